@@ -1,0 +1,104 @@
+"""COLMAP in a process of its own, with a time limit.
+
+COLMAP is C++: it can abort, crash, hang or eat memory, and that must cost one attempt at one scene. So the calls that
+do its long work run as `python -m imc_kit.colmap.child JOB.json`; everything it prints goes to a log file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imc_kit.colmap.options import with_options
+from imc_kit.errors import KitError
+
+
+class ColmapFailed(KitError):
+    """COLMAP's process crashed, was killed, raised, or ran out of time; the message says which."""
+
+
+def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None:
+    """Run one job (see `_JOBS`) in a child process and wait for it.
+
+    `what` names the job in messages; COLMAP's output is appended to `log`; `time_limit` is in seconds. Raises
+    ColmapFailed when the process does not end well. The child ends with its parent, however that ends.
+    """
+    package_root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+    started = time.monotonic()
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "imc_kit.colmap.child", json.dumps(job)],
+            stdin=subprocess.PIPE,  # stays open while we live: see _die_with_parent
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is ours to handle
+        )
+        try:
+            status = child.wait(time_limit)
+        except subprocess.TimeoutExpired:
+            raise ColmapFailed(f"{what} was stopped at its time limit of {time_limit:.0f} s (its output is in {log})") from None
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            if child.stdin:
+                child.stdin.close()
+    if status != 0:
+        ending = signal.strsignal(-status) or f"signal {-status}" if status < 0 else f"exit status {status}"
+        seconds = time.monotonic() - started
+        raise ColmapFailed(f"{what} ended with {ending.lower()} after {seconds:.0f} s (its output is in {log})")
+
+
+def _verify(database: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
+    import pycolmap
+
+    geometry = pycolmap.TwoViewGeometryOptions()
+    geometry.ransac.random_seed = seed
+    pycolmap.geometric_verification(
+        database,
+        verifier_options=pycolmap.GeometricVerifierOptions(num_threads=threads),
+        two_view_geometry_options=with_options(geometry, options, "verification"),
+    )
+
+
+def _incremental(database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
+    import pycolmap
+
+    pipeline = pycolmap.IncrementalPipelineOptions(num_threads=threads, random_seed=seed)
+    pycolmap.incremental_mapping(database, images, output, with_options(pipeline, options, "mapping"))
+
+
+def _global(database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
+    import pycolmap
+
+    pipeline = pycolmap.GlobalPipelineOptions(num_threads=threads, random_seed=seed)
+    pycolmap.global_mapping(database, images, output, with_options(pipeline, options, "mapping"))
+
+
+_JOBS = {"verify": _verify, "incremental": _incremental, "global": _global}
+
+
+def _die_with_parent() -> None:
+    """End this process when the pipe that its parent holds open closes."""
+
+    def watch() -> None:
+        os.read(0, 1)  # unbuffered: a lock on sys.stdin would stop the interpreter from ending
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    _die_with_parent()
+    arguments = json.loads(sys.argv[1])
+    _JOBS[arguments.pop("job")](**arguments)

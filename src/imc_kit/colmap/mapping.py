@@ -1,0 +1,87 @@
+"""Sparse reconstruction of a verified database in a child process."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from imc_kit.colmap import child
+from imc_kit.colmap.options import Value, with_options
+from imc_kit.errors import KitError
+from imc_kit.types import Model, Pose
+
+
+@dataclass(frozen=True)
+class MappingConfig:
+    """One attempt at reconstructing a scene."""
+
+    mapper: Literal["incremental", "global"] = "incremental"
+    """COLMAP's incremental mapper, or its global one (GLOMAP)."""
+    options: Mapping[str, Value] = field(default_factory=dict)
+    """Any of `pycolmap.IncrementalPipelineOptions` or `GlobalPipelineOptions`, by dotted name."""
+    time_limit: float = 1800.0
+    """Seconds that the attempt may take in one scene."""
+
+    def check(self) -> None:
+        """Raise KitError for an option that pycolmap does not have."""
+        import pycolmap
+
+        target = pycolmap.IncrementalPipelineOptions() if self.mapper == "incremental" else pycolmap.GlobalPipelineOptions()
+        with_options(target, self.options, "mapping")
+
+
+def map_scene(
+    database: Path, images: Path, folder: Path, config: MappingConfig, log: Path, threads: int = -1, seed: int = 0
+) -> list[Model]:
+    """Reconstruct; the models end up in `folder`/0, 1, … (largest first when returned; none is an ordinary answer).
+
+    Raises ColmapFailed when the child process crashes, is killed or runs out of time. With one thread the same
+    database and seed give the same models; with several, sums of floating-point numbers may come in another order.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    job = {
+        "job": config.mapper,
+        "database": str(database),
+        "images": str(images),
+        "output": str(folder),
+        "options": dict(config.options),
+        "threads": threads,
+        "seed": seed,
+    }
+    child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit)
+    return read_models(folder)
+
+
+def read_models(folder: Path) -> list[Model]:
+    """The models in the numbered subfolders of `folder`, those with most images first."""
+    models = [read_model(path) for path in sorted(folder.iterdir()) if (path / "images.bin").is_file()]
+    return sorted(models, key=lambda model: -len(model.poses))
+
+
+def read_model(folder: Path) -> Model:
+    """A COLMAP sparse model; KitError when its files are damaged."""
+    import pycolmap
+
+    try:
+        reconstruction = pycolmap.Reconstruction(folder)
+    except (RuntimeError, ValueError) as error:
+        raise KitError(f"cannot read the COLMAP model in {folder}: {error}") from error
+    poses = {}
+    for image in reconstruction.images.values():
+        if image.has_pose:
+            matrix = image.cam_from_world().matrix()
+            poses[image.name] = Pose(matrix[:, :3], matrix[:, 3])
+    points = [point.xyz for point in reconstruction.points3D.values()]
+    return Model(
+        folder,
+        poses,
+        np.array(points, np.float64).reshape(-1, 3),
+        reconstruction.compute_num_observations(),
+        reconstruction.compute_mean_reprojection_error() if points else 0.0,
+    )

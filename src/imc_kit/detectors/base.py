@@ -1,0 +1,141 @@
+"""What all detectors have in common: their options, their protocol, and the way from photographs to features.
+
+To add a detector, write one file with a subclass of `DetectorConfig` and the class that its `create` returns, and
+name the subclass in `detectors/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+
+from imc_kit.errors import KitError
+from imc_kit.types import Features, Float32, Mask, Pixels
+
+if TYPE_CHECKING:
+    from imc_kit.images import Photo
+
+
+class Detector(Protocol):
+    """Finds local features. May be called from several threads at once."""
+
+    @property
+    def config(self) -> DetectorConfig: ...
+
+    @property
+    def dimension(self) -> int:
+        """Columns of `Features.descriptors`: numbers, or bytes of eight bits for binary ones."""
+
+    def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
+        """The features of each image, strongest first, in pixels of the image given.
+
+        images: uint8 [h, w, 3], RGB, of any sizes.
+        masks: for each image bool [h, w], or None for all of it: a keypoint is kept where the pixel that holds it is
+            True. At most `config.max_keypoints` are returned, spent on what the mask allows only (see `strongest`).
+        """
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """The options that all detectors share. Raises `KitError` when one of them makes no sense."""
+
+    name: ClassVar[str]
+    """In the registry, and in commands."""
+    kind: ClassVar[str]
+    """Of its descriptors: what matchers say they accept."""
+
+    max_keypoints: int = 8192
+    """Keep at most this many keypoints of an image, the strongest."""
+    long_side: int | None = 3200
+    """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
+    border: int = 0
+    """Drop keypoints closer than this to the edge of the image, in pixels of the original."""
+
+    def __post_init__(self) -> None:
+        self.require(self.max_keypoints >= 1, "max_keypoints", "at least 1")
+        self.require(self.long_side is None or self.long_side >= 1, "long_side", "at least 1 pixel, or None")
+        self.require(self.border >= 0, "border", "at least 0 pixels")
+
+    def require(self, right: bool, option: str, wanted: str) -> None:
+        """Raises `KitError` unless `right`: the value of `option` is not what is `wanted` of it."""
+        if not right:
+            raise KitError(f"{option} of detector {self.name!r} must be {wanted}, not {getattr(self, option)!r}")
+
+    def create(self) -> Detector:
+        """The detector itself. Raises `KitError` when something that it needs is missing."""
+        raise NotImplementedError
+
+
+def extract(
+    detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None
+) -> list[Features]:
+    """The features of photographs, strongest first, in pixels of the originals, no two at the same place.
+
+    photos: as `images.load(path, detector.config.long_side)` gives them.
+    masks: for each photograph where keypoints may be, bool [H, W] of any size (it is stretched over the photograph),
+        or None for everywhere.
+    """
+    masks = [None] * len(photos) if masks is None else masks
+    border = detector.config.border
+    allowed = [_allowed(photo, border, mask) for photo, mask in zip(photos, masks, strict=True)]
+    found = detector.detect([photo.pixels for photo in photos], allowed)
+    return [_in_original(features, photo) for features, photo in zip(found, photos, strict=True)]
+
+
+def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """Which keypoints to keep: indices, strongest first, into `points` [N, 2] and `scores` [N].
+
+    Those outside the mask are dropped, of several at the same place only the strongest stays (among equals the first),
+    and of what is left the `limit` strongest are kept.
+    """
+    order = np.argsort(-scores, kind="stable")
+    if mask is not None:
+        x, y = np.rint(points[order]).astype(int).T
+        order = order[mask[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]]
+    return order[_first_of_equals(points[order])][:limit]
+
+
+def _first_of_equals(points: Float32) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """Ascending indices into `points`, float32 [N, 2], that name each place once, where it first occurs."""
+    places = np.ascontiguousarray(points).view(np.complex64).ravel()  # one value for each (x, y): sorts much faster
+    return np.sort(np.unique(places, return_index=True)[1])
+
+
+def _allowed(photo: Photo, border: int, mask: Mask | None) -> Mask | None:
+    """The pixels of `photo.pixels` in which keypoints may be, or None if that is everywhere."""
+    if mask is not None and (mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0):
+        raise ValueError(f"a mask must be bool [H, W], not {mask.dtype} {mask.shape}")
+    if mask is None and border == 0:
+        return None
+    inside = []
+    for side, original in zip(photo.pixels.shape[:2], reversed(photo.size), strict=True):
+        edges = np.arange(side + 1) * (original / side)  # of the pixels, from the edge of the original
+        inside.append((edges[:-1] >= border) & (edges[1:] <= original - border))
+    allowed = inside[0][:, None] & inside[1]
+    if mask is not None:
+        rows, columns = (
+            (2 * np.arange(side) + 1) * there // (2 * side)  # the mask's cell that holds the centre of the pixel
+            for side, there in zip(allowed.shape, mask.shape, strict=True)
+        )
+        allowed &= mask[rows[:, None], columns]
+    return allowed
+
+
+def _in_original(features: Features, photo: Photo) -> Features:
+    """Features in pixels of `photo.pixels` → in pixels of the original."""
+    points = photo.to_original(features.keypoints)
+    kept = _first_of_equals(points)  # float32 is coarser there, so that two may have become one
+    zoom = np.float32(np.sqrt(np.prod(photo.size) / np.prod(photo.pixels.shape[:2])))
+    scales, turns = features.scales, features.orientations
+    return replace(
+        features,
+        keypoints=points[kept],
+        scores=features.scores[kept],
+        descriptors=features.descriptors[kept],
+        image_size=photo.size,
+        scales=None if scales is None else scales[kept] * zoom,
+        orientations=None if turns is None else turns[kept],
+    )

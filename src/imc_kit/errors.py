@@ -1,0 +1,18 @@
+"""The one exception that people are meant to read, and the sentence that suggests the right name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KitError(Exception):
+    """Something a person can put right; the message says what is wrong, where, and what to do."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
+    """A `KitError` for a name that is not among `known`, with the nearest known one."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return KitError(f"unknown {kind} {name!r}: {hint}known are {', '.join(names) or 'none'}")

@@ -1,0 +1,203 @@
+"""The values that stages exchange. All are frozen and check themselves when they are made.
+
+Coordinates: keypoints are float32 (x, y) in pixels of the original, upright image, the centre of the
+top-left pixel at (0, 0). Poses are world-to-camera: x_cam = R · x_world + t, centre C = −Rᵀt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int32 = NDArray[np.int32]
+Pixels = NDArray[np.uint8]
+"""An upright image: uint8 [H, W, 3], RGB."""
+Mask = NDArray[np.bool_]
+"""Where keypoints may be: bool [H, W], True is allowed."""
+
+
+def _frozen(values: NDArray[Any]) -> NDArray[Any]:
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """`cam_from_world`: a rotation [3, 3] (orthonormal, det +1) and a translation [3], float64."""
+
+    rotation: Float64
+    translation: Float64
+
+    def __post_init__(self) -> None:
+        rotation = np.asarray(self.rotation, np.float64)
+        translation = np.asarray(self.translation, np.float64)
+        if rotation.shape != (3, 3) or translation.shape != (3,):
+            raise ValueError(f"a pose is R [3, 3] and t [3], not {rotation.shape} and {translation.shape}")
+        if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
+            raise ValueError("a pose must be finite")
+        if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-4 or np.linalg.det(rotation) < 0:
+            raise ValueError("the rotation of a pose must be orthonormal with determinant +1")
+        object.__setattr__(self, "rotation", _frozen(rotation))
+        object.__setattr__(self, "translation", _frozen(translation))
+
+    @classmethod
+    def identity(cls) -> Pose:
+        return cls(np.eye(3), np.zeros(3))
+
+    @classmethod
+    def from_center(cls, rotation: Float64, center: Float64) -> Pose:
+        """The pose of a camera that stands at `center` [3] in the world."""
+        return cls(rotation, -np.asarray(rotation, np.float64) @ np.asarray(center, np.float64))
+
+    @property
+    def center(self) -> Float64:
+        """The camera's centre in the world, [3]."""
+        return -self.rotation.T @ self.translation
+
+    def turned(self, quarters: int) -> Pose:
+        """The pose of the same photograph after its raster is turned clockwise by `quarters` · 90°."""
+        cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters % 4]
+        turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
+        return Pose(turn @ self.rotation, turn @ self.translation)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The local features of one image.
+
+    keypoints: float32 [N, 2], (x, y), inside the image: −0.5 ≤ x ≤ width − 0.5.
+    scores: float32 [N], larger is stronger; the unit is the detector's own.
+    descriptors: [N, D], float16 or float32, or uint8 with eight bits packed in each for binary ones.
+    image_size: (width, height) in pixels.
+    scales: float32 [N], diameter in pixels, when the detector has them.
+    orientations: float32 [N], degrees clockwise from +x, when the detector has them.
+    """
+
+    keypoints: Float32
+    scores: Float32
+    descriptors: NDArray[Any]
+    image_size: tuple[int, int]
+    scales: Float32 | None = None
+    orientations: Float32 | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.keypoints)
+        width, height = self.image_size
+        if self.keypoints.shape != (n, 2) or self.keypoints.dtype != np.float32:
+            raise ValueError(
+                f"keypoints must be float32 [N, 2], not {self.keypoints.dtype} {self.keypoints.shape}"
+            )
+        if self.descriptors.ndim != 2 or len(self.descriptors) != n:
+            raise ValueError(f"descriptors must be [{n}, D], not {self.descriptors.shape}")
+        if self.descriptors.dtype not in (np.float16, np.float32, np.uint8):
+            raise ValueError(f"descriptors must be float16, float32 or uint8, not {self.descriptors.dtype}")
+        for name in ("scores", "scales", "orientations"):
+            values = getattr(self, name)
+            if values is None and name != "scores":
+                continue
+            if values.shape != (n,) or values.dtype != np.float32:
+                raise ValueError(f"{name} must be float32 [{n}], not {values.dtype} {values.shape}")
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite")
+            object.__setattr__(self, name, _frozen(values))
+        low, high = np.float32(-0.5), np.array([width - 0.5, height - 0.5], np.float32)
+        if not ((self.keypoints >= low) & (self.keypoints <= high)).all():  # nan fails too
+            raise ValueError(f"keypoints must be finite and inside the image of {width} × {height} pixels")
+        if self.descriptors.dtype != np.uint8 and not np.isfinite(self.descriptors).all():
+            raise ValueError("descriptors must be finite")
+        object.__setattr__(self, "keypoints", _frozen(self.keypoints))
+        object.__setattr__(self, "descriptors", _frozen(self.descriptors))
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @classmethod
+    def empty(cls, image_size: tuple[int, int], dimension: int, dtype: Any = np.float32) -> Features:
+        """No features, with descriptors [0, dimension] of `dtype`."""
+        return cls(
+            np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, dimension), dtype), image_size
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Correspondences between two images.
+
+    indices: int32 [K, 2], not negative: rows of the first and the second image's keypoints.
+    scores: float32 [K], larger is better.
+    """
+
+    indices: Int32
+    scores: Float32
+
+    def __post_init__(self) -> None:
+        k = len(self.indices)
+        if self.indices.shape != (k, 2) or self.indices.dtype != np.int32:
+            raise ValueError(f"indices must be int32 [K, 2], not {self.indices.dtype} {self.indices.shape}")
+        if self.scores.shape != (k,) or self.scores.dtype != np.float32:
+            raise ValueError(f"scores must be float32 [{k}], not {self.scores.dtype} {self.scores.shape}")
+        if k and self.indices.min() < 0:
+            raise ValueError("indices must not be negative")
+        if not np.isfinite(self.scores).all():
+            raise ValueError("scores must be finite")
+        object.__setattr__(self, "indices", _frozen(self.indices))
+        object.__setattr__(self, "scores", _frozen(self.scores))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @classmethod
+    def empty(cls) -> Matches:
+        return cls(np.empty((0, 2), np.int32), np.empty(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Photographs that show one place.
+
+    An image's name is its POSIX path relative to `root`, whole, and unique within the scene.
+    """
+
+    name: str
+    root: Path
+    images: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.images)) != len(self.images):
+            raise ValueError(f"scene {self.name!r} names an image twice")
+        for image in self.images:
+            path = PurePosixPath(image)
+            if path.is_absolute() or ".." in path.parts or str(path) != image:
+                raise ValueError(f"{image!r} is not a plain path relative to scene {self.name!r}")
+
+    def path(self, image: str) -> Path:
+        return self.root / image
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One sparse reconstruction: COLMAP's files in `folder`, and what later stages need of them."""
+
+    folder: Path
+    poses: dict[str, Pose]
+    points: Float64 = field(default_factory=lambda: np.empty((0, 3)))
+    """World coordinates, [P, 3]."""
+    observations: int = 0
+    reprojection_error: float = 0.0
+    """Mean over observations, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where an image came out: its pose, and the number of the model that registered it (None: a guess)."""
+
+    pose: Pose
+    model: int | None
