@@ -107,6 +107,7 @@ def test_every_format_gives_the_pixels(tmp_path, suffix, options, tolerance):
     photo = images.load(save(tmp_path / f"a{suffix}", expected, **options))
     assert photo.pixels.dtype == np.uint8
     assert photo.pixels.flags.c_contiguous
+    assert photo.pixels.flags.writeable
     assert photo.size == (61, 43)
     assert (photo.quarters, photo.mirrored) == (0, False)
     assert suffix in images.IMAGE_SUFFIXES
@@ -253,12 +254,12 @@ def test_pose_as_stored_projects_to_the_stored_pixel(tmp_path, orientation):
     x, y = project(pose, upright_width, upright_height)
     stored = project(images.pose_as_stored(pose, photo.quarters, photo.mirrored), width, height)
     rows, columns = upright_index(orientation, upright_height, upright_width)
-    # upright_index is linear in the stored position, so it can be read between pixels too
-    at = [
-        np.polyfit(np.arange(2), [i[0, 0], i[0, 1]], 1)[0] * stored[0] + (i[1, 0] - i[0, 0]) * stored[1] + i[0, 0]
-        for i in (columns.astype(int), rows.astype(int))
-    ]
-    np.testing.assert_allclose(at, [x, y], atol=1e-9)
+
+    def at(index: np.ndarray) -> float:  # it is linear, so it can be read between pixels too
+        origin, right, below = (float(index[row, column]) for row, column in ((0, 0), (0, 1), (1, 0)))
+        return origin + (right - origin) * stored[0] + (below - origin) * stored[1]
+
+    np.testing.assert_allclose([at(columns), at(rows)], [x, y], atol=1e-9)
     np.testing.assert_allclose(images.pose_as_stored(pose, photo.quarters, False).center, pose.center, atol=1e-12)
 
 
@@ -281,9 +282,10 @@ def blobs(width: int, height: int, sigma: float) -> tuple[np.ndarray, np.ndarray
     return np.repeat(np.clip(np.round(value), 0, 255).astype(np.uint8)[..., None], 3, axis=2), centers
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize("size", [(1003, 757), (1001, 999), (1600, 1200), (751, 1207)])
-@pytest.mark.parametrize("long_side", [None, 1000, 700, 501, 500, 333, 250, 151, 125, 100])
+@pytest.mark.parametrize(
+    ("suffix", "size"), [(".jpg", (1003, 757)), (".jpg", (1001, 999)), (".jpg", (751, 1207)), (".png", (1003, 757))]
+)
+@pytest.mark.parametrize("long_side", [None, 1000, 501, 500, 333, 250, 125, 100])
 def test_to_original_is_exact(tmp_path, suffix, size, long_side):
     width, height = size
     factor = max(size) / min(long_side or max(size), max(size))
@@ -448,11 +450,10 @@ def test_damaged_bytes_give_a_photo_or_a_kit_error(tmp_path, capfd, suffix):
         path.write_bytes(damaged)
         try:
             photo = images.load(path, 32)
-        except KitError as error:
-            assert path.name in str(error)
-        else:
-            assert photo.pixels.dtype == np.uint8
-            assert max(photo.pixels.shape[:2]) <= 32
+        except KitError:
+            continue
+        assert photo.pixels.dtype == np.uint8
+        assert max(photo.pixels.shape[:2]) <= 32
     assert capfd.readouterr() == ("", "")
 
 

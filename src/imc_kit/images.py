@@ -149,8 +149,8 @@ def digest(path: Path | str) -> str:
 def pose_as_stored(pose: Pose, quarters: int, mirrored: bool) -> Pose:
     """The pose for the raster as stored in the file, from the pose of the upright image.
 
-    The competition's poses are for the stored raster. No camera sees a mirrored one, so there the pose stays that of the
-    upright image; the centre, all that the metric looks at, is the same in every case.
+    The competition's poses are for the stored raster. No camera sees a mirrored one, so there the pose stays that of
+    the upright image; the centre, all that the metric looks at, is the same in every case.
     """
     return pose if mirrored else pose.turned(-quarters)
 
@@ -188,7 +188,7 @@ def _open(file: BinaryIO) -> tuple[ImageFile, ImageInfo]:
     image = reader(file)
     width, height = image.size
     if min(width, height) < MIN_SIDE:
-        raise _RefusedError(f"{width} × {height} pixels are too few, either side must have {MIN_SIDE}")
+        raise _RefusedError(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
     if width * height > MAX_PIXELS:
         raise _RefusedError(f"{width} × {height} pixels are more than the {MAX_PIXELS:,} that are accepted")
     quarters, mirrored = _TURNS.get(_orientation(image, file), (0, False))
@@ -254,7 +254,7 @@ def _decode(image: ImageFile, file: BinaryIO, target: tuple[int, int]) -> tuple[
         return np.repeat(_to_eight_bits(np.asarray(image))[..., None], 3, axis=2), extent
     if image.mode in ("I", "F"):
         raise _RefusedError("its samples have 32 bits, not 8 or 16")
-    return np.asarray(image.convert("RGB")), extent
+    return np.array(image.convert("RGB")), extent  # a copy: what Pillow lends cannot be written to
 
 
 def _to_eight_bits(samples: NDArray[Any]) -> Pixels:

@@ -175,6 +175,17 @@ class Score2023:
         """The mean over datasets of the mean over their scenes, without the scenes that have no score."""
         return _mean(_mean(scene.score for scene in scenes.values()) for scenes in self.datasets.values())
 
+    def to_json(self) -> dict[str, Any]:
+        """`{"mean": …, "scenes": {"dataset/scene": number}}`; null stands for no score."""
+        return {
+            "mean": _or_none(self.mean),
+            "scenes": {
+                f"{dataset}/{name}": _or_none(scene.score)
+                for dataset, scenes in self.datasets.items()
+                for name, scene in scenes.items()
+            },
+        }
+
     def __str__(self) -> str:
         rows = [
             (f"{dataset}/{name}", str(scene.images), str(scene.registered), f"{scene.score:.4f}")
@@ -216,6 +227,24 @@ class Score2025:
     def mean(self) -> float:
         """The unweighted mean over the datasets."""
         return _mean(dataset.score for dataset in self.datasets.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"mean": …, "datasets": {name: {…}}, "scenes": {"dataset/scene": number}}`.
+
+        A scene's number is its mAA as 2024 defines it, over all its distances; null stands for none.
+        """
+        return {
+            "mean": self.mean,
+            "datasets": {
+                name: {"score": dataset.score, "accuracy": dataset.accuracy, "clustering": dataset.clustering}
+                for name, dataset in self.datasets.items()
+            },
+            "scenes": {
+                f"{name}/{scene}": _or_none(result.score)
+                for name, dataset in self.datasets.items()
+                for scene, result in dataset.scenes.items()
+            },
+        }
 
     def __str__(self) -> str:
         rows = [
@@ -334,7 +363,7 @@ def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequenc
 
     truth, submission: CSV files or DataFrames with the columns dataset, scene, image, rotation_matrix and
         translation_vector. Rows are paired by dataset and image. In the submission `scene` is a cluster of any name.
-        The scene 'outliers' is for images of no scene, in both; their poses are not read in the truth.
+        The scene 'outliers' is for images of no scene, in both; the truth's may be nan.
     thresholds: distances by 'dataset/scene', equally many for all scenes. The first two do not count. (Kaggle's
         train_thresholds.csv has those of the training scenes; there are no defaults.)
 
@@ -461,7 +490,7 @@ def _register(source: Float64, target: Float64, thresholds: Float64) -> tuple[ND
     n = source.shape[1]
     best, best_total, best_model = np.zeros(len(thresholds), np.int64), 0, np.full((3, 4), np.nan)
     for triplets in _triplets(n):
-        corners, true_corners = np.moveaxis([source[:, triplets], target[:, triplets]], 1, 2)
+        corners, true_corners = (points[:, triplets].transpose(1, 0, 2) for points in (source, target))
         models = _similarities(corners, true_corners, np.ones(triplets.shape))
         for sets in _pieces(_distinct(_inliers(models, source, target, thresholds)), n):
             members = np.unpackbits(sets.view(np.uint8), axis=1, count=n).astype(np.float64)
@@ -501,8 +530,9 @@ def _similarities(source: Float64, target: Float64, members: Float64) -> Float64
     size = members.sum(axis=1)
     source_mean = source @ members[..., None] / size[:, None, None]
     target_mean = target @ members[..., None] / size[:, None, None]
-    source = (source - source_mean) * members[:, None]
-    target = (target - target_mean) * members[:, None]
+    source, target = source - source_mean, target - target_mean
+    source *= members[:, None]
+    target *= members[:, None]
     source_spread = np.einsum("kin,kin->k", source, source)
     target_spread = np.einsum("kin,kin->k", target, target)
     covariance = target @ source.transpose(0, 2, 1)

@@ -65,17 +65,24 @@ _MATCHES = _Codec[Matches](
 )
 
 
-class Shelf(Generic[T]):
-    """Values by key in a folder of chunk files. Safe to use from several threads."""
+_CODECS: dict[str, _Codec[Any]] = {"features": _FEATURES, "matches": _MATCHES}
 
-    def __init__(self, folder: Path, codec: _Codec[T]) -> None:
+
+class Shelf(Generic[T]):
+    """Values by key in a folder of chunk files. Safe to use from several threads; pickled, it opens the folder anew."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
-        self._codec = codec
+        self._kind = kind
+        self._codec: _Codec[T] = _CODECS[kind]
         self._where: dict[str, tuple[Path, int]] = {}
         self._known: set[Path] = set()
         self._open: OrderedDict[Path, h5py.File] = OrderedDict()
         self._lock = threading.RLock()
         self.refresh()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shelf, (self.folder, self._kind)
 
     def __contains__(self, key: str) -> bool:
         return key in self._where
@@ -164,11 +171,11 @@ class Store:
 
     def features(self, fingerprint: str) -> Shelf[Features]:
         """Features of images, by the image's digest; `fingerprint` names the detector's configuration."""
-        return Shelf(self.root / "features" / fingerprint, _FEATURES)
+        return Shelf(self.root / "features" / fingerprint, "features")
 
     def matches(self, fingerprint: str) -> Shelf[Matches]:
         """Matches, by `pair_key`; `fingerprint` names the detector's and the matcher's configuration."""
-        return Shelf(self.root / "matches" / fingerprint, _MATCHES)
+        return Shelf(self.root / "matches" / fingerprint, "matches")
 
 
 def pair_key(first: str, second: str) -> str:

@@ -16,14 +16,13 @@ from imc_kit.errors import KitError, unknown_name
 
 logger = logging.getLogger(__name__)
 
-_KAGGLE_INPUT = Path("/kaggle/input")
 _CHECKOUT = Path(__file__).resolve().parents[2]
+_KAGGLE_INPUT = Path("/kaggle/input")
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A published file, as `weights.toml` lists it: its content's SHA-256 (hexadecimal) and size, its licence (SPDX),
-    and its address."""
+    """A published file: the SHA-256 (hexadecimal) and size of its content, its licence (SPDX) and its address."""
 
     name: str
     sha256: str
@@ -42,28 +41,65 @@ def manifest() -> dict[str, Weight]:
 def find(name: str, explicit: Path | None = None) -> Path:
     """The path of the published file `name`, its content checked.
 
-    Where `explicit`, a file or a folder, is given, only there. Else in each folder of the environment variable
-    IMC_KIT_WEIGHTS, in `weights` of a checkout of this project, anywhere under /kaggle/input, and in torch's cache of
-    downloads, in this order; a file with other content is passed over with a warning.
+    explicit: the file, or a folder that holds it; it is looked for nowhere else then. Without it the places are, in
+        order: the folders in the environment variable IMC_KIT_WEIGHTS, `weights` in a checkout of this project,
+        anywhere under /kaggle/input, and torch's cache of downloads. Among them a file with other content is passed
+        over with a warning.
 
-    Raises `KitError` for a name that is not in the manifest; when the file is nowhere, with all the places, its address
-    and its licence; and when what is there is not the published file.
+    Raises `KitError` for a name that is not in the manifest, and when there is no such file: with what was wrong with
+    those that were found, all the places, its address and its licence.
     """
     if name not in manifest():
         raise unknown_name("weight file", name, manifest())
     weight = manifest()[name]
-    if explicit is not None:
-        places = [explicit]
-    else:
-        places = [*_folders(), _KAGGLE_INPUT]
+    places = _places() if explicit is None else [explicit]
     flaws = []
+    for path in _candidates(name, places):
+        flaw = _flaw(path, weight)
+        if flaw is None:
+            return path
+        flaws.append(f"{path} {flaw}")
+        logger.warning("weight file %s", flaws[-1])
+    raise KitError(
+        f"weight file {name} is missing: {'; '.join([*flaws, 'looked in '])}{', '.join(map(str, places))}; get it from"
+        f" {weight.url} ({weight.license}, {weight.bytes:,} bytes) and put it there or into a folder that IMC_KIT_WEIGHTS names"
+    )
+
+
+def _places() -> list[Path]:
+    """The folders to look in, in order."""
+    places = [Path(folder) for folder in os.environ.get("IMC_KIT_WEIGHTS", "").split(os.pathsep) if folder]
+    if (_CHECKOUT / "pyproject.toml").is_file():
+        places.append(_CHECKOUT / "weights")
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    torch_home = Path(os.environ.get("TORCH_HOME", cache_home / "torch"))
+    return [*places, _KAGGLE_INPUT, torch_home.expanduser() / "hub" / "checkpoints"]
+
+
+def _candidates(name: str, places: list[Path]) -> Iterator[Path]:
+    """The files of this name in those places; a place that is a file is one, whatever its name."""
     for place in places:
-        for path in _candidates(place, name):
-            flaw = _flaw(path, weight)
-            if flaw is None:
-                return path
-            flaws.append(f"{path} {flaw}")
-            logger.warning("%s", flaws[-1])
-    looked = ", ".join(str(place) for place in places)
-    wanted = f"weight file {name} ({weight.bytes} bytes, {weight.license}): looked in {looked}"
-    raise KitError("")
+        if place.is_file():
+            yield place
+        elif place == _KAGGLE_INPUT:  # what is attached is unpacked at any depth
+            yield from sorted(path for path in place.rglob(name) if path.is_file())
+        elif (place / name).is_file():
+            yield place / name
+
+
+def _flaw(path: Path, weight: Weight) -> str | None:
+    """What is wrong with the content of a file, to follow its path in a sentence."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip()
+            file.seek(0)
+            if hashlib.file_digest(file, "sha256").hexdigest() == weight.sha256:
+                return None
+            size = file.tell()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if start.startswith((b"<!", b"<html")):
+        return "is a web page that was saved in its stead"
+    if size < weight.bytes:
+        return f"is cut off: it has {size:,} of {weight.bytes:,} bytes"
+    return "is not the published file: its SHA-256 differs"

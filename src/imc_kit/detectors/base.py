@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Float32, Mask, Pixels
@@ -69,9 +70,7 @@ class DetectorConfig:
         raise NotImplementedError
 
 
-def extract(
-    detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None
-) -> list[Features]:
+def extract(detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None) -> list[Features]:
     """The features of photographs, strongest first, in pixels of the originals, no two at the same place.
 
     photos: as `images.load(path, detector.config.long_side)` gives them.
@@ -85,7 +84,7 @@ def extract(
     return [_in_original(features, photo) for features, photo in zip(found, photos, strict=True)]
 
 
-def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -> NDArray[np.intp]:
     """Which keypoints to keep: indices, strongest first, into `points` [N, 2] and `scores` [N].
 
     Those outside the mask are dropped, of several at the same place only the strongest stays (among equals the first),
@@ -98,7 +97,7 @@ def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -
     return order[_first_of_equals(points[order])][:limit]
 
 
-def _first_of_equals(points: Float32) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _first_of_equals(points: Float32) -> NDArray[np.intp]:
     """Ascending indices into `points`, float32 [N, 2], that name each place once, where it first occurs."""
     places = np.ascontiguousarray(points).view(np.complex64).ravel()  # one value for each (x, y): sorts much faster
     return np.sort(np.unique(places, return_index=True)[1])
@@ -114,7 +113,7 @@ def _allowed(photo: Photo, border: int, mask: Mask | None) -> Mask | None:
     for side, original in zip(photo.pixels.shape[:2], reversed(photo.size), strict=True):
         edges = np.arange(side + 1) * (original / side)  # of the pixels, from the edge of the original
         inside.append((edges[:-1] >= border) & (edges[1:] <= original - border))
-    allowed = inside[0][:, None] & inside[1]
+    allowed: Mask = inside[0][:, None] & inside[1]
     if mask is not None:
         rows, columns = (
             (2 * np.arange(side) + 1) * there // (2 * side)  # the mask's cell that holds the centre of the pixel

@@ -21,7 +21,7 @@ from imc_kit.detectors.base import DetectorConfig, strongest
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Float32, Mask, Pixels
 
-Grey = NDArray[np.uint8]
+Grey = NDArray[Any]
 """uint8 [h, w]."""
 
 _MIN_SIDE = 16
@@ -87,7 +87,7 @@ class AkazeConfig(DetectorConfig):
         self.require(self.threshold > 0, "threshold", "larger than 0")
 
     def create(self) -> OpenCVDetector:
-        if not hasattr(cv2, "AKAZE_create"):
+        if not hasattr(cv2, "AKAZE"):
             raise KitError(
                 f"OpenCV {cv2.__version__} has no AKAZE: install one that has it"
                 ' (pip install "opencv-python-headless<5") or choose another detector'
@@ -96,7 +96,7 @@ class AkazeConfig(DetectorConfig):
 
 
 class OpenCVDetector:
-    """What the three share; each says what it finds in one grey image."""
+    """What the three share; each says what OpenCV finds in one grey image."""
 
     config: DetectorConfig
     dimension: int
@@ -107,35 +107,87 @@ class OpenCVDetector:
         return [self._features(image, mask) for image, mask in zip(images, masks, strict=True)]
 
     def _features(self, image: Pixels, mask: Mask | None) -> Features:
-        height, width = image.shape[:2]
-        if min(height, width) >= _MIN_SIDE:
-            found = self._find(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), mask)
-            kept = strongest(found.points, found.scores, mask, self.config.max_keypoints)
+        size = image.shape[1], image.shape[0]
+        if min(size) >= _MIN_SIDE:
+            found, descriptors = self._find(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), mask)
+            points, scores = self._points(found, size), _column(found, "response")
+            kept = strongest(points, scores, mask, self.config.max_keypoints)
             if len(kept):
-                return Features(
-                    found.points[kept],
-                    found.scores[kept],
-                    found.descriptors[kept],
-                    (width, height),
-                    found.column("size")[kept],
-                    found.column("angle")[kept],
-                )
-        return Features.empty((width, height), self.dimension, self.dtype)
+                scales, turns = _column(found, "size"), _column(found, "angle")
+                return Features(points[kept], scores[kept], descriptors[kept], size, scales[kept], turns[kept])
+        return Features.empty(size, self.dimension, self.dtype)
 
-    def _find(self, grey: Grey, mask: Mask | None) -> _Found:
-        """Keypoints of which the strongest that the mask allows are kept."""
+    def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
+        """Keypoints and their descriptors [N, dimension], of which the strongest within the mask are kept."""
         raise NotImplementedError
 
+    def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
+        """Where they are, [N, 2]."""
+        return np.array(cv2.KeyPoint.convert(found), np.float32).reshape(-1, 2)
 
-class _Found:
-    """OpenCV's keypoints and descriptors (anything when there are no keypoints)."""
 
-    def __init__(self, keypoints: Sequence[cv2.KeyPoint], descriptors: NDArray[Any]) -> None:
-        self.keypoints = keypoints
-        self.descriptors = descriptors
-        self.points: Float32 = np.array(cv2.KeyPoint.convert(keypoints), np.float32).reshape(-1, 2)
-        self.scores = self.column("response")
+class SiftDetector(OpenCVDetector):
+    dimension = 128
+    dtype = np.float32
 
-    def column(self, name: str) -> Float32:
-        """An attribute of all keypoints, float32 [N]."""
-        return np.array([getattr(keypoint, name) for keypoint in self.keypoints], np.float32)
+    def __init__(self, config: SiftConfig) -> None:
+        self.config: SiftConfig = config
+
+    def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
+        sift = cv2.SIFT.create(
+            contrastThreshold=self.config.contrast_threshold,
+            edgeThreshold=self.config.edge_threshold,
+            enable_precise_upscale=True,
+        )
+        # Descriptors cost more than detection: only those that are kept are computed. OpenCV's own limit does not help,
+        # it comes before the mask and counts a place again for each of its orientations.
+        found = sift.detect(grey, None)
+        points, scores = self._points(found, grey.shape[::-1]), _column(found, "response")
+        kept = strongest(points, scores, mask, self.config.max_keypoints)
+        found, descriptors = sift.compute(grey, [found[i] for i in kept])
+        if len(found):
+            length = descriptors.sum(1) if self.config.root else np.linalg.norm(descriptors, axis=1)
+            descriptors /= np.maximum(length, 1)[:, None]  # they are whole numbers: 0 only if all are
+            if self.config.root:
+                np.sqrt(descriptors, out=descriptors)
+        return found, descriptors
+
+
+class OrbDetector(OpenCVDetector):
+    dimension = 32
+    dtype = np.uint8
+
+    def __init__(self, config: OrbConfig) -> None:
+        self.config: OrbConfig = config
+
+    def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
+        orb = cv2.ORB.create(
+            self.config.max_keypoints, _ORB_STEP, _ORB_LEVELS, fastThreshold=self.config.fast_threshold
+        )
+        # It has a budget for each level of its pyramid, and spends it within the mask.
+        return orb.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8) * 255)
+
+    def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
+        # A corner is found at a whole pixel of one level of the pyramid, and OpenCV multiplies that by 1.2^level. But a
+        # level is the image resized to a whole number of pixels, which keeps its outer edges in place, not the centre of
+        # its first pixel: uncorrected, keypoints of the smallest level are off by 1.3 pixels.
+        step = np.float32(_ORB_STEP) ** _column(found, "octave")[:, None]
+        zoom = np.array(size) / np.rint(size / step)
+        return ((super()._points(found, size) / step + 0.5) * zoom - 0.5).astype(np.float32)
+
+
+class AkazeDetector(OpenCVDetector):
+    dimension = 61
+    dtype = np.uint8
+
+    def __init__(self, config: AkazeConfig) -> None:
+        self.config: AkazeConfig = config
+
+    def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
+        # In one call: building its scale space twice would cost more than descriptors that are then dropped.
+        return cv2.AKAZE.create(threshold=self.config.threshold).detectAndCompute(grey, None)
+
+
+def _column(found: Sequence[cv2.KeyPoint], name: str) -> Float32:
+    """An attribute of all keypoints, float32 [N]."""
+    return np.array([getattr(keypoint, name) for keypoint in found], np.float32)

@@ -1,5 +1,5 @@
 """Which pairs of images to match."""
 
-from imc_kit.retrieval.pairs import exhaustive
+from imc_kit.retrieval.pairs import Pair, exhaustive
 
-__all__ = ["exhaustive"]
+__all__ = ["Pair", "exhaustive"]

@@ -1,0 +1,65 @@
+"""imc_kit: from folders of photographs to camera poses, for image matching competitions.
+
+    import imc_kit
+
+    run = imc_kit.solve("photos", out="out")
+    for scene in run.scenes.values():
+        for image, placement in scene.placements.items():
+            print(image, placement.pose.center)
+
+Importing this is light: what is named here loads when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imc_kit.config import PRESETS, Config, preset
+    from imc_kit.errors import KitError
+    from imc_kit.metric import score, score_2023, score_2025
+    from imc_kit.pipeline import Run, SceneResult, solve
+    from imc_kit.scenes import Task, load
+    from imc_kit.types import Features, Matches, Model, Placement, Pose, Scene
+
+_HOMES = {
+    "config": ("PRESETS", "Config", "preset"),
+    "errors": ("KitError",),
+    "metric": ("score", "score_2023", "score_2025"),
+    "pipeline": ("Run", "SceneResult", "solve"),
+    "scenes": ("Task", "load"),
+    "types": ("Features", "Matches", "Model", "Placement", "Pose", "Scene"),
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "Features",
+    "KitError",
+    "Matches",
+    "Model",
+    "Placement",
+    "Pose",
+    "Run",
+    "Scene",
+    "SceneResult",
+    "Task",
+    "load",
+    "preset",
+    "score",
+    "score_2023",
+    "score_2025",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'imc_kit' has no attribute {name!r}")
+    return getattr(import_module(f"imc_kit.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""COLMAP: the only users of pycolmap."""

@@ -1,0 +1,113 @@
+"""The whole configuration of a run, and the named presets."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imc_kit.colmap.database import CameraConfig
+from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.colmap.verification import VerificationConfig
+from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig
+from imc_kit.errors import KitError, unknown_name
+from imc_kit.matchers import MatcherConfig, NearestConfig, check_combination
+
+
+@dataclass(frozen=True)
+class Config:
+    """What each stage does. A stage's own options stand beside the stage."""
+
+    detector: DetectorConfig = field(default_factory=SiftConfig)
+    matcher: MatcherConfig = field(default_factory=NearestConfig)
+    cameras: CameraConfig = field(default_factory=CameraConfig)
+    verification: VerificationConfig = field(default_factory=VerificationConfig)
+    mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig("global"))
+    """Attempts, in order; the first that gives a model is the last one made."""
+    min_matches: int = 15
+    """Pairs of images with fewer matches are dropped before verification."""
+    threads: int | None = None
+    """Workers for detection and matching, and threads for COLMAP; None takes all cores."""
+    seed: int = 0
+    """For everything random. With `threads` 1 the same input gives the same poses on the same machine."""
+
+    def check(self) -> None:
+        """Raise KitError, before any work, for anything that cannot go well: see the configuration of each stage."""
+        check_combination(self.detector, self.matcher)
+        self.verification.check()
+        for attempt in self.mapping:
+            attempt.check()
+        if self.min_matches < 1 or (self.threads is not None and self.threads < 1):
+            raise KitError("min_matches and threads must be at least 1")
+
+
+PRESETS: dict[str, Config] = {
+    "sift": Config(),
+    "aliked": Config(detector=AlikedConfig()),
+}
+
+
+def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """A preset by name, after overrides by dotted name, for example `{"detector.max_keypoints": 2048}`.
+
+    Raises KitError for names that do not exist, with the nearest one, and for values of a wrong type.
+    """
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    config = PRESETS[name]
+    for option, value in (overrides or {}).items():
+        config = _with(config, option.split("."), value, option)
+    return config
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short name for configurations and other plain values: equal when they are equal."""
+    text = json.dumps(parts, sort_keys=True, default=plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """A configuration as JSON takes it; `name` tells detectors and matchers apart."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+        return {"name": value.name, **fields} if hasattr(value, "name") else fields
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not a plain value")
+
+
+def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
+    first, *rest = names
+    if isinstance(target, tuple):
+        if not first.isdecimal() or int(first) >= len(target):
+            raise unknown_name(f"place in option {option!r}:", first, [str(place) for place in range(len(target))])
+        place = int(first)
+        return (*target[:place], _with(target[place], rest, value, option), *target[place + 1 :])
+    known = [entry.name for entry in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
+    if first not in known:
+        raise unknown_name("option", option, [".".join([*option.split(".")[: -len(names)], name]) for name in known])
+    if rest:
+        return dataclasses.replace(target, **{first: _with(getattr(target, first), rest, value, option)})
+    expected = typing.get_type_hints(type(target))[first]
+    if not _fits(value, expected):
+        raise KitError(f"option {option!r} must be of type {getattr(expected, '__name__', expected)}, not {value!r}")
+    return dataclasses.replace(target, **{first: value})
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    origin = typing.get_origin(expected)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, choice) for choice in typing.get_args(expected))
+    if origin is typing.Literal:
+        return value in typing.get_args(expected)
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, origin or expected)
