@@ -15,10 +15,9 @@ from typing import Annotated, Literal
 import tyro
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from imc_kit.config import PRESETS, Config, preset
-from imc_kit.detectors import DETECTORS, config_class
+from imc_kit.config import Config, preset
+from imc_kit.detectors import config_class
 from imc_kit.errors import KitError
-from imc_kit.matchers import MATCHERS
 from imc_kit.matchers import config_class as matcher_class
 
 
@@ -98,14 +97,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Annotated[Solve, tyro.conf.subcommand("solve", default=_solve_defaults(arguments))]
             | Annotated[Score, tyro.conf.subcommand("score")]
         )
-        command = tyro.cli(commands, prog="imc-kit", description=__doc__, args=arguments or ["--help"], config=(tyro.conf.AvoidSubcommands,))
+        command = tyro.cli(
+            commands,
+            prog="imc-kit",
+            description=__doc__,
+            args=arguments or ["--help"],
+            config=(tyro.conf.AvoidSubcommands,),
+        )
         with logging_redirect_tqdm():
             return command.run()
     except KitError as error:
         print(f"imc-kit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("imc-kit: stopped; the submission is valid as it is, and the same command goes on from here", file=sys.stderr)
+        print(
+            "imc-kit: stopped; the submission is valid as it is, and the same command goes on from here",
+            file=sys.stderr,
+        )
         return 130
 
 

@@ -17,7 +17,7 @@ from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import MatcherConfig, NearestConfig, check_combination
+from imc_kit.matchers import MatcherConfig, NearestConfig, check_accepts
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class Config:
 
     def check(self) -> None:
         """Raise KitError, before any work, for anything that cannot go well: see the configuration of each stage."""
-        check_combination(self.detector, self.matcher)
+        self.detector.create()
+        check_accepts(self.matcher, self.detector.kind)
+        self.matcher.create()
         self.verification.check()
         for attempt in self.mapping:
             attempt.check()
@@ -47,10 +49,7 @@ class Config:
             raise KitError("min_matches and threads must be at least 1")
 
 
-PRESETS: dict[str, Config] = {
-    "sift": Config(),
-    "aliked": Config(detector=AlikedConfig()),
-}
+PRESETS: dict[str, Config] = {"sift": Config(), "aliked": Config(detector=AlikedConfig())}
 
 
 def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -87,8 +87,8 @@ def solve(
     """Solve every scene of a task and write `out`/submission.csv.
 
     task: what `scenes.load` gives, or the folder that it takes: a competition's root, or a folder of photographs.
-    out: gets submission.csv, run.json, `scenes/NAME/models/0`, … and the store. The submission is there and valid from the
-        start, and is rewritten after each scene. The same call again takes up where an earlier one was stopped.
+    out: gets submission.csv, run.json, `scenes/NAME/models/0`, … and the store. The submission is there and valid from
+        the start, and is rewritten after each scene. The same call again takes up where an earlier one was stopped.
     config: the sift preset when left out.
     executor: where detection and matching run; a pool of threads when left out.
 
@@ -182,10 +182,10 @@ def solve_scene(
                         matched += 1
                         yield first, second, found
 
-            entries = (
-                database.ImageEntry(name, scene.path(name), features[image.digest]) for name, image in readable.items()
+            entries = [database.ImageEntry(name, scene.path(name), image.info.size) for name, image in readable.items()]
+            database.write_database(
+                work / "database.db", entries, lambda name: features[readable[name].digest], enough(), config.cameras
             )
-            database.write_database(work / "database.db", entries, enough(), config.cameras)
             verification.verify(work / "database.db", config.verification, colmap_log, threads, config.seed)
             (work / "database.db").replace(verified)
         inliers = verification.inlier_counts(verified)
@@ -326,7 +326,14 @@ def _match_chunk(
 
 
 def _map(
-    scene: Scene, verified: Path, folder: Path, work: Path, config: Config, colmap_log: Path, threads: int, notes: list[str]
+    scene: Scene,
+    verified: Path,
+    folder: Path,
+    work: Path,
+    config: Config,
+    colmap_log: Path,
+    threads: int,
+    notes: list[str],
 ) -> list[Model]:
     """The models of the first attempt that gives any, moved to `folder`/models."""
     final = folder / "models"

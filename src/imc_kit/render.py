@@ -1,19 +1,19 @@
-"""Synthetic photographs with known cameras: textured solids under a sun, ray-cast in NumPy.
+"""Synthetic photographs with known cameras: textured solids in the sun, ray-cast in NumPy.
 
-For the demo, the tests and the benchmarks. The world is in metres, its z axis points up. Pixels are counted as everywhere in the
-kit, the centre of the top-left one at (0, 0). Arrays of points and directions are component first, [3, ...], which is several
-times faster in NumPy than [..., 3].
+For the demo, the tests and the benchmarks. The world is in metres and its z axis points up. Pixels are counted as
+everywhere in the kit, the centre of the top-left one at (0, 0). Points and directions are component first, [3, ...]:
+NumPy is several times faster with them than with [..., 3].
 """
 
 from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -25,15 +25,25 @@ from imc_kit.submission import write as write_table
 from imc_kit.types import Float32, Float64, Int32, Pixels, Pose
 
 THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Kaggle's distances for ordinary scenes, in metres."""
+"""The metric's distances for a scene in metres: Kaggle's for ordinary scenes."""
 
-_SUN = np.array([-0.55, -0.35, 0.76], np.float32) / np.float32(np.linalg.norm([-0.55, -0.35, 0.76]))
-_SUNLIGHT = np.array([1.0, 0.93, 0.80], np.float32) * 0.85
-_SKYLIGHT = np.array([0.42, 0.50, 0.62], np.float32) * 0.62
-_HORIZON = np.array([0.72, 0.80, 0.86], np.float32)
-_ZENITH = np.array([0.10, 0.26, 0.58], np.float32)
-_HAZE = 45.0  # metres
-_NEAR = 1e-3  # metres: what is nearer is the surface itself
+
+def _vector(*values: float) -> Float32:
+    return np.array(values, np.float32)
+
+
+# Light is linear: colours are squared before it and the root is taken after it.
+_SUNWARD = np.linalg.qr([[-0.55, 1, 0], [-0.40, 0, 1], [0.73, 0, 0]])[0].T[[1, 2, 0]].astype(np.float32)
+_SUNWARD *= np.sign(_SUNWARD[2, 2])
+_SUN = _SUNWARD[2]
+"""Where the sun stands; the other two rows of `_SUNWARD` are across."""
+_SUNLIGHT = _vector(1.05, 0.95, 0.78)
+_SKYLIGHT = _vector(0.46, 0.52, 0.61)
+_HORIZON = _vector(0.60, 0.72, 0.82)
+_ZENITH = _vector(0.03, 0.13, 0.42)
+_CLEAR = 60.0  # metres: how far one sees through the haze
+_NEAR = 1e-3  # metres: a hit nearer than this is where the ray starts
+_TEXEL = 0.005  # metres
 
 
 # ---- textures ----
@@ -41,7 +51,11 @@ _NEAR = 1e-3  # metres: what is nearer is the surface itself
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """A painted sheet. levels: uint8 [h, w, 3], RGB, each half the one before; texel: size of the first one's pixels in metres."""
+    """A painted sheet.
+
+    levels: uint8 [h, w, 3], RGB, each half as fine as the one before.
+    texel: the side of a pixel of the first, in metres.
+    """
 
     levels: tuple[Pixels, ...]
     texel: float
@@ -49,54 +63,479 @@ class Texture:
     @classmethod
     def of(cls, image: Pixels, texel: float) -> Texture:
         levels = [image]
-        while min(levels[-1].shape[:2]) > 4:
-            height, width = levels[-1].shape[:2]
-            # Whole pairs only: a level must be exactly half as fine as the one before.
-            pairs = levels[-1][: height // 2 * 2, : width // 2 * 2]
-            levels.append(np.asarray(cv2.resize(pairs, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8))
+        while min(levels[-1].shape[:2]) >= 4:
+            height, width = (side // 2 for side in levels[-1].shape[:2])
+            pairs = levels[-1][: 2 * height, : 2 * width]  # whole ones, else a level would not be exactly half as fine
+            levels.append(np.asarray(cv2.resize(pairs, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
         return cls(tuple(levels), texel)
 
-    def colours(self, sheet: Float32, footprint: Float32) -> Float32:
-        """Colours [K, 3] in 0 to 1 at (right, down) [2, K] metres from the sheet's corner, blurred to `footprint` [K] metres."""
-        fineness = np.clip(np.log2(footprint / self.texel), 0, len(self.levels) - 1.001)
-        level = fineness.astype(np.int32)
+    def colours(self, at: Float32, footprint: Float32) -> Float32:
+        """Colours [K, 3], 0 to 255, at (right, down) [2, K] from the sheet's corner, blurred to `footprint` [K]; metres."""
+        fineness = np.clip(np.log2(footprint / self.texel), 0, len(self.levels) - 1)
+        level = np.minimum(fineness.astype(np.int32), max(len(self.levels) - 2, 0))
         colours = np.empty((len(level), 3), np.float32)
-        for finer in np.unique(level):
+        for finer in np.unique(level).tolist():
             here = np.flatnonzero(level == finer)
-            part = (fineness[here] - finer)[:, None]
-            low, high = (
-                _sample(self.levels[i], sheet[:, here] / (self.texel * 2**i) - np.float32(0.5)) for i in (finer, finer + 1)
+            fine, coarse = (
+                _sample(image, at[:, here] / np.float32(self.texel * 2 ** (finer + i)) - np.float32(0.5))
+                for i, image in enumerate((self.levels[finer], self.levels[min(finer + 1, len(self.levels) - 1)]))
             )
-            colours[here] = low + part * (high - low)
-        return colours * np.float32(1 / 255)
+            colours[here] = fine + (fineness[here] - finer)[:, None] * (coarse - fine)
+        return colours
 
 
 def _sample(image: Pixels, at: Float32) -> Float32:
-    """Bilinear, [K, 3] float32 at (x, y) [2, K]; beyond the border as at the border."""
-    count, columns = at.shape[1], 1024  # cv2.remap takes no more than 32767 rows or columns
+    """Bilinear: float32 [K, 3] at (x, y) [2, K]; beyond the border as on it."""
+    count, columns = at.shape[1], 1024  # OpenCV takes no more than 32767 rows or columns
     maps = np.zeros((2, -(-count // columns) * columns), np.float32)
     maps[:, :count] = at
     x, y = maps.reshape(2, -1, columns)
     sampled = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return sampled.reshape(-1, 3)[:count].astype(np.float32)
+    return np.asarray(sampled, np.float32).reshape(-1, 3)[:count]
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, finest: float) -> Float32:
-    """Smooth noise of zero mean and unit deviation, float32 `shape`; octaves of wavelengths from `coarsest` to `finest` pixels."""
+    """Noise in octaves of wavelengths from `coarsest` down to `finest` pixels; zero mean, unit deviation, `shape`."""
     height, width = shape
     total = np.zeros(shape, np.float32)
     wavelength = coarsest
     while wavelength >= finest:
-        rows, columns = int(height / wavelength) + 3, int(width / wavelength) + 3
-        octave = rng.standard_normal((rows, columns), np.float32)
-        whole = cv2.resize(octave, None, fx=wavelength, fy=wavelength, interpolation=cv2.INTER_CUBIC)
-        total += np.float32(wavelength**0.35) * whole[:height, :width]
+        grid = rng.standard_normal((int(height / wavelength) + 3, int(width / wavelength) + 3), np.float32)
+        octave = cv2.resize(grid, None, fx=wavelength, fy=wavelength, interpolation=cv2.INTER_CUBIC)
+        total += np.float32(wavelength**0.4) * octave[:height, :width]
         wavelength /= 2
-    return (total - total.mean()) / total.std()
+    return np.asarray((total - total.mean()) / total.std(), np.float32)
 
 
 _PAINTS = ("e8dcc0", "23395b", "b5432a", "e0a526", "2f6b5a", "f4f1e6", "1f1f24", "7d4f7a", "4f9fb5", "d9773f")
 
 
 def _rgb(code: str) -> Float32:
-    return np.array([int(code[i : i + 2], 16) for i in (0, 2, 4)], np.float32)
+    return _vector(*bytes.fromhex(code))
+
+
+def _paint_motifs(rng: np.random.Generator, image: Pixels, texel: float, per_square_metre: float) -> None:
+    """Discs, rings, polygons, stars and letters, each at its own place, size, angle and colour: they look like nothing else."""
+    height, width = image.shape[:2]
+    for _ in range(round(per_square_metre * height * width * texel**2)):
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        radius = np.exp(rng.uniform(np.log(0.03), np.log(0.22))) / texel
+        colour, other = (_rgb(code).tolist() for code in rng.choice(_PAINTS, 2, replace=False))
+        kind, angle, corners = rng.integers(5), rng.uniform(0, 2 * np.pi), int(rng.integers(3, 8))
+        center = np.round(16 * np.array([x, y])).astype(int).tolist()  # in sixteenths of a pixel: shift=4
+        if kind < 2:
+            cv2.circle(image, center, round(16 * radius), colour, -1, cv2.LINE_AA, 4)
+            cv2.circle(image, center, round(16 * radius * rng.uniform(0.3, 0.7)), other, -1, cv2.LINE_AA, 4)
+        elif kind < 4:
+            turns = angle + np.arange(2 * corners) * np.pi / corners
+            reach = np.where(
+                np.arange(2 * corners) % 2, radius * (0.45 if kind == 3 else np.cos(np.pi / corners)), radius
+            )
+            outline = np.stack([x + reach * np.cos(turns), y + reach * np.sin(turns)], axis=1)
+            cv2.fillPoly(image, [np.round(16 * outline).astype(np.int32)], colour, cv2.LINE_AA, 4)
+            cv2.circle(image, center, round(16 * radius * 0.25), other, -1, cv2.LINE_AA, 4)
+        else:
+            letter = chr(rng.integers(ord("A"), ord("Z") + 1))
+            place = (round(x - radius), round(y + radius))
+            thickness = max(1, round(radius / 5))
+            cv2.putText(image, letter, place, cv2.FONT_HERSHEY_DUPLEX, radius / 12, colour, thickness, cv2.LINE_AA)
+
+
+def paint(
+    rng: np.random.Generator,
+    size: tuple[float, float],
+    colours: tuple[str, str],
+    motifs: float = 9.0,
+    texel: float = _TEXEL,
+) -> Pixels:
+    """A weathered wall of `size` = (width, height) metres in two colours "rrggbb", with `motifs` per square metre on it."""
+    shape = (max(4, round(size[1] / texel)), max(4, round(size[0] / texel)))
+    share = 1 / (1 + np.exp(-2 * noise(rng, shape, 0.8 / texel, 2)))[..., None]
+    image = np.asarray(_rgb(colours[0]) * share + _rgb(colours[1]) * (1 - share), np.uint8)
+    _paint_motifs(rng, image, texel, motifs)
+    grain = 1 + 0.13 * noise(rng, shape, 0.3 / texel, 2)[..., None]
+    return np.asarray(np.clip(image * grain, 0, 255), np.uint8)
+
+
+# ---- solids ----
+
+
+@dataclass(frozen=True, eq=False)
+class Solid(ABC):
+    """A convex body that fills a box. A new shape says where a ray is inside it, and its normals, in the box from −1 to 1.
+
+    foot: the middle of the box's bottom, [3], metres. size: the box's widths along its own x, y and z, metres.
+    turn: radians about z, anticlockwise from above. texture: what is painted on its `sheet`; None is white.
+    """
+
+    foot: tuple[float, float, float]
+    size: tuple[float, float, float]
+    turn: float = 0.0
+    texture: Texture | None = None
+
+    @abstractmethod
+    def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
+        """From and up to how many times `along` from `start` a ray is inside; nan or an empty span where it never is."""
+
+    @abstractmethod
+    def _normals(self, points: Float32) -> Float32:
+        """Outward normals [3, K] of any length at points [3, K] on the surface."""
+
+    @property
+    def bound(self) -> tuple[Float32, float]:
+        """The centre [3] and the radius of a ball around it."""
+        return _vector(*self.foot) + _vector(0, 0, self.size[2] / 2), float(np.linalg.norm(self.size) / 2)
+
+    @property
+    def sheet(self) -> tuple[float, float]:
+        """Width and height in metres of its painted sheet: the six sides of the box, seen from outside, in 3 × 2 cells."""
+        return 3 * max(self.size[:2]), 2 * max(self.size[1:])
+
+    def _turned(self, vectors: Float32, way: int) -> Float32:
+        cosine, sine = np.float32(np.cos(self.turn)), np.float32(way * np.sin(self.turn))
+        x, y, z = vectors
+        return np.stack([cosine * x - sine * y, sine * x + cosine * y, z])
+
+    def _in_box(self, vectors: Float32) -> Float32:
+        return self._turned(vectors, -1) / _like(vectors, *(side / 2 for side in self.size))
+
+    def distance(self, origin: Float32, direction: Float32) -> Float32:
+        """How many times `direction` from `origin`, [3, ...] each, a ray enters it; inf where it does not."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            near, far = self._span(self._in_box(origin - _like(origin, *self.bound[0])), self._in_box(direction))
+            return np.where((near <= far) & (near > _NEAR), near, np.float32(np.inf))
+
+    def surface(self, points: Float32) -> tuple[Float32, Float32]:
+        """At points [3, K] on it: unit normals [3, K] and the places (right, down) [2, K] on its sheet, in metres."""
+        inside, half = self._in_box(points - self.bound[0][:, None]), _like(points, *self.size) / 2
+        normals = self._normals(inside) / half
+        normals /= np.linalg.norm(normals, axis=0)
+        side, (x, y, z) = np.abs(normals).argmax(axis=0), inside * half
+        back = np.where(np.choose(side, normals) < 0, np.float32(-1), np.float32(1))
+        width, height = self.sheet
+        right = np.choose(side, [back * y, -back * x, x]) + width * np.float32(1 / 6) * (2 * side + 1).astype(
+            np.float32
+        )
+        down = np.where(side < 2, -z, -y) + height * (np.float32(0.5) - back * np.float32(0.25))
+        return self._turned(normals, 1), np.stack([right, down])
+
+
+def _like(vectors: Float32, *values: float) -> Float32:
+    """A vector [3] that broadcasts with `vectors` [3, ...]."""
+    return _vector(*values).reshape(3, *[1] * (vectors.ndim - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Block(Solid):
+    """A box, or with a smaller top an obelisk, a pyramid or a roof. taper: the top's widths, as parts of the bottom's."""
+
+    taper: tuple[float, float] = (1.0, 1.0)
+
+    def _planes(self) -> list[tuple[int, int, np.float32, np.float32]]:
+        """(axis, sign, lean, offset) for: sign · p[axis] + lean · z ≤ offset."""
+        leans = [(1 - part) / 2 for part in self.taper] + [0.0]
+        return [
+            (axis, sign, np.float32(lean), np.float32(1 - lean)) for axis, lean in enumerate(leans) for sign in (1, -1)
+        ]
+
+    def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
+        near, far = np.array(-np.inf, np.float32), np.array(np.inf, np.float32)
+        for axis, sign, lean, offset in self._planes():
+            slope = sign * along[axis] + lean * along[2]
+            cut = (offset - sign * start[axis] - lean * start[2]) / slope
+            near = np.maximum(near, np.where(slope < 0, cut, -np.float32(np.inf)))
+            far = np.minimum(far, np.where(slope < 0, np.float32(np.inf), cut))
+        return near, far
+
+    def _normals(self, points: Float32) -> Float32:
+        planes = self._planes()
+        outside = [sign * points[axis] + lean * points[2] - offset for axis, sign, lean, offset in planes]
+        normals = np.zeros((3, len(planes)), np.float32)
+        for i, (axis, sign, lean, _) in enumerate(planes):
+            normals[2, i] = lean
+            normals[axis, i] = sign
+        return normals[:, np.argmax(outside, axis=0)]
+
+
+@dataclass(frozen=True, eq=False)
+class Cylinder(Solid):
+    """It stands upright; with unequal widths its base is an ellipse."""
+
+    def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
+        near, far = _in_ball(start[:2], along[:2])
+        bottom, top = (-1 - start[2]) / along[2], (1 - start[2]) / along[2]
+        return np.maximum(near, np.minimum(bottom, top)), np.minimum(far, np.maximum(bottom, top))
+
+    def _normals(self, points: Float32) -> Float32:
+        x, y, z = points
+        capped = np.abs(z) > np.hypot(x, y)
+        return np.where(capped, np.stack([0 * x, 0 * y, np.sign(z)]), np.stack([x, y, 0 * z]))
+
+
+@dataclass(frozen=True, eq=False)
+class Sphere(Solid):
+    """With unequal widths, an ellipsoid."""
+
+    def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
+        return _in_ball(start, along)
+
+    def _normals(self, points: Float32) -> Float32:
+        return points
+
+
+def _in_ball(start: Float32, along: Float32) -> tuple[Float32, Float32]:
+    """The span of a ray in the unit ball (or disc) at the origin; nan where it passes by."""
+    square = (along * along).sum(axis=0)
+    half = (start * along).sum(axis=0) / square
+    root = np.sqrt(half * half - ((start * start).sum(axis=0) - 1) / square)
+    return -half - root, root - half
+
+
+@dataclass(frozen=True, eq=False)
+class Ground(Solid):
+    """Everything below the top of the box. Its sheet is that top; beyond, the colours of the border go on."""
+
+    @property
+    def bound(self) -> tuple[Float32, float]:
+        return super().bound[0], np.inf
+
+    @property
+    def sheet(self) -> tuple[float, float]:
+        return self.size[:2]
+
+    def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
+        entry = (1 - start[2]) / along[2]
+        return np.where(along[2] < 0, entry, np.float32(np.nan)), np.array(np.inf, np.float32)
+
+    def _normals(self, points: Float32) -> Float32:
+        return np.broadcast_to(_vector(0, 0, 1)[:, None], points.shape)
+
+    def surface(self, points: Float32) -> tuple[Float32, Float32]:
+        x, y, _ = self._in_box(points - self.bound[0][:, None])
+        return self._normals(points), np.stack([(1 + x) * (self.size[0] / 2), (1 - y) * (self.size[1] / 2)])
+
+
+# ---- cameras ----
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole with square pixels: `width` × `height`, focal length and principal point in pixels."""
+
+    width: int
+    height: int
+    focal: float
+    cx: float
+    cy: float
+
+    @classmethod
+    def centred(cls, size: tuple[int, int], focal: float | None = None) -> Camera:
+        """The principal point in the middle of `size` = (width, height); `focal` is 0.9 of the width if not given."""
+        width, height = size
+        return cls(width, height, focal or 0.9 * width, (width - 1) / 2, (height - 1) / 2)
+
+    def project(self, pose: Pose, points: Float64) -> Float64:
+        """World points [N, 3] → pixels (x, y) [N, 2]; nan for points that are not in front of the camera."""
+        seen = points @ pose.rotation.T + pose.translation
+        depth = np.where(seen[:, 2:] > 0, seen[:, 2:], np.nan)
+        return self.focal * seen[:, :2] / depth + [self.cx, self.cy]
+
+
+def look_at(center: Float64, target: Float64, roll: float = 0.0) -> Pose:
+    """The pose of a camera that stands at `center` [3] and looks at `target` [3], turned by `roll` radians about its axis."""
+    forward = (target - center) / np.linalg.norm(target - center)
+    right = np.cross(forward, [np.sin(roll) * forward[1], -np.sin(roll) * forward[0], 1.0])
+    right /= np.linalg.norm(right)
+    return Pose.from_center(np.stack([right, np.cross(forward, right), forward]), center)
+
+
+def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.4, target: float = 1.1) -> list[Pose]:
+    """Once round the z axis by hand: near and far, high and low, never quite at the middle; metres."""
+    rng = np.random.default_rng(seed)
+    poses = []
+    for angle in (np.arange(views) + rng.uniform(-0.25, 0.25, views)) * 2 * np.pi / views:
+        away = distance * rng.uniform(0.82, 1.2)
+        center = np.array([away * np.cos(angle), away * np.sin(angle), height * rng.uniform(0.6, 1.7)])
+        aim = np.array([*rng.uniform(-0.06, 0.06, 2) * distance, target * rng.uniform(0.7, 1.3)])
+        poses.append(look_at(center, aim, rng.uniform(-0.05, 0.05)))
+    return poses
+
+
+# ---- rendering ----
+
+
+def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2) -> Pixels:
+    """The photograph, uint8 [h, w, 3] RGB; every pixel is the mean of `samples` × `samples` rays."""
+    columns, rows = (
+        (np.arange(side * samples, dtype=np.float32) + np.float32(0.5)) / samples - np.float32(0.5)
+        for side in (camera.width, camera.height)
+    )
+    image = np.empty((camera.height, camera.width, 3), np.uint8)
+    band = max(1, 65536 // (camera.width * samples**2))  # what fits into a processor's cache is done at once
+    for top in range(0, camera.height, band):
+        directions, depth, which = _cast(solids, camera, pose, columns, rows[top * samples : (top + band) * samples])
+        light = _shade(solids, camera, pose, directions.reshape(3, -1), depth.ravel(), which.ravel(), samples)
+        mean = light.reshape(-1, samples, camera.width, samples, 3).mean(axis=(1, 3))
+        image[top : top + band] = np.sqrt(mean.clip(0, 1)) * 255 + 0.5
+    return image
+
+
+def render_depth(solids: Sequence[Solid], camera: Camera, pose: Pose) -> Float32:
+    """The depth along the optical axis at the centre of every pixel, float32 [h, w] in metres; inf in the sky."""
+    columns, rows = (np.arange(side, dtype=np.float32) for side in (camera.width, camera.height))
+    return _cast(solids, camera, pose, columns, rows)[1]
+
+
+def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose]) -> list[Pixels]:
+    """A photograph for every pose, in order, on all processors."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda pose: render(solids, camera, pose), poses))
+
+
+def _cast(
+    solids: Sequence[Solid], camera: Camera, pose: Pose, columns: Float32, rows: Float32
+) -> tuple[Float32, Float32, Int32]:
+    """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], which solid [h, w] (−1: sky)."""
+    x = (columns - np.float32(camera.cx)) / np.float32(camera.focal)
+    y = (rows - np.float32(camera.cy)) / np.float32(camera.focal)
+    across, down, ahead = pose.rotation.astype(np.float32)
+    directions = across[:, None, None] * x + (down[:, None] * y + ahead[:, None])[:, :, None]
+    depth = np.full((len(rows), len(columns)), np.inf, np.float32)
+    which = np.full(depth.shape, -1, np.int32)
+    origin = pose.center.astype(np.float32)[:, None, None]
+    for number, solid in enumerate(solids):
+        # Only the rays in the rectangle around the ball around it.
+        center, radius = solid.bound
+        middle = pose.rotation @ center + pose.translation
+        window = (slice(None), slice(None))
+        if middle[2] > radius:
+            edges = (middle[:2, None] + [-radius, radius]) / (middle[2] + np.array([[[-radius]], [[radius]]]))
+            (left, upper), (right, lower) = edges.min(axis=(0, 2)), edges.max(axis=(0, 2))
+            window = slice(*np.searchsorted(y, [upper, lower])), slice(*np.searchsorted(x, [left, right]))
+        found = solid.distance(origin, directions[:, *window])
+        nearer = found < depth[window]
+        depth[window][nearer] = found[nearer]
+        which[window][nearer] = number
+    return directions, depth, which
+
+
+def _shade(
+    solids: Sequence[Solid], camera: Camera, pose: Pose, directions: Float32, depth: Float32, which: Int32, samples: int
+) -> Float32:
+    """The light [K, 3] that comes along rays [3, K]."""
+    light = np.empty((len(which), 3), np.float32)
+    lengths = np.sqrt((directions * directions).sum(axis=0))
+    sky = np.flatnonzero(which < 0)
+    height = np.clip(directions[2, sky] / lengths[sky], 0, 1)[:, None]
+    light[sky] = _HORIZON + (_ZENITH - _HORIZON) * height ** np.float32(0.6)
+    origin = pose.center.astype(np.float32)[:, None]
+    for number in np.unique(which[which >= 0]).tolist():
+        solid, hit = solids[number], np.flatnonzero(which == number)
+        ray, far = directions[:, hit], depth[hit]
+        points = origin + far * ray
+        normals, at = solid.surface(points)
+        facing = np.maximum(-(normals * ray).sum(axis=0) / lengths[hit], np.float32(0.02))
+        footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)
+        colours = solid.texture.colours(at, footprint) if solid.texture else np.full((len(hit), 3), 255, np.float32)
+        sun = np.maximum(_SUN @ normals, 0)
+        lit = np.flatnonzero(sun)
+        sun[lit[_in_shadow([other for other in solids if other is not solid], points[:, lit])]] = 0
+        above = np.float32(0.7) + np.float32(0.3) * normals[2]
+        colours *= colours * np.float32(1 / 255**2) * (sun[:, None] * _SUNLIGHT + above[:, None] * _SKYLIGHT)
+        clear = np.exp(-np.square(far * lengths[hit] / np.float32(_CLEAR)))[:, None]
+        light[hit] = _HORIZON + clear * (colours - _HORIZON)
+    return light
+
+
+def _in_shadow(solids: Sequence[Solid], points: Float32) -> NDArray[np.bool_]:
+    """Whether one of the solids hides the sun from each of the points [3, K]."""
+    shadow = np.zeros(points.shape[1], np.bool_)
+    x, y, towards = _SUNWARD @ points
+    for solid in solids:
+        center, radius = solid.bound
+        if np.isfinite(radius):  # the ground is below everything
+            cx, cy, height = _SUNWARD @ center
+            near = np.flatnonzero(np.square(x - cx) + np.square(y - cy) < radius**2)
+            near = near[towards[near] < height + radius]
+            shadow[near] |= np.isfinite(solid.distance(points[:, near], _SUN[:, None]))
+    return shadow
+
+
+# ---- the kit's own scene ----
+
+
+def plaza(seed: int = 0) -> list[Solid]:
+    """A painted obelisk on a paved round, blocks, drums and balls about it: 10 m across, every face different."""
+    rng = np.random.default_rng(seed)
+    stone, brick, teal, ochre = ("d8c9a6", "a88f68"), ("c4694a", "943f2c"), ("6fb0a8", "35707a"), ("ecc05c", "bd832e")
+    slate, rose, moss = ("9db0c8", "566a8c"), ("e0a698", "b06a62"), ("a3b878", "617a42")
+    solids: list[tuple[Solid, tuple[str, str]]] = [
+        (Block((0, 0, 0), (3.0, 3.0, 0.35), 0.3), slate),
+        (Block((0, 0, 0.35), (1.9, 1.9, 0.45), 0.3), rose),
+        (Block((0, 0, 0.8), (1.24, 1.24, 3.1), 0.3, taper=(0.58, 0.58)), stone),
+        (Block((0, 0, 3.9), (0.72, 0.72, 0.55), 0.3, taper=(0.02, 0.02)), ochre),
+        (Block((3.1, 1.2, 0), (1.6, 1.2, 1.4), 0.5), brick),
+        (Block((3.1, 1.2, 1.4), (1.84, 1.44, 0.6), 0.5, taper=(1.0, 0.02)), slate),
+        (Block((-1.3, 3.2, 0), (2.0, 0.9, 1.1), -0.35), teal),
+        (Block((-3.1, -1.5, 0), (1.1, 1.4, 2.0), 0.15, taper=(0.8, 0.8)), ochre),
+        (Block((1.0, -3.3, 0), (1.5, 1.0, 0.8), -0.6), rose),
+        (Cylinder((1.1, 3.0, 0), (1.0, 1.0, 1.7)), moss),
+        (Cylinder((-3.0, 1.3, 0), (1.4, 1.4, 0.8)), brick),
+        (Cylinder((3.2, -1.6, 0), (0.84, 0.84, 2.2)), stone),
+        (Sphere((-3.0, 1.3, 0.8), (1.0, 1.0, 1.0)), teal),
+        (Sphere((1.0, -3.3, 0.8), (0.84, 0.84, 0.84)), moss),
+        (Sphere((-1.0, -2.6, 0), (1.2, 1.2, 1.2)), slate),
+        (Sphere((3.2, -1.6, 2.2), (0.7, 0.7, 0.7)), ochre),
+    ]
+    painted = [replace(each, texture=Texture.of(paint(rng, each.sheet, colours), _TEXEL)) for each, colours in solids]
+    return [Ground((0, 0, -1), (14, 14, 1), texture=Texture.of(_paved(rng, 7.0, 0.007), 0.007)), *painted]
+
+
+def _paved(rng: np.random.Generator, half: float, texel: float) -> Pixels:
+    """The ground: a round of stone, 5.2 m in radius, with a star and rings, in a meadow that ends in one colour."""
+    stones = paint(rng, (2 * half, 2 * half), ("cfc6b4", "aaa08e"), 5.0, texel).astype(np.float32)
+    axis = np.linspace(-half, half, len(stones), dtype=np.float32)
+    away, angle = np.hypot(axis, axis[:, None]), np.arctan2(axis[:, None], axis)
+    star = (away < 2.3) & (np.abs(angle * np.float32(8 / np.pi) % 2 - 1) * 2.3 > away * 0.9 - 0.2)
+    tints = [(star, "b98d4f")] + [
+        ((away > inner) & (away < outer), code)
+        for inner, outer, code in ((2.3, 2.5, "7c4a3a"), (4.0, 4.12, "3d5a73"), (4.9, 5.2, "6b6459"))
+    ]
+    for where, code in tints:
+        stones[where] = 0.4 * stones[where] + 0.6 * _rgb(code)
+    fading = np.clip((half - away) / 1.2, 0, 1)
+    meadow = _rgb("7d9a55") + 16 * (fading * noise(rng, away.shape, 0.6 / texel, 2))[..., None]
+    return np.asarray(np.clip(np.where((away < 5.2)[..., None], stones, meadow), 0, 255), np.uint8)
+
+
+def write_scene(
+    root: Path | str, views: int = 24, size: tuple[int, int] = (640, 480), seed: int = 0, name: str = "plaza"
+) -> dict[str, Pose]:
+    """Photograph the plaza and write it as the 2024 competition lays it out; the true poses, by `image_path`.
+
+    Under `root`: `test/<name>/images/*.jpg` taken by `Camera.centred(size)`, `test/categories.csv`,
+    `sample_submission.csv`, and beside them the true world-to-camera poses in `truth.csv` and the metric's distances
+    in `thresholds.json`. Raises `KitError` when it cannot be written.
+    """
+    if views < 1 or min(size) < 16:
+        raise KitError(f"{views} views of {size[0]} × {size[1]} pixels are no scene: ask for one of 16 × 16 at least")
+    root = Path(root)
+    poses = {f"test/{name}/images/view_{i:03}.jpg": pose for i, pose in enumerate(orbit(views, seed))}
+    photographs = render_scene(plaza(seed), Camera.centred(size), list(poses.values()))
+    columns = ("image_path", "dataset", "scene", *POSE_COLUMNS)
+
+    def row(path: str, pose: Pose) -> dict[str, str]:
+        return dict(zip(columns, (path, name, name, *format_pose(pose)), strict=True))
+
+    try:
+        (root / "test" / name / "images").mkdir(parents=True, exist_ok=True)
+        for path, photograph in zip(poses, photographs, strict=True):
+            jpeg = cv2.imencode(".jpg", photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+            (root / path).write_bytes(jpeg.tobytes())
+        (root / "thresholds.json").write_text(json.dumps({name: THRESHOLDS}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise KitError(f"cannot write the scene to {root}: {error.strerror or error}") from error
+    write_table(root / "test" / "categories.csv", ("scene", "categories"), [{"scene": name, "categories": "synthetic"}])
+    write_table(root / "sample_submission.csv", columns, [row(path, Pose.identity()) for path in poses])
+    write_table(root / "truth.csv", columns, [row(path, pose) for path, pose in poses.items()])
+    return poses

@@ -139,7 +139,9 @@ class Shelf(Generic[T]):
             file["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
             for name in names:
                 # A value of length zero may lack an optional column; any other must have what its neighbours have.
-                parts = [column[name] for column, length in zip(columns, lengths, strict=True) if name in column or length]
+                parts = [
+                    column[name] for column, length in zip(columns, lengths, strict=True) if name in column or length
+                ]
                 file[f"columns/{name}"] = np.concatenate(parts)
 
     def _index(self, path: Path) -> None:

@@ -91,9 +91,7 @@ class Features:
         n = len(self.keypoints)
         width, height = self.image_size
         if self.keypoints.shape != (n, 2) or self.keypoints.dtype != np.float32:
-            raise ValueError(
-                f"keypoints must be float32 [N, 2], not {self.keypoints.dtype} {self.keypoints.shape}"
-            )
+            raise ValueError(f"keypoints must be float32 [N, 2], not {self.keypoints.dtype} {self.keypoints.shape}")
         if self.descriptors.ndim != 2 or len(self.descriptors) != n:
             raise ValueError(f"descriptors must be [{n}, D], not {self.descriptors.shape}")
         if self.descriptors.dtype not in (np.float16, np.float32, np.uint8):
@@ -121,9 +119,7 @@ class Features:
     @classmethod
     def empty(cls, image_size: tuple[int, int], dimension: int, dtype: Any = np.float32) -> Features:
         """No features, with descriptors [0, dimension] of `dtype`."""
-        return cls(
-            np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, dimension), dtype), image_size
-        )
+        return cls(np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty((0, dimension), dtype), image_size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,8 +61,9 @@ def find(name: str, explicit: Path | None = None) -> Path:
         flaws.append(f"{path} {flaw}")
         logger.warning("weight file %s", flaws[-1])
     raise KitError(
-        f"weight file {name} is missing: {'; '.join([*flaws, 'looked in '])}{', '.join(map(str, places))}; get it from"
-        f" {weight.url} ({weight.license}, {weight.bytes:,} bytes) and put it there or into a folder that IMC_KIT_WEIGHTS names"
+        f"weight file {name} is missing: {'; '.join([*flaws, 'looked in '])}{', '.join(map(str, places))};"
+        f" get it from {weight.url} ({weight.license}, {weight.bytes:,} bytes) and put it there,"
+        " or into a folder that IMC_KIT_WEIGHTS names"
     )
 
 

@@ -32,7 +32,9 @@ def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None
     ColmapFailed when the process does not end well. The child ends with its parent, however that ends.
     """
     package_root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    }
     started = time.monotonic()
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -46,7 +48,9 @@ def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None
         try:
             status = child.wait(time_limit)
         except subprocess.TimeoutExpired:
-            raise ColmapFailed(f"{what} was stopped at its time limit of {time_limit:.0f} s (its output is in {log})") from None
+            raise ColmapFailed(
+                f"{what} was stopped at its time limit of {time_limit:.0f} s (its output is in {log})"
+            ) from None
         finally:
             if child.poll() is None:
                 child.kill()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,8 @@ class CameraConfig:
     """Which images share a camera's intrinsics, and what these are before bundle adjustment."""
 
     sharing: Literal["exif", "size", "image"] = "exif"
-    """exif: images of the same size, EXIF camera and EXIF focal length; size: of the same size; image: none."""
+    """exif: images of the same size, EXIF camera and EXIF focal length, but where EXIF names no camera and most sizes
+    in the scene occur once (photographs by strangers) none; size: images of the same size; image: none."""
     model: str = "SIMPLE_RADIAL"
     """COLMAP's name of the camera model."""
     focal_factor: float = 1.2
@@ -37,16 +39,21 @@ class ImageEntry:
 
     name: str
     path: Path
-    features: Features
+    size: tuple[int, int]
+    """(width, height) of the upright image, in which the keypoints are."""
 
 
 def write_database(
-    path: Path, images: Iterable[ImageEntry], matches: Iterable[tuple[str, str, Matches]], config: CameraConfig
+    path: Path,
+    images: Sequence[ImageEntry],
+    features: Callable[[str], Features],
+    matches: Iterable[tuple[str, str, Matches]],
+    config: CameraConfig,
 ) -> None:
     """Write a new COLMAP database with cameras, rigs, frames, images, keypoints and matches.
 
-    `matches` are (first image, second image, matches) with indices into their keypoints; both are consumed as streams.
-    Images come before matches. An index out of bounds is a KitError: COLMAP would crash on it later. Matches that
+    `features` gives those of an image by its name and is asked once for each; `matches` are (first image, second image,
+    matches), with indices into their keypoints, and are consumed as a stream. An index out of bounds is a KitError: COLMAP would crash on it later. Matches that
     repeat or that use a keypoint twice keep the best-scored one; a pair that comes twice is a KitError.
     """
     import pycolmap
@@ -57,8 +64,7 @@ def write_database(
     seen: set[tuple[int, int]] = set()
     try:
         with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
-            for image in images:
-                key, camera = _camera(image, config)
+            for image, (key, camera) in zip(images, _cameras(images, config), strict=True):
                 if key not in cameras:
                     camera.camera_id = database.write_camera(camera)
                     rig = pycolmap.Rig()
@@ -71,13 +77,14 @@ def write_database(
                 frame.rig_id = rig_id
                 frame.add_data_id(entry.data_id)
                 database.write_frame(frame)
-                database.write_keypoints(entry.image_id, image.features.keypoints + HALF_PIXEL)
-                ids[image.name] = (entry.image_id, len(image.features))
+                keypoints = features(image.name).keypoints
+                database.write_keypoints(entry.image_id, keypoints + HALF_PIXEL)
+                ids[image.name] = (entry.image_id, len(keypoints))
             for first, second, pair in matches:
                 (first_id, first_count), (second_id, second_count) = ids[first], ids[second]
                 identity = (min(first_id, second_id), max(first_id, second_id))
                 if first_id == second_id or identity in seen:
-                    raise KitError(f"the pair {first!r}, {second!r} comes twice or is one image: give every pair once")
+                    raise KitError(f"the pair {first!r}, {second!r} comes twice or is one image: give each once")
                 seen.add(identity)
                 if len(pair) and (pair.indices >= (first_count, second_count)).any():
                     raise KitError(
@@ -99,28 +106,38 @@ def one_to_one(matches: Matches) -> Int32:
     return indices
 
 
-def _camera(image: ImageEntry, config: CameraConfig) -> tuple[Any, Any]:
-    """The camera of an image as COLMAP infers it from EXIF, and what images that share it have in common."""
+def _cameras(images: Sequence[ImageEntry], config: CameraConfig) -> list[tuple[Any, Any]]:
+    """For each image the key of its camera, equal for those that share one, and the camera as COLMAP infers it."""
+    inferred = [_inferred(image, config) for image in images]
+    if config.sharing == "image":
+        return [(image.name, camera) for image, (_, camera) in zip(images, inferred, strict=True)]
+    if config.sharing == "size":
+        return [(image.size, camera) for image, (_, camera) in zip(images, inferred, strict=True)]
+    keys: list[Any] = [
+        (image.size, model, camera.mean_focal_length()) for image, (model, camera) in zip(images, inferred, strict=True)
+    ]
+    strangers = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
+    return [
+        (image.name if strangers and model is None else key, camera)
+        for image, key, (model, camera) in zip(images, keys, inferred, strict=True)
+    ]
+
+
+def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]:
+    """The camera's name in EXIF, if it is there, and the camera with COLMAP's own prior of the focal length."""
     import pycolmap
 
-    width, height = image.features.image_size
+    width, height = image.size
     try:
-        reader = pycolmap.ImageReaderOptions(
-            camera_model=config.model, default_focal_length_factor=config.focal_factor
-        )
+        reader = pycolmap.ImageReaderOptions(camera_model=config.model, default_focal_length_factor=config.focal_factor)
         camera = pycolmap.infer_camera_from_image(image.path, reader)
-        exif_model = pycolmap.Bitmap.read(image.path, as_rgb=False).exif_camera_model()
+        bitmap = pycolmap.Bitmap.read(image.path, as_rgb=False)
     except (RuntimeError, ValueError) as error:
         log.debug("COLMAP cannot read %s (%s): taking the default focal length", image.path, error)
-        camera, exif_model = None, None
-    if camera is None:
-        camera = pycolmap.Camera.create_from_model_name(0, config.model, config.focal_factor * max(width, height), width, height)
-    if (camera.width, camera.height) == (height, width) != (width, height):  # stored on its side, upright by EXIF
-        prior = camera.has_prior_focal_length
-        camera = pycolmap.Camera.create_from_model_name(0, config.model, camera.focal_length, width, height)
+        focal = config.focal_factor * max(width, height)
+        return None, pycolmap.Camera.create_from_model_name(0, config.model, focal, width, height)
+    if (camera.width, camera.height) != (width, height):  # stored on its side, upright by EXIF
+        prior, focal = camera.has_prior_focal_length, camera.mean_focal_length()
+        camera = pycolmap.Camera.create_from_model_name(0, config.model, focal, width, height)
         camera.has_prior_focal_length = prior
-    if config.sharing == "image":
-        return image.name, camera
-    if config.sharing == "size":
-        return (width, height), camera
-    return (width, height, exif_model, camera.mean_focal_length()), camera
+    return bitmap.exif_camera_model() if bitmap else None, camera

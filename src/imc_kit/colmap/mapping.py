@@ -31,7 +31,9 @@ class MappingConfig:
         """Raise KitError for an option that pycolmap does not have."""
         import pycolmap
 
-        target = pycolmap.IncrementalPipelineOptions() if self.mapper == "incremental" else pycolmap.GlobalPipelineOptions()
+        target = (
+            pycolmap.IncrementalPipelineOptions() if self.mapper == "incremental" else pycolmap.GlobalPipelineOptions()
+        )
         with_options(target, self.options, "mapping")
 
 

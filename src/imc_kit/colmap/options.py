@@ -51,5 +51,7 @@ def _converted(value: Value, current: Any, what: str) -> Any:
             return kind.__members__[str(value)]
         return str(value)
     except (KeyError, ValueError):
-        choices = f"one of {', '.join(kind.__members__)}" if hasattr(kind, "__members__") else f"of type {kind.__name__}"
+        choices = (
+            f"one of {', '.join(kind.__members__)}" if hasattr(kind, "__members__") else f"of type {kind.__name__}"
+        )
         raise KitError(f"{what} must be {choices}, not {value!r}") from None

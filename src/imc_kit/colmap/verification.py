@@ -28,7 +28,13 @@ class VerificationConfig:
 
 def verify(database: Path, config: VerificationConfig, log: Path, threads: int = -1, seed: int = 0) -> None:
     """Write the two-view geometry of every pair in `database` that has matches; raises ColmapFailed."""
-    job = {"job": "verify", "database": str(database), "options": dict(config.options), "threads": threads, "seed": seed}
+    job = {
+        "job": "verify",
+        "database": str(database),
+        "options": dict(config.options),
+        "threads": threads,
+        "seed": seed,
+    }
     child.run(job, "COLMAP's geometric verification", log, config.time_limit)
 
 

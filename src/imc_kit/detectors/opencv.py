@@ -169,8 +169,8 @@ class OrbDetector(OpenCVDetector):
 
     def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
         # A corner is found at a whole pixel of one level of the pyramid, and OpenCV multiplies that by 1.2^level. But a
-        # level is the image resized to a whole number of pixels, which keeps its outer edges in place, not the centre of
-        # its first pixel: uncorrected, keypoints of the smallest level are off by 1.3 pixels.
+        # level is the image resized to a whole number of pixels, which keeps the outer edges in place, not the centres
+        # of the first pixels: uncorrected, keypoints of the smallest level are off by 1.3 pixels.
         step = np.float32(_ORB_STEP) ** _column(found, "octave")[:, None]
         zoom = np.array(size) / np.rint(size / step)
         return ((super()._points(found, size) / step + 0.5) * zoom - 0.5).astype(np.float32)

@@ -10,11 +10,7 @@ from imc_kit.types import Model, Placement, Pose
 
 
 def place(
-    images: Sequence[str],
-    models: Sequence[Model],
-    inliers: Mapping[tuple[str, str], int],
-    *,
-    separate: bool = False,
+    images: Sequence[str], models: Sequence[Model], inliers: Mapping[tuple[str, str], int], *, separate: bool = False
 ) -> dict[str, Placement]:
     """A placement for each of `images`.
 

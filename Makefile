@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up all that they need in .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := /bin/sh
+
+.PHONY: demo test lint types check bench clean
+
+demo: .venv/ready
+	$(BIN)/imc-kit demo $(if $(INPUT),--input "$(INPUT)") --out $(or $(OUT),demo)
+
+test: .venv/ready-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready-dev
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: .venv/ready-dev
+	$(BIN)/python benchmarks/compare.py $(or $(ROOT),../shared/scenes)
+
+clean:
+	rm -rf .venv demo build dist
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'imc_kit needs Python 3.11 or newer: make PYTHON=/path/to/python3'; exit 1; }
+	@# Debian's Python comes without ensurepip, in a package of its own.
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq -y python3-venv; } \
+	  || { echo 'Python lacks its venv module: sudo apt-get install python3-venv, then run make again'; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/ready: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/ready-dev: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[learned,dev]'
+	@touch $@ .venv/ready
