@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_an_executor_of_processes_gives_what_threads_give(root: Path, tmp_path: 
 
 
 def test_a_given_list_of_pairs_is_what_is_matched(root: Path, tmp_path: Path) -> None:
-    run = solve(root, tmp_path / "out", FAST, pairs=lambda images: list(zip(images, images[1:], strict=False)))
+    run = solve(root, tmp_path / "out", FAST, pairs=lambda images: list(pairwise(images)))
     assert run.scenes["plaza"].counts["pairs"] == 11
     assert problems(root, run) == []
 

@@ -1,4 +1,4 @@
-"""The command line: `imc-kit solve`, `imc-kit score`."""
+"""The command line: `imc-kit solve`, `imc-kit score`, `imc-kit demo`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from imc_kit.config import Config, preset
-from imc_kit.detectors import config_class
+from imc_kit.config import PRESETS, Config, preset
+from imc_kit.detectors import DETECTORS
+from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError
+from imc_kit.matchers import MATCHERS
 from imc_kit.matchers import config_class as matcher_class
+
+
+def _choice(names: Iterable[str]) -> Any:
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,11 @@ class Solve:
     """The root of a competition's data (layouts of 2023, 2024, 2025), or a folder of photographs of one place."""
     out: Path
     """Folder for submission.csv, run.json, each scene's COLMAP model, and what a repeated run can take up."""
-    preset: str = "sift"
+    preset: Annotated[str, _choice(PRESETS)] = "sift"
     """Where the options below start from."""
-    detector: str | None = None
+    detector: Annotated[str | None, _choice(DETECTORS)] = None
     """Take this detector, with its own defaults, in place of the preset's."""
-    matcher: str | None = None
+    matcher: Annotated[str | None, _choice(MATCHERS)] = None
     """Take this matcher, with its own defaults, in place of the preset's."""
     split: Literal["test", "train"] = "test"
     """Which half of a competition's data."""
@@ -56,6 +62,41 @@ class Solve:
 
 
 @dataclass(frozen=True)
+class Demo:
+    """Render a scene with known cameras, solve and score it; or solve your own photographs."""
+
+    input: Path | None = None
+    """A folder of photographs to solve; the rendered scene when left out."""
+    out: Path = Path("demo")
+    """Folder for everything that it writes."""
+
+    def run(self) -> int:
+        """The exit status: 1 when the rendered scene scores less than 0.95, or no photograph is registered."""
+        from imc_kit.metric import score
+        from imc_kit.pipeline import solve
+        from imc_kit.render import write_scene
+        from imc_kit.scenes import load
+
+        root = self.input or self.out / "scene"
+        if self.input is None:
+            print(f"rendering 24 views of a plaza into {root}")
+            write_scene(root)
+        out = self.out / "solution"
+        result = solve(load(root), out)
+        placements = [placement for scene in result.scenes.values() for placement in scene.placements.values()]
+        registered = sum(placement.model is not None for placement in placements)
+        print(f"{registered} of {len(placements)} images registered")
+        print(f"{out / 'submission.csv'}: a pose for every image")
+        print(f"{out / 'scenes'}: a COLMAP model for every scene, in NAME/models/0")
+        print(f"{out / 'run.json'}: configuration, versions, counts, seconds")
+        if self.input is not None:
+            return 0 if registered else 1
+        mean = score(root / "truth.csv", out / "submission.csv", _read_json(root / "thresholds.json")).mean
+        print(f"mAA {mean:.3f}: the share of cameras within 2.5 cm … 1 m of the truth")
+        return 0 if mean >= 0.95 else 1
+
+
+@dataclass(frozen=True)
 class Score:
     """Compare a submission with the true poses: the competition's mAA."""
 
@@ -64,7 +105,8 @@ class Score:
     submission: tyro.conf.Positional[Path]
     """CSV file with the submitted poses."""
     thresholds: Path | None = None
-    """JSON file, {scene: [distances]}, in the unit of the truth; the competition's metres when left out."""
+    """JSON file in the unit of the truth: {scene: [distances]}; for 2023 {dataset/scene: [[degrees], [distances]]}.
+    When left out, the competition's own."""
     edition: Literal["2024", "2023", "2025"] = "2024"
     """Whose definition of the score."""
     json: bool = False
@@ -73,7 +115,7 @@ class Score:
     def run(self) -> int:
         from imc_kit import metric
 
-        thresholds = _read_thresholds(self.thresholds) if self.thresholds else None
+        thresholds = _read_json(self.thresholds) if self.thresholds else None
         result: metric.Score | metric.Score2023 | metric.Score2025
         if self.edition == "2024":
             result = metric.score(self.truth, self.submission, thresholds)
@@ -96,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands = (
             Annotated[Solve, tyro.conf.subcommand("solve", default=_solve_defaults(arguments))]
             | Annotated[Score, tyro.conf.subcommand("score")]
+            | Annotated[Demo, tyro.conf.subcommand("demo")]
         )
         command = tyro.cli(
             commands,
@@ -126,18 +169,20 @@ def _solve_defaults(arguments: Sequence[str]) -> Solve:
     chosen, _ = first.parse_known_args(arguments)
     config = preset(chosen.preset)
     if chosen.detector:
-        config = dataclasses.replace(config, detector=config_class(chosen.detector)())
+        config = dataclasses.replace(config, detector=detector_class(chosen.detector)())
     if chosen.matcher:
         config = dataclasses.replace(config, matcher=matcher_class(chosen.matcher)())
     return Solve(tyro.MISSING, tyro.MISSING, config=config)
 
 
-def _read_thresholds(path: Path) -> dict[str, list[float]]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-        return {str(scene): [float(distance) for distance in distances] for scene, distances in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise KitError(f"cannot read thresholds from {path} as {{scene: [distances]}}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise KitError(f"cannot read the thresholds in {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise KitError(f"{path} must hold an object that names each scene's distances, {{scene: [distances]}}")
+    return content
 
 
 if __name__ == "__main__":

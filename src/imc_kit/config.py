@@ -25,7 +25,7 @@ class Config:
     """What each stage does. A stage's own options stand beside the stage."""
 
     detector: DetectorConfig = field(default_factory=SiftConfig)
-    matcher: MatcherConfig = field(default_factory=NearestConfig)
+    matcher: MatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.85))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig("global"))

@@ -32,18 +32,16 @@ def _vector(*values: float) -> Float32:
     return np.array(values, np.float32)
 
 
-# Light is linear: colours are squared before it and the root is taken after it.
-_SUNWARD = np.linalg.qr([[-0.55, 1, 0], [-0.40, 0, 1], [0.73, 0, 0]])[0].T[[1, 2, 0]].astype(np.float32)
-_SUNWARD *= np.sign(_SUNWARD[2, 2])
-_SUN = _SUNWARD[2]
-"""Where the sun stands; the other two rows of `_SUNWARD` are across."""
+# Light is linear: colours are squared before it, and the root is taken after it.
+_SUN = _vector(-0.55, -0.40, 0.73) / np.linalg.norm(_vector(-0.55, -0.40, 0.73))
 _SUNLIGHT = _vector(1.05, 0.95, 0.78)
 _SKYLIGHT = _vector(0.46, 0.52, 0.61)
 _HORIZON = _vector(0.60, 0.72, 0.82)
 _ZENITH = _vector(0.03, 0.13, 0.42)
 _CLEAR = 60.0  # metres: how far one sees through the haze
 _NEAR = 1e-3  # metres: a hit nearer than this is where the ray starts
-_TEXEL = 0.005  # metres
+_TEXEL = 0.005  # metres: a pixel of a painted sheet
+_INF = np.array(np.inf, np.float32)
 
 
 # ---- textures ----
@@ -61,7 +59,7 @@ class Texture:
     texel: float
 
     @classmethod
-    def of(cls, image: Pixels, texel: float) -> Texture:
+    def of(cls, image: Pixels, texel: float = _TEXEL) -> Texture:
         levels = [image]
         while min(levels[-1].shape[:2]) >= 4:
             height, width = (side // 2 for side in levels[-1].shape[:2])
@@ -70,32 +68,29 @@ class Texture:
         return cls(tuple(levels), texel)
 
     def colours(self, at: Float32, footprint: Float32) -> Float32:
-        """Colours [K, 3], 0 to 255, at (right, down) [2, K] from the sheet's corner, blurred to `footprint` [K]; metres."""
-        fineness = np.clip(np.log2(footprint / self.texel), 0, len(self.levels) - 1)
-        level = np.minimum(fineness.astype(np.int32), max(len(self.levels) - 2, 0))
+        """Colours [K, 3], 0 to 255, at (right, down) [2, K] from the corner, blurred to `footprint` [K]; in metres."""
+        coarsest = len(self.levels) - 1
+        blur = np.clip(np.log2(footprint / np.float32(self.texel)), 0, coarsest)
+        level = blur.astype(np.int32)
         colours = np.empty((len(level), 3), np.float32)
         for finer in np.unique(level).tolist():
             here = np.flatnonzero(level == finer)
-            fine, coarse = (
-                _sample(image, at[:, here] / np.float32(self.texel * 2 ** (finer + i)) - np.float32(0.5))
-                for i, image in enumerate((self.levels[finer], self.levels[min(finer + 1, len(self.levels) - 1)]))
-            )
-            colours[here] = fine + (fineness[here] - finer)[:, None] * (coarse - fine)
+            fine, coarse = (self._sample(i, at[:, here]) for i in (finer, min(finer + 1, coarsest)))
+            colours[here] = fine + (blur[here] - finer)[:, None] * (coarse - fine)
         return colours
 
+    def _sample(self, level: int, at: Float32) -> Float32:
+        """Bilinear, of one level; beyond the border as on it."""
+        count, columns = at.shape[1], 1024  # OpenCV takes no more than 32767 rows or columns
+        places = np.zeros((2, -(-count // columns) * columns), np.float32)
+        places[:, :count] = at / np.float32(self.texel * 2**level) - np.float32(0.5)
+        x, y = places.reshape(2, -1, columns)
+        sampled = cv2.remap(self.levels[level], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(sampled, np.float32).reshape(-1, 3)[:count]
 
-def _sample(image: Pixels, at: Float32) -> Float32:
-    """Bilinear: float32 [K, 3] at (x, y) [2, K]; beyond the border as on it."""
-    count, columns = at.shape[1], 1024  # OpenCV takes no more than 32767 rows or columns
-    maps = np.zeros((2, -(-count // columns) * columns), np.float32)
-    maps[:, :count] = at
-    x, y = maps.reshape(2, -1, columns)
-    sampled = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(sampled, np.float32).reshape(-1, 3)[:count]
 
-
-def noise(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, finest: float) -> Float32:
-    """Noise in octaves of wavelengths from `coarsest` down to `finest` pixels; zero mean, unit deviation, `shape`."""
+def noise(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, finest: float = 2.0) -> Float32:
+    """Octaves of noise, wavelengths from `coarsest` down to `finest` pixels: `shape`, zero mean, unit deviation."""
     height, width = shape
     total = np.zeros(shape, np.float32)
     wavelength = coarsest
@@ -115,30 +110,27 @@ def _rgb(code: str) -> Float32:
 
 
 def _paint_motifs(rng: np.random.Generator, image: Pixels, texel: float, per_square_metre: float) -> None:
-    """Discs, rings, polygons, stars and letters, each at its own place, size, angle and colour: they look like nothing else."""
+    """Rings, polygons, stars and letters, no two alike: what detectors find again."""
     height, width = image.shape[:2]
     for _ in range(round(per_square_metre * height * width * texel**2)):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
         radius = np.exp(rng.uniform(np.log(0.03), np.log(0.22))) / texel
         colour, other = (_rgb(code).tolist() for code in rng.choice(_PAINTS, 2, replace=False))
-        kind, angle, corners = rng.integers(5), rng.uniform(0, 2 * np.pi), int(rng.integers(3, 8))
-        center = np.round(16 * np.array([x, y])).astype(int).tolist()  # in sixteenths of a pixel: shift=4
+        kind, corners = rng.integers(5), int(rng.integers(3, 8))
+        center, shift = (round(16 * x), round(16 * y)), 4  # OpenCV's fixed point: sixteenths of a pixel
         if kind < 2:
-            cv2.circle(image, center, round(16 * radius), colour, -1, cv2.LINE_AA, 4)
-            cv2.circle(image, center, round(16 * radius * rng.uniform(0.3, 0.7)), other, -1, cv2.LINE_AA, 4)
+            cv2.circle(image, center, round(16 * radius), colour, -1, cv2.LINE_AA, shift)
+            cv2.circle(image, center, round(16 * radius * rng.uniform(0.3, 0.7)), other, -1, cv2.LINE_AA, shift)
         elif kind < 4:
-            turns = angle + np.arange(2 * corners) * np.pi / corners
-            reach = np.where(
-                np.arange(2 * corners) % 2, radius * (0.45 if kind == 3 else np.cos(np.pi / corners)), radius
-            )
-            outline = np.stack([x + reach * np.cos(turns), y + reach * np.sin(turns)], axis=1)
-            cv2.fillPoly(image, [np.round(16 * outline).astype(np.int32)], colour, cv2.LINE_AA, 4)
-            cv2.circle(image, center, round(16 * radius * 0.25), other, -1, cv2.LINE_AA, 4)
+            angles = rng.uniform(0, 2 * np.pi) + np.arange(2 * corners) * np.pi / corners
+            reach = radius * np.resize([1, 0.45 if kind == 3 else np.cos(np.pi / corners)], 2 * corners)
+            outline = np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1)
+            cv2.fillPoly(image, [np.round(16 * outline).astype(np.int32)], colour, cv2.LINE_AA, shift)
+            cv2.circle(image, center, round(4 * radius), other, -1, cv2.LINE_AA, shift)
         else:
-            letter = chr(rng.integers(ord("A"), ord("Z") + 1))
-            place = (round(x - radius), round(y + radius))
-            thickness = max(1, round(radius / 5))
-            cv2.putText(image, letter, place, cv2.FONT_HERSHEY_DUPLEX, radius / 12, colour, thickness, cv2.LINE_AA)
+            letter, place = chr(rng.integers(ord("A"), ord("Z") + 1)), (round(x - radius), round(y + radius))
+            stroke = max(1, round(radius / 5))
+            cv2.putText(image, letter, place, cv2.FONT_HERSHEY_DUPLEX, radius / 12, colour, stroke, cv2.LINE_AA)
 
 
 def paint(
@@ -148,13 +140,13 @@ def paint(
     motifs: float = 9.0,
     texel: float = _TEXEL,
 ) -> Pixels:
-    """A weathered wall of `size` = (width, height) metres in two colours "rrggbb", with `motifs` per square metre on it."""
+    """A weathered sheet of `size` = (width, height) metres in two colours "rrggbb", with `motifs` per square metre."""
     shape = (max(4, round(size[1] / texel)), max(4, round(size[0] / texel)))
-    share = 1 / (1 + np.exp(-2 * noise(rng, shape, 0.8 / texel, 2)))[..., None]
-    image = np.asarray(_rgb(colours[0]) * share + _rgb(colours[1]) * (1 - share), np.uint8)
+    share = 1 / (1 + np.exp(-2 * noise(rng, shape, 0.8 / texel)))[..., None]
+    image = (_rgb(colours[0]) * share + _rgb(colours[1]) * (1 - share)).astype(np.uint8)
     _paint_motifs(rng, image, texel, motifs)
-    grain = 1 + 0.13 * noise(rng, shape, 0.3 / texel, 2)[..., None]
-    return np.asarray(np.clip(image * grain, 0, 255), np.uint8)
+    grain = 1 + 0.13 * noise(rng, shape, 0.3 / texel)[..., None]
+    return np.clip(image * grain, 0, 255).astype(np.uint8)
 
 
 # ---- solids ----
@@ -162,10 +154,11 @@ def paint(
 
 @dataclass(frozen=True, eq=False)
 class Solid(ABC):
-    """A convex body that fills a box. A new shape says where a ray is inside it, and its normals, in the box from −1 to 1.
+    """A convex body in a box that stands upright. A new shape says where a ray is inside it and what its normals are,
+    in coordinates in which the box goes from −1 to 1.
 
     foot: the middle of the box's bottom, [3], metres. size: the box's widths along its own x, y and z, metres.
-    turn: radians about z, anticlockwise from above. texture: what is painted on its `sheet`; None is white.
+    turn: radians about z, anticlockwise from above. texture: what is on its `sheet`; white without.
     """
 
     foot: tuple[float, float, float]
@@ -175,7 +168,7 @@ class Solid(ABC):
 
     @abstractmethod
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
-        """From and up to how many times `along` from `start` a ray is inside; nan or an empty span where it never is."""
+        """From and up to how many times `along` from `start` a ray is inside; nan, or nothing between, where never."""
 
     @abstractmethod
     def _normals(self, points: Float32) -> Float32:
@@ -188,7 +181,7 @@ class Solid(ABC):
 
     @property
     def sheet(self) -> tuple[float, float]:
-        """Width and height in metres of its painted sheet: the six sides of the box, seen from outside, in 3 × 2 cells."""
+        """Width and height of its painted sheet in metres: the box's sides, seen from outside, in 3 × 2 cells."""
         return 3 * max(self.size[:2]), 2 * max(self.size[1:])
 
     def _turned(self, vectors: Float32, way: int) -> Float32:
@@ -197,69 +190,65 @@ class Solid(ABC):
         return np.stack([cosine * x - sine * y, sine * x + cosine * y, z])
 
     def _in_box(self, vectors: Float32) -> Float32:
-        return self._turned(vectors, -1) / _like(vectors, *(side / 2 for side in self.size))
+        half = _vector(*self.size) / 2
+        return self._turned(vectors, -1) / half.reshape(3, *[1] * (vectors.ndim - 1))
 
     def distance(self, origin: Float32, direction: Float32) -> Float32:
-        """How many times `direction` from `origin`, [3, ...] each, a ray enters it; inf where it does not."""
+        """How many times `direction` [3, ...] from `origin` [3] or the same a ray enters; inf where it does not."""
+        center = self.bound[0].reshape(3, *[1] * (origin.ndim - 1))
         with np.errstate(divide="ignore", invalid="ignore"):
-            near, far = self._span(self._in_box(origin - _like(origin, *self.bound[0])), self._in_box(direction))
-            return np.where((near <= far) & (near > _NEAR), near, np.float32(np.inf))
+            near, far = self._span(self._in_box(origin - center), self._in_box(direction))
+            return np.where((near <= far) & (near > _NEAR), near, _INF)
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
-        """At points [3, K] on it: unit normals [3, K] and the places (right, down) [2, K] on its sheet, in metres."""
-        inside, half = self._in_box(points - self.bound[0][:, None]), _like(points, *self.size) / 2
+        """At points [3, K] on it: unit normals [3, K], and the places (right, down) [2, K] on its sheet in metres."""
+        half = _vector(*self.size)[:, None] / 2
+        inside = self._in_box(points - self.bound[0][:, None])
         normals = self._normals(inside) / half
         normals /= np.linalg.norm(normals, axis=0)
         side, (x, y, z) = np.abs(normals).argmax(axis=0), inside * half
-        back = np.where(np.choose(side, normals) < 0, np.float32(-1), np.float32(1))
-        width, height = self.sheet
-        right = np.choose(side, [back * y, -back * x, x]) + width * np.float32(1 / 6) * (2 * side + 1).astype(
-            np.float32
-        )
-        down = np.where(side < 2, -z, -y) + height * (np.float32(0.5) - back * np.float32(0.25))
+        sign = np.where(np.choose(side, normals) < 0, np.float32(-1), np.float32(1))
+        width, height = (np.float32(length) for length in self.sheet)
+        right = np.choose(side, [sign * y, -sign * x, x]) + width * (2 * side + 1).astype(np.float32) / 6
+        down = np.where(side < 2, -z, -y) + height * (2 - sign) / 4
         return self._turned(normals, 1), np.stack([right, down])
-
-
-def _like(vectors: Float32, *values: float) -> Float32:
-    """A vector [3] that broadcasts with `vectors` [3, ...]."""
-    return _vector(*values).reshape(3, *[1] * (vectors.ndim - 1))
 
 
 @dataclass(frozen=True, eq=False)
 class Block(Solid):
-    """A box, or with a smaller top an obelisk, a pyramid or a roof. taper: the top's widths, as parts of the bottom's."""
+    """A box, or with a smaller top an obelisk, a pyramid or a roof. taper: the top's widths as parts of the bottom's."""
 
     taper: tuple[float, float] = (1.0, 1.0)
 
-    def _planes(self) -> list[tuple[int, int, np.float32, np.float32]]:
-        """(axis, sign, lean, offset) for: sign · p[axis] + lean · z ≤ offset."""
-        leans = [(1 - part) / 2 for part in self.taper] + [0.0]
-        return [
-            (axis, sign, np.float32(lean), np.float32(1 - lean)) for axis, lean in enumerate(leans) for sign in (1, -1)
-        ]
+    def _planes(self) -> list[tuple[int, int, np.float32]]:
+        """Its sides (axis, sign, lean): sign · p[axis] + lean · z ≤ 1 − lean."""
+        leans = [np.float32((1 - part) / 2) for part in (*self.taper, 1)]
+        return [(axis, sign, lean) for axis, lean in enumerate(leans) for sign in (1, -1)]
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
-        near, far = np.array(-np.inf, np.float32), np.array(np.inf, np.float32)
-        for axis, sign, lean, offset in self._planes():
+        near, far = -_INF, _INF
+        for axis, sign, lean in self._planes():
             slope = sign * along[axis] + lean * along[2]
-            cut = (offset - sign * start[axis] - lean * start[2]) / slope
-            near = np.maximum(near, np.where(slope < 0, cut, -np.float32(np.inf)))
-            far = np.minimum(far, np.where(slope < 0, np.float32(np.inf), cut))
+            cut = (1 - lean - sign * start[axis] - lean * start[2]) / slope
+            near, far = (
+                np.maximum(near, np.where(slope < 0, cut, -_INF)),
+                np.minimum(far, np.where(slope < 0, _INF, cut)),
+            )
         return near, far
 
     def _normals(self, points: Float32) -> Float32:
         planes = self._planes()
-        outside = [sign * points[axis] + lean * points[2] - offset for axis, sign, lean, offset in planes]
         normals = np.zeros((3, len(planes)), np.float32)
-        for i, (axis, sign, lean, _) in enumerate(planes):
+        for i, (axis, sign, lean) in enumerate(planes):
             normals[2, i] = lean
             normals[axis, i] = sign
+        outside = [sign * points[axis] + lean * (points[2] + 1) for axis, sign, lean in planes]
         return normals[:, np.argmax(outside, axis=0)]
 
 
 @dataclass(frozen=True, eq=False)
 class Cylinder(Solid):
-    """It stands upright; with unequal widths its base is an ellipse."""
+    """An upright drum or column."""
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
         near, far = _in_ball(start[:2], along[:2])
@@ -268,13 +257,12 @@ class Cylinder(Solid):
 
     def _normals(self, points: Float32) -> Float32:
         x, y, z = points
-        capped = np.abs(z) > np.hypot(x, y)
-        return np.where(capped, np.stack([0 * x, 0 * y, np.sign(z)]), np.stack([x, y, 0 * z]))
+        return np.where(np.abs(z) > np.hypot(x, y), np.stack([0 * x, 0 * y, z]), np.stack([x, y, 0 * z]))
 
 
 @dataclass(frozen=True, eq=False)
 class Sphere(Solid):
-    """With unequal widths, an ellipsoid."""
+    """A ball; with unequal widths, an ellipsoid."""
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
         return _in_ball(start, along)
@@ -293,7 +281,7 @@ def _in_ball(start: Float32, along: Float32) -> tuple[Float32, Float32]:
 
 @dataclass(frozen=True, eq=False)
 class Ground(Solid):
-    """Everything below the top of the box. Its sheet is that top; beyond, the colours of the border go on."""
+    """Everything below the top of its box. Its sheet is that top; beyond, the colours of the border go on."""
 
     @property
     def bound(self) -> tuple[Float32, float]:
@@ -304,15 +292,15 @@ class Ground(Solid):
         return self.size[:2]
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
-        entry = (1 - start[2]) / along[2]
-        return np.where(along[2] < 0, entry, np.float32(np.nan)), np.array(np.inf, np.float32)
+        return np.where(along[2] < 0, (1 - start[2]) / along[2], np.float32(np.nan)), _INF
 
     def _normals(self, points: Float32) -> Float32:
         return np.broadcast_to(_vector(0, 0, 1)[:, None], points.shape)
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
         x, y, _ = self._in_box(points - self.bound[0][:, None])
-        return self._normals(points), np.stack([(1 + x) * (self.size[0] / 2), (1 - y) * (self.size[1] / 2)])
+        width, height = (np.float32(length) for length in self.sheet)
+        return self._normals(points), np.stack([(1 + x) * width / 2, (1 - y) * height / 2])
 
 
 # ---- cameras ----
@@ -330,7 +318,7 @@ class Camera:
 
     @classmethod
     def centred(cls, size: tuple[int, int], focal: float | None = None) -> Camera:
-        """The principal point in the middle of `size` = (width, height); `focal` is 0.9 of the width if not given."""
+        """The principal point in the middle of `size` = (width, height); `focal` is 0.9 widths when not given."""
         width, height = size
         return cls(width, height, focal or 0.9 * width, (width - 1) / 2, (height - 1) / 2)
 
@@ -338,23 +326,28 @@ class Camera:
         """World points [N, 3] → pixels (x, y) [N, 2]; nan for points that are not in front of the camera."""
         seen = points @ pose.rotation.T + pose.translation
         depth = np.where(seen[:, 2:] > 0, seen[:, 2:], np.nan)
-        return self.focal * seen[:, :2] / depth + [self.cx, self.cy]
+        return np.asarray(self.focal * seen[:, :2] / depth + [self.cx, self.cy], np.float64)
 
 
 def look_at(center: Float64, target: Float64, roll: float = 0.0) -> Pose:
-    """The pose of a camera that stands at `center` [3] and looks at `target` [3], turned by `roll` radians about its axis."""
+    """The pose of an upright camera at `center` [3] that looks at `target` [3], neither above nor below it.
+
+    roll: how far it is turned clockwise about its axis, in radians.
+    """
     forward = (target - center) / np.linalg.norm(target - center)
-    right = np.cross(forward, [np.sin(roll) * forward[1], -np.sin(roll) * forward[0], 1.0])
+    right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
-    return Pose.from_center(np.stack([right, np.cross(forward, right), forward]), center)
+    down = np.cross(forward, right)
+    right, down = np.cos(roll) * right + np.sin(roll) * down, np.cos(roll) * down - np.sin(roll) * right
+    return Pose.from_center(np.stack([right, down, forward]), center)
 
 
-def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.4, target: float = 1.1) -> list[Pose]:
-    """Once round the z axis by hand: near and far, high and low, never quite at the middle; metres."""
+def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.6, target: float = 1.2) -> list[Pose]:
+    """Once round the z axis by hand: near and far, high and low, never quite at the middle. In metres."""
     rng = np.random.default_rng(seed)
     poses = []
     for angle in (np.arange(views) + rng.uniform(-0.25, 0.25, views)) * 2 * np.pi / views:
-        away = distance * rng.uniform(0.82, 1.2)
+        away = distance * rng.uniform(0.85, 1.2)
         center = np.array([away * np.cos(angle), away * np.sin(angle), height * rng.uniform(0.6, 1.7)])
         aim = np.array([*rng.uniform(-0.06, 0.06, 2) * distance, target * rng.uniform(0.7, 1.3)])
         poses.append(look_at(center, aim, rng.uniform(-0.05, 0.05)))
@@ -367,11 +360,10 @@ def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.4,
 def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2) -> Pixels:
     """The photograph, uint8 [h, w, 3] RGB; every pixel is the mean of `samples` × `samples` rays."""
     columns, rows = (
-        (np.arange(side * samples, dtype=np.float32) + np.float32(0.5)) / samples - np.float32(0.5)
-        for side in (camera.width, camera.height)
+        ((np.arange(side * samples) + 0.5) / samples - 0.5).astype(np.float32) for side in (camera.width, camera.height)
     )
     image = np.empty((camera.height, camera.width, 3), np.uint8)
-    band = max(1, 65536 // (camera.width * samples**2))  # what fits into a processor's cache is done at once
+    band = max(1, 65536 // (camera.width * samples**2))  # rows at a time: what stays in a processor's cache
     for top in range(0, camera.height, band):
         directions, depth, which = _cast(solids, camera, pose, columns, rows[top * samples : (top + band) * samples])
         light = _shade(solids, camera, pose, directions.reshape(3, -1), depth.ravel(), which.ravel(), samples)
@@ -381,8 +373,8 @@ def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2
 
 
 def render_depth(solids: Sequence[Solid], camera: Camera, pose: Pose) -> Float32:
-    """The depth along the optical axis at the centre of every pixel, float32 [h, w] in metres; inf in the sky."""
-    columns, rows = (np.arange(side, dtype=np.float32) for side in (camera.width, camera.height))
+    """The depth along the optical axis at the centre of every pixel, float32 [h, w], metres; inf in the sky."""
+    columns, rows = (np.arange(side).astype(np.float32) for side in (camera.width, camera.height))
     return _cast(solids, camera, pose, columns, rows)[1]
 
 
@@ -395,7 +387,7 @@ def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose])
 def _cast(
     solids: Sequence[Solid], camera: Camera, pose: Pose, columns: Float32, rows: Float32
 ) -> tuple[Float32, Float32, Int32]:
-    """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], which solid [h, w] (−1: sky)."""
+    """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], which solid [h, w], −1 the sky."""
     x = (columns - np.float32(camera.cx)) / np.float32(camera.focal)
     y = (rows - np.float32(camera.cy)) / np.float32(camera.focal)
     across, down, ahead = pose.rotation.astype(np.float32)
@@ -407,10 +399,10 @@ def _cast(
         # Only the rays in the rectangle around the ball around it.
         center, radius = solid.bound
         middle = pose.rotation @ center + pose.translation
-        window = (slice(None), slice(None))
+        window = slice(None), slice(None)
         if middle[2] > radius:
-            edges = (middle[:2, None] + [-radius, radius]) / (middle[2] + np.array([[[-radius]], [[radius]]]))
-            (left, upper), (right, lower) = edges.min(axis=(0, 2)), edges.max(axis=(0, 2))
+            edges = (middle[:2] + [[[-radius]], [[radius]]]) / (middle[2] + np.array([[-radius], [radius]]))
+            (left, upper), (right, lower) = edges.min(axis=(0, 1)), edges.max(axis=(0, 1))
             window = slice(*np.searchsorted(y, [upper, lower])), slice(*np.searchsorted(x, [left, right]))
         found = solid.distance(origin, directions[:, *window])
         nearer = found < depth[window]
@@ -435,10 +427,10 @@ def _shade(
         points = origin + far * ray
         normals, at = solid.surface(points)
         facing = np.maximum(-(normals * ray).sum(axis=0) / lengths[hit], np.float32(0.02))
-        footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)
+        footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)  # between a slanted one's two widths
         colours = solid.texture.colours(at, footprint) if solid.texture else np.full((len(hit), 3), 255, np.float32)
         sun = np.maximum(_SUN @ normals, 0)
-        lit = np.flatnonzero(sun)
+        lit = np.flatnonzero(sun)  # a convex body throws no shadow on these
         sun[lit[_in_shadow([other for other in solids if other is not solid], points[:, lit])]] = 0
         above = np.float32(0.7) + np.float32(0.3) * normals[2]
         colours *= colours * np.float32(1 / 255**2) * (sun[:, None] * _SUNLIGHT + above[:, None] * _SKYLIGHT)
@@ -450,13 +442,13 @@ def _shade(
 def _in_shadow(solids: Sequence[Solid], points: Float32) -> NDArray[np.bool_]:
     """Whether one of the solids hides the sun from each of the points [3, K]."""
     shadow = np.zeros(points.shape[1], np.bool_)
-    x, y, towards = _SUNWARD @ points
+    across, upwards = look_at(np.zeros(3), _SUN.astype(np.float64)).rotation[:2].astype(np.float32)
+    x, y, towards = across @ points, upwards @ points, _SUN @ points  # as seen from the sun
     for solid in solids:
         center, radius = solid.bound
         if np.isfinite(radius):  # the ground is below everything
-            cx, cy, height = _SUNWARD @ center
-            near = np.flatnonzero(np.square(x - cx) + np.square(y - cy) < radius**2)
-            near = near[towards[near] < height + radius]
+            near = np.flatnonzero(np.square(x - across @ center) + np.square(y - upwards @ center) < radius**2)
+            near = near[towards[near] < _SUN @ center + radius]
             shadow[near] |= np.isfinite(solid.distance(points[:, near], _SUN[:, None]))
     return shadow
 
@@ -487,7 +479,7 @@ def plaza(seed: int = 0) -> list[Solid]:
         (Sphere((-1.0, -2.6, 0), (1.2, 1.2, 1.2)), slate),
         (Sphere((3.2, -1.6, 2.2), (0.7, 0.7, 0.7)), ochre),
     ]
-    painted = [replace(each, texture=Texture.of(paint(rng, each.sheet, colours), _TEXEL)) for each, colours in solids]
+    painted = [replace(solid, texture=Texture.of(paint(rng, solid.sheet, colours))) for solid, colours in solids]
     return [Ground((0, 0, -1), (14, 14, 1), texture=Texture.of(_paved(rng, 7.0, 0.007), 0.007)), *painted]
 
 
@@ -496,29 +488,28 @@ def _paved(rng: np.random.Generator, half: float, texel: float) -> Pixels:
     stones = paint(rng, (2 * half, 2 * half), ("cfc6b4", "aaa08e"), 5.0, texel).astype(np.float32)
     axis = np.linspace(-half, half, len(stones), dtype=np.float32)
     away, angle = np.hypot(axis, axis[:, None]), np.arctan2(axis[:, None], axis)
-    star = (away < 2.3) & (np.abs(angle * np.float32(8 / np.pi) % 2 - 1) * 2.3 > away * 0.9 - 0.2)
-    tints = [(star, "b98d4f")] + [
-        ((away > inner) & (away < outer), code)
-        for inner, outer, code in ((2.3, 2.5, "7c4a3a"), (4.0, 4.12, "3d5a73"), (4.9, 5.2, "6b6459"))
+    ray = np.abs(angle * np.float32(6 / np.pi) % 2 - 1)  # 1 along the star's points, 0 between them
+    tints = [(away < 1.9 + 2.0 * ray, "b98d4f")] + [
+        ((away > inner) & (away < outer), code) for inner, outer, code in ((4.0, 4.15, "3d5a73"), (4.9, 5.2, "6b6459"))
     ]
     for where, code in tints:
-        stones[where] = 0.4 * stones[where] + 0.6 * _rgb(code)
+        stones[where] = 0.45 * stones[where] + 0.55 * _rgb(code)
     fading = np.clip((half - away) / 1.2, 0, 1)
-    meadow = _rgb("7d9a55") + 16 * (fading * noise(rng, away.shape, 0.6 / texel, 2))[..., None]
-    return np.asarray(np.clip(np.where((away < 5.2)[..., None], stones, meadow), 0, 255), np.uint8)
+    meadow = _rgb("7d9a55") + 16 * (fading * noise(rng, away.shape, 0.6 / texel))[..., None]
+    return np.clip(np.where((away < 5.2)[..., None], stones, meadow), 0, 255).astype(np.uint8)
 
 
 def write_scene(
     root: Path | str, views: int = 24, size: tuple[int, int] = (640, 480), seed: int = 0, name: str = "plaza"
 ) -> dict[str, Pose]:
-    """Photograph the plaza and write it as the 2024 competition lays it out; the true poses, by `image_path`.
+    """Photograph the plaza and lay it out as the 2024 competition does; returns the true poses by `image_path`.
 
-    Under `root`: `test/<name>/images/*.jpg` taken by `Camera.centred(size)`, `test/categories.csv`,
-    `sample_submission.csv`, and beside them the true world-to-camera poses in `truth.csv` and the metric's distances
-    in `thresholds.json`. Raises `KitError` when it cannot be written.
+    Under `root`: `test/<name>/images/*.jpg` taken by `Camera.centred(size)`, `test/categories.csv` and
+    `sample_submission.csv`; beside them the true world-to-camera poses in `truth.csv` and the metric's distances in
+    `thresholds.json`. Raises `KitError` when these cannot be written, or for no views or images under 16 pixels.
     """
     if views < 1 or min(size) < 16:
-        raise KitError(f"{views} views of {size[0]} × {size[1]} pixels are no scene: ask for one of 16 × 16 at least")
+        raise KitError(f"{views} views of {size[0]} × {size[1]} pixels: a scene has one at least, of 16 × 16 at least")
     root = Path(root)
     poses = {f"test/{name}/images/view_{i:03}.jpg": pose for i, pose in enumerate(orbit(views, seed))}
     photographs = render_scene(plaza(seed), Camera.centred(size), list(poses.values()))

@@ -1,8 +1,8 @@
 """Features and matches on disk: the only user of HDF5.
 
-A shelf holds the results that one configuration gave, under a key for each. Results arrive in chunks, each an HDF5 file
-of its own that is written beside its name and then moved there. So a killed run loses the chunks that were in flight and nothing
-else, several processes may write at once, and a file is never changed once it is there.
+A shelf holds the results that one configuration gave, under a key for each. Results arrive in chunks, each an HDF5
+file of its own that is written beside its name and then moved there. So a killed run loses the chunks that were in
+flight and nothing else, several processes may write at once, and a file is never changed once it is there.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Shelf(Generic[T]):
 
 
 class Store:
-    """The results of the slow stages, by configuration and input: change either and only what depends on it runs again."""
+    """Results of the slow stages, by configuration and input: change either, and what depends on it runs again."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from imc_kit.colmap.options import with_options
 from imc_kit.errors import KitError
 
 
-class ColmapFailed(KitError):
+class ColmapError(KitError):
     """COLMAP's process crashed, was killed, raised, or ran out of time; the message says which."""
 
 
@@ -29,7 +29,7 @@ def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None
     """Run one job (see `_JOBS`) in a child process and wait for it.
 
     `what` names the job in messages; COLMAP's output is appended to `log`; `time_limit` is in seconds. Raises
-    ColmapFailed when the process does not end well. The child ends with its parent, however that ends.
+    ColmapError when the process does not end well. The child ends with its parent, however that ends.
     """
     package_root = str(Path(__file__).parents[2])
     environment = os.environ | {
@@ -48,7 +48,7 @@ def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None
         try:
             status = child.wait(time_limit)
         except subprocess.TimeoutExpired:
-            raise ColmapFailed(
+            raise ColmapError(
                 f"{what} was stopped at its time limit of {time_limit:.0f} s (its output is in {log})"
             ) from None
         finally:
@@ -60,7 +60,7 @@ def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None
     if status != 0:
         ending = signal.strsignal(-status) or f"signal {-status}" if status < 0 else f"exit status {status}"
         seconds = time.monotonic() - started
-        raise ColmapFailed(f"{what} ended with {ending.lower()} after {seconds:.0f} s (its output is in {log})")
+        raise ColmapError(f"{what} ended with {ending.lower()} after {seconds:.0f} s (its output is in {log})")
 
 
 def _verify(database: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
@@ -89,7 +89,7 @@ def _global(database: str, images: str, output: str, options: Mapping[str, Any],
     pycolmap.global_mapping(database, images, output, with_options(pipeline, options, "mapping"))
 
 
-_JOBS = {"verify": _verify, "incremental": _incremental, "global": _global}
+_JOBS: dict[str, Callable[..., None]] = {"verify": _verify, "incremental": _incremental, "global": _global}
 
 
 def _die_with_parent() -> None:

@@ -53,8 +53,9 @@ def write_database(
     """Write a new COLMAP database with cameras, rigs, frames, images, keypoints and matches.
 
     `features` gives those of an image by its name and is asked once for each; `matches` are (first image, second image,
-    matches), with indices into their keypoints, and are consumed as a stream. An index out of bounds is a KitError: COLMAP would crash on it later. Matches that
-    repeat or that use a keypoint twice keep the best-scored one; a pair that comes twice is a KitError.
+    matches), with indices into their keypoints, and are consumed as a stream. An index out of bounds is a KitError:
+    COLMAP would crash on it later. Of matches that use a keypoint twice the best-scored stays; a pair that comes twice
+    is a KitError.
     """
     import pycolmap
 

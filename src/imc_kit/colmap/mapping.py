@@ -42,7 +42,7 @@ def map_scene(
 ) -> list[Model]:
     """Reconstruct; the models end up in `folder`/0, 1, … (largest first when returned; none is an ordinary answer).
 
-    Raises ColmapFailed when the child process crashes, is killed or runs out of time. With one thread the same
+    Raises ColmapError when the child process crashes, is killed or runs out of time. With one thread the same
     database and seed give the same models; with several, sums of floating-point numbers may come in another order.
     """
     shutil.rmtree(folder, ignore_errors=True)

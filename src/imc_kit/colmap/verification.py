@@ -27,7 +27,7 @@ class VerificationConfig:
 
 
 def verify(database: Path, config: VerificationConfig, log: Path, threads: int = -1, seed: int = 0) -> None:
-    """Write the two-view geometry of every pair in `database` that has matches; raises ColmapFailed."""
+    """Write the two-view geometry of every pair in `database` that has matches; raises ColmapError."""
     job = {
         "job": "verify",
         "database": str(database),

@@ -22,7 +22,7 @@ from imc_kit.errors import KitError
 from imc_kit.matchers.base import MatcherConfig
 from imc_kit.types import Features, Float32, Int32, Matches
 
-_CPU_BLOCK, _GPU_BLOCK = 2**21, 2**26
+_CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
 """Elements in a block."""
 _HAMMING_ROWS = 16
 """Rows whose differing bits are counted together: few enough that they stay in the fastest cache."""
@@ -81,7 +81,8 @@ class NearestMatcher:
             return Matches.empty()
         with_second = self.config.ratio is not None
         if binary:
-            pairs, distances, next_distances = _hamming(a, b, with_second)
+            pairs, nearness, next_nearness = _mutual(np, _bits(a, b), with_second)
+            distances, next_distances = -nearness, -next_nearness
             scores = 1 - distances / np.float32(8 * a.shape[1])
         else:
             if self.config.device == "cuda":
@@ -109,8 +110,8 @@ the nearer of the two: infinite where there is none, and of no meaning unless it
 
 def _euclidean(xp: ModuleType, a: Any, b: Any, with_second: bool) -> _Neighbours:
     """a: float32 [N, D], b: float32 [M, D], arrays of `xp`, which is NumPy or torch."""
-    # Moving all of them changes no distance, and near the origin fewer digits cancel in the next step. They are moved by
-    # whole numbers, so that whole numbers stay exact.
+    # Moving all of them changes no distance, and near the origin fewer digits cancel in the next step. It is by whole
+    # numbers, so that whole numbers stay exact.
     centre = xp.round((a.mean(0) + b.mean(0)) / 2)
     a, b = a - centre, b - centre
     # −d²/2 = a·b − |a|²/2 − |b|²/2 in one product, with the squares in two more columns.
@@ -128,12 +129,6 @@ def _distance(nearness: Float32) -> Float32:
     return np.sqrt(np.maximum(-2 * nearness, 0))
 
 
-def _hamming(a: NDArray[np.uint8], b: NDArray[np.uint8], with_second: bool) -> _Neighbours:
-    """a: [N, bytes], b: [M, bytes]."""
-    pairs, nearness, next_nearness = _mutual(np, _bits(a, b), with_second)
-    return pairs, -nearness, -next_nearness
-
-
 def _products(xp: ModuleType, left: Any, right: Any) -> Iterator[Any]:
     """left @ right in blocks of rows, each gone when the next is asked for."""
     rows = max(1, (_CPU_BLOCK if xp is np else _GPU_BLOCK) // right.shape[1])
@@ -145,14 +140,18 @@ def _products(xp: ModuleType, left: Any, right: Any) -> Iterator[Any]:
 
 
 def _bits(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Iterator[Float32]:
-    """Minus the number of bits in which they differ, [N, M], in blocks of rows."""
+    """Minus the number of differing bits, [N, M], in blocks of rows, each gone when the next is asked for.
+
+    a: [N, bytes], b: [M, bytes].
+    """
     padding = (0, 0), (0, -a.shape[1] % 8)
     left = np.pad(a, padding).view(np.uint64)
     right = np.ascontiguousarray(np.pad(b, padding).view(np.uint64).T)
     rows = max(1, _CPU_BLOCK // len(b))
-    for start in range(0, len(left), rows):
+    space = np.empty((min(rows, len(a)), len(b)), np.float32)
+    for start in range(0, len(a), rows):
         part = left[start : start + rows]
-        block = np.empty((len(part), len(b)), np.float32)
+        block = space[: len(part)]
         for low in range(0, len(part), _HAMMING_ROWS):
             words = part[low : low + _HAMMING_ROWS]
             counts = np.zeros((len(words), len(b)), np.int16)
@@ -169,7 +168,7 @@ def _mutual(xp: ModuleType, blocks: Iterator[Any], with_second: bool) -> _Neighb
     """
     per_row = []
     for number, block in enumerate(blocks):
-        rows = xp.arange(len(block))
+        rows = xp.arange(len(block), device=block.device)
         nearest = block.argmax(1)
         best = block[rows, nearest]
         block_best = xp.amax(block, 0)
