@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/sh
 
-.PHONY: demo test lint types check bench clean
+.PHONY: demo test lint types check bench pictures clean
 
 demo: .venv/ready
 	$(BIN)/imc-kit demo $(if $(INPUT),--input "$(INPUT)") --out $(or $(OUT),demo)
@@ -22,6 +22,9 @@ check: lint types test
 
 bench: .venv/ready-dev
 	$(BIN)/python benchmarks/compare.py $(or $(ROOT),../shared/scenes)
+
+pictures: .venv/ready
+	$(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf .venv demo build dist

@@ -24,22 +24,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from imc_kit import metric, scenes, submission
 from imc_kit.errors import KitError, unknown_name
+from imc_kit.types import Scene
 
 COLMAP = {"colmap-per-image": "PER_IMAGE", "colmap-single": "SINGLE"}
 """COLMAP's camera mode by the method's name."""
 PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "opencv-python", "numpy", "torch", "kornia")
-HEADER = ("scene", "method", "images", "registered", "mAA", "seconds", "MB", "MB of children", "seconds per stage")
 REMARKS = """\
-registered: images in the scored model (the kit's guesses for other images are scored too, COLMAP leaves them out).
-seconds: the whole run, without starting Python and scoring.
-MB: peak resident memory of the process; of children: of the largest process that it started (the kit maps in one; the
-kernel counts at least what the starting process held). A run that crashed counts as mAA 0 in the means."""
+registered: images in the scored model; the kit's guesses for the others are scored too, COLMAP leaves them out.
+seconds: the whole run, without starting Python and scoring. A run that crashed counts as mAA 0 in the means.
+MB: peak resident memory of the process; of children: of the largest process that it started (the kit maps in one),
+which the kernel never counts as less than the starting process held."""
 
 Job = dict[str, Any]
 Row = dict[str, Any]
@@ -50,19 +53,11 @@ def main() -> None:
     root, out = arguments.root.resolve(), arguments.out
     out.mkdir(parents=True, exist_ok=True)
     chosen = _choose(root, arguments.scenes, arguments.max_images)
-    methods, unavailable = [], {}
-    for preset in arguments.presets:
-        reason = _run({"check": preset}).get("error")
-        if reason:
-            unavailable[preset] = reason
-            print(f"{preset} cannot run: {reason}")
-        else:
-            methods.append(preset)
-    methods += COLMAP
-
-    header = _header(root)
+    unavailable = {preset: answer["error"] for preset in arguments.presets if (answer := _run({"check": preset}))}
+    methods = [*(preset for preset in arguments.presets if preset not in unavailable), *COLMAP]
+    header = _facts() | {f"{preset} cannot run": reason for preset, reason in unavailable.items()}
     print(*(f"{name}: {value}" for name, value in header.items()), sep="\n", end="\n\n")
-    print(_line(HEADER))
+
     rows: list[Row] = []
     for scene in chosen:
         for repeat in range(arguments.repeats):
@@ -71,10 +66,12 @@ def main() -> None:
                 if method in methods:
                     row |= _run({"root": str(root), "scene": scene.name, "method": method, "seed": repeat})
                 rows.append(row)
-                print(_line(_cells(row)) + (f"  {row['error']}" if "error" in row else ""), flush=True)
-                _save(out, header, rows, methods, unavailable)
-    print()
-    print(*map(_line, _summary(rows, methods)), *_verdicts(rows, methods), f"saved in {out}", sep="\n")
+                cells = _cells(row)
+                if len(rows) == 1:
+                    print(_aligned(cells))
+                print(_aligned(cells.values()), flush=True)
+                _save(out, header, rows, _summary(rows, methods))
+    print(f"\n{_summary(rows, methods).to_string()}\n\nsaved in {out}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -88,36 +85,33 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _choose(root: Path, names: Sequence[str] | None, most: int) -> list[scenes.Scene]:
+def _choose(root: Path, names: Sequence[str] | None, most: int) -> list[Scene]:
     """The scenes to run, all of which have true poses."""
-    known = {scene.name: scene for scene in scenes.load(root).scenes}
+    task = scenes.load(root)
+    known = {scene.name: scene for scene in task.scenes}
     for name in names or ():
         if name not in known:
             raise unknown_name("scene", name, known)
-    chosen = [known[name] for name in names] if names else [s for s in known.values() if len(s.images) <= most]
+    chosen = [known[name] for name in names] if names else [s for s in task.scenes if len(s.images) <= most]
     for scene in chosen:
-        _truth(root, _restricted(root, scene.name))
-    left = ", ".join(name for name, scene in known.items() if scene not in chosen)
-    print(f"{len(chosen)} scenes" + (f", without {left}" if left else ""))
+        _truth(_restricted(task, scene.name))
+    left = [name for name, scene in known.items() if scene not in chosen]
+    print(f"{len(chosen)} scenes of {root}" + (f", without {', '.join(left)}" if left else ""))
     return chosen
 
 
-def _restricted(root: Path, name: str) -> scenes.Task:
+def _restricted(task: scenes.Task, name: str) -> scenes.Task:
     """The task of solving one scene."""
-    task = scenes.load(root)
-    return dataclasses.replace(
-        task,
-        scenes=tuple(scene for scene in task.scenes if scene.name == name),
-        rows=tuple(row for row in task.rows if row.scene == name),
-        notes=(),
-    )
+    one = tuple(scene for scene in task.scenes if scene.name == name)
+    return dataclasses.replace(task, scenes=one, rows=tuple(row for row in task.rows if row.scene == name), notes=())
 
 
-def _truth(root: Path, task: scenes.Task) -> Any:
-    table = submission.read_table(root / "truth.csv", ("image_path", *submission.POSE_COLUMNS))
+def _truth(task: scenes.Task) -> pd.DataFrame:
+    path = task.root / "truth.csv"
+    table = submission.read_table(path, ("image_path", *submission.POSE_COLUMNS))
     truth = table[table["image_path"].isin([row.key["image_path"] for row in task.rows])]
     if truth.empty:
-        raise KitError(f"{root / 'truth.csv'} has no row of scene {task.scenes[0].name}: leave it out with --scenes")
+        raise KitError(f"{path} has no row of scene {task.scenes[0].name}: name the scenes to run with --scenes")
     return truth
 
 
@@ -127,26 +121,33 @@ def _truth(root: Path, task: scenes.Task) -> Any:
 def _run(job: Job) -> Row:
     """What the worker says of its job, or of its end when that was not as planned: `error`."""
     with tempfile.TemporaryDirectory() as folder:
-        result, log = Path(folder) / "worker.json", Path(folder) / "worker.log"
-        command = [sys.executable, __file__, "--worker", json.dumps(job | {"folder": folder, "result": str(result)})]
+        log = Path(folder, "worker.log")
+        command = [sys.executable, __file__, "--worker", json.dumps(job | {"folder": folder})]
         with log.open("wb") as output:
             code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
         if code == 0:
-            answer: Row = json.loads(result.read_text("utf-8"))
+            answer: Row = json.loads(Path(folder, "answer.json").read_text("utf-8"))
             return answer
         last = (log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
         return {"error": f"crashed ({signal.Signals(-code).name if code < 0 else f'exit status {code}'}): {last}"}
 
 
-def work(job: Job) -> Row:
+def _answer(job: Job) -> None:
+    try:
+        row = _work(job)
+    except KitError as error:
+        row = {"error": str(error)}
+    Path(job["folder"], "answer.json").write_text(json.dumps(row), "utf-8")
+
+
+def _work(job: Job) -> Row:
     """Do one job; raises KitError for what a person can mend."""
     if "check" in job:
         from imc_kit.config import preset
 
         preset(job["check"]).check()
         return {}
-    root, name = Path(job["root"]), job["scene"]
-    task = _restricted(root, name)
+    task = _restricted(scenes.load(job["root"]), job["scene"])
     solve: Callable[[scenes.Task, Job], tuple[Any, Row]] = _colmap if job["method"] in COLMAP else _kit
     started = time.monotonic()
     answer, row = solve(task, job)
@@ -155,10 +156,10 @@ def work(job: Job) -> Row:
     for key, who in (("memory", resource.RUSAGE_SELF), ("memory_children", resource.RUSAGE_CHILDREN)):
         row[key] = round(resource.getrusage(who).ru_maxrss * unit / 1e6)
 
-    distances = json.loads((root / "thresholds.json").read_text("utf-8"))
+    distances = json.loads((task.root / "thresholds.json").read_text("utf-8"))
     scene = task.rows[0].key["scene"]
     thresholds = {scene: distances[scene]} if scene in distances else None
-    (score,) = metric.score(_truth(root, task), answer, thresholds).scenes.values()
+    (score,) = metric.score(_truth(task), answer, thresholds).scenes.values()
     return row | {"mAA": None if score.images <= metric.FREE else score.score, "counts": score.counts}
 
 
@@ -179,7 +180,6 @@ def _kit(task: scenes.Task, job: Job) -> tuple[Any, Row]:
 
 def _colmap(task: scenes.Task, job: Job) -> tuple[Any, Row]:
     """A table of poses, and what is known of the run."""
-    import pandas as pd
     import pycolmap
 
     (scene,) = task.scenes
@@ -213,117 +213,79 @@ def _colmap(task: scenes.Task, job: Job) -> tuple[Any, Row]:
 # What is said of the runs.
 
 
-def _mean(rows: Iterable[Row], key: str) -> float | None:
-    """The mean of what was measured; a crash is mAA 0."""
-    values = [row.get(key, 0.0 if key == "mAA" else None) for row in rows]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _summary(rows: Sequence[Row], methods: Sequence[str]) -> pd.DataFrame:
+    """mAA by scene and method over the repeats, COLMAP's better mode, how far each preset is from it; total seconds."""
+    frame = pd.DataFrame(rows, columns=["scene", "method", "mAA", "wall", "error"])
+    frame.loc[frame["mAA"].isna() & frame["error"].notna(), "mAA"] = 0
+    frame[["mAA", "wall"]] = frame[["mAA", "wall"]].astype(float)
+    means = frame.groupby(["scene", "method"], sort=False)[["mAA", "wall"]].mean()
+    table = means["mAA"].unstack(sort=False).reindex(columns=methods).dropna()
+    table["colmap-better"] = table[list(COLMAP)].max(axis=1)
+    for preset in methods[: -len(COLMAP)]:
+        table[f"{preset} − better"] = table[preset] - table["colmap-better"]
+    table.loc["mean"] = table.mean()
+    table = table.map("{:.4f}".format)
+    seconds = means["wall"].groupby("method").sum()
+    table.loc["total"] = [f"{seconds[name]:.0f} s" if name in seconds else "" for name in table.columns]
+    return table.rename_axis(index=None, columns=None)
 
 
-def _scores(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, dict[str, tuple[float, float]]]:
-    """By scene, by method: mAA and seconds, each the mean of its repeats; scenes with an mAA alone."""
-    table: dict[str, dict[str, tuple[float, float]]] = {}
-    for scene in dict.fromkeys(row["scene"] for row in rows):
-        runs = {m: [row for row in rows if (row["scene"], row["method"]) == (scene, m)] for m in methods}
-        scores = {m: _mean(some, "mAA") for m, some in runs.items()}
-        if all(runs.values()) and None not in scores.values():
-            table[scene] = {m: (scores[m] or 0.0, _mean(some, "wall") or 0.0) for m, some in runs.items()}
-            better = max(COLMAP, key=lambda mode: table[scene][mode])
-            table[scene]["colmap-better"] = table[scene][better]
-    return table
-
-
-def _summary(rows: Sequence[Row], methods: Sequence[str]) -> list[list[str]]:
-    """mAA by scene and method, COLMAP's better mode, and how far each preset is from it."""
-    table = _scores(rows, methods)
-    columns = [*methods, "colmap-better"]
-    presets = [method for method in methods if method not in COLMAP]
-    lines = [["scene", *columns, *(f"{preset} − better" for preset in presets)]]
-    means = {m: sum(cells[m][0] for cells in table.values()) / max(1, len(table)) for m in columns}
-    scored = {scene: {m: cells[m][0] for m in columns} for scene, cells in table.items()} | {"mean": means}
-    for scene, score in scored.items():
-        differences = (f"{score[preset] - score['colmap-better']:+.4f}" for preset in presets)
-        lines.append([scene, *(f"{score[m]:.4f}" for m in columns), *differences])
-    total = (f"{sum(cells[m][1] for cells in table.values()):.0f} s" for m in columns)
-    return [*lines, ["total", *total, *("" for _ in presets)]]
-
-
-def _verdicts(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
-    table = _scores(rows, methods)
-    verdicts = []
-    for preset in [method for method in methods if method not in COLMAP and table]:
-        gains = {scene: cells[preset][0] - cells["colmap-better"][0] for scene, cells in table.items()}
-        worst = min(gains, key=lambda scene: gains[scene])
-        mean = sum(gains.values()) / len(gains)
-        verdicts.append(f"{preset}: {mean:+.4f} on COLMAP's better modes, at worst {gains[worst]:+.4f} ({worst})")
-    return verdicts
-
-
-def _cells(row: Row) -> list[str]:
-    def text(key: str, form: str) -> str:
-        return "–" if row.get(key) is None else format(row[key], form)
-
+def _cells(row: Row) -> dict[str, str]:
+    """A row of the table, by column."""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in row.get("seconds", {}).items())
-    numbers = (("registered", "d"), ("mAA", ".4f"), ("wall", ".1f"), ("memory", "d"), ("memory_children", "d"))
-    return [row["scene"], row["method"], str(row["images"]), *(text(*number) for number in numbers), stages or "–"]
+    return {
+        "scene": row["scene"],
+        "method": row["method"],
+        "images": str(row["images"]),
+        "registered": str(row.get("registered", "–")),
+        "mAA": "–" if row.get("mAA") is None else f"{row['mAA']:.4f}",
+        "seconds": str(row.get("wall", "–")),
+        "MB": str(row.get("memory", "–")),
+        "MB of children": str(row.get("memory_children", "–")),
+        "seconds per stage": row.get("error") or stages or "–",
+    }
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "  ".join(
-        [cells[0].ljust(22), *(cell.rjust(16 if number in (1, 2) else 8) for number, cell in enumerate(cells[1:], 1))]
-    )
+def _aligned(cells: Iterable[str]) -> str:
+    widths = (-20, -16, 6, 10, 6, 7, 5, 14, -1)
+    return "  ".join(f"{text:<{-w}}" if w < 0 else f"{text:>{w}}" for text, w in zip(cells, widths, strict=True))
 
 
-def _header(root: Path) -> dict[str, str]:
-    versions = []
+def _facts() -> dict[str, str]:
+    """Versions and machine."""
+    versions = {}
     for package in PACKAGES:
-        try:
-            versions.append(f"{package} {metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            versions += ["imc-kit (not installed)"] if package == "imc-kit" else []
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "scenes": root.name,
-        "versions": ", ".join(versions),
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         "Python": platform.python_version(),
-        "CPU": f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores",
+        "CPU": f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores",
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 
-def _save(
-    out: Path, header: dict[str, str], rows: list[Row], methods: Sequence[str], unavailable: dict[str, str]
-) -> None:
-    content = {"header": header, "unavailable": unavailable, "rows": rows, "summary": _summary(rows, methods)}
+def _save(out: Path, header: dict[str, str], rows: list[Row], summary: pd.DataFrame) -> None:
+    content = {"header": header, "rows": rows, "summary": summary.to_dict("index")}
     (out / "compare.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), "utf-8")
-    parts = [
-        "\n".join(f"- {name}: {value}" for name, value in header.items()),
-        *(f"{preset} could not run: {reason}" for preset, reason in unavailable.items()),
-        *_verdicts(rows, methods),
-        _markdown(_summary(rows, methods)),
-        _markdown([HEADER, *map(_cells, rows)]),
-        *(f"{row['scene']}, {row['method']}: {row['error']}" for row in rows if "error" in row),
-        REMARKS,
-    ]
-    (out / "compare.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+    facts = "\n".join(f"- {name}: {value}" for name, value in header.items())
+    first = _markdown(["scene", *summary.columns], [[name, *cells] for name, *cells in summary.itertuples(name=None)])
+    cells = [_cells(row) for row in rows]
+    second = _markdown(list(cells[0]), [list(line.values()) for line in cells])
+    (out / "compare.md").write_text("\n\n".join([facts, first, second, REMARKS]) + "\n", "utf-8")
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] * len(lines[0])
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+def _markdown(header: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
 
 
 if __name__ == "__main__":
     try:
         if sys.argv[1:2] == ["--worker"]:
-            task = json.loads(sys.argv[2])
-            try:
-                answer = work(task)
-            except KitError as error:
-                answer = {"error": str(error)}
-            Path(task["result"]).write_text(json.dumps(answer), "utf-8")
+            _answer(json.loads(sys.argv[2]))
         else:
             main()
     except KitError as error:

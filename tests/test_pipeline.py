@@ -30,12 +30,13 @@ from imc_kit.types import Scene
 
 FAST = preset("sift", {"detector.max_keypoints": 2000, "threads": 2})
 SIZE = (400, 300)
+VIEWS = 18
 
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rendered")
-    write_scene(root, views=12, size=SIZE)
+    write_scene(root, views=VIEWS, size=SIZE)
     return root
 
 
@@ -66,10 +67,10 @@ def test_a_rendered_scene_is_recovered_and_read_back(root: Path, tmp_path: Path)
     assert problems(root, run) == []
     assert maa(root, run) >= 0.9
     result = run.scenes["plaza"]
-    assert result.counts["registered"] == 12
+    assert result.counts["registered"] == VIEWS
     assert (tmp_path / "out/scenes/plaza/models/0/cameras.bin").is_file()
     told = json.loads((tmp_path / "out/run.json").read_text())
-    assert told["scenes"]["plaza"]["counts"]["pairs"] == 66
+    assert told["scenes"]["plaza"]["counts"]["pairs"] == VIEWS * (VIEWS - 1) // 2
     assert set(told["scenes"]["plaza"]["seconds"]) == {"inspect", "detect", "match", "verify", "map"}
     assert told["config"]["detector"]["max_keypoints"] == 2000
 
@@ -104,7 +105,7 @@ def test_an_executor_of_processes_gives_what_threads_give(root: Path, tmp_path: 
 
 def test_a_given_list_of_pairs_is_what_is_matched(root: Path, tmp_path: Path) -> None:
     run = solve(root, tmp_path / "out", FAST, pairs=lambda images: list(pairwise(images)))
-    assert run.scenes["plaza"].counts["pairs"] == 11
+    assert run.scenes["plaza"].counts["pairs"] == VIEWS - 1
     assert problems(root, run) == []
 
 
@@ -176,8 +177,8 @@ def test_a_scene_of_unreadable_files_keeps_its_rows(root: Path, tmp_path: Path) 
         path.write_bytes(b"not an image")
     run = solve(root, tmp_path / "out", FAST)
     assert problems(root, run) == []
-    assert "none of the 12 images can be used" in run.failed["ruin"]
-    assert run.scenes["plaza"].counts["registered"] == 12
+    assert "none of the 18 images can be used" in run.failed["ruin"]
+    assert run.scenes["plaza"].counts["registered"] == VIEWS
 
 
 def test_rows_asked_for_twice_are_refused(root: Path, tmp_path: Path) -> None:
@@ -253,8 +254,8 @@ def test_the_end_of_colmap_costs_one_attempt_in_one_scene(
     run = solve(root, tmp_path / "out", preset("sift", {"detector.max_keypoints": 2000, **limit}))
     assert problems(root, run) == []
     assert said in " ".join(run.scenes["plaza"].notes)
-    assert run.scenes["plaza"].counts["registered"] == 12  # the global mapper's attempt came next
-    assert run.scenes["second"].counts["registered"] == 12
+    assert run.scenes["plaza"].counts["registered"] == VIEWS  # the global mapper's attempt came next
+    assert run.scenes["second"].counts["registered"] == VIEWS
 
 
 @pytest.fixture
@@ -286,7 +287,7 @@ def test_a_stopped_run_leaves_a_valid_submission_and_is_taken_up(
     assert submission.check(tmp_path / "out/submission.csv", task.columns, task.keys) == []
     run = solve(root, tmp_path / "out")
     assert problems(root, run) == []
-    assert run.scenes["plaza"].counts["registered"] == 12
+    assert run.scenes["plaza"].counts["registered"] == VIEWS
 
 
 def test_2025_gives_each_model_a_scene_of_its_own(rendered: Path, tmp_path: Path) -> None:

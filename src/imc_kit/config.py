@@ -29,7 +29,9 @@ class Config:
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig("global"))
-    """Attempts, in order; the first that gives a model is the last one made."""
+    """Attempts, in order; the one whose largest model has most images is kept (of equals the first)."""
+    enough: float = 0.8
+    """No further attempt is made when a model has this share of the scene's images."""
     min_matches: int = 15
     """Pairs of images with fewer matches are dropped before verification."""
     threads: int | None = None
@@ -86,6 +88,8 @@ def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
     if isinstance(target, tuple):
         if not first.isdecimal() or int(first) >= len(target):
             raise unknown_name(f"place in option {option!r}:", first, [str(place) for place in range(len(target))])
+        if not rest:
+            raise KitError(f"option {option!r} is a whole entry: name one of its own options, as in '{option}.NAME'")
         place = int(first)
         return (*target[:place], _with(target[place], rest, value, option), *target[place + 1 :])
     known = [entry.name for entry in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []

@@ -335,18 +335,29 @@ def _map(
     threads: int,
     notes: list[str],
 ) -> list[Model]:
-    """The models of the first attempt that gives any, moved to `folder`/models."""
-    final = folder / "models"
-    shutil.rmtree(final, ignore_errors=True)
-    for attempt in config.mapping:
+    """The models of the attempt whose largest has most images, moved to `folder`/models.
+
+    Attempts go on until one has registered the share `config.enough` of the images.
+    """
+    best: list[Model] = []
+    for number, attempt in enumerate(config.mapping):
+        target = work / f"models-{number}"
         try:
-            if mapping.map_scene(verified, scene.root, work / "models", attempt, colmap_log, threads, config.seed):
-                (work / "models").replace(final)
-                return mapping.read_models(final)
+            models = mapping.map_scene(verified, scene.root, target, attempt, colmap_log, threads, config.seed)
         except KitError as error:
             notes.append(str(error))
-    notes.append("no model came out: its images share too few matches, so all of them get the same pose")
-    return []
+            continue
+        if models and (not best or len(models[0].poses) > len(best[0].poses)):
+            best = models
+        if best and len(best[0].poses) >= config.enough * len(scene.images):
+            break
+    final = folder / "models"
+    shutil.rmtree(final, ignore_errors=True)
+    if not best:
+        notes.append("no model came out: its images share too few matches, so all of them get the same pose")
+        return []
+    best[0].folder.parent.replace(final)
+    return mapping.read_models(final)
 
 
 def _fan_out(

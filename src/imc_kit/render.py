@@ -34,10 +34,10 @@ def _vector(*values: float) -> Float32:
 
 # Light is linear: colours are squared before it, and the root is taken after it.
 _SUN = _vector(-0.55, -0.40, 0.73) / np.linalg.norm(_vector(-0.55, -0.40, 0.73))
-_SUNLIGHT = _vector(1.05, 0.95, 0.78)
-_SKYLIGHT = _vector(0.46, 0.52, 0.61)
-_HORIZON = _vector(0.60, 0.72, 0.82)
-_ZENITH = _vector(0.03, 0.13, 0.42)
+_SUNLIGHT = _vector(1.05, 0.95, 0.78)[:, None]
+_SKYLIGHT = _vector(0.46, 0.52, 0.61)[:, None]
+_HORIZON = _vector(0.60, 0.72, 0.82)[:, None]
+_ZENITH = _vector(0.03, 0.13, 0.42)[:, None]
 _CLEAR = 60.0  # metres: how far one sees through the haze
 _NEAR = 1e-3  # metres: a hit nearer than this is where the ray starts
 _TEXEL = 0.005  # metres: a pixel of a painted sheet
@@ -68,15 +68,15 @@ class Texture:
         return cls(tuple(levels), texel)
 
     def colours(self, at: Float32, footprint: Float32) -> Float32:
-        """Colours [K, 3], 0 to 255, at (right, down) [2, K] from the corner, blurred to `footprint` [K]; in metres."""
+        """Colours [3, K], 0 to 255, at (right, down) [2, K] from the corner, blurred to `footprint` [K]; in metres."""
         coarsest = len(self.levels) - 1
         blur = np.clip(np.log2(footprint / np.float32(self.texel)), 0, coarsest)
         level = blur.astype(np.int32)
-        colours = np.empty((len(level), 3), np.float32)
+        colours = np.empty((3, len(level)), np.float32)
         for finer in np.unique(level).tolist():
             here = np.flatnonzero(level == finer)
             fine, coarse = (self._sample(i, at[:, here]) for i in (finer, min(finer + 1, coarsest)))
-            colours[here] = fine + (blur[here] - finer)[:, None] * (coarse - fine)
+            colours[:, here] = fine + (blur[here] - finer) * (coarse - fine)
         return colours
 
     def _sample(self, level: int, at: Float32) -> Float32:
@@ -86,7 +86,7 @@ class Texture:
         places[:, :count] = at / np.float32(self.texel * 2**level) - np.float32(0.5)
         x, y = places.reshape(2, -1, columns)
         sampled = cv2.remap(self.levels[level], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(sampled, np.float32).reshape(-1, 3)[:count]
+        return np.array(cv2.split(sampled), np.float32).reshape(3, -1)[:, :count]
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, finest: float = 2.0) -> Float32:
@@ -185,12 +185,14 @@ class Solid(ABC):
         return 3 * max(self.size[:2]), 2 * max(self.size[1:])
 
     def _turned(self, vectors: Float32, way: int) -> Float32:
+        if not self.turn:
+            return vectors
         cosine, sine = np.float32(np.cos(self.turn)), np.float32(way * np.sin(self.turn))
         x, y, z = vectors
         return np.stack([cosine * x - sine * y, sine * x + cosine * y, z])
 
     def _in_box(self, vectors: Float32) -> Float32:
-        half = _vector(*self.size) / 2
+        half = _vector(*self.size) * np.float32(0.5)
         return self._turned(vectors, -1) / half.reshape(3, *[1] * (vectors.ndim - 1))
 
     def distance(self, origin: Float32, direction: Float32) -> Float32:
@@ -202,7 +204,7 @@ class Solid(ABC):
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
         """At points [3, K] on it: unit normals [3, K], and the places (right, down) [2, K] on its sheet in metres."""
-        half = _vector(*self.size)[:, None] / 2
+        half = _vector(*self.size)[:, None] * np.float32(0.5)
         inside = self._in_box(points - self.bound[0][:, None])
         normals = self._normals(inside) / half
         normals /= np.linalg.norm(normals, axis=0)
@@ -216,34 +218,36 @@ class Solid(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Block(Solid):
-    """A box, or with a smaller top an obelisk, a pyramid or a roof. taper: the top's widths as parts of the bottom's."""
+    """A box, or with a smaller top an obelisk, a pyramid, a roof. taper: the top's widths as parts of the bottom's."""
 
     taper: tuple[float, float] = (1.0, 1.0)
 
-    def _planes(self) -> list[tuple[int, int, np.float32]]:
-        """Its sides (axis, sign, lean): sign · p[axis] + lean · z ≤ 1 − lean."""
-        leans = [np.float32((1 - part) / 2) for part in (*self.taper, 1)]
-        return [(axis, sign, lean) for axis, lean in enumerate(leans) for sign in (1, -1)]
+    @property
+    def _leans(self) -> tuple[np.float32, np.float32]:
+        """How its sides x and y lean inwards: ±p + lean · (z + 1) ≤ 1."""
+        x, y = (np.float32((1 - part) / 2) for part in self.taper)
+        return x, y
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
-        near, far = -_INF, _INF
-        for axis, sign, lean in self._planes():
-            slope = sign * along[axis] + lean * along[2]
-            cut = (1 - lean - sign * start[axis] - lean * start[2]) / slope
-            near, far = (
-                np.maximum(near, np.where(slope < 0, cut, -_INF)),
-                np.minimum(far, np.where(slope < 0, _INF, cut)),
-            )
+        near, far = _in_slab(start[2], along[2])
+        for axis, lean in enumerate(self._leans):
+            if lean == 0:  # both sides at once, which is three times faster
+                enter, leave = _in_slab(start[axis], along[axis])
+                near, far = np.maximum(near, enter), np.minimum(far, leave)
+                continue
+            for sign in (1, -1):
+                slope = sign * along[axis] + lean * along[2]
+                cut = (1 - sign * start[axis] - lean * (start[2] + 1)) / slope
+                near = np.maximum(near, np.where(slope < 0, cut, -_INF))
+                far = np.minimum(far, np.where(slope < 0, _INF, cut))
         return near, far
 
     def _normals(self, points: Float32) -> Float32:
-        planes = self._planes()
-        normals = np.zeros((3, len(planes)), np.float32)
-        for i, (axis, sign, lean) in enumerate(planes):
-            normals[2, i] = lean
-            normals[axis, i] = sign
-        outside = [sign * points[axis] + lean * (points[2] + 1) for axis, sign, lean in planes]
-        return normals[:, np.argmax(outside, axis=0)]
+        x, y, z = points
+        a, b = self._leans
+        outside = [x + a * (z + 1), a * (z + 1) - x, y + b * (z + 1), b * (z + 1) - y, z, -z]
+        normals = np.array([(1, 0, a), (-1, 0, a), (0, 1, b), (0, -1, b), (0, 0, 1), (0, 0, -1)], np.float32)
+        return normals.T[:, np.argmax(outside, axis=0)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,8 +256,8 @@ class Cylinder(Solid):
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
         near, far = _in_ball(start[:2], along[:2])
-        bottom, top = (-1 - start[2]) / along[2], (1 - start[2]) / along[2]
-        return np.maximum(near, np.minimum(bottom, top)), np.minimum(far, np.maximum(bottom, top))
+        low, high = _in_slab(start[2], along[2])
+        return np.maximum(near, low), np.minimum(far, high)
 
     def _normals(self, points: Float32) -> Float32:
         x, y, z = points
@@ -269,6 +273,12 @@ class Sphere(Solid):
 
     def _normals(self, points: Float32) -> Float32:
         return points
+
+
+def _in_slab(start: Float32, along: Float32) -> tuple[Float32, Float32]:
+    """The span of a ray, one coordinate of it, between −1 and 1."""
+    low, high = (-1 - start) / along, (1 - start) / along
+    return np.minimum(low, high), np.maximum(low, high)
 
 
 def _in_ball(start: Float32, along: Float32) -> tuple[Float32, Float32]:
@@ -367,8 +377,9 @@ def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2
     for top in range(0, camera.height, band):
         directions, depth, which = _cast(solids, camera, pose, columns, rows[top * samples : (top + band) * samples])
         light = _shade(solids, camera, pose, directions.reshape(3, -1), depth.ravel(), which.ravel(), samples)
-        mean = light.reshape(-1, samples, camera.width, samples, 3).mean(axis=(1, 3))
-        image[top : top + band] = np.sqrt(mean.clip(0, 1)) * 255 + 0.5
+        light = light.reshape(3, *depth.shape)
+        total = np.sum([light[:, i::samples, j::samples] for i in range(samples) for j in range(samples)], axis=0)
+        image[top : top + band] = np.moveaxis(np.sqrt(np.clip(total / samples**2, 0, 1)) * 255 + 0.5, 0, 2)
     return image
 
 
@@ -387,7 +398,7 @@ def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose])
 def _cast(
     solids: Sequence[Solid], camera: Camera, pose: Pose, columns: Float32, rows: Float32
 ) -> tuple[Float32, Float32, Int32]:
-    """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], which solid [h, w], −1 the sky."""
+    """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], which solid [h, w] (−1: sky)."""
     x = (columns - np.float32(camera.cx)) / np.float32(camera.focal)
     y = (rows - np.float32(camera.cy)) / np.float32(camera.focal)
     across, down, ahead = pose.rotation.astype(np.float32)
@@ -401,7 +412,8 @@ def _cast(
         middle = pose.rotation @ center + pose.translation
         window = slice(None), slice(None)
         if middle[2] > radius:
-            edges = (middle[:2] + [[[-radius]], [[radius]]]) / (middle[2] + np.array([[-radius], [radius]]))
+            reach = np.array([[-radius], [radius]])
+            edges = (middle[:2] + reach)[:, None] / (middle[2] + reach)
             (left, upper), (right, lower) = edges.min(axis=(0, 1)), edges.max(axis=(0, 1))
             window = slice(*np.searchsorted(y, [upper, lower])), slice(*np.searchsorted(x, [left, right]))
         found = solid.distance(origin, directions[:, *window])
@@ -414,28 +426,28 @@ def _cast(
 def _shade(
     solids: Sequence[Solid], camera: Camera, pose: Pose, directions: Float32, depth: Float32, which: Int32, samples: int
 ) -> Float32:
-    """The light [K, 3] that comes along rays [3, K]."""
-    light = np.empty((len(which), 3), np.float32)
+    """The light [3, K] that comes along rays [3, K]."""
+    light = np.empty(directions.shape, np.float32)
     lengths = np.sqrt((directions * directions).sum(axis=0))
     sky = np.flatnonzero(which < 0)
-    height = np.clip(directions[2, sky] / lengths[sky], 0, 1)[:, None]
-    light[sky] = _HORIZON + (_ZENITH - _HORIZON) * height ** np.float32(0.6)
+    height = np.clip(directions[2, sky] / lengths[sky], 0, 1)
+    light[:, sky] = _HORIZON + (_ZENITH - _HORIZON) * height ** np.float32(0.6)
     origin = pose.center.astype(np.float32)[:, None]
     for number in np.unique(which[which >= 0]).tolist():
         solid, hit = solids[number], np.flatnonzero(which == number)
-        ray, far = directions[:, hit], depth[hit]
+        ray, far, length = directions[:, hit], depth[hit], lengths[hit]
         points = origin + far * ray
         normals, at = solid.surface(points)
-        facing = np.maximum(-(normals * ray).sum(axis=0) / lengths[hit], np.float32(0.02))
+        facing = np.maximum(-(normals * ray).sum(axis=0) / length, np.float32(0.02))
         footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)  # between a slanted one's two widths
-        colours = solid.texture.colours(at, footprint) if solid.texture else np.full((len(hit), 3), 255, np.float32)
+        colours = solid.texture.colours(at, footprint) if solid.texture else np.full(ray.shape, 255, np.float32)
         sun = np.maximum(_SUN @ normals, 0)
         lit = np.flatnonzero(sun)  # a convex body throws no shadow on these
         sun[lit[_in_shadow([other for other in solids if other is not solid], points[:, lit])]] = 0
         above = np.float32(0.7) + np.float32(0.3) * normals[2]
-        colours *= colours * np.float32(1 / 255**2) * (sun[:, None] * _SUNLIGHT + above[:, None] * _SKYLIGHT)
-        clear = np.exp(-np.square(far * lengths[hit] / np.float32(_CLEAR)))[:, None]
-        light[hit] = _HORIZON + clear * (colours - _HORIZON)
+        colours *= colours * np.float32(1 / 255**2) * (_SUNLIGHT * sun + _SKYLIGHT * above)
+        clear = np.exp(-np.square(far * length / np.float32(_CLEAR)))
+        light[:, hit] = _HORIZON + clear * (colours - _HORIZON)
     return light
 
 

@@ -13,6 +13,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -114,7 +115,8 @@ class Shelf(Generic[T]):
             self._write(partial, values)
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # h5py raises both
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # the folder itself may be what is wrong
+                partial.unlink()
             raise KitError(f"cannot write to the store in {self.folder}: {error}") from error
         self._index(path)
 
@@ -151,6 +153,8 @@ class Shelf(Generic[T]):
                 keys = [key.decode() for key in self._file(path)["keys"][:]]
             except (OSError, KeyError) as error:
                 log.warning("dropping the damaged store file %s (%s): what it held is computed again", path, error)
+                if path in self._open:
+                    self._open.pop(path).close()
                 path.unlink(missing_ok=True)
                 return
             self._where |= {key: (path, row) for row, key in enumerate(keys)}

@@ -57,11 +57,13 @@ def find(name: str, explicit: Path | None = None) -> Path:
     for path in _candidates(name, places):
         flaw = _flaw(path, weight)
         if flaw is None:
+            for passed_over in flaws:
+                logger.warning("weight file %s; took %s", passed_over, path)
             return path
         flaws.append(f"{path} {flaw}")
-        logger.warning("weight file %s", flaws[-1])
+    looked = f"looked in {', '.join(map(str, places))}"
     raise KitError(
-        f"weight file {name} is missing: {'; '.join([*flaws, 'looked in '])}{', '.join(map(str, places))};"
+        f"weight file {name} is {'not usable' if flaws else 'missing'}: {'; '.join([*flaws, looked])};"
         f" get it from {weight.url} ({weight.license}, {weight.bytes:,} bytes) and put it there,"
         " or into a folder that IMC_KIT_WEIGHTS names"
     )
@@ -92,15 +94,15 @@ def _flaw(path: Path, weight: Weight) -> str | None:
     """What is wrong with the content of a file, to follow its path in a sentence."""
     try:
         with path.open("rb") as file:
-            start = file.read(64).lstrip()
+            start = file.read(64).lstrip().lower()
             file.seek(0)
             if hashlib.file_digest(file, "sha256").hexdigest() == weight.sha256:
                 return None
             size = file.tell()
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    if start.startswith((b"<!", b"<html")):
+    if start.startswith((b"<!doctype", b"<html")):
         return "is a web page that was saved in its stead"
     if size < weight.bytes:
-        return f"is cut off: it has {size:,} of {weight.bytes:,} bytes"
+        return f"has {size:,} of {weight.bytes:,} bytes: it is cut off, or another file"
     return "is not the published file: its SHA-256 differs"

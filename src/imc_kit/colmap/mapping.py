@@ -70,9 +70,12 @@ def read_model(folder: Path) -> Model:
     """A COLMAP sparse model; KitError when its files are damaged."""
     import pycolmap
 
+    for path in folder.glob("*.bin"):
+        if not _is_long_enough(path):
+            raise KitError(f"cannot read the COLMAP model in {folder}: {path.name} is damaged")
     try:
         reconstruction = pycolmap.Reconstruction(folder)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         raise KitError(f"cannot read the COLMAP model in {folder}: {error}") from error
     poses = {}
     for image in reconstruction.images.values():
@@ -87,3 +90,10 @@ def read_model(folder: Path) -> Model:
         reconstruction.compute_num_observations(),
         reconstruction.compute_mean_reprojection_error() if points else 0.0,
     )
+
+
+def _is_long_enough(path: Path) -> bool:
+    """Whether a file of COLMAP's can hold the records that its head announces: where not, pycolmap may read forever."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return len(head) == 8 and 8 * int.from_bytes(head, "little") <= path.stat().st_size - 8

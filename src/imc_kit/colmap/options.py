@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from imc_kit.errors import KitError, unknown_name
@@ -45,12 +46,16 @@ def _converted(value: Value, current: Any, what: str) -> Any:
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if kind is int and isinstance(value, float) and not value.is_integer():
+            raise ValueError
         if kind in (int, float):
             return kind(value)
         if hasattr(kind, "__members__"):  # a pybind11 enumeration
             return kind.__members__[str(value)]
-        return str(value)
-    except (KeyError, ValueError):
+        if isinstance(current, str | Path):
+            return str(value)
+        raise TypeError  # lists and sets
+    except (KeyError, TypeError, ValueError):
         choices = (
             f"one of {', '.join(kind.__members__)}" if hasattr(kind, "__members__") else f"of type {kind.__name__}"
         )

@@ -4,7 +4,7 @@ OpenCV runs outside of Python's lock and every call here makes its own OpenCV ob
 thread for each core. OpenCV also has threads of its own: whoever brings the threads calls `cv2.setNumThreads(1)`.
 
 OpenCV puts the centre of the top-left pixel at (0, 0), as this project does. SIFT needs `enable_precise_upscale`:
-without it, keypoints are off by a quarter of a pixel. ORB's keypoints are put right here (see `_orb_places`).
+without it, keypoints are off by a quarter of a pixel. Those of ORB and AKAZE are put right here (see `_from_level`).
 """
 
 from __future__ import annotations
@@ -168,12 +168,10 @@ class OrbDetector(OpenCVDetector):
         return orb.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8) * 255)
 
     def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
-        # A corner is found at a whole pixel of one level of the pyramid, and OpenCV multiplies that by 1.2^level. But a
-        # level is the image resized to a whole number of pixels, which keeps the outer edges in place, not the centres
-        # of the first pixels: uncorrected, keypoints of the smallest level are off by 1.3 pixels.
+        # OpenCV multiplies the place in a level of the pyramid by 1.2^level, as if the centres of the first pixels were
+        # at the same place: off by 1.3 pixels for the smallest level.
         step = np.float32(_ORB_STEP) ** _column(found, "octave")[:, None]
-        zoom = np.array(size) / np.rint(size / step)
-        return ((super()._points(found, size) / step + 0.5) * zoom - 0.5).astype(np.float32)
+        return _from_level(super()._points(found, size) / step, np.rint(size / step), size)
 
 
 class AkazeDetector(OpenCVDetector):
@@ -186,6 +184,20 @@ class AkazeDetector(OpenCVDetector):
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
         # In one call: building its scale space twice would cost more than descriptors that are then dropped.
         return cv2.AKAZE.create(threshold=self.config.threshold).detectAndCompute(grey, None)
+
+    def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
+        # OpenCV takes the levels of the pyramid for exactly 1/2, 1/4 and 1/8 of the image. Where that would not be a
+        # whole number of pixels they are smaller: off by up to several pixels at the far side of the image.
+        step = np.float32(2) ** _column(found, "octave")[:, None]
+        return _from_level((super()._points(found, size) + 0.5) / step - 0.5, np.floor(size / step), size)
+
+
+def _from_level(points: NDArray[Any], level: NDArray[Any], size: tuple[int, int]) -> Float32:
+    """Points [N, 2] in a level of a pyramid, which is the image resized to `level` [N, 2] → in the image, of `size`.
+
+    Both sizes are (width, height). Resizing keeps the outer edges in place.
+    """
+    return ((points + 0.5) * (size / level) - 0.5).astype(np.float32)
 
 
 def _column(found: Sequence[cv2.KeyPoint], name: str) -> Float32:
