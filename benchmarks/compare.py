@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,11 @@ import pandas as pd
 
 from imc_kit import metric, scenes, submission
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.types import Scene
+from imc_kit.types import Pose, Scene
 
 COLMAP = {"colmap-per-image": "PER_IMAGE", "colmap-single": "SINGLE"}
 """COLMAP's camera mode by the method's name."""
-PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "opencv-python", "numpy", "torch", "kornia")
+PACKAGES = ("pycolmap", "opencv-python-headless", "opencv-python", "numpy", "torch", "kornia")
 REMARKS = """\
 registered: images in the scored model; the kit's guesses for the others are scored too, COLMAP leaves them out.
 seconds: the whole run, without starting Python and scoring. A run that crashed counts as mAA 0 in the means.
@@ -95,6 +96,7 @@ def _choose(root: Path, names: Sequence[str] | None, most: int) -> list[Scene]:
     chosen = [known[name] for name in names] if names else [s for s in task.scenes if len(s.images) <= most]
     for scene in chosen:
         _truth(_restricted(task, scene.name))
+        _thresholds(_restricted(task, scene.name))
     left = [name for name, scene in known.items() if scene not in chosen]
     print(f"{len(chosen)} scenes of {root}" + (f", without {', '.join(left)}" if left else ""))
     return chosen
@@ -113,6 +115,14 @@ def _truth(task: scenes.Task) -> pd.DataFrame:
     if truth.empty:
         raise KitError(f"{path} has no row of scene {task.scenes[0].name}: name the scenes to run with --scenes")
     return truth
+
+
+def _thresholds(task: scenes.Task) -> dict[str, list[float]]:
+    path, scene = task.root / "thresholds.json", task.rows[0].key["scene"]
+    try:
+        return {scene: json.loads(path.read_text("utf-8"))[scene]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise KitError(f"{path} does not give the distances of scene {scene}: {type(error).__name__}") from error
 
 
 # One run, in its own process.
@@ -152,14 +162,10 @@ def _work(job: Job) -> Row:
     started = time.monotonic()
     answer, row = solve(task, job)
     row["wall"] = round(time.monotonic() - started, 2)
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     for key, who in (("memory", resource.RUSAGE_SELF), ("memory_children", resource.RUSAGE_CHILDREN)):
-        row[key] = round(resource.getrusage(who).ru_maxrss * unit / 1e6)
+        row[key] = round(resource.getrusage(who).ru_maxrss * 1024 / 1e6)  # Linux counts in KiB
 
-    distances = json.loads((task.root / "thresholds.json").read_text("utf-8"))
-    scene = task.rows[0].key["scene"]
-    thresholds = {scene: distances[scene]} if scene in distances else None
-    (score,) = metric.score(_truth(task), answer, thresholds).scenes.values()
+    (score,) = metric.score(_truth(task), answer, _thresholds(task)).scenes.values()
     return row | {"mAA": None if score.images <= metric.FREE else score.score, "counts": score.counts}
 
 
@@ -198,16 +204,16 @@ def _colmap(task: scenes.Task, job: Job) -> tuple[Any, Row]:
     if models:
         largest = max(models.values(), key=lambda model: model.num_reg_images())
         for image in (largest.images[number] for number in largest.reg_image_ids()):
-            pose = image.cam_from_world().matrix()
-            poses[image.name] = [";".join(map(repr, part.ravel().tolist())) for part in (pose[:, :3], pose[:, 3])]
-    answers = [poses.get(str(row.image), submission.NO_POSE) for row in task.rows]
-    table = pd.DataFrame(
-        row.key | dict(zip(submission.POSE_COLUMNS, answer, strict=True))
-        for row, answer in zip(task.rows, answers, strict=True)
-    )
-    stages = zip(("extract", "match", "map"), times, times[1:], strict=False)
-    seconds = {stage: round(end - start, 2) for stage, start, end in stages}
-    return table, {"registered": sum(row.image in poses for row in task.rows), "seconds": seconds}
+            matrix = image.cam_from_world().matrix()
+            poses[image.name] = submission.format_pose(Pose(matrix[:, :3], matrix[:, 3]))
+    answered = [
+        row.key | dict(zip(submission.POSE_COLUMNS, poses[row.image], strict=True))
+        for row in task.rows
+        if row.image in poses
+    ]  # to the metric, no row is a row of nan
+    extracted, matched, mapped = (round(end - start, 2) for start, end in pairwise(times))
+    seconds = {"extract": extracted, "match": matched, "map": mapped}
+    return pd.DataFrame(answered, columns=list(task.columns)), {"registered": len(answered), "seconds": seconds}
 
 
 # What is said of the runs.
@@ -219,7 +225,7 @@ def _summary(rows: Sequence[Row], methods: Sequence[str]) -> pd.DataFrame:
     frame.loc[frame["mAA"].isna() & frame["error"].notna(), "mAA"] = 0
     frame[["mAA", "wall"]] = frame[["mAA", "wall"]].astype(float)
     means = frame.groupby(["scene", "method"], sort=False)[["mAA", "wall"]].mean()
-    table = means["mAA"].unstack(sort=False).reindex(columns=methods).dropna()
+    table = means["mAA"].unstack(sort=False).reindex(columns=list(methods)).dropna()
     table["colmap-better"] = table[list(COLMAP)].max(axis=1)
     for preset in methods[: -len(COLMAP)]:
         table[f"{preset} − better"] = table[preset] - table["colmap-better"]
@@ -253,8 +259,8 @@ def _aligned(cells: Iterable[str]) -> str:
 
 def _facts() -> dict[str, str]:
     """Versions and machine."""
-    versions = {}
-    for package in PACKAGES:
+    versions = {"imc-kit": "from source, not installed"}
+    for package in ("imc-kit", *PACKAGES):
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     cpuinfo = Path("/proc/cpuinfo")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
-from itertools import pairwise
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from imc_kit.render import Block, Camera, Cylinder, Ground, Sphere, Texture, loo
 from imc_kit.types import Pose
 
 CAMERA = Camera.centred((120, 90), 100.0)
+UP = np.array([0, 0, 0.1])
 
 
 def rays(camera: Camera, pose: Pose) -> np.ndarray:
@@ -49,7 +50,7 @@ def test_silhouette_and_depth_of_a_ball():
     sine = np.sqrt(1 - cosine**2)
     np.testing.assert_array_equal(np.isfinite(depth)[abs(sine - rim) > 1e-4], (sine < rim)[abs(sine - rim) > 1e-4])
     seen = np.isfinite(depth)
-    assert seen.sum() > 1000
+    assert seen.sum() > 900
     points = pose.center + depth[seen][:, None] * directions[seen]
     np.testing.assert_allclose(np.linalg.norm(points - center, axis=1), radius, atol=1e-4)
     assert ((points - center) @ towards < 0).all()  # the near side
@@ -75,7 +76,6 @@ SOLIDS = [
     Block((0.2, -0.1, 0.3), (1.0, 1.6, 0.8), 0.4),
     Block((0, 0, 0), (1.2, 0.8, 1.5), -0.7, taper=(0.4, 0.6)),
     Block((0, 0, 0), (1.6, 1.2, 0.6), 0.2, taper=(1.0, 0.0)),
-    Block((0, 0, 0), (0.8, 0.8, 0.7), taper=(1.5, 1.3)),
     Cylinder((0.1, 0.2, -0.2), (1.0, 1.0, 1.4)),
     Cylinder((0, 0, 0), (1.4, 0.8, 0.5), 0.9),
     Sphere((0, 0.1, 0), (1.0, 1.4, 0.8), 1.1),
@@ -114,8 +114,8 @@ def test_normals_point_out_and_places_are_on_the_sheet(solid):
     assert box_inside(solid, (points - 1e-3 * normals).T).mean() > 0.97  # but for points within 1 mm of an edge
     width, height = solid.sheet
     assert (at.min(axis=1) >= -1e-4).all()
-    assert (at.max(axis=1) <= np.array([width, height]) * max(1, *getattr(solid, "taper", (1,))) + 1e-4).all()
-    assert (np.linalg.norm(solid.bound[0][:, None] - points, axis=0) <= solid.bound[1] * 1.5).all()
+    assert (at.max(axis=1) <= np.array([width, height]) + 1e-4).all()
+    assert (np.linalg.norm(solid.bound[0][:, None] - points, axis=0) <= solid.bound[1] + 1e-4).all()
 
 
 def test_a_camera_inside_sees_through():
@@ -139,21 +139,25 @@ def test_what_is_painted_where():
     np.testing.assert_allclose([columns.mean(), rows.mean()], CAMERA.project(pose, spot)[0], atol=0.5)
 
 
-def test_the_same_place_has_the_same_colour_in_two_views():
-    solids = render.plaza()
+@pytest.fixture(scope="module")
+def plaza():
+    return render.plaza(3)
+
+
+def test_the_same_place_has_the_same_colour_in_two_views(plaza):
     camera = Camera.centred((320, 240))
     first, second = render.orbit(24)[:2]
-    views = [render.render(solids, camera, pose).astype(np.float32) for pose in (first, second)]
-    depths = [render.render_depth(solids, camera, pose) for pose in (first, second)]
+    views = [render.render(plaza, camera, pose).astype(np.float32) for pose in (first, second)]
+    depths = [render.render_depth(plaza, camera, pose) for pose in (first, second)]
     near = depths[0] < 20
     points = first.center + depths[0][near][:, None] * rays(camera, first)[near]
     pixels = camera.project(second, points).astype(np.float32)
     depth = points @ second.rotation[2] + second.translation[2]
-    x, y = pixels[:, :1], pixels[:, 1:]
-    there = cv2.remap(depths[1], x, y, cv2.INTER_NEAREST, borderValue=-1)[:, 0]
+    x, y = np.pad(pixels.T, ((0, 0), (0, -len(pixels) % 1000))).reshape(2, -1, 1000)  # OpenCV's limit
+    there = cv2.remap(depths[1], x, y, cv2.INTER_NEAREST, borderValue=-1).ravel()[: len(pixels)]
     seen = abs(there - depth) < 0.03
     assert seen.sum() > 15000
-    colours = cv2.remap(views[1], x, y, cv2.INTER_LINEAR)[:, 0][seen]
+    colours = cv2.remap(views[1], x, y, cv2.INTER_LINEAR).reshape(-1, 3)[: len(pixels)][seen]
     difference = abs(colours - views[0][near][seen]).mean(axis=1)
     shuffled = abs(np.roll(colours, 5000, axis=0) - views[0][near][seen]).mean(axis=1)
     assert np.median(difference) < 5
@@ -200,7 +204,9 @@ def test_empty_world_and_looking_up_are_sky():
 
 
 def test_all_sizes_and_sample_counts_show_the_same():
-    solids, pose = [Ground((0, 0, -1), (5, 5, 1)), *SOLIDS[:2]], look_at(np.array([3.0, 2.0, 2.0]), np.zeros(3))
+    grey = Texture.of(np.full((8, 8, 3), 150, np.uint8), 1.0)
+    solids = [replace(solid, texture=grey) for solid in (Ground((0, 0, -1), (5, 5, 1)), *SOLIDS[:2])]
+    pose = look_at(np.array([3.0, 2.0, 2.0]), np.zeros(3))
     coarse = render.render(solids, Camera.centred((61, 47), 50.0), pose, samples=3)
     fine = render.render(solids, Camera.centred((183, 141), 150.0), pose, samples=1)
     mean = np.sqrt(cv2.resize((fine / 255.0) ** 2, (61, 47), interpolation=cv2.INTER_AREA)) * 255
@@ -222,12 +228,12 @@ def test_look_at_is_upright_and_roll_turns_clockwise():
     center, target = np.array([4.0, 1.0, 2.0]), np.array([0.0, 0.0, 1.2])
     pose = look_at(center, target)
     np.testing.assert_allclose(pose.center, center, atol=1e-12)
-    middle, above = CAMERA.project(pose, np.stack([target, target + [0, 0, 0.1]]))
+    middle, above = CAMERA.project(pose, np.stack([target, target + UP]))
     np.testing.assert_allclose(middle, [CAMERA.cx, CAMERA.cy], atol=1e-9)
     assert above[1] < middle[1] - 1
     assert abs(above[0] - middle[0]) < 1e-9
     # A camera turned clockwise sees the world turned anticlockwise: what is above the middle moves to the left.
-    assert CAMERA.project(look_at(center, target, 0.2), (target + [0, 0, 0.1])[None])[0, 0] < middle[0] - 0.3
+    assert CAMERA.project(look_at(center, target, 0.2), (target + UP)[None])[0, 0] < middle[0] - 0.3
 
 
 def test_orbit_goes_round_unevenly():
@@ -282,57 +288,63 @@ def test_layout_is_the_competitions(written):
     assert json.loads((root / "thresholds.json").read_text()) == {"plaza": [0.025, 0.05, 0.1, 0.2, 0.5, 1.0]}
 
 
-def test_truth_projects_landmarks_to_their_pixels(written):
+def test_truth_projects_landmarks_to_their_pixels(written, plaza):
     root, poses = written
     camera = Camera.centred((320, 240))
     truth = read_poses(root / "truth.csv")
     assert list(truth) == list(poses)
     red = Texture.of(np.full((8, 8, 3), (255, 0, 0), np.uint8), 0.1)
     landmarks = np.array([[2.0, -0.4, 2.6], [-1.8, 0.5, 2.9], [0.3, 1.9, 2.7], [-0.7, -2.0, 2.5]])
-    balls = [Sphere((x, y, z - 0.05), (0.1, 0.1, 0.1), texture=red) for x, y, z in landmarks]
-    solids, found = render.plaza(3), 0
+    balls = [Sphere((x, y, z - 0.1), (0.2, 0.2, 0.2), texture=red) for x, y, z in landmarks]
+    found = 0
     for path, pose in truth.items():
         stored = images.load(root / path).pixels.astype(int)
-        plain = render.render(solids, camera, pose).astype(int)
+        plain = render.render(plaza, camera, pose).astype(int)
         assert abs(stored - plain).mean() < 4  # what JPEG does to it
-        marked = render.render([*solids, *balls], camera, pose).astype(int)
-        for x, y in camera.project(pose, landmarks):
-            left, top = round(x) - 8, round(y) - 8
-            if not (0 < left < 303 and 0 < top < 223):
+        marked = render.render([*plaza, *balls], camera, pose).astype(int)
+        ratio = marked[..., 0] / (1 + marked[..., 1:].max(axis=2))
+        painted = (abs(marked - plain).sum(axis=2) > 60) & (ratio > 2)
+        places = camera.project(pose, landmarks)
+        for (x, y), landmark in zip(places, landmarks, strict=True):
+            alone = (np.hypot(*(places - [x, y]).T) < 20).sum() == 1
+            if not (8 < x < 311 and 8 < y < 231 and alone):
                 continue
-            window = slice(top, top + 17), slice(left, left + 17)
-            change = abs(marked[window] - plain[window]).sum(axis=2) * (
-                marked[window][..., 0] > 2 * marked[window][..., 1]
-            )
-            if (change > 60).sum() < 9:
-                continue  # behind something
-            rows, columns = np.nonzero(change > 60)
-            assert np.hypot(left + columns.mean() - x, top + rows.mean() - y) < 0.7
+            left, top = round(x) - 8, round(y) - 8
+            rows, columns = np.nonzero(painted[top : top + 17, left : left + 17])
+            if len(rows) < 0.8 * np.pi * (0.1 * camera.focal / np.linalg.norm(landmark - pose.center)) ** 2:
+                continue  # something hides it, or a part of it
+            assert np.hypot(left + columns.mean() - x, top + rows.mean() - y) < 0.4
             found += 1
     assert found >= 12
 
 
-def test_same_seed_same_scene(written, tmp_path):
+def test_same_seed_same_scene(written, plaza, tmp_path):
     root, poses = written
     again = render.write_scene(tmp_path, views=6, size=(320, 240), seed=3)
     for path in [*poses, "truth.csv"]:
         assert (root / path).read_bytes() == (tmp_path / path).read_bytes()
     np.testing.assert_array_equal([pose.center for pose in again.values()], [pose.center for pose in poses.values()])
-    first, other = render.plaza(3)[0].texture.levels[0], render.plaza(4)[0].texture.levels[0]
+    first, other = plaza[0].texture.levels[0], render.plaza(4)[0].texture.levels[0]
     assert (first != other).mean() > 0.5
 
 
-def test_detectors_find_much_and_none_of_it_twice(written):
-    """Every view has plenty of keypoints, and a view's neighbours match well by mutual nearest neighbours."""
-    root, poses = written
+def test_keypoints_are_many_and_match_where_the_cameras_say(plaza):
+    camera = Camera.centred((480, 360))
+    first, second = render.orbit(24)[3:5]
     sift = cv2.SIFT_create(2000)
-    described = [sift.detectAndCompute(images.load(root / path).pixels, None)[1] for path in poses]
-    assert min(len(descriptors) for descriptors in described) > 400
-    for one in described:  # within one view hardly anything looks like anything else
-        best, second = np.sort(np.linalg.norm(one[:300, None] - one[None], axis=2), axis=1)[:, 1:3].T
-        assert np.median(best) > 100
-        assert (best <= second).all()
-    assert all(len(one) and len(other) for one, other in pairwise(described))
+    (keys, described), (others, others_described) = (
+        sift.detectAndCompute(render.render(plaza, camera, pose), None) for pose in (first, second)
+    )
+    assert min(len(keys), len(others)) > 1000
+    best = cv2.BFMatcher().knnMatch(described, others_described, k=2)
+    matches = np.array([(one.queryIdx, one.trainIdx) for one, two in best if one.distance < 0.8 * two.distance])
+    assert len(matches) > 100
+    here, there = (np.array([key.pt for key in kept])[i] for kept, i in zip((keys, others), matches.T, strict=True))
+    column, row = np.round(here).astype(int).T
+    depth = render.render_depth(plaza, camera, first)[row, column]
+    x, y = ((here - [camera.cx, camera.cy]) / camera.focal).T
+    points = first.center + depth[:, None] * (np.stack([x, y, np.ones_like(x)], axis=1) @ first.rotation)
+    assert (np.linalg.norm(camera.project(second, points) - there, axis=1) < 2).mean() > 0.7
 
 
 @pytest.mark.parametrize("arguments", [{"views": 0}, {"views": -3}, {"size": (15, 480)}])
@@ -342,13 +354,15 @@ def test_no_scene(tmp_path, arguments):
     assert not (tmp_path / "scene").exists()
 
 
-def test_where_it_cannot_be_written(tmp_path):
+def test_where_it_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(render, "plaza", lambda seed: pytest.fail("said only after all the work"))
     (tmp_path / "file").write_text("")
     with pytest.raises(KitError, match=r"cannot write the scene to .*file"):
         render.write_scene(tmp_path / "file", views=1, size=(16, 16))
 
 
-def test_one_small_view_with_another_name(tmp_path):
+def test_one_small_view_with_another_name(tmp_path, plaza, monkeypatch):
+    monkeypatch.setattr(render, "plaza", lambda seed: plaza)
     poses = render.write_scene(tmp_path, views=1, size=(16, 16), name="tiny scene")
     assert [path.name for path in (tmp_path / "test" / "tiny scene" / "images").iterdir()] == ["view_000.jpg"]
     assert list(poses) == ["test/tiny scene/images/view_000.jpg"]

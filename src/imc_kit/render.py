@@ -97,7 +97,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, fin
     while wavelength >= finest:
         grid = rng.standard_normal((int(height / wavelength) + 3, int(width / wavelength) + 3), np.float32)
         octave = cv2.resize(grid, None, fx=wavelength, fy=wavelength, interpolation=cv2.INTER_CUBIC)
-        total += np.float32(wavelength**0.4) * octave[:height, :width]
+        total += np.float32(wavelength**0.15) * octave[:height, :width]
         wavelength /= 2
     return np.asarray((total - total.mean()) / total.std(), np.float32)
 
@@ -137,7 +137,7 @@ def paint(
     rng: np.random.Generator,
     size: tuple[float, float],
     colours: tuple[str, str],
-    motifs: float = 9.0,
+    motifs: float = 12.0,
     texel: float = _TEXEL,
 ) -> Pixels:
     """A weathered sheet of `size` = (width, height) metres in two colours "rrggbb", with `motifs` per square metre."""
@@ -145,7 +145,7 @@ def paint(
     share = 1 / (1 + np.exp(-2 * noise(rng, shape, 0.8 / texel)))[..., None]
     image = (_rgb(colours[0]) * share + _rgb(colours[1]) * (1 - share)).astype(np.uint8)
     _paint_motifs(rng, image, texel, motifs)
-    grain = 1 + 0.13 * noise(rng, shape, 0.3 / texel)[..., None]
+    grain = 1 + 0.18 * noise(rng, shape, 0.3 / texel)[..., None]
     return np.clip(image * grain, 0, 255).astype(np.uint8)
 
 
@@ -218,7 +218,10 @@ class Solid(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Block(Solid):
-    """A box, or with a smaller top an obelisk, a pyramid, a roof. taper: the top's widths as parts of the bottom's."""
+    """A box, or with a smaller top an obelisk, a pyramid, a roof.
+
+    taper: the top's widths as parts of the bottom's, 0 to 1.
+    """
 
     taper: tuple[float, float] = (1.0, 1.0)
 
@@ -523,8 +526,6 @@ def write_scene(
     if views < 1 or min(size) < 16:
         raise KitError(f"{views} views of {size[0]} × {size[1]} pixels: a scene has one at least, of 16 × 16 at least")
     root = Path(root)
-    poses = {f"test/{name}/images/view_{i:03}.jpg": pose for i, pose in enumerate(orbit(views, seed))}
-    photographs = render_scene(plaza(seed), Camera.centred(size), list(poses.values()))
     columns = ("image_path", "dataset", "scene", *POSE_COLUMNS)
 
     def row(path: str, pose: Pose) -> dict[str, str]:
@@ -532,6 +533,8 @@ def write_scene(
 
     try:
         (root / "test" / name / "images").mkdir(parents=True, exist_ok=True)
+        poses = {f"test/{name}/images/view_{i:03}.jpg": pose for i, pose in enumerate(orbit(views, seed))}
+        photographs = render_scene(plaza(seed), Camera.centred(size), list(poses.values()))
         for path, photograph in zip(poses, photographs, strict=True):
             jpeg = cv2.imencode(".jpg", photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
             (root / path).write_bytes(jpeg.tobytes())

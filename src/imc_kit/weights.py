@@ -53,7 +53,7 @@ def find(name: str, explicit: Path | None = None) -> Path:
         raise unknown_name("weight file", name, manifest())
     weight = manifest()[name]
     places = _places() if explicit is None else [explicit]
-    flaws = []
+    flaws: list[str] = []
     for path in _candidates(name, places):
         flaw = _flaw(path, weight)
         if flaw is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ def read_model(folder: Path) -> Model:
     import pycolmap
 
     for path in folder.glob("*.bin"):
-        if not _is_long_enough(path):
+        if not _is_whole(path):
             raise KitError(f"cannot read the COLMAP model in {folder}: {path.name} is damaged")
     try:
         reconstruction = pycolmap.Reconstruction(folder)
@@ -92,8 +93,23 @@ def read_model(folder: Path) -> Model:
     )
 
 
-def _is_long_enough(path: Path) -> bool:
-    """Whether a file of COLMAP's can hold the records that its head announces: where not, pycolmap may read forever."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    return len(head) == 8 and 8 * int.from_bytes(head, "little") <= path.stat().st_size - 8
+def _is_whole(path: Path) -> bool:
+    """Whether a file of COLMAP's holds the records that its head announces: where not, pycolmap may read on forever.
+
+    Images and points are walked through, as their lengths vary and a full disk cuts them off anywhere.
+    """
+    content = path.read_bytes()
+    try:
+        (count,) = struct.unpack_from("<Q", content)
+        end = 8
+        if path.name not in ("images.bin", "points3D.bin"):
+            return bool(end + 8 * count <= len(content))
+        for _ in range(count):
+            if path.name == "images.bin":  # number, rotation, translation, camera, name, keypoints
+                end = content.index(b"\0", end + 64) + 1
+                end += 8 + 24 * struct.unpack_from("<Q", content, end)[0]
+            else:  # number, place, colour, error, track
+                end += 51 + 8 * struct.unpack_from("<Q", content, end + 43)[0]
+    except (struct.error, ValueError, OverflowError):
+        return False
+    return end <= len(content)

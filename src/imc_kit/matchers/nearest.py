@@ -36,8 +36,8 @@ class NearestConfig(MatcherConfig):
     name: ClassVar[str] = "nearest"
 
     ratio: float | None = None
-    """Keep a match only if its distance is less than this times that to the second nearest, in both directions (Lowe's
-    test; 0.8 for SIFT); None keeps all."""
+    """Keep a match only if its distance is less than this times that to the second nearest, in both directions: Lowe's
+    test, 0.8 is usual for SIFT; None keeps all."""
     max_distance: float | None = None
     """Keep a match only if its distance is at most this: Euclidean, or differing bits for binary descriptors."""
     min_score: float | None = None

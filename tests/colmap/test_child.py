@@ -1,0 +1,169 @@
+"""COLMAP's process may end in any way; it costs one clear error, and nothing of it stays.
+
+The jobs here find a module in pycolmap's place that does the worst as soon as it is imported.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imc_kit.colmap import child
+from imc_kit.errors import KitError
+
+JOB = {"job": "verify", "database": "none.db", "options": {}, "threads": 1, "seed": 0}
+WHAT = "COLMAP's test"
+Stand = Callable[[str], None]
+STAY = "import time; time.sleep(600)"
+
+
+@pytest.fixture
+def pycolmap_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
+    """Puts a module that runs some code in pycolmap's place. It locks `tmp_path`/alive, which holds its process id."""
+    start = f"""
+import fcntl, os
+alive = open({str(tmp_path / "alive")!r}, "w")
+fcntl.flock(alive, fcntl.LOCK_EX)
+print(os.getpid(), file=alive, flush=True)
+"""
+
+    def write(code: str) -> None:
+        (tmp_path / "modules").mkdir()
+        (tmp_path / "modules" / "pycolmap.py").write_text(start + code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+
+    return write
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def started(folder: Path) -> bool:
+    return (folder / "alive").is_file() and (folder / "alive").read_text().endswith("\n")
+
+
+def gone(folder: Path) -> bool:
+    """Whether the process that locked the file has ended: a lock ends with it, however that ends."""
+    with (folder / "alive").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def run(folder: Path, time_limit: float = 60) -> str:
+    with pytest.raises(child.ColmapError) as raised:
+        child.run(JOB, WHAT, folder / "log.txt", time_limit)
+    assert isinstance(raised.value, KitError)
+    message = str(raised.value)
+    assert message.startswith(WHAT)
+    assert str(folder / "log.txt") in message
+    assert "\n" not in message
+    assert started(folder)
+    assert gone(folder)
+    return message
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"])
+def test_a_crash(tmp_path: Path, pycolmap_that: Stand, name: str) -> None:
+    pycolmap_that(
+        f"import resource, signal; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); signal.raise_signal(signal.{name})"
+    )
+    described = signal.strsignal(signal.Signals[name])
+    assert described
+    assert described.lower() in run(tmp_path)
+
+
+def test_a_real_crash_in_native_code(tmp_path: Path, pycolmap_that: Stand) -> None:
+    pycolmap_that("import ctypes; ctypes.string_at(8)")
+    assert "segmentation fault" in run(tmp_path).lower()
+
+
+def test_killed_from_outside(tmp_path: Path, pycolmap_that: Stand) -> None:
+    """As the kernel does when memory runs out."""
+    pycolmap_that(STAY)
+
+    def kill() -> None:
+        wait_until(lambda: started(tmp_path))
+        os.kill(int((tmp_path / "alive").read_text()), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    assert "killed" in run(tmp_path)
+    thread.join()
+
+
+@pytest.mark.parametrize("code", [f"import signal; signal.signal(15, signal.SIG_IGN); {STAY}", "while True: pass"])
+def test_the_time_limit(tmp_path: Path, pycolmap_that: Stand, code: str) -> None:
+    pycolmap_that(code)
+    assert "time limit of 2 s" in run(tmp_path, 2)
+
+
+@pytest.mark.parametrize("code", ["raise RuntimeError('no such thing')", "import sys; sys.exit('no such thing')"])
+def test_a_python_error(tmp_path: Path, pycolmap_that: Stand, code: str) -> None:
+    pycolmap_that(code)
+    assert "exit status 1" in run(tmp_path)
+    assert "no such thing" in (tmp_path / "log.txt").read_text()
+
+
+def test_the_log_takes_any_amount_and_keeps_what_was_there(tmp_path: Path, pycolmap_that: Stand) -> None:
+    (tmp_path / "log.txt").write_text("before\n")
+    pycolmap_that("import sys; print('o' * 10**6); print('e' * 10**6, file=sys.stderr); raise SystemExit(3)")
+    assert "exit status 3" in run(tmp_path)
+    log = (tmp_path / "log.txt").read_text()
+    assert log.startswith("before\n")
+    assert log.count("o") >= 10**6
+    assert log.count("e") >= 10**6
+
+
+def test_other_errors_of_ours_end_the_child(
+    tmp_path: Path, pycolmap_that: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Ctrl-C while waiting, or anything else."""
+    pycolmap_that(STAY)
+    wait = subprocess.Popen.wait
+
+    def interrupted(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        if timeout is None:
+            return wait(self)
+        wait_until(lambda: started(tmp_path))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        child.run(JOB, WHAT, tmp_path / "log.txt", 60)
+    assert gone(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("code", [STAY, "while True: pass"])
+def test_the_child_ends_with_its_parent(
+    tmp_path: Path, pycolmap_that: Stand, ending: signal.Signals, code: str
+) -> None:
+    pycolmap_that(code)
+    program = (
+        "import sys, pathlib; from imc_kit.colmap import child; "
+        f"child.run({JOB!r}, 'it', pathlib.Path({str(tmp_path / 'log.txt')!r}), 600)"
+    )
+    root = str(Path(child.__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], root])}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL) as parent:
+        wait_until(lambda: started(tmp_path))
+        assert not gone(tmp_path)
+        parent.send_signal(ending)
+        parent.wait(30)
+    wait_until(lambda: gone(tmp_path))

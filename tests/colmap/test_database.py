@@ -1,0 +1,329 @@
+"""Writing a COLMAP database, read back by pycolmap itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image
+
+from imc_kit.colmap.database import CameraConfig, ImageEntry, one_to_one, write_database
+from imc_kit.errors import KitError
+from imc_kit.types import Features, Matches
+
+WIDE, HIGH = (80, 60), (60, 80)
+MAKE, MODEL, ORIENTATION, EXIF_IFD, FOCAL_35MM = 0x010F, 0x0110, 0x0112, 0x8769, 0xA405
+
+
+def entry(
+    folder: Path,
+    name: str,
+    stored: tuple[int, int] = WIDE,
+    camera: str | None = None,
+    focal: int | None = None,
+    orientation: int = 1,
+) -> ImageEntry:
+    """A photograph on disk; `focal` is in millimetres as of 35 mm film. COLMAP takes a camera's name only with it."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    if camera:
+        exif[MAKE], exif[MODEL] = "Maker", camera
+    if focal:
+        exif.get_ifd(EXIF_IFD)[FOCAL_35MM] = focal
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", stored, "olive").save(path, exif=exif)
+    return ImageEntry(name, path, stored if orientation < 5 else (stored[1], stored[0]))
+
+
+def features(count: int = 4, size: tuple[int, int] = WIDE, seed: int = 0) -> Features:
+    points = np.random.default_rng(seed).uniform(0, min(size) - 1, (count, 2)).astype(np.float32)
+    return Features(points, np.ones(count, np.float32), np.zeros((count, 1), np.uint8), size)
+
+
+def matches(*indices: tuple[int, int], scores: Sequence[float] | None = None) -> Matches:
+    return Matches(
+        np.array(indices, np.int32).reshape(-1, 2),
+        np.array(np.ones(len(indices)) if scores is None else scores, np.float32),
+    )
+
+
+def written(
+    folder: Path,
+    entries: Sequence[ImageEntry],
+    pairs: Sequence[tuple[str, str, Matches]] = (),
+    config: CameraConfig | None = None,
+    count: int = 4,
+) -> Any:
+    path = folder / "database.db"
+    sizes = {image.name: image.size for image in entries}
+    write_database(path, entries, lambda name: features(count, sizes[name]), pairs, config or CameraConfig())
+    return pycolmap.Database.open(path)
+
+
+def cameras(database: Any) -> dict[str, Any]:
+    known = {camera.camera_id: camera for camera in database.read_all_cameras()}
+    return {image.name: known[image.camera_id] for image in database.read_all_images()}
+
+
+def groups(database: Any) -> set[frozenset[str]]:
+    """Which images share a camera."""
+    found = cameras(database)
+    return {
+        frozenset(name for name, camera in found.items() if camera.camera_id == one.camera_id) for one in found.values()
+    }
+
+
+def in_groups(*names: str) -> set[frozenset[str]]:
+    return {frozenset(group.split()) for group in names}
+
+
+# Keypoints
+
+
+def test_half_a_pixel_is_added_once(tmp_path: Path) -> None:
+    """COLMAP's top-left pixel has its centre at (0.5, 0.5), and it takes the image's corners for (0, 0) and (w, h)."""
+    points = np.array([[0, 0], [-0.5, -0.5], [79.5, 59.5], [10.25, 20.75]], np.float32)
+    made = Features(points, np.ones(4, np.float32), np.zeros((4, 1), np.uint8), WIDE)
+    path = tmp_path / "database.db"
+    write_database(path, [entry(tmp_path, "a.jpg")], lambda _: made, [], CameraConfig())
+    with pycolmap.Database.open(path) as database:
+        (image,) = database.read_all_images()
+        found = database.read_keypoints(image.image_id)
+    np.testing.assert_array_equal(found[:, :2], [[0.5, 0.5], [0, 0], [80, 60], [10.75, 21.25]])
+    np.testing.assert_array_equal(made.keypoints[0], 0)  # the features themselves stay
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_keypoints(tmp_path: Path, count: int) -> None:
+    entries = [entry(tmp_path, name) for name in ("a.jpg", "b.jpg")]
+    with written(tmp_path, entries, [("a.jpg", "b.jpg", Matches.empty())], count=count) as database:
+        assert database.num_images() == 2
+        assert database.num_keypoints() == 2 * count
+
+
+def test_no_images(tmp_path: Path) -> None:
+    with written(tmp_path, []) as database:
+        assert database.num_images() == database.num_cameras() == 0
+
+
+def test_features_are_asked_for_once_each(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, f"{number}.jpg") for number in range(5)]
+    asked: list[str] = []
+
+    def ask(name: str) -> Features:
+        asked.append(name)
+        return features()
+
+    write_database(tmp_path / "database.db", entries, ask, [("0.jpg", "1.jpg", matches((0, 0)))], CameraConfig())
+    assert asked == [image.name for image in entries]
+
+
+def test_names_are_whole_paths(tmp_path: Path) -> None:
+    names = ["left/a.jpg", "right/a.jpg", "ein Bild.v2.jpg", "ünï/ç.jpg"]
+    with written(tmp_path, [entry(tmp_path, name) for name in names]) as database:
+        assert {image.name for image in database.read_all_images()} == set(names)
+
+
+def test_an_older_database_is_replaced(tmp_path: Path) -> None:
+    written(tmp_path, [entry(tmp_path, "a.jpg")]).close()
+    with written(tmp_path, [entry(tmp_path, "b.jpg")]) as database:
+        assert [image.name for image in database.read_all_images()] == ["b.jpg"]
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"cannot write the COLMAP database .*nowhere"):
+        write_database(tmp_path / "nowhere" / "d.db", [], lambda _: features(), [], CameraConfig())
+
+
+# Rigs and frames
+
+
+def test_every_camera_has_a_rig_and_every_image_a_frame(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, "a.jpg"), entry(tmp_path, "b.jpg"), entry(tmp_path, "c.jpg", HIGH)]
+    with written(tmp_path, entries, config=CameraConfig("size")) as database:
+        rigs = {rig.rig_id: rig.ref_sensor_id.id for rig in database.read_all_rigs()}
+        assert sorted(rigs.values()) == sorted(camera.camera_id for camera in database.read_all_cameras())
+        assert len(rigs) == 2
+        frames = database.read_all_frames()
+        images = {image.image_id: image for image in database.read_all_images()}
+        assert len(frames) == len(images) == 3
+        for frame in frames:
+            (data,) = frame.data_ids
+            assert rigs[frame.rig_id] == images[data.id].camera_id == data.sensor_id.id
+
+
+# Cameras
+
+
+def test_sharing_by_image(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, name, camera="A", focal=28) for name in ("a.jpg", "b.jpg")]
+    with written(tmp_path, entries, config=CameraConfig("image")) as database:
+        assert groups(database) == in_groups("a.jpg", "b.jpg")
+
+
+def test_sharing_by_size(tmp_path: Path) -> None:
+    entries = [
+        entry(tmp_path, "a.jpg", camera="A", focal=28),
+        entry(tmp_path, "b.jpg", camera="B", focal=50),
+        entry(tmp_path, "c.jpg", HIGH, camera="A", focal=28),
+    ]
+    with written(tmp_path, entries, config=CameraConfig("size")) as database:
+        assert groups(database) == in_groups("a.jpg b.jpg", "c.jpg")
+
+
+def test_sharing_by_exif(tmp_path: Path) -> None:
+    entries = [
+        entry(tmp_path, "a.jpg", camera="A", focal=28),
+        entry(tmp_path, "b.jpg", camera="A", focal=28),
+        entry(tmp_path, "zoomed.jpg", camera="A", focal=50),
+        entry(tmp_path, "other.jpg", camera="B", focal=28),
+        entry(tmp_path, "none1.jpg"),
+        entry(tmp_path, "none2.jpg"),
+        entry(tmp_path, "high.jpg", HIGH, camera="A", focal=28),
+    ]
+    with written(tmp_path, entries, config=CameraConfig("exif")) as database:
+        assert groups(database) == in_groups(
+            "a.jpg b.jpg", "zoomed.jpg", "other.jpg", "none1.jpg none2.jpg", "high.jpg"
+        )
+
+
+def test_photographs_by_strangers_do_not_share(tmp_path: Path) -> None:
+    """Without EXIF: most sizes occur once, so that two of the same size are most likely by two people."""
+    sizes = [(80, 60), (80, 60), (81, 60), (82, 60), (83, 60)]
+    entries = [entry(tmp_path, f"{number}.jpg", size) for number, size in enumerate(sizes)]
+    others = [entry(tmp_path, f"{number}.jpg", (79 + number, 60)) for number in (5, 6)]
+    known = [entry(tmp_path, f"{letter}.jpg", camera="A", focal=28) for letter in "xy"]
+    with written(tmp_path, entries) as database:
+        assert len(groups(database)) == 5
+    with written(tmp_path, [*entries, *others, *known]) as database:
+        assert groups(database) == in_groups(*(f"{number}.jpg" for number in range(7)), "x.jpg y.jpg")
+
+
+@pytest.mark.parametrize("sharing", ["exif", "size", "image"])
+def test_different_sizes_never_share_and_each_camera_has_its_images_size(tmp_path: Path, sharing: Any) -> None:
+    sizes = [WIDE, WIDE, WIDE, HIGH, HIGH, (80, 61)]
+    entries = [entry(tmp_path, f"{number}.jpg", size) for number, size in enumerate(sizes)]
+    with written(tmp_path, entries, config=CameraConfig(sharing)) as database:
+        found = cameras(database)
+    for image in entries:
+        camera = found[image.name]
+        assert (camera.width, camera.height) == image.size
+        np.testing.assert_allclose([camera.principal_point_x, camera.principal_point_y], np.array(image.size) / 2)
+
+
+def test_the_focal_length_comes_from_exif(tmp_path: Path) -> None:
+    with written(tmp_path, [entry(tmp_path, "a.jpg", camera="A", focal=28)]) as database:
+        camera = cameras(database)["a.jpg"]
+    # As of 35 mm film: 28 mm for a diagonal of √(36² + 24²) mm; the image's is 100 pixels.
+    assert camera.mean_focal_length() == pytest.approx(28 / math.hypot(36, 24) * 100, rel=1e-3)
+    assert camera.has_prior_focal_length
+
+
+@pytest.mark.parametrize("size", [WIDE, HIGH])
+def test_the_focal_length_without_exif(tmp_path: Path, size: tuple[int, int]) -> None:
+    config = CameraConfig(focal_factor=1.5, model="OPENCV")
+    with written(tmp_path, [entry(tmp_path, "a.jpg", size)], config=config) as database:
+        camera = cameras(database)["a.jpg"]
+    assert camera.mean_focal_length() == 1.5 * 80
+    assert camera.model.name == "OPENCV"
+    assert not camera.has_prior_focal_length
+
+
+def test_an_image_turned_by_exif_has_its_upright_size(tmp_path: Path) -> None:
+    entries = [
+        entry(tmp_path, "turned.jpg", WIDE, camera="A", focal=28, orientation=6),
+        entry(tmp_path, "lying.jpg", WIDE, camera="A", focal=28),
+    ]
+    with written(tmp_path, entries) as database:
+        found = cameras(database)
+        assert groups(database) == in_groups("turned.jpg", "lying.jpg")
+    turned, lying = found["turned.jpg"], found["lying.jpg"]
+    assert (turned.width, turned.height) == HIGH
+    assert (turned.principal_point_x, turned.principal_point_y) == (30, 40)
+    assert turned.mean_focal_length() == lying.mean_focal_length()
+    assert turned.has_prior_focal_length
+
+
+@pytest.mark.parametrize("content", ["webp", "text", "missing"])
+def test_a_file_that_colmap_cannot_read_gets_the_default(tmp_path: Path, content: str) -> None:
+    image = entry(tmp_path, "a.webp", camera="A", focal=28)
+    if content == "text":
+        image.path.write_text("no image")
+    if content == "missing":
+        image.path.unlink()
+    with written(tmp_path, [image]) as database:
+        camera = cameras(database)["a.webp"]
+    assert (camera.width, camera.height) == WIDE
+    assert not camera.has_prior_focal_length
+    assert camera.mean_focal_length() == pytest.approx(1.2 * 80)
+    assert (camera.principal_point_x, camera.principal_point_y) == (40, 30)
+
+
+# Matches
+
+
+def test_matches_come_back_in_their_direction(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    pairs = [("a.jpg", "b.jpg", matches((0, 3), (1, 2))), ("c.jpg", "a.jpg", matches((3, 0)))]
+    with written(tmp_path, entries, pairs) as database:
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+        found = database.read_matches(ids["a.jpg"], ids["b.jpg"])
+        assert sorted(map(tuple, found.tolist())) == [(0, 3), (1, 2)]
+        assert database.read_matches(ids["a.jpg"], ids["c.jpg"]).tolist() == [[0, 3]]
+        assert database.num_matched_image_pairs() == 2
+
+
+@pytest.mark.parametrize("bad", [(4, 0), (0, 4), (2**31 - 1, 0)])
+def test_an_index_out_of_bounds_is_a_clear_error(tmp_path: Path, bad: tuple[int, int]) -> None:
+    entries = [entry(tmp_path, name) for name in ("a.jpg", "b.jpg")]
+    with pytest.raises(KitError, match=r"'a.jpg' and 'b.jpg' name keypoints that do not exist .*4 and 4"):
+        written(tmp_path, entries, [("a.jpg", "b.jpg", matches((0, 0), bad))])
+
+
+@pytest.mark.parametrize(
+    "pairs", [[("a.jpg", "b.jpg")] * 2, [("a.jpg", "b.jpg"), ("b.jpg", "a.jpg")], [("a.jpg", "a.jpg")]]
+)
+def test_a_pair_twice_or_of_one_image_is_a_clear_error(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
+    entries = [entry(tmp_path, name) for name in ("a.jpg", "b.jpg")]
+    with pytest.raises(KitError, match="comes twice or is one image"):
+        written(tmp_path, entries, [(*pair, matches((0, 0))) for pair in pairs])
+
+
+def test_one_to_one_keeps_the_better_score() -> None:
+    given = matches((0, 0), (0, 1), (1, 1), (2, 2), (2, 2), (3, 0), scores=[0.5, 0.9, 0.8, 0.7, 0.7, 0.4])
+    kept = one_to_one(given).tolist()
+    assert [0, 1] in kept
+    assert kept.count([2, 2]) == 1
+    assert [1, 1] not in kept
+    assert [0, 0] not in kept
+
+
+def test_one_to_one_on_random_matches() -> None:
+    random = np.random.default_rng(0)
+    given = Matches(
+        random.integers(0, 60, (500, 2)).astype(np.int32), random.choice([0.25, 0.5, 0.75], 500).astype(np.float32)
+    )
+    kept = one_to_one(given)
+    for side in kept.T:
+        assert len(np.unique(side)) == len(side)
+    assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in given.indices.tolist()}
+    best = given.indices[given.scores.argmax()].tolist()
+    assert best in kept.tolist()
+
+
+def test_one_to_one_leaves_clean_matches_alone() -> None:
+    assert one_to_one(Matches.empty()).shape == (0, 2)
+    assert sorted(one_to_one(matches((0, 2), (1, 1), (2, 0))).tolist()) == [[0, 2], [1, 1], [2, 0]]
+
+
+def test_repeated_matches_are_written_once(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, name) for name in ("a.jpg", "b.jpg")]
+    pair = matches((0, 0), (0, 0), (1, 0), (2, 2), scores=[0.5, 0.5, 0.1, 0.3])
+    with written(tmp_path, entries, [("a.jpg", "b.jpg", pair)]) as database:
+        assert sorted(map(tuple, database.read_matches(1, 2).tolist())) == [(0, 0), (2, 2)]

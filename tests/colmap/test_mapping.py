@@ -1,0 +1,247 @@
+"""From features and matches to poses, on scenes that pycolmap makes up: cameras are known, and there are no images."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+import pytest
+
+from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
+from imc_kit.colmap.mapping import MappingConfig, map_scene, read_model, read_models
+from imc_kit.colmap.verification import VerificationConfig, inlier_counts, verify
+from imc_kit.errors import KitError
+from imc_kit.types import Features, Matches, Model, Pose
+
+FILES = ("cameras.bin", "rigs.bin", "frames.bin", "images.bin", "points3D.bin")
+
+
+@dataclass
+class Truth:
+    poses: dict[str, Pose]
+    features: dict[str, Features]
+    points: dict[str, list[int]]
+    """For each keypoint the number of the point that it shows; unique negative numbers for none."""
+    camera: Any
+
+
+def synthesize(seed: int, images: int, prefix: str = "") -> Truth:
+    pycolmap.set_random_seed(seed)
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=1, num_frames_per_rig=images, num_points3D=150)
+    scene = pycolmap.synthesize_dataset(options)
+    truth = Truth({}, {}, {}, next(iter(scene.cameras.values())))
+    for image in scene.images.values():
+        name = f"{prefix}{image.image_id}.jpg"
+        matrix = image.cam_from_world().matrix()
+        truth.poses[name] = Pose(matrix[:, :3], matrix[:, 3])
+        points = np.array([point.xy for point in image.points2D]) - 0.5
+        count = len(points)
+        size = (truth.camera.width, truth.camera.height)
+        truth.features[name] = Features(
+            points.astype(np.float32), np.ones(count, np.float32), np.zeros((count, 1), np.uint8), size
+        )
+        truth.points[name] = [
+            point.point3D_id if point.has_point3D() else -number - 1 for number, point in enumerate(image.points2D)
+        ]
+    return truth
+
+
+def matched(truth: Truth) -> list[tuple[str, str, Matches]]:
+    """All pairs with all right matches; the keypoints that show nothing are matched at random, wrongly."""
+    pairs = []
+    for first, second in combinations(truth.points, 2):
+        where = {point: index for index, point in enumerate(truth.points[second])}
+        indices = [(i, where[point]) for i, point in enumerate(truth.points[first]) if point in where and point >= 0]
+        indices += zip(
+            (i for i, point in enumerate(truth.points[first]) if point < 0),
+            (i for i, point in reversed(list(enumerate(truth.points[second]))) if point < 0),
+            strict=False,
+        )
+        pairs.append((first, second, Matches(np.array(indices, np.int32), np.ones(len(indices), np.float32))))
+    return pairs
+
+
+def write(folder: Path, *truths: Truth) -> Path:
+    path = folder / "database.db"
+    features = {name: value for truth in truths for name, value in truth.features.items()}
+    entries = [ImageEntry(name, folder / name, value.image_size) for name, value in features.items()]
+    pairs = [pair for truth in truths for pair in matched(truth)]
+    write_database(path, entries, features.__getitem__, pairs, CameraConfig("size"))
+    verify(path, VerificationConfig(), folder / "log.txt", threads=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return synthesize(5, 8)
+
+
+@pytest.fixture(scope="module")
+def database(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("scene"), truth)
+
+
+def solve(database: Path, folder: Path, mapper: Any = "incremental", seed: int = 3, **options: Any) -> list[Model]:
+    config = MappingConfig(mapper, options)
+    return map_scene(database, database.parent, folder / "models", config, folder / "log.txt", threads=1, seed=seed)
+
+
+def assert_poses_are_right(found: dict[str, Pose], truth: dict[str, Pose]) -> None:
+    """After the similarity (Umeyama 1991) that takes the found centres to the true ones."""
+    names = sorted(found)
+    source, target = (np.array([poses[name].center for name in names]) for poses in (found, truth))
+    a, b = source - source.mean(0), target - target.mean(0)
+    u, s, vt = np.linalg.svd(b.T @ a)
+    flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
+    rotation = u @ flip @ vt
+    scale = np.trace(np.diag(s) @ flip) / (a**2).sum()
+    size = np.linalg.norm(b, axis=1).max()
+    np.testing.assert_allclose(scale * a @ rotation.T, b, atol=1e-3 * size)
+    for name in names:
+        between = found[name].rotation @ rotation.T @ truth[name].rotation.T
+        assert np.degrees(np.linalg.norm(between - between.T) / np.sqrt(8)) < 0.05
+        assert np.trace(between) > 2.9
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_poses_are_right(database: Path, truth: Truth, tmp_path: Path, mapper: str) -> None:
+    (model,) = solve(database, tmp_path, mapper)
+    assert set(model.poses) == set(truth.poses)
+    assert_poses_are_right(model.poses, truth.poses)
+    assert len(model.points) == pytest.approx(150, abs=3)
+    assert np.isfinite(model.points).all()
+    assert model.observations == pytest.approx(150 * 8, rel=0.03)
+    assert model.reprojection_error < 0.01
+
+
+def test_half_a_pixel_is_where_colmap_wants_it(database: Path, truth: Truth, tmp_path: Path) -> None:
+    """With the principal point fixed in the middle, keypoints off by half a pixel would show in the errors."""
+    solve(database, tmp_path)
+    found = pycolmap.Reconstruction(tmp_path / "models" / "0")
+    assert found.compute_mean_reprojection_error() < 0.005
+    (camera,) = found.cameras.values()
+    np.testing.assert_allclose(camera.params, truth.camera.params, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def noisy(truth: Truth) -> Truth:
+    """The same with keypoints that are off by a pixel or two, so that it matters which of them RANSAC draws."""
+    random = np.random.default_rng(0)
+    moved = {
+        name: (value.keypoints + random.normal(0, 1.5, value.keypoints.shape)).clip(0, 767).astype(np.float32)
+        for name, value in truth.features.items()
+    }
+    return replace(
+        truth, features={name: replace(value, keypoints=moved[name]) for name, value in truth.features.items()}
+    )
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+def test_one_thread_and_one_seed_give_the_same_poses(noisy: Truth, tmp_path: Path, mapper: str) -> None:
+    runs = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (model,) = solve(write(folder, noisy), folder, mapper)
+        runs.append(model.poses)
+    assert set(runs[0]) == set(runs[1])
+    for name, pose in runs[0].items():
+        np.testing.assert_array_equal(pose.rotation, runs[1][name].rotation)
+        np.testing.assert_array_equal(pose.translation, runs[1][name].translation)
+
+
+def test_another_seed_gives_other_poses(noisy: Truth, tmp_path: Path) -> None:
+    database = write(tmp_path, noisy)
+    (one,) = solve(database, tmp_path, seed=1)
+    (other,) = solve(database, tmp_path, seed=2)
+    assert any((one.poses[name].translation != other.poses[name].translation).any() for name in one.poses)
+
+
+def test_inlier_counts_are_of_the_right_matches(database: Path, truth: Truth) -> None:
+    counts = inlier_counts(database)
+    assert {frozenset(pair) for pair in counts} == {frozenset(pair) for pair in combinations(truth.poses, 2)}
+    for count in counts.values():  # ten of each pair's matches are wrong
+        assert 140 <= count <= 154
+
+
+def test_scenes_that_do_not_meet_give_models_of_their_own(tmp_path: Path) -> None:
+    small, large = synthesize(1, 5, "small/"), synthesize(2, 7, "large/")
+    database = write(tmp_path, small, large)
+    (alone,) = solve(database, tmp_path)  # COLMAP drops second models of fewer than ten images, unless told not to
+    assert set(alone.poses) == set(large.poses)
+    models = solve(database, tmp_path, min_model_size=3)
+    assert [set(model.poses) for model in models] == [set(large.poses), set(small.poses)]
+    assert_poses_are_right(models[0].poses, large.poses)
+    assert_poses_are_right(models[1].poses, small.poses)
+
+
+@pytest.mark.parametrize("mapper", ["incremental", "global"])
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_nothing_to_reconstruct(truth: Truth, tmp_path: Path, mapper: str, images: int) -> None:
+    names: Sequence[str] = list(truth.features)[:images]
+    entries = [ImageEntry(name, tmp_path / name, truth.features[name].image_size) for name in names]
+    pairs = [(*pair, Matches.empty()) for pair in combinations(names, 2)]
+    write_database(tmp_path / "database.db", entries, truth.features.__getitem__, pairs, CameraConfig())
+    verify(tmp_path / "database.db", VerificationConfig(), tmp_path / "log.txt", threads=1)
+    assert inlier_counts(tmp_path / "database.db") == {}
+    assert solve(tmp_path / "database.db", tmp_path, mapper) == []
+
+
+def test_unknown_options_are_found_before_any_work() -> None:
+    with pytest.raises(KitError, match="unknown mapping option 'min_model_sise': did you mean 'min_model_size'"):
+        MappingConfig(options={"min_model_sise": 9}).check()
+    with pytest.raises(KitError, match="unknown verification option"):
+        VerificationConfig({"x": 1}).check()
+    VerificationConfig({"ransac.max_num_trials": "1000"}).check()
+    MappingConfig("global", {"mapper.ba_num_iterations": 2}).check()
+
+
+def test_older_models_do_not_stay(database: Path, tmp_path: Path) -> None:
+    (tmp_path / "models" / "7").mkdir(parents=True)
+    (tmp_path / "models" / "7" / "images.bin").write_bytes(b"old")
+    assert len(solve(database, tmp_path)) == 1
+
+
+@pytest.fixture(scope="module")
+def models(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    solve(database, folder)
+    return folder / "models"
+
+
+def test_read_models(models: Path, tmp_path: Path) -> None:
+    for number in (0, 2, 10):
+        shutil.copytree(models / "0", tmp_path / str(number))
+    (tmp_path / "1").mkdir()
+    (tmp_path / "notes.txt").write_text("no model")
+    found = read_models(tmp_path)
+    assert {model.folder.name for model in found} == {"0", "2", "10"}
+    assert read_models(tmp_path / "1") == []
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("content", [None, b"", b"\0", b"\xff" * 2000, b"not a model " * 200], ids=str)
+def test_a_damaged_model_is_a_clear_error(models: Path, tmp_path: Path, file: str, content: bytes | None) -> None:
+    shutil.copytree(models / "0", tmp_path / "0")
+    if content is None:
+        (tmp_path / "0" / file).unlink()
+    else:
+        (tmp_path / "0" / file).write_bytes(content)
+    with pytest.raises(KitError, match=r"cannot read the COLMAP model in .*0"):
+        read_model(tmp_path / "0")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("file", ["images.bin", "points3D.bin"])
+def test_a_truncated_model_is_a_clear_error(models: Path, tmp_path: Path, file: str, share: float) -> None:
+    shutil.copytree(models / "0", tmp_path / "0")
+    content = (models / "0" / file).read_bytes()
+    (tmp_path / "0" / file).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(KitError, match=r"cannot read the COLMAP model in .*0"):
+        read_models(tmp_path)

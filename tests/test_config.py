@@ -1,0 +1,176 @@
+"""Presets, overrides by dotted name, and the fingerprint that names cached results."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.config import PRESETS, Config, fingerprint, plain, preset
+from imc_kit.detectors import DETECTORS, AkazeConfig, OrbConfig, SiftConfig
+from imc_kit.errors import KitError
+from imc_kit.matchers import NearestConfig
+
+
+def test_presets_are_found_by_name() -> None:
+    assert preset("sift") == Config()
+    for name, config in PRESETS.items():
+        assert preset(name) is config
+
+
+def test_the_default_can_be_run() -> None:
+    preset("sift").check()
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(KitError, match="unknown preset 'sitf': did you mean 'sift'"):
+        preset("sitf")
+
+
+def test_overrides() -> None:
+    config = preset(
+        "sift",
+        {
+            "detector.max_keypoints": 2048,
+            "detector.long_side": None,
+            "matcher.ratio": 0.8,
+            "cameras.sharing": "image",
+            "cameras.focal_factor": 1,
+            "mapping.1.time_limit": 60.0,
+            "mapping.0.options": {"min_model_size": 5},
+            "verification.options": {"min_num_inliers": 20},
+            "threads": 1,
+            "seed": 7,
+        },
+    )
+    assert config.detector == SiftConfig(max_keypoints=2048, long_side=None)
+    assert config.matcher == NearestConfig(ratio=0.8)
+    assert (config.cameras.sharing, config.cameras.focal_factor) == ("image", 1)
+    assert config.mapping == (MappingConfig(options={"min_model_size": 5}), MappingConfig("global", time_limit=60.0))
+    assert config.verification.options == {"min_num_inliers": 20}
+    assert (config.threads, config.seed) == (1, 7)
+    config.check()
+    assert preset("sift") == Config()  # the preset itself stays as it was
+
+
+def test_a_whole_stage_can_be_replaced() -> None:
+    assert preset("sift", {"detector": OrbConfig()}).detector == OrbConfig()
+    assert preset("sift", {"mapping": (MappingConfig("global"),)}).mapping == (MappingConfig("global"),)
+
+
+@pytest.mark.parametrize(
+    ("option", "nearest"),
+    [
+        ("sed", "seed"),
+        ("detecter.max_keypoints", "detector"),
+        ("detector.max_keypoint", "detector.max_keypoints"),
+        ("mapping.0.timelimit", "mapping.0.time_limit"),
+        ("mapping.2.time_limit", None),
+        ("mapping.-1.time_limit", None),
+        ("mapping.first.time_limit", None),
+        ("mapping.0", None),
+        ("detector.name", None),
+        ("seed.x", None),
+        ("", None),
+        (".", None),
+    ],
+)
+def test_an_unknown_option_names_the_nearest(option: str, nearest: str | None) -> None:
+    with pytest.raises(KitError) as raised:
+        preset("sift", {option: 1})
+    assert repr(option)[1:-1] in str(raised.value)
+    if nearest:
+        assert f"did you mean {nearest!r}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", "1"),
+        ("seed", 1.5),
+        ("seed", True),
+        ("seed", None),
+        ("threads", "all"),
+        ("detector", "sift"),
+        ("detector", NearestConfig()),
+        ("detector.max_keypoints", 2048.0),
+        ("detector.root", 1),
+        ("cameras.focal_factor", "1.2"),
+        ("cameras.sharing", "exit"),
+        ("cameras.model", None),
+        ("verification.options", [("a", 1)]),
+        ("mapping", MappingConfig()),
+        ("mapping.0.mapper", "glomap"),
+    ],
+)
+def test_a_value_of_a_wrong_type_names_the_option(option: str, value: Any) -> None:
+    with pytest.raises(KitError, match=f"option '{option}' must be of type"):
+        preset("sift", {option: value})
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"min_matches": 0},
+        {"threads": 0},
+        {"verification.options": {"ransac.max_trials": 5}},
+        {"mapping.1.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
+    ],
+)
+def test_check_refuses_what_cannot_go_well(overrides: dict[str, Any]) -> None:
+    with pytest.raises(KitError):
+        preset("sift", overrides).check()
+
+
+def _changed(config: Any) -> Iterator[tuple[str, Any]]:
+    """`config` with one field changed, for each field at any depth."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        others: list[Any]
+        if dataclasses.is_dataclass(value):
+            others = [other for _, other in _changed(value)]
+        elif isinstance(value, tuple):
+            others = [value[:1], value[::-1]]
+        elif isinstance(value, dict):
+            others = [{"x": 1}, {"x": 2}]
+        elif isinstance(value, bool):
+            others = [not value]
+        elif isinstance(value, int | float):
+            others = [value + 1 if isinstance(value, int) else value / 2]
+        elif value is None:
+            others = [1]
+        else:
+            others = {"exif": ["size"], "cpu": ["cuda"]}.get(value, [f"{value}x"])
+        for other in others:
+            yield field.name, dataclasses.replace(config, **{field.name: other})
+
+
+def test_the_fingerprint_changes_with_any_option() -> None:
+    changed = list(_changed(Config()))
+    assert {name for name, _ in changed} == {field.name for field in dataclasses.fields(Config)}
+    prints = [fingerprint(Config()), *(fingerprint(config) for _, config in changed)]
+    assert len(set(prints)) == len(prints)
+
+
+def test_the_fingerprint_changes_with_nothing_else() -> None:
+    assert fingerprint(Config()) == fingerprint(preset("sift", {"seed": 0, "detector.max_keypoints": 8192}))
+    forth = MappingConfig(options={"a": 1, "b": 2})
+    back = MappingConfig(options={"b": 2, "a": 1})
+    assert forth == back
+    assert fingerprint(forth) == fingerprint(back)
+
+
+def test_the_fingerprint_tells_detectors_with_the_same_options_apart() -> None:
+    assert len({fingerprint(config()) for config in DETECTORS.values()}) == len(DETECTORS)
+    assert fingerprint(SiftConfig(), OrbConfig()) != fingerprint(OrbConfig(), SiftConfig())
+    assert plain(AkazeConfig())["name"] == "akaze"
+
+
+def test_plain_values() -> None:
+    assert plain(Path("a/b")) == "a/b"
+    with pytest.raises(TypeError, match="set"):
+        plain({1})
