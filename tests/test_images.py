@@ -394,6 +394,7 @@ def test_cut_off_files_are_refused(tmp_path, capfd, suffix, part):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of a damaged directory
 def test_sixteen_bit_colour_cut_off_is_refused_quietly(tmp_path, capfd):
     for suffix in (".png", ".tif"):
         content = cv2.imencode(suffix, RNG.integers(0, 65536, (40, 50, 3)).astype(np.uint16))[1].tobytes()

@@ -79,7 +79,7 @@ class Demo:
 
         root = self.input or self.out / "scene"
         if self.input is None:
-            print(f"rendering 24 views of a plaza into {root}")
+            print(f"rendering 24 views of a plaza into {root}", flush=True)
             write_scene(root)
         out = self.out / "solution"
         result = solve(load(root), out)

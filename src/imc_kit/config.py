@@ -24,8 +24,8 @@ from imc_kit.matchers import MatcherConfig, NearestConfig, check_accepts
 class Config:
     """What each stage does. A stage's own options stand beside the stage."""
 
-    detector: DetectorConfig = field(default_factory=SiftConfig)
-    matcher: MatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.85))
+    detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=20.0))
+    matcher: MatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig("global"))

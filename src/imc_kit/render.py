@@ -34,8 +34,8 @@ def _vector(*values: float) -> Float32:
 
 # Light is linear: colours are squared before it, and the root is taken after it.
 _SUN = _vector(-0.55, -0.40, 0.73) / np.linalg.norm(_vector(-0.55, -0.40, 0.73))
-_SUNLIGHT = _vector(1.05, 0.95, 0.78)[:, None]
-_SKYLIGHT = _vector(0.46, 0.52, 0.61)[:, None]
+_SUNLIGHT = _vector(0.90, 0.82, 0.68)[:, None]
+_SKYLIGHT = _vector(0.42, 0.47, 0.56)[:, None]
 _HORIZON = _vector(0.60, 0.72, 0.82)[:, None]
 _ZENITH = _vector(0.03, 0.13, 0.42)[:, None]
 _CLEAR = 60.0  # metres: how far one sees through the haze
@@ -419,10 +419,11 @@ def _cast(
             edges = (middle[:2] + reach)[:, None] / (middle[2] + reach)
             (left, upper), (right, lower) = edges.min(axis=(0, 1)), edges.max(axis=(0, 1))
             window = slice(*np.searchsorted(y, [upper, lower])), slice(*np.searchsorted(x, [left, right]))
-        found = solid.distance(origin, directions[:, *window])
-        nearer = found < depth[window]
-        depth[window][nearer] = found[nearer]
-        which[window][nearer] = number
+        if depth[window].size:
+            found = solid.distance(origin, directions[:, *window])
+            nearer = found < depth[window]
+            depth[window][nearer] = found[nearer]
+            which[window][nearer] = number
     return directions, depth, which
 
 
@@ -436,8 +437,10 @@ def _shade(
     height = np.clip(directions[2, sky] / lengths[sky], 0, 1)
     light[:, sky] = _HORIZON + (_ZENITH - _HORIZON) * height ** np.float32(0.6)
     origin = pose.center.astype(np.float32)[:, None]
-    for number in np.unique(which[which >= 0]).tolist():
-        solid, hit = solids[number], np.flatnonzero(which == number)
+    for number, solid in enumerate(solids):
+        hit = np.flatnonzero(which == number)
+        if not len(hit):
+            continue
         ray, far, length = directions[:, hit], depth[hit], lengths[hit]
         points = origin + far * ray
         normals, at = solid.surface(points)
@@ -445,7 +448,7 @@ def _shade(
         footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)  # between a slanted one's two widths
         colours = solid.texture.colours(at, footprint) if solid.texture else np.full(ray.shape, 255, np.float32)
         sun = np.maximum(_SUN @ normals, 0)
-        lit = np.flatnonzero(sun)  # a convex body throws no shadow on these
+        lit = np.flatnonzero(sun)  # a convex body throws no shadow on itself here
         sun[lit[_in_shadow([other for other in solids if other is not solid], points[:, lit])]] = 0
         above = np.float32(0.7) + np.float32(0.3) * normals[2]
         colours *= colours * np.float32(1 / 255**2) * (_SUNLIGHT * sun + _SKYLIGHT * above)
@@ -457,14 +460,19 @@ def _shade(
 def _in_shadow(solids: Sequence[Solid], points: Float32) -> NDArray[np.bool_]:
     """Whether one of the solids hides the sun from each of the points [3, K]."""
     shadow = np.zeros(points.shape[1], np.bool_)
-    across, upwards = look_at(np.zeros(3), _SUN.astype(np.float64)).rotation[:2].astype(np.float32)
-    x, y, towards = across @ points, upwards @ points, _SUN @ points  # as seen from the sun
+    if not len(shadow):
+        return shadow
+    axes = look_at(np.zeros(3), _SUN.astype(np.float64)).rotation.astype(np.float32)
+    x, y, towards = seen = axes @ points  # the third axis points to the sun
+    low, high = seen.min(axis=1), seen.max(axis=1)
     for solid in solids:
         center, radius = solid.bound
-        if np.isfinite(radius):  # the ground is below everything
-            near = np.flatnonzero(np.square(x - across @ center) + np.square(y - upwards @ center) < radius**2)
-            near = near[towards[near] < _SUN @ center + radius]
-            shadow[near] |= np.isfinite(solid.distance(points[:, near], _SUN[:, None]))
+        place = axes @ center
+        if np.isinf(radius) or (place < low - radius)[:2].any() or (place > high + radius)[:2].any():
+            continue  # the ground is below everything; the others are nowhere near
+        near = np.square(x - place[0]) + np.square(y - place[1]) < radius**2
+        near = np.flatnonzero(near & (towards < place[2] + radius))
+        shadow[near] |= np.isfinite(solid.distance(points[:, near], _SUN[:, None]))
     return shadow
 
 

@@ -67,13 +67,13 @@ def matched(truth: Truth) -> list[tuple[str, str, Matches]]:
     return pairs
 
 
-def write(folder: Path, *truths: Truth) -> Path:
+def write(folder: Path, *truths: Truth, seed: int = 0) -> Path:
     path = folder / "database.db"
     features = {name: value for truth in truths for name, value in truth.features.items()}
     entries = [ImageEntry(name, folder / name, value.image_size) for name, value in features.items()]
     pairs = [pair for truth in truths for pair in matched(truth)]
     write_database(path, entries, features.__getitem__, pairs, CameraConfig("size"))
-    verify(path, VerificationConfig(), folder / "log.txt", threads=1)
+    verify(path, VerificationConfig(), folder / "log.txt", threads=1, seed=seed)
     return path
 
 
@@ -161,6 +161,12 @@ def test_another_seed_gives_other_poses(noisy: Truth, tmp_path: Path) -> None:
     (one,) = solve(database, tmp_path, seed=1)
     (other,) = solve(database, tmp_path, seed=2)
     assert any((one.poses[name].translation != other.poses[name].translation).any() for name in one.poses)
+
+
+def test_another_seed_verifies_other_matches(noisy: Truth, tmp_path: Path) -> None:
+    first, again, other = (inlier_counts(write(tmp_path, noisy, seed=seed)) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
 
 
 def test_inlier_counts_are_of_the_right_matches(database: Path, truth: Truth) -> None:

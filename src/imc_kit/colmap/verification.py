@@ -15,7 +15,7 @@ class VerificationConfig:
     """How the two-view geometry of every matched pair is estimated."""
 
     options: Mapping[str, Value] = field(default_factory=lambda: {"ransac.max_num_trials": 2000})
-    """Any of `pycolmap.TwoViewGeometryOptions`, by dotted name. COLMAP's own 10,000 trials are spent on pairs that do not
+    """Any of `pycolmap.TwoViewGeometryOptions`, by dotted name. COLMAP's own 10,000 trials go to pairs that do not
     overlap, and take several times longer for the same pairs verified."""
     time_limit: float = 3600.0
     """Seconds that one scene may take."""
