@@ -28,8 +28,6 @@ from PIL.ImageFile import ImageFile
 from imc_kit.errors import KitError
 from imc_kit.types import Float32, Pixels, Pose
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes, in lower case, of files worth trying."""
 MIN_SIDE = 16
 """Images with a shorter side, in pixels, are refused: nothing can be detected in them."""
 MAX_PIXELS = 250_000_000
