@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imc_kit import images
+from imc_kit import images, scenes
 from imc_kit.errors import KitError
 from imc_kit.types import Pose
 
@@ -110,7 +110,7 @@ def test_every_format_gives_the_pixels(tmp_path, suffix, options, tolerance):
     assert photo.pixels.flags.writeable
     assert photo.size == (61, 43)
     assert (photo.quarters, photo.mirrored) == (0, False)
-    assert suffix in images.IMAGE_SUFFIXES
+    assert suffix in scenes.IMAGE_SUFFIXES
     np.testing.assert_allclose(photo.pixels.astype(int), expected, atol=tolerance)
 
 
