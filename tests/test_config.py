@@ -47,7 +47,7 @@ def test_overrides() -> None:
             "seed": 7,
         },
     )
-    assert config.detector == SiftConfig(max_keypoints=2048, long_side=None)
+    assert config.detector == dataclasses.replace(Config().detector, max_keypoints=2048, long_side=None)
     assert config.matcher == NearestConfig(ratio=0.8)
     assert (config.cameras.sharing, config.cameras.focal_factor) == ("image", 1)
     assert config.mapping == (MappingConfig(options={"min_model_size": 5}), MappingConfig("global", time_limit=60.0))
