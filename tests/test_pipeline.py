@@ -260,13 +260,7 @@ def test_the_end_of_colmap_costs_one_attempt_in_one_scene(
 @pytest.fixture
 def process(root: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "imc_kit.cli", "solve", str(root), "--out", str(tmp_path / "out")]
-    started = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     yield started
     started.kill()
     started.wait()
