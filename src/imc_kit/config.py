@@ -28,7 +28,7 @@ class Config:
     matcher: MatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    mapping: tuple[MappingConfig, ...] = (MappingConfig(options={"min_model_size": 3}), MappingConfig("global"))
+    mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig("global"))
     """Attempts, in order; the one whose largest model has most images is kept (of equals the first)."""
     enough: float = 0.8
     """No further attempt is made when a model has this share of the scene's images."""

@@ -23,6 +23,8 @@ class MappingConfig:
 
     mapper: Literal["incremental", "global"] = "incremental"
     """COLMAP's incremental mapper, or its global one (GLOMAP)."""
+    min_model_size: int = 3
+    """Models with fewer images are dropped, but for the first; COLMAP's own 10 loses small clusters."""
     options: Mapping[str, Value] = field(default_factory=dict)
     """Any of `pycolmap.IncrementalPipelineOptions` or `GlobalPipelineOptions`, by dotted name."""
     time_limit: float = 1800.0
@@ -53,7 +55,7 @@ def map_scene(
         "database": str(database),
         "images": str(images),
         "output": str(folder),
-        "options": dict(config.options),
+        "options": {"min_model_size": config.min_model_size, **config.options},
         "threads": threads,
         "seed": seed,
     }

@@ -14,9 +14,10 @@ from imc_kit.colmap.options import Value, with_options
 class VerificationConfig:
     """How the two-view geometry of every matched pair is estimated."""
 
-    options: Mapping[str, Value] = field(default_factory=lambda: {"ransac.max_num_trials": 2000})
-    """Any of `pycolmap.TwoViewGeometryOptions`, by dotted name. COLMAP's own 10,000 trials go to pairs that do not
-    overlap, and take several times longer for the same pairs verified."""
+    max_trials: int = 2000
+    """RANSAC's limit. COLMAP's own 10,000 go to pairs that do not overlap, and take several times longer."""
+    options: Mapping[str, Value] = field(default_factory=dict)
+    """Any of `pycolmap.TwoViewGeometryOptions`, by dotted name, for example ransac.max_error."""
     time_limit: float = 3600.0
     """Seconds that one scene may take."""
 
@@ -32,7 +33,7 @@ def verify(database: Path, config: VerificationConfig, log: Path, threads: int =
     job = {
         "job": "verify",
         "database": str(database),
-        "options": dict(config.options),
+        "options": {"ransac.max_num_trials": config.max_trials, **config.options},
         "threads": threads,
         "seed": seed,
     }
