@@ -23,12 +23,12 @@ class MappingConfig:
 
     mapper: Literal["incremental", "global"] = "incremental"
     """COLMAP's incremental mapper, or its global one (GLOMAP)."""
-    min_model_size: int = 3
-    """Models with fewer images are dropped, but for the first; COLMAP's own 10 loses small clusters."""
     options: Mapping[str, Value] = field(default_factory=dict)
     """Any of `pycolmap.IncrementalPipelineOptions` or `GlobalPipelineOptions`, by dotted name."""
     time_limit: float = 1800.0
     """Seconds that the attempt may take in one scene."""
+    min_model_size: int = 3
+    """Models with fewer images are dropped, but for the first; COLMAP's own 10 loses small clusters."""
 
     def check(self) -> None:
         """Raise KitError for an option that pycolmap does not have."""

@@ -14,12 +14,12 @@ from imc_kit.colmap.options import Value, with_options
 class VerificationConfig:
     """How the two-view geometry of every matched pair is estimated."""
 
-    max_trials: int = 2000
-    """RANSAC's limit. COLMAP's own 10,000 go to pairs that do not overlap, and take several times longer."""
     options: Mapping[str, Value] = field(default_factory=dict)
     """Any of `pycolmap.TwoViewGeometryOptions`, by dotted name, for example ransac.max_error."""
     time_limit: float = 3600.0
     """Seconds that one scene may take."""
+    max_trials: int = 2000
+    """RANSAC's limit. COLMAP's own 10,000 go to pairs that do not overlap, and take several times longer."""
 
     def check(self) -> None:
         """Raise KitError for an option that pycolmap does not have."""
