@@ -179,9 +179,9 @@ def test_inlier_counts_are_of_the_right_matches(database: Path, truth: Truth) ->
 def test_scenes_that_do_not_meet_give_models_of_their_own(tmp_path: Path) -> None:
     small, large = synthesize(1, 5, "small/"), synthesize(2, 7, "large/")
     database = write(tmp_path, small, large)
-    (alone,) = solve(database, tmp_path)  # COLMAP drops second models of fewer than ten images, unless told not to
+    (alone,) = solve(database, tmp_path, min_model_size=10)  # COLMAP's own default: it drops smaller second models
     assert set(alone.poses) == set(large.poses)
-    models = solve(database, tmp_path, min_model_size=3)
+    models = solve(database, tmp_path)
     assert [set(model.poses) for model in models] == [set(large.poses), set(small.poses)]
     assert_poses_are_right(models[0].poses, large.poses)
     assert_poses_are_right(models[1].poses, small.poses)
