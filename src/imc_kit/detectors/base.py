@@ -67,7 +67,7 @@ class DetectorConfig:
 
     def create(self) -> Detector:
         """The detector itself. Raises `KitError` when something that it needs is missing."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
 
 def extract(detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None) -> list[Features]:

@@ -119,7 +119,7 @@ class OpenCVDetector:
 
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
         """Keypoints and their descriptors [N, dimension], of which the strongest within the mask are kept."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
         """Where they are, [N, 2]."""

@@ -37,8 +37,8 @@ class MatcherConfig:
 
     def accepts(self, kind: str) -> bool:
         """Whether it can match descriptors of this kind (`DetectorConfig.kind`)."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
 
     def create(self) -> Matcher:
         """The matcher itself. Raises `KitError` when something that it needs is missing."""
-        raise NotImplementedError
+        raise NotImplementedError  # each subclass has its own
