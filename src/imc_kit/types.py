@@ -154,6 +154,36 @@ class Matches:
         return cls(np.empty((0, 2), np.int32), np.empty(0, np.float32))
 
 
+@dataclass(frozen=True, eq=False)
+class Correspondences:
+    """Points of two images that show the same, from a matcher that detects nothing first.
+
+    first, second: float32 [K, 2], (x, y) in pixels of each original, upright image.
+    scores: float32 [K], larger is better.
+    """
+
+    first: Float32
+    second: Float32
+    scores: Float32
+
+    def __post_init__(self) -> None:
+        k = len(self.scores)
+        for name, shape in (("first", (k, 2)), ("second", (k, 2)), ("scores", (k,))):
+            values = getattr(self, name)
+            if values.shape != shape or values.dtype != np.float32:
+                raise ValueError(f"{name} must be float32 {list(shape)}, not {values.dtype} {values.shape}")
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite")
+            object.__setattr__(self, name, _frozen(values))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def empty(cls) -> Correspondences:
+        return cls(np.empty((0, 2), np.float32), np.empty((0, 2), np.float32), np.empty(0, np.float32))
+
+
 @dataclass(frozen=True)
 class Scene:
     """Photographs that show one place.

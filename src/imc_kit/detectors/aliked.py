@@ -16,7 +16,7 @@ import numpy as np
 
 from imc_kit import weights
 from imc_kit.detectors.base import DetectorConfig, strongest
-from imc_kit.errors import KitError
+from imc_kit.learned import Device, device, fill, read_state
 from imc_kit.types import Features, Mask, Pixels
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class AlikedConfig(DetectorConfig):
     """Drop keypoints of a lower score."""
     weights: Path | None = None
     """The file of the network, or a folder that holds it; None looks in all the usual places."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where it runs: auto is the GPU if there is one."""
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class AlikedDetector:
         """Raises `KitError` when torch or kornia, the weight file or the GPU that was asked for is missing."""
         self.config = config
         self.dimension = _DIMENSIONS[config.model]
-        self._device = _device(config.device)
+        self._device = device(config.device, "detector 'aliked'")
         self._network = _load(config).to(self._device)
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
@@ -111,29 +111,13 @@ class AlikedDetector:
         return Features(points[kept], scores[chosen].cpu().numpy(), descriptors.cpu().numpy(), (width, height))
 
 
-def _device(wanted: str) -> torch.device:
-    try:
-        import kornia  # noqa: F401
-        import torch
-    except ImportError as error:
-        raise KitError(f'ALIKED needs torch and kornia (pip install "imc-kit[learned]"): {error}') from error
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise KitError("torch finds no GPU: set the device of detector 'aliked' to auto or cpu")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
 def _load(config: AlikedConfig) -> Any:
     """kornia's network, which keeps every maximum above the threshold: the budget is spent here, after the mask."""
-    import torch
     from kornia.feature import ALIKED
 
     name = f"aliked-{config.model}"
     path = weights.find(f"{name}.pth", config.weights)
-    state = torch.load(path, map_location="cpu", weights_only=True)
     network = ALIKED(name, max_num_keypoints=sys.maxsize, detection_threshold=config.threshold)
-    try:  # strictly: all that the published files lack is a constant
-        network.load_state_dict({"dkd.hw_grid": network.dkd.hw_grid, **state})
-    except RuntimeError as error:
-        raise KitError(f"{path} does not fit the {name} of the installed kornia: {error}") from error
-    return network.eval()
+    # All that the published files lack is a constant.
+    fill(network, {"dkd.hw_grid": network.dkd.hw_grid, **read_state(path)}, path, f"the {name} of the installed kornia")
+    return network

@@ -6,6 +6,7 @@ the subclass in `matchers/__init__.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -21,6 +22,16 @@ class Matcher(Protocol):
 
     def match(self, first: Features, second: Features) -> Matches:
         """Correspondences, by ascending index of the first, each feature in one at most."""
+
+    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """What `match` gives for each pair, perhaps faster than one by one."""
+
+
+class OneByOne:
+    """`match_batch` for matchers that gain nothing from a batch."""
+
+    def match_batch(self: Matcher, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        return [self.match(first, second) for first, second in pairs]
 
 
 @dataclass(frozen=True)

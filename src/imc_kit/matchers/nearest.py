@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
-from imc_kit.matchers.base import MatcherConfig
+from imc_kit.matchers.base import MatcherConfig, OneByOne
 from imc_kit.types import Features, Float32, Int32, Matches
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
@@ -59,7 +59,7 @@ class NearestConfig(MatcherConfig):
         return NearestMatcher(self)
 
 
-class NearestMatcher:
+class NearestMatcher(OneByOne):
     """As `Matcher` says."""
 
     def __init__(self, config: NearestConfig) -> None:

@@ -1,0 +1,65 @@
+"""What all networks have in common: torch when it is needed, the device, and loading a file whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from imc_kit.errors import KitError
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Literal["auto", "cpu", "cuda"]
+"""Where a network runs: auto is the GPU if there is one."""
+
+
+def device(wanted: Device, who: str) -> torch.device:
+    """The device meant. Raises `KitError`, in the name of `who`, when torch, kornia or the GPU asked for is missing."""
+    try:
+        import kornia  # noqa: F401
+        import torch
+    except ImportError as error:
+        raise KitError(f'{who} needs torch and kornia (pip install "imc-kit[learned]"): {error}') from error
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise KitError(f"torch finds no GPU: set the device of {who} to auto or cpu")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The tensors of a checkpoint (.pth, .pt, .ckpt, .safetensors), by their keys; nested dictionaries stay nested.
+
+    Only tensors and plain containers are unpickled. Raises `KitError` for a file that is anything else or is cut off.
+    """
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise KitError(f"{path} is not a whole file of tensors, so it is not loaded: {error}") from error
+    except Exception as error:  # safetensors has an exception of its own, in a package that may be missing
+        raise KitError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(state, Mapping):
+        raise KitError(f"{path} holds a {type(state).__name__}, not tensors by name, so it is not loaded")
+    return dict(state)
+
+
+def fill(network: torch.nn.Module, state: Mapping[str, Any], path: Path, what: str) -> None:
+    """Load `state` into `network`, which `what` names, strictly, and make it ready to run.
+
+    Raises `KitError`, naming the file and the keys, unless they are exactly those of the network, with its shapes.
+    """
+    try:
+        network.load_state_dict(dict(state))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise KitError(f"{path} does not fit {what}, so it is not loaded: {first}") from error
+    network.eval().requires_grad_(False)
