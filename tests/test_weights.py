@@ -260,6 +260,7 @@ def test_the_manifest_is_consistent(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_manifest_has_the_files_that_kornia_downloads(monkeypatch):
     """Under the names that it gives them in torch's cache, and, but for the host, from the same addresses."""
     monkeypatch.undo()

@@ -105,8 +105,8 @@ def _stream(weight: Weight, partial: Path, checked: bool) -> None:
             return _stream(weight, partial, checked)
         if not answer.ok:
             raise KitError(
-                f"the answer to {weight.url} is {answer.status_code} {answer.reason}: {weight.name} may have moved;"
-                f" put a copy from elsewhere into {partial.parent}"
+                f"the answer to {weight.url} is {answer.status_code} {answer.reason}: try again later, or put a copy"
+                f" of {weight.name} from elsewhere into {partial.parent}"
             )
         if answer.status_code != requests.codes.partial_content:
             done = 0  # all of it comes
