@@ -13,8 +13,10 @@ import numpy as np
 
 from imc_kit.colmap import child
 from imc_kit.colmap.options import Value, with_options
+from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError
 from imc_kit.types import Model, Pose
+from imc_kit.viewgraph import strengths
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,16 @@ class MappingConfig:
     """Seconds that the attempt may take in one scene."""
     min_model_size: int = 3
     """Models with fewer images are dropped, but for the first; COLMAP's own 10 loses small clusters."""
+    min_strength: float = 0.0
+    """Leave out pairs that are weaker than this beside the strongest chain between their images (`viewgraph.strengths`):
+    where structures repeat, most of them are wrong. 0 leaves out none."""
 
     def check(self) -> None:
-        """Raise KitError for an option that pycolmap does not have."""
+        """Raise KitError for an option that pycolmap does not have, or a strength that would split the scene."""
         import pycolmap
 
+        if not 0 <= self.min_strength <= 1:
+            raise KitError(f"min_strength of a mapping must be in 0 … 1, not {self.min_strength}")
         target = (
             pycolmap.IncrementalPipelineOptions() if self.mapper == "incremental" else pycolmap.GlobalPipelineOptions()
         )
@@ -50,6 +57,8 @@ def map_scene(
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    if config.min_strength:
+        database = _thinned(database, folder.with_suffix(".db"), config.min_strength)
     job = {
         "job": config.mapper,
         "database": str(database),
@@ -61,6 +70,19 @@ def map_scene(
     }
     child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit)
     return read_models(folder)
+
+
+def _thinned(database: Path, path: Path, min_strength: float) -> Path:
+    """A copy of a verified database, at `path`, without the pairs that are weaker than `min_strength`."""
+    import pycolmap
+
+    shutil.copyfile(database, path)
+    weak = [pair for pair, strength in strengths(inlier_counts(path)).items() if strength < min_strength]
+    with pycolmap.Database.open(path) as opened, pycolmap.DatabaseTransaction(opened):
+        ids = {image.name: image.image_id for image in opened.read_all_images()}
+        for first, second in weak:
+            opened.delete_two_view_geometry(ids[first], ids[second])
+    return path
 
 
 def read_models(folder: Path) -> list[Model]:

@@ -1,0 +1,70 @@
+"""Work in chunks through an executor: threads of this machine, or whatever executor one brings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+
+def fan_out(
+    executor: Executor,
+    function: Callable[..., tuple[int, list[str]]],
+    chunks: Sequence[tuple[Any, ...]],
+    label: str,
+    unit: str,
+    total: int,
+) -> list[str]:
+    """Call `function` on every chunk, showing progress; returns all their notes. An error ends the rest.
+
+    The function gives how many units it has done, and its notes.
+    """
+    futures: list[Future[tuple[int, list[str]]]] = [executor.submit(function, *chunk) for chunk in chunks]
+    notes = []
+    try:
+        with tqdm(total=total, desc=label, unit=unit, delay=2, disable=None, leave=False) as bar:
+            for future in as_completed(futures):
+                count, some = future.result()
+                bar.update(count)
+                notes += some
+    finally:
+        for future in futures:
+            future.cancel()
+    return notes
+
+
+@contextmanager
+def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor]:
+    """The executor given, or a pool with one thread a core in which no library starts threads of its own."""
+    if executor is not None:
+        yield executor
+        return
+    import cv2
+    from threadpoolctl import threadpool_limits
+
+    opencv_threads = cv2.getNumThreads()
+    torch_threads = set_torch_threads(1)
+    cv2.setNumThreads(1)
+    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    try:
+        with threadpool_limits(1):
+            yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(opencv_threads)
+        set_torch_threads(torch_threads or os.cpu_count() or 1)
+
+
+def set_torch_threads(count: int) -> int | None:
+    """Set torch's threads for one operation if torch is loaded at all; returns what it was."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return None
+    before: int = torch.get_num_threads()
+    torch.set_num_threads(count)
+    return before

@@ -1,0 +1,118 @@
+"""What a run gives, and its record on disk, from which the same run is taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imc_kit.colmap import mapping
+from imc_kit.config import Config, plain
+from imc_kit.errors import KitError
+from imc_kit.scenes import Task
+from imc_kit.types import Model, Placement, Pose
+
+_PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "numpy", "h5py", "kornia", "timm", "torch")
+
+
+@dataclass(frozen=True, eq=False)
+class SceneResult:
+    """What became of one scene.
+
+    placements: by image name, for the image as it is stored (EXIF orientation undone); for every image of the scene.
+    models: COLMAP's models, largest first, in upright images; none when this was read back from an earlier run.
+    counts: images, readable, pairs, matched and verified pairs, registered, models, points.
+    seconds: by stage.
+    notes: what went wrong on the way, one sentence each.
+    """
+
+    placements: dict[str, Placement]
+    models: list[Model] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run: where the submission is, and the result of each scene that could be solved, by its name."""
+
+    submission: Path
+    scenes: dict[str, SceneResult]
+    failed: dict[str, str]
+    """Scene: what went wrong, one sentence. Its rows have a placeholder pose."""
+
+
+def write_run(
+    path: Path, task: Task, config: Config, results: Mapping[str, SceneResult], failed: dict[str, str], seconds: float
+) -> None:
+    """run.json: configuration, versions, machine, and what became of each scene."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    _write_json(
+        path,
+        {
+            "input": str(task.root),
+            "layout": task.layout,
+            "notes": task.notes,
+            "config": config,
+            "versions": versions,
+            "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+            "seconds": round(seconds, 3),
+            "scenes": {
+                name: {"counts": result.counts, "seconds": result.seconds, "notes": result.notes}
+                for name, result in results.items()
+            },
+            "failed": failed,
+        },
+    )
+
+
+def write_result(path: Path, identity: str, result: SceneResult) -> None:
+    """The result of one scene; `identity` names its images and configuration."""
+    placements = {
+        name: {
+            "rotation": placement.pose.rotation.tolist(),
+            "translation": placement.pose.translation.tolist(),
+            "model": placement.model,
+        }
+        for name, placement in result.placements.items()
+    }
+    content = {"counts": result.counts, "seconds": result.seconds, "notes": result.notes, "placements": placements}
+    _write_json(path, {"identity": identity, **content})
+
+
+def read_result(path: Path, identity: str) -> SceneResult | None:
+    """The result that an earlier run left, if it was for the same images and configuration."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content.pop("identity") != identity:
+            return None
+        placements = {
+            name: Placement(Pose(np.array(entry["rotation"]), np.array(entry["translation"])), entry["model"])
+            for name, entry in content.pop("placements").items()
+        }
+        models = mapping.read_models(path.parent / "models") if content["counts"]["models"] else []
+        return SceneResult(placements, models, **content)
+    except (OSError, ValueError, KeyError, TypeError, KitError):
+        return None
+
+
+def _write_json(path: Path, content: Any) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_text(json.dumps(content, indent=1, default=plain), "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise KitError(f"cannot write {path}: {error.strerror}") from error
