@@ -68,7 +68,7 @@ def join_matches(branches: Sequence[Matches], first: Sequence[Int32], second: Se
     first, second: for each branch the rows of its keypoints, as `join_features` gave them for either image.
 
     The scores of different matchers cannot be compared: where matches contradict each other, an earlier branch's stays,
-    and within a branch that of the higher score. The scores of the join are that order: evenly from 1 down. Raises
+    and within a branch that of the higher score. The scores of the join fall from 1 in that order. Raises
     `KitError` when a match names a keypoint that does not exist.
     """
     indices = []
