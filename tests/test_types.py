@@ -217,3 +217,23 @@ def test_scene_refuses_other_paths(name: str) -> None:
 def test_scene_refuses_a_name_twice() -> None:
     with pytest.raises(ValueError, match="twice"):
         Scene("s", Path(), ("a.jpg", "b.jpg", "a.jpg"))
+
+
+def test_one_to_one_is_greedy_by_score():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        indices = rng.integers(0, 12, (60, 2)).astype(np.int32)
+        scores = rng.integers(0, 9, 60).astype(np.float32)  # with ties
+        left = Matches(indices, scores).one_to_one()
+        taken, expected = (set(), set()), []
+        for _, i, j in sorted((-score, i, j) for (i, j), score in zip(indices.tolist(), scores.tolist(), strict=True)):
+            if i not in taken[0] and j not in taken[1]:
+                taken[0].add(i)
+                taken[1].add(j)
+                expected.append((i, j))
+        assert [tuple(pair) for pair in left.indices.tolist()] == sorted(expected)
+        best = {}
+        for (i, j), score in zip(indices.tolist(), scores.tolist(), strict=True):
+            best[i, j] = max(score, best.get((i, j), -1))
+        np.testing.assert_array_equal(left.scores, [best[tuple(pair)] for pair in left.indices.tolist()])
+    assert len(Matches.empty().one_to_one()) == 0

@@ -153,6 +153,24 @@ class Matches:
     def empty(cls) -> Matches:
         return cls(np.empty((0, 2), np.int32), np.empty(0, np.float32))
 
+    def one_to_one(self) -> Matches:
+        """What is left when each match, from the best score down, takes its two features from all after it.
+
+        By ascending index of the first. Among equal scores the lower indices come first.
+        """
+        taken: tuple[set[int], set[int]] = set(), set()
+        kept = []
+        # A plain loop: for a thousand matches it takes less time than one call of np.unique for each side.
+        order = np.lexsort((self.indices[:, 1], self.indices[:, 0], -self.scores))
+        for row, (first, second) in zip(order.tolist(), self.indices[order].tolist(), strict=True):
+            if first not in taken[0] and second not in taken[1]:
+                taken[0].add(first)
+                taken[1].add(second)
+                kept.append(row)
+        rows = np.array(kept, np.intp)
+        rows = rows[np.argsort(self.indices[rows, 0])]
+        return Matches(self.indices[rows], self.scores[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class Correspondences:

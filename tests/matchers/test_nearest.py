@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
@@ -218,13 +219,26 @@ def test_torch_gives_what_numpy_gives(monkeypatch):
     torch = pytest.importorskip("torch")
     first, second = (unit(one) for one in noisy_pair(np.random.default_rng(9)))
     expected = match(first, second, ratio=0.9)
-    monkeypatch.setattr(nearest, "_torch_with_gpu", lambda: torch)
+    monkeypatch.setattr(nearest, "_gpu_or_numpy", lambda wanted: torch)
     monkeypatch.setattr(torch, "tensor", lambda values, dtype, device, make=torch.tensor: make(values, dtype=dtype))
     monkeypatch.setattr(nearest, "_GPU_BLOCK", 100_000)
     found = match(first, second, ratio=0.9, device="cuda")
     assert len(found) > 100
     np.testing.assert_array_equal(found.indices, expected.indices)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
+    first, second = (unit(one) for one in noisy_pair(np.random.default_rng(9)))
+    expected = match(first, second)
+    monkeypatch.setitem(sys.modules, "torch", None)  # not even torch
+    np.testing.assert_array_equal(match(first, second, device="auto").scores, expected.scores)
+    with pytest.raises(KitError, match=r"matching on a GPU needs torch \(pip install"):
+        NearestConfig(device="cuda").create()
+    monkeypatch.undo()
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    np.testing.assert_array_equal(match(first, second, device="auto").scores, expected.scores)
 
 
 def test_a_gpu_gives_what_the_cpu_gives():

@@ -1,17 +1,25 @@
-"""What all matchers have in common.
+"""What all matchers have in common. There are two families, each with a registry in `matchers/__init__.py`.
 
-To add a matcher, write one file with a subclass of `MatcherConfig` and the class that its `create` returns, and name
-the subclass in `matchers/__init__.py`.
+A matcher of features (`MATCHERS`) is told the features of two images and says which are the same. A detector-free one
+(`DENSE`) is told the photographs themselves; `dense.merge` then makes features and matches of what it found.
+
+To add one, write one file with a subclass of `MatcherConfig` or `DenseConfig` and the class that its `create` returns,
+and name the subclass in `matchers/__init__.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
 
 from imc_kit.errors import KitError
-from imc_kit.types import Features, Matches
+from imc_kit.types import Correspondences, Features, Matches
+
+if TYPE_CHECKING:
+    from imc_kit.images import Photo
 
 
 class Matcher(Protocol):
@@ -34,9 +42,27 @@ class OneByOne:
         return [self.match(first, second) for first, second in pairs]
 
 
+class DenseMatcher(Protocol):
+    """Finds points of two photographs that show the same, detecting nothing first. May be called from several threads
+    at once."""
+
+    @property
+    def config(self) -> DenseConfig: ...
+
+    def match_images(self, first: Photo, second: Photo) -> Correspondences:
+        """Points of both, in pixels of the originals.
+
+        first, second: as `images.load(path, matcher.config.long_side)` gives them.
+        """
+
+    def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
+        """What `match_images` gives for each pair. What can be computed of one photograph alone is computed once where
+        the same object comes again soon: so pairs that share a photograph belong together."""
+
+
 @dataclass(frozen=True)
-class MatcherConfig:
-    """The options of a matcher. Raises `KitError` when one of them makes no sense."""
+class _Config:
+    """Options that check themselves. Raises `KitError` when one of them makes no sense."""
 
     name: ClassVar[str]
     """In the registry, and in commands."""
@@ -46,10 +72,40 @@ class MatcherConfig:
         if not right:
             raise KitError(f"{option} of matcher {self.name!r} must be {wanted}, not {getattr(self, option)!r}")
 
+
+@dataclass(frozen=True)
+class MatcherConfig(_Config):
+    """The options of a matcher of features."""
+
     def accepts(self, kind: str) -> bool:
         """Whether it can match descriptors of this kind (`DetectorConfig.kind`)."""
         raise NotImplementedError  # each subclass has its own
 
-    def create(self) -> Matcher:
+    def create(self, kind: str) -> Matcher:
+        """The matcher itself, for descriptors of this kind.
+
+        Raises `KitError` when something that it needs is missing, or when it does not accept the kind.
+        """
+        raise NotImplementedError  # each subclass has its own
+
+
+@dataclass(frozen=True)
+class DenseConfig(_Config):
+    """The options of a detector-free matcher."""
+
+    long_side: int = 840
+    """Shrink photographs to at most this many pixels on their longer side before matching."""
+
+    def create(self) -> DenseMatcher:
         """The matcher itself. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
+
+
+def check_comparable(first: Features, second: Features) -> None:
+    """Raises `KitError` for descriptors between which there is no distance."""
+    a, b = first.descriptors, second.descriptors
+    if a.shape[1] != b.shape[1] or (a.dtype == np.uint8) != (b.dtype == np.uint8):
+        raise KitError(
+            f"descriptors {a.dtype} [N, {a.shape[1]}] cannot be matched with {b.dtype} [N, {b.shape[1]}]:"
+            " detect in both images in the same way"
+        )

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
-from imc_kit.matchers.base import MatcherConfig, OneByOne
+from imc_kit.learned import Device
+from imc_kit.matchers.base import MatcherConfig, OneByOne, check_comparable
 from imc_kit.types import Features, Float32, Int32, Matches
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
@@ -42,20 +43,22 @@ class NearestConfig(MatcherConfig):
     """Keep a match only if its distance is at most this: Euclidean, or differing bits for binary descriptors."""
     min_score: float | None = None
     """Keep a match only if its score is at least this."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where float descriptors are compared; cuda needs torch. Binary ones always are on the CPU."""
+    device: Device = "cpu"
+    """Where float descriptors are compared: auto is the GPU if there is one, which takes loading torch to find out.
+    Binary ones always are on the CPU."""
 
     def __post_init__(self) -> None:
         self.require(self.ratio is None or 0 < self.ratio <= 1, "ratio", "larger than 0 and at most 1, or None")
         self.require(self.max_distance is None or self.max_distance >= 0, "max_distance", "at least 0, or None")
         self.require(self.min_score is None or self.min_score <= 1, "min_score", "at most 1, or None")
-        self.require(self.device in ("cpu", "cuda"), "device", "cpu or cuda")
+        self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
 
     def accepts(self, kind: str) -> bool:
         """All: it needs no more than a distance."""
         return True
 
-    def create(self) -> NearestMatcher:
+    def create(self, kind: str | None = None) -> NearestMatcher:
+        """As `MatcherConfig.create` says; the kind makes no difference."""
         return NearestMatcher(self)
 
 
@@ -65,18 +68,13 @@ class NearestMatcher(OneByOne):
     def __init__(self, config: NearestConfig) -> None:
         """Raises `KitError` when the GPU that was asked for, or torch for it, is missing."""
         self.config = config
-        if config.device == "cuda":
-            _torch_with_gpu()
+        self._xp: ModuleType = np if config.device == "cpu" else _gpu_or_numpy(config.device)
 
     def match(self, first: Features, second: Features) -> Matches:
         """As `Matcher.match` says. Raises `KitError` for descriptors between which there is no distance."""
+        check_comparable(first, second)
         a, b = first.descriptors, second.descriptors
         binary = a.dtype == np.uint8
-        if a.shape[1] != b.shape[1] or binary != (b.dtype == np.uint8):
-            raise KitError(
-                f"descriptors {a.dtype} [N, {a.shape[1]}] cannot be matched with {b.dtype} [N, {b.shape[1]}]:"
-                " detect in both images in the same way"
-            )
         if not len(a) or not len(b):
             return Matches.empty()
         with_second = self.config.ratio is not None
@@ -85,12 +83,11 @@ class NearestMatcher(OneByOne):
             distances, next_distances = -nearness, -next_nearness
             scores = 1 - distances / np.float32(8 * a.shape[1])
         else:
-            if self.config.device == "cuda":
-                xp: ModuleType = _torch_with_gpu()
-                a, b = (xp.tensor(x, dtype=xp.float32, device="cuda") for x in (a, b))
-            else:
-                xp = np
+            xp = self._xp
+            if xp is np:
                 a, b = (x.astype(np.float32, copy=False) for x in (a, b))
+            else:
+                a, b = (xp.tensor(x, dtype=xp.float32, device="cuda") for x in (a, b))
             pairs, distances, next_distances = _euclidean(xp, a, b, with_second)
             scores = 1 - distances**2 / 2
         keep = np.full(len(pairs), True)
@@ -200,11 +197,16 @@ def _mutual(xp: ModuleType, blocks: Iterator[Any], with_second: bool) -> _Neighb
     return pairs, best[first], np.maximum(second[first], column_second[columns])
 
 
-def _torch_with_gpu() -> ModuleType:
+def _gpu_or_numpy(wanted: Device) -> ModuleType:
+    """torch if there is a GPU for it, else NumPy. Raises `KitError` when `wanted` is cuda and cannot be had."""
     try:
         import torch
     except ImportError as error:
+        if wanted == "auto":
+            return np
         raise KitError(f'matching on a GPU needs torch (pip install "imc-kit[learned]"): {error}') from error
-    if not torch.cuda.is_available():
-        raise KitError("torch finds no GPU: set the device of matcher 'nearest' to cpu")
-    return torch
+    if torch.cuda.is_available():
+        return torch
+    if wanted == "auto":
+        return np
+    raise KitError("torch finds no GPU: set the device of matcher 'nearest' to auto or cpu")

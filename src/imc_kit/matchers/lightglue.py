@@ -1,0 +1,192 @@
+"""LightGlue (Lindenberger et al. 2023) through kornia: a network that matches two images' features, seen together.
+
+There is one network for each kind of descriptors. Of where keypoints are, how large and which way up, it sees only the
+differences within an image, so the half pixel that is added here to make them fit into its range changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from imc_kit import weights
+from imc_kit.errors import KitError
+from imc_kit.learned import Device, device, fill, read_state
+from imc_kit.matchers.base import MatcherConfig
+from imc_kit.types import Features, Float32, Matches
+
+if TYPE_CHECKING:
+    import torch
+
+_FILES = {
+    "aliked": "aliked_lightglue.pth",
+    "dedodeb": "dedodeb_lightglue.pth",
+    "dedodeg": "dedodeg_lightglue.pth",
+    "disk": "disk_lightglue.pth",
+    "doghardnet": "doghardnet_lightglue.pth",
+    "sift": "sift_lightglue.pth",
+    "superpoint": "superpoint_lightglue.pth",
+    "xfeat": "xfeat-lighterglue.pt",
+}
+"""The file of the network for each kind of descriptors. kornia has one for Key.Net's too, but it wants affine shapes,
+which `Features` do not have."""
+_GPU_BATCH = 2**25
+"""Pairs of keypoints, over all pairs of images, in one pass on a GPU: eight times 2048 × 2048."""
+
+
+@dataclass(frozen=True)
+class LightGlueConfig(MatcherConfig):
+    """LightGlue, for descriptors that it was trained with. SIFT's must be RootSIFT. The score is in 0 … 1."""
+
+    name: ClassVar[str] = "lightglue"
+
+    filter_threshold: float = 0.1
+    """Drop matches of a lower score."""
+    depth_confidence: float | None = 0.95
+    """Stop after the layer at which this share of the keypoints are sure what they match; None runs all layers. It
+    saves most of the time of an easy pair. The networks for doghardnet and xfeat always run all."""
+    width_confidence: float | None = 0.99
+    """Drop keypoints on the way that cannot be matched with at least this certainty; None keeps all. It saves time
+    where most of an image is not in the other. The network for doghardnet always keeps all."""
+    half: bool = True
+    """Compute in half precision on a GPU: faster, and as it was published. On a CPU it makes no difference."""
+    weights: Path | None = None
+    """The file of the network, or a folder that holds it; None looks in all the usual places."""
+    device: Device = "auto"
+    """Where it runs: auto is the GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        self.require(0 <= self.filter_threshold < 1, "filter_threshold", "at least 0 and less than 1")
+        for option in ("depth_confidence", "width_confidence"):
+            share = getattr(self, option)
+            self.require(share is None or 0 < share <= 1, option, "larger than 0 and at most 1, or None")
+        self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
+
+    def accepts(self, kind: str) -> bool:
+        """Those for which there is a trained network."""
+        return kind in _FILES
+
+    def create(self, kind: str) -> LightGlueMatcher:
+        return LightGlueMatcher(self, kind)
+
+
+class LightGlueMatcher:
+    """As `Matcher` says."""
+
+    def __init__(self, config: LightGlueConfig, kind: str) -> None:
+        """Raises `KitError` when there is no network for the kind, or when torch or kornia, the weight file or the GPU
+        that was asked for is missing."""
+        if not config.accepts(kind):
+            raise KitError(f"matcher 'lightglue' has no network for {kind} descriptors: it has for {', '.join(_FILES)}")
+        self.config = config
+        self.kind = kind
+        self._device = device(config.device, "matcher 'lightglue'")
+        self._network = _load(config, kind, self._device)
+
+    def match(self, first: Features, second: Features) -> Matches:
+        """As `Matcher.match` says. Raises `KitError` for features that the network was not made for."""
+        return self._match([(first, second)])[0]
+
+    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """As `Matcher.match_batch` says. On a GPU, pairs with the same numbers of keypoints go through the network
+        together, unless it may stop early or drop keypoints: what it does with one pair would depend on the others."""
+        conf = self._network.conf
+        alone = self._device.type == "cpu" or conf.depth_confidence > 0 or conf.width_confidence > 0
+        of_size = defaultdict(list)
+        for i, (first, second) in enumerate(pairs):
+            of_size[len(first), len(second)].append(i)
+        matches: dict[int, Matches] = {}
+        for (m, n), same in of_size.items():
+            batch = 1 if alone else max(1, _GPU_BATCH // max(1, m * n))
+            for start in range(0, len(same), batch):
+                chunk = same[start : start + batch]
+                matches.update(zip(chunk, self._match([pairs[i] for i in chunk]), strict=True))
+        return [matches[i] for i in range(len(pairs))]
+
+    def _match(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """The matches of pairs that all have the same numbers of keypoints."""
+        import torch
+
+        images = {f"image{side}": self._inputs([pair[side] for pair in pairs]) for side in (0, 1)}
+        with torch.inference_mode():
+            found = self._network(images)
+        return [
+            Matches(indices.cpu().numpy().astype(np.int32), scores.float().cpu().numpy())
+            for indices, scores in zip(found["matches"], found["scores"], strict=True)
+        ]
+
+    def _inputs(self, images: Sequence[Features]) -> dict[str, torch.Tensor]:
+        """What the network wants to know of one side of the pairs, [B, N, …]."""
+        import torch
+
+        for features in images:
+            self._check(features)
+        inputs = {
+            "keypoints": np.stack([features.keypoints for features in images]) + np.float32(0.5),
+            "descriptors": np.stack([features.descriptors for features in images]).astype(np.float32, copy=False),
+            "image_size": np.array([features.image_size for features in images], np.float32),
+        }
+        if self._network.conf.add_scale_ori:
+            frames = [_frames(features, self.kind) for features in images]
+            inputs["scales"], inputs["oris"] = np.stack(frames, 1)
+        return {name: torch.from_numpy(values).to(self._device) for name, values in inputs.items()}
+
+    def _check(self, features: Features) -> None:
+        conf, descriptors = self._network.conf, features.descriptors
+        if descriptors.dtype == np.uint8 or descriptors.shape[1] != conf.input_dim:
+            raise KitError(
+                f"matcher 'lightglue' wants {conf.input_dim} numbers for each {self.kind} descriptor,"
+                f" not {descriptors.dtype} [N, {descriptors.shape[1]}]: choose a model of the detector that gives them"
+            )
+        if conf.add_scale_ori and len(features) and (features.scales is None or features.orientations is None):
+            raise KitError(f"matcher 'lightglue' wants the scale and the orientation of each {self.kind} keypoint")
+
+
+def _frames(features: Features, kind: str) -> Float32:
+    """Scales and orientations (radians) of keypoints as the network for this kind was trained with them, [2, N]."""
+    if not len(features) or features.scales is None or features.orientations is None:
+        return np.empty((2, 0), np.float32)
+    turns = np.deg2rad(features.orientations)
+    if kind == "sift":  # COLMAP's keypoints: σ, which is half of OpenCV's diameter, and angles in (−π, π]
+        return np.stack([features.scales / 2, np.pi - (np.pi - turns) % (2 * np.pi)]).astype(np.float32)
+    # doghardnet: OpenCV's diameter (which kornia takes for a sixth of the patch), and counter-clockwise in [0, 2π)
+    return np.stack([6 * features.scales, -turns % (2 * np.pi)]).astype(np.float32)
+
+
+def _load(config: LightGlueConfig, kind: str, where: torch.device) -> Any:
+    from kornia import feature
+
+    light_glue: Any = feature.LightGlue
+    path = weights.find(_FILES[kind], config.weights)
+    published = {option: value for option, value in light_glue.features[kind].items() if option != "weights"}
+    # −1 where what it takes was not trained.
+    depth, width = (
+        wanted if wanted is not None and published.get(option) != -1 else -1
+        for option, wanted in (
+            ("depth_confidence", config.depth_confidence),
+            ("width_confidence", config.width_confidence),
+        )
+    )
+    half = config.half and where.type == "cuda"
+    ours = {"filter_threshold": config.filter_threshold, "depth_confidence": depth, "width_confidence": width}
+    network = light_glue(None, **{**published, **ours, "mp": half, "flash": half})
+    # All that the published files lack is a constant.
+    state = {"confidence_thresholds": network.confidence_thresholds, **_renamed(read_state(path))}
+    fill(network, state, path, f"the LightGlue for {kind} of the installed kornia")
+    return network.to(where)
+
+
+def _renamed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of a published file by the names that kornia gives them."""
+    renamed = {}
+    for key, tensor in state.items():
+        if not str(key).startswith("extractor."):  # LighterGlue's file brings XFeat along
+            key = re.sub(r"^(self|cross)_attn\.(\d+)\.", r"transformers.\2.\1_attn.", str(key).removeprefix("matcher."))
+            renamed[key] = tensor
+    return renamed

@@ -1,0 +1,110 @@
+"""LoFTR (Sun et al. 2021) through kornia: a network that finds the same points in two photographs without keypoints.
+
+Points of the first image are on a grid of 8 pixels (of the shrunk photograph), those of the second anywhere. The
+network has the corner of the first pixel at (0, 0), from the data it was trained with: half a pixel is taken off.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import cv2
+import numpy as np
+
+from imc_kit import weights
+from imc_kit.learned import Device, device, fill, read_state
+from imc_kit.matchers.base import DenseConfig
+from imc_kit.types import Correspondences
+
+if TYPE_CHECKING:
+    import torch
+
+    from imc_kit.images import Photo
+
+_FILE = "loftr_outdoor.ckpt"
+_KEPT = 16
+"""Photographs whose maps are kept within a batch, about 80 MB each: they take most of the time of a pair."""
+
+
+@dataclass(frozen=True)
+class LoftrConfig(DenseConfig):
+    """LoFTR as trained outdoors. The score is the network's, in 0 … 1."""
+
+    name: ClassVar[str] = "loftr"
+
+    threshold: float = 0.2
+    """Drop correspondences of a lower score."""
+    weights: Path | None = None
+    """The file of the network, or a folder that holds it; None looks in all the usual places."""
+    device: Device = "auto"
+    """Where it runs: auto is the GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        # Its encoding of places has room for 2048 pixels; memory grows with the fourth power.
+        self.require(8 <= self.long_side <= 2048, "long_side", "in 8 … 2048 pixels")
+        self.require(0 <= self.threshold < 1, "threshold", "at least 0 and less than 1")
+        self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
+
+    def create(self) -> LoftrMatcher:
+        return LoftrMatcher(self)
+
+
+class LoftrMatcher:
+    """As `DenseMatcher` says."""
+
+    def __init__(self, config: LoftrConfig) -> None:
+        """Raises `KitError` when torch or kornia, the weight file or the GPU that was asked for is missing."""
+        self.config = config
+        self._device = device(config.device, "matcher 'loftr'")
+        self._network = _load(config).to(self._device)
+
+    def match_images(self, first: Photo, second: Photo) -> Correspondences:
+        """As `DenseMatcher.match_images` says."""
+        return self.match_batch([(first, second)])[0]
+
+    def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
+        """As `DenseMatcher.match_batch` says: the last sixteen photographs are remembered."""
+        photos = {id(photo): photo for pair in pairs for photo in pair}
+        maps = lru_cache(_KEPT)(lambda number: self._maps(photos[number]))
+        return [self._match(first, second, maps(id(first)), maps(id(second))) for first, second in pairs]
+
+    def _maps(self, photo: Photo) -> dict[str, torch.Tensor]:
+        """All that the network makes of one photograph alone."""
+        import torch
+
+        grey = np.asarray(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))
+        with torch.inference_mode():
+            maps: dict[str, torch.Tensor] = self._network.extract_features(
+                torch.from_numpy(grey).to(self._device)[None, None].float() / 255
+            )
+        return maps
+
+    def _match(
+        self, first: Photo, second: Photo, first_maps: dict[str, torch.Tensor], second_maps: dict[str, torch.Tensor]
+    ) -> Correspondences:
+        import torch
+
+        with torch.inference_mode():
+            found = self._network({"features0": first_maps, "features1": second_maps})
+        points, others, scores = (found[name].cpu().numpy() for name in ("keypoints0", "keypoints1", "confidence"))
+        half = np.float32(0.5)
+        return Correspondences(first.to_original(points - half), second.to_original(others - half), scores)
+
+
+def _load(config: LoftrConfig) -> Any:
+    from kornia.feature import LoFTR
+    from kornia.feature.loftr.loftr import default_cfg
+
+    path = weights.find(_FILE, config.weights)
+    options: dict[str, Any] = copy.deepcopy(default_cfg)
+    options["match_coarse"]["thr"] = config.threshold
+    network = LoFTR(None, options)
+    state = read_state(path)
+    nested = state.get("state_dict")  # kornia strips the prefix `matcher.` of the keys in it
+    fill(network, nested if isinstance(nested, dict) else state, path, "the LoFTR of the installed kornia")
+    return network

@@ -1,0 +1,418 @@
+"""LightGlue, with random networks in files of the published layout: against kornia's own way from file to matches."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from imc_kit import matchers, weights
+from imc_kit.detectors import SiftConfig
+from imc_kit.errors import KitError
+from imc_kit.images import load
+from imc_kit.matchers import LightGlueConfig, lightglue
+from imc_kit.types import Features
+
+torch = pytest.importorskip("torch")
+kornia = pytest.importorskip("kornia.feature")
+
+DIMENSIONS = {
+    "aliked": 128,
+    "dedodeb": 256,
+    "dedodeg": 256,
+    "disk": 128,
+    "doghardnet": 128,
+    "sift": 128,
+    "superpoint": 256,
+    "xfeat": 64,
+}
+FRAMED = ("doghardnet", "sift")
+
+
+def publish(monkeypatch, name, state, folder):
+    """A file of that name, which the manifest then knows."""
+    path = folder / name
+    torch.save(state, path)
+    content = path.read_bytes()
+    facts = weights.Weight(name, hashlib.sha256(content).hexdigest(), len(content), "MIT", "https://example.org")
+    known = weights.manifest()
+    monkeypatch.setattr(weights, "manifest", lambda: {**known, name: facts})
+    return path
+
+
+@pytest.fixture
+def make(monkeypatch, tmp_path):
+    """A matcher with a random network, and what was in its file. Networks have two layers, or the published number."""
+
+    def make(kind, *, layers=2, seed=0, **options):
+        published = kornia.LightGlue.features[kind]
+        monkeypatch.setitem(
+            kornia.LightGlue.features, kind, {**published, "n_layers": layers or published.get("n_layers", 9)}
+        )
+        torch.manual_seed(seed)
+        network = kornia.LightGlue(None, **{k: v for k, v in kornia.LightGlue.features[kind].items() if k != "weights"})
+        state = network.state_dict()
+        del state["confidence_thresholds"]
+        state = {re.sub(r"transformers\.(\d+)\.(self|cross)_attn", r"\2_attn.\1", k): v for k, v in state.items()}
+        if kind == "xfeat":
+            state = {f"matcher.{key}": value for key, value in state.items()}
+            state["extractor.model.net.norm.weight"] = torch.ones(3)
+        path = publish(monkeypatch, lightglue._FILES[kind], state, tmp_path)
+        # A random network is sure of nothing: any score will do.
+        options = {"filter_threshold": 0.0, "weights": path, "device": "cpu", **options}
+        return LightGlueConfig(**options).create(kind), state
+
+    return make
+
+
+def pair(kind, counts=(70, 60), seed=0):
+    """Features of two images, of which a good part are of the same things."""
+    rng = np.random.default_rng(seed)
+    shared = min(counts) * 2 // 3
+    images = []
+    common = rng.normal(size=(shared, DIMENSIONS[kind]))
+    for count, size in zip(counts, ((640, 480), (400, 700)), strict=True):
+        descriptors = rng.normal(size=(count, DIMENSIONS[kind]))
+        descriptors[rng.permutation(count)[:shared]] = common + 0.1 * rng.normal(size=common.shape)
+        descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-9)
+        keypoints = rng.uniform(0, np.array(size) - 1, (count, 2))  # kornia refuses what is nearer to the edge
+        frames = rng.uniform(2, 30, count), rng.uniform(0, 360, count)
+        images.append(
+            Features(
+                *(x.astype(np.float32) for x in (keypoints, np.ones(count), descriptors)),
+                size,
+                *(x.astype(np.float32) if kind in FRAMED else None for x in frames),
+            )
+        )
+    return tuple(images)
+
+
+def by_kornia(monkeypatch, kind, state, first, second, **options):
+    """Indices and scores as kornia itself loads such a file and matches, at the centres of local affine frames."""
+    monkeypatch.setattr("kornia.feature.lightglue.load_state_dict_from_url", lambda *_, **__: dict(state))
+    # Its published options win over those that are asked for.
+    monkeypatch.setitem(kornia.LightGlue.features, kind, {**kornia.LightGlue.features[kind], **options})
+
+    def tensor(values):
+        return torch.tensor(np.asarray(values, np.float32))
+
+    if kind == "xfeat":  # kornia's matcher of frames lacks it
+        network = kornia.LightGlue(kind).eval()
+        with torch.inference_mode():
+            found = network(
+                {
+                    f"image{i}": {
+                        "keypoints": tensor(one.keypoints)[None],
+                        "descriptors": tensor(one.descriptors)[None],
+                        "image_size": tensor(one.image_size)[None],
+                    }
+                    for i, one in enumerate((first, second))
+                }
+            )
+        return found["matches"][0].numpy(), found["scores"][0].numpy()
+    lafs = []
+    for one in (first, second):
+        # In kornia, the frame of a keypoint of DoG has 6 σ for SIFT and 12 σ for HardNet, and turns counter-clockwise.
+        scale = np.ones(len(one)) if one.scales is None else one.scales * (6 if kind == "doghardnet" else 3)
+        turn = np.zeros(len(one)) if one.orientations is None else -one.orientations
+        lafs.append(
+            kornia.laf_from_center_scale_ori(
+                tensor(one.keypoints)[None], tensor(scale)[None, :, None, None], tensor(turn)[None, :, None]
+            )
+        )
+    matcher = kornia.LightGlueMatcher(kind).eval()
+    sizes = [one.image_size[::-1] for one in (first, second)]
+    with torch.inference_mode():
+        scores, indices = matcher(tensor(first.descriptors), tensor(second.descriptors), *lafs, *sizes)
+    return indices.numpy(), scores.numpy()[:, 0]
+
+
+def same(matches, indices, scores, atol=1e-4):
+    np.testing.assert_array_equal(matches.indices, indices)
+    np.testing.assert_allclose(matches.scores, scores, atol=atol, rtol=1e-3)
+
+
+def test_the_kinds_are_those_of_kornia_but_the_affine_one_and_one_of_the_many_aliked():
+    assert set(DIMENSIONS) == set(lightglue._FILES)
+    there = set(kornia.LightGlue.features) - {"raco-aliked", "keynet_affnet_hardnet", "dog_affnet_hardnet"}
+    assert there == set(DIMENSIONS)
+    for kind, dimension in DIMENSIONS.items():
+        assert kornia.LightGlue.features[kind]["input_dim"] == dimension
+        assert LightGlueConfig().accepts(kind)
+
+
+@pytest.mark.parametrize("kind", DIMENSIONS)
+def test_it_matches_as_kornia_does_with_the_same_file(monkeypatch, make, kind):
+    matcher, state = make(kind)
+    first, second = pair(kind)
+    matches = matcher.match(first, second)
+    assert len(matches) > 15
+    assert (np.diff(matches.indices[:, 0]) > 0).all()
+    options = {"width_confidence": 0.99} if kind == "xfeat" else {}
+    same(matches, *by_kornia(monkeypatch, kind, state, first, second, filter_threshold=0.0, **options))
+
+
+@pytest.mark.parametrize("kind", ["aliked", "xfeat"])
+def test_a_whole_network_of_the_published_depth(monkeypatch, make, kind):
+    matcher, state = make(kind, layers=None, depth_confidence=None, width_confidence=None)
+    assert len(matcher._network.transformers) == (6 if kind == "xfeat" else 9)
+    first, second = pair(kind, (30, 40))
+    options = {"filter_threshold": 0.0, "depth_confidence": -1, "width_confidence": -1}
+    same(matcher.match(first, second), *by_kornia(monkeypatch, kind, state, first, second, **options))
+
+
+@pytest.mark.parametrize("kind", ["aliked", *FRAMED])
+def test_the_network_is_told_what_kornia_tells_it(monkeypatch, make, kind):
+    """A random network hardly reacts to scales and orientations, so what goes into it is compared too."""
+    told = []
+    inner = kornia.LightGlue.forward
+    monkeypatch.setattr(kornia.LightGlue, "forward", lambda self, data: told.append(data) or inner(self, data))
+    matcher, state = make(kind)
+    first, second = pair(kind)
+    matcher.match(first, second)
+    by_kornia(monkeypatch, kind, state, first, second)
+    for image in ("image0", "image1"):
+        ours, theirs = (data[image] for data in told)
+        np.testing.assert_allclose(ours["keypoints"] - 0.5, theirs["keypoints"], atol=1e-3)
+        for name in ("descriptors", "image_size", *(("scales", "oris") if kind in FRAMED else ())):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-4)
+
+
+def test_every_tensor_of_the_file_is_used(make):
+    matcher, state = make("aliked")
+    loaded = matcher._network.state_dict()
+    for key, value in state.items():
+        kornias = re.sub(r"(self|cross)_attn\.(\d+)", r"transformers.\2.\1_attn", key)
+        assert torch.equal(loaded.pop(kornias), value)
+    assert list(loaded) == ["confidence_thresholds"]
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_batch_is_as_one_by_one(make, adaptive):
+    options = {} if adaptive else {"depth_confidence": None, "width_confidence": None}
+    matcher, _ = make("sift", **options)
+    pairs = [pair("sift", counts, seed) for seed, counts in enumerate([(30, 40), (20, 40), (30, 40), (0, 5), (30, 40)])]
+    expected = [matcher.match(first, second) for first, second in pairs]
+    assert [len(one) > 0 for one in expected] == [True, True, True, False, True]
+    for found, one in zip(matcher.match_batch(pairs), expected, strict=True):
+        same(found, one.indices, one.scores)
+    if not adaptive:  # as on a GPU
+        for found, i in zip(matcher._match([pairs[i] for i in (0, 2, 4)]), (0, 2, 4), strict=True):
+            same(found, expected[i].indices, expected[i].scores)
+    assert matcher.match_batch([]) == []
+
+
+def test_the_same_from_many_threads(make):
+    matcher, _ = make("aliked")
+    pairs = [pair("aliked", (20 + seed, 30), seed) for seed in range(6)]
+    expected = [matcher.match(*one) for one in pairs]
+    with ThreadPoolExecutor(4) as pool:
+        for found, one in zip(pool.map(lambda one: matcher.match(*one), pairs), expected, strict=True):
+            same(found, one.indices, one.scores)
+
+
+@pytest.mark.parametrize("kind", ["aliked", "sift"])
+def test_the_order_of_keypoints_makes_no_difference(make, kind):
+    matcher, _ = make(kind)
+    first, second = pair(kind)
+    rng = np.random.default_rng(1)
+    orders = [rng.permutation(len(one)) for one in (first, second)]
+    shuffled = [
+        replace(
+            one,
+            **{
+                name: getattr(one, name)[order]
+                for name in ("keypoints", "scores", "descriptors", "scales", "orientations")
+                if getattr(one, name) is not None
+            },
+        )
+        for one, order in zip((first, second), orders, strict=True)
+    ]
+    expected, found = matcher.match(first, second), matcher.match(*shuffled)
+    i, j = found.indices.T
+    back = np.stack([orders[0][i], orders[1][j]], 1)
+    by_first = np.argsort(back[:, 0])
+    same(expected, back[by_first], found.scores[by_first])
+
+
+def test_only_differences_of_places_count(make):
+    """So the half pixel does not matter that is added to reach kornia's range."""
+    matcher, _ = make("aliked")
+    first, second = pair("aliked")
+    moved = replace(first, keypoints=first.keypoints * np.float32(0.9) + np.float32(30))
+    still = replace(first, keypoints=first.keypoints * np.float32(0.9))
+    expected, found = matcher.match(still, second), matcher.match(moved, second)
+    same(found, expected.indices, expected.scores)
+
+
+def test_places_frames_and_sizes_count(make):
+    matcher, _ = make("sift")
+    first, second = pair("sift")
+    before = matcher.match(first, second)
+    for change in (
+        {"keypoints": first.keypoints[::-1].copy()},
+        {"image_size": (2000, 3000)},
+        {"scales": first.scales[::-1].copy()},
+        {"orientations": first.orientations[::-1].copy()},
+    ):
+        after = matcher.match(replace(first, **change), second)
+        assert len(after) != len(before) or np.abs(after.scores - before.scores).max() > 1e-7
+
+
+def test_keypoints_at_the_very_edge(make):
+    matcher, _ = make("aliked")
+    first, second = pair("aliked", (4, 4))
+    corners = np.array([[-0.5, -0.5], [639.5, 479.5], [-0.5, 479.5], [639.5, -0.5]], np.float32)
+    assert len(matcher.match(replace(first, keypoints=corners), second))
+
+
+@pytest.mark.parametrize("kind", ["aliked", "sift", "xfeat"])
+@pytest.mark.parametrize("counts", [(0, 0), (0, 1), (1, 0), (0, 7), (7, 0), (1, 1), (1, 7), (7, 1)])
+def test_none_and_one(make, kind, counts):
+    matcher, _ = make(kind)
+    first, second = pair(kind, counts)
+    matches = matcher.match(first, second)
+    assert len(matches) <= min(counts)
+    if min(counts) == 0:
+        assert len(matches) == 0
+        bare = Features.empty((10, 10), DIMENSIONS[kind])
+        assert len(matcher.match(bare, second if counts[1] else bare)) == 0
+
+
+def test_threshold_drops_the_lower_scores(make):
+    everything = make("aliked")[0].match(*pair("aliked"))
+    limit = float(np.median(everything.scores))
+    some = make("aliked", filter_threshold=limit)[0].match(*pair("aliked"))
+    assert 0 < len(some) < len(everything)
+    np.testing.assert_array_equal(some.indices, everything.indices[everything.scores > limit])
+
+
+def test_half_precision_of_descriptors(make):
+    matcher, _ = make("aliked")
+    first, second = pair("aliked")
+    halves = [replace(one, descriptors=one.descriptors.astype(np.float16)) for one in (first, second)]
+    whole = [replace(one, descriptors=one.descriptors.astype(np.float32)) for one in halves]
+    expected = matcher.match(*whole)
+    same(matcher.match(*halves), expected.indices, expected.scores)
+
+
+def test_adaptive_options_reach_the_network_unless_it_was_not_trained_for_them(make):
+    def of(kind, **options):
+        conf = make(kind, **options)[0]._network.conf
+        return conf.depth_confidence, conf.width_confidence
+
+    assert of("aliked") == (0.95, 0.99)
+    assert of("aliked", depth_confidence=0.5, width_confidence=None) == (0.5, -1)
+    assert of("doghardnet") == (-1, -1)
+    assert of("xfeat") == (-1, 0.99)
+    conf = make("aliked")[0]._network.conf
+    assert (conf.mp, conf.flash) == (False, False)  # on a CPU
+
+
+def test_sift_is_described_as_colmap_does(shared):
+    """The network was trained with COLMAP's scales and angles."""
+    pycolmap = pytest.importorskip("pycolmap")
+    photo = load(next((shared / "scenes/test/fountain_P11/images").iterdir()), 512)
+    (ours,) = SiftConfig().create().detect([photo.pixels], [None])
+    options = pycolmap.FeatureExtractionOptions(use_gpu=False)
+    grey = pycolmap.Bitmap.from_array(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))
+    found, _ = pycolmap.FeatureExtractor.create(options).extract(grey)
+    theirs = np.array([[one.x - 0.5, one.y - 0.5, one.compute_scale(), one.compute_orientation()] for one in found])
+    scales, turns = lightglue._frames(ours, "sift")
+    assert turns.min() >= -np.pi
+    assert turns.max() <= np.pi
+    apart, near = cKDTree(theirs[:, :2]).query(ours.keypoints)
+    same_place = apart < 0.3
+    assert same_place.sum() > 300
+    ratio = (scales / theirs[near, 2])[same_place]
+    assert abs(np.median(ratio) - 1) < 0.03
+    turn = (turns - theirs[near, 3])[same_place]
+    turn = np.abs((turn + np.pi) % (2 * np.pi) - np.pi)
+    assert np.median(turn) < np.deg2rad(3)  # a place may have several orientations
+    assert (np.abs(theirs[:, 3]) <= np.pi).all()
+
+
+def test_files_that_do_not_fit_are_refused(monkeypatch, make, tmp_path):
+    _, aliked = make("aliked")
+    _, sift = make("sift")
+    _, superpoint = make("superpoint")
+    name = lightglue._FILES["aliked"]
+    missing = {key: value for key, value in aliked.items() if key != "posenc.Wr.weight"}
+    extra = {**aliked, "posenc.more": torch.ones(2)}
+    for state, reason in (
+        (superpoint, "input_proj"),
+        (sift, "posenc.Wr.weight"),
+        (missing, "posenc.Wr.weight"),
+        (extra, "posenc.more"),
+        ({1: torch.ones(2)}, "Missing key"),
+        ({**aliked, "posenc.Wr.weight": "text"}, "posenc"),
+        ({}, "Missing key"),
+    ):
+        path = publish(monkeypatch, name, state, tmp_path)
+        with pytest.raises(KitError, match=rf"{name} does not fit the LightGlue for aliked .*{reason}"):
+            LightGlueConfig(weights=path, device="cpu").create("aliked")
+    path = publish(monkeypatch, name, [1, 2], tmp_path)
+    with pytest.raises(KitError, match=f"{name} holds a list"):
+        LightGlueConfig(weights=path, device="cpu").create("aliked")
+
+
+def test_the_content_of_a_file_is_checked(make, tmp_path):
+    make("aliked")
+    (tmp_path / "aliked_lightglue.pth").write_bytes(b"something else")
+    with pytest.raises(KitError, match=r"aliked_lightglue\.pth is not usable"):
+        LightGlueConfig(weights=tmp_path, device="cpu").create("aliked")
+
+
+def test_features_it_was_not_trained_for_are_refused(make):
+    with pytest.raises(KitError, match=r"'lightglue' cannot match orb descriptors: nearest can"):
+        matchers.check_accepts(LightGlueConfig(), "orb")
+    with pytest.raises(KitError, match=r"no network for orb descriptors: it has for aliked, dedodeb"):
+        LightGlueConfig().create("orb")
+    matcher, _ = make("aliked")
+    first, second = pair("aliked")
+    tiny = replace(first, descriptors=first.descriptors[:, :64])
+    for wrong in ((tiny, second), (first, replace(second, descriptors=np.zeros((60, 128), np.uint8)))):
+        with pytest.raises(KitError, match=r"wants 128 numbers for each aliked descriptor"):
+            matcher.match(*wrong)
+    matcher, _ = make("sift")
+    first, second = pair("sift")
+    with pytest.raises(KitError, match=r"wants the scale and the orientation of each sift keypoint"):
+        matcher.match(first, replace(second, scales=None))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"filter_threshold": -0.1},
+        {"filter_threshold": 1.0},
+        {"depth_confidence": 0.0},
+        {"width_confidence": 1.1},
+        {"depth_confidence": float("nan")},
+        {"device": "tpu"},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options):
+    (name,) = options
+    with pytest.raises(KitError, match=f"{name} of matcher 'lightglue' must be"):
+        LightGlueConfig(**options)
+
+
+def test_a_gpu_gives_about_what_the_cpu_gives(make):
+    options = {"depth_confidence": None, "width_confidence": None}
+    if not torch.cuda.is_available():
+        with pytest.raises(KitError, match="no GPU"):
+            make("aliked", device="cuda")
+        return
+    pairs = [pair("aliked", seed=seed) for seed in range(3)]
+    on_cpu = make("aliked", **options)[0].match_batch(pairs)
+    for half in (False, True):
+        on_gpu = make("aliked", device="cuda", half=half, **options)[0].match_batch(pairs)
+        for one, other in zip(on_cpu, on_gpu, strict=True):
+            both = {tuple(x) for x in one.indices.tolist()} & {tuple(x) for x in other.indices.tolist()}
+            assert len(both) > (0.8 if half else 0.98) * len(one)
