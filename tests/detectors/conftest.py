@@ -1,4 +1,4 @@
-"""Networks with random weights, in files laid out as the published ones are, and an image for them."""
+"""Files of networks with random weights, detectors made from them, and an image for these."""
 
 from __future__ import annotations
 
@@ -7,35 +7,7 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
-
-from imc_kit import weights
-from imc_kit.detectors import config_class
-
-SUPERPOINT = {
-    **{f"conv{block}{half}": None for block in "1234" for half in "ab"},
-    **{f"conv{head}{half}": None for head in "PD" for half in "ab"},
-}
-
-
-def superpoint_state(torch):
-    """The layers of Magic Leap's file."""
-    sizes = [(1, 64), (64, 64), (64, 64), (64, 64), (64, 128), (128, 128), (128, 128), (128, 128)]
-    sizes += [(128, 256), (256, 65), (128, 256), (256, 256)]
-    state = {}
-    for name, (before, width) in zip(SUPERPOINT, sizes, strict=True):
-        side = 1 if name in ("convPb", "convDb") else 3
-        state[f"{name}.weight"] = torch.randn(width, before, side, side) * (2 / (before * side**2)) ** 0.5
-        state[f"{name}.bias"] = 0.1 * torch.randn(width)
-    return state
-
-
-def with_statistics(network):
-    """As if it had been trained: where batches are normalised, by other numbers than at first."""
-    for module in network.modules():
-        if getattr(module, "running_var", None) is not None:
-            module.running_var.uniform_(0.5, 2)
-            module.running_mean.normal_(0, 0.1)
-    return network
+from random_networks import create_from, superpoint_state, with_statistics
 
 
 @pytest.fixture(scope="session")
@@ -60,13 +32,6 @@ def weight_folder(tmp_path_factory):
         ):
             torch.save({"epoch": 7, "state_dict": with_statistics(network).state_dict()}, folder / f"{name}.pth")
     return folder
-
-
-def create_from(folder, name, **options):
-    """The detector `name` on the CPU, its files taken from `folder` whatever their content."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "find", lambda file, explicit=None: folder / file)
-        return config_class(name)(**{"device": "cpu", **options}).create()
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from random_networks import create_from
 from scipy.spatial import cKDTree
 
 from imc_kit.detectors import DETECTORS
 from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector
 from imc_kit.errors import KitError
-from tests.detectors.conftest import create_from
 
 torch = pytest.importorskip("torch")
 

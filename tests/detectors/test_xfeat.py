@@ -12,7 +12,7 @@ kornia = pytest.importorskip("kornia.feature")
 
 
 def test_it_finds_what_kornia_finds(weight_folder, create, texture):
-    """In an image whose sides are multiples of 32, which kornia leaves as it is: whole pixels, in order of the scores."""
+    """In an image whose sides are multiples of 32, which kornia leaves as it is: whole pixels, by their scores."""
     network = kornia.XFeat().eval()
     network.net.load_state_dict(torch.load(weight_folder / "xfeat.pt", weights_only=True))
     (theirs,) = network.detectAndCompute(
@@ -28,7 +28,7 @@ def test_it_finds_what_kornia_finds(weight_folder, create, texture):
 
 @pytest.mark.parametrize("shape", [(127, 159), (66, 95)])
 def test_in_a_resized_image_keypoints_are_where_they_were(create, texture, shape):
-    """The same image at multiples of 32, as kornia makes it of an image of other sizes, has the same keypoints there."""
+    """The same image at multiples of 32, as kornia makes it of one of other sizes, has the same keypoints there."""
     height, width = shape
     image = cv2.resize(texture, (width, height), interpolation=cv2.INTER_LINEAR)
     small = height // 32 * 32, width // 32 * 32

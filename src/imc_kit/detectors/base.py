@@ -174,7 +174,7 @@ def _tiles(photo: Photo, allowed: Mask | None, config: DetectorConfig) -> list[_
             own = np.zeros((height, width), bool)
             own[own_rows, own_columns] = True if allowed is None else allowed[own_rows, own_columns]
             pixels = np.ascontiguousarray(photo.pixels[rows, columns])
-            tiles.append(_Tile(columns.start, rows.start, pixels, own[rows, columns]))
+            tiles.append(_Tile(columns.start, rows.start, pixels, own[rows, columns].copy()))
     return tiles
 
 

@@ -18,9 +18,6 @@ from imc_kit.learned import read_state
 if TYPE_CHECKING:
     import torch
 
-_PATCH = 14
-"""Sides are padded to multiples of this."""
-
 
 @dataclass(frozen=True)
 class DedodeConfig(NetworkConfig):

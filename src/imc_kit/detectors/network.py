@@ -103,8 +103,9 @@ class NetworkDetector(ABC, Generic[C]):
         """
         of_size = defaultdict(list)
         features: dict[int, Features] = {}
-        for i, (image, _) in enumerate(zip(images, masks, strict=True)):
-            if min(image.shape[:2]) < self.smallest or (image == image[:1, :1]).all():
+        for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            nowhere = mask is not None and not mask.any()
+            if nowhere or min(image.shape[:2]) < self.smallest or (image == image[:1, :1]).all():
                 features[i] = Features.empty((image.shape[1], image.shape[0]), self.dimension)
             else:
                 of_size[image.shape].append(i)

@@ -88,12 +88,13 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
 
     def _candidates(self, scores: torch.Tensor, dense: torch.Tensor) -> Candidates:
         """Those of one image, from the scores [h, w] that are left and its dense descriptors [1, 256, h/8, w/8]."""
+        import torch
         from torch.nn import functional
 
         (height, width), margin = scores.shape, self.config.margin
         inner = scores[margin : max(height - margin, margin), margin : max(width - margin, margin)]
         rows, columns = (inner > self.config.threshold).nonzero(as_tuple=True)
-        points = (dense.new_tensor([1, 0]) * columns[:, None] + dense.new_tensor([0, 1]) * rows[:, None]) + margin
+        points = torch.stack([columns, rows], 1).to(dense.dtype) + margin
 
         def describe(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             size = points.new_tensor([width, height])
