@@ -144,6 +144,12 @@ def test_damaged_files_are_refused_with_a_sentence(weight_folder, tmp_path, name
         create_from(tmp_path, name)
 
 
+@pytest.mark.parametrize("name", ["keynet", "dedode"])
+def test_several_files_are_in_a_folder(weight_folder, name):
+    with pytest.raises(KitError, match=f"weights of detector '{name}' must be a folder that holds its files, or None"):
+        create_from(weight_folder, name, weights=weight_folder / "keynet_pytorch.pth")
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -97,6 +97,15 @@ def test_keypoints_move_with_the_image(create, texture):
     assert places == {(x + 16, y) for x, y in moved.keypoints.tolist() if 62 <= x + 16 < 66}
 
 
+def test_half_precision_on_a_gpu_finds_nearly_the_same(weight_folder, create, texture):
+    if not torch.cuda.is_available():
+        pytest.skip("there is none")
+    (half,) = create_from(weight_folder, "superpoint", device="cuda", half=True).detect([texture], [None])
+    (full,) = create("superpoint").detect([texture], [None])
+    found = {tuple(point) for point in full.keypoints.tolist()}
+    assert np.mean([tuple(point) in found for point in half.keypoints.tolist()]) > 0.9
+
+
 def v6_state(v1):
     """The layers of the re-training's file: those of `v1`, and normalisations."""
     places = {f"conv{i}{half}": f"backbone.{i - 1}.{j}" for i in range(1, 5) for j, half in enumerate("ab")}

@@ -55,7 +55,7 @@ class DedodeDetector(NetworkDetector[DedodeConfig]):
     def _load(self) -> Any:
         from kornia.feature import DeDoDe
 
-        folder, kind = self.config.weights, self.config.descriptor
+        folder, kind = self.config.folder(), self.config.descriptor
         network: Any = DeDoDe("L", "B")
         path = weights.find("dedode_detector_L.pth", folder)
         filled(network.detector, path, "the DeDoDe detector L of the installed kornia")

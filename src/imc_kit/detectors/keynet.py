@@ -65,8 +65,9 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         }
         if self.config.upright:
             del networks["orinet"]
+        folder = self.config.folder()
         for name, network in networks.items():
-            path = weights.find(_FILES[name], self.config.weights)
+            path = weights.find(_FILES[name], folder)
             filled(network, path, f"the {type(network).__name__} of the installed kornia", "state_dict")
         return nn.ModuleDict(networks)
 

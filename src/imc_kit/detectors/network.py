@@ -48,6 +48,11 @@ class NetworkConfig(DetectorConfig):
         super().__post_init__()
         self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
 
+    def folder(self) -> Path | None:
+        """`weights`, of a detector with several files. Raises `KitError` unless it is a folder or None."""
+        self.require(self.weights is None or self.weights.is_dir(), "weights", "a folder that holds its files, or None")
+        return self.weights
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:

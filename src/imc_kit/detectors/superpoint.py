@@ -43,7 +43,7 @@ class SuperPointConfig(NetworkConfig):
     margin: int = 4
     """Drop keypoints closer than this to the edge of the shrunk image, in its pixels: the network sees the edge."""
     half: bool = False
-    """On a GPU compute the layers in half precision: faster, but scores and descriptors change in the third digit."""
+    """On a GPU compute the layers in half precision: faster, less exact."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
