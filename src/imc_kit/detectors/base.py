@@ -6,8 +6,10 @@ name the subclass in `detectors/__init__.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
@@ -45,8 +47,6 @@ class DetectorConfig:
 
     name: ClassVar[str]
     """In the registry, and in commands."""
-    kind: ClassVar[str]
-    """Of its descriptors: what matchers say they accept."""
 
     max_keypoints: int = 8192
     """Keep at most this many keypoints of an image, the strongest."""
@@ -54,11 +54,25 @@ class DetectorConfig:
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
     border: int = 0
     """Drop keypoints closer than this to the edge of the image, in pixels of the original."""
+    tiles: int = 1
+    """Cut images that are larger than `long_side` into so many overlapping tiles each way, each detected at that size:
+    finer detail, for the time and memory of as many images."""
 
     def __post_init__(self) -> None:
         self.require(self.max_keypoints >= 1, "max_keypoints", "at least 1")
         self.require(self.long_side is None or self.long_side >= 1, "long_side", "at least 1 pixel, or None")
         self.require(self.border >= 0, "border", "at least 0 pixels")
+        self.require(self.tiles >= 1, "tiles", "at least 1")
+
+    @property
+    def kind(self) -> str:
+        """Of its descriptors: what matchers say they accept. A constant for most."""
+        raise NotImplementedError  # each subclass has its own
+
+    @property
+    def load_side(self) -> int | None:
+        """At most so many pixels shall the longer side of a photograph have for `extract`; None for all there are."""
+        return None if self.long_side is None else int(self.long_side * _in_tiles(self.tiles))
 
     def require(self, right: bool, option: str, wanted: str) -> None:
         """Raises `KitError` unless `right`: the value of `option` is not what is `wanted` of it."""
@@ -73,15 +87,19 @@ class DetectorConfig:
 def extract(detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None) -> list[Features]:
     """The features of photographs, strongest first, in pixels of the originals, no two at the same place.
 
-    photos: as `images.load(path, detector.config.long_side)` gives them.
+    photos: as `images.load(path, detector.config.load_side)` gives them.
     masks: for each photograph where keypoints may be, bool [H, W] of any size (it is stretched over the photograph),
         or None for everywhere.
     """
     masks = [None] * len(photos) if masks is None else masks
-    border = detector.config.border
-    allowed = [_allowed(photo, border, mask) for photo, mask in zip(photos, masks, strict=True)]
-    found = detector.detect([photo.pixels for photo in photos], allowed)
-    return [_in_original(features, photo) for features, photo in zip(found, photos, strict=True)]
+    config = detector.config
+    cut = [
+        _tiles(photo, _allowed(photo, config.border, mask), config) for photo, mask in zip(photos, masks, strict=True)
+    ]
+    tiles = [tile for tiles in cut for tile in tiles]
+    found = iter(detector.detect([tile.pixels for tile in tiles], [tile.mask for tile in tiles]))
+    whole = [_joined(tiles, [next(found) for _ in tiles], config) for tiles in cut]
+    return [in_original(features, photo) for features, photo in zip(whole, photos, strict=True)]
 
 
 def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -> NDArray[np.intp]:
@@ -123,7 +141,93 @@ def _allowed(photo: Photo, border: int, mask: Mask | None) -> Mask | None:
     return allowed
 
 
-def _in_original(features: Features, photo: Photo) -> Features:
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """A part of a photograph, with (x, y) at its top left: its pixels, and where in them keypoints may be.
+
+    In what tiles share, each may have keypoints in the half that is nearer to its centre, so that none comes twice.
+    """
+
+    x: int
+    y: int
+    pixels: Pixels
+    mask: Mask | None
+
+
+_OVERLAP = 1 / 8
+"""What a tile shares with the next one, of its side."""
+
+
+def _in_tiles(count: int) -> float:
+    """The side of an image in sides of its tiles, of which there are `count` across."""
+    return count - (count - 1) * _OVERLAP
+
+
+def _tiles(photo: Photo, allowed: Mask | None, config: DetectorConfig) -> list[_Tile]:
+    """The tiles of a photograph, row by row, of one size; together they may have keypoints wherever that is allowed."""
+    height, width = photo.pixels.shape[:2]
+    if config.tiles == 1 or (config.long_side is not None and max(height, width) <= config.long_side):
+        return [_Tile(0, 0, photo.pixels, allowed)]
+    tiles = []
+    for rows, own_rows in _spans(height, config.tiles):
+        for columns, own_columns in _spans(width, config.tiles):
+            own = np.zeros((height, width), bool)
+            own[own_rows, own_columns] = True if allowed is None else allowed[own_rows, own_columns]
+            pixels = np.ascontiguousarray(photo.pixels[rows, columns])
+            tiles.append(_Tile(columns.start, rows.start, pixels, own[rows, columns].copy()))
+    return tiles
+
+
+def _spans(length: int, count: int) -> list[tuple[slice, slice]]:
+    """Of each of `count` tiles along a side of `length` pixels: what it covers, and what of that is its own."""
+    size = math.ceil(length / _in_tiles(count))
+    starts = [round(i * (length - size) / (count - 1)) for i in range(count)]
+    ends = [(start + size + following) // 2 for start, following in pairwise(starts)]
+    own = zip([0, *ends], [*ends, length], strict=True)
+    return [(slice(start, start + size), slice(*bounds)) for start, bounds in zip(starts, own, strict=True)]
+
+
+def _joined(tiles: list[_Tile], found: list[Features], config: DetectorConfig) -> Features:
+    """The features of a photograph from those of its tiles, strongest first."""
+    if len(tiles) == 1:
+        return found[0]
+    size = tiles[-1].x + tiles[-1].pixels.shape[1], tiles[-1].y + tiles[-1].pixels.shape[0]
+    some = [(number, features) for number, features in enumerate(found) if len(features)]
+    if not some:
+        return replace(found[0], image_size=size)
+    points = np.concatenate(
+        [features.keypoints + np.array([tiles[i].x, tiles[i].y], np.float32) for i, features in some]
+    )
+    origin = np.repeat([i for i, _ in some], [len(features) for _, features in some])
+    fields = {
+        name: np.concatenate([getattr(features, name) for _, features in some])
+        for name in ("scores", "descriptors", "scales", "orientations")
+        if getattr(some[0][1], name) is not None
+    }
+    order = np.argsort(-fields["scores"], kind="stable")
+    kept = order[_not_twice(points[order], origin[order], size, config.tiles)][: config.max_keypoints]
+    return Features(points[kept], image_size=size, **{name: values[kept] for name, values in fields.items()})
+
+
+def _not_twice(points: Float32, origin: NDArray[np.intp], size: tuple[int, int], count: int) -> NDArray[np.bool_]:
+    """Which points [N, 2] to keep, strongest first: not those within a pixel of a stronger one from another tile.
+
+    Each of two tiles may have found the same on its own side of the line between them, a fraction of a pixel apart.
+    """
+    near = np.zeros(len(points), bool)
+    for axis in (0, 1):
+        for _, own in _spans(size[axis], count)[1:]:
+            near |= np.abs(points[:, axis] - (own.start - 0.5)) <= 1
+    kept = np.ones(len(points), bool)
+    rows = np.flatnonzero(near)
+    for i, row in enumerate(rows):
+        stronger = rows[:i]
+        close = (np.abs(points[stronger] - points[row]) < 1).all(1)
+        kept[row] = not (close & (origin[stronger] != origin[row])).any()
+    return kept
+
+
+def in_original(features: Features, photo: Photo) -> Features:
     """Features in pixels of `photo.pixels` → in pixels of the original."""
     points = photo.to_original(features.keypoints)
     kept = _first_of_equals(points)  # float32 is coarser there, so that two may have become one

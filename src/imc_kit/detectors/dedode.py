@@ -1,0 +1,106 @@
+"""DeDoDe (Edstedt et al. 2024) through kornia: one network detects, another describes.
+
+Its keypoints are whole pixels, the centre of the top-left one at (0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from imc_kit import weights
+from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled
+from imc_kit.errors import KitError
+from imc_kit.learned import read_state
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class DedodeConfig(NetworkConfig):
+    """DeDoDe, a learned detector and descriptor. The score is the share of this pixel in a probability over the whole
+    image, raised where few others are near; there is no least one, so as many keypoints come out as may."""
+
+    name: ClassVar[str] = "dedode"
+
+    long_side: int | None = 784
+    """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
+    descriptor: Literal["B", "G"] = "B"
+    """Which network describes: G is larger and uses DINOv2, whose file dinov2_vitl14_pretrain.pth it needs too."""
+    half: bool = True
+    """On a GPU compute in half precision, as its authors do."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.descriptor in ("B", "G"), "descriptor", "B or G")
+
+    @property
+    def kind(self) -> str:
+        return f"dedode{self.descriptor.lower()}"
+
+    def create(self) -> DedodeDetector:
+        return DedodeDetector(self)
+
+
+class DedodeDetector(NetworkDetector[DedodeConfig]):
+    """As `Detector` says. Descriptors are float32 and, as kornia's LightGlue wants them, of any length."""
+
+    dimension = 256
+    smallest = 32
+    gpu_batch = 1  # its networks keep hundreds of channels at the full size
+
+    def _load(self) -> Any:
+        from kornia.feature import DeDoDe
+
+        folder, kind = self.config.folder(), self.config.descriptor
+        network: Any = DeDoDe("L", "B")
+        path = weights.find("dedode_detector_L.pth", folder)
+        filled(network.detector, path, "the DeDoDe detector L of the installed kornia")
+        if kind == "G":
+            network.descriptor = _descriptor_g(network.descriptor, weights.find("dinov2_vitl14_pretrain.pth", folder))
+        path = weights.find(f"dedode_descriptor_{kind}.pth", folder)
+        filled(network.descriptor, path, f"the DeDoDe descriptor {kind} of the installed kornia")
+        for module in network.modules():
+            if hasattr(module, "amp"):
+                module.amp = self.config.half
+        return network
+
+    def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+        size = stack.new_tensor([stack.shape[3], stack.shape[2]])
+        places, scores = self._network.detect(stack, n=limit)
+        for image, at, score in zip(stack[:, None], places, scores, strict=True):
+
+            def describe(
+                rows: torch.Tensor, image: torch.Tensor = image, at: torch.Tensor = at
+            ) -> dict[str, torch.Tensor]:
+                return {"descriptors": self._network.describe(image, at[rows][None])[0]}
+
+            # Places go from −1 at the left and upper edges to 1 at the others.
+            yield Candidates(((at + 1) * size / 2 - 0.5).round(), score, describe)
+
+
+def _descriptor_g(b: Any, dinov2: Path) -> Any:
+    """kornia's descriptor G, which kornia itself cannot make without a download; of B it has the finer layers."""
+    from kornia.feature.dedode.decoder import ConvRefiner, Decoder
+    from kornia.feature.dedode.descriptor import DeDoDeDescriptor
+    from kornia.feature.dedode.encoder import VGG_DINOv2
+    from torch import nn
+
+    make_refiner: Any = ConvRefiner  # kornia does not declare their types
+    make_encoder: Any = VGG_DINOv2
+
+    def refiner(before: int, hidden: int, context: int) -> Any:
+        return make_refiner(before, hidden, context + DedodeDetector.dimension, hidden_blocks=5, residual=True)
+
+    finer = {scale: b.decoder.layers[scale] for scale in ("4", "2", "1")}
+    layers = nn.ModuleDict({"14": refiner(1024, 768, 512), "8": refiner(1024, 512, 256), **finer})
+    state = read_state(dinov2)
+    try:
+        encoder = make_encoder({"amp": True}, {"amp": True, "dinov2_weights": state})
+    except (RuntimeError, TypeError, AttributeError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise KitError(f"{dinov2} does not fit the DINOv2 ViT-L of the installed kornia: {first}") from error
+    return DeDoDeDescriptor(encoder, Decoder(layers, num_prototypes=DedodeDetector.dimension))
