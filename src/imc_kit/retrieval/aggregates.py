@@ -48,7 +48,7 @@ class FisherConfig(AggregateConfig):
 
     name: ClassVar[str] = "fisher"
 
-    size: int = 32
+    size: int = 64
     dimension: int = 64
     """Local descriptors are reduced to so many principal components first, if they have more."""
 

@@ -100,7 +100,7 @@ class NetworkConfig(DescriptorConfig):
 class AggregateConfig(DescriptorConfig):
     """The options that all aggregates share."""
 
-    size: int = 64
+    size: int = 128
     """Of the vocabulary: clusters, or components of a mixture."""
     power: float = 0.5
     """Each number x of the sum becomes sign(x)·|x|^power: less than 1 damps what occurs in bursts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,9 @@ from imc_kit.errors import KitError
 from imc_kit.learned import device, fill, read_state
 from imc_kit.retrieval.base import NetworkConfig
 from imc_kit.types import Float32, Pixels
+
+if TYPE_CHECKING:
+    import torch
 
 _BATCH = 16
 """Images in one pass."""
@@ -42,6 +45,7 @@ class DinoConfig(NetworkConfig):
     side: int = 518
     """Images are resized to a square with sides of so many pixels: a multiple of 14; 518 is what it was trained for."""
     pooling: Pooling = "cls"
+    """How the vectors of all places in the image become one: cls, mean, max or gem."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +74,7 @@ class ClipConfig(NetworkConfig):
     side: int = 224
     """Images are resized to a square with sides of so many pixels: a multiple of 16; 224 is what it was trained for."""
     pooling: Pooling = "cls"
+    """How the vectors of all places in the image become one: cls, mean, max or gem."""
 
     def create(self) -> TimmNetwork:
         # The architecture that the file is named after has another activation than the network was trained with.
@@ -88,9 +93,10 @@ class ResNetConfig(NetworkConfig):
     side: int = 224
     """Images are resized to a square with sides of so many pixels: a multiple of 32; 224 is what it was trained for."""
     pooling: Literal["mean", "gem"] = "gem"
+    """How the vectors of all places in the image become one: mean or gem."""
 
     def create(self) -> TimmNetwork:
-        _check_timm(self)
+        _device(self)  # before anything is loaded
         import timm
 
         path = weights.find("resnet50.a1_in1k.safetensors", self.weights)
@@ -103,11 +109,11 @@ class TimmNetwork:
     """As `Network` says."""
 
     def __init__(self, config: NetworkConfig, network: Any) -> None:
-        """network: timm's, ready to run, without a classifier. Raises `KitError` when the GPU asked for is missing."""
+        """network: timm's, ready to run, without a classifier."""
         import torch
 
         self.config = config
-        self._device = device(config.device, f"descriptor {config.name!r}")
+        self._device = _device(config)
         self._network = network.to(self._device)
         mean, std = (torch.tensor(network.pretrained_cfg[name], device=self._device) for name in ("mean", "std"))
         self._mean, self._std = mean[:, None, None], std[:, None, None]
@@ -151,7 +157,7 @@ def _squeezed(image: Pixels, side: int) -> Pixels:
 
 def _transformer(architecture: str, file: str, config: DinoConfig | ClipConfig) -> Any:
     """timm's vision transformer for images of `config.side`, from the published file."""
-    _check_timm(config)
+    _device(config)  # before anything is loaded
     import timm
     from timm.models import vision_transformer
 
@@ -179,11 +185,11 @@ def _fill(network: Any, state: dict[str, Any], path: Path) -> None:
     fill(network, kept, path, f"timm's {cfg['architecture']}")
 
 
-def _check_timm(config: NetworkConfig) -> None:
-    """Raises `KitError` when timm or torch is missing."""
+def _device(config: NetworkConfig) -> torch.device:
+    """Where it runs. Raises `KitError` when timm, torch or the GPU that was asked for is missing."""
+    who = f"descriptor {config.name!r}"
     try:
         import timm  # noqa: F401
     except ImportError as error:
-        raise KitError(
-            f'descriptor {config.name!r} needs timm and torch (pip install "imc-kit[learned]"): {error}'
-        ) from error
+        raise KitError(f'{who} needs timm and torch (pip install "imc-kit[learned]"): {error}') from error
+    return device(config.device, who)
