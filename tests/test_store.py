@@ -1,4 +1,4 @@
-"""Features and matches on disk."""
+"""Features, matches and global descriptors on disk."""
 
 from __future__ import annotations
 
@@ -110,6 +110,17 @@ def test_matches_come_back_as_they_were(tmp_path: Path) -> None:
         np.testing.assert_array_equal(shelf[key].indices, value.indices)
         np.testing.assert_array_equal(shelf[key].scores, value.scores)
         assert shelf[key].indices.dtype == np.int32
+
+
+def test_global_descriptors_come_back_as_they_were(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values = {str(length): random.normal(size=length).astype(np.float32) for length in (384, 0, 1, 8192)}
+    Store(tmp_path).descriptors("abc").put(values)
+    shelf = Store(tmp_path).descriptors("abc")
+    for key, value in values.items():
+        np.testing.assert_array_equal(shelf[key], value)
+        assert shelf[key].dtype == np.float32
+    assert Store(tmp_path).descriptors("other").missing(["1"]) == ["1"]
 
 
 def test_pair_keys_tell_the_order_apart() -> None:

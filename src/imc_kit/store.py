@@ -1,4 +1,4 @@
-"""Features and matches on disk: the only user of HDF5.
+"""Features, matches and global descriptors on disk: the only user of HDF5.
 
 A shelf holds the results that one configuration gave, under a key for each. Results arrive in chunks, each an HDF5
 file of its own that is written beside its name and then moved there. So a killed run loses the chunks that were in
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
-from imc_kit.types import Features, Matches
+from imc_kit.types import Features, Float32, Matches
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,9 +64,12 @@ _MATCHES = _Codec[Matches](
     lambda matches: np.empty(0, np.int32),
     lambda columns, header: Matches(**columns),
 )
+_VECTORS = _Codec[Float32](
+    lambda vector: {"values": vector}, lambda vector: np.empty(0, np.int32), lambda columns, header: columns["values"]
+)
 
 
-_CODECS: dict[str, _Codec[Any]] = {"features": _FEATURES, "matches": _MATCHES}
+_CODECS: dict[str, _Codec[Any]] = {"features": _FEATURES, "matches": _MATCHES, "vectors": _VECTORS}
 
 
 class Shelf(Generic[T]):
@@ -178,6 +181,10 @@ class Store:
     def features(self, fingerprint: str) -> Shelf[Features]:
         """Features of images, by the image's digest; `fingerprint` names the detector's configuration."""
         return Shelf(self.root / "features" / fingerprint, "features")
+
+    def descriptors(self, fingerprint: str) -> Shelf[Float32]:
+        """Global descriptors [D] of images, by the image's digest; `fingerprint` names what they were made from."""
+        return Shelf(self.root / "descriptors" / fingerprint, "vectors")
 
     def matches(self, fingerprint: str) -> Shelf[Matches]:
         """Matches, by `pair_key`; `fingerprint` names the detector's and the matcher's configuration."""

@@ -1,19 +1,328 @@
-"""Lists of pairs."""
+"""Which pairs are selected: against brute force, and for few, equal and hostile images."""
 
 from __future__ import annotations
 
+from itertools import combinations
+
+import numpy as np
 import pytest
 
-from imc_kit.retrieval import exhaustive
+from imc_kit.errors import KitError
+from imc_kit.retrieval import (
+    DinoConfig,
+    PairsConfig,
+    VladConfig,
+    by_matches,
+    exhaustive,
+    pairs,
+    read_pairs,
+    select,
+    sequential,
+    similar,
+)
 
 
-@pytest.mark.parametrize(("images", "pairs"), [([], []), (["a"], []), (["b", "a"], [("b", "a")])])
-def test_few_images(images: list[str], pairs: list[tuple[str, str]]) -> None:
-    assert exhaustive(images) == pairs
+def names(count: int) -> list[str]:
+    """In no order of their own."""
+    return [f"{(7 * i) % 101}.jpg" for i in range(count)]
 
 
-def test_every_pair_once_in_the_images_order() -> None:
-    images = [f"{number}.jpg" for number in (3, 1, 4, 15, 9, 2, 6)]
-    pairs = exhaustive(images)
-    assert pairs == [(first, second) for i, first in enumerate(images) for second in images[i + 1 :]]
-    assert len({frozenset(pair) for pair in pairs}) == 7 * 6 // 2
+def vectors(count: int, dimension: int = 6, seed: int = 0) -> np.ndarray:
+    values = np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def in_order(images: list[str], chosen: set[frozenset[str]]) -> list[tuple[str, str]]:
+    return [pair for pair in combinations(images, 2) if frozenset(pair) in chosen]
+
+
+def brute_similar(images, descriptors, k, min_similarity=-2.0, min_per_image=0, max_pairs=None):
+    """As `similar` says, image by image."""
+    certain: set[frozenset[str]] = set()
+    queues = []
+    for matrix in descriptors:
+        score = {}
+        for i, image in enumerate(images):
+            order = sorted((j for j in range(len(images)) if j != i), key=lambda j: (-float(matrix[i] @ matrix[j]), j))
+            for rank, j in enumerate(order[:k]):
+                pair = frozenset((image, images[j]))
+                if rank < min_per_image:
+                    certain.add(pair)
+                if rank < min_per_image or matrix[i] @ matrix[j] >= min_similarity:
+                    score[pair] = float(matrix[i] @ matrix[j])
+        queues.append(sorted(score, key=lambda pair: -score[pair]))
+    merged = []
+    for turn in range(max(map(len, queues), default=0)):
+        for queue in queues:
+            if turn < len(queue) and queue[turn] not in merged:
+                merged.append(queue[turn])
+    if max_pairs is not None:
+        others = [pair for pair in merged if pair not in certain]
+        merged = [*certain, *others[: max(0, max_pairs - len(certain))]]
+    return in_order(images, set(merged))
+
+
+@pytest.mark.parametrize(("images", "expected"), [([], []), (["a"], []), (["b", "a"], [("b", "a")])])
+def test_few_images(images, expected):
+    matrix = vectors(len(images))
+    assert exhaustive(images) == expected
+    assert similar(images, [matrix], 3) == expected
+    assert similar(images, [matrix, matrix], 3, min_per_image=2, max_pairs=0) == expected
+    assert sequential(images) == expected
+    assert sequential(images, window=3, quadratic=True, loop=True) == expected
+    assert by_matches(images, dict.fromkeys(expected, 5), 3) == expected
+    for method in ("exhaustive", "similar", "sequential"):
+        config = PairsConfig(method, exhaustive_up_to=0)
+        assert select(images, config, lambda _: matrix) == expected
+
+
+def test_exhaustive_is_every_pair_once_in_the_images_order():
+    images = names(7)
+    found = exhaustive(images)
+    assert found == [(first, second) for i, first in enumerate(images) for second in images[i + 1 :]]
+    assert len({frozenset(pair) for pair in found}) == 7 * 6 // 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("k", "options"),
+    [
+        (1, {}),
+        (4, {}),
+        (100, {}),
+        (6, {"min_similarity": 0.6}),
+        (6, {"min_similarity": 0.99, "min_per_image": 2}),
+        (6, {"max_pairs": 20}),
+        (6, {"max_pairs": 30, "min_per_image": 1}),
+        (6, {"max_pairs": 60, "min_per_image": 2, "min_similarity": 0.3}),
+        (6, {"max_pairs": 0, "min_per_image": 1}),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_similar_is_what_brute_force_gives(monkeypatch, seed, k, options, count):
+    monkeypatch.setattr(pairs, "_BLOCK", 100)  # several blocks of rows
+    images = names(23)
+    descriptors = [vectors(23, 4 + n, 10 * seed + n) for n in range(count)]
+    expected = brute_similar(images, descriptors, k, **options)
+    assert similar(images, descriptors, k, **options) == expected
+
+
+def test_an_image_is_paired_with_those_that_choose_it():
+    """The last is nobody's first choice, and still has its own."""
+    line = np.array([0.0, 0.1, 0.3, 0.7])
+    matrix = np.stack([np.cos(line), np.sin(line)], 1).astype(np.float32)
+    assert similar(list("abcd"), [matrix], 1) == [("a", "b"), ("b", "c"), ("c", "d")]
+
+
+def test_every_image_keeps_its_minimum():
+    matrix = vectors(40)
+    images = names(40)
+    found = similar(images, [matrix], 10, min_similarity=1.0, min_per_image=2, max_pairs=1)
+    for i, image in enumerate(images):
+        best = [images[j] for j in np.argsort(-(matrix @ matrix[i])) if j != i][:2]
+        assert all((image, other) in found or (other, image) in found for other in best)
+
+
+def test_equal_images_choose_the_first():
+    matrix = np.tile(vectors(1), (6, 1))
+    images = list("abcdef")
+    assert similar(images, [matrix], 1) == [("a", other) for other in "bcdef"]
+    assert similar(images, [matrix], 5) == exhaustive(images)
+    nothing = np.zeros((6, 0), np.float32)  # what aggregates give where there are no features at all
+    assert similar(images, [nothing], 1) == [("a", other) for other in "bcdef"]
+
+
+def test_bad_descriptors_are_refused():
+    matrix = vectors(3)
+    matrix[1, 2] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        similar(list("abc"), [vectors(3), matrix], 1)
+    with pytest.raises(ValueError, match=r"\[4, D\]"):
+        similar(list("abcd"), [vectors(3)], 1)
+    with pytest.raises(ValueError, match=r"\[3, D\]"):
+        similar(list("abc"), [vectors(3)[0]], 1)
+
+
+def test_thousands_of_images_are_no_matter():
+    images = [str(i) for i in range(3000)]
+    matrix = vectors(3000, 16)
+    found = similar(images, [matrix], 20, max_pairs=32_000, min_per_image=3)
+    assert len(found) == len(set(found)) == 32_000
+    assert len(sequential(images, window=10)) == 3000 * 10 - 55
+
+
+# By the matches of a first, quick matching.
+
+
+def brute_by_matches(images, counts, k, min_count=1, min_per_image=0):
+    chosen = set()
+    for i, image in enumerate(images):
+        mine = []
+        for j, other in enumerate(images):
+            count = max(counts.get((image, other), 0), counts.get((other, image), 0))
+            if count > 0 and i != j:
+                mine.append((-count, j, other))
+        for rank, (count, _, other) in enumerate(sorted(mine)[:k]):
+            if rank < min_per_image or -count >= min_count:
+                chosen.add(frozenset((image, other)))
+    return in_order(images, chosen)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("k", "options"), [(2, {}), (5, {"min_count": 9}), (5, {"min_count": 11, "min_per_image": 1})])
+def test_by_matches_is_what_brute_force_gives(seed, k, options):
+    random = np.random.default_rng(seed)
+    images = names(15)
+    candidates = [pair if random.random() < 0.5 else pair[::-1] for pair in combinations(images, 2)]
+    counts = {pair: int(random.integers(0, 12)) for pair in candidates if random.random() < 0.6}
+    assert by_matches(images, counts, k, **options) == brute_by_matches(images, counts, k, **options)
+
+
+def test_by_matches_takes_both_orders_and_caps():
+    counts = {("b", "a"): 5, ("a", "b"): 50, ("c", "a"): 20, ("c", "b"): 0, ("d", "c"): 1}
+    assert by_matches("abcd", counts, 3) == [("a", "b"), ("a", "c"), ("c", "d")]
+    assert by_matches("abcd", counts, 3, max_pairs=1) == [("a", "b")]
+    assert by_matches("abcd", counts, 3, max_pairs=1, min_per_image=1) == [("a", "b"), ("a", "c"), ("c", "d")]
+    assert by_matches("abcd", {}, 3) == []
+
+
+def test_by_matches_refuses_what_is_no_pair():
+    with pytest.raises(KitError, match=r"unknown image 'b\.jp': did you mean 'b\.jpg'"):
+        by_matches(["a.jpg", "b.jpg"], {("a.jpg", "b.jp"): 3}, 1)
+    with pytest.raises(KitError, match="one image"):
+        by_matches(["a", "b"], {("a", "a"): 3}, 1)
+
+
+# In a sequence.
+
+
+@pytest.mark.parametrize("count", [3, 8, 17])
+@pytest.mark.parametrize("window", [1, 4, 30])
+@pytest.mark.parametrize("quadratic", [False, True])
+@pytest.mark.parametrize("loop", [False, True])
+def test_sequential_is_what_brute_force_gives(count, window, quadratic, loop):
+    images = names(count)
+    order = [images[i] for i in np.random.default_rng(count).permutation(count)]
+    steps = set(range(1, window + 1)) | ({2**i for i in range(window)} if quadratic else set())
+    chosen = set()
+    for i in range(count):
+        for step in steps:
+            if step < count and (loop or i + step < count):
+                chosen.add(frozenset((order[i], order[(i + step) % count])))
+    assert sequential(images, order, window, quadratic=quadratic, loop=loop) == in_order(images, chosen)
+
+
+def test_select_follows_numbers_in_names():
+    images = sorted(f"frame {i}.jpg" for i in range(12))  # as text: 0, 1, 10, 11, 2, …
+    config = PairsConfig("sequential", window=1, exhaustive_up_to=3)
+    found = {frozenset(pair) for pair in select(images, config, lambda _: vectors(12))}
+    assert found == {frozenset((f"frame {i}.jpg", f"frame {i + 1}.jpg")) for i in range(11)}
+
+
+# From a file.
+
+IMAGES = ["a.jpg", "b c.jpg", "d/e, f.jpg", "ü.jpg", "#g.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("\n  \n# a remark, with a comma\n", []),
+        ("a.jpg\tb c.jpg\n", [(0, 1)]),
+        ("a.jpg b c.jpg", [(0, 1)]),
+        ("a.jpg, b c.jpg\r\n\r\nb c.jpg,a.jpg\r\n", [(0, 1)]),
+        ("\ufeffü.jpg d/e, f.jpg\nü.jpg a.jpg", [(0, 3), (2, 3)]),
+        ("d/e, f.jpg,b c.jpg", [(1, 2)]),
+        ("d/e, f.jpg \t b c.jpg", [(1, 2)]),
+        ("#g.jpg a.jpg", [(0, 4)]),
+    ],
+)
+def test_a_file_of_pairs(tmp_path, text, expected):
+    (tmp_path / "pairs.txt").write_bytes(text.encode())
+    wanted = [(IMAGES[i], IMAGES[j]) for i, j in expected]
+    assert read_pairs(tmp_path / "pairs.txt", IMAGES) == wanted
+    assert select(IMAGES, PairsConfig("file", file=tmp_path / "pairs.txt"), lambda _: vectors(5)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.jpg\tb.jpg", r"unknown image 'b\.jpg': did you mean"),
+        ("x.png a.jpg", r"unknown image 'x\.png'"),
+        ("a.jpg", "does not name two images"),
+        ("a.jpg\tb c.jpg\t0.5", "does not name two images"),
+        ("a.jpg b c.jpg ü.jpg", "does not name two images"),
+        ("a.jpg a.jpg", "names one image twice"),
+        ("\x00\x00\x00", "does not name two images"),
+    ],
+)
+def test_a_line_that_is_no_pair_is_named(tmp_path, line, message):
+    (tmp_path / "pairs.txt").write_text(f"# first\na.jpg\tü.jpg\n{line}\n")
+    with pytest.raises(KitError, match=rf"pairs\.txt, line 3: .*{message}"):
+        read_pairs(tmp_path / "pairs.txt", IMAGES)
+
+
+def test_a_line_of_several_meanings_needs_a_tab(tmp_path):
+    images = ["a", "a b", "b c", "c"]
+    path = tmp_path / "pairs.txt"
+    path.write_text("a b c")
+    with pytest.raises(KitError, match=r"line 1: 'a b c' can be read as several pairs: put a tab"):
+        read_pairs(path, images)
+    path.write_text("a b\tc")
+    assert read_pairs(path, images) == [("a b", "c")]
+
+
+def test_files_that_are_no_text_are_refused(tmp_path):
+    for content, message in ((None, "cannot read"), (b"\xff\xfea\0", "cannot read")):
+        path = tmp_path / f"{content}.txt"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(KitError, match=message):
+            read_pairs(path, IMAGES)
+    with pytest.raises(KitError, match="cannot read"):
+        read_pairs(tmp_path, IMAGES)
+
+
+# The configuration.
+
+
+def test_select_asks_for_descriptors_only_when_it_needs_them():
+    asked = []
+
+    def describe(config):
+        asked.append(config)
+        return vectors(20, 5, len(asked))
+
+    images = names(20)
+    small = PairsConfig("similar", exhaustive_up_to=20)
+    assert not small.needs_descriptors(20)
+    assert select(images, small, describe) == exhaustive(images)
+    assert select(images, PairsConfig("exhaustive", exhaustive_up_to=0), describe) == exhaustive(images)
+    assert asked == []
+    two = (VladConfig(), DinoConfig())
+    config = PairsConfig(exhaustive_up_to=19, descriptors=two, k=4, min_similarity=0.5, min_per_image=1, max_pairs=50)
+    assert config.needs_descriptors(20)
+    expected = brute_similar(images, [vectors(20, 5, 1), vectors(20, 5, 2)], 4, 0.5, 1, 50)
+    assert select(images, config, describe) == expected
+    assert asked == list(two)
+
+
+@pytest.mark.parametrize(
+    ("option", "options"),
+    [
+        ("method", {"method": "best"}),
+        ("exhaustive_up_to", {"exhaustive_up_to": -1}),
+        ("descriptors", {"descriptors": ()}),
+        ("k", {"k": 0}),
+        ("min_similarity", {"min_similarity": 1.5}),
+        ("min_similarity", {"min_similarity": float("nan")}),
+        ("min_per_image", {"min_per_image": 31}),
+        ("max_pairs", {"max_pairs": -1}),
+        ("window", {"window": 0}),
+        ("file", {"method": "file"}),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(option, options):
+    with pytest.raises(KitError, match=f"^{option} of the selection of pairs must be"):
+        PairsConfig(**options)

@@ -1,5 +1,43 @@
-"""Which pairs of images to match."""
+"""Which pairs of images to match, and global descriptors to find them by."""
 
-from imc_kit.retrieval.pairs import Pair, exhaustive
+from __future__ import annotations
 
-__all__ = ["Pair", "exhaustive"]
+from imc_kit.errors import unknown_name
+from imc_kit.retrieval.aggregates import FisherConfig, VladConfig
+from imc_kit.retrieval.base import Aggregate, AggregateConfig, DescriptorConfig, Network, NetworkConfig
+from imc_kit.retrieval.networks import ClipConfig, DinoConfig, ResNetConfig
+from imc_kit.retrieval.pairs import Pair, PairsConfig, by_matches, exhaustive, read_pairs, select, sequential, similar
+
+__all__ = [
+    "DESCRIPTORS",
+    "Aggregate",
+    "AggregateConfig",
+    "ClipConfig",
+    "DescriptorConfig",
+    "DinoConfig",
+    "FisherConfig",
+    "Network",
+    "NetworkConfig",
+    "Pair",
+    "PairsConfig",
+    "ResNetConfig",
+    "VladConfig",
+    "by_matches",
+    "descriptor_class",
+    "exhaustive",
+    "read_pairs",
+    "select",
+    "sequential",
+    "similar",
+]
+
+DESCRIPTORS: dict[str, type[DescriptorConfig]] = {
+    config.name: config for config in (VladConfig, FisherConfig, DinoConfig, ResNetConfig, ClipConfig)
+}
+
+
+def descriptor_class(name: str) -> type[DescriptorConfig]:
+    """The options of a global descriptor, by its name. Raises `KitError` with the nearest name if there is none."""
+    if name not in DESCRIPTORS:
+        raise unknown_name("descriptor", name, DESCRIPTORS)
+    return DESCRIPTORS[name]

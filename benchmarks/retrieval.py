@@ -1,0 +1,236 @@
+"""How many of the pairs of images that truly overlap a selection by global descriptors finds, by method and k.
+
+    python benchmarks/retrieval.py ROOT --scene liberty135 [--weights DIR] [--k 5 10 20 50] [--cache DIR]
+
+ROOT is in a competition's layout, with truth.csv beside. What overlaps is decided by the true poses, in two ways:
+
+near: seen from the point that all optical axes come nearest to, the two cameras are less than 30° apart. This needs no
+    image, and holds for scenes in which all cameras look at one thing.
+matched: less than 60° apart, and at least 30 matches of SIFT (mutual nearest neighbours, ratio 0.8) lie within 2 pixels
+    of the line that the true poses say. The focal length is the one that makes most of all matches agree.
+
+recall at k: of an image's partners, the share among the k images most similar to it; the mean over all images that have
+partners. A random choice has k / (n − 1); the best possible has less than 1 where images have more than k partners.
+Methods whose weight files are not in DIR (or the usual places) are left out, and named. Features are cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from imc_kit import images, scenes, submission
+from imc_kit.config import fingerprint
+from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, extract
+from imc_kit.errors import KitError, unknown_name
+from imc_kit.matchers import NearestConfig
+from imc_kit.retrieval import (
+    AggregateConfig,
+    ClipConfig,
+    DescriptorConfig,
+    DinoConfig,
+    FisherConfig,
+    NetworkConfig,
+    ResNetConfig,
+    VladConfig,
+)
+from imc_kit.store import Shelf, Store
+from imc_kit.types import Features, Float32, Float64, Pose, Scene
+
+NEAR, FARTHEST = 30.0, 60.0
+"""Degrees between cameras that overlap: by their poses alone, and at most where matches speak for it."""
+LEAST_MATCHES, AGREE = 30, 2.0
+"""Matches that agree with the true poses, and how near they must be, in pixels."""
+
+Overlap = NDArray[np.bool_]
+"""Whether two images overlap, [N, N], never true of an image with itself."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    scene, poses = _scene(arguments.root, arguments.scene)
+    store = Store(arguments.cache)
+    given = {"weights": arguments.weights}
+    sift = SiftConfig(max_keypoints=2048, long_side=800)
+    aliked = AlikedConfig(max_keypoints=1024, long_side=800, **given)
+    methods: list[tuple[str, DescriptorConfig, DetectorConfig | None]] = [
+        (f"{descriptor.name} of {detector.name}", descriptor, detector)
+        for detector in (sift, aliked)
+        for descriptor in (VladConfig(), FisherConfig())
+    ]
+    networks = (
+        DinoConfig(**given),
+        DinoConfig(model="vits14_reg4", **given),
+        ResNetConfig(**given),
+        ClipConfig(**given),
+    )
+    methods += [(f"{network.name} {getattr(network, 'model', '')}".strip(), network, None) for network in networks]
+
+    print(f"{scene.name}: {len(scene.images)} images")
+    angles = _angles(poses)
+    near = (angles < NEAR) & ~np.eye(len(poses), dtype=bool)
+    matched = _matched(scene, poses, angles, _features(scene, sift, store))
+    truths = {"near": near, "matched": matched}
+    for name, truth in truths.items():
+        print(f"{name}: {truth.sum() // 2} pairs, {truth.sum(1).mean():.1f} partners of an image on average")
+
+    rows, left_out = [], []
+    for label, descriptor, detector in methods:
+        try:
+            matrix = _described(scene, descriptor, detector, store)
+        except KitError as error:
+            left_out.append(f"{label} is left out: {error}")
+        else:
+            rows.append((label, [_recalls(matrix @ matrix.T, truth, arguments.k) for truth in truths.values()]))
+    random = np.random.default_rng(0)
+    draws = [random.random(near.shape) for _ in range(100)]
+    chance = [np.mean([_recalls(draw, truth, arguments.k) for draw in draws], axis=0) for truth in truths.values()]
+    rows = [("random", chance), *rows, ("the best possible", [_recalls(t, t, arguments.k) for t in truths.values()])]
+    print(*left_out, "", sep="\n")
+    print(_line(["recall", *(f"{name}, k = {k}" for name in truths for k in arguments.k)]))
+    print(_line(["---"] * (1 + len(truths) * len(arguments.k))))
+    for label, recalls in rows:
+        print(_line([label, *(f"{value:.3f}" for value in np.concatenate(recalls))]))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Recall of truly overlapping pairs by global descriptors.")
+    parser.add_argument("root", type=Path, help="scenes in a competition's layout, with truth.csv")
+    parser.add_argument("--scene", default="liberty135", help="default: liberty135")
+    parser.add_argument("--weights", type=Path, help="the folder of the weight files; default: the usual places")
+    parser.add_argument("--k", type=int, nargs="+", default=[5, 10, 20, 50], help="default: 5 10 20 50")
+    folder = Path(tempfile.gettempdir(), f"imc-kit-retrieval-{os.getuid()}")
+    parser.add_argument("--cache", type=Path, default=folder, help="default: %(default)s")
+    return parser.parse_args()
+
+
+def _scene(root: Path, name: str) -> tuple[Scene, list[Pose]]:
+    """A scene, and the true poses of its images."""
+    task = scenes.load(root)
+    known = {scene.name: scene for scene in task.scenes}
+    if name not in known:
+        raise unknown_name("scene", name, known)
+    table = submission.read_table(task.root / "truth.csv", ("image_path", *submission.POSE_COLUMNS))
+    columns = (table[column] for column in ("image_path", *submission.POSE_COLUMNS))
+    texts = {path: pose for path, *pose in zip(*columns, strict=True)}
+    paths = {row.image: row.key["image_path"] for row in task.rows if row.scene == name}
+    return known[name], [Pose(*submission.parse_pose(*texts[paths[image]])) for image in known[name].images]
+
+
+# What overlaps.
+
+
+def _angles(poses: Sequence[Pose]) -> Float64:
+    """Degrees between cameras as seen from the point to which all optical axes come nearest, [N, N]."""
+    centres = np.array([pose.center for pose in poses])
+    axes = np.array([pose.rotation[2] for pose in poses])
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    point = np.linalg.solve(across.sum(0), (across @ centres[:, :, None]).sum(0)[:, 0])
+    rays = centres - point
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    return np.degrees(np.arccos(np.clip(rays @ rays.T, -1, 1)))
+
+
+def _matched(scene: Scene, poses: Sequence[Pose], angles: Float64, features: Shelf[Features]) -> Overlap:
+    """Which pairs have enough matches that agree with the true poses."""
+    all_features = [features[images.digest(scene.path(name))] for name in scene.images]
+    matcher = NearestConfig(ratio=0.8).create()
+    pairs = [(i, j) for i, j in combinations(range(len(poses)), 2) if angles[i, j] < FARTHEST]
+    found = {}
+    for i, j in tqdm(pairs, desc="matching", unit="pair", leave=False, disable=None):
+        first, second = all_features[i], all_features[j]
+        indices = matcher.match(first, second).indices
+        found[i, j] = first.keypoints[indices[:, 0]], second.keypoints[indices[:, 1]]
+
+    size = all_features[0].image_size
+
+    def agreeing(focal: float) -> dict[tuple[int, int], int]:
+        return {
+            (i, j): int((_off(points, (poses[i], poses[j]), focal, size) < AGREE).sum())
+            for (i, j), points in found.items()
+        }
+
+    every_focal = [agreeing(max(size) * factor) for factor in np.geomspace(0.5, 4, 25)]
+    counts = max(every_focal, key=lambda counts: sum(counts.values()))
+    overlap = np.zeros(angles.shape, bool)
+    for (i, j), count in counts.items():
+        overlap[i, j] = overlap[j, i] = count >= LEAST_MATCHES
+    return overlap
+
+
+def _off(points: tuple[Float32, Float32], poses: tuple[Pose, Pose], focal: float, size: tuple[int, int]) -> Float64:
+    """How far matches [K, 2] are from what the poses say, in pixels: Sampson's distance."""
+    middle = (np.array(size) - 1) / 2
+    first, second = (np.column_stack([(xy - middle) / focal, np.ones(len(xy))]) for xy in points)
+    rotation = poses[1].rotation @ poses[0].rotation.T
+    x, y, z = poses[1].translation - rotation @ poses[0].translation
+    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
+    lines_second, lines_first = first @ essential.T, second @ essential
+    slopes = (lines_second[:, :2] ** 2).sum(1) + (lines_first[:, :2] ** 2).sum(1)
+    return focal * np.abs((second * lines_second).sum(1)) / np.sqrt(slopes)
+
+
+# What is described.
+
+
+def _features(scene: Scene, config: DetectorConfig, store: Store) -> Shelf[Features]:
+    shelf = store.features(fingerprint(config))
+    digests = {images.digest(scene.path(name)): name for name in scene.images}
+    missing = shelf.missing(digests)
+    detector = config.create()
+    for digest in tqdm(missing, desc=f"{config.name} features", unit="image", leave=False, disable=None):
+        shelf.put({digest: extract(detector, [images.load(scene.path(digests[digest]), config.long_side)])[0]})
+    return shelf
+
+
+def _described(scene: Scene, descriptor: DescriptorConfig, detector: DetectorConfig | None, store: Store) -> Float32:
+    """A row for each image."""
+    digests = {name: images.digest(scene.path(name)) for name in scene.images}
+    if detector is not None:
+        assert isinstance(descriptor, AggregateConfig)
+        features = _features(scene, detector, store)
+        return descriptor.create().describe(scene.images, lambda name: features[digests[name]])
+    assert isinstance(descriptor, NetworkConfig)
+    network = descriptor.create()
+    shelf = store.descriptors(fingerprint(descriptor))
+    paths = {digests[name]: scene.path(name) for name in scene.images}
+    for digest in tqdm(shelf.missing(paths), desc=descriptor.name, unit="image", leave=False, disable=None):
+        shelf.put({digest: network.describe([images.load(paths[digest], descriptor.long_side).pixels])[0]})
+    return np.stack([shelf[digests[name]] for name in scene.images])
+
+
+# How good that is.
+
+
+def _recalls(similarity: NDArray[Any], truth: Overlap, ks: Sequence[int]) -> list[float]:
+    """Recall at each k."""
+    similarity = similarity.astype(np.float64)
+    np.fill_diagonal(similarity, -np.inf)
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    hits = np.take_along_axis(truth, order, 1).cumsum(1)
+    partners = truth.sum(1)
+    some = partners > 0
+    return [float((hits[some, k - 1] / partners[some]).mean()) for k in ks]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KitError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

@@ -1,0 +1,195 @@
+"""DINOv2, CLIP and ResNet50 through timm, from their published files, on the CPU or a GPU.
+
+The whole image is squeezed into the square that the network takes: cropping would lose what other images may show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from PIL import Image
+
+from imc_kit import weights
+from imc_kit.errors import KitError
+from imc_kit.learned import device, fill, read_state
+from imc_kit.retrieval.base import NetworkConfig
+from imc_kit.types import Float32, Pixels
+
+if TYPE_CHECKING:
+    import torch
+
+_BATCH = 16
+"""Images in one pass."""
+_GEM_POWER = 3
+_GEM_LEAST = 1e-6
+
+Pooling = Literal["cls", "mean", "max", "gem"]
+"""cls: the token that stands for the image; mean, max: of the patches; gem: their generalised mean (Radenović et al.
+2019), (mean of x³)^⅓, where negative x count as 0."""
+
+
+@dataclass(frozen=True)
+class DinoConfig(NetworkConfig):
+    """DINOv2 (Oquab et al. 2024), self-supervised vision transformers."""
+
+    name: ClassVar[str] = "dinov2"
+    poolings: ClassVar[tuple[str, ...]] = ("cls", "mean", "max", "gem")
+    multiple: ClassVar[int] = 14
+
+    model: Literal["vits14", "vitb14", "vits14_reg4"] = "vits14"
+    """Which network: small, base (four times the time), or small with register tokens (Darcet et al. 2024)."""
+    side: int = 518
+    """Images are resized to a square with sides of so many pixels: a multiple of 14; 518 is what it was trained for."""
+    pooling: Pooling = "cls"
+    """How the vectors of all places in the image become one: cls, mean, max or gem."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.model in _DINO, "model", f"one of {', '.join(_DINO)}")
+
+    def create(self) -> TimmNetwork:
+        network = _transformer(_DINO[self.model], f"dinov2_{self.model}_pretrain.pth", self)
+        return TimmNetwork(self, network)
+
+
+_DINO = {
+    "vits14": "vit_small_patch14_dinov2.lvd142m",
+    "vitb14": "vit_base_patch14_dinov2.lvd142m",
+    "vits14_reg4": "vit_small_patch14_reg4_dinov2.lvd142m",
+}
+
+
+@dataclass(frozen=True)
+class ClipConfig(NetworkConfig):
+    """OpenAI's CLIP (Radford et al. 2021), the image side of ViT-B/16, before the projection to the text's space."""
+
+    name: ClassVar[str] = "clip"
+    poolings: ClassVar[tuple[str, ...]] = ("cls", "mean", "max", "gem")
+    multiple: ClassVar[int] = 16
+
+    side: int = 224
+    """Images are resized to a square with sides of so many pixels: a multiple of 16; 224 is what it was trained for."""
+    pooling: Pooling = "cls"
+    """How the vectors of all places in the image become one: cls, mean, max or gem."""
+
+    def create(self) -> TimmNetwork:
+        # The architecture that the file is named after has another activation than the network was trained with.
+        architecture = "vit_base_patch16_clip_quickgelu_224.openai"
+        return TimmNetwork(self, _transformer(architecture, "vit_base_patch16_clip_224.openai.safetensors", self))
+
+
+@dataclass(frozen=True)
+class ResNetConfig(NetworkConfig):
+    """ResNet50 (He et al. 2016), trained on ImageNet by Wightman et al. (2021)."""
+
+    name: ClassVar[str] = "resnet50"
+    poolings: ClassVar[tuple[str, ...]] = ("mean", "gem")
+    multiple: ClassVar[int] = 32
+
+    side: int = 224
+    """Images are resized to a square with sides of so many pixels: a multiple of 32; 224 is what it was trained for."""
+    pooling: Literal["mean", "gem"] = "gem"
+    """How the vectors of all places in the image become one: mean or gem."""
+
+    def create(self) -> TimmNetwork:
+        _device(self)  # before anything is loaded
+        import timm
+
+        path = weights.find("resnet50.a1_in1k.safetensors", self.weights)
+        network = timm.create_model("resnet50.a1_in1k", num_classes=0)
+        _fill(network, read_state(path), path)
+        return TimmNetwork(self, network)
+
+
+class TimmNetwork:
+    """As `Network` says."""
+
+    def __init__(self, config: NetworkConfig, network: Any) -> None:
+        """network: timm's, ready to run, without a classifier."""
+        import torch
+
+        self.config = config
+        self._device = _device(config)
+        self._network = network.to(self._device)
+        mean, std = (torch.tensor(network.pretrained_cfg[name], device=self._device) for name in ("mean", "std"))
+        self._mean, self._std = mean[:, None, None], std[:, None, None]
+
+    def describe(self, images: Sequence[Pixels]) -> Float32:
+        """As `Network.describe` says."""
+        rows = [self._describe(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        return np.concatenate([np.empty((0, self._network.num_features), np.float32), *rows])
+
+    def _describe(self, images: Sequence[Pixels]) -> Float32:
+        import torch
+
+        half = self.config.half and self._device.type == "cuda"
+        stack = np.stack([_squeezed(image, self.config.side) for image in images])
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=half):
+            pixels = torch.from_numpy(stack).to(self._device).permute(0, 3, 1, 2).float() / 255
+            places = self._network.forward_features((pixels - self._mean) / self._std).float()
+            rows = torch.nn.functional.normalize(self._pooled(places))
+        vectors: Float32 = rows.cpu().numpy()
+        return vectors
+
+    def _pooled(self, places: Any) -> Any:
+        """[B, D] from tokens [B, T, D], those that stand for no patch first, or from a map [B, D, h, w]."""
+        if places.ndim == 4:
+            places = places.flatten(2).mT
+        elif self.config.pooling == "cls":
+            return places[:, 0]
+        else:
+            places = places[:, self._network.num_prefix_tokens :]
+        if self.config.pooling == "max":
+            return places.amax(1)
+        if self.config.pooling == "gem":
+            return places.clamp(min=_GEM_LEAST).pow(_GEM_POWER).mean(1).pow(1 / _GEM_POWER)
+        return places.mean(1)
+
+
+def _squeezed(image: Pixels, side: int) -> Pixels:
+    """The whole image as a square, by Pillow's bicubic interpolation, which is what the networks were trained with."""
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _transformer(architecture: str, file: str, config: DinoConfig | ClipConfig) -> Any:
+    """timm's vision transformer for images of `config.side`, from the published file."""
+    _device(config)  # before anything is loaded
+    import timm
+    from timm.models import vision_transformer
+
+    path = weights.find(file, config.weights)
+    state = read_state(path)
+    network: Any = timm.create_model(architecture, num_classes=0, img_size=config.side)
+    # timm would resize the filters of another network's patches until they fit.
+    patches, wanted = state.get("patch_embed.proj.weight"), network.patch_embed.proj.weight
+    if getattr(patches, "shape", None) != wanted.shape:
+        raise KitError(f"{path} does not fit timm's {architecture}, so it is not loaded: its patches differ")
+    try:
+        state = vision_transformer.checkpoint_filter_fn(
+            state, network
+        )  # timm's names, and positions for this size of images
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise KitError(f"{path} does not fit timm's {architecture}, so it is not loaded: {error}") from error
+    _fill(network, state, path)
+    return network
+
+
+def _fill(network: Any, state: dict[str, Any], path: Path) -> None:
+    """Load all of `state` but the classifier. (Where there is one, timm itself does not mind missing keys.)"""
+    cfg = network.pretrained_cfg
+    kept = {name: value for name, value in state.items() if not name.startswith(f"{cfg['classifier']}.")}
+    fill(network, kept, path, f"timm's {cfg['architecture']}")
+
+
+def _device(config: NetworkConfig) -> torch.device:
+    """Where it runs. Raises `KitError` when timm, torch or the GPU that was asked for is missing."""
+    who = f"descriptor {config.name!r}"
+    try:
+        import timm  # noqa: F401
+    except ImportError as error:
+        raise KitError(f'{who} needs timm and torch (pip install "imc-kit[learned]"): {error}') from error
+    return device(config.device, who)
