@@ -83,8 +83,8 @@ class Photo:
 
     pixels: uint8 [h, w, 3], RGB, upright, perhaps smaller than the original.
     size: (width, height) of the original, upright.
-    quarters: quarter turns clockwise, 0 to 3, that took the stored raster upright: those that its EXIF asked for and those
-        that the caller of `load` did.
+    quarters: quarter turns clockwise, 0 to 3, that took the stored raster upright: those that its EXIF asked for, and
+        those that the caller of `load` did.
     mirrored: whether the stored raster was mirrored left to right before that.
     """
 
