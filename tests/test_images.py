@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from imc_kit import images, scenes
 from imc_kit.errors import KitError
@@ -265,7 +265,71 @@ def test_pose_as_stored_projects_to_the_stored_pixel(tmp_path, orientation):
 
 def test_pose_of_a_mirrored_raster_is_that_of_the_upright_image():
     pose = Pose(np.eye(3), np.array([1.0, 2.0, 3.0]))
-    assert images.pose_as_stored(pose, 3, True) is pose
+    seen = images.pose_as_stored(pose, 3, True)
+    np.testing.assert_array_equal(seen.rotation, pose.rotation)
+    np.testing.assert_array_equal(seen.translation, pose.translation)
+
+
+@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])  # Pillow turns the second by itself
+def test_turned_beyond_exif(tmp_path, suffix, orientation, turn):
+    upright = picture(61, 43)
+    path = save(tmp_path / f"a{suffix}", upright[upright_index(orientation, 43, 61)], exif=exif(orientation))
+    with Image.open(path) as image:
+        expected = np.rot90(np.asarray(ImageOps.exif_transpose(image)), -turn)
+    photo = images.load(path, turn=turn)
+    np.testing.assert_array_equal(photo.pixels, expected)
+    assert photo.pixels.flags.c_contiguous
+    assert photo.size == (expected.shape[1], expected.shape[0])
+    info = images.probe(path).turned(turn)
+    assert info == images.ImageInfo(photo.size, photo.quarters, photo.mirrored, turn)
+    assert info.turned(-turn) == images.probe(path)
+    small = images.load(path, 30, turn)
+    np.testing.assert_array_equal(small.pixels, np.rot90(images.load(path, 30).pixels, -turn))
+    assert small.size == photo.size
+
+
+@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pose_of_a_turned_photograph_projects_to_the_same_stored_pixel(tmp_path, orientation, turn):
+    path = save(tmp_path / "a.png", picture(61, 43), exif=exif(orientation))
+    plain, info = images.probe(path), images.probe(path).turned(turn)
+    angle, focal = 0.3, 50.0
+    rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    pose = Pose(rotation, np.array([0.1, -0.2, 4.0]))  # of the upright, turned image
+
+    def project(pose: Pose, size: tuple[int, int]) -> np.ndarray:
+        x, y, z = pose.rotation @ np.array([0.4, 0.3, 0.5]) + pose.translation
+        return np.array([[focal * x / z + (size[0] - 1) / 2, focal * y / z + (size[1] - 1) / 2]], np.float32)
+
+    as_exif_has_it = images.turn_points(project(pose, info.size), info.size, -turn)
+    stored_pose = images.pose_as_stored(pose, info.quarters, info.mirrored, info.turn)
+    if info.mirrored:  # no camera sees what is stored: the pose is for the image as EXIF has it
+        np.testing.assert_allclose(project(stored_pose, plain.size), as_exif_has_it, atol=1e-4)
+    else:
+        stored = images.turn_points(as_exif_has_it, plain.size, -plain.quarters)
+        np.testing.assert_allclose(project(stored_pose, (61, 43)), stored, atol=1e-4)
+    np.testing.assert_allclose(stored_pose.center, pose.center, atol=1e-12)
+
+
+@pytest.mark.parametrize("turn", range(-4, 5))
+def test_points_turn_with_the_pixels(turn):
+    pixels = picture(7, 5)
+    x, y = np.meshgrid(np.arange(7, dtype=np.float32), np.arange(5, dtype=np.float32))
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
+    turned = np.rot90(pixels, -turn)
+    moved = images.turn_points(points, (7, 5), turn)
+    assert moved.dtype == np.float32
+    np.testing.assert_array_equal(turned[moved[:, 1].astype(int), moved[:, 0].astype(int)], pixels.reshape(-1, 3))
+    after = turned.shape[1], turned.shape[0]
+    np.testing.assert_array_equal(images.turn_points(moved, after, -turn), points)
+    corners = np.array([[-0.5, -0.5], [6.5, 4.5]], np.float32)
+    assert np.sort(images.turn_points(corners, (7, 5), turn), axis=0).tolist() == [
+        [-0.5, -0.5],
+        [after[0] - 0.5, after[1] - 0.5],
+    ]
+    assert images.turn_points(points[:0], (7, 5), turn).shape == (0, 2)
 
 
 # ---- sizes and coordinates ----

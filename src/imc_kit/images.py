@@ -63,11 +63,18 @@ _JPEG_END = b"\xff\xd9"
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file's header says. The fields are those of `Photo`."""
+    """What a file's header says. `size`, `quarters` and `mirrored` are as in `Photo`."""
 
     size: tuple[int, int]
     quarters: int
     mirrored: bool
+    turn: int = 0
+    """How many of the quarters, 0 to 3, EXIF did not ask for."""
+
+    def turned(self, turn: int) -> ImageInfo:
+        """That of the photograph turned clockwise by `turn` · 90° more, as `load(…, turn=turn)` gives it."""
+        size = self.size[::-1] if turn % 2 else self.size
+        return ImageInfo(size, (self.quarters + turn) % 4, self.mirrored, (self.turn + turn) % 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +83,8 @@ class Photo:
 
     pixels: uint8 [h, w, 3], RGB, upright, perhaps smaller than the original.
     size: (width, height) of the original, upright.
-    quarters: quarter turns clockwise, 0 to 3, that took the stored raster upright, as its EXIF asked.
+    quarters: quarter turns clockwise, 0 to 3, that took the stored raster upright: those that its EXIF asked for, and
+        those that the caller of `load` did.
     mirrored: whether the stored raster was mirrored left to right before that.
     """
 
@@ -95,8 +103,10 @@ class Photo:
         return ((points + 0.5) / scale - 0.5).astype(np.float32)
 
 
-def load(path: Path | str, long_side: int | None = None) -> Photo:
+def load(path: Path | str, long_side: int | None = None, turn: int = 0) -> Photo:
     """Decode an image upright, its longer side at most `long_side` pixels; it is never enlarged.
+
+    turn: quarter turns clockwise beyond what EXIF asks for, where that does not make it upright (see `orientation`).
 
     JPEGs are decoded at a half, a quarter or an eighth where that is enough; what is left is resized by area. `pixels`
     spans the original exactly, whatever the sizes.
@@ -123,7 +133,8 @@ def load(path: Path | str, long_side: int | None = None) -> Photo:
     pixels = _resize(pixels, extent, target)
     if not _turned_by_pillow(image):
         pixels = np.rot90(pixels[:, ::-1] if info.mirrored else pixels, -info.quarters)
-    return Photo(np.ascontiguousarray(pixels), info.size, info.quarters, info.mirrored)
+    info = info.turned(turn)
+    return Photo(np.ascontiguousarray(np.rot90(pixels, -turn)), info.size, info.quarters, info.mirrored)
 
 
 def probe(path: Path | str) -> ImageInfo:
@@ -144,13 +155,24 @@ def digest(path: Path | str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def pose_as_stored(pose: Pose, quarters: int, mirrored: bool) -> Pose:
-    """The pose for the raster as stored in the file, from the pose of the upright image.
+def pose_as_stored(pose: Pose, quarters: int, mirrored: bool, turn: int = 0) -> Pose:
+    """The pose for the raster as stored in the file, from the pose of the upright image; the rest as in `ImageInfo`.
 
-    The competition's poses are for the stored raster. No camera sees a mirrored one, so there the pose stays that of
-    the upright image; the centre, all that the metric looks at, is the same in every case.
+    The competition's poses are for the stored raster. No camera sees a mirrored one, so there the pose is that of the
+    image as EXIF has it; the centre, all that the metric looks at, is the same in every case.
     """
-    return pose if mirrored else pose.turned(-quarters)
+    return pose.turned(-turn if mirrored else -quarters)
+
+
+def turn_points(points: Float32, size: tuple[int, int], turn: int) -> Float32:
+    """Points (x, y), float32 [N, 2], of an image → of the same image turned clockwise by `turn` · 90°.
+
+    size: (width, height) of the image before. The way back is `turn_points(points, size_after, -turn)`.
+    """
+    for _ in range(turn % 4):
+        points = np.stack([size[1] - 1 - points[:, 1], points[:, 0]], axis=1)
+        size = size[::-1]
+    return points
 
 
 class _RefusedError(Exception):
