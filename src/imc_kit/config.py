@@ -15,9 +15,30 @@ from typing import Any
 from imc_kit.colmap.database import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.verification import VerificationConfig
-from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig
+from imc_kit.combine import CombineConfig
+from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, SuperPointConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import MatcherConfig, NearestConfig, check_accepts
+from imc_kit.masks import MaskConfig
+from imc_kit.matchers import AnyMatcherConfig, DenseConfig, LightGlueConfig, MergeConfig, NearestConfig, check_accepts
+from imc_kit.overview import OverviewConfig
+from imc_kit.retrieval import DinoConfig, PairsConfig
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One way to matches: a detector with a matcher, or detector `none` with a detector-free matcher."""
+
+    detector: DetectorConfig
+    matcher: AnyMatcherConfig
+
+    def check(self) -> None:
+        """Raise KitError when the two do not go together, or when something that they need is missing."""
+        check_accepts(self.matcher, self.detector.kind)
+        if isinstance(self.matcher, DenseConfig):
+            self.matcher.create()
+        else:
+            self.detector.create()
+            self.matcher.create(self.detector.kind)
 
 
 @dataclass(frozen=True)
@@ -25,13 +46,24 @@ class Config:
     """What each stage does. A stage's own options stand beside the stage."""
 
     detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=20.0))
-    matcher: MatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8))
+    matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8))
+    also: tuple[Branch, ...] = ()
+    """Further detectors with their matchers, whose keypoints and matches are joined to the first's."""
+    combine: CombineConfig = field(default_factory=CombineConfig)
+    merge: MergeConfig = field(default_factory=MergeConfig)
+    upright: bool = False
+    """Find photographs that lie on their side or head, from cheap matches, and detect on them upright."""
+    overview: OverviewConfig = field(default_factory=OverviewConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig("global"))
-    """Attempts, in order; the one whose largest model has most images is kept (of equals the first)."""
-    enough: float = 0.8
-    """No further attempt is made when a model has this share of the scene's images."""
+    mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig(min_strength=0.7), MappingConfig("global"))
+    """Attempts, in order; of their models the one with most images is kept, and of equals the one best supported."""
+    enough: float = 1.0
+    """No further attempt is made when a model has this share of the scene's images and is trusted."""
+    trusted: float = 0.97
+    """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels."""
     min_matches: int = 15
     """Pairs of images with fewer matches are dropped before verification."""
     threads: int | None = None
@@ -39,11 +71,16 @@ class Config:
     seed: int = 0
     """For everything random. With `threads` 1 the same input gives the same poses on the same machine."""
 
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        return Branch(self.detector, self.matcher), *self.also
+
     def check(self) -> None:
         """Raise KitError, before any work, for anything that cannot go well: see the configuration of each stage."""
-        self.detector.create()
-        check_accepts(self.matcher, self.detector.kind)
-        self.matcher.create()
+        for branch in self.branches:
+            branch.check()
+        self.masks.check()
+        self.pairs.check()
         self.verification.check()
         for attempt in self.mapping:
             attempt.check()
@@ -51,7 +88,32 @@ class Config:
             raise KitError("min_matches and threads must be at least 1")
 
 
-PRESETS: dict[str, Config] = {"sift": Config(), "aliked": Config(detector=AlikedConfig())}
+def _aliked(long_side: int = 1024) -> Branch:
+    return Branch(AlikedConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
+
+
+def _superpoint(long_side: int = 1024) -> Branch:
+    return Branch(SuperPointConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
+
+
+_DINO = PairsConfig(exhaustive_up_to=20, descriptors=(DinoConfig(),))
+
+PRESETS: dict[str, Config] = {
+    "sift": Config(),
+    "aliked": Config(detector=AlikedConfig()),
+    "baseline": Config(_aliked().detector, _aliked().matcher, pairs=_DINO),
+    "ensemble": Config(
+        _aliked().detector,
+        _aliked().matcher,
+        also=(_aliked(1600), _superpoint(), _superpoint(1600)),
+        pairs=_DINO,
+        upright=True,
+    ),
+    "small": Config(
+        SiftConfig(max_keypoints=2048, long_side=800, contrast_threshold=0.0133, edge_threshold=20.0),
+        pairs=PairsConfig(exhaustive_up_to=20, k=10),
+    ),
+}
 
 
 def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -137,6 +137,13 @@ def load(path: Path | str, long_side: int | None = None, turn: int = 0) -> Photo
     return Photo(np.ascontiguousarray(np.rot90(pixels, -turn)), info.size, info.quarters, info.mirrored)
 
 
+def as_jpeg(pixels: Pixels, quality: int = 90) -> bytes:
+    """The file of a picture, for people."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "jpeg", quality=quality)
+    return file.getvalue()
+
+
 def probe(path: Path | str) -> ImageInfo:
     """What the header of an image says, without decoding it.
 

@@ -50,6 +50,8 @@ class MaskConfig:
     """Then gaps that a disc of this radius does not fit into are filled."""
     min_share: float = 0.2
     """A photograph of which less would be left of what the folder allows is not masked for vegetation at all."""
+    pictures: bool = False
+    """Save a picture of every masked photograph, with the mask in purple, in the scene's folder `masks`."""
 
     def __post_init__(self) -> None:
         for option, right, wanted in (

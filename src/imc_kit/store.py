@@ -1,4 +1,4 @@
-"""Features, matches and global descriptors on disk: the only user of HDF5.
+"""Features, matches, correspondences and global descriptors on disk: the only user of HDF5.
 
 A shelf holds the results that one configuration gave, under a key for each. Results arrive in chunks, each an HDF5
 file of its own that is written beside its name and then moved there. So a killed run loses the chunks that were in
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
-from imc_kit.types import Features, Float32, Matches
+from imc_kit.types import Correspondences, Features, Float32, Matches
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,12 +64,22 @@ _MATCHES = _Codec[Matches](
     lambda matches: np.empty(0, np.int32),
     lambda columns, header: Matches(**columns),
 )
+_CORRESPONDENCES = _Codec[Correspondences](
+    lambda found: {"first": found.first, "second": found.second, "scores": found.scores},
+    lambda found: np.empty(0, np.int32),
+    lambda columns, header: Correspondences(**columns),
+)
 _VECTORS = _Codec[Float32](
     lambda vector: {"values": vector}, lambda vector: np.empty(0, np.int32), lambda columns, header: columns["values"]
 )
 
 
-_CODECS: dict[str, _Codec[Any]] = {"features": _FEATURES, "matches": _MATCHES, "vectors": _VECTORS}
+_CODECS: dict[str, _Codec[Any]] = {
+    "features": _FEATURES,
+    "matches": _MATCHES,
+    "correspondences": _CORRESPONDENCES,
+    "vectors": _VECTORS,
+}
 
 
 class Shelf(Generic[T]):
@@ -189,6 +199,10 @@ class Store:
     def matches(self, fingerprint: str) -> Shelf[Matches]:
         """Matches, by `pair_key`; `fingerprint` names the detector's and the matcher's configuration."""
         return Shelf(self.root / "matches" / fingerprint, "matches")
+
+    def correspondences(self, fingerprint: str) -> Shelf[Correspondences]:
+        """What a detector-free matcher found, by `pair_key`; `fingerprint` names its configuration."""
+        return Shelf(self.root / "correspondences" / fingerprint, "correspondences")
 
 
 def pair_key(first: str, second: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from imc_kit import matchers, weights
+from imc_kit.detectors import NoDetectorConfig
 from imc_kit.errors import KitError
 from imc_kit.images import Photo
 from imc_kit.matchers import LoftrConfig
@@ -149,9 +150,12 @@ def test_files_that_do_not_fit_are_refused(monkeypatch, state, tmp_path):
 
 
 def test_registry():
-    assert matchers.dense_config_class("loftr") is LoftrConfig
-    with pytest.raises(KitError, match=r"unknown detector-free matcher 'loftry': did you mean 'loftr'"):
-        matchers.dense_config_class("loftry")
+    assert matchers.config_class("loftr") is LoftrConfig
+    matchers.check_accepts(LoftrConfig(), NoDetectorConfig().kind)
+    with pytest.raises(KitError, match=r"'loftr' cannot match sift descriptors: .*nearest.* choose detector 'none'"):
+        matchers.check_accepts(LoftrConfig(), "sift")
+    with pytest.raises(KitError, match=r"'nearest' cannot match photographs .*: loftr can"):
+        matchers.check_accepts(matchers.NearestConfig(), NoDetectorConfig().kind)
 
 
 def test_a_gpu_gives_what_the_cpu_gives(file, matcher):

@@ -7,6 +7,7 @@ from imc_kit.detectors.base import Detector, DetectorConfig, extract
 from imc_kit.detectors.dedode import DedodeConfig
 from imc_kit.detectors.disk import DiskConfig
 from imc_kit.detectors.keynet import KeyNetConfig
+from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.opencv import AkazeConfig, OrbConfig, SiftConfig
 from imc_kit.detectors.superpoint import SuperPointConfig
 from imc_kit.detectors.xfeat import XFeatConfig
@@ -21,6 +22,7 @@ __all__ = [
     "DetectorConfig",
     "DiskConfig",
     "KeyNetConfig",
+    "NoDetectorConfig",
     "OrbConfig",
     "SiftConfig",
     "SuperPointConfig",
@@ -41,6 +43,7 @@ DETECTORS: dict[str, type[DetectorConfig]] = {
         XFeatConfig,
         DedodeConfig,
         KeyNetConfig,
+        NoDetectorConfig,
     )
 }
 

@@ -23,7 +23,6 @@ class AlikedConfig(NetworkConfig):
     """ALIKED, a learned detector. The score is the network's, in 0 … 1."""
 
     name: ClassVar[str] = "aliked"
-    kind: ClassVar[str] = "aliked"
 
     max_keypoints: int = 4096
     """Keep at most this many keypoints of an image, the strongest."""
@@ -33,6 +32,11 @@ class AlikedConfig(NetworkConfig):
     """Which network: t16 is tiny, n16 normal, n16rot trained with rotated images, n32 samples twice as much."""
     threshold: float = 0.2
     """Drop keypoints of a lower score."""
+
+    @property
+    def kind(self) -> str:
+        """That of t16 is another one: its descriptors have half as many numbers."""
+        return "aliked-t16" if self.model == "t16" else "aliked"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ import numpy as np
 
 from imc_kit.errors import KitError
 from imc_kit.learned import Device, device
-from imc_kit.matchers.base import MatcherConfig, OneByOne, check_comparable
+from imc_kit.matchers.base import PHOTOGRAPHS, MatcherConfig, OneByOne, check_comparable
 from imc_kit.types import Features, Matches
 
 
@@ -54,7 +54,7 @@ class AdalamConfig(MatcherConfig):
 
     def accepts(self, kind: str) -> bool:
         """All but the binary ones."""
-        return kind not in ("orb", "akaze")
+        return kind not in ("orb", "akaze", PHOTOGRAPHS)
 
     def create(self, kind: str) -> AdalamMatcher:
         if not self.accepts(kind):

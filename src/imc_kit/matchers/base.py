@@ -1,7 +1,7 @@
-"""What all matchers have in common. There are two families, each with a registry in `matchers/__init__.py`.
+"""What all matchers have in common. There are two families.
 
-A matcher of features (`MATCHERS`) is told the features of two images and says which are the same. A detector-free one
-(`DENSE`) is told the photographs themselves; `dense.merge` then makes features and matches of what it found.
+A matcher of features is told the features of two images and says which are the same. A detector-free one is told the
+photographs themselves; `dense.merge` then makes features and matches of what it found.
 
 To add one, write one file with a subclass of `MatcherConfig` or `DenseConfig` and the class that its `create` returns,
 and name the subclass in `matchers/__init__.py`.
@@ -60,6 +60,10 @@ class DenseMatcher(Protocol):
         the same object comes again soon: so pairs that share a photograph belong together."""
 
 
+PHOTOGRAPHS = "photographs"
+"""The kind of what detector `none` finds."""
+
+
 @dataclass(frozen=True)
 class _Config:
     """Options that check themselves. Raises `KitError` when one of them makes no sense."""
@@ -95,6 +99,10 @@ class DenseConfig(_Config):
 
     long_side: int = 840
     """Shrink photographs to at most this many pixels on their longer side before matching."""
+
+    def accepts(self, kind: str) -> bool:
+        """No descriptors: it goes with detector `none`."""
+        return kind == PHOTOGRAPHS
 
     def create(self) -> DenseMatcher:
         """The matcher itself. Raises `KitError` when something that it needs is missing."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
 from imc_kit.learned import Device
-from imc_kit.matchers.base import MatcherConfig, OneByOne, check_comparable
+from imc_kit.matchers.base import PHOTOGRAPHS, MatcherConfig, OneByOne, check_comparable
 from imc_kit.types import Features, Float32, Int32, Matches
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
@@ -54,8 +54,8 @@ class NearestConfig(MatcherConfig):
         self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
 
     def accepts(self, kind: str) -> bool:
-        """All: it needs no more than a distance."""
-        return True
+        """All descriptors: it needs no more than a distance."""
+        return kind != PHOTOGRAPHS
 
     def create(self, kind: str | None = None) -> NearestMatcher:
         """As `MatcherConfig.create` says; the kind makes no difference."""

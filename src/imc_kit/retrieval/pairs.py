@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.retrieval.aggregates import VladConfig
-from imc_kit.retrieval.base import DescriptorConfig
+from imc_kit.retrieval.base import DescriptorConfig, NetworkConfig
 from imc_kit.types import Float32
 
 Pair = tuple[str, str]
@@ -31,21 +31,22 @@ _SEPARATORS = ("\t", ",", " ")
 class PairsConfig:
     """Which pairs of a scene's images to match. Raises `KitError` when an option makes no sense."""
 
-    method: Literal["exhaustive", "similar", "sequential", "file"] = "similar"
-    """exhaustive: all pairs; similar: each image with those most similar to it; sequential: each image with those that
-    follow it, in the order of their names; file: the pairs that `file` lists."""
+    method: Literal["exhaustive", "similar", "matches", "sequential", "file"] = "similar"
+    """exhaustive: all pairs; similar: each image with those most similar to it; matches: each image with those that it
+    has most verified matches with at low resolution; sequential: each image with those that follow it, in the order of
+    their names; file: the pairs that `file` lists."""
     exhaustive_up_to: int = 60
-    """similar and sequential: scenes of at most so many images get all pairs."""
+    """similar, matches and sequential: scenes of at most so many images get all pairs."""
     descriptors: tuple[DescriptorConfig, ...] = (VladConfig(),)
     """similar: what images are compared by; with several, the pairs of each."""
     k: int = 30
-    """similar: so many images are chosen for each, by each descriptor; others may choose it too."""
+    """similar and matches: so many images are chosen for each, by each descriptor; others may choose it too."""
     min_similarity: float | None = None
     """similar: pairs of a lower cosine (−1 … 1) are left out. Each descriptor has a scale of its own."""
     min_per_image: int = 5
-    """similar: so many of the k chosen for each image stay, however low their similarity and `max_pairs` are."""
+    """similar and matches: so many of the k chosen for each image stay, however low their similarity and `max_pairs`."""
     max_pairs: int | None = None
-    """similar: at most so many pairs, the most similar; several descriptors take turns."""
+    """similar and matches: at most so many pairs, the most similar; several descriptors take turns."""
     window: int = 10
     """sequential: each image is paired with so many that follow it."""
     quadratic: bool = False
@@ -56,7 +57,7 @@ class PairsConfig:
     """file: a text that names one pair a line (see `read_pairs`)."""
 
     def __post_init__(self) -> None:
-        methods = ("exhaustive", "similar", "sequential", "file")
+        methods = get_args(get_type_hints(PairsConfig)["method"])
         self._require(self.method in methods, "method", f"one of {', '.join(methods)}")
         self._require(self.exhaustive_up_to >= 0, "exhaustive_up_to", "at least 0")
         self._require(self.method != "similar" or len(self.descriptors) > 0, "descriptors", "at least one")
@@ -73,9 +74,15 @@ class PairsConfig:
         if not right:
             raise KitError(f"{option} of the selection of pairs must be {wanted}, not {getattr(self, option)!r}")
 
-    def needs_descriptors(self, count: int) -> bool:
-        """Whether `select` asks for descriptors, for a scene of `count` images."""
-        return self.method == "similar" and count > self.exhaustive_up_to
+    def check(self) -> None:
+        """Raise KitError when the file of a network, or the list of pairs, is missing."""
+        if self.method == "file" and self.file is not None and not self.file.is_file():
+            raise KitError(
+                f"there is no list of pairs {self.file}: give the path of a text that names two images a line"
+            )
+        for descriptor in self.descriptors if self.method == "similar" else ():
+            if isinstance(descriptor, NetworkConfig):
+                descriptor.create()
 
 
 def select(images: Sequence[str], config: PairsConfig, describe: Callable[[DescriptorConfig], Float32]) -> list[Pair]:

@@ -1,0 +1,161 @@
+"""From the photographs of a scene to matches: every stage before COLMAP, on a store and an executor."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from imc_kit import overview, retrieval, work
+from imc_kit.combine import join_features, join_matches
+from imc_kit.config import Branch, Config, fingerprint
+from imc_kit.detectors import SiftConfig
+from imc_kit.matchers import DenseConfig, NearestConfig, merge
+from imc_kit.orientation import assign_turns
+from imc_kit.overview import PairView
+from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkConfig, Pair
+from imc_kit.store import Shelf, Store, pair_key
+from imc_kit.types import Features, Float32, Matches, Scene
+from imc_kit.work import Shot
+
+log = logging.getLogger(__name__)
+
+_CHEAP = Config(SiftConfig(max_keypoints=1000, long_side=640), NearestConfig(ratio=0.8))
+"""What the overview of a scene is made of."""
+_CANDIDATES = retrieval.PairsConfig(exhaustive_up_to=60, k=20)
+"""The pairs that the overview looks at."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The features of an image, and the matches of a pair, by name."""
+
+    features: Callable[[str], Features]
+    matches: Callable[[str, str], Matches]
+
+
+class Matching:
+    """The stages of one scene up to its matches; what went wrong on the way, one sentence each, is in `notes`."""
+
+    def __init__(self, scene: Scene, store: Store, config: Config, executor: Executor) -> None:
+        self.scene = scene
+        self.store = store
+        self.config = config
+        self.executor = executor
+        self.notes: list[str] = []
+        self._mask = replace(config.masks, pictures=False)
+
+    def upright(self, shots: Mapping[str, Shot]) -> dict[str, Shot]:
+        """The same images, turned so that all are the same way up."""
+        views = self._look(shots)
+        turns = assign_turns(list(shots), {pair: (view.quarters, view.weight) for pair, view in views.items()})
+        turned = [name for name, turn in turns.items() if turn]
+        if turned:
+            log.info("%s: %d images are turned upright", self.scene.name, len(turned))
+        return {name: replace(shot, info=shot.info.turned(turns[name])) for name, shot in shots.items()}
+
+    def detect(self, shots: Mapping[str, Shot]) -> dict[str, Shot]:
+        """Fill the shelves of all branches; gives the images that are in all of them."""
+        usable = dict(shots)
+        for branch in self.config.branches:
+            if not isinstance(branch.matcher, DenseConfig):
+                shelf = self._features(branch)
+                label = self.scene.name
+                self.notes += work.detect(usable, shelf, branch.detector, self._mask, self.executor, label)
+                usable = {name: shot for name, shot in usable.items() if shot.key in shelf}
+        return usable
+
+    def select(self, shots: Mapping[str, Shot], given: Sequence[Pair] | None) -> list[Pair]:
+        """The pairs to match."""
+        if given is not None:
+            return [(first, second) for first, second in given if first in shots and second in shots]
+        config = self.config.pairs
+        if config.method == "matches" and len(shots) > config.exhaustive_up_to:
+            counts = {pair: view.inliers for pair, view in self._look(shots).items()}
+            return retrieval.by_matches(
+                list(shots),
+                counts,
+                config.k,
+                min_count=self.config.overview.min_inliers,
+                min_per_image=config.min_per_image,
+                max_pairs=config.max_pairs,
+            )
+        return retrieval.select(list(shots), config, lambda descriptor: self._describe(shots, descriptor))
+
+    def match(self, shots: Mapping[str, Shot], pairs: Sequence[Pair]) -> Found:
+        """The features and matches of all branches, joined."""
+        found = [self._match(branch, shots, pairs) for branch in self.config.branches]
+        if len(found) == 1:
+            return found[0]
+        joined = {name: join_features([one.features(name) for one in found], self.config.combine) for name in shots}
+
+        def matches(first: str, second: str) -> Matches:
+            parts = [one.matches(first, second) for one in found]
+            return join_matches(parts, joined[first][1], joined[second][1])
+
+        return Found(lambda name: joined[name][0], matches)
+
+    def _match(self, branch: Branch, shots: Mapping[str, Shot], pairs: Sequence[Pair]) -> Found:
+        def key(first: str, second: str) -> str:
+            return pair_key(shots[first].key, shots[second].key)
+
+        if isinstance(branch.matcher, DenseConfig):
+            shelf = self.store.correspondences(fingerprint(branch.matcher))
+            self.notes += work.match_images(shots, pairs, shelf, branch.matcher, self.executor, self.scene.name)
+            everything = {pair: shelf[key(*pair)] for pair in pairs if key(*pair) in shelf}
+            sizes = {name: shot.info.size for name, shot in shots.items()}
+            merged, of_pair = merge(everything, sizes, self.config.merge)
+            return Found(merged.__getitem__, lambda first, second: of_pair.get((first, second), Matches.empty()))
+        features = self._features(branch)
+        matches = self.store.matches(fingerprint(branch.detector, branch.matcher, self._mask))
+        kind = branch.detector.kind
+        work.match(shots, pairs, features, matches, branch.matcher, kind, self.executor, self.scene.name)
+        return Found(lambda name: features[shots[name].key], lambda first, second: matches[key(first, second)])
+
+    def _features(self, branch: Branch) -> Shelf[Features]:
+        return self.store.features(fingerprint(branch.detector, self._mask))
+
+    def _look(self, shots: Mapping[str, Shot]) -> dict[Pair, PairView]:
+        """What cheap matches say of pairs of images, all or the most similar."""
+        cheap = self._cheap()
+        seen = cheap.detect(shots)
+        pairs = retrieval.select(list(seen), _CANDIDATES, lambda descriptor: cheap._describe(seen, descriptor))
+        found = cheap.match(seen, pairs)
+        loaded = {name: found.features(name) for name in seen}
+        looks = self.executor.map(
+            overview.look,
+            [loaded[first] for first, _ in pairs],
+            [loaded[second] for _, second in pairs],
+            [found.matches(*pair) for pair in pairs],
+            [self.config.overview] * len(pairs),
+            chunksize=64,
+        )
+        return dict(zip(pairs, looks, strict=True))
+
+    def _describe(self, shots: Mapping[str, Shot], descriptor: DescriptorConfig) -> Float32:
+        """A global descriptor of every image, [N, D]."""
+        if isinstance(descriptor, NetworkConfig):
+            shelf = self.store.descriptors(fingerprint(descriptor))
+            self.notes += work.describe(shots, shelf, descriptor, self.executor, self.scene.name)
+            rows = {name: shelf[shot.key] for name, shot in shots.items() if shot.key in shelf}
+            nothing = np.zeros_like(next(iter(rows.values()), np.empty(0, np.float32)))
+            return np.array([rows.get(name, nothing) for name in shots], np.float32)
+        assert isinstance(descriptor, AggregateConfig)
+        sparse = [branch for branch in self.config.branches if not isinstance(branch.matcher, DenseConfig)]
+        if not sparse:
+            cheap = self._cheap()
+            cheap.detect(shots)
+            return cheap._describe(shots, descriptor)
+        shelf_of = self._features(sparse[0])
+
+        def features(name: str) -> Features:
+            shot = shots[name]
+            return shelf_of[shot.key] if shot.key in shelf_of else Features.empty(shot.info.size, 0)
+
+        return descriptor.create().describe(list(shots), features)
+
+    def _cheap(self) -> Matching:
+        return Matching(self.scene, self.store, _CHEAP, self.executor)

@@ -1,0 +1,273 @@
+"""The slow work of a scene, done in chunks by an executor: results go to the store, and what is there is not done again.
+
+Each function takes photographs and a shelf and fills the shelf. A chunk names its input, so that a lost worker loses
+one chunk; networks are loaded once a process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imc_kit import images, masks
+from imc_kit.detectors import Detector, DetectorConfig, extract
+from imc_kit.errors import KitError
+from imc_kit.fanout import fan_out, set_torch_threads
+from imc_kit.images import ImageInfo, Photo
+from imc_kit.masks import MaskConfig
+from imc_kit.matchers import DenseConfig, DenseMatcher, Matcher, MatcherConfig
+from imc_kit.retrieval import Network, NetworkConfig, Pair
+from imc_kit.store import Shelf, pair_key
+from imc_kit.types import Correspondences, Features, Float32, Matches, Scene
+
+IMAGES_PER_CHUNK = 4
+MOST_PAIRS_PER_CHUNK = 256
+TILE = 8
+"""Pairs are matched in blocks of so many images against so many, so that each is read from the store once a block."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An image of a scene that can be used: where it is, what its header says, and what its content is named."""
+
+    path: Path
+    info: ImageInfo
+    digest: str
+    mask: str = ""
+    """Names the content of its mask, if it has one in a folder."""
+
+    @property
+    def key(self) -> str:
+        """Names all that features depend on, but for the configuration."""
+        return "".join([self.digest, f"@{self.info.turn}" if self.info.turn else "", self.mask and f"+{self.mask}"])
+
+    def load(self, long_side: int | None) -> Photo:
+        return images.load(self.path, long_side, self.info.turn)
+
+
+def inspect(scene: Scene, config: MaskConfig, executor: Executor) -> tuple[dict[str, Shot], list[str]]:
+    """The images that can be used, in the scene's order, and a note on each of the others."""
+    shots, notes = {}, []
+    folder = config.folder
+    found = [masks.find(name, folder) if folder else None for name in scene.images]
+    looks = executor.map(_look, [scene.path(name) for name in scene.images], found)
+    for name, look in zip(scene.images, looks, strict=True):
+        if isinstance(look, str):
+            notes.append(look)
+        else:
+            shots[name] = look
+    if not shots:
+        raise KitError(f"none of the {len(scene.images)} images can be used: {notes[0]}")
+    return shots, notes
+
+
+def _look(path: Path, mask: Path | None) -> Shot | str:
+    try:
+        return Shot(path, images.probe(path), images.digest(path), images.digest(mask) if mask else "")
+    except KitError as error:
+        return str(error)
+
+
+def detect(
+    shots: Mapping[str, Shot],
+    features: Shelf[Features],
+    config: DetectorConfig,
+    mask: MaskConfig,
+    executor: Executor,
+    label: str,
+) -> list[str]:
+    """Fill the shelf; returns a note on each image that could not be decoded after all."""
+    missing = _missing(shots, features)
+    chunks = [(features, config, mask, chunk) for chunk in _cut(missing, IMAGES_PER_CHUNK)]
+    return _filled(
+        executor, _detect_chunk, chunks, f"{label}: {config.name} keypoints", "image", len(missing), features
+    )
+
+
+def _detect_chunk(
+    features: Shelf[Features], config: DetectorConfig, mask: MaskConfig, chunk: Sequence[tuple[str, Shot]]
+) -> tuple[int, list[str]]:
+    detector = detector_of(config)
+    photos: dict[str, Photo] = {}
+    allowed, notes = [], []
+    for name, shot in chunk:
+        try:
+            photo = shot.load(config.load_side)
+            allowed.append(masks.mask(photo, name, mask))
+            photos[shot.key] = photo
+        except KitError as error:
+            notes.append(str(error))
+    try:
+        found = dict(zip(photos, extract(detector, list(photos.values()), allowed), strict=True))
+    except (KitError, RuntimeError, ValueError, MemoryError):  # one image must not cost the others
+        found = {}
+        for (key, photo), one in zip(photos.items(), allowed, strict=True):
+            try:
+                (found[key],) = extract(detector, [photo], [one])
+            except (KitError, RuntimeError, ValueError, MemoryError) as error:
+                path = next(shot.path for _, shot in chunk if shot.key == key)
+                notes.append(f"no keypoints in {path}: {error}")
+    features.put(found)
+    return len(chunk), notes
+
+
+def describe(
+    shots: Mapping[str, Shot], shelf: Shelf[Float32], config: NetworkConfig, executor: Executor, label: str
+) -> list[str]:
+    """Fill the shelf with global descriptors; returns a note on each image that has none."""
+    missing = _missing(shots, shelf)
+    chunks = [(shelf, config, chunk) for chunk in _cut(missing, IMAGES_PER_CHUNK)]
+    return _filled(executor, _describe_chunk, chunks, f"{label}: {config.name}", "image", len(missing), shelf)
+
+
+def _describe_chunk(
+    shelf: Shelf[Float32], config: NetworkConfig, chunk: Sequence[tuple[str, Shot]]
+) -> tuple[int, list[str]]:
+    photos, notes = {}, []
+    for _, shot in chunk:
+        try:
+            photos[shot.key] = shot.load(config.long_side)
+        except KitError as error:
+            notes.append(str(error))
+    rows = network_of(config).describe([photo.pixels for photo in photos.values()])
+    shelf.put(dict(zip(photos, rows, strict=True)))
+    return len(chunk), notes
+
+
+def match(
+    shots: Mapping[str, Shot],
+    pairs: Sequence[Pair],
+    features: Shelf[Features],
+    matches: Shelf[Matches],
+    config: MatcherConfig,
+    kind: str,
+    executor: Executor,
+    label: str,
+) -> None:
+    """Fill the shelf with the matches of `pairs`, whose descriptors are of this kind."""
+    missing = _missing_pairs(shots, pairs, matches)
+    chunks = [
+        (features, matches, config, kind, [(shots[a].key, shots[b].key) for a, b in chunk])
+        for chunk in _cut(missing, _pairs_per_chunk(len(missing)))
+    ]
+    _filled(executor, _match_chunk, chunks, f"{label}: {config.name} matches", "pair", len(missing), matches)
+
+
+def _match_chunk(
+    features: Shelf[Features],
+    matches: Shelf[Matches],
+    config: MatcherConfig,
+    kind: str,
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[int, list[str]]:
+    loaded: dict[str, Features] = {}
+    for key in {key for pair in pairs for key in pair}:
+        one = features[key]
+        if one.descriptors.dtype == np.float16:  # as it is on disk; arithmetic wants more
+            one = replace(one, descriptors=one.descriptors.astype(np.float32))
+        loaded[key] = one
+    found = matcher_of(config, kind).match_batch([(loaded[first], loaded[second]) for first, second in pairs])
+    matches.put({pair_key(*pair): one for pair, one in zip(pairs, found, strict=True)})
+    return len(pairs), []
+
+
+def match_images(
+    shots: Mapping[str, Shot],
+    pairs: Sequence[Pair],
+    shelf: Shelf[Correspondences],
+    config: DenseConfig,
+    executor: Executor,
+    label: str,
+) -> list[str]:
+    """Fill the shelf with what a detector-free matcher finds; returns a note on each image that cannot be decoded."""
+    missing = _missing_pairs(shots, pairs, shelf)
+    chunks = [
+        (shelf, config, [(shots[a], shots[b]) for a, b in chunk])
+        for chunk in _cut(missing, min(TILE * TILE, _pairs_per_chunk(len(missing))))
+    ]
+    return _filled(executor, _match_images_chunk, chunks, f"{label}: {config.name}", "pair", len(missing), shelf)
+
+
+def _match_images_chunk(
+    shelf: Shelf[Correspondences], config: DenseConfig, pairs: Sequence[tuple[Shot, Shot]]
+) -> tuple[int, list[str]]:
+    photos: dict[str, Photo] = {}
+    notes = []
+    for shot in {shot.key: shot for pair in pairs for shot in pair}.values():
+        try:
+            photos[shot.key] = shot.load(config.long_side)
+        except KitError as error:
+            notes.append(str(error))
+    keys = [(a.key, b.key) for a, b in pairs if a.key in photos and b.key in photos]
+    found = dense_matcher_of(config).match_batch([(photos[a], photos[b]) for a, b in keys])
+    shelf.put({pair_key(*key): one for key, one in zip(keys, found, strict=True)})
+    return len(pairs), notes
+
+
+@lru_cache(maxsize=8)
+def detector_of(config: DetectorConfig) -> Detector:
+    """The detector, loaded once."""
+    return _with_one_thread(config.create())
+
+
+@lru_cache(maxsize=8)
+def matcher_of(config: MatcherConfig, kind: str) -> Matcher:
+    """The matcher for this kind of descriptors, loaded once."""
+    return _with_one_thread(config.create(kind))
+
+
+@lru_cache(maxsize=8)
+def dense_matcher_of(config: DenseConfig) -> DenseMatcher:
+    """The detector-free matcher, loaded once."""
+    return _with_one_thread(config.create())
+
+
+@lru_cache(maxsize=8)
+def network_of(config: NetworkConfig) -> Network:
+    """The network for global descriptors, loaded once."""
+    return _with_one_thread(config.create())
+
+
+def _with_one_thread(loaded: Any) -> Any:
+    """Creating it may have loaded torch, which starts with a thread a core: the executor brings the threads."""
+    set_torch_threads(1)
+    return loaded
+
+
+def _filled(
+    executor: Executor, function: Any, chunks: Sequence[tuple[Any, ...]], label: str, unit: str, total: int, shelf: Any
+) -> list[str]:
+    notes = fan_out(executor, function, chunks, label, unit, total)
+    shelf.refresh()
+    return notes
+
+
+def _missing(shots: Mapping[str, Shot], shelf: Shelf[Any]) -> list[tuple[str, Shot]]:
+    """The images that the shelf lacks, of those with the same content one."""
+    of_key = {shot.key: (name, shot) for name, shot in reversed(shots.items())}
+    return [of_key[key] for key in shelf.missing(shot.key for shot in shots.values())]
+
+
+def _missing_pairs(shots: Mapping[str, Shot], pairs: Sequence[Pair], shelf: Shelf[Any]) -> list[Pair]:
+    """The pairs that the shelf lacks, block by block, so that those which share images are near each other."""
+    rank = {name: number for number, name in enumerate(shots)}
+    of_key = {pair_key(shots[a].key, shots[b].key): (a, b) for a, b in reversed(pairs)}
+    return sorted(
+        (of_key[key] for key in shelf.missing(of_key)),
+        key=lambda pair: (rank[pair[0]] // TILE, rank[pair[1]] // TILE, rank[pair[0]], rank[pair[1]]),
+    )
+
+
+def _pairs_per_chunk(count: int) -> int:
+    return max(1, min(MOST_PAIRS_PER_CHUNK, count // (4 * (os.cpu_count() or 1))))
+
+
+def _cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
