@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.errors import KitError, unknown_name
+from imc_kit.errors import KitError
 from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.retrieval.base import DescriptorConfig, NetworkConfig
 from imc_kit.types import Float32
@@ -93,8 +93,7 @@ def select(images: Sequence[str], config: PairsConfig, describe: Callable[[Descr
 
     Raises `KitError` for a list of pairs that cannot be used.
     """
-    if config.method == "file":
-        assert config.file is not None  # the configuration has checked it
+    if config.method == "file" and config.file is not None:
         return read_pairs(config.file, images)
     if config.method == "exhaustive" or len(images) <= config.exhaustive_up_to:
         return exhaustive(images)
@@ -161,7 +160,7 @@ def by_matches(
     for (first, second), count in counts.items():
         for name in (first, second):
             if name not in number:
-                raise unknown_name("image", name, images)
+                raise KitError(f"matches are counted for {name!r}, which is not an image of the scene")
         if first == second:
             raise KitError(f"the pair {first!r}, {second!r} is one image: count the matches of two")
         i, j = sorted((number[first], number[second]))
@@ -246,7 +245,7 @@ def _flaw(line: str, found: set[tuple[int, int]], images: Sequence[str]) -> str 
     divisions = set(_divisions(line))
     if len(divisions) == 1:
         unknown = next(name for name in divisions.pop() if name not in images)
-        return f"{unknown_name('image', unknown, images)}"
+        return f"{unknown!r} is not an image of the scene"
     return f"{line!r} does not name two images of the scene: write two names with a tab between them"
 
 
@@ -269,7 +268,7 @@ def _most_similar(descriptors: Float32, k: int) -> _Choices:
         block = descriptors[start : start + rows] @ descriptors.T
         own = np.arange(len(block))
         block[own, start + own] = -np.inf
-        best = np.argsort(-block, axis=1, kind="stable")[:, :k]
+        best = np.argsort(-block, axis=1, kind="stable")[:, :k].copy()  # a view would keep all N columns
         others.append(best)
         scores.append(np.take_along_axis(block, best, 1))
     image, rank = np.divmod(np.arange(n * k), max(k, 1))
