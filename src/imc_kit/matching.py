@@ -83,7 +83,9 @@ class Matching:
                 min_per_image=config.min_per_image,
                 max_pairs=config.max_pairs,
             )
-        return retrieval.select(list(shots), config, lambda descriptor: self._describe(shots, descriptor))
+        names = self.scene.images if config.method == "file" else list(shots)  # a list may name what cannot be read
+        pairs = retrieval.select(names, config, lambda descriptor: self._describe(shots, descriptor))
+        return [(first, second) for first, second in pairs if first in shots and second in shots]
 
     def match(self, shots: Mapping[str, Shot], pairs: Sequence[Pair]) -> Found:
         """The features and matches of all branches, joined."""

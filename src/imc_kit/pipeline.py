@@ -49,7 +49,7 @@ def solve(
     """Solve every scene of a task and write `out`/submission.csv.
 
     task: what `scenes.load` gives, or the folder that it takes: a competition's root, or a folder of photographs.
-    out: gets submission.csv, stages.json, `scenes/NAME/models/0`, … and the store. The submission is there and valid from
+    out: gets submission.csv, run.json, `scenes/NAME/models/0`, … and the store. The submission is there and valid from
         the start, and is rewritten after each scene. The same call again takes up where an earlier one was stopped.
     config: the sift preset when left out.
     pairs: chooses the pairs in place of `config.pairs`.
@@ -87,7 +87,7 @@ def solve(
                 failed[scene.name] = str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
                 log.error("%s: %s", scene.name, failed[scene.name], exc_info=not isinstance(error, KitError))
             _write_submission(path, task, results)
-            write_run(out / "stages.json", task, config, results, failed, time.monotonic() - started)
+            write_run(out / "run.json", task, config, results, failed, time.monotonic() - started)
     return Run(path, results, failed)
 
 

@@ -1,4 +1,4 @@
-"""The slow work of a scene, done in chunks by an executor: results go to the store, and what is there is not done again.
+"""The slow work of a scene, in chunks, by an executor: results go to the store, and what is there is not done again.
 
 Each function takes photographs and a shelf and fills the shelf. A chunk names its input, so that a lost worker loses
 one chunk; networks are loaded once a process.
@@ -214,31 +214,33 @@ def _match_images_chunk(
 @lru_cache(maxsize=8)
 def detector_of(config: DetectorConfig) -> Detector:
     """The detector, loaded once."""
-    return _with_one_thread(config.create())
+    detector = config.create()
+    set_torch_threads(1)  # creating it may have loaded torch, which starts with a thread a core: we bring the threads
+    return detector
 
 
 @lru_cache(maxsize=8)
 def matcher_of(config: MatcherConfig, kind: str) -> Matcher:
     """The matcher for this kind of descriptors, loaded once."""
-    return _with_one_thread(config.create(kind))
+    matcher = config.create(kind)
+    set_torch_threads(1)
+    return matcher
 
 
 @lru_cache(maxsize=8)
 def dense_matcher_of(config: DenseConfig) -> DenseMatcher:
     """The detector-free matcher, loaded once."""
-    return _with_one_thread(config.create())
+    matcher = config.create()
+    set_torch_threads(1)
+    return matcher
 
 
 @lru_cache(maxsize=8)
 def network_of(config: NetworkConfig) -> Network:
     """The network for global descriptors, loaded once."""
-    return _with_one_thread(config.create())
-
-
-def _with_one_thread(loaded: Any) -> Any:
-    """Creating it may have loaded torch, which starts with a thread a core: the executor brings the threads."""
+    network = config.create()
     set_torch_threads(1)
-    return loaded
+    return network
 
 
 def _filled(
@@ -251,7 +253,7 @@ def _filled(
 
 def _missing(shots: Mapping[str, Shot], shelf: Shelf[Any]) -> list[tuple[str, Shot]]:
     """The images that the shelf lacks, of those with the same content one."""
-    of_key = {shot.key: (name, shot) for name, shot in reversed(shots.items())}
+    of_key = {shot.key: (name, shot) for name, shot in reversed(list(shots.items()))}
     return [of_key[key] for key in shelf.missing(shot.key for shot in shots.values())]
 
 

@@ -32,8 +32,8 @@ class MappingConfig:
     min_model_size: int = 3
     """Models with fewer images are dropped, but for the first; COLMAP's own 10 loses small clusters."""
     min_strength: float = 0.0
-    """Leave out pairs that are weaker than this beside the strongest chain between their images (`viewgraph.strengths`):
-    where structures repeat, most of them are wrong. 0 leaves out none."""
+    """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
+    repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
 
     def check(self) -> None:
         """Raise KitError for an option that pycolmap does not have, or a strength that would split the scene."""

@@ -29,11 +29,11 @@ def support(database: Path, model: Model, pairs: Collection[tuple[str, str]], ma
         for first, second in pairs:
             if first in images and second in images:
                 matches = opened.read_two_view_geometry(ids[first], ids[second]).inlier_matches
-                places = [
-                    np.asarray(opened.read_keypoints(ids[name]))[matches[:, side], :2]
+                one, other = (
+                    np.asarray(opened.read_keypoints(ids[name]), np.float64)[matches[:, side], :2]
                     for side, name in enumerate((first, second))
-                ]
-                errors = _sampson(reconstruction, images[first], images[second], *places)
+                )
+                errors = _sampson(reconstruction, images[first], images[second], one, other)
                 agreeing += int((errors <= max_error).sum())
                 total += len(errors)
     return agreeing / total if total else 0.0
@@ -52,4 +52,4 @@ def _sampson(reconstruction: Any, first: Any, second: Any, points: Float64, othe
     lines, back = one @ essential.T, other @ essential
     slope = np.sqrt((lines[:, :2] ** 2).sum(1) + (back[:, :2] ** 2).sum(1))
     focal = np.mean([camera.mean_focal_length() for camera in cameras])
-    return np.abs((other * lines).sum(1)) / np.maximum(slope, 1e-12) * focal
+    return np.asarray(np.abs((other * lines).sum(1)) / np.maximum(slope, 1e-12) * focal, np.float64)

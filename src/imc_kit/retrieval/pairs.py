@@ -44,7 +44,7 @@ class PairsConfig:
     min_similarity: float | None = None
     """similar: pairs of a lower cosine (−1 … 1) are left out. Each descriptor has a scale of its own."""
     min_per_image: int = 5
-    """similar and matches: so many of the k chosen for each image stay, however low their similarity and `max_pairs`."""
+    """similar and matches: so many of the k of each image stay, however low their similarity and `max_pairs` are."""
     max_pairs: int | None = None
     """similar and matches: at most so many pairs, the most similar; several descriptors take turns."""
     window: int = 10
@@ -77,9 +77,7 @@ class PairsConfig:
     def check(self) -> None:
         """Raise KitError when the file of a network, or the list of pairs, is missing."""
         if self.method == "file" and self.file is not None and not self.file.is_file():
-            raise KitError(
-                f"there is no list of pairs {self.file}: give the path of a text that names two images a line"
-            )
+            raise KitError(f"there is no list of pairs {self.file}: give a text that names two images a line")
         for descriptor in self.descriptors if self.method == "similar" else ():
             if isinstance(descriptor, NetworkConfig):
                 descriptor.create()
