@@ -40,7 +40,7 @@ def test_overrides() -> None:
             "matcher.ratio": 0.8,
             "cameras.sharing": "image",
             "cameras.focal_factor": 1,
-            "mapping.1.time_limit": 60.0,
+            "mapping.2.time_limit": 60.0,
             "mapping.0.options": {"min_model_size": 5},
             "verification.options": {"min_num_inliers": 20},
             "threads": 1,
@@ -50,7 +50,11 @@ def test_overrides() -> None:
     assert config.detector == dataclasses.replace(Config().detector, max_keypoints=2048, long_side=None)
     assert config.matcher == NearestConfig(ratio=0.8)
     assert (config.cameras.sharing, config.cameras.focal_factor) == ("image", 1)
-    assert config.mapping == (MappingConfig(options={"min_model_size": 5}), MappingConfig("global", time_limit=60.0))
+    assert config.mapping == (
+        MappingConfig(options={"min_model_size": 5}),
+        MappingConfig(min_strength=0.7),
+        MappingConfig("global", time_limit=60.0),
+    )
     assert config.verification.options == {"min_num_inliers": 20}
     assert (config.threads, config.seed) == (1, 7)
     config.check()
@@ -69,7 +73,7 @@ def test_a_whole_stage_can_be_replaced() -> None:
         ("detecter.max_keypoints", "detector"),
         ("detector.max_keypoint", "detector.max_keypoints"),
         ("mapping.0.timelimit", "mapping.0.time_limit"),
-        ("mapping.2.time_limit", None),
+        ("mapping.3.time_limit", None),
         ("mapping.-1.time_limit", None),
         ("mapping.first.time_limit", None),
         ("mapping.0", None),

@@ -71,7 +71,7 @@ def test_a_rendered_scene_is_recovered_and_read_back(root: Path, tmp_path: Path)
     assert (tmp_path / "out/scenes/plaza/models/0/cameras.bin").is_file()
     told = json.loads((tmp_path / "out/run.json").read_text())
     assert told["scenes"]["plaza"]["counts"]["pairs"] == VIEWS * (VIEWS - 1) // 2
-    assert set(told["scenes"]["plaza"]["seconds"]) == {"inspect", "detect", "match", "verify", "map"}
+    assert set(told["scenes"]["plaza"]["seconds"]) == {"inspect", "detect", "pairs", "match", "verify", "map"}
     assert told["config"]["detector"]["max_keypoints"] == 2000
 
     before = run.submission.read_bytes()
@@ -249,7 +249,7 @@ def test_the_end_of_colmap_costs_one_attempt_in_one_scene(
     (root / "sample_submission.csv").write_text("".join(table), "utf-8")
     code, said = ENDINGS[ending]
     doomed(code, monkeypatch, "plaza")
-    limit = {"mapping.0.time_limit": 2.0} if ending == "hang" else {}
+    limit = {f"mapping.{number}.time_limit": 2.0 for number in (0, 1)} if ending == "hang" else {}
     run = solve(root, tmp_path / "out", preset("sift", {"detector.max_keypoints": 2000, **limit}))
     assert problems(root, run) == []
     assert said in " ".join(run.scenes["plaza"].notes)
