@@ -60,11 +60,36 @@ def test_wrong_pairs_are_outvoted(count, share, wrong, seed):
     assert agreement(turns, relative) >= agreement(dict(zip(names, truth, strict=True)), relative) - 1e-9
 
 
-def test_two_groups_with_a_wrong_bridge_are_turned_as_groups():
-    """No single image can be turned to advantage, a group can."""
-    relative = dict.fromkeys([*combinations("abcd", 2), *combinations("efgh", 2)], (0, 5.0))
-    relative |= {("a", "e"): (1, 4.0), ("b", "f"): (0, 3.0), ("c", "g"): (0, 3.0)}
-    assert set(assign_turns("abcdefgh", relative).values()) == {0}
+def chain(groups: int, size: int, wrong: float, seed: int):
+    """Groups in a row. Three pairs connect one with the next, and the heaviest of them is wrong."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 4, groups * size)
+    relative = {}
+    for start in range(0, len(truth), size):
+        for i, j in combinations(range(start, start + size), 2):
+            quarters = truth[j] - truth[i] + (rng.integers(1, 4) if rng.random() < wrong else 0)
+            relative[str(i), str(j)] = (int(quarters) % 4, rng.uniform(5, 15))
+        for number, k in enumerate(rng.permutation(size)[:3] if start else ()):
+            quarters = truth[start + k] - truth[start + k - size] + (number == 0)
+            relative[str(start + k - size), str(start + k)] = (int(quarters) % 4, 4.9 if number == 0 else 3.0)
+    names = [str(i) for i in range(len(truth))]
+    return names, relative, dict(zip(names, truth.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("wrong", [0, 0.15])
+def test_groups_in_a_row(seed, wrong):
+    names, relative, truth = chain(8, 6, wrong, seed)
+    assert agreement(assign_turns(names, relative), relative) >= agreement(truth, relative) - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_few_pairs_for_an_image(seed):
+    truth = np.random.default_rng(seed).integers(0, 4, 60)
+    names, relative = graph(truth, 0.05, 0.3, seed)
+    assert agreement(assign_turns(names, relative), relative) >= agreement(
+        dict(zip(names, truth, strict=True)), relative
+    )
 
 
 def test_most_images_stay():
