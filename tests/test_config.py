@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.config import PRESETS, Config, fingerprint, plain, preset
+from imc_kit.config import PRESETS, Branch, Config, fingerprint, plain, preset
 from imc_kit.detectors import DETECTORS, AkazeConfig, OrbConfig, SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import NearestConfig
@@ -122,7 +122,7 @@ def test_a_value_of_a_wrong_type_names_the_option(option: str, value: Any) -> No
         {"min_matches": 0},
         {"threads": 0},
         {"verification.options": {"ransac.max_trials": 5}},
-        {"mapping.1.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
+        {"mapping.2.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
     ],
 )
 def test_check_refuses_what_cannot_go_well(overrides: dict[str, Any]) -> None:
@@ -137,18 +137,20 @@ def _changed(config: Any) -> Iterator[tuple[str, Any]]:
         others: list[Any]
         if dataclasses.is_dataclass(value):
             others = [other for _, other in _changed(value)]
-        elif isinstance(value, tuple):
+        elif isinstance(value, tuple) and len(value) > 1:
             others = [value[:1], value[::-1]]
+        elif isinstance(value, tuple):
+            others = [(*value, Branch(OrbConfig(), NearestConfig()))]
         elif isinstance(value, dict):
             others = [{"x": 1}, {"x": 2}]
         elif isinstance(value, bool):
             others = [not value]
         elif isinstance(value, int | float):
-            others = [value + 1 if isinstance(value, int) else value / 2]
+            others = [value + 1 if isinstance(value, int) else value / 2 or 0.5]
         elif value is None:
             others = [1]
         else:
-            others = {"exif": ["size"], "cpu": ["cuda"]}.get(value, [f"{value}x"])
+            others = {"exif": ["size"], "cpu": ["cuda"], "similar": ["sequential"]}.get(value, [f"{value}x"])
         for other in others:
             yield field.name, dataclasses.replace(config, **{field.name: other})
 

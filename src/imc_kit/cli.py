@@ -16,12 +16,13 @@ import tyro
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from imc_kit.cli_weights import Weights
-from imc_kit.config import PRESETS, Config, preset
+from imc_kit.config import PRESETS, Branch, Config, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError
 from imc_kit.matchers import MATCHERS
 from imc_kit.matchers import config_class as matcher_class
+from imc_kit.retrieval import DESCRIPTORS, descriptor_class
 
 
 def _choice(names: Iterable[str]) -> Any:
@@ -46,6 +47,10 @@ class Solve:
     """Take this detector, with its own defaults, in place of the preset's."""
     matcher: Annotated[str | None, _choice(MATCHERS)] = None
     """Take this matcher, with its own defaults, in place of the preset's."""
+    add: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DETECTOR+MATCHER …")] = ()
+    """Join the keypoints and matches of these too: aliked+lightglue, none+loftr, … Their options are --also.0.…"""
+    descriptors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(DESCRIPTORS) + "} …")] = ()
+    """Find pairs by these global descriptors, in place of the preset's. Their options are --pairs.descriptors.0.…"""
     split: Literal["test", "train"] = "test"
     """Which half of a competition's data."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -163,18 +168,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _solve_defaults(arguments: Sequence[str]) -> Solve:
-    """Where `solve` starts from: the preset, detector and matcher decide which other options there are."""
+    """Where `solve` starts from: what is chosen by name decides which other options there are."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="sift")
     first.add_argument("--detector")
     first.add_argument("--matcher")
+    first.add_argument("--add", nargs="*", default=[])
+    first.add_argument("--descriptors", nargs="*", default=[])
     chosen, _ = first.parse_known_args(arguments)
     config = preset(chosen.preset)
     if chosen.detector:
         config = dataclasses.replace(config, detector=detector_class(chosen.detector)())
     if chosen.matcher:
         config = dataclasses.replace(config, matcher=matcher_class(chosen.matcher)())
+    if chosen.add:
+        config = dataclasses.replace(config, also=(*config.also, *map(_branch, chosen.add)))
+    if chosen.descriptors:
+        described = tuple(descriptor_class(name)() for name in chosen.descriptors)
+        config = dataclasses.replace(config, pairs=dataclasses.replace(config.pairs, descriptors=described))
     return Solve(tyro.MISSING, tyro.MISSING, config=config)
+
+
+def _branch(name: str) -> Branch:
+    detector, plus, matcher = name.partition("+")
+    if not plus:
+        raise KitError(f"--add {name}: name a detector and a matcher, as in aliked+lightglue or none+loftr")
+    return Branch(detector_class(detector)(), matcher_class(matcher)())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ stretches it.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -71,6 +71,18 @@ class MaskConfig:
         """Raise KitError when there is no such folder."""
         if self.folder is not None and not self.folder.is_dir():
             raise KitError(f"the folder of masks {self.folder} does not exist: give one with a mask for each image")
+
+    def of_scene(self, name: str, root: Path) -> MaskConfig:
+        """The same for one scene: its masks are in the subfolder of its name, where there is one.
+
+        Raises `KitError` when the masks are where the scene's images are, at `root`: each would be its own mask.
+        """
+        if self.folder is None:
+            return self
+        folder = self.folder / name if (self.folder / name).is_dir() else self.folder
+        if folder.resolve() == root.resolve():
+            raise KitError(f"the folder of masks {folder} is that of the images: put the masks into another one")
+        return replace(self, folder=folder)
 
 
 def mask(photo: Photo, name: str, config: MaskConfig) -> Mask | None:

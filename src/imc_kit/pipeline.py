@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -106,6 +107,7 @@ def solve_scene(
     `separate` is passed to `poses.place`. A finished scene whose images and configuration are the same is read back.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    config = replace(config, masks=config.masks.of_scene(scene.name, scene.root))
     clock = _Clock()
     stages = Matching(scene, store, config, executor)
     with clock("inspect"):

@@ -40,7 +40,7 @@ def publish(monkeypatch, name, state, folder):
     path = folder / name
     torch.save(state, path)
     content = path.read_bytes()
-    facts = weights.Weight(name, hashlib.sha256(content).hexdigest(), len(content), "MIT", "https://example.org")
+    facts = weights.Weight(name, "https://example.org", hashlib.sha256(content).hexdigest(), "MIT", True, ())
     known = weights.manifest()
     monkeypatch.setattr(weights, "manifest", lambda: {**known, name: facts})
     return path

@@ -25,7 +25,7 @@ def publish(patch, state, folder):
     path = folder / "loftr_outdoor.ckpt"
     torch.save(state, path)
     content = path.read_bytes()
-    facts = weights.Weight(path.name, hashlib.sha256(content).hexdigest(), len(content), "MIT", "https://example.org")
+    facts = weights.Weight(path.name, "https://example.org", hashlib.sha256(content).hexdigest(), "MIT", True, ())
     patch.setattr(weights, "manifest", lambda: {path.name: facts})
     return path
 

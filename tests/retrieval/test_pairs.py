@@ -296,13 +296,11 @@ def test_select_asks_for_descriptors_only_when_it_needs_them():
 
     images = names(20)
     small = PairsConfig("similar", exhaustive_up_to=20)
-    assert not small.needs_descriptors(20)
     assert select(images, small, describe) == exhaustive(images)
     assert select(images, PairsConfig("exhaustive", exhaustive_up_to=0), describe) == exhaustive(images)
     assert asked == []
     two = (VladConfig(), DinoConfig())
     config = PairsConfig(exhaustive_up_to=19, descriptors=two, k=4, min_similarity=0.5, min_per_image=1, max_pairs=50)
-    assert config.needs_descriptors(20)
     expected = brute_similar(images, [vectors(20, 5, 1), vectors(20, 5, 2)], 4, 0.5, 1, 50)
     assert select(images, config, describe) == expected
     assert asked == list(two)
