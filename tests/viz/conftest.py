@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -35,7 +36,9 @@ class Browser:
 
     def open(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
         """Open a file in a window, on a phone's screen if it is narrow."""
-        self.logs("performance"), self.logs("browser")
+        self.driver.get("about:blank")
+        for kind in ("performance", "browser"):
+            self.logs(kind)  # what came before does not count
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
@@ -58,16 +61,14 @@ class Browser:
         return [url for url in urls if not url.startswith(("data:", "blob:"))]
 
     def complaints(self) -> list[str]:
-        """Errors and warnings on the console since the page was opened."""
-        return [entry["message"] for entry in self.logs("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        """Errors on the console since the page was opened."""
+        return [entry["message"] for entry in self.logs("browser") if entry["level"] == "SEVERE"]
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         command = {"captureBeyondViewport": whole, "format": "png"}
         if whole:
             size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
             command["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
-        import base64
-
         path.write_bytes(base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", command)["data"]))
 
 
@@ -82,3 +83,32 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened = Browser(tmp_path_factory.mktemp("profile"))
     yield opened
     opened.driver.quit()
+
+
+HOSTILE = "a <b>&'\" <script>.jpg"
+"""A name with what HTML and JavaScript trip over."""
+
+
+@pytest.fixture(scope="session")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a rendered competition and its run: a scene that comes out, and one of which nothing does.
+
+    In the first there is a photograph without anything on it, by a hostile name, and a file that is no photograph.
+    """
+    from PIL import Image
+
+    from imc_kit import preset, solve
+    from imc_kit.render import write_scene
+
+    root = tmp_path_factory.mktemp("competition")
+    write_scene(root / "data", views=16, size=(400, 300))
+    folder = root / "data/test/plaza/images"
+    Image.new("RGB", (120, 90), "olive").save(folder / HOSTILE)
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    (root / "data/test/bare & co/images").mkdir(parents=True)
+    Image.new("RGB", (120, 90), "olive").save(root / "data/test/bare & co/images/x.jpg")
+    table = root / "data/sample_submission.csv"
+    row = "test/bare & co/images/x.jpg,bare & co,bare & co,1;0;0;0;1;0;0;0;1,0;0;0\n"
+    table.write_text(table.read_text("utf-8") + row, "utf-8")
+    solve(root / "data", root / "out", preset("sift", {"threads": 1}))
+    return root

@@ -44,6 +44,11 @@
       const Plotly = await (loading ??= unpack());
       const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
       for (const [path, value] of Object.entries(dressed(figure.layout))) put(figure.layout, path, value);
+      if (figure.layout.scene) {  // a figure that is taller than wide sees less to the sides
+        const eye = figure.layout.scene.camera.eye;
+        const back = Math.max(1, 1.15 * plot.clientHeight / plot.clientWidth);
+        for (const axis of "xyz") eye[axis] *= back;
+      }
       if (figure.layout.height) plot.style.minHeight = figure.layout.height + "px";
       await Plotly.newPlot(plot, figure.data, figure.layout, { displayModeBar: false, responsive: true });
       if (figure.layout.scene) plot.start = structuredClone(figure.layout.scene.camera);

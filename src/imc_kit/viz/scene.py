@@ -68,13 +68,16 @@ def draw_matrix(names: Sequence[str], matches: Counts, inliers: Counts, *, most:
     labels = [html.escape(shortened(name, 16)) for name in shown]
     axis = {
         "type": "category", "tickvals": escaped, "ticktext": labels, "showticklabels": len(shown) <= _LABELLED,
-        "constrain": "domain", "showgrid": False, "ticks": "",
+        "constrain": "domain", "showgrid": False, "ticks": "", "categoryorder": "array", "categoryarray": escaped,
     }  # fmt: skip
+    # Given, as plotly finds no range where there is nothing to see.
+    start, end = -0.5, max(len(shown), 1) - 0.5
     of = f"{len(shown)} of {len(names)} images" if len(shown) < len(names) else _images(len(names))
     figure.update_layout(
-        xaxis=axis | {"title": {"text": of}, "tickangle": -60, "side": "bottom"},
-        yaxis=axis | {"autorange": "reversed", "scaleanchor": "x"},
+        xaxis=axis | {"title": {"text": of}, "tickangle": -60, "range": [start, end]},
+        yaxis=axis | {"range": [end, start], "scaleanchor": "x"},
         coloraxis={
+            "showscale": bool(matches or inliers),
             "colorscale": COUNTS, "cmin": float(low), "cmax": float(max(high, low + 0.1)),
             "colorbar": {
                 "title": {"text": "matches"}, "thickness": 14,
@@ -165,10 +168,10 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
     figure = go.Figure()
     if len(chosen):
         known = len(colors) == len(points) and colors.any()
-        shown = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colors[chosen].tolist()]
+        shown = [f"#{bytes(color).hex()}" for color in colors[chosen]] if known else NEUTRAL
         figure.add_scatter3d(
             **_xyz(points[chosen]), mode="markers", hoverinfo="skip", name=f"points ({len(points):,})",
-            marker={"size": 1.8, "color": shown if known else NEUTRAL, "line": {"width": 0}}, showlegend=False,
+            marker={"size": 1.8, "color": shown, "line": {"width": 0}}, showlegend=False,
         )  # fmt: skip
     if names:
         frusta = _frusta(centers, axes, [model.frames.get(name, (0.5, 0.375)) for name in names], size)
@@ -210,11 +213,14 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
     ranges = [
         [float(center - 0.52 * side), float(center + 0.52 * side)] for center, side in zip(middle, sides, strict=True)
     ]
+    eye = _eye(axes)
     if names:
         length = _round(0.3 * float(sides[:2].max()))
-        bar = np.array([[middle[0] - length / 2, low[1], low[2]], [middle[0] + length / 2, low[1], low[2]]])
+        across = np.array([-eye[1], eye[0], 0]) / np.hypot(eye[0], eye[1])  # as it is seen
+        start = [middle[0], middle[1], low[2]] - across * length / 2
+        bar = np.array([start, start + across * length])
         figure.add_scatter3d(
-            **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})"], textposition="top center",
+            **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})"], textposition="bottom center",
             line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
         )  # fmt: skip
     figure.update_layout(
@@ -222,7 +228,7 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
             **{f"{name}axis": {"visible": False, "range": span} for name, span in zip("xyz", ranges, strict=True)},
             "aspectmode": "manual",
             "aspectratio": dict(zip("xyz", (sides / sides.max()).tolist(), strict=True)),
-            "camera": {"eye": dict(zip("xyz", _eye(axes).tolist(), strict=True)), "up": {"x": 0, "y": 0, "z": 1}},
+            "camera": {"eye": dict(zip("xyz", eye.tolist(), strict=True)), "up": {"x": 0, "y": 0, "z": 1}},
         },
         legend=LEGEND | {"itemsizing": "constant"},
     )  # fmt: skip

@@ -36,7 +36,7 @@ def draw_accuracy(scores: Mapping[str, SceneScore]) -> Any:
     figure.update_layout(
         xaxis={"title": {"text": "distance from the truth (unit of the truth)"}, "type": "log", "dtick": 1},
         yaxis={"title": {"text": "cameras (%)"}, "range": [-2, 102]},
-        showlegend=True, legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
+        showlegend=True, legend={"orientation": "h", "x": 0, "y": -0.25, "yanchor": "top"},
     )  # fmt: skip
     return styled(figure, empty="" if counted else "no scene has a score")
 
