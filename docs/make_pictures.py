@@ -27,10 +27,10 @@ from imc_kit.viz.report import write_report
 
 FOLDER = Path(__file__).parent / "pictures"
 CHROMIUM = (
-    "--headless --no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
-    "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync "
-    "--hide-scrollbars --virtual-time-budget=8000"
-).split()
+    "--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--virtual-time-budget=8000",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         photograph(viz.draw_matrix(names, matches, inliers), "matrix", (560, 480), root)
         photograph(viz.draw_model(read_models(scene / "models")[0], truth), "model", (800, 500), root)
         report = write_report(root / "out", truth=root / "scene/truth.csv")
-        screenshot(f"{report.as_uri()}#scene-1", "report", (1100, 1500), root)
+        screenshot(report.as_uri(), "report", (1100, 1900), root)
 
 
 def readme_picture() -> None:

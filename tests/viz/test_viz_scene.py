@@ -173,7 +173,13 @@ class TestModel:
         centers = np.stack([cameras.x, cameras.y, cameras.z], axis=1)
         expected = np.linalg.norm(ring(8)[0] - ring(8)[3])
         assert np.linalg.norm(centers[0] - centers[3]) == pytest.approx(expected, rel=1e-5)
-        assert "unit of the model" in trace(figure, "scale").text[1]
+        bar = trace(figure, "scale")
+        assert bar.text[1] == "2 (unit of the model)"
+        ends = np.stack([bar.x, bar.y, bar.z], axis=1)
+        assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(2, rel=1e-5)
+        for axis, places in zip("xyz", ends.T, strict=True):
+            low, high = figure.layout.scene[f"{axis}axis"].range
+            assert ((low <= places) & (places <= high)).all()
         assert not any(one.name.startswith("true") for one in figure.data)
 
     def test_frusta_show_what_the_cameras_see(self) -> None:

@@ -128,5 +128,7 @@
   dark.addEventListener("change", () => document.querySelectorAll(".plot[data-state=drawn]").forEach((plot) =>
     window.Plotly.relayout(plot, dressed(plot.layout))));
   enliven(document.querySelector("main"));
+  const scenes = document.querySelectorAll("details.scene");
+  if (scenes.length === 1) scenes[0].open = true;
   open();
 })();

@@ -216,8 +216,11 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
     eye = _eye(axes)
     if names:
         length = _round(0.3 * float(sides[:2].max()))
-        across = np.array([-eye[1], eye[0], 0]) / np.hypot(eye[0], eye[1])  # as it is seen
-        start = [middle[0], middle[1], low[2]] - across * length / 2
+        towards = np.array([eye[0], eye[1], 0]) / np.hypot(eye[0], eye[1])
+        across = np.array([-towards[1], towards[0], 0])  # as it is seen
+        room = (sides - np.abs(across) * length)[:2] / 2 / np.maximum(np.abs(towards[:2]), 1e-9)
+        front = middle + towards * max(0.0, float(room.min()))  # as near as it stays inside: plotly cuts off the rest
+        start = [front[0], front[1], low[2]] - across * length / 2
         bar = np.array([start, start + across * length])
         figure.add_scatter3d(
             **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})"], textposition="bottom center",
