@@ -1,4 +1,4 @@
-"""The command line: `imc-kit solve`, `imc-kit score`, `imc-kit demo`, `imc-kit weights`."""
+"""The command line: solve, score, report, demo, weights, rehearse: `imc-kit --help`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from imc_kit.cli_report import Report
 from imc_kit.cli_weights import Weights
 from imc_kit.config import PRESETS, Branch, Config, preset
 from imc_kit.detectors import DETECTORS
@@ -144,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands = (
             Annotated[Solve, tyro.conf.subcommand("solve", default=_solve_defaults(arguments))]
             | Annotated[Score, tyro.conf.subcommand("score")]
+            | Annotated[Report, tyro.conf.subcommand("report")]
             | Annotated[Demo, tyro.conf.subcommand("demo")]
             | Annotated[Weights, tyro.conf.subcommand("weights")]
         )

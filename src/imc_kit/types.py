@@ -237,6 +237,10 @@ class Model:
     observations: int = 0
     reprojection_error: float = 0.0
     """Mean over observations, in pixels."""
+    colors: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 3), np.uint8))
+    """Of the points, RGB, [P, 3]."""
+    frames: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """What an image sees at a distance of 1: half of its width and height, in units of that distance."""
 
 
 @dataclass(frozen=True, eq=False)

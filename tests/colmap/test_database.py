@@ -12,7 +12,15 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from imc_kit.colmap.database import CameraConfig, ImageEntry, one_to_one, write_database
+from imc_kit.colmap.database import (
+    CameraConfig,
+    ImageEntry,
+    keypoint_counts,
+    match_counts,
+    one_to_one,
+    read_pair,
+    write_database,
+)
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches
 
@@ -327,3 +335,26 @@ def test_repeated_matches_are_written_once(tmp_path: Path) -> None:
     pair = matches((0, 0), (0, 0), (1, 0), (2, 2), scores=[0.5, 0.5, 0.1, 0.3])
     with written(tmp_path, entries, [("a.jpg", "b.jpg", pair)]) as database:
         assert sorted(map(tuple, database.read_matches(1, 2).tolist())) == [(0, 0), (2, 2)]
+
+
+def test_pairs_and_counts_are_read_back(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, name) for name in ("b.jpg", "a.jpg", "c.jpg")]
+    pair = matches((0, 1), (2, 3), (3, 0))
+    with written(tmp_path, entries, [("b.jpg", "a.jpg", pair)]) as opened:
+        ids = {image.name: image.image_id for image in opened.read_all_images()}
+        geometry = pycolmap.TwoViewGeometry()
+        geometry.inlier_matches = np.array([[2, 3], [0, 1]], np.uint32)
+        opened.write_two_view_geometry(ids["b.jpg"], ids["a.jpg"], geometry)
+    path = tmp_path / "database.db"
+    assert keypoint_counts(path) == {"a.jpg": 4, "b.jpg": 4, "c.jpg": 4}
+    assert match_counts(path) == {("b.jpg", "a.jpg"): 3}
+    points = features().keypoints  # the same in all images
+    for names, indices in ((("b.jpg", "a.jpg"), pair.indices), (("a.jpg", "b.jpg"), pair.indices[:, ::-1])):
+        found, inliers = read_pair(path, *names)
+        np.testing.assert_allclose(found.first, points[indices[:, 0]], atol=1e-5)
+        np.testing.assert_allclose(found.second, points[indices[:, 1]], atol=1e-5)
+        assert inliers.tolist() == [True, True, False]
+    nothing, inliers = read_pair(path, "a.jpg", "c.jpg")
+    assert len(nothing) == len(inliers) == 0
+    with pytest.raises(KitError, match=r"no image 'd\.jpg'"):
+        read_pair(path, "a.jpg", "d.jpg")

@@ -251,3 +251,22 @@ def test_a_truncated_model_is_a_clear_error(models: Path, tmp_path: Path, file: 
     (tmp_path / "0" / file).write_bytes(content[: int(share * len(content))])
     with pytest.raises(KitError, match=r"cannot read the COLMAP model in .*0"):
         read_models(tmp_path)
+
+
+def test_colours_of_points_and_what_the_cameras_see_are_read(tmp_path: Path) -> None:
+    options = pycolmap.SyntheticDatasetOptions(num_rigs=1, num_frames_per_rig=3, num_points3D=5)
+    scene = pycolmap.synthesize_dataset(options)
+    for number, point in enumerate(scene.points3D.values()):
+        point.color = np.array([number, 10 * number, 255 - number], np.uint8)
+    scene.write(tmp_path)
+    model = read_model(tmp_path)
+    assert model.colors.dtype == np.uint8
+    assert sorted(model.colors.tolist()) == [[n, 10 * n, 255 - n] for n in range(5)]
+    for point, color in zip(model.points, model.colors, strict=True):
+        (same,) = [one for one in scene.points3D.values() if np.allclose(one.xyz, point)]
+        assert (same.color == color).all()
+    camera = next(iter(scene.cameras.values()))
+    corner = np.linalg.inv(camera.calibration_matrix()) @ [camera.width, camera.height, 1]
+    assert set(model.frames) == set(model.poses)
+    for frame in model.frames.values():
+        np.testing.assert_allclose(frame, corner[:2])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imc_kit.errors import KitError
-from imc_kit.types import Features, Int32, Matches
+from imc_kit.types import Correspondences, Features, Int32, Mask, Matches
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,45 @@ def write_database(
                 database.write_matches(first_id, second_id, one_to_one(pair).astype(np.uint32))
     except (RuntimeError, sqlite3.Error) as error:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
+
+
+def keypoint_counts(path: Path) -> dict[str, int]:
+    """The number of keypoints of each image of a database."""
+    import pycolmap
+
+    with pycolmap.Database.open(path) as database:
+        return {image.name: database.num_keypoints_for_image(image.image_id) for image in database.read_all_images()}
+
+
+def match_counts(path: Path) -> dict[tuple[str, str], int]:
+    """The number of matches of each pair of image names in a database, verified or not."""
+    import pycolmap
+
+    with pycolmap.Database.open(path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        pair_ids, counts = database.read_num_matches()
+    pairs = (pycolmap.pair_id_to_image_pair(pair_id) for pair_id in pair_ids)
+    return {(names[a], names[b]): count for (a, b), count in zip(pairs, counts, strict=True) if count}
+
+
+def read_pair(path: Path, first: str, second: str) -> tuple[Correspondences, Mask]:
+    """The matches of two images of a database, all with score 1, and which of them passed verification, bool [K].
+
+    A pair that was not matched has none. Raises KitError for an image that is not in the database.
+    """
+    import pycolmap
+
+    with pycolmap.Database.open(path) as database:
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+        for name in (first, second):
+            if name not in ids:
+                raise KitError(f"there is no image {name!r} in the COLMAP database {path}")
+        points = [database.read_keypoints(ids[name])[:, :2] - HALF_PIXEL for name in (first, second)]
+        matches = database.read_matches(ids[first], ids[second])
+        verified = set(map(tuple, database.read_two_view_geometry(ids[first], ids[second]).inlier_matches.tolist()))
+    inliers = np.array([tuple(match) in verified for match in matches.tolist()], np.bool_)
+    found = [np.asarray(keypoints[matches[:, side]], np.float32) for side, keypoints in enumerate(points)]
+    return Correspondences(found[0], found[1], np.ones(len(matches), np.float32)), inliers
 
 
 def one_to_one(matches: Matches) -> Int32:

@@ -102,18 +102,24 @@ def read_model(folder: Path) -> Model:
         reconstruction = pycolmap.Reconstruction(folder)
     except (RuntimeError, ValueError, IndexError) as error:
         raise KitError(f"cannot read the COLMAP model in {folder}: {error}") from error
-    poses = {}
+    poses, frames = {}, {}
     for image in reconstruction.images.values():
         if image.has_pose:
+            camera = reconstruction.cameras[image.camera_id]
+            reach = 0.5 / camera.mean_focal_length()
+            frames[image.name] = (camera.width * reach, camera.height * reach)
             matrix = image.cam_from_world().matrix()
             poses[image.name] = Pose(matrix[:, :3], matrix[:, 3])
     points = [point.xyz for point in reconstruction.points3D.values()]
+    colors = [point.color for point in reconstruction.points3D.values()]
     return Model(
         folder,
         poses,
         np.array(points, np.float64).reshape(-1, 3),
         reconstruction.compute_num_observations(),
         reconstruction.compute_mean_reprojection_error() if points else 0.0,
+        np.array(colors, np.uint8).reshape(-1, 3),
+        frames,
     )
 
 

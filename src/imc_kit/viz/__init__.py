@@ -1,0 +1,23 @@
+"""See what happened: functions that return a figure and never show or save it, and the report of a run.
+
+Figures of photographs are matplotlib's; those of scenes and scores are plotly's, so that they answer the pointer. Both
+packages load when the first figure is drawn: `pip install "imc-kit[viz]"`.
+"""
+
+from imc_kit.viz.images import draw_keypoints, draw_mask, draw_matches, draw_neighbours
+from imc_kit.viz.scene import block_order, draw_graph, draw_matrix, draw_model
+from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
+
+__all__ = [
+    "block_order",
+    "draw_accuracy",
+    "draw_graph",
+    "draw_keypoints",
+    "draw_mask",
+    "draw_matches",
+    "draw_matrix",
+    "draw_memory",
+    "draw_model",
+    "draw_neighbours",
+    "draw_seconds",
+]

@@ -1,0 +1,119 @@
+"""What did not go well in a scene, in plain words: what, why most likely, and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+FEW_KEYPOINTS = 500
+"""Images with fewer are worth a word: the kit's detectors find thousands in an ordinary photograph."""
+WORTH = 15
+"""COLMAP makes nothing of pairs with fewer inliers."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One warning: what happened, the likely cause, and the option of `imc-kit solve` to try ('' where none helps)."""
+
+    what: str
+    cause: str
+    option: str = ""
+
+
+def advise(
+    models: Sequence[Sequence[str]],
+    names: Sequence[str],
+    keypoints: Mapping[str, int],
+    inliers: Mapping[tuple[str, str], int],
+    notes: Sequence[str] = (),
+    accuracy: float | None = None,
+) -> list[Advice]:
+    """What to say of one scene.
+
+    models: the images of each of its models, the largest first.
+    names: all its images.
+    keypoints: how many each has; images that are not named could not be read.
+    inliers: of each verified pair.
+    notes: the pipeline's own warnings.
+    accuracy: the mAA, when the truth is known.
+    """
+    advices = [_of_note(note) for note in notes]
+    placed = set(models[0]) if models else set()
+    best = dict.fromkeys(names, 0)
+    for pair, count in inliers.items():
+        for name in pair:
+            best[name] = max(best.get(name, 0), count)
+    out = [name for name in names if name in keypoints and name not in placed]
+    poor = [name for name in out if keypoints[name] < FEW_KEYPOINTS]
+    lonely = [name for name in out if name not in poor and best[name] < WORTH]
+    linked = [name for name in out if name not in poor and best[name] >= WORTH]
+    if poor:
+        advices.append(
+            Advice(
+                f"{_many(poor)} not in the model, and with fewer than {FEW_KEYPOINTS} keypoints",
+                "blurred, dark or smooth photographs, in which the detector finds little",
+                "--preset aliked",
+            )
+        )
+    if lonely:
+        advices.append(
+            Advice(
+                f"{_many(lonely)} not in the model, and without {WORTH} verified matches with any other",
+                "another place, another time of day, or a view that no other photograph overlaps",
+                "--preset aliked",
+            )
+        )
+    if linked and models:
+        advices.append(
+            Advice(
+                f"{_many(linked)} not in the model in spite of verified matches",
+                "their matches lead to too few points of the model to fix a camera",
+                "--mapping.0.options mapper.abs_pose_min_num_inliers 15",
+            )
+        )
+    elif linked:
+        advices.append(
+            Advice(
+                "There is no model, in spite of verified matches",
+                "no pair has both enough matches and enough of an angle to start from",
+                "--mapping.0.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8",
+            )
+        )
+    if len(models) > 1:
+        sizes = ", ".join(str(len(model)) for model in models)
+        advices.append(
+            Advice(
+                f"The scene fell into {len(models)} models (of {sizes} images), which are not in one frame",
+                "groups of photographs between which there are too few matches: see the view graph",
+                "--preset aliked",
+            )
+        )
+    if accuracy is not None and models and len(placed) == len(names) and accuracy < 0.5:
+        advices.append(
+            Advice(
+                f"Every image is in the model, but the mAA is {accuracy:.2f}",
+                "look-alike parts were taken for the same (see the weakest pairs), or different cameras share one",
+                "--cameras.sharing image",
+            )
+        )
+    return advices
+
+
+def _of_note(note: str) -> Advice:
+    """The pipeline's sentence, and what is known about it."""
+    text = note.lower()
+    if "cannot read the image" in text:
+        return Advice(note, "the file is damaged, or no photograph", "")
+    if "stopped at its time limit" in text:
+        stage = "verification" if "verification" in text else "mapping.0"
+        return Advice(note, "the scene is large, or its matches lead nowhere", f"--{stage}.time-limit 7200")
+    if "colmap's" in text and "ended with" in text:
+        return Advice(note, "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096")
+    if "no model came out" in text:
+        return Advice(note, "too little overlap, or photographs of different places", "--preset aliked")
+    return Advice(note, "see the scene's colmap.log")
+
+
+def _many(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{shown}: {'is' if len(names) == 1 else 'are'}"

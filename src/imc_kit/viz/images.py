@@ -1,0 +1,222 @@
+"""Figures of photographs: keypoints, matches, masks, neighbours. All return a `matplotlib.figure.Figure`.
+
+The axes are in pixels of the original, upright image, whatever the size of the pixels that are given. Points are as
+everywhere in the kit: (x, y), the centre of the top-left pixel at (0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imc_kit.images import Photo
+from imc_kit.types import Correspondences, Features, Float32, Mask
+from imc_kit.viz.palette import INLIER, MASKED, OUTLIER, QUERY, SCORES, package
+
+Indices = NDArray[np.intp]
+
+_CELLS = 8
+"""Points are spread over a grid of so many cells by so many."""
+_GAP = 0.02
+"""Between two photographs side by side, as a part of their height."""
+
+
+def draw_keypoints(photo: Photo, features: Features, *, most: int = 2000) -> Any:
+    """Keypoints over their photograph: coloured by score, circles of their scale (small ones where it is unknown).
+
+    Of more than `most` the best are drawn.
+    """
+    _check_size(photo, features.image_size)
+    order = np.argsort(features.scores, kind="stable")[max(0, len(features) - most) :]  # the best come on top
+    points, scores = features.keypoints[order], features.scores[order]
+    figure, axes = _canvas(photo.size, right=0.16 if len(order) else 0.0)
+    _show(axes, photo)
+    small = max(photo.size) / 150
+    diameters = np.full(len(order), small) if features.scales is None else np.maximum(features.scales[order], small / 2)
+    circles = package("matplotlib.collections").EllipseCollection(
+        diameters, diameters, np.zeros(len(order)), units="xy", offsets=points, offset_transform=axes.transData,
+        facecolors="none", linewidths=1.0, cmap=SCORES, gid="keypoints",
+    )  # fmt: skip
+    circles.set_array(scores)
+    axes.add_collection(circles)
+    if len(order):
+        low, high = np.percentile(scores, [1, 99])  # one bright lamp must not leave all others dark
+        circles.set_clim(low, max(high, low + 1e-12))
+        figure.colorbar(circles, cax=figure.add_axes((0.86, 0.05, 0.03, 0.9)), extend="both", label="score")
+    of = f" of {len(features)}" if len(order) < len(features) else ""
+    scale = "" if features.scales is None else ", circles of their scale"
+    _say(axes, [(f"{_count(len(order), 'keypoint')}{of}{scale}", None)])
+    return figure
+
+
+def draw_matches(
+    first: Photo, second: Photo, matches: Correspondences, inliers: Mask | None = None, *, most: int = 120
+) -> Any:
+    """Matches between two photographs of any sizes, side by side, both scaled to one height.
+
+    inliers: bool [K], which of the matches passed verification; None where nothing is known of that.
+
+    The better a score, the more opaque is its line. Of more than `most` matches some are drawn: inliers and outliers
+    in the proportion that they have, each from all over the first photograph, the best of every part first.
+    """
+    if inliers is not None and inliers.shape != (len(matches),):
+        raise ValueError(f"inliers must be bool [{len(matches)}], not {inliers.dtype} {inliers.shape}")
+    good = np.ones(len(matches), np.bool_) if inliers is None else inliers.astype(np.bool_)
+    chosen = _choose(matches, good, most, first.size)
+    height = max(first.size[1], second.size[1])
+    scales = [height / photo.size[1] for photo in (first, second)]
+    widths = [scale * photo.size[0] for scale, photo in zip(scales, (first, second), strict=True)]
+    start = widths[0] + _GAP * height  # of the second photograph
+    figure, axes = _canvas((start + widths[1], height))
+    axes.imshow(first.pixels, extent=(0, widths[0], height, 0))
+    axes.imshow(second.pixels, extent=(start, start + widths[1], height, 0))
+    axes.set(xlim=(0, start + widths[1]), ylim=(height, 0))
+
+    ends = np.stack([(matches.first + 0.5) * scales[0], (matches.second + 0.5) * scales[1] + [start, 0]], axis=1)
+    legend: list[tuple[str, str | None]] = []
+    # Outliers first: what is right lies on top.
+    for name, colour, members in (("outlier", OUTLIER, ~good), ("inlier", INLIER, good)):
+        some = chosen[members[chosen]]
+        colours = package("matplotlib.colors").to_rgba_array(colour).repeat(len(some), axis=0)
+        colours[:, 3] = _opacity(matches.scores[some])
+        lines = package("matplotlib.collections").LineCollection(
+            list(ends[some]), colors=colours, linewidths=1.1, gid=f"{name}s"
+        )
+        axes.add_collection(lines)
+        dots = ends[some].reshape(-1, 2)
+        axes.scatter(*dots.T, s=5, c=colours.repeat(2, axis=0), linewidths=0, zorder=3)
+        if inliers is not None:
+            legend.insert(0, (_count(int(members.sum()), name), colour))
+    if inliers is None:
+        legend = [(_count(len(matches), "match", "matches"), INLIER)]
+    if len(chosen) < len(matches):
+        legend.append((f"{len(chosen)} drawn", None))
+    _say(axes, legend)
+    return figure
+
+
+def draw_mask(photo: Photo, mask: Mask) -> Any:
+    """Where keypoints may not be, tinted and outlined over the photograph; `mask` [H, W] may be of any size."""
+    if mask.ndim != 2:
+        raise ValueError(f"a mask is [H, W], not {mask.shape}")
+    figure, axes = _canvas(photo.size)
+    _show(axes, photo)
+    width, height = photo.size
+    shade = np.zeros((*mask.shape, 4))
+    shade[~mask] = package("matplotlib.colors").to_rgba(MASKED, 0.55)
+    if mask.size:
+        axes.imshow(shade, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest", gid="mask")
+    if mask.any() and not mask.all() and min(mask.shape) > 1:
+        rows, columns = (
+            (np.arange(n) + 0.5) * side / n - 0.5 for n, side in zip(mask.shape, (height, width), strict=True)
+        )
+        axes.contour(columns, rows, mask, levels=[0.5], colors="white", linewidths=1.2)
+    share = float(mask.mean()) if mask.size else 0.0
+    _say(axes, [(f"{1 - share:.0%} masked", MASKED), (f"{share:.0%} left for keypoints", None)])
+    return figure
+
+
+def draw_neighbours(query: tuple[str, Photo], neighbours: Sequence[tuple[str, Photo, float]]) -> Any:
+    """The image `query` (name, photograph) and its nearest by global descriptor: (name, photograph, similarity)."""
+    columns = min(4, 1 + len(neighbours))
+    rows = -(-(1 + len(neighbours)) // columns)
+    figure = package("matplotlib.figure").Figure(figsize=(2.6 * columns, 2.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    labelled = [(*query, None), *neighbours]
+    for axes, (name, photo, similarity) in zip(grid, labelled, strict=False):
+        axes.imshow(photo.pixels)
+        said = "query" if similarity is None else f"similarity {similarity:.3f}"
+        axes.set_title(f"{shortened(name, 30)}\n{said}", fontsize=9)
+        if similarity is None:
+            height, width = photo.pixels.shape[:2]
+            frame = package("matplotlib.patches").Rectangle(
+                (-0.5, -0.5), width, height, fill=False, edgecolor=QUERY, linewidth=5, gid="query"
+            )
+            axes.add_patch(frame)
+    if not neighbours:
+        grid[0].text(0.5, -0.08, "no neighbours", transform=grid[0].transAxes, ha="center", fontsize=9)
+    return figure
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of `most` characters at most: the end tells images apart, so the beginning is left out."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
+def spread(points: Float32, scores: Float32, most: int, size: tuple[int, int]) -> Indices:
+    """Which `most` of the points [K, 2] of an image of `size` to take: from all over it, the best of each part first.
+
+    The best of every cell of a grid come first, then the second best, and so on; within a round by score.
+    """
+    cells = np.clip((points + 0.5) * _CELLS / np.maximum(size, 1), 0, _CELLS - 1).astype(np.intp)
+    cell = cells[:, 0] * _CELLS + cells[:, 1]
+    by_cell = np.lexsort((-scores, cell))
+    starts = np.searchsorted(cell[by_cell], cell[by_cell])
+    rounds = np.empty(len(points), np.intp)
+    rounds[by_cell] = np.arange(len(points)) - starts
+    return np.lexsort((-scores, rounds))[:most]
+
+
+def _choose(matches: Correspondences, good: Mask, most: int, size: tuple[int, int]) -> Indices:
+    """The rows to draw; of inliers and outliers as many as their share is, of either at least one if there is one."""
+    inside, outside = np.flatnonzero(good), np.flatnonzero(~good)
+    if len(matches) <= most:
+        return np.arange(len(matches))
+    wanted = round(most * len(inside) / len(matches))
+    wanted = min(max(wanted, min(len(inside), 1)), most - min(len(outside), 1))
+    parts = ((inside, wanted), (outside, most - wanted))
+    return np.concatenate(
+        [rows[spread(matches.first[rows], matches.scores[rows], count, size)] for rows, count in parts]
+    )
+
+
+def _opacity(scores: Float32) -> NDArray[np.float64]:
+    """0.25 for the lowest of the scores, 0.95 for the highest; all the same when they are equal."""
+    if not len(scores) or scores.max() == scores.min():
+        return np.full(len(scores), 0.8)
+    return np.asarray(0.25 + 0.7 * (scores - scores.min()) / np.ptp(scores), np.float64)
+
+
+def _canvas(size: tuple[float, float], right: float = 0.0) -> tuple[Any, Any]:
+    """A figure filled by axes of `size` = (width, height), without frame or margin; `right` is left free there."""
+    width, height = size
+    inches = 7.0 * min(1.0, 1.5 * width / height)  # a tall one must not become too tall
+    figure = package("matplotlib.figure").Figure(figsize=(inches, inches * (1 - right) * height / width), dpi=128)
+    axes = figure.add_axes((0, 0, 1 - right, 1))
+    axes.set_axis_off()
+    axes.set_aspect("auto")
+    return figure, axes
+
+
+def _show(axes: Any, photo: Photo) -> None:
+    width, height = photo.size
+    axes.imshow(photo.pixels, extent=(-0.5, width - 0.5, height - 0.5, -0.5), aspect="auto")
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def _say(axes: Any, lines: Sequence[tuple[str, str | None]]) -> None:
+    """Counts in a dark box in the corner, readable over any photograph; (text, colour of the dot before it)."""
+    box = package("matplotlib.offsetbox")
+    parts = []
+    for text, colour in lines:
+        dot = [box.TextArea("●", textprops={"color": colour, "fontsize": 11})] if colour else []
+        parts.append(box.HPacker(children=[*dot, box.TextArea(text, textprops={"color": "white"})], sep=4, pad=0))
+    anchored = box.AnchoredOffsetbox(
+        loc="lower left", child=box.HPacker(children=parts, sep=12, pad=0), pad=0.5, borderpad=0.4, frameon=True
+    )
+    anchored.patch.set(facecolor="black", alpha=0.75, linewidth=0, boxstyle="round,pad=0,rounding_size=0.3")
+    axes.add_artist(anchored)
+
+
+def _count(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _check_size(photo: Photo, size: tuple[int, int]) -> None:
+    if tuple(photo.size) != tuple(size):
+        raise ValueError(f"the features are of an image of {size} pixels, the photograph has {photo.size}")

@@ -1,0 +1,134 @@
+"use strict";
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const narrow = matchMedia("(max-width: 40rem)");
+  let loading = null;
+
+  // plotly waits packed in the page, and is unpacked when the first figure comes into view.
+  async function unpack() {
+    const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const script = document.createElement("script");
+    script.textContent = await new Response(stream).text();
+    document.head.append(script);
+    return window.Plotly;
+  }
+
+  function colour(name) {
+    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  }
+
+  function dressed(layout) {
+    const change = { "font.color": colour("--ink"), "hoverlabel.bgcolor": colour("--panel"),
+      "hoverlabel.font.color": colour("--ink"), "hoverlabel.bordercolor": colour("--line") };
+    for (const axis of ["xaxis", "yaxis"]) {
+      change[axis + ".gridcolor"] = colour("--line");
+      change[axis + ".linecolor"] = colour("--line");
+      if (narrow.matches && layout[axis] && layout[axis].type === "category" && layout.coloraxis)
+        change[axis + ".showticklabels"] = false;
+    }
+    return change;
+  }
+
+  function put(target, path, value) {
+    const names = path.split(".");
+    const last = names.pop();
+    for (const name of names) target = target[name] ??= {};
+    target[last] = value;
+  }
+
+  async function draw(plot) {
+    if (plot.dataset.state) return;
+    plot.dataset.state = "drawing";
+    try {
+      const Plotly = await (loading ??= unpack());
+      const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
+      for (const [path, value] of Object.entries(dressed(figure.layout))) put(figure.layout, path, value);
+      if (figure.layout.scene) {  // a figure that is taller than wide sees less to the sides
+        const eye = figure.layout.scene.camera.eye;
+        const back = Math.max(1, 1.15 * plot.clientHeight / plot.clientWidth);
+        for (const axis of "xyz") eye[axis] *= back;
+      }
+      if (figure.layout.height) plot.style.minHeight = figure.layout.height + "px";
+      await Plotly.newPlot(plot, figure.data, figure.layout, { displayModeBar: false, responsive: true });
+      if (figure.layout.scene) plot.start = structuredClone(figure.layout.scene.camera);
+      plot.dataset.state = "drawn";
+    } catch (error) {
+      plot.dataset.state = "failed";
+      plot.textContent = "This figure could not be drawn here: " + error.message;
+      console.error(error);
+    }
+  }
+
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+  }, { rootMargin: "300px" });
+
+  function enliven(part) {
+    part.querySelectorAll(".plot").forEach((plot) => seen.observe(plot));
+    part.querySelectorAll("table.sortable").forEach(sortable);
+    part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", turn));
+  }
+
+  function turn(event) {
+    const action = event.target.dataset.turn;
+    const plot = event.currentTarget.parentElement.querySelector(".plot");
+    if (!action || plot.dataset.state !== "drawn") return;
+    const camera = structuredClone(plot._fullLayout.scene._scene.getCamera());
+    const { x, y, z } = camera.eye;
+    const angle = { left: -Math.PI / 12, right: Math.PI / 12 }[action];
+    if (angle) camera.eye = { x: x * Math.cos(angle) - y * Math.sin(angle), y: x * Math.sin(angle) + y * Math.cos(angle), z };
+    const factor = { nearer: 0.8, farther: 1.25 }[action];
+    if (factor) camera.eye = { x: x * factor, y: y * factor, z: z * factor };
+    if (action === "above") camera.eye = { x: x * 0.02, y: y * 0.02, z: 1.6 };
+    window.Plotly.relayout(plot, { "scene.camera": action === "reset" ? plot.start : camera });
+  }
+
+  function sortable(table) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
+      const ascending = head.getAttribute("aria-sort") !== "ascending";
+      heads.forEach((other) => { if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none"); });
+      head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+      const compare = (a, b) => {
+        const [u, v] = [value(a), value(b)];
+        if (u === "" || v === "") return (u === "") - (v === "");  // what is not known comes last either way
+        const order = head.classList.contains("number") ? u - v : u.localeCompare(v, undefined, { numeric: true });
+        return ascending ? order : -order;
+      };
+      table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compare));
+    }));
+  }
+
+  // A scene's content is made when it is first opened; its figures are let go when it is closed.
+  document.querySelectorAll("details.scene").forEach((scene) => scene.addEventListener("toggle", () => {
+    const template = scene.querySelector(":scope > template");
+    if (scene.open && template) {
+      const body = template.content.cloneNode(true);
+      template.replaceWith(body);
+      enliven(scene);
+    }
+    if (!scene.open) scene.querySelectorAll(".plot[data-state=drawn]").forEach((plot) => {
+      window.Plotly.purge(plot);
+      delete plot.dataset.state;
+      seen.unobserve(plot);
+      seen.observe(plot);
+    });
+  }));
+
+  function open() {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target && target.matches("details")) target.open = true;
+  }
+  addEventListener("hashchange", open);
+  document.querySelectorAll('a[href^="#scene-"]').forEach((link) => link.addEventListener("click", () => {
+    document.getElementById(link.hash.slice(1)).open = true;
+  }));
+  dark.addEventListener("change", () => document.querySelectorAll(".plot[data-state=drawn]").forEach((plot) =>
+    window.Plotly.relayout(plot, dressed(plot.layout))));
+  enliven(document.querySelector("main"));
+  const scenes = document.querySelectorAll("details.scene");
+  if (scenes.length === 1) scenes[0].open = true;
+  open();
+})();

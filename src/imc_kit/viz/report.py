@@ -1,0 +1,530 @@
+"""The report of a finished run: one HTML file that needs no network, no server and no other file."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imc_kit import images, metric
+from imc_kit.colmap import database, mapping, verification
+from imc_kit.errors import KitError
+from imc_kit.scenes import SPLITS, load
+from imc_kit.types import Model, Scene
+from imc_kit.viz.advice import Advice, advise
+from imc_kit.viz.images import draw_matches
+from imc_kit.viz.palette import package
+from imc_kit.viz.scene import Counts, block_order, draw_graph, draw_matrix, draw_model, match_names
+from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
+
+log = logging.getLogger(__name__)
+
+THUMB = 128
+"""Long side of the small pictures of the table of images, in pixels."""
+PICTURE = 512
+"""Long side of a photograph in the pictures of pairs, in pixels."""
+PAIRS = 3
+"""So many best and so many weakest pairs are shown of each scene."""
+MOST_UNREGISTERED = 6
+"""Of so many unregistered images at most the best match is drawn."""
+MOST_MODELS = 3
+"""So many models of a scene are drawn at most."""
+
+_MATRIX = (
+    "Matches above the diagonal, those that passed verification (inliers) below it. Images that match stand together: "
+    "blocks without anything between them are parts of the scene that do not hang together."
+)
+_GRAPH = "Every dot is an image, every line a verified pair. Images that share many inliers are near each other."
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class _SceneRun:
+    """What a run left of one scene."""
+
+    name: str
+    counts: Mapping[str, int]
+    seconds: Mapping[str, float]
+    memory: Mapping[str, float]
+    notes: Sequence[str]
+    names: Sequence[str]
+    """All images, in `block_order`."""
+    models: Sequence[Model]
+    keypoints: Mapping[str, int]
+    matches: Counts
+    inliers: Counts
+    database: Path | None
+    photos: Scene | None
+    """Where the photographs are, if they are still there."""
+    score: metric.SceneScore | None
+    accuracy: float | None
+
+    @property
+    def model_of(self) -> dict[str, int]:
+        """The number of the largest model that has an image."""
+        return {name: number for number in reversed(range(len(self.models))) for name in self.models[number].poses}
+
+    @property
+    def advice(self) -> list[Advice]:
+        models = [sorted(model.poses) for model in self.models]
+        return advise(models, self.names, self.keypoints, self.inliers, self.notes, self.accuracy)
+
+
+def write_report(
+    run: Path | str,
+    path: Path | str | None = None,
+    *,
+    truth: Path | str | None = None,
+    thresholds: Path | str | None = None,
+) -> Path:
+    """Write the report of a finished run as one HTML file; returns where.
+
+    run: the folder that `solve` wrote: run.json, submission.csv and scenes/NAME with result.json, models, database.
+    path: the file to write; report.html in that folder when left out.
+    truth: a CSV file with the true poses, as for `imc-kit score`; mAA and the true cameras are then shown.
+    thresholds: a JSON file with the metric's distances, as for `imc-kit score`.
+
+    What is missing (a database that was deleted, photographs that were moved) is left out, and said. Raises `KitError`
+    when the folder holds no run, or the truth or the thresholds cannot be read.
+    """
+    run = Path(run)
+    path = run / "report.html" if path is None else Path(path)
+    content = _read_json(run / "run.json", "is this the folder of a finished run (--out of imc-kit solve)?")
+    scores = _scores(run, content, truth, thresholds)
+    photos = _photos(content)
+    scenes = [_read_scene(run, name, photos.get(name), *scores.get(name, (None, None))) for name in content["scenes"]]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(_page(content, scenes), "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise KitError(f"cannot write the report to {path}: {error.strerror or error}") from error
+    return path
+
+
+# ---- reading ----
+
+
+def _read_json(path: Path, hint: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise KitError(f"cannot read {path} ({error}): {hint}") from error
+    if not isinstance(content, dict):
+        raise KitError(f"{path} holds no JSON object: {hint}")
+    return content
+
+
+def _photos(content: Mapping[str, Any]) -> dict[str, Scene]:
+    """The scenes as they are on disk now, by name; none where the input has gone."""
+    best: dict[str, Scene] = {}
+    for split in SPLITS:
+        try:
+            found = {scene.name: scene for scene in load(content["input"], split).scenes}
+        except KitError:
+            continue
+        if len(found.keys() & content["scenes"].keys()) > len(best.keys() & content["scenes"].keys()):
+            best = found
+    return best
+
+
+def _scores(
+    run: Path, content: Mapping[str, Any], truth: Path | str | None, thresholds: Path | str | None
+) -> dict[str, tuple[metric.SceneScore | None, float | None]]:
+    """For each scene of the run that the truth knows: the alignment with it, and the mAA."""
+    if truth is None:
+        return {}
+    distances = None
+    if thresholds is not None:
+        distances = _read_json(Path(thresholds), "it should hold {scene: [distances]}")
+    submission = run / "submission.csv"
+    if content["layout"] == "2025":
+        if distances is None:
+            raise KitError("the score of 2025 needs the distances of each scene: give --thresholds FILE.json")
+        datasets = metric.score_2025(Path(truth), submission, distances).datasets
+        # The largest model is the first cluster: the true scene that was given it stands beside it.
+        return {
+            name: (
+                next((data.scenes[scene] for scene, cluster in data.clusters.items() if cluster == "cluster1"), None),
+                data.score,
+            )
+            for name, data in datasets.items()
+        }
+    if content["layout"] == "2023":
+        pairs = metric.score_2023(Path(truth), submission, distances)
+        means = {f"{dataset}/{name}": s.score for dataset, part in pairs.datasets.items() for name, s in part.items()}
+        distances = None
+    else:
+        means = {}
+    aligned = metric.score(Path(truth), submission, distances).scenes
+    found: dict[str, tuple[metric.SceneScore | None, float | None]] = {}
+    for name in content["scenes"]:
+        score = aligned.get(name, aligned.get(name.split("/")[-1]))
+        if score is not None:
+            mean = means.get(name, score.score)
+            found[name] = (score, mean if np.isfinite(mean) else None)
+    return found
+
+
+def _read_scene(
+    run: Path, name: str, photos: Scene | None, score: metric.SceneScore | None, accuracy: float | None
+) -> _SceneRun:
+    folder = run / "scenes" / name
+    result = _read_json(folder / "result.json", "the scene is not finished: run imc-kit solve again")
+    models = mapping.read_models(folder / "models") if (folder / "models").is_dir() else []
+    data = next(iter(sorted(folder.glob("database-*.db"))), None)
+    keypoints = database.keypoint_counts(data) if data else {}
+    matches = database.match_counts(data) if data else {}
+    inliers = verification.inlier_counts(data) if data else {}
+    return _SceneRun(
+        name, result["counts"], result["seconds"], result.get("memory", {}), result["notes"],
+        block_order(sorted(result["placements"]), inliers or matches), models, keypoints, matches, inliers, data,
+        photos, score, accuracy,
+    )  # fmt: skip
+
+
+# ---- writing ----
+
+
+def _page(content: Mapping[str, Any], scenes: Sequence[_SceneRun]) -> str:
+    failed: Mapping[str, str] = content.get("failed", {})
+    solved = {scene.name: scene for scene in scenes}
+    accuracies = [scene.accuracy for scene in scenes if scene.accuracy is not None]
+    count = sum(scene.counts["images"] for scene in scenes)
+    registered = sum(scene.counts["registered"] for scene in scenes)
+    facts = {
+        "scenes solved": f"{len(scenes)} of {len(scenes) + len(failed)}",
+        "images registered": f"{registered} of {count}",
+        **({"mean mAA": f"{np.mean(accuracies):.3f}"} if accuracies else {}),
+        "time of all scenes": _duration(sum(sum(scene.seconds.values()) for scene in scenes)),
+    }
+    charts = []
+    if accuracies:
+        known = {name: scene.score for name, scene in solved.items() if scene.score}
+        said = "The share of cameras within each distance of the truth. The mAA is the mean over the thresholds."
+        charts.append(("Accuracy", draw_accuracy(known), "", said))
+    charts.append(("Time by stage", draw_seconds({n: s.seconds for n, s in solved.items()}), "", ""))
+    memory = {name: scene.memory for name, scene in solved.items() if scene.memory}
+    if memory:
+        charts.append(("Memory by stage", draw_memory(memory), "", ""))
+    config = content.get("config", {})
+    details = json.dumps({key: content.get(key) for key in ("config", "versions", "machine")}, indent=1)
+    made = " and ".join(config[part]["name"] for part in ("detector", "matcher") if "name" in config.get(part, {}))
+    body = "".join(
+        [
+            f"<h1>What happened in {_e(Path(content['input']).name)}</h1>",
+            f'<p class="soft">{_e(content["input"])}, layout {_e(content["layout"])}; {_e(made)}; imc-kit '
+            f"{_e(content.get('versions', {}).get('imc-kit', ''))} on {content['machine']['cores']} cores</p>",
+            '<dl class="facts">',
+            *(f"<div><dt>{_e(term)}</dt><dd>{_e(value)}</dd></div>" for term, value in facts.items()),
+            "</dl>",
+            _advice([Advice(note, "", "") for note in content.get("notes", [])]),
+            "<h2>Scenes</h2>",
+            _scene_table(scenes, failed),
+            *(f"<h2>{_e(title)}</h2>{_plot(figure, title, kind, said)}" for title, figure, kind, said in charts),
+            "<h2>Scene by scene</h2>",
+            *(_scene(number, scene) for number, scene in enumerate(scenes, 1)),
+            "<h2>How it was made</h2><details><summary>Configuration and versions</summary>"
+            f"<pre>{_e(details)}</pre></details>",
+        ]
+    )
+    here = resources.files("imc_kit.viz")
+    style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{_e(Path(content['input']).name)}: imc-kit report</title><style>{style}</style></head>"
+        f'<body><a class="skip" href="#main">To the content</a><main id="main">{body}</main>'
+        "<noscript><p>The figures and the scenes need JavaScript.</p></noscript>"
+        f'<script type="text/plain" id="plotly">{_packed_plotly()}</script><script>{script}</script></body></html>\n'
+    )
+
+
+def _scene_table(scenes: Sequence[_SceneRun], failed: Mapping[str, str]) -> str:
+    with_accuracy = any(scene.accuracy is not None for scene in scenes)
+    head = ["Scene", "#Images", "#Registered", "#Models", "#Points", *(["#mAA"] if with_accuracy else []), "#Seconds",
+            "Warnings"]  # fmt: skip
+    rows = []
+    for number, scene in enumerate(scenes, 1):
+        counts, advice = scene.counts, scene.advice
+        complete = counts["registered"] == counts["images"]
+        said = f"{counts['registered']} <span class={'good' if complete else 'bad'}>{'✓' if complete else '!'}</span>"
+        rows.append(
+            [
+                _cell(f'<a href="#scene-{number}">{_e(scene.name)}</a>', scene.name),
+                _number(counts["images"]),
+                _number(counts["registered"], said),
+                _number(counts["models"]),
+                _number(counts["points"]),
+                *([_number(scene.accuracy, form="{:.3f}")] if with_accuracy else []),
+                _number(sum(scene.seconds.values()), form="{:,.1f}"),
+                _cell(_short_advice(advice), str(len(advice)), "long" if advice else ""),
+            ]
+        )
+    for name, reason in failed.items():
+        unknown = [_number(None)] * (len(head) - 2)
+        said = f'<span class="bad">not solved:</span> {_e(reason)}'
+        rows.append([_cell(_e(name), name), *unknown, _cell(said, "99", "long")])
+    return f'<div class="wide">{_table("Scenes of the run", head, rows)}</div>'
+
+
+def _short_advice(advice: Sequence[Advice]) -> str:
+    if not advice:
+        return '<span class="good">none</span>'
+    return "<br>".join(_e(one.what) for one in advice)
+
+
+def _advice(advice: Iterable[Advice]) -> str:
+    items = []
+    for one in advice:
+        likely = f"<p>Likely cause: {_e(one.cause)}.</p>" if one.cause else ""
+        option = f"<p>Try <code>{_e(one.option)}</code></p>" if one.option else ""
+        items.append(f"<li><p><strong>{_e(one.what)}</strong></p>{likely}{option}</li>")
+    return f'<ul class="advice">{"".join(items)}</ul>' if items else ""
+
+
+def _scene(number: int, scene: _SceneRun) -> str:
+    log.info("report: %s", scene.name)
+    counts = scene.counts
+    said = f"{counts['registered']} of {counts['images']} images registered"
+    if scene.accuracy is not None:
+        said += f", mAA {scene.accuracy:.3f}"
+    placed = scene.model_of
+    parts = [_advice(scene.advice)]
+    for place, model in enumerate(scene.models[:MOST_MODELS]):
+        title = "The model" if len(scene.models) == 1 else f"Model {place + 1} of {len(scene.models)}"
+        figure = draw_model(model, scene.score if place == 0 else None)
+        text = (
+            f"{len(model.poses)} cameras, {len(model.points):,} points, seen {model.observations:,} times with a mean "
+            f"reprojection error of {model.reprojection_error:.2f} pixels."
+        )
+        if any(trace.name == "errors" for trace in figure.data):
+            text += " Green diamonds are the true cameras; a green line joins each to where it came out."
+        parts.append(f"<h3>{title}</h3>{_plot(figure, f'{title} of {scene.name} in 3D', 'space', text, turn=True)}")
+    if scene.database is None:
+        parts.append("<p>The scene's database was deleted: matches are not shown.</p>")
+    else:
+        parts += [
+            "<h3>Matches</h3>",
+            _plot(draw_matrix(scene.names, scene.matches, scene.inliers), f"Matrix of {scene.name}", "square", _MATRIX),
+            "<h3>View graph</h3>",
+            _plot(draw_graph(scene.names, scene.inliers, placed), f"View graph of {scene.name}", "square", _GRAPH),
+        ]
+    if scene.photos is None:
+        parts.append("<p>The photographs are not where they were: pairs and thumbnails are not shown.</p>")
+    elif scene.database is not None:
+        parts.append(_pairs(scene))
+    parts.append(f"<h3>Images</h3>{_image_table(scene)}")
+    return (
+        f'<details class="scene" id="scene-{number}"><summary><h2>{_e(scene.name)}</h2> '
+        f'<span class="soft">{said}</span></summary>'
+        f'<template><div class="body">{"".join(parts)}</div></template></details>'
+    )
+
+
+def _pairs(scene: _SceneRun) -> str:
+    """The best and the weakest verified pairs, and the unregistered images with their best match."""
+    by_count = sorted(scene.inliers, key=lambda pair: (-scene.inliers[pair], pair))
+    best = by_count[:PAIRS]
+    weakest = sorted(by_count[PAIRS:], key=lambda pair: (_share(scene, pair), pair))[:PAIRS]
+    placed = scene.model_of
+    out = [name for name in scene.names if name in scene.keypoints and placed.get(name) != 0]
+    partners = {}
+    for name in out:
+        own = [pair for pair in scene.matches if name in pair]
+        if own:
+            partners[name] = max(own, key=lambda pair: (scene.inliers.get(pair, 0), scene.matches[pair], pair))
+    parts = []
+    if best:
+        parts.append("<h3>Best pairs</h3>" + _pictures(scene, best))
+    if weakest:
+        said = "Of the pairs that passed verification, those with the smallest share of inliers: the first to be wrong."
+        parts.append(f'<h3>Weakest verified pairs</h3><p class="soft">{said}</p>' + _pictures(scene, weakest))
+    if out:
+        shown = [partners[name] for name in out if name in partners][:MOST_UNREGISTERED]
+        lonely = [name for name in out if name not in partners]
+        more = len(out) - len(lonely) - len(shown)
+        said = f"{len(out)} of {len(scene.names)} images are not in the largest model."
+        said += f" The best match of {more} more is in the table of images." if more > 0 else ""
+        said += f" Without any match: {', '.join(lonely[:10])}{' …' if len(lonely) > 10 else ''}." if lonely else ""
+        parts.append(
+            f'<h3>Unregistered images and their best match</h3><p class="soft">{_e(said)}</p>'
+            + _pictures(scene, list(dict.fromkeys(shown)))
+        )
+    return "".join(parts)
+
+
+def _share(scene: _SceneRun, pair: Pair) -> float:
+    return scene.inliers.get(pair, 0) / max(1, scene.matches.get(pair, 0))
+
+
+def _pictures(scene: _SceneRun, pairs: Sequence[Pair]) -> str:
+    figures = []
+    for first, second in pairs:
+        matched, verified = scene.matches.get((first, second), 0), scene.inliers.get((first, second), 0)
+        said = f"{first} and {second}: {verified} of {matched} matches are inliers ({verified / max(1, matched):.0%})"
+        for model in scene.models:
+            if first in model.poses and second in model.poses:
+                ahead = model.poses[first].rotation[2] @ model.poses[second].rotation[2]
+                said += f"; in the model they look {np.degrees(np.arccos(np.clip(ahead, -1, 1))):.0f}° apart"
+                break
+        picture = _pair_picture(scene, first, second)
+        image = f'<img src="{picture}" alt="{_e(f"Matches between {first} and {second}, drawn as lines")}">'
+        figures.append(f"<figure>{image if picture else ''}<figcaption>{_e(said)}</figcaption></figure>")
+    return f'<div class="pair">{"".join(figures)}</div>'
+
+
+def _pair_picture(scene: _SceneRun, first: str, second: str) -> str:
+    assert scene.photos is not None  # the caller looks
+    assert scene.database is not None
+    try:
+        photos = images.load(scene.photos.path(first), PICTURE), images.load(scene.photos.path(second), PICTURE)
+    except KitError as error:
+        log.warning("%s: no picture of a pair: %s", scene.name, error)
+        return ""
+    figure = draw_matches(*photos, *database.read_pair(scene.database, first, second), most=80)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", transparent=True, pil_kwargs={"quality": 72})
+    return _data_uri(buffer.getvalue())
+
+
+def _image_table(scene: _SceneRun) -> str:
+    placed, rows = scene.model_of, []
+    best: dict[str, tuple[int, str]] = {}
+    total: dict[str, list[int]] = {}
+    for pair, count in scene.inliers.items():
+        for one, other in (pair, pair[::-1]):
+            best[one] = max(best.get(one, (0, "")), (count, other))
+            total.setdefault(one, []).append(count)
+    errors = _errors(scene)
+    head = ["Picture", "Image", "State", "#Keypoints", "#Verified pairs", "#Inliers", "Best match",
+            *(["#Error"] if errors else [])]  # fmt: skip
+    for name in sorted(scene.names, key=lambda name: placed.get(name) == 0):  # what is missing first
+        model = placed.get(name)
+        state = "registered" if model == 0 else f"in model {model + 1}" if model else "unregistered"
+        if scene.keypoints and name not in scene.keypoints:
+            state = "unreadable"
+        count, other = best.get(name, (0, ""))
+        thumb = _thumb(scene, name)
+        rows.append(
+            [
+                _cell(f'<img class="thumb" src="{thumb}" alt="">' if thumb else "", None),
+                _cell(_e(name), name),
+                _cell(f'<span class="{"good" if model == 0 else "bad"}">{state}</span>', state),
+                _number(scene.keypoints.get(name)),
+                _number(len(total.get(name, []))),
+                _number(sum(total.get(name, []))),
+                _cell(f"{_e(other)} ({count})" if other else "", other),
+                *([_number(errors.get(name), form="{:.3g}")] if errors else []),
+            ]
+        )
+    unit = '<p class="soft">Error: the distance from the true place, in the unit of the truth.</p>' if errors else ""
+    return f'{unit}<div class="wide tall" tabindex="0" role="region" aria-label="Images of {_e(scene.name)}">' + _table(
+        f"Images of {scene.name}", head, rows, row_header=1) + "</div>"  # fmt: skip
+
+
+def _errors(scene: _SceneRun) -> dict[str, float]:
+    """The distance of each registered camera from its true place, after the metric's alignment."""
+    if scene.score is None:
+        return {}
+    apart = np.linalg.norm(scene.score.aligned - scene.score.truth, axis=1)
+    rows = match_names(scene.names, scene.score.names)
+    placed = scene.model_of
+    return {name: float(apart[row]) for name, row in rows.items() if np.isfinite(apart[row]) and placed.get(name) == 0}
+
+
+def _thumb(scene: _SceneRun, name: str) -> str:
+    if scene.photos is None:
+        return ""
+    try:
+        pixels = images.load(scene.photos.path(name), THUMB).pixels
+    except KitError:
+        return ""
+    buffer = io.BytesIO()
+    package("PIL.Image").fromarray(pixels).save(buffer, "WEBP", quality=60)
+    return _data_uri(buffer.getvalue())
+
+
+def _data_uri(webp: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
+
+
+def _plot(figure: Any, label: str, kind: str, said: str, *, turn: bool = False) -> str:
+    """A place for a plotly figure, which the page draws when it comes into view."""
+    actions = ("left", "right", "above", "nearer", "farther", "reset")
+    texts = ("Turn left", "Turn right", "From above", "Nearer", "Farther", "As at first")
+    pressed = "".join(
+        f'<button type="button" data-turn="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
+    )
+    bar = f'<div class="buttons" role="group" aria-label="{_e(f"View of: {label}")}">{pressed}</div>' if turn else ""
+    caption = f"<figcaption>{_e(said)}</figcaption>" if said else ""
+    data = figure.to_json().replace("<", "\\u003c")
+    return (
+        f'<figure><div class="plot {kind}" role="img" aria-label="{_e(label)}"></div>{bar}{caption}'
+        f'<script type="application/json">{data}</script></figure>'
+    )
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, row_header: int = 0) -> str:
+    """A table that sorts by any column; '#' before a column's title says that it holds numbers."""
+    titles = []
+    for column, title in enumerate(head):
+        kind = ' class="number"' if title.startswith("#") else ""
+        title = title.lstrip("#")
+        # A column of pictures does not sort.
+        sortable = not (column == 0 and row_header == 1)
+        inside = f'<button type="button">{_e(title)}</button>' if sortable else _e(title)
+        titles.append(f'<th scope="col"{kind}{" aria-sort=none" if sortable else ""}>{inside}</th>')
+    body = []
+    for row in rows:
+        cells = list(row)
+        cells[row_header] = cells[row_header].replace("<td", '<th scope="row"', 1).removesuffix("</td>") + "</th>"
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<table class="sortable"><caption class="soft">{_e(caption)}</caption>'
+        f"<thead><tr>{''.join(titles)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def _cell(inside: str, value: str | None, kind: str = "") -> str:
+    attributes = f' class="{kind}"' if kind else ""
+    attributes += f' data-value="{_e(value)}"' if value is not None else ""
+    return f"<td{attributes}>{inside}</td>"
+
+
+def _number(value: float | None, said: str | None = None, *, form: str = "{:,}") -> str:
+    if value is None:
+        return '<td class="number" data-value="">–</td>'
+    return f'<td class="number" data-value="{value}">{said or form.format(value)}</td>'
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+@lru_cache(maxsize=1)
+def _packed_plotly() -> str:
+    """plotly.js, which its Python package brings along, compressed for the page."""
+    source: str = package("plotly.offline").get_plotlyjs()
+    return base64.b64encode(gzip.compress(source.encode(), 9, mtime=0)).decode()
+
+
+def _e(text: str) -> str:
+    return html.escape(text)

@@ -1,0 +1,77 @@
+"""Figures of scores and costs: mAA by threshold, time and memory by stage. All return a plotly figure."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from imc_kit.metric import SceneScore
+from imc_kit.viz.palette import NEUTRAL, SERIES, STAGES, package
+from imc_kit.viz.scene import LEGEND, styled
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
+
+
+def draw_accuracy(scores: Mapping[str, SceneScore]) -> Any:
+    """The share of each scene's cameras that are within a distance of the truth, at the metric's thresholds.
+
+    The mAA is the mean over the thresholds, and stands beside the scene's name. Scenes of three images and fewer have
+    none, and are left out.
+    """
+    figure = package("plotly.graph_objects").Figure()
+    counted = {name: score for name, score in scores.items() if score.images and np.isfinite(score.score)}
+    for number, (name, score) in enumerate(counted.items()):
+        order = np.argsort(score.thresholds)
+        label = html.escape(name)
+        figure.add_scatter(
+            x=np.array(score.thresholds)[order], y=100 * np.array(score.fractions)[order], mode="lines+markers",
+            line={"color": SERIES[number % len(SERIES)], "width": 2},
+            marker={"size": 8, "symbol": _SYMBOLS[number % len(_SYMBOLS)]},
+            name=f"{label}, mAA {score.score:.3f}",
+            hovertemplate=f"{label}<br>%{{y:.0f}} % within %{{x:g}}<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        xaxis={"title": {"text": "distance from the truth (unit of the truth)"}, "type": "log", "dtick": 1},
+        yaxis={"title": {"text": "cameras (%)"}, "range": [-2, 102]},
+        showlegend=True, legend={"orientation": "h", "x": 0, "y": -0.25, "yanchor": "top"},
+    )  # fmt: skip
+    return styled(figure, empty="" if counted else "no scene has a score")
+
+
+def draw_seconds(seconds: Mapping[str, Mapping[str, float]]) -> Any:
+    """Seconds by stage, one bar for each scene: {scene: {stage: seconds}}."""
+    return _bars(seconds, "time (seconds)", "{:.1f} s", stacked=True)
+
+
+def draw_memory(memory: Mapping[str, Mapping[str, float]]) -> Any:
+    """The most memory in use during each stage, bars side by side for each scene: {scene: {stage: bytes}}."""
+    gigabytes = {scene: {stage: used / 1e9 for stage, used in stages.items()} for scene, stages in memory.items()}
+    return _bars(gigabytes, "most memory in use (GB)", "{:.2f} GB", stacked=False)
+
+
+def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, stacked: bool) -> Any:
+    figure = package("plotly.graph_objects").Figure()
+    present = dict.fromkeys(stage for stages in values.values() for stage in stages)
+    order = list(STAGES)
+    stages = sorted(present, key=lambda stage: order.index(stage) if stage in STAGES else len(order))
+    scenes = list(values)
+    for stage in stages:
+        heights = [values[scene].get(stage, 0.0) for scene in scenes]
+        figure.add_bar(
+            y=[html.escape(scene) for scene in scenes], x=heights, orientation="h", name=html.escape(stage),
+            marker={"color": STAGES.get(stage, NEUTRAL), "line": {"width": 0}},
+            hovertext=[f"{html.escape(scene)}, {html.escape(stage)}: {form.format(height)}"
+                       for scene, height in zip(scenes, heights, strict=True)],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )  # fmt: skip
+    rows = len(scenes) * (1 if stacked else max(1, len(stages)) * 0.6)
+    figure.update_layout(
+        barmode="stack" if stacked else "group", bargap=0.35,
+        xaxis={"title": {"text": title}, "rangemode": "tozero"},
+        yaxis={"type": "category", "autorange": "reversed", "automargin": True, "ticks": ""},
+        legend=LEGEND | {"traceorder": "normal"}, showlegend=True, height=int(130 + 34 * rows),
+    )  # fmt: skip
+    return styled(figure, empty="" if stages else "nothing was measured")
