@@ -52,6 +52,9 @@ class AlikedConfig(DetectorConfig):
         self.require(0 < self.threshold < 1, "threshold", "between 0 and 1")
         self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
 
+    def weight_files(self) -> tuple[str, ...]:
+        return () if self.weights else (f"aliked-{self.model}.pth",)
+
     def create(self) -> AlikedDetector:
         return AlikedDetector(self)
 

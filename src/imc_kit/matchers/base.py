@@ -50,6 +50,10 @@ class MatcherConfig:
         """Whether it can match descriptors of this kind (`DetectorConfig.kind`)."""
         raise NotImplementedError  # each subclass has its own
 
+    def weight_files(self) -> tuple[str, ...]:
+        """The names, in the manifest of weights, of the files that it looks for in the usual places."""
+        return ()
+
     def create(self) -> Matcher:
         """The matcher itself. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
