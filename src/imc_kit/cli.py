@@ -1,4 +1,4 @@
-"""The command line: `imc-kit solve`, `imc-kit score`, `imc-kit demo`."""
+"""The command line: `imc-kit solve`, `imc-kit score`, `imc-kit demo`, `imc-kit rehearse`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from imc_kit.config import PRESETS, Config, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError
+from imc_kit.kaggle.command import Rehearse
 from imc_kit.matchers import MATCHERS
 from imc_kit.matchers import config_class as matcher_class
 
@@ -139,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Annotated[Solve, tyro.conf.subcommand("solve", default=_solve_defaults(arguments))]
             | Annotated[Score, tyro.conf.subcommand("score")]
             | Annotated[Demo, tyro.conf.subcommand("demo")]
+            | Annotated[Rehearse, tyro.conf.subcommand("rehearse")]
         )
         command = tyro.cli(
             commands,

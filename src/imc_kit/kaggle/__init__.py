@@ -58,7 +58,7 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     try:
         manifest = install.read_manifest(kit)
         install.verify(kit, "weights/")
-    except install.Problem as problem:
+    except install.InstallError as problem:
         raise KitError(str(problem)) from problem
     _check_writable(Path.cwd())
     others = os.environ.get("IMC_KIT_WEIGHTS")
@@ -90,19 +90,20 @@ def find_kit(root: Path) -> Path:
 
 
 def find_competition(root: Path, name: str | None = None) -> Path:
-    """The folder of the attached competition's data, called `name` if that is given. Raises `KitError` unless there is
-    one."""
+    """The folder of the attached competition's data, called `name` if given. Raises `KitError` for none and for two."""
     found = [folder for folder in _find(root, "sample_submission.csv") if name in (None, folder.name)]
     if not found:
         called = f"called {name} " if name else ""
         raise KitError(f"no competition {called}is attached: {_attached(root)}; add the competition's data as an input")
     if len(found) > 1:
-        raise KitError(f"more than one competition is attached: {', '.join(map(str, found))}; name one, as in attach(competition=…)")
+        raise KitError(
+            f"more than one competition is attached: {', '.join(map(str, found))}; name one: attach(competition=…)"
+        )
     return found[0]
 
 
 def _find(root: Path, file: str) -> list[Path]:
-    """The folders below `root` that hold `file`; what is inside such a folder, or in one with photographs, is not read."""
+    """The folders below `root` that hold `file`. Nothing inside a kit or a competition is listed: it may be large."""
 
     def below(folder: Path, depth: int) -> Iterator[Path]:
         try:
@@ -137,5 +138,5 @@ def _check_writable(folder: Path) -> None:
             file.write(bytes(1 << 20))
     except OSError as error:
         raise KitError(
-            f"the working folder {folder} cannot be written ({error.strerror}): free some space there, or run in another"
+            f"the working folder {folder} cannot be written ({error.strerror}): free some space, or run in another one"
         ) from error

@@ -1,7 +1,7 @@
 """Builds the offline kit: a folder to upload as a Kaggle dataset, and the notebook that uses it (see docs/kaggle.md).
 
-It needs a checkout of this project, because it packs this package and reads `wheels/`: for each Python version a file of
-constraints (what Kaggle's image already has) and a lock (what it lacks, with hashes).
+It needs a checkout of this project, because it packs this package and reads `wheels/`: for each Python version a file
+of constraints (what Kaggle's image already has) and a lock (what it lacks, with hashes).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PACKED = ("src", "pyproject.toml", "README.md", "LICENSE")
 _SAFE = re.compile(r"[A-Za-z0-9._-]+")
 """Kaggle strips other characters from the names of files."""
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 36)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
-"""Kaggle's image has glibc 2.35. pip takes a tag only as it is written: a wheel for an older one has to be named too."""
+"""Kaggle's image has glibc 2.35. pip takes a tag only as it is written, so that those of older ones are named too."""
 PYTHONS = ("3.12", "3.13")
 
 
@@ -88,8 +88,10 @@ class Build:
             _write_kernel(kernel, self)
             _replace(self.out.absolute(), kit)
             _replace(self.out.absolute().parent / "kernel", kernel)
-        sizes = {part: sum(path.stat().st_size for path in (self.out / part).iterdir()) for part in ("wheels", "weights")}
-        print(f"{self.out}: {sizes['wheels'] / 1e6:.1f} MB of wheels, {sizes['weights'] / 1e6:.1f} MB of weights")
+        wheels, files = (
+            sum(path.stat().st_size for path in (self.out / part).iterdir()) / 1e6 for part in ("wheels", "weights")
+        )
+        print(f"{self.out}: {wheels:.1f} MB of wheels, {files:.1f} MB of weights")
         print(f'rehearse it: imc-kit rehearse "{self.out}" --competition DIR')
         return _upload(self)
 
@@ -143,7 +145,7 @@ def lock(python: str) -> None:
         # What is in the image has its own requirements there: without them torch's 3 GB are not even looked at.
         settings.write_text(
             "\n".join(
-                f"[[dependency-metadata]]\nname = {json.dumps(name)}\nversion = {json.dumps(version)}\nrequires-dist = []"
+                f"[[dependency-metadata]]\nname = '{name}'\nversion = '{version}'\nrequires-dist = []"
                 for name, version in present.items()
             ),
             "utf-8",
@@ -187,8 +189,8 @@ def _locked(python: str) -> list[Locked]:
     text = path.read_text("utf-8") if path.is_file() else ""
     if f"# Inputs: {_inputs(python)}\n" not in text:
         raise KitError(
-            f"{path} is {'out of date' if text else 'missing'}: the requirements in pyproject.toml or the constraints in"
-            f" {_constraints_path(python).name} changed; run build_dataset.py with --lock --python {python}"
+            f"{path} is {'out of date' if text else 'missing'}: the requirements in pyproject.toml or the constraints"
+            f" in {_constraints_path(python).name} changed; run build_dataset.py with --lock --python {python}"
         )
     entries = _parse_lock(text)
     _refuse_untouchable(entries)
@@ -198,16 +200,19 @@ def _locked(python: str) -> list[Locked]:
 def _parse_lock(text: str) -> list[Locked]:
     text = re.sub(r"#.*", "", text).replace("\\\n", " ")
     entries = (line.split() for line in text.splitlines() if line.strip())
-    return [
-        Locked(*parts[0].split("=="), tuple(part.removeprefix("--hash=sha256:") for part in parts if "--hash" in part))
-        for parts in entries
-    ]
+    locked = []
+    for first, *hashes in entries:
+        name, version = first.split("==")
+        locked.append(Locked(name, version, tuple(digest.removeprefix("--hash=sha256:") for digest in hashes)))
+    return locked
 
 
 def _refuse_untouchable(entries: Sequence[Locked]) -> None:
     bad = [entry.name for entry in entries if entry.name in install.UNTOUCHED or entry.name.startswith("nvidia")]
     if bad:
-        raise KitError(f"{', '.join(bad)} must come from Kaggle's image, not from a kit: add it to the constraints file")
+        raise KitError(
+            f"{', '.join(bad)} must come from Kaggle's image, not from a kit: add it to the constraints file"
+        )
 
 
 def _inputs(python: str) -> str:
@@ -284,9 +289,10 @@ def _build_own_wheel(folder: Path, cache: Path) -> Path:
         (tool,) = _parse_lock((_CHECKOUT / "wheels" / "build.lock").read_text("utf-8"))
         with zipfile.ZipFile(_fetch_wheel(tool, PYTHONS[0], cache / "tools")) as archive:
             archive.extractall(tools)
-        code = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+        code = "import os, sys; from setuptools.build_meta import *; os.umask(0o22); build_wheel(sys.argv[1])"
         # The environment of the build is the tool alone, and its time that of the commit.
-        settings = os.environ | {"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": _git("log", "-1", "--format=%ct").strip()}
+        epoch = _git("log", "-1", "--format=%ct").strip()
+        settings = os.environ | {"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": epoch}
         _run([sys.executable, "-c", code, str(folder)], "this package could not be built", source, settings)
     (wheel,) = folder.glob("imc_kit-*.whl")
     return wheel
@@ -298,14 +304,12 @@ def _describe_wheel(wheel: Path, source: str) -> Packed:
         (about,) = (name for name in names if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
         headers = HeaderParser().parsestr(archive.read(about).decode())
         said = headers["License-Expression"] or headers["License"] or ""
-        classifiers = [line.rpartition(" :: ")[2] for line in headers.get_all("Classifier", []) if line.startswith("License")]
-        license = said.splitlines()[0] if said and len(said.splitlines()) == 1 else ", ".join(classifiers) or "see LICENSES"
-        texts = [
-            archive.read(name).decode(errors="replace")
-            for name in names
-            if re.search(r"\.dist-info/(licenses/.+|(LICEN[CS]E|COPYING|NOTICE)[^/]*)$", name) and not name.endswith("/")
-        ]
-    return Packed(f"wheels/{wheel.name}", license, source, "\n".join(texts))
+        if not said or "\n" in said.strip():  # a whole text, in older packages
+            classified = (line for line in headers.get_all("Classifier", []) if line.startswith("License"))
+            said = ", ".join(line.rpartition(" :: ")[2] for line in classified) or "see LICENSES"
+        notices = re.compile(r"[^/]+\.dist-info/(licenses/.*[^/]|(LICEN[CS]E|COPYING|NOTICE)[^/]*)")
+        texts = [archive.read(name).decode(errors="replace") for name in names if notices.fullmatch(name)]
+    return Packed(f"wheels/{wheel.name}", said.strip(), source, "\n".join(texts))
 
 
 def weight_files(config: Config) -> list[str]:
@@ -320,8 +324,8 @@ def _pack_weights(kit: Path, config: Config, folder: Path | None, private: bool)
         weight = weights.manifest()[name]
         if not getattr(weight, "redistributable", True) and not private:
             print(
-                f"left out: {name}, which its licence ({weight.license}) does not allow to be passed on; give --private if"
-                f" the dataset will stay private, or attach a dataset of your own that holds the file"
+                f"left out: {name}, whose licence ({weight.license}) does not allow passing it on; give --private if"
+                " the dataset will stay private, or attach a dataset of your own that holds the file"
             )
             continue
         path = weights.find(name, folder)
@@ -359,7 +363,12 @@ def _write_kit(kit: Path, packed: list[Packed], pythons: Sequence[str], options:
         if not all(_SAFE.fullmatch(part) for part in name.split("/")):
             raise KitError(f"Kaggle would rename {name}: names may have letters, digits, '.', '_' and '-' only")
         entry = described.get(name, own)
-        facts = {"sha256": _sha256(path), "bytes": path.stat().st_size, "license": entry.license, "source": entry.source}
+        facts = {
+            "sha256": _sha256(path),
+            "bytes": path.stat().st_size,
+            "license": entry.license,
+            "source": entry.source,
+        }
         files.append({"name": name, **facts})
     manifest = {
         "format": install.FORMAT,
@@ -432,7 +441,7 @@ def _write_kernel(kernel: Path, options: Build) -> None:
 
 
 def _replace(target: Path, new: Path) -> None:
-    """Put the folder `new` in the place of `target`, which is whole, old or new, but for the moment between two renames."""
+    """Put the folder `new` in the place of `target`, which is whole at any time, but missing between two renames."""
     old = new.with_name(f"{new.name}-old")
     if target.exists():
         target.rename(old)
@@ -460,7 +469,9 @@ def _upload(options: Build) -> int:
     return 0
 
 
-def _run(command: Sequence[str], failure: str, folder: Path | None = None, environment: dict[str, str] | None = None) -> str:
+def _run(
+    command: Sequence[str], failure: str, folder: Path | None = None, environment: dict[str, str] | None = None
+) -> str:
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()]

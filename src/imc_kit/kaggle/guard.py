@@ -18,7 +18,7 @@ from typing import Any
 LOG = "IMC_KIT_GUARD_LOG"
 """Environment variable: the file that gets a line of JSON for each call."""
 _EVENTS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
-_PASSED_THROUGH = ("urllib3", "requests", "httpx", "httpx2", "httpcore", "httpcore2", "anyio", "aiohttp", "pooch", "fsspec")
+_PASSED_THROUGH = ("urllib3", "requests", "httpx", "httpx2", "httpcore", "httpcore2", "anyio", "aiohttp", "pooch")
 """Packages that call the network in someone else's name."""
 
 

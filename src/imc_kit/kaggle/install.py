@@ -1,7 +1,7 @@
 """Installs an attached kit into the running Python, without a network and without touching what is there.
 
-`build.py` puts a copy of this file into every kit, where the notebook's first cell runs it before anything of the kit is
-installed: so it uses the standard library alone, and imports nothing of this package.
+`build.py` puts a copy of this file into every kit, where the notebook's first cell runs it before anything of the kit
+is installed: so it uses the standard library alone, and imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -23,45 +23,51 @@ UNTOUCHED = ("torch", "torchvision", "numpy", "opencv-python", "opencv-contrib-p
 """Never in a kit: an installation must leave these as they are."""
 
 
-class Problem(Exception):
+class InstallError(Exception):
     """Something a person can put right; the message is one sentence that says what."""
 
 
 def read_manifest(kit: Path) -> dict[str, Any]:
     """What the kit says of itself: version, commit, pythons, needs, and every file with its SHA-256 and size.
 
-    Raises `Problem` when there is no manifest, or it is not one of a kit.
+    Raises `InstallError` when there is no manifest, or it is not one of a kit.
     """
     path = kit / "manifest.json"
     try:
         manifest = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise Problem(f"the kit in {kit} has no manifest.json: its upload was not complete, so upload it again") from None
+        raise InstallError(
+            f"the kit in {kit} has no manifest.json: its upload was not complete, so upload it again"
+        ) from None
     except (OSError, ValueError) as error:
-        raise Problem(f"{path} cannot be read ({error}): upload the kit again") from error
+        raise InstallError(f"{path} cannot be read ({error}): upload the kit again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise Problem(f"{path} is not the manifest of a kit of this version ({FORMAT}): build and upload the kit again")
+        raise InstallError(
+            f"{path} is not the manifest of a kit of this version ({FORMAT}): build and upload the kit again"
+        )
     return manifest
 
 
 def verify(kit: Path, folder: str = "") -> None:
-    """Check the SHA-256 of every file of the kit whose name starts with `folder`; raises `Problem` for the first flaw."""
+    """Check the SHA-256 of the kit's files whose names start with `folder`; `InstallError` tells the first flaw."""
     for file in read_manifest(kit)["files"]:
         if not file["name"].startswith(folder):
             continue
         path = kit / file["name"]
         if not path.is_file():
-            raise Problem(f"{path} is missing: the kit's upload was not complete, so upload it again")
+            raise InstallError(f"{path} is missing: the kit's upload was not complete, so upload it again")
         size = path.stat().st_size
         with path.open("rb") as content:
             if hashlib.file_digest(content, "sha256").hexdigest() == file["sha256"]:
                 continue
-        flaw = f"has {size:,} of {file['bytes']:,} bytes" if size != file["bytes"] else "is damaged: its SHA-256 differs"
-        raise Problem(f"{path} {flaw}, so nothing of the kit is used: upload the kit again")
+        flaw = (
+            f"has {size:,} of {file['bytes']:,} bytes" if size != file["bytes"] else "is damaged: its SHA-256 differs"
+        )
+        raise InstallError(f"{path} {flaw}, so nothing of the kit is used: upload the kit again")
 
 
 def install(kit: Path) -> None:
-    """Install the kit's wheels for the running Python. Raises `Problem`, before anything is changed where possible.
+    """Install the kit's wheels for the running Python. Raises `InstallError`, if possible before anything is changed.
 
     Each wheel is checked against the manifest and, by pip, against the lock. Nothing else is installed or replaced.
     """
@@ -69,7 +75,7 @@ def install(kit: Path) -> None:
     manifest = read_manifest(kit)
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
     if running not in manifest["pythons"]:
-        raise Problem(
+        raise InstallError(
             f"this kit has wheels for Python {' and '.join(manifest['pythons'])} but the notebook runs {running}:"
             f" build it with --python {running}, or pin the notebook's environment to an earlier one"
         )
@@ -83,11 +89,11 @@ def install(kit: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        raise Problem(f"pip could not install the kit's wheels: {said[-1].removeprefix('ERROR: ')}")
+        raise InstallError(f"pip could not install the kit's wheels: {said[-1].removeprefix('ERROR: ')}")
     importlib.invalidate_caches()
     changed = {name: version for name, version in _versions(UNTOUCHED).items() if before.get(name) != version}
     if changed:
-        raise Problem(f"the installation changed {changed}, which it must not: build the kit again")
+        raise InstallError(f"the installation changed {changed}, which it must not: build the kit again")
     _check_needs(manifest["needs"])
     print(
         f"imc_kit {manifest['version']} ({manifest['commit'][:10]}) installed from {kit}"
@@ -106,21 +112,21 @@ def _versions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check_needs(needs: dict[str, dict[str, str]]) -> None:
-    """Raise `Problem` when a package that the image should provide is missing or of another version."""
+    """Raise `InstallError` when a package that the image should provide is missing or of another version."""
     for name, need in needs.items():
         if name.startswith("opencv"):  # several builds provide the same module
             if find_spec("cv2") is None:
-                raise Problem("the notebook's Python has no OpenCV (cv2), which Kaggle's image should provide")
+                raise InstallError("the notebook's Python has no OpenCV (cv2), which Kaggle's image should provide")
             continue
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            raise Problem(
+            raise InstallError(
                 f"the notebook's Python has no {name}, which the kit expected of Kaggle's image:"
                 f" leave it out of the constraints file, lock and build again, and it will be in the kit"
             ) from None
         if not _numbers(need["from"]) <= _numbers(version) < _numbers(need["below"]):
-            raise Problem(
+            raise InstallError(
                 f"the notebook's Python has {name} {version}, but the kit needs {need['from']} or newer, below"
                 f" {need['below']}: choose another environment for the notebook"
             )
