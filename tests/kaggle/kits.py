@@ -64,7 +64,7 @@ def seal(kit: Path, pythons: tuple[str, ...] = (OWN,), needs: dict[str, dict[str
     content = {
         "format": install.FORMAT,
         "version": "9.9",
-        "commit": "0123456789abcdef",
+        "commit": "0123456789ab",
         "preset": "sift",
         "pythons": list(pythons),
         "needs": needs or {},

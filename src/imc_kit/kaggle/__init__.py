@@ -38,7 +38,7 @@ class Session:
     def __str__(self) -> str:
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         return (
-            f"imc_kit {self.version} ({self.commit[:10]}), preset {self.preset}, Python {python}, {self.run_type} run\n"
+            f"imc_kit {self.version} ({self.commit}), preset {self.preset}, Python {python}, {self.run_type} run\n"
             f"kit: {self.kit}\ncompetition: {self.competition}"
         )
 

@@ -350,7 +350,7 @@ def _write_kit(kit: Path, packed: list[Packed], pythons: Sequence[str], options:
     (kit / "LICENSES").write_text(("\n" + "=" * 100 + "\n").join(notices), "utf-8")
     (wheel,) = kit.glob("wheels/imc_kit-*.whl")
     version = wheel.name.split("-")[1]
-    commit = _git("rev-parse", "HEAD").strip()
+    commit = _git("rev-parse", "--short=12", "HEAD").strip()
     if _git("status", "--porcelain", "--", *_PACKED).strip():
         commit += "-modified"
     rows = "\n".join(f"| {entry.name} | {entry.license} | {entry.source} |" for entry in packed)

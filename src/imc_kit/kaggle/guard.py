@@ -43,7 +43,7 @@ def _audit(event: str, arguments: tuple[Any, ...], log: str) -> None:
 
 
 def _is_here(host: object) -> bool:
-    if host is None or host in ("", "localhost", b"localhost"):
+    if host is None or host in ("", "localhost", b"localhost", os.uname().nodename):
         return True
     try:
         address = ipaddress.ip_address(host.decode() if isinstance(host, bytes) else str(host).split("%")[0])

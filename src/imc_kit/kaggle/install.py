@@ -82,7 +82,7 @@ def install(kit: Path) -> None:
     verify(kit)
     before = _versions(UNTOUCHED)
     command = [
-        sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
+        sys.executable, "-m", "pip", "install", "--isolated", "--quiet", "--disable-pip-version-check", "--no-input",
         "--no-index", "--no-deps", "--require-hashes", "--no-warn-script-location", "--root-user-action", "ignore",
         "--find-links", str(kit / "wheels"), "--requirement", str(kit / "imc_kit.lock"),
     ]  # fmt: skip
@@ -96,7 +96,7 @@ def install(kit: Path) -> None:
         raise InstallError(f"the installation changed {changed}, which it must not: build the kit again")
     _check_needs(manifest["needs"])
     print(
-        f"imc_kit {manifest['version']} ({manifest['commit'][:10]}) installed from {kit}"
+        f"imc_kit {manifest['version']} ({manifest['commit']}) installed from {kit}"
         f" in {time.monotonic() - started:.0f} s"
     )
 

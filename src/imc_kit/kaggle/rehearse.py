@@ -94,6 +94,8 @@ def rehearse(
     """
     limits = limits or Limits()
     report = Report()
+    if not kit.is_dir():
+        raise KitError(f"there is no folder {kit}: build the kit first, with build_dataset.py")
     try:
         manifest = install.read_manifest(kit)
     except install.InstallError as problem:
@@ -108,7 +110,7 @@ def rehearse(
     if torch == "auto":
         torch = _which_torch(manifest, version)
     report.facts.append(
-        ("kit", f"imc_kit {manifest['version']} ({manifest['commit'][:10]}), preset {manifest['preset']}, from {kit}")
+        ("kit", f"imc_kit {manifest['version']} ({manifest['commit']}), preset {manifest['preset']}, from {kit}")
     )
     with tempfile.TemporaryDirectory(prefix="imc-kit-rehearsal-") as folder:
         stage = Path(folder)
