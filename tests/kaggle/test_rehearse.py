@@ -210,6 +210,29 @@ def test_some_scenes_of_a_competition(tmp_path: Path, shared: Path) -> None:
         rehearse._inputs(kit, task, shared / "scenes", ("door21",), "flat", tmp_path / "stage")
 
 
+@pytest.mark.parametrize(
+    ("registered", "failed", "problems"),
+    [
+        (7, {}, []),
+        (0, {}, ["not one image was registered"]),
+        (7, {"b": "it rained"}, ["scene b could not be solved: it rained"]),
+    ],
+)
+def test_a_valid_submission_of_guesses_is_no_pass(
+    tmp_path: Path, registered: int, failed: dict[str, str], problems: list[str]
+) -> None:
+    task = scenes.load(write_competition(tmp_path / "competition"))
+    (tmp_path / "working").mkdir()
+    (tmp_path / "outcome.json").write_text(json.dumps(dataclasses.asdict(inside.Outcome())))
+    (tmp_path / "working" / "submission.csv").write_bytes((task.root / "sample_submission.csv").read_bytes())
+    run = {"scenes": {"a": {"counts": {"images": 9, "registered": registered}}}, "failed": failed}
+    (tmp_path / "working" / "run.json").write_text(json.dumps(run))
+    report = rehearse.Report()
+    rehearse._judge(tmp_path, (task.columns, task.keys), report)
+    assert report.problems == problems
+    assert dict(report.facts)["poses"] == f"{registered} of 9 images registered; scenes solved: 1"
+
+
 def test_limits_are_scaled_by_the_photographs() -> None:
     limits = rehearse.Limits(hours=9, images=1000)
     assert limits.seconds(1000) == 9 * 3600

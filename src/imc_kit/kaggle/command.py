@@ -27,7 +27,7 @@ class Rehearse:
     torch: Torch = "auto"
     """Install the image's torch (gigabytes), borrow this Python's, or do without."""
     limits: Limits = field(default_factory=Limits)
-    out: Path = Path("rehearsal")
+    out: Path = Path("build/rehearsal")
     """Gets the executed notebook, its log and what it wrote."""
     cache: Path = Path("build/kaggle")
     """Where environments are kept for the next time."""

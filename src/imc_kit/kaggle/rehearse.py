@@ -190,7 +190,7 @@ def run_notebook(
 
 
 def _judge(results: Path, asked: Asked | None, report: Report) -> None:
-    """Add to the report how the notebook ended, what it took, and what is wrong with its submission."""
+    """Add to the report how the notebook ended, what it took, and what came out."""
     outcome = inside.Outcome(**json.loads((results / "outcome.json").read_text("utf-8")))
     memory, disk = f"{outcome.memory / 1e9:.1f} GB of memory", f"{outcome.disk / 1e9:.3f} GB in the working folder"
     report.facts.append(("used", f"{outcome.seconds:.0f} s, at most {memory} and {disk}"))
@@ -203,7 +203,21 @@ def _judge(results: Path, asked: Asked | None, report: Report) -> None:
     elif outcome.ended != "done":
         report.problems.append(f"the notebook did not end: {outcome.ended}")
     if asked is not None:
+        _add_scenes(results / "working" / "run.json", report)
         _check_submission(results / "working" / "submission.csv", asked, report)
+
+
+def _add_scenes(path: Path, report: Report) -> None:
+    """How many photographs were registered, and which scenes failed: a submission of guesses is valid, too."""
+    if not path.is_file():
+        return
+    run = json.loads(path.read_text("utf-8"))
+    counts = [scene["counts"] for scene in run["scenes"].values()]
+    registered, images = (sum(count[what] for count in counts) for what in ("registered", "images"))
+    report.facts.append(("poses", f"{registered} of {images} images registered; scenes solved: {len(counts)}"))
+    report.problems += [f"scene {name} could not be solved: {reason}" for name, reason in run["failed"].items()]
+    if not registered and not run["failed"]:
+        report.problems.append("not one image was registered")
 
 
 def can_isolate() -> bool:
