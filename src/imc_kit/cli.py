@@ -21,6 +21,7 @@ from imc_kit.config import PRESETS, Branch, Config, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError
+from imc_kit.kaggle.command import Rehearse
 from imc_kit.matchers import MATCHERS
 from imc_kit.matchers import config_class as matcher_class
 from imc_kit.retrieval import DESCRIPTORS, descriptor_class
@@ -148,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             | Annotated[Report, tyro.conf.subcommand("report")]
             | Annotated[Demo, tyro.conf.subcommand("demo")]
             | Annotated[Weights, tyro.conf.subcommand("weights")]
+            | Annotated[Rehearse, tyro.conf.subcommand("rehearse")]
         )
         command = tyro.cli(
             commands,

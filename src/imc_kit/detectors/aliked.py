@@ -43,6 +43,9 @@ class AlikedConfig(NetworkConfig):
         self.require(self.model in _DIMENSIONS, "model", f"one of {', '.join(_DIMENSIONS)}")
         self.require(0 < self.threshold < 1, "threshold", "between 0 and 1")
 
+    def weight_files(self) -> tuple[str, ...]:
+        return () if self.weights else (f"aliked-{self.model}.pth",)
+
     def create(self) -> AlikedDetector:
         return AlikedDetector(self)
 

@@ -79,6 +79,10 @@ class DetectorConfig:
         if not right:
             raise KitError(f"{option} of detector {self.name!r} must be {wanted}, not {getattr(self, option)!r}")
 
+    def weight_files(self) -> tuple[str, ...]:
+        """The names, in the manifest of weights, of the files that it looks for in the usual places."""
+        return ()
+
     def create(self) -> Detector:
         """The detector itself. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own

@@ -85,6 +85,10 @@ class MatcherConfig(_Config):
         """Whether it can match descriptors of this kind (`DetectorConfig.kind`)."""
         raise NotImplementedError  # each subclass has its own
 
+    def weight_files(self, kind: str) -> tuple[str, ...]:
+        """The names, in the manifest of weights, of the files that it looks for in the usual places."""
+        return ()
+
     def create(self, kind: str) -> Matcher:
         """The matcher itself, for descriptors of this kind.
 
@@ -103,6 +107,10 @@ class DenseConfig(_Config):
     def accepts(self, kind: str) -> bool:
         """No descriptors: it goes with detector `none`."""
         return kind == PHOTOGRAPHS
+
+    def weight_files(self, kind: str) -> tuple[str, ...]:
+        """As `MatcherConfig.weight_files` says."""
+        return ()
 
     def create(self) -> DenseMatcher:
         """The matcher itself. Raises `KitError` when something that it needs is missing."""

@@ -1,0 +1,443 @@
+"""Runs a kit's own notebook at home as Kaggle would, and checks the submission as the competition would.
+
+What is like Kaggle: the Python version, with the packages of its image in a fresh environment; no network; the inputs'
+paths, and that they cannot be written; a fresh working folder; its limits of time, memory, cores and disk. What is not:
+the GPU, the speed of the machine, the many packages of the image that the kit does not need, and a borrowed torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from imc_kit import scenes, submission
+from imc_kit.errors import KitError, unknown_name
+from imc_kit.kaggle import guard, inside, install
+
+Mount = Literal["nested", "flat"]
+"""Where Kaggle puts inputs: datasets/OWNER/SLUG and competitions/SLUG, or SLUG."""
+Torch = Literal["auto", "install", "borrow", "none"]
+Asked = tuple[Sequence[str], Sequence[Mapping[str, str]]]
+"""What a submission must have: its columns, and the keys of its rows, in order."""
+
+_JUPYTER = ("nbclient", "ipykernel")
+_WITH_TORCH = ("torch", "torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a notebook may use: Kaggle's, by default."""
+
+    hours: float = 9.0
+    """For a whole competition; a rehearsal gets the share of its photographs, and ten minutes at least."""
+    images: int = 2000
+    """How many photographs the hidden test is thought to have."""
+    memory: float = 30.0
+    """Gigabytes."""
+    disk: float = 19.5
+    """Gigabytes in the working folder."""
+    cores: int = 4
+
+    def seconds(self, images: int) -> float:
+        """The time limit for so many photographs."""
+        return max(600.0, 3600 * self.hours * images / self.images)
+
+
+@dataclass
+class Report:
+    """facts: what was run, on what, and how it went, by topic. problems: what Kaggle would not have accepted."""
+
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{topic:<12}{text}" for topic, text in self.facts]
+        return "\n".join(
+            [*lines, *(f"problem     {problem}" for problem in self.problems), "FAIL" if self.problems else "PASS"]
+        )
+
+
+def rehearse(
+    kit: Path,
+    competition: Path,
+    out: Path,
+    *,
+    python: str | None = None,
+    only: Sequence[str] = (),
+    mount: Mount = "nested",
+    torch: Torch = "auto",
+    limits: Limits | None = None,
+    cache: Path = Path("build/kaggle"),
+) -> Report:
+    """Rehearse the notebook in the folder `kernel` beside the kit.
+
+    competition: the root of a competition's data. only: its scenes to use; all when left out.
+    out: gets the executed notebook, its log, and what it left in its working folder. New, or an earlier rehearsal's.
+    python: for example "3.12"; when left out this Python's, if it is in the kit, else the kit's first.
+    torch: install the image's (gigabytes), borrow this Python's, or do without; auto is none where the kit needs none,
+        else borrow where that can be, else install.
+    cache: where environments are kept for the next time.
+
+    Raises `KitError` when there is nothing to rehearse, or no environment to rehearse in.
+    """
+    limits = limits or Limits()
+    report = Report()
+    if not kit.is_dir():
+        raise KitError(f"there is no folder {kit}: build the kit first, with build_dataset.py")
+    try:
+        manifest = install.read_manifest(kit)
+    except install.InstallError as problem:
+        raise KitError(str(problem)) from problem
+    notebook = kit.absolute().parent / "kernel" / "submission.ipynb"
+    if not notebook.is_file():
+        raise KitError(f"there is no {notebook}: build the kit again, which puts the notebook beside it")
+    task = scenes.load(competition)
+    results = _emptied(out)
+    version = python or _default_python(manifest["pythons"])
+    interpreter = find_python(version)
+    if torch == "auto":
+        torch = _which_torch(manifest, version)
+    report.facts.append(
+        ("kit", f"imc_kit {manifest['version']} ({manifest['commit']}), preset {manifest['preset']}, from {kit}")
+    )
+    with tempfile.TemporaryDirectory(prefix="imc-kit-rehearsal-") as folder:
+        stage = Path(folder)
+        pins = manifest["images"].get(version) or next(iter(manifest["images"].values()))
+        base, borrowed = _base(interpreter, pins, torch, cache.absolute() / "environments")
+        environment = _fresh(interpreter, base, stage / "environment")
+        report.facts.append(
+            ("python", f"{version} ({interpreter}), a fresh environment with {_named(pins, 'numpy', 'pandas')}")
+        )
+        torches = {"none": "not there: the kit holds no weights", "install": f"{_named(pins, 'torch')}, installed"}
+        report.facts.append(
+            ("torch", torches.get(torch) or f"borrowed from {sys.executable}, not Kaggle's: {borrowed}")
+        )
+        inputs, asked, images = _inputs(kit, task, competition, only, mount, stage)
+        run_notebook(notebook, environment, inputs, asked, images, results, stage, limits, report)
+    return report
+
+
+def run_notebook(
+    notebook: Path,
+    python: Path,
+    inputs: Mapping[str, Path],
+    asked: Asked | None,
+    images: int,
+    results: Path,
+    stage: Path,
+    limits: Limits,
+    report: Report,
+) -> None:
+    """Run a notebook with `python`, and add to the report how it went.
+
+    inputs: what is attached, by its path below the input root.
+    asked: None for a notebook that makes no submission. images: how many photographs the scenes have.
+    stage: a folder for everything that is needed meanwhile, outside of `results`.
+    """
+    root, working, calls = stage / "kaggle" / "input", stage / "kaggle" / "working", stage / "calls.jsonl"
+    for needed in (root, working, stage / "home", stage / "tmp"):
+        needed.mkdir(parents=True)
+    _add_guard(python)
+    isolated = can_isolate()
+    depth = {"datasets": 3, "competitions": 2}
+    attached = {"/".join(parts[: depth.get(parts[0], 1)]) for parts in (name.split("/") for name in inputs)}
+    job = inside.Job(
+        python=str(python),
+        notebook=str(notebook),
+        inputs={str(root / name): str(source.absolute()) for name, source in inputs.items()},
+        working=str(working),
+        results=str(results),
+        environment=_variables(python, stage, root, calls),
+        isolated=isolated,
+        disk=int(limits.disk * 1e9),
+        memory=int(limits.memory * 1e9),
+        cores=limits.cores,
+        time_limit=limits.seconds(images),
+    )
+    (stage / "job.json").write_text(json.dumps(asdict(job)), "utf-8")
+    cores = min(limits.cores, os.cpu_count() or 1)
+    mounted = ", ".join(sorted(attached))
+    report.facts += [
+        ("network", "none: a namespace without one" if isolated else "blocked in Python only: no namespaces here"),
+        ("inputs", f"{mounted}, read-only" if isolated else f"{mounted}: links, not read-only: no namespaces here"),
+        ("time limit", f"{job.time_limit:.0f} s for {images} images ({limits.hours:g} h for {limits.images})"),
+        ("limits", f"{cores} cores, {limits.memory:g} GB of memory, {limits.disk:g} GB in the working folder"),
+    ]
+    before = None if isolated else _listing(inputs.values())
+    prefix = ["unshare", "--map-root-user", "--net", "--mount", "--fork", "--kill-child"] if isolated else []
+    package = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
+    command = [*prefix, sys.executable, "-m", "imc_kit.kaggle.inside", str(stage / "job.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | package)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise KitError(f"the rehearsal itself failed: {reason}")
+    _judge(results, asked, report)
+    report.problems += _network_calls(calls)
+    if before is not None and _listing(inputs.values()) != before:
+        report.problems.append("the notebook wrote into its inputs, which are read-only on Kaggle")
+
+
+def _judge(results: Path, asked: Asked | None, report: Report) -> None:
+    """Add to the report how the notebook ended, what it took, and what came out."""
+    outcome = inside.Outcome(**json.loads((results / "outcome.json").read_text("utf-8")))
+    memory, disk = f"{outcome.memory / 1e9:.1f} GB of memory", f"{outcome.disk / 1e9:.3f} GB in the working folder"
+    report.facts.append(("used", f"{outcome.seconds:.0f} s, at most {memory} and {disk}"))
+    first = _first_cell_seconds(results / "executed.ipynb")
+    if first is not None:
+        report.facts.append(("first cell", f"{first:.0f} s"))
+    report.facts.append(("results", str(results)))
+    if outcome.ended == "error":
+        report.problems.append(f"the notebook ended with an error: {outcome.error}")
+    elif outcome.ended != "done":
+        report.problems.append(f"the notebook did not end: {outcome.ended}")
+    if asked is not None:
+        _add_scenes(results / "working" / "run.json", report)
+        _check_submission(results / "working" / "submission.csv", asked, report)
+
+
+def _add_scenes(path: Path, report: Report) -> None:
+    """How many photographs were registered, and which scenes failed: a submission of guesses is valid, too."""
+    if not path.is_file():
+        return
+    run = json.loads(path.read_text("utf-8"))
+    counts = [scene["counts"] for scene in run["scenes"].values()]
+    registered, images = (sum(count[what] for count in counts) for what in ("registered", "images"))
+    report.facts.append(("poses", f"{registered} of {images} images registered; scenes solved: {len(counts)}"))
+    report.problems += [f"scene {name} could not be solved: {reason}" for name, reason in run["failed"].items()]
+    if not registered and not run["failed"]:
+        report.problems.append("not one image was registered")
+
+
+def can_isolate() -> bool:
+    """Whether this system lets us have a network and mounts of our own."""
+    if platform.system() != "Linux" or shutil.which("unshare") is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mount -t tmpfs -o size=1m tmpfs "$0"'
+        command = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c", script, folder]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def find_python(version: str) -> Path:
+    """An interpreter of this version, from the search path, pyenv or uv. Raises `KitError` if none runs."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [
+        sys.executable,
+        shutil.which(f"python{version}"),
+        *sorted(map(str, pyenv.glob(f"{version}.*/bin/python"))),
+        *sorted(map(str, (Path.home() / ".local/share/uv/python").glob(f"cpython-{version}.*/bin/python{version}"))),
+    ]
+    for candidate in filter(None, candidates):
+        code = "import sys; print('%d.%d' % sys.version_info[:2])"
+        asked = subprocess.run(
+            [candidate, "-I", "-c", code], capture_output=True, text=True
+        )  # pyenv's shims may refuse
+        if asked.returncode == 0 and asked.stdout.strip() == version:
+            return Path(candidate)
+    raise KitError(f"there is no Python {version} on this machine: install it, for example with uv, or give --python")
+
+
+def _default_python(pythons: Sequence[str]) -> str:
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return own if own in pythons else pythons[0]
+
+
+def _which_torch(manifest: Mapping[str, Any], version: str) -> Torch:
+    if "torch" not in manifest["needs"]:
+        return "none"
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return "borrow" if version == own and all(map(_is_installed, ("torch", "torchvision"))) else "install"
+
+
+def _is_installed(name: str) -> bool:
+    return any(metadata.Distribution.discover(name=name))
+
+
+def _base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> tuple[Path, str]:
+    """An environment with what Kaggle's image has of the packages in `pins`, and Jupyter; made once.
+
+    Returns its site-packages, and which packages it borrows.
+    """
+    borrowed = _closure(("torch", "torchvision")) if torch == "borrow" else {}
+    said = ", ".join(f"{one.name} {one.version}" for name, one in borrowed.items() if name in _WITH_TORCH)
+    version = subprocess.run([interpreter, "-VV"], capture_output=True, text=True).stdout
+    identity = json.dumps([str(interpreter), version, sorted(pins), torch, said, _JUPYTER])
+    folder = cache / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if not (folder / "ready").is_file():
+        print(f"making an environment in {folder} (once)", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        _command([str(interpreter), "-m", "venv", str(folder)], "venv")
+        alone = [pin for pin in pins if pin.split("==")[0] in _WITH_TORCH]
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _command([*pip, *_JUPYTER, *(pin for pin in pins if pin not in alone)], "pip")
+        if torch == "install":
+            _command([*pip, *alone], "pip")
+        elif torch == "borrow":
+            _command([*pip, "--no-deps", *(pin for pin in alone if pin.startswith("timm"))], "pip")
+            _link(borrowed.values(), _site(folder))
+        (folder / "ready").touch()
+    return _site(folder), said
+
+
+def _fresh(interpreter: Path, base: Path, folder: Path) -> Path:
+    """A new environment on top of another's packages; returns its interpreter."""
+    _command([str(interpreter), "-m", "venv", "--without-pip", str(folder)], "venv")
+    (_site(folder) / "imc_kit_base.pth").write_text(f"import site; site.addsitedir({str(base)!r})\n", "utf-8")
+    return folder / "bin" / "python"
+
+
+def _add_guard(python: Path) -> None:
+    """Let every process of this environment watch its calls to the network."""
+    target = _site(python.parents[1])
+    shutil.copyfile(Path(guard.__file__), target / "imc_kit_guard.py")
+    (target / "imc_kit_guard.pth").write_text("import imc_kit_guard; imc_kit_guard.start()\n", "utf-8")
+
+
+def _closure(names: Sequence[str]) -> dict[str, metadata.Distribution]:
+    """The named distributions of this Python and all that they need, by normalised name."""
+    from packaging.requirements import Requirement
+
+    found: dict[str, metadata.Distribution] = {}
+    pending = list(names)
+    while pending:
+        name = pending.pop().lower().replace("_", "-")
+        one = next(iter(metadata.Distribution.discover(name=name)), None)
+        if one is None or name in found:
+            continue
+        found[name] = one
+        wanted = map(Requirement, one.requires or [])
+        pending += [need.name for need in wanted if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found
+
+
+def _link(distributions: Iterable[metadata.Distribution], site: Path) -> None:
+    """Let the packages appear in `site`, where nothing else has their place."""
+    for one in distributions:
+        tops = {file.parts[0] for file in one.files or () if file.parts[0] not in ("..", "__pycache__")}
+        for top in sorted(tops):
+            if not (site / top).exists():
+                (site / top).symlink_to(Path(str(one.locate_file(top))))
+
+
+def _site(environment: Path) -> Path:
+    return next(environment.glob("lib/python3*/site-packages"))
+
+
+def _command(command: Sequence[str], what: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise KitError(f"no environment to rehearse in: {what} failed: {' '.join(' '.join(said[-2:]).split())}")
+
+
+def _inputs(
+    kit: Path, task: scenes.Task, competition: Path, only: Sequence[str], mount: Mount, stage: Path
+) -> tuple[dict[str, Path], Asked, int]:
+    """What is attached, by its path below the input root; what the submission must have; the number of photographs."""
+    owner, slug = json.loads((kit / "dataset-metadata.json").read_text("utf-8"))["id"].split("/")
+    dataset, challenge = f"datasets/{owner}/{slug}", "competitions/rehearsal"
+    if mount == "flat":
+        dataset, challenge = slug, "rehearsal"
+    # Kaggle does not mount the description of the dataset.
+    inputs = {f"{dataset}/{path.name}": path for path in sorted(kit.iterdir()) if path.name != "dataset-metadata.json"}
+    chosen = [scene for scene in task.scenes if scene.name in only]
+    for name in only:
+        if name not in [scene.name for scene in task.scenes]:
+            raise unknown_name("scene", name, [scene.name for scene in task.scenes])
+    if not only and (competition / "sample_submission.csv").is_file():
+        inputs[challenge] = competition
+        return inputs, (task.columns, task.keys), sum(len(scene.images) for scene in task.scenes)
+    chosen = chosen or list(task.scenes)
+    names = [scene.name for scene in chosen]
+    rows = [row for row in task.rows if row.scene in names]
+    sample = stage / "sample_submission.csv"
+    submission.write(sample, task.columns, submission.compose(rows, {}, predict_scene=task.predicts_scene))
+    inputs[f"{challenge}/sample_submission.csv"] = sample
+    inputs |= {f"{challenge}/{scene.root.relative_to(task.root).as_posix()}": scene.root for scene in chosen}
+    keys = [key for key, row in zip(task.keys, task.rows, strict=True) if row.scene in names]
+    return inputs, (task.columns, keys), sum(len(scene.images) for scene in chosen)
+
+
+def _variables(python: Path, stage: Path, root: Path, calls: Path) -> dict[str, str]:
+    """The environment of the notebook: Kaggle's of a scoring re-run, with nothing of this machine's owner."""
+    return {
+        "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": str(stage / "home"),
+        "TMPDIR": str(stage / "tmp"),
+        "JUPYTER_DATA_DIR": str(stage / "home" / "jupyter"),
+        "JUPYTER_PLATFORM_DIRS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "IMC_KIT_INPUT": str(root),
+        guard.LOG: str(calls),
+        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        "KAGGLE_IS_COMPETITION_RERUN": "1",
+    }
+
+
+def _network_calls(log: Path) -> list[str]:
+    """One sentence for each place that called the network."""
+    lines = log.read_text("utf-8").splitlines() if log.is_file() else []
+    callers: dict[str, str] = {}
+    for call in map(json.loads, lines):
+        callers.setdefault(call["caller"], call["target"])
+    return [f"{caller} called the network ({target}), which Kaggle does not have" for caller, target in callers.items()]
+
+
+def _check_submission(path: Path, asked: Asked, report: Report) -> None:
+    if not path.is_file():
+        report.problems.append("there is no submission.csv in the working folder")
+        return
+    flaws = submission.check(path, *asked)
+    if flaws:
+        more = f" (and {len(flaws) - 1} more problems)" if len(flaws) > 1 else ""
+        report.problems.append(f"the competition would refuse submission.csv: {flaws[0]}{more}")
+    else:
+        report.facts.append(("submission", f"valid: {len(asked[1])} rows, as sample_submission.csv asks"))
+
+
+def _first_cell_seconds(path: Path) -> float | None:
+    try:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        times = next(cell for cell in cells if cell["cell_type"] == "code")["metadata"]["execution"]
+        start, end = (
+            datetime.fromisoformat(times[key].replace("Z", "+00:00"))
+            for key in ("iopub.execute_input", "shell.execute_reply")
+        )
+    except (OSError, ValueError, KeyError, StopIteration):
+        return None
+    return (end - start).total_seconds()
+
+
+def _listing(inputs: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of all files below the inputs."""
+    paths = (path for source in inputs for path in ([source] if source.is_file() else sorted(source.rglob("*"))))
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+
+
+def _emptied(folder: Path) -> Path:
+    """The folder, without what an earlier rehearsal left. Raises `KitError` if it holds anything else."""
+    folder = folder.absolute()
+    left = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    ours = {"executed.ipynb", "notebook.log", "outcome.json", "working"}
+    if left - ours:
+        raise KitError(f"{folder} holds {', '.join(sorted(left - ours)[:3])}: give another folder with --out")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _named(pins: Sequence[str], *names: str) -> str:
+    return ", ".join(pin.replace("==", " ") for pin in pins if pin.split("==")[0] in names)

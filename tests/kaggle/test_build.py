@@ -1,0 +1,307 @@
+"""The builder: what goes into a kit, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kits import OWN, one_sentence, write_wheel
+
+from imc_kit import weights
+from imc_kit.config import PRESETS, preset
+from imc_kit.detectors import AlikedConfig
+from imc_kit.errors import KitError
+from imc_kit.kaggle import build, install, rehearse
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> build.Build:
+    return build.Build("someone", out=tmp_path / "dist" / "imc-kit", cache=tmp_path / "cache", python=(OWN,))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The lock names one small package that is in the cache; returns its wheel."""
+    wheel = write_wheel(tmp_path / "cache" / OWN, "kit-toy")
+    entry = build.Locked("kit-toy", "1.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
+    monkeypatch.setattr(build, "_locked", lambda python: [entry])
+    monkeypatch.setattr(build, "_build_own_wheel", lambda folder, cache: write_wheel(folder, "imc-kit", "9.9"))
+    return wheel
+
+
+def read(kit: Path) -> dict[str, bytes]:
+    return {path.relative_to(kit).as_posix(): path.read_bytes() for path in sorted(kit.rglob("*")) if path.is_file()}
+
+
+def test_a_whole_kit(options: build.Build, small: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = dataclasses.replace(options, preset="aliked", weights_from=shared / "weights")
+    assert options.run() == 0
+    files = read(options.out)
+    manifest = json.loads(files["manifest.json"])
+    listed = {entry["name"]: entry for entry in manifest["files"]}
+    assert set(listed) == set(files) - {"manifest.json", "dataset-metadata.json"}
+    for name, entry in listed.items():
+        assert entry["sha256"] == hashlib.sha256(files[name]).hexdigest()
+        assert entry["bytes"] == len(files[name])
+        assert entry["license"]
+        assert entry["source"]
+    assert listed["weights/aliked-n16.pth"]["license"] == "BSD-3-Clause"
+    assert listed["wheels/kit_toy-1.0-py3-none-any.whl"]["license"] == "MIT"
+    assert b"Permission is hereby granted." in files["LICENSES"]
+    assert b"Zhao Xiaoming" in files["LICENSES"]
+    assert manifest["needs"]["torch"] == {"from": "2.10", "below": "2.15"}
+    metadata = json.loads(files["dataset-metadata.json"])
+    assert metadata["id"] == "someone/imc-kit"
+    assert 6 <= len(metadata["title"]) <= 50
+    assert 20 <= len(metadata["subtitle"]) <= 80
+    install.verify(options.out)
+
+    kernel = options.out.parent / "kernel"
+    metadata = json.loads((kernel / "kernel-metadata.json").read_text())
+    assert metadata["enable_internet"] is False
+    assert metadata["machine_shape"] == "NvidiaTeslaT4"
+    assert metadata["dataset_sources"] == ["someone/imc-kit"]
+    assert metadata["competition_sources"] == ["image-matching-challenge-2025"]
+    assert (kernel / metadata["code_file"]).read_bytes() == (CHECKOUT / "notebooks/submission.ipynb").read_bytes()
+
+    said = capsys.readouterr().out
+    assert f"kaggle datasets create -p {options.out} --dir-mode zip" in said
+    assert f"kaggle kernels push -p {kernel}" in said
+
+
+def test_the_same_again_but_for_the_time(options: build.Build, small: Path) -> None:
+    options.run()
+    first = read(options.out)
+    options.run()
+    second = read(options.out)
+    manifests = [json.loads(files.pop("manifest.json")) for files in (first, second)]
+    assert first == second
+    for manifest in manifests:
+        assert re.fullmatch(r"[\d-]+T[\d:]+\+00:00", manifest.pop("created"))
+    assert manifests[0] == manifests[1]
+
+
+def test_a_build_that_fails_leaves_the_old_kit(options: build.Build, small: Path, tmp_path: Path) -> None:
+    options.run()
+    before = read(options.out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(KitError, match=r"aliked-n16\.pth is missing"):
+        dataclasses.replace(options, preset="aliked", weights_from=tmp_path / "empty").run()
+    assert read(options.out) == before
+    assert {path.name for path in options.out.parent.iterdir()} == {"imc-kit", "kernel"}  # nothing half-written is left
+
+
+def test_weights_that_may_not_be_passed_on(
+    options: build.Build, small: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = weights.manifest()
+    facts = {field.name: getattr(known["aliked-n16.pth"], field.name) for field in dataclasses.fields(weights.Weight)}
+    mine = SimpleNamespace(**facts | {"redistributable": False, "license": "research only"})
+    monkeypatch.setattr(weights, "manifest", lambda: {**known, "aliked-n16.pth": mine})
+    options = dataclasses.replace(options, preset="aliked", weights_from=shared / "weights")
+    options.run()
+    assert list((options.out / "weights").iterdir()) == []
+    assert "left out: aliked-n16.pth, whose licence (research only)" in capsys.readouterr().out
+    dataclasses.replace(options, private=True).run()
+    assert [path.name for path in (options.out / "weights").iterdir()] == ["aliked-n16.pth"]
+
+
+def test_weights_of_the_presets() -> None:
+    assert build.weight_files(PRESETS["sift"]) == []
+    assert build.weight_files(preset("aliked", {"detector.model": "n32"})) == ["aliked-n32.pth"]
+    assert AlikedConfig(weights=Path("mine.pth")).weight_files() == ()
+    for config in PRESETS.values():
+        assert set(build.weight_files(config)) <= set(weights.manifest())
+
+
+def test_downloads_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole file in the cache is used as it is; a broken one is fetched again, and appears whole or not at all."""
+    good = write_wheel(tmp_path / "there", "kit-toy")
+    entry = build.Locked("kit-toy", "1.0", (hashlib.sha256(good.read_bytes()).hexdigest(),))
+    calls = []
+
+    def pip(command: list[str], failure: str) -> str:
+        calls.append(command)
+        shutil.copy(good, command[command.index("--dest") + 1])
+        return ""
+
+    monkeypatch.setattr(build, "_run", pip)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / good.name).write_bytes(good.read_bytes()[:100])
+    for _ in range(2):
+        assert build._fetch_wheel(entry, "3.12", cache).read_bytes() == good.read_bytes()
+    assert len(calls) == 1
+    assert [path.name for path in cache.iterdir()] == [good.name]
+    assert {"--only-binary", "--require-hashes", "manylinux2014_x86_64", "manylinux_2_28_x86_64"} <= set(calls[0])
+
+
+def test_names_that_kaggle_would_change(options: build.Build, small: Path) -> None:
+    small.rename(small.with_name("kit_toy-1.0+cpu-py3-none-any.whl"))
+    with pytest.raises(KitError, match=r"Kaggle would rename kit_toy-1\.0\+cpu") as caught:
+        options.run()
+    one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "opencv-python", "nvidia-cublas"])
+def test_what_the_image_has_is_never_packed(name: str) -> None:
+    with pytest.raises(KitError, match=f"{name} must come from Kaggle's image"):
+        build._refuse_untouchable([build.Locked(name, "1.0", ())])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"owner": "some one"}, "--owner must be as it is in Kaggle's addresses"),
+        ({"slug": "Kit"}, "--slug must be"),
+        ({"python": ("3.7",)}, r"there is no .*kaggle-constraints-3\.7\.txt.*choose 3\.11 or 3\.12 or 3\.13"),
+        ({"preset": "sfit"}, "did you mean 'sift'"),
+        ({"weights_from": Path("/nowhere")}, "--weights-from /nowhere is not a folder"),
+    ],
+)
+def test_wrong_options_are_one_sentence(options: build.Build, change: dict[str, object], said: str) -> None:
+    with pytest.raises(KitError, match=said) as caught:
+        dataclasses.replace(options, **change).run()
+    one_sentence(caught.value)
+    assert not options.out.parent.exists()
+
+
+@pytest.mark.parametrize("python", ["3.11", *build.PYTHONS])
+def test_the_locks_are_up_to_date(python: str) -> None:
+    names = {entry.name for entry in build._locked(python)}
+    assert names >= {"pycolmap", "kornia", "kornia-rs"}
+    assert not names & set(build.image(python))
+
+
+def test_a_lock_of_other_requirements_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CHECKOUT / "wheels", tmp_path / "wheels", ignore=shutil.ignore_patterns("*.whl"))
+    text = (CHECKOUT / "pyproject.toml").read_text()
+    (tmp_path / "pyproject.toml").write_text(text)
+    monkeypatch.setattr(build, "_CHECKOUT", tmp_path)
+    assert build._locked("3.12")
+    (tmp_path / "pyproject.toml").write_text(text.replace("pycolmap>=4.1.1,<4.3", "pycolmap>=4.1.1,<4.2"))
+    with pytest.raises(KitError, match=r"kaggle-3\.12\.lock is out of date: .* --lock --python 3\.12") as caught:
+        build._locked("3.12")
+    one_sentence(caught.value)
+    (tmp_path / "wheels" / "kaggle-3.12.lock").unlink()
+    with pytest.raises(KitError, match=r"kaggle-3\.12\.lock is missing"):
+        build._locked("3.12")
+
+
+@pytest.mark.slow
+def test_this_package_is_built_to_the_same_bytes(tmp_path: Path) -> None:
+    """From a checkout with other times, and with another mask for new files. Downloads setuptools once."""
+    wheels = []
+    for number, mask in enumerate((0o022, 0o077)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        before = os.umask(mask)
+        try:
+            wheels.append(build._build_own_wheel(folder, CHECKOUT / "build" / "kaggle"))
+        finally:
+            os.umask(before)
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    assert wheels[0].name.startswith("imc_kit-")
+
+
+def interpreters() -> dict[str, Path]:
+    """Those on this machine for which there is a lock; this one's is always among them."""
+    found = {}
+    for python in ("3.11", *build.PYTHONS):
+        try:
+            found[python] = rehearse.find_python(python)
+        except KitError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kit for every Python that has a lock, as a person builds it, from the package index."""
+    out = tmp_path_factory.mktemp("real") / "imc-kit"
+    command = [sys.executable, "build_dataset.py", "--owner", "someone", "--out", str(out)]
+    pythons = [word for python in ("3.11", *build.PYTHONS) for word in ("--python", python)]
+    subprocess.run([*command, *pythons], cwd=CHECKOUT, check=True)
+    return out
+
+
+@pytest.mark.slow
+def test_size_of_a_real_kit(real: Path) -> None:
+    """For the two Pythons of Kaggle's images, without weights: under 150 MB."""
+    sizes = [path.stat().st_size for path in (real / "wheels").iterdir() if "cp311" not in path.name]
+    assert sum(sizes) < 150e6
+    assert not [path for path in (real / "wheels").iterdir() if not re.fullmatch(r"[A-Za-z0-9._-]+\.whl", path.name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("python", "interpreter"), interpreters().items(), ids=list(interpreters()))
+def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_path: Path) -> None:
+    """Into an environment with the numpy of Kaggle's image, which stays as it is.
+
+    kornia imports torch, whose builds for Kaggle's image take gigabytes: here its compiled half is imported, and of the
+    other half that it is there (docs/kaggle.md says what was tried with torch).
+    """
+    numpy = build.image(python)["numpy"]
+    subprocess.run([interpreter, "-m", "venv", str(tmp_path / "environment")], check=True)
+    own = tmp_path / "environment" / "bin" / "python"
+    subprocess.run([own, "-m", "pip", "install", "-q", f"numpy=={numpy}"], check=True)
+    script = tmp_path / "try.py"
+    script.write_text(
+        "import importlib.metadata as m, importlib.util as u, runpy, sys\nfrom pathlib import Path\n"
+        "space = runpy.run_path(sys.argv[1] + '/install.py')\n"
+        "space['install'].__globals__['_check_needs'] = lambda needs: None\n"  # the image's other packages are not here
+        "space['install'](Path(sys.argv[1]))\n"
+        "import imc_kit, kornia_rs, numpy, pycolmap\n"
+        "assert all(u.find_spec(name) and m.version(name) for name in ('kornia', 'tyro'))\n"
+        "assert pycolmap.Rotation3d().matrix().shape == (3, 3)\n"
+        "print('numpy', numpy.__version__, imc_kit.__file__)\n"
+    )
+    said = subprocess.check_output([own, "-I", str(script), str(real)], text=True).splitlines()[-1].split()
+    assert said[:2] == ["numpy", numpy]
+    assert Path(said[2]).is_relative_to(tmp_path / "environment")
+
+
+def test_locking_without_uv_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "uv" else find(name))
+    with pytest.raises(KitError, match=r"pip install \"imc-kit\[build\]\""):
+        build.lock("3.12")
+
+
+def test_upload_without_kaggles_command(options: build.Build, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    which = shutil.which
+    monkeypatch.setattr(build.shutil, "which", lambda name: None if name == "kaggle" else which(name))
+    with pytest.raises(KitError, match="--upload needs Kaggle's command"):
+        dataclasses.replace(options, upload=True).run()
+    assert (options.out / "manifest.json").is_file()
+
+
+def test_upload_runs_the_commands(
+    options: build.Build, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new dataset is created; one that is there gets a version."""
+    log = tmp_path / "log"
+    fake = tmp_path / "bin" / "kaggle"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\n[ "$2" = status ] && exit $(cat {tmp_path}/status)\necho "$@" >> {log}\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/usr/local/bin:/usr/bin:/bin")
+    for status, verb in ((1, "create"), (0, "version")):
+        (tmp_path / "status").write_text(str(status))
+        log.unlink(missing_ok=True)
+        dataclasses.replace(options, upload=True).run()
+        first, second = log.read_text().splitlines()
+        assert first.startswith(f"datasets {verb} -p {options.out} --dir-mode zip")
+        assert second.startswith(f"kernels push -p {options.out.parent / 'kernel'}")

@@ -1,0 +1,33 @@
+"""Every notebook runs from top to bottom without a network, on a small scene, as the rehearsal runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kits import write_kit
+from stages import layered_python
+
+from imc_kit import scenes
+from imc_kit.kaggle import rehearse
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
+def test_runs(name: str, tmp_path: Path, shared: Path) -> None:
+    stage, results = tmp_path / "stage", tmp_path / "results"
+    stage.mkdir()
+    results.mkdir()
+    kit = write_kit(tmp_path / "kit")
+    task = scenes.load(shared / "scenes")
+    inputs, asked, images = rehearse._inputs(kit, task, shared / "scenes", ("herzjesu_P8",), "nested", stage)
+    report = rehearse.Report()
+    rehearse.run_notebook(
+        NOTEBOOKS / f"{name}.ipynb", layered_python(tmp_path / "environment"), inputs,
+        asked if name == "submission" else None, images, results, stage, rehearse.Limits(), report,
+    )  # fmt: skip
+    assert report.problems == []
+    if name == "submission":
+        assert "herzjesu_P8: 8 of 8 images" in (results / "executed.ipynb").read_text("utf-8")

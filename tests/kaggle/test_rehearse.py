@@ -1,0 +1,262 @@
+"""The rehearsal catches what Kaggle would not forgive. Real notebooks, in environments on top of this one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from kits import OWN, flip, write_competition, write_kit
+from stages import layered_python
+
+from imc_kit import scenes, submission
+from imc_kit.errors import KitError
+from imc_kit.kaggle import inside, rehearse
+
+COLUMNS = ("image_path", "dataset", "scene", "rotation_matrix", "translation_vector")
+WRITE = """
+import shutil, os
+shutil.copy(os.environ["IMC_KIT_INPUT"] + "/competitions/x/sample_submission.csv", "submission.csv")
+"""
+
+
+class Stage:
+    """Runs cells of code as a notebook, with the competition of `kits` attached."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.competition = write_competition(folder / "competition")
+        self.kit = write_kit(folder / "kit")
+        self.python = layered_python(folder / "environment")
+
+    def run(self, *cells: str, **limits: float) -> rehearse.Report:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        path = self.folder / "notebook.ipynb"
+        nbformat.write(notebook, path)
+        task = scenes.load(self.competition)
+        report = rehearse.Report()
+        stage, results = self.folder / "stage", self.folder / "results"
+        stage.mkdir()
+        results.mkdir()
+        inputs = {"datasets/someone/kit": self.kit, "competitions/x": self.competition}
+        allowed = dataclasses.replace(rehearse.Limits(), **limits)
+        rehearse.run_notebook(
+            path, self.python, inputs, (task.columns, task.keys), 2, results, stage, allowed, report
+        )  # fmt: skip
+        return report
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+@pytest.fixture(params=[True, False], ids=["namespaces", "none"])
+def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """With namespaces where the system has them, and as on a system without."""
+    if not request.param:
+        monkeypatch.setattr(rehearse, "can_isolate", lambda: False)
+    return rehearse.can_isolate()
+
+
+def test_passes(stage: Stage, isolation: bool) -> None:
+    report = stage.run("import os; print(os.getcwd())", WRITE)
+    assert report.problems == []
+    assert str(report).endswith("\nPASS")
+    facts = dict(report.facts)
+    assert "valid: 2 rows" in facts["submission"]
+    assert facts["first cell"].endswith(" s")
+    assert facts["network"].startswith("none: a namespace" if isolation else "blocked in Python only")
+
+
+def test_network_calls_are_caught_and_their_callers_named(stage: Stage, isolation: bool) -> None:
+    careless = "from urllib.request import urlopen\ntry:\n    urlopen('http://pypi.org/x')\nexcept OSError: pass"
+    library = stage.kit / "careless.py"
+    library.write_text("import socket\n\ndef phone_home():\n    socket.create_connection(('192.0.2.1', 80))\n")
+    called = f"import sys; sys.path.append({str(library.parent)!r}); import careless\n"
+    called += "try: careless.phone_home()\nexcept OSError: pass"
+    script = "import socket; socket.gethostbyname('kaggle.com')"
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {script!r}])"
+    report = stage.run(careless, called, child, WRITE)
+    assert len(report.problems) == 3
+    first, second, third = report.problems
+    assert "called the network (pypi.org), which Kaggle does not have" in first
+    assert ":3 in <module>" in first
+    assert f"{library}:4 in phone_home called the network (192.0.2.1)" in second
+    assert "<string>:1 in <module> called the network (kaggle.com)" in third
+    assert str(report).endswith("\nFAIL")
+    assert isolation == rehearse.can_isolate()
+
+
+def test_an_error_is_told_in_its_own_words(stage: Stage) -> None:
+    flip(stage.kit / "weights" / "toy.pth")
+    report = stage.run("from imc_kit import kaggle\nkaggle.attach()")
+    assert len(report.problems) == 2
+    assert report.problems[0].startswith("the notebook ended with an error: KitError: ")
+    assert report.problems[0].endswith(
+        "toy.pth is damaged: its SHA-256 differs, so nothing of the kit is used: upload the kit again"
+    )
+    assert report.problems[1] == "there is no submission.csv in the working folder"
+
+
+def test_working_folder_that_cannot_be_written(stage: Stage) -> None:
+    elsewhere = "import os\nos.chdir(os.environ['IMC_KIT_INPUT'] + '/competitions/x')"
+    report = stage.run(elsewhere, "from imc_kit import kaggle\nkaggle.attach()")
+    assert "cannot be written (Read-only file system)" in report.problems[0]
+
+
+def test_full_working_folder(stage: Stage) -> None:
+    fill = "open('big', 'wb').write(bytes(4_500_000))\n"
+    report = stage.run(fill, "from imc_kit import kaggle\nkaggle.attach()", disk=0.005)
+    assert "/working cannot be written (No space left on device): free some space" in report.problems[0]
+
+
+def test_full_working_folder_without_namespaces(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearse, "can_isolate", lambda: False)
+    report = stage.run("import time\nopen('big', 'wb').write(bytes(6_000_000))\ntime.sleep(20)", disk=0.005)
+    assert "stopped with 0.006 GB in its working folder, of 0.005 allowed" in report.problems[0]
+
+
+def test_inputs_cannot_be_written(stage: Stage, isolation: bool) -> None:
+    report = stage.run(WRITE, "open(os.environ['IMC_KIT_INPUT'] + '/competitions/x/new.csv', 'w').write('x')")
+    assert "Read-only file system" in report.problems[0] if isolation else "wrote into its inputs" in report.problems[0]
+
+
+def test_memory(stage: Stage) -> None:
+    report = stage.run("x = bytearray(600_000_000)\nimport time; time.sleep(20)", memory=0.5)
+    assert "GB of memory in use, of 0.5 allowed" in report.problems[0]
+
+
+def test_time_ends_the_notebook_and_its_children(tmp_path: Path) -> None:
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell("import subprocess; subprocess.run(['sleep', '123.75'])")]
+        ),
+        tmp_path / "notebook.ipynb",
+    )
+    (tmp_path / "working").mkdir()
+    (tmp_path / "results").mkdir()
+    job = inside.Job(
+        python=sys.executable,
+        notebook=str(tmp_path / "notebook.ipynb"),
+        inputs={},
+        working=str(tmp_path / "working"),
+        results=str(tmp_path / "results"),
+        environment={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        isolated=False,
+        disk=10**9,
+        memory=10**10,
+        cores=1,
+        time_limit=6,
+    )
+    (tmp_path / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
+    subprocess.run([sys.executable, "-m", "imc_kit.kaggle.inside", str(tmp_path / "job.json")], check=True)
+    outcome = json.loads((tmp_path / "results" / "outcome.json").read_text())
+    assert outcome["ended"] == "it was stopped at the time limit of 6 s"
+    assert not any(_says(path) == b"sleep\x00123.75\x00" for path in Path("/proc").glob("[0-9]*/cmdline"))
+
+
+def _says(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has just ended
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: lines[:-1], "the row test/tower/images/b.png,tower,tower is missing"),
+        (lambda lines: [lines[0], lines[2], lines[1]], "the rows are not in the order asked for"),
+        (lambda lines: [lines[0].replace("scene", "Scene"), *lines[1:]], "has the columns"),
+        (lambda lines: [*lines[:2], lines[2].replace("0;0;0", "0;0;nan")], "row 2 has no valid pose"),
+        (lambda lines: [*lines[:2], lines[2].replace("1;0", "x;0", 1)], "row 2 has no valid pose"),
+        (lambda lines: [*lines, lines[-1]], "is there 2 times"),
+    ],
+)
+def test_the_submission_is_checked_as_the_competition_does(tmp_path: Path, change, said: str) -> None:
+    task = scenes.load(write_competition(tmp_path / "competition"))
+    lines = (tmp_path / "competition" / "sample_submission.csv").read_text().splitlines()
+    (tmp_path / "submission.csv").write_text("\n".join(change(lines)) + "\n")
+    report = rehearse.Report()
+    rehearse._check_submission(tmp_path / "submission.csv", (task.columns, task.keys), report)
+    (problem,) = report.problems
+    assert problem.startswith("the competition would refuse submission.csv: ")
+    assert said in problem
+
+
+def test_some_scenes_of_a_competition(tmp_path: Path, shared: Path) -> None:
+    task = scenes.load(shared / "scenes")
+    kit = write_kit(tmp_path / "kit")
+    (tmp_path / "stage").mkdir()
+    inputs, (columns, keys), images = rehearse._inputs(
+        kit, task, shared / "scenes", ("door12", "fern20"), "flat", tmp_path / "stage"
+    )
+    root = tmp_path / "root"
+    for name, source in inputs.items():
+        inside.place(source.absolute(), root / name, mount=False)
+    assert {path.name for path in root.iterdir()} == {"imc-kit", "rehearsal"}
+    part = scenes.load(root / "rehearsal")
+    assert {scene.name: len(scene.images) for scene in part.scenes} == {"door12": 12, "fern20": 20}
+    assert images == len(part.rows) == len(keys) == 32
+    assert part.columns == tuple(columns)
+    assert [row.key for row in part.rows] == [row.key for row in task.rows if row.scene in ("door12", "fern20")]
+    assert submission.check(root / "rehearsal" / "sample_submission.csv", columns, keys) == []
+    with pytest.raises(KitError, match="did you mean 'door12'"):
+        rehearse._inputs(kit, task, shared / "scenes", ("door21",), "flat", tmp_path / "stage")
+
+
+@pytest.mark.parametrize(
+    ("registered", "failed", "problems"),
+    [
+        (7, {}, []),
+        (0, {}, ["not one image was registered"]),
+        (7, {"b": "it rained"}, ["scene b could not be solved: it rained"]),
+    ],
+)
+def test_a_valid_submission_of_guesses_is_no_pass(
+    tmp_path: Path, registered: int, failed: dict[str, str], problems: list[str]
+) -> None:
+    task = scenes.load(write_competition(tmp_path / "competition"))
+    (tmp_path / "working").mkdir()
+    (tmp_path / "outcome.json").write_text(json.dumps(dataclasses.asdict(inside.Outcome())))
+    (tmp_path / "working" / "submission.csv").write_bytes((task.root / "sample_submission.csv").read_bytes())
+    run = {"scenes": {"a": {"counts": {"images": 9, "registered": registered}}}, "failed": failed}
+    (tmp_path / "working" / "run.json").write_text(json.dumps(run))
+    report = rehearse.Report()
+    rehearse._judge(tmp_path, (task.columns, task.keys), report)
+    assert report.problems == problems
+    assert dict(report.facts)["poses"] == f"{registered} of 9 images registered; scenes solved: 1"
+
+
+def test_limits_are_scaled_by_the_photographs() -> None:
+    limits = rehearse.Limits(hours=9, images=1000)
+    assert limits.seconds(1000) == 9 * 3600
+    assert limits.seconds(100) == 3240
+    assert limits.seconds(1) == 600
+
+
+def test_find_python() -> None:
+    assert Path(rehearse.find_python(OWN)) == Path(sys.executable)
+    with pytest.raises(KitError, match=r"there is no Python 3\.1 on this machine"):
+        rehearse.find_python("3.1")
+
+
+def test_results_of_others_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(KitError, match="holds precious: give another folder"):
+        rehearse._emptied(tmp_path)
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_missing_notebook_and_a_missing_manifest(tmp_path: Path) -> None:
+    kit, competition = write_kit(tmp_path / "kit"), write_competition(tmp_path / "competition")
+    with pytest.raises(KitError, match=r"there is no .*kernel/submission\.ipynb"):
+        rehearse.rehearse(kit, competition, tmp_path / "out")
+    (kit / "manifest.json").unlink()
+    with pytest.raises(KitError, match=r"has no manifest\.json"):
+        rehearse.rehearse(kit, competition, tmp_path / "out")

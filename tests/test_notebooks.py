@@ -1,0 +1,42 @@
+"""The notebooks: both halves of each pair say the same. (tests/kaggle/test_notebooks_run.py runs them.)"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jupytext
+import pytest
+from jupytext.compare import NotebookDifference, compare_notebooks
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NAMES = sorted({path.stem for path in FOLDER.iterdir() if path.suffix in (".py", ".ipynb")})
+
+
+def differences(script: str, notebook: str) -> None:
+    """Raises NotebookDifference unless both hold the same cells."""
+    expected, found = jupytext.reads(notebook, "ipynb"), jupytext.reads(script, "py:percent")
+    compare_notebooks(found, expected, fmt="py:percent", allow_expected_differences=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pairs_agree(name: str) -> None:
+    """`make notebooks` makes them agree."""
+    script, notebook = (FOLDER / f"{name}{suffix}" for suffix in (".py", ".ipynb"))
+    differences(script.read_text("utf-8"), notebook.read_text("utf-8"))
+
+
+def test_pairs_that_differ_are_found() -> None:
+    script, notebook = ((FOLDER / f"submission{suffix}").read_text("utf-8") for suffix in (".py", ".ipynb"))
+    for old, new in (("imc_kit.solve(", "imc_kit.solved("), ("no internet", "internet"), ("# %% [markdown]", "# %%")):
+        assert old in script
+        with pytest.raises(NotebookDifference):
+            differences(script.replace(old, new, 1), notebook)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_small(name: str) -> None:
+    content = json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))
+    outputs = [cell.get("outputs", []) for cell in content["cells"]]
+    assert len(json.dumps(outputs)) < 500_000
+    assert not [cell for cell in outputs if any(output["output_type"] == "error" for output in cell)]
