@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from imc_kit import images, viz
 from imc_kit.colmap import database, verification
@@ -88,9 +89,7 @@ def screenshot(url: str, name: str, size: tuple[int, int], root: Path) -> None:
     command = [chromium, *CHROMIUM, f"--user-data-dir={root / 'profile'}", f"--window-size={size[0]},{size[1]}"]
     taken = root / f"{name}.png"
     subprocess.run([*command, f"--screenshot={taken}", url], check=True, capture_output=True, timeout=120)
-    picture = cv2.imread(str(taken))
-    if not cv2.imwrite(str(FOLDER / f"{name}.png"), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
-        raise SystemExit(f"cannot write {name}.png")
+    Image.open(taken).convert("RGB").quantize(256, kmeans=2).save(FOLDER / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

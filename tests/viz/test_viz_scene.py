@@ -176,7 +176,7 @@ class TestModel:
         bar = trace(figure, "scale")
         assert bar.text[1] == "2 (unit of the model)"
         ends = np.stack([bar.x, bar.y, bar.z], axis=1)
-        assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(2, rel=1e-5)
+        assert np.linalg.norm(ends[2] - ends[0]) == pytest.approx(2, rel=1e-5)
         for axis, places in zip("xyz", ends.T, strict=True):
             low, high = figure.layout.scene[f"{axis}axis"].range
             assert ((low <= places) & (places <= high)).all()

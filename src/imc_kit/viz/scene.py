@@ -219,11 +219,12 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         towards = np.array([eye[0], eye[1], 0]) / np.hypot(eye[0], eye[1])
         across = np.array([-towards[1], towards[0], 0])  # as it is seen
         room = (sides - np.abs(across) * length)[:2] / 2 / np.maximum(np.abs(towards[:2]), 1e-9)
-        front = middle + towards * max(0.0, float(room.min()))  # as near as it stays inside: plotly cuts off the rest
+        # Towards the eye, but inside, as plotly cuts off the rest, and not so near that it is below the view.
+        front = middle + towards * max(0.0, 0.6 * float(room.min()))
         start = [front[0], front[1], low[2]] - across * length / 2
-        bar = np.array([start, start + across * length])
+        bar = start + np.array([[0.0], [0.5], [1.0]]) * across * length
         figure.add_scatter3d(
-            **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})"], textposition="bottom center",
+            **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="bottom center",
             line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
         )  # fmt: skip
     figure.update_layout(
