@@ -78,7 +78,12 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare imc_kit's presets with COLMAP alone on scenes with truth.")
     parser.add_argument("root", type=Path, help="scenes in a competition's layout, with truth.csv and thresholds.json")
-    parser.add_argument("--presets", nargs="*", default=["sift", "aliked"], help="default: sift aliked")
+    parser.add_argument(
+        "--presets",
+        nargs="*",
+        default=["sift", "aliked"],
+        help="with + between them they are joined, as in sift+aliked; default: sift aliked",
+    )
     parser.add_argument("--scenes", nargs="+", help="only these; they may have any number of images")
     parser.add_argument("--max-images", type=int, default=70, help="leave larger scenes out; default: 70")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="default: %(default)s")
@@ -153,9 +158,7 @@ def _answer(job: Job) -> None:
 def _work(job: Job) -> Row:
     """Do one job; raises KitError for what a person can mend."""
     if "check" in job:
-        from imc_kit.config import preset
-
-        preset(job["check"]).check()
+        _config(job["check"]).check()
         return {}
     task = _restricted(scenes.load(job["root"]), job["scene"])
     solve: Callable[[scenes.Task, Job], tuple[Any, Row]] = _colmap if job["method"] in COLMAP else _kit
@@ -171,10 +174,9 @@ def _work(job: Job) -> Row:
 
 def _kit(task: scenes.Task, job: Job) -> tuple[Any, Row]:
     """The submission's path, and what is known of the run."""
-    from imc_kit.config import preset
     from imc_kit.pipeline import solve
 
-    config = dataclasses.replace(preset(job["method"]), seed=job["seed"])
+    config = dataclasses.replace(_config(job["method"]), seed=job["seed"])
     run = solve(task, Path(job["folder"]) / "out", config)
     if run.failed:
         return run.submission, {"registered": 0, "seconds": {}, "error": "; ".join(run.failed.values())}
@@ -182,6 +184,16 @@ def _kit(task: scenes.Task, job: Job) -> tuple[Any, Row]:
     placed = [result.placements[row.image] for row in task.rows if row.image is not None]
     registered = sum(placement.model == 0 for placement in placed)
     return run.submission, {"registered": registered, "seconds": result.seconds}
+
+
+def _config(method: str) -> Any:
+    """A preset, or several joined by +: the first with the detectors and matchers of the others added."""
+    from imc_kit.config import preset
+
+    first, *others = (preset(name) for name in method.split("+"))
+    added = tuple(branch for other in others for branch in other.branches)
+    upright = first.upright or any(other.upright for other in others)
+    return dataclasses.replace(first, also=(*first.also, *added), upright=upright)
 
 
 def _colmap(task: scenes.Task, job: Job) -> tuple[Any, Row]:

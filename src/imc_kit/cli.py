@@ -55,6 +55,8 @@ class Solve:
     """Find pairs by these global descriptors, in place of the preset's. Their options are --pairs.descriptors.0.…"""
     split: Literal["test", "train"] = "test"
     """Which half of a competition's data."""
+    report: bool = False
+    """Also write report.html, which shows what happened."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def run(self) -> int:
@@ -64,6 +66,10 @@ class Solve:
 
         result = solve(load(self.input, self.split), self.out, self.config)
         print(f"wrote {result.submission}")
+        if self.report:
+            from imc_kit.viz.report import write_report
+
+            print(f"wrote {write_report(self.out)}")
         for scene, reason in result.failed.items():
             print(f"{scene} could not be solved: {reason}", file=sys.stderr)
         return 0 if result.scenes else 1

@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +19,7 @@ from imc_kit.errors import KitError
 from imc_kit.fanout import workers
 from imc_kit.masks import MaskConfig
 from imc_kit.matching import Matching
+from imc_kit.meter import Meter
 from imc_kit.poses import place
 from imc_kit.results import Run, SceneResult, read_result, write_result, write_run
 from imc_kit.retrieval import Pair
@@ -108,9 +108,9 @@ def solve_scene(
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, masks=config.masks.of_scene(scene.name, scene.root))
-    clock = _Clock()
+    cost = Meter()
     stages = Matching(scene, store, config, executor)
-    with clock("inspect"):
+    with cost("inspect"):
         shots, stages.notes = work.inspect(scene, config.masks, executor)
         given = None if pairs is None else list(pairs(list(shots)))
         identity = fingerprint(config, {name: shot.key for name, shot in shots.items()}, given, separate)
@@ -120,16 +120,16 @@ def solve_scene(
         return finished
 
     if config.upright:
-        with clock("upright"):
+        with cost("upright"):
             shots = stages.upright(shots)
     if config.masks.pictures:
-        with clock("masks"):
+        with cost("masks"):
             _picture_masks(shots, config.masks, folder / "masks")
-    with clock("detect"):
+    with cost("detect"):
         shots = stages.detect(shots)
-    with clock("pairs"):
+    with cost("pairs"):
         selected = stages.select(shots, given)
-    with clock("match"):
+    with cost("match"):
         found = stages.match(shots, selected)
 
     partial = folder / "partial"
@@ -139,7 +139,7 @@ def solve_scene(
     threads = config.threads or os.cpu_count() or 1
     verified = folder / f"database-{identity}.db"
     matched = 0
-    with clock("verify"):
+    with cost("verify"):
         if not verified.exists():
             for old in folder.glob("database-*.db"):
                 old.unlink()
@@ -157,7 +157,7 @@ def solve_scene(
             verification.verify(partial / "database.db", config.verification, colmap_log, threads, config.seed)
             (partial / "database.db").replace(verified)
         inliers = verification.inlier_counts(verified)
-    with clock("map"):
+    with cost("map"):
         best, notes = attempts.attempt_all(
             verified, scene, partial, config.mapping, config.enough, config.trusted, colmap_log, threads, config.seed
         )
@@ -189,13 +189,13 @@ def solve_scene(
         "points": len(models[0].points) if models else 0,
     }
     shutil.rmtree(partial, ignore_errors=True)
-    result = SceneResult(placements, models, counts, clock.seconds, stages.notes)
+    result = SceneResult(placements, models, counts, cost.seconds, stages.notes, cost.memory)
     write_result(folder / "result.json", identity, result)
     for note in stages.notes:
         log.warning("%s: %s", scene.name, note)
     log.info(
         "%s: %d of %d images registered in %.1f s",
-        scene.name, counts["registered"], counts["images"], sum(clock.seconds.values()),
+        scene.name, counts["registered"], counts["images"], sum(cost.seconds.values()),
     )  # fmt: skip
     return result
 
@@ -209,21 +209,6 @@ def _picture_masks(shots: Mapping[str, Shot], config: MaskConfig, folder: Path) 
             path = folder / f"{name}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(images.as_jpeg(masks.overlay(photo.pixels, allowed)))
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = round(time.monotonic() - started, 3)
 
 
 def _write_submission(path: Path, task: Task, results: Mapping[str, SceneResult]) -> None:

@@ -31,6 +31,7 @@ class SceneResult:
     counts: images, readable, pairs, matched and verified pairs, registered, models, points.
     seconds: by stage.
     notes: what went wrong on the way, one sentence each.
+    memory: by stage, the peak in bytes of this process (COLMAP's apart), where the system says.
     """
 
     placements: dict[str, Placement]
@@ -38,6 +39,7 @@ class SceneResult:
     counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    memory: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,7 @@ def write_run(
             "versions": versions,
             "machine": {"system": platform.platform(), "cores": os.cpu_count()},
             "seconds": round(seconds, 3),
-            "scenes": {
-                name: {"counts": result.counts, "seconds": result.seconds, "notes": result.notes}
-                for name, result in results.items()
-            },
+            "scenes": {name: _account(result) for name, result in results.items()},
             "failed": failed,
         },
     )
@@ -89,8 +88,7 @@ def write_result(path: Path, identity: str, result: SceneResult) -> None:
         }
         for name, placement in result.placements.items()
     }
-    content = {"counts": result.counts, "seconds": result.seconds, "notes": result.notes, "placements": placements}
-    _write_json(path, {"identity": identity, **content})
+    _write_json(path, {"identity": identity, **_account(result), "placements": placements})
 
 
 def read_result(path: Path, identity: str) -> SceneResult | None:
@@ -107,6 +105,11 @@ def read_result(path: Path, identity: str) -> SceneResult | None:
         return SceneResult(placements, models, **content)
     except (OSError, ValueError, KeyError, TypeError, KitError):
         return None
+
+
+def _account(result: SceneResult) -> dict[str, Any]:
+    """A result without its poses and models."""
+    return {"counts": result.counts, "seconds": result.seconds, "memory": result.memory, "notes": result.notes}
 
 
 def _write_json(path: Path, content: Any) -> None:

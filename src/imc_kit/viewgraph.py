@@ -8,12 +8,12 @@ Pair = tuple[str, str]
 
 
 def strengths(inliers: Mapping[Pair, int]) -> dict[Pair, float]:
-    """How strong each pair is beside the strongest chain of pairs between its images: matches / weakest link, 0 … ∞.
+    """How strong each pair is beside the strongest chain of pairs between its images: matches / weakest link, 0 … 1.
 
     inliers: verified matches by pair of image names.
 
     Every chain has a weakest link; the strongest chain is the one in the maximum spanning tree, whose own pairs have
-    strength 1 or more. A pair far below 1 says little that the chain does not say better. Where structures repeat, such
+    strength 1. A pair far below 1 says little that the chain does not say better. Where structures repeat, such
     pairs are mostly wrong: they verify on the second gable, and the few matches that they have are all on it.
     """
     group = {image: [image] for pair in inliers for image in pair}

@@ -15,9 +15,11 @@ import pytest
 
 from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
 from imc_kit.colmap.mapping import MappingConfig, map_scene, read_model, read_models
+from imc_kit.colmap.support import support
 from imc_kit.colmap.verification import VerificationConfig, inlier_counts, verify
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches, Model, Pose
+from imc_kit.viewgraph import strengths
 
 FILES = ("cameras.bin", "rigs.bin", "frames.bin", "images.bin", "points3D.bin")
 
@@ -270,3 +272,47 @@ def test_colours_of_points_and_what_the_cameras_see_are_read(tmp_path: Path) -> 
     assert set(model.frames) == set(model.poses)
     for frame in model.frames.values():
         np.testing.assert_allclose(frame, corner[:2])
+
+
+def moved(model: Model, image: str, folder: Path, degrees: float) -> Model:
+    """The model with one camera turned about the vertical, so that it contradicts its matches."""
+    reconstruction = pycolmap.Reconstruction(model.folder)
+    found = next(one for one in reconstruction.images.values() if one.name == image)
+    turn = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0, np.radians(degrees), 0])), np.zeros(3))
+    found.frame.rig_from_world = turn * found.frame.rig_from_world
+    folder.mkdir()
+    reconstruction.write(folder)
+    return read_model(folder)
+
+
+def test_support_is_the_share_of_matches_that_agree(truth: Truth, database: Path, tmp_path: Path) -> None:
+    (model,) = solve(database, tmp_path)
+    inliers = inlier_counts(database)
+    assert support(database, model, list(inliers)) > 0.99
+    wrong = moved(model, "1.jpg", tmp_path / "moved", 5)
+    own = [pair for pair in inliers if "1.jpg" in pair]
+    others = [pair for pair in inliers if "1.jpg" not in pair]
+    assert support(database, wrong, own) < 0.2
+    assert support(database, wrong, others) > 0.99
+    expected = support(database, wrong, own) * sum(inliers[pair] for pair in own)
+    expected += support(database, wrong, others) * sum(inliers[pair] for pair in others)
+    assert support(database, wrong, list(inliers)) == pytest.approx(expected / sum(inliers.values()))
+    assert support(database, model, []) == support(database, model, [("1.jpg", "absent.jpg")]) == 0
+
+
+def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_path: Path) -> None:
+    inliers = inlier_counts(database)
+    limit = sorted(strengths(inliers).values())[len(inliers) // 2]
+    config = MappingConfig(min_strength=limit)
+    (model,) = map_scene(database, database.parent, tmp_path / "models", config, tmp_path / "log", threads=1)
+    left = inlier_counts(tmp_path / "models.db")
+    assert left == {pair: inliers[pair] for pair, strength in strengths(inliers).items() if strength >= limit}
+    assert len(left) < len(inliers)
+    assert_poses_are_right(model.poses, truth.poses)
+    assert inlier_counts(database) == inliers
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_a_strength_that_makes_no_sense_is_refused(strength: float) -> None:
+    with pytest.raises(KitError, match="min_strength"):
+        MappingConfig(min_strength=strength).check()

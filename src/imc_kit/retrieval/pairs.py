@@ -65,7 +65,7 @@ class PairsConfig:
         self._require(
             self.min_similarity is None or -1 <= self.min_similarity <= 1, "min_similarity", "in −1 … 1, or None"
         )
-        self._require(0 <= self.min_per_image <= self.k, "min_per_image", "at least 0 and at most k")
+        self._require(self.min_per_image >= 0, "min_per_image", "at least 0")
         self._require(self.max_pairs is None or self.max_pairs >= 0, "max_pairs", "at least 0, or None")
         self._require(self.window >= 1, "window", "at least 1")
         self._require(self.method != "file" or self.file is not None, "file", "the path of a list of pairs")
