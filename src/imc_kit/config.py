@@ -40,6 +40,11 @@ class Branch:
             self.detector.create()
             self.matcher.create(self.detector.kind)
 
+    def weight_files(self) -> tuple[str, ...]:
+        """As `Config.weight_files` says."""
+        check_accepts(self.matcher, self.detector.kind)
+        return *self.detector.weight_files(), *self.matcher.weight_files(self.detector.kind)
+
 
 @dataclass(frozen=True)
 class Config:
@@ -74,6 +79,14 @@ class Config:
     @property
     def branches(self) -> tuple[Branch, ...]:
         return Branch(self.detector, self.matcher), *self.also
+
+    def weight_files(self) -> tuple[str, ...]:
+        """The names, in the manifest of weights, of all files that it looks for in the usual places, each once.
+
+        Raises KitError for a matcher that does not go with its detector.
+        """
+        names = [name for branch in self.branches for name in branch.weight_files()]
+        return tuple(dict.fromkeys([*names, *self.pairs.weight_files()]))
 
     def check(self) -> None:
         """Raise KitError, before any work, for anything that cannot go well: see the configuration of each stage."""
