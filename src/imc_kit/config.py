@@ -50,7 +50,7 @@ class Branch:
 class Config:
     """What each stage does. A stage's own options stand beside the stage."""
 
-    detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=20.0))
+    detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0))
     matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8))
     also: tuple[Branch, ...] = ()
     """Further detectors with their matchers, whose keypoints and matches are joined to the first's."""
@@ -123,7 +123,7 @@ PRESETS: dict[str, Config] = {
         upright=True,
     ),
     "small": Config(
-        SiftConfig(max_keypoints=2048, long_side=800, contrast_threshold=0.0133, edge_threshold=20.0),
+        SiftConfig(max_keypoints=2048, long_side=800, contrast_threshold=0.0133, edge_threshold=30.0),
         pairs=PairsConfig(exhaustive_up_to=20, k=10),
     ),
 }
