@@ -16,7 +16,7 @@ from imc_kit.config import PRESETS, Branch, Config, preset
 from imc_kit.detectors import DETECTORS, AlikedConfig, KeyNetConfig, OrbConfig, SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import MATCHERS, DenseConfig, LightGlueConfig, LoftrConfig, NearestConfig
-from imc_kit.retrieval import DESCRIPTORS, ClipConfig, DinoConfig, NetworkConfig, VladConfig
+from imc_kit.retrieval import DESCRIPTORS, ClipConfig, DinoConfig, VladConfig
 
 
 def variants(kind: type[Any]) -> Iterator[Any]:
@@ -119,10 +119,3 @@ def test_what_does_not_go_together_reads_nothing() -> None:
         Branch(OrbConfig(), LightGlueConfig()).weight_files()
     with pytest.raises(KitError, match="it takes photographs"):
         Config(also=(Branch(SiftConfig(), LoftrConfig()),)).weight_files()
-
-
-def test_networks_say_their_file() -> None:
-    """So that `weight_files` and what loads it cannot name two."""
-    for kind in DESCRIPTORS.values():
-        for config in variants(kind):
-            assert not isinstance(config, NetworkConfig) or (config.file,) == config.weight_files()

@@ -55,7 +55,7 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         from kornia.feature import HardNet, KeyNet, LAFAffNetShapeEstimator, OriNet
         from torch import nn
 
-        networks = {
+        networks = {  # in the order of `files`
             "keynet": KeyNet(pretrained=False),
             "affnet": LAFAffNetShapeEstimator(pretrained=False, preserve_orientation=False),
             "hardnet": HardNet(pretrained=False),

@@ -347,12 +347,11 @@ def _get_weight(weight: weights.Weight) -> Path:
 
 
 def _notice(weight: weights.Weight) -> str:
-    texts = [text for start, text in _NOTICES.items() if weight.name.startswith(start)]
-    if weight.license == "Apache-2.0":
-        texts = ["LICENSE"]
-    if not texts:
+    known = (text for start, text in _NOTICES.items() if weight.name.startswith(start))
+    text = "LICENSE" if weight.license == "Apache-2.0" else next(known, None)
+    if text is None:
         return "The text of this licence is not in this kit: see the address above."
-    return (_CHECKOUT / texts[0]).read_text("utf-8")
+    return (_CHECKOUT / text).read_text("utf-8")
 
 
 def _write_kit(kit: Path, packed: list[Packed], pythons: Sequence[str], options: Build) -> None:
