@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/sh
 
-.PHONY: demo test lint types check bench pictures clean
+.PHONY: demo test lint types check bench pictures notebooks clean
 
 demo: .venv/ready
 	$(BIN)/imc-kit demo $(if $(INPUT),--input "$(INPUT)") --out $(or $(OUT),demo)
@@ -25,6 +25,10 @@ bench: .venv/ready-dev
 
 pictures: .venv/ready
 	$(BIN)/python docs/make_pictures.py
+
+# The .ipynb of each pair anew from its .py.
+notebooks: .venv/ready-dev
+	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
 
 clean:
 	rm -rf .venv demo build dist
