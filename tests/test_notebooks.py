@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
 import jupytext
 import pytest
 from jupytext.compare import NotebookDifference, compare_notebooks
+
+from imc_kit import viz
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = sorted({path.stem for path in FOLDER.iterdir() if path.suffix in (".py", ".ipynb")})
@@ -40,3 +43,25 @@ def test_outputs_are_small(name: str) -> None:
     outputs = [cell.get("outputs", []) for cell in content["cells"]]
     assert len(json.dumps(outputs)) < 500_000
     assert not [cell for cell in outputs if any(output["output_type"] == "error" for output in cell)]
+
+
+def code(name: str) -> list[str]:
+    """The cells of code of a notebook."""
+    notebook = jupytext.read(FOLDER / f"{name}.py")
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_only_call_the_library(name: str) -> None:
+    trees = [ast.walk(ast.parse(source)) for source in code(name)]
+    logic = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.While, ast.Try, ast.BinOp)
+    found = [node for tree in trees for node in tree if isinstance(node, logic)]
+    paths = ast.Div, ast.Mult  # OUT / "name", "*/" * depth
+    assert not [node for node in found if not (isinstance(node, ast.BinOp) and isinstance(node.op, paths))]
+
+
+def test_every_figure_is_in_a_notebook() -> None:
+    everything = "\n".join(source for name in NAMES for source in code(name))
+    figures = [name for name in viz.__all__ if name.startswith("draw_")]
+    assert len(figures) >= 10
+    assert [name for name in figures if f"viz.{name}(" not in everything] == []

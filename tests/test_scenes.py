@@ -443,3 +443,16 @@ def test_thousands_of_images(tmp_path: Path) -> None:
     assert [row.image for row in task.rows] == names[::-1]
     assert task.scenes[0].images == tuple(names)
     assert len(task.notes[0]) < 300
+
+
+def test_only_some_scenes(tmp_path: Path) -> None:
+    names = [("church", "1.jpg"), ("lizard", "2.jpg"), ("church", "3.jpg"), ("gone", "4.jpg")]
+    touch(tmp_path, *(f"test/{scene}/images/{name}" for scene, name in names[:3]))
+    table(tmp_path / "sample_submission.csv", BY_PATH, [(f"test/{s}/images/{n}", s, s) for s, n in names])
+    task = load(tmp_path)
+    church = task.only("church")
+    assert [scene.name for scene in church.scenes] == ["church"]
+    assert asked(church) == [("church", "1.jpg"), ("church", "3.jpg")]
+    assert asked(task.only("church", "lizard")) == asked(task)[:3]
+    with pytest.raises(KitError, match="unknown scene 'lizzard': did you mean 'lizard'"):
+        task.only("lizzard")

@@ -15,7 +15,7 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -73,6 +73,15 @@ class Task:
         """For each row, what the submission must say in the columns that are not part of the answer."""
         answered = {"scene"} if self.predicts_scene else set()
         return [{column: row.key[column] for column in row.key if column not in answered} for row in self.rows]
+
+    def only(self, *names: str) -> Task:
+        """What this task asks of some of its scenes. Raises `KitError` for a name that is none of them."""
+        known = [scene.name for scene in self.scenes]
+        for name in names:
+            if name not in known:
+                raise unknown_name("scene", name, known)
+        chosen = tuple(scene for scene in self.scenes if scene.name in names)
+        return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
 
 
 class _Place(NamedTuple):

@@ -4,11 +4,13 @@ Figures of photographs are matplotlib's; those of scenes and scores are plotly's
 packages load when the first figure is drawn: `pip install "imc-kit[viz]"`.
 """
 
+from imc_kit.viz.gallery import Gallery, gallery
 from imc_kit.viz.images import draw_keypoints, draw_mask, draw_matches, draw_neighbours
 from imc_kit.viz.scene import block_order, draw_graph, draw_matrix, draw_model
 from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
 
 __all__ = [
+    "Gallery",
     "block_order",
     "draw_accuracy",
     "draw_graph",
@@ -20,4 +22,5 @@ __all__ = [
     "draw_model",
     "draw_neighbours",
     "draw_seconds",
+    "gallery",
 ]

@@ -1,0 +1,276 @@
+"""Looking around in one scene: features, matches and neighbours of a few photographs, in memory, with no store.
+
+The notebooks are made of these. For whole scenes there is `pipeline.solve`, which does the same and keeps it on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from imc_kit import images, masks, render, scenes, weights
+from imc_kit.colmap import database, verification
+from imc_kit.colmap.database import CameraConfig, ImageEntry
+from imc_kit.colmap.verification import VerificationConfig
+from imc_kit.detectors import DetectorConfig, extract
+from imc_kit.errors import KitError
+from imc_kit.fanout import workers
+from imc_kit.images import Photo
+from imc_kit.masks import MaskConfig
+from imc_kit.matchers import MatcherConfig, check_accepts
+from imc_kit.results import SceneResult
+from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkConfig, Pair
+from imc_kit.scenes import Task
+from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Model, Scene
+from imc_kit.work import detector_of, matcher_of
+
+ENOUGH = 15
+"""Inliers of a pair from which on COLMAP makes use of it."""
+_DEEPEST = 4
+"""Folders below Kaggle's input root."""
+
+
+class _Creatable(Protocol):
+    @property
+    def create(self) -> Callable[..., object]: ...
+
+    @property
+    def weight_files(self) -> Callable[..., tuple[str, ...]]: ...
+
+
+Choice = TypeVar("Choice", bound=_Creatable)
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A photograph and what a detector found in it. Printed, it says how much that is.
+
+    photo: of the size in which the detector saw it. kind: of the descriptors. seconds: of the detection alone.
+    """
+
+    path: Path
+    photo: Photo
+    features: Features
+    kind: str
+    seconds: float
+
+    def __str__(self) -> str:
+        text = f"{len(self.features):,} keypoints in {self.seconds:.2f} s"
+        if self.features.scales is None or not len(self.features):
+            return text
+        low, middle, high = np.percentile(self.features.scales, [5, 50, 95])
+        return f"{text}, scales {low:.2g} to {high:.2g} pixels, median {middle:.2g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """The matches of two views, the best first, and which of them COLMAP verified. Printed, it says how many.
+
+    seconds: of the matching alone.
+    """
+
+    matches: Correspondences
+    inliers: Mask
+    seconds: float
+
+    def __str__(self) -> str:
+        good = int(self.inliers.sum())
+        share = f" ({good / len(self.inliers):.0%})" if len(self.inliers) else ""
+        return f"{len(self.matches):,} matches, {good:,} inliers{share}, in {self.seconds:.2f} s"
+
+
+def open_input(given: Path | str = "", *, truth: bool = False) -> Task:
+    """The photographs to look at: those in the folder given, else the attached competition's, else a rendered scene.
+
+    given: as `scenes.load` takes it. A competition is attached where Kaggle mounts it, or in the folder that
+        IMC_KIT_INPUT names, which may be the competition's or hold photographs too.
+    truth: a truth.csv must be beside them, or the rendered scene is taken.
+
+    The rendered scene is in a temporary folder that goes when Python ends. Raises `KitError` for a folder that was
+    given and cannot be used, and where several competitions are attached.
+    """
+    if given:
+        task = scenes.load(given)
+        if truth and not (task.root / "truth.csv").is_file():
+            raise KitError(f"{task.root} has no truth.csv, the true poses in the columns of the submission: add it")
+        return task
+    folder = _attached()
+    if folder is None or (truth and not (folder / "truth.csv").is_file()):
+        folder = Path(_rendered().name)
+    return scenes.load(folder)
+
+
+def usable(choices: Mapping[str, Choice], *arguments: Any) -> tuple[dict[str, Choice], str]:
+    """Of configurations of detectors, matchers or global descriptors those that can run here, by the names given, and
+    a sentence on the others: what they lack, and how to get it.
+
+    arguments: of their `create`; matchers want the kind of descriptors.
+    """
+    found: dict[str, Choice] = {}
+    missing: dict[str, list[str]] = {}
+    reasons = []
+    for name, config in choices.items():
+        files = [weights.manifest()[file] for file in config.weight_files(*arguments)]
+        lacking = [file.name for file in files if weights.usable(weights.places(), file) is None]
+        if lacking:
+            missing[name] = lacking
+            continue
+        try:
+            config.create(*arguments)
+            found[name] = config
+        except KitError as error:
+            reasons.append(f"Without {name}: {error}.")
+    if missing:
+        get = " ".join(dict.fromkeys(file for lacking in missing.values() for file in lacking))
+        reasons.insert(0, f"Without {', '.join(missing)}: no weight files here (imc-kit weights get {get}).")
+    return found, " ".join(reasons) or f"All of them: {', '.join(found)}."
+
+
+def view(scene: Scene, name: str, detector: DetectorConfig, mask: MaskConfig | None = None) -> View:
+    """One photograph of a scene, and what the detector finds in it where the mask allows.
+
+    Raises `KitError` when the photograph cannot be read or the detector lacks something.
+    """
+    found = detector_of(detector)
+    photo = images.load(scene.path(name), detector.load_side)
+    allowed = None if mask is None else masks.mask(photo, name, mask)
+    started = time.perf_counter()
+    (features,) = extract(found, [photo], [allowed])
+    return View(scene.path(name), photo, features, detector.kind, time.perf_counter() - started)
+
+
+def views(scene: Scene, detector: DetectorConfig, *, most: int = 24) -> dict[str, View]:
+    """The photographs of a scene by name, in its order, at most so many, evenly taken from all."""
+    chosen = np.linspace(0, len(scene.images) - 1, min(most, len(scene.images))).round().astype(int)
+    names = [scene.images[number] for number in chosen]
+    detector_of(detector)  # loaded once, not by every thread
+    with workers(None, None) as pool:
+        return dict(zip(names, pool.map(lambda name: view(scene, name, detector), names), strict=True))
+
+
+def describe(views: Mapping[str, View], descriptor: DescriptorConfig) -> Float32:
+    """A global descriptor of each view, [N, D], rows of length 1 (or 0): their products are the similarities."""
+    if isinstance(descriptor, NetworkConfig):
+        return descriptor.create().describe([view.photo.pixels for view in views.values()])
+    assert isinstance(descriptor, AggregateConfig)
+    return descriptor.create().describe(list(views), lambda name: views[name].features)
+
+
+def neighbours(
+    views: Mapping[str, View], rows: Float32, name: str, count: int = 7
+) -> tuple[tuple[str, Photo], list[tuple[str, Photo, float]]]:
+    """A view and the `count` most similar to it, the nearest first, as `viz.draw_neighbours` takes them.
+
+    rows: of all views, as `describe` gives them.
+    """
+    names = list(views)
+    similarity = rows @ rows[names.index(name)]
+    order = [number for number in np.argsort(-similarity, kind="stable") if names[number] != name]
+    nearest = [(names[number], views[names[number]].photo, float(similarity[number])) for number in order[:count]]
+    return (name, views[name].photo), nearest
+
+
+def match(views: Mapping[str, View], pairs: Sequence[Pair], matcher: MatcherConfig) -> dict[Pair, Matched]:
+    """Match pairs of views, and let COLMAP verify all of them, as the pipeline does.
+
+    Raises `KitError` when the matcher does not take the views' descriptors, or lacks something.
+    """
+    return dict(zip(pairs, _matched(views, [(0, pair, matcher) for pair in pairs]), strict=True))
+
+
+def match_with(views: Mapping[str, View], pair: Pair, matchers: Mapping[str, MatcherConfig]) -> dict[str, Matched]:
+    """The same for one pair with each of several matchers, by their names."""
+    wanted = [(number, pair, matcher) for number, matcher in enumerate(matchers.values())]
+    return dict(zip(matchers, _matched(views, wanted), strict=True))
+
+
+def counts(matched: Mapping[Pair, Matched]) -> tuple[dict[Pair, int], dict[Pair, int]]:
+    """The numbers of matches and of inliers of each pair, as the figures of `viz` take them."""
+    return (
+        {pair: len(found.matches) for pair, found in matched.items()},
+        {pair: int(found.inliers.sum()) for pair, found in matched.items()},
+    )
+
+
+def scene_counts(out: Path | str, scene: str) -> tuple[dict[Pair, int], dict[Pair, int]]:
+    """The same of a scene that `solve` has solved into `out`. Raises `KitError` where its database has gone."""
+    folder = Path(out, "scenes", scene)
+    path = next(folder.glob("database-*.db"), None)
+    if path is None:
+        raise KitError(f"there is no database in {folder}: solve the scene again")
+    return database.match_counts(path), verification.inlier_counts(path)
+
+
+def largest_model(result: SceneResult) -> Model:
+    """The model of a solved scene that has most of its images; one without any where none came out."""
+    return result.models[0] if result.models else Model(Path(), {})
+
+
+def judge(selected: Sequence[Pair], inliers: Mapping[Pair, int], least: int = ENOUGH) -> str:
+    """How good a selection of pairs is, in a sentence, given the inliers of all pairs that could be selected."""
+    good = {frozenset(pair) for pair, count in inliers.items() if count >= least}
+    kept = good & {frozenset(pair) for pair in selected}
+    kinds = f"{len(kept)} of the {len(good)} that have {least} inliers or more"
+    return f"{len(selected)} of {len(inliers)} pairs, with {kinds}"
+
+
+def _matched(views: Mapping[str, View], wanted: Sequence[tuple[int, Pair, MatcherConfig]]) -> list[Matched]:
+    """All that is wanted goes into one database, as COLMAP's process takes seconds to start.
+
+    wanted: each with a number that goes before the names of its images there, where a pair of names may come only once.
+    """
+    if not wanted:
+        return []
+    kind = next(iter(views.values())).kind
+    tools = {}
+    for _, _, matcher in wanted:
+        check_accepts(matcher, kind)
+        tools[matcher] = matcher_of(matcher, kind)
+
+    def timed(_: int, pair: Pair, matcher: MatcherConfig) -> tuple[Matches, float]:
+        started = time.perf_counter()
+        found = tools[matcher].match(*(views[name].features for name in pair))
+        return found, time.perf_counter() - started
+
+    with workers(None, None) as pool:
+        found = list(pool.map(timed, *zip(*wanted, strict=True)))
+    entries = {f"{number}/{name}": views[name] for number, pair, _ in wanted for name in pair}
+    sides = [(f"{number}/{first}", f"{number}/{second}") for number, (first, second), _ in wanted]
+    listed = [(*pair, matches) for pair, (matches, _) in zip(sides, found, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "database.db")
+        images = [ImageEntry(entry, view.path, view.features.image_size) for entry, view in entries.items()]
+        database.write_database(path, images, lambda entry: entries[entry].features, listed, CameraConfig())
+        verification.verify(path, VerificationConfig(), Path(folder, "colmap.log"))
+        result = []
+        for pair, (matches, seconds) in zip(sides, found, strict=True):
+            points, inliers = database.read_pair(path, *pair)
+            scores = np.sort(matches.scores)[::-1].copy()  # a database has the best first
+            result.append(Matched(replace(points, scores=scores), inliers, seconds))
+    return result
+
+
+def _attached() -> Path | None:
+    root = weights.kaggle_input()
+    for depth in range(_DEEPEST + 1):
+        found = sorted(path.parent for path in root.glob("*/" * depth + "sample_submission.csv"))
+        if len(found) > 1:
+            raise KitError(f"several competitions are attached: {', '.join(map(str, found))}; set INPUT to one of them")
+        if found:
+            return found[0]
+    return root if os.environ.get("IMC_KIT_INPUT") else None
+
+
+@cache
+def _rendered() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="imc-kit-", ignore_cleanup_errors=True)
+    render.write_scene(folder.name)
+    return folder
