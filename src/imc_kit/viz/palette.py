@@ -30,12 +30,12 @@ SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#80
 STAGES = {
     "inspect": "#999933",
     "upright": "#882255",
-    "retrieve": "#CC6677",
+    "masks": "#117733",
     "detect": "#88CCEE",
+    "pairs": "#CC6677",
     "match": "#AA4499",
     "verify": "#DDCC77",
     "map": "#44AA99",
-    "place": "#117733",
 }
 """By the pipeline's name of the stage, in its order; others come last, in `NEUTRAL`."""
 
