@@ -170,7 +170,7 @@ def compare(
     if not configs:
         raise KitError("there is nothing to compare: name a configuration at least")
     for name in configs:
-        if not name or Path(name).name != name:
+        if name in ("", "..") or Path(name).name != name:
             raise KitError(f"configuration {name!r} cannot be the name of a folder: call it otherwise")
     distances = None if thresholds is None else metric.read_thresholds(thresholds)
     if truth is not None:

@@ -6,7 +6,7 @@ A configuration has one colour in all of them, by its place among the rows, and 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ METRICS: dict[str, Metric] = {
     ),
 }  # fmt: skip
 """What of a comparison can be drawn, by name."""
+SHARES = ("repeatability", "matching_accuracy", "matching_score")
+"""Those that are known by kind of change."""
 
 
 def colours(rows: Sequence[Row]) -> dict[str, str]:
@@ -79,15 +81,19 @@ def colours(rows: Sequence[Row]) -> dict[str, str]:
     return {name: SERIES[number % len(SERIES)] for number, name in enumerate(names)}
 
 
+def _metric(name: str, known: Collection[str]) -> Metric:
+    if name not in known:
+        raise unknown_name("metric of a comparison", name, known)
+    return METRICS[name]
+
+
 def draw_metric(rows: Sequence[Row], name: str) -> Any:
     """One of `METRICS`: a bar for each configuration, and where there are several scenes, a dot for each.
 
-    A bar is the mean over the scenes (of registered images the share of all, of seconds the sum), and its value stands
+    A bar is the mean over the scenes (of registered images the share of all, of time the sum), and its value stands
     beside it. Raises `KitError` for an unknown name.
     """
-    if name not in METRICS:
-        raise unknown_name("figure of a comparison", name, METRICS)
-    metric = METRICS[name]
+    metric = _metric(name, METRICS)
     figure = package("plotly.graph_objects").Figure()
     several = len({row.scene for row in rows if row.scene is not None}) > 1
     palette = colours(rows)
@@ -125,9 +131,12 @@ def draw_metric(rows: Sequence[Row], name: str) -> Any:
 
 
 def draw_changes(rows: Sequence[Row], name: str = "repeatability") -> Any:
-    """A share of `repeatability.Repeated` by kind of change, bars side by side for the configurations."""
+    """One of `SHARES` by kind of change, bars side by side for the configurations.
+
+    Raises `KitError` for an unknown name.
+    """
+    metric = _metric(name, SHARES)
     figure = package("plotly.graph_objects").Figure()
-    metric = METRICS[name]
     drawn = []
     for row in summarize(rows):
         shares = {change: getattr(one, name) for change, one in row.repeated.items()}
@@ -171,16 +180,16 @@ def _body(rows: Sequence[Row], title: str) -> str:
     scenes = dict.fromkeys(row.scene for row in rows if row.scene is not None)
     known = {name: metric for name, metric in METRICS.items() if any(metric.value(row) is not None for row in means)}
     facts = {
-        "configurations": f"{len({row.configuration for row in rows if row.solved})} of {len(means)} ran",
+        "configurations": f"{sum(row.images is not None for row in means)} of {len(means)} ran",
         "scenes": str(len(scenes)),
         "images": str(max((row.images or 0 for row in means), default=0)),
     }
-    remarks = [
+    remarks = "".join(
         f"<li><p><strong>{e(row.configuration)}</strong>: {e(remark)}</p></li>"
         for row in means
         for remark in row.remarks
-    ]
-    sums = "Images, pairs and time are sums, all else is a mean over the scenes." if len(scenes) > 1 else ""
+    )
+    sums = "Images, pairs and time are summed, all else is a mean over the scenes." if len(scenes) > 1 else ""
     dots = " A bar is the mean over the scenes (of time the sum), a dot is one of them." if len(scenes) > 1 else ""
     figures = [
         f"<div><h3>{e(metric.title)}</h3>{plot(draw_metric(rows, name), metric.title, 'short', metric.said)}</div>"
@@ -189,7 +198,7 @@ def _body(rows: Sequence[Row], title: str) -> str:
     changes = [
         f"<div><h3>{e(METRICS[name].title)} by change</h3>"
         f"{plot(draw_changes(rows, name), f'{METRICS[name].title} by kind of change', 'short', '')}</div>"
-        for name in ("repeatability", "matching_accuracy", "matching_score")
+        for name in SHARES
         if name in known
     ]
     return "".join(
