@@ -1,4 +1,4 @@
-"""The command line: solve, score, report, demo, weights, rehearse: `imc-kit --help`."""
+"""From folders of photographs to camera poses, offline. `imc-kit demo` shows it; `imc-kit COMMAND --help` explains."""
 
 from __future__ import annotations
 
