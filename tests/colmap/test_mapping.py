@@ -13,6 +13,7 @@ import numpy as np
 import pycolmap
 import pytest
 
+from imc_kit.colmap import mapping
 from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
 from imc_kit.colmap.mapping import MappingConfig, map_scene, read_model, read_models
 from imc_kit.colmap.support import support
@@ -316,3 +317,24 @@ def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_pat
 def test_a_strength_that_makes_no_sense_is_refused(strength: float) -> None:
     with pytest.raises(KitError, match="min_strength"):
         MappingConfig(min_strength=strength).check()
+
+
+@pytest.mark.parametrize(("sharing", "mapper", "strict"), [
+    ("image", "incremental", True), ("size", "incremental", False), ("image", "global", False),
+])  # fmt: skip
+def test_own_cameras_make_it_strict(
+    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharing: Any, mapper: Any, strict: bool
+) -> None:
+    entries = [ImageEntry(name, tmp_path / name, value.image_size) for name, value in truth.features.items()]
+    path = tmp_path / "database.db"
+    write_database(path, entries, truth.features.__getitem__, matched(truth), CameraConfig(sharing))
+    jobs: list[dict[str, Any]] = []
+    monkeypatch.setattr(mapping.child, "run", lambda job, *_: jobs.append(dict(job)))
+    for config in (
+        MappingConfig(mapper),
+        MappingConfig(mapper, {"mapper.filter_max_reproj_error": 5.0}),
+        MappingConfig(mapper, strict=False),
+    ):
+        map_scene(path, tmp_path, tmp_path / "models", config, tmp_path / "log")
+    errors = [job["options"].get("mapper.filter_max_reproj_error") for job in jobs]
+    assert errors == [2.0 if strict else None, 5.0, None]

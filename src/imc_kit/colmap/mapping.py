@@ -18,6 +18,8 @@ from imc_kit.errors import KitError
 from imc_kit.types import Model, Pose
 from imc_kit.viewgraph import strengths
 
+_STRICT = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
+
 
 @dataclass(frozen=True)
 class MappingConfig:
@@ -34,6 +36,10 @@ class MappingConfig:
     min_strength: float = 0.0
     """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
     repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
+
+    strict: bool = True
+    """Where every image has a camera of its own, let the incremental mapper keep only points that are seen under at
+    least 3 degrees and fit to 2 pixels: focal lengths that are all free follow poor points."""
 
     def check(self) -> None:
         """Raise KitError for an option that pycolmap does not have, or a strength that would split the scene."""
@@ -59,17 +65,26 @@ def map_scene(
     folder.mkdir(parents=True)
     if config.min_strength:
         database = _thinned(database, folder.with_suffix(".db"), config.min_strength)
+    strict = config.strict and config.mapper == "incremental" and _cameras_are_own(database)
     job = {
         "job": config.mapper,
         "database": str(database),
         "images": str(images),
         "output": str(folder),
-        "options": {"min_model_size": config.min_model_size, **config.options},
+        "options": {"min_model_size": config.min_model_size, **(_STRICT if strict else {}), **config.options},
         "threads": threads,
         "seed": seed,
     }
     child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit)
     return read_models(folder)
+
+
+def _cameras_are_own(database: Path) -> bool:
+    """Whether no two images of a database share a camera."""
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        return bool(opened.num_cameras() == opened.num_images() > 1)
 
 
 def _thinned(database: Path, path: Path, min_strength: float) -> Path:
