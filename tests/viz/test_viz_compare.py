@@ -161,7 +161,8 @@ for (const plot of document.querySelectorAll(".plot")) {
   for (let wait = 0; wait < 300 && !["drawn", "failed"].includes(plot.dataset.state); wait++)
     await new Promise((resume) => setTimeout(resume, 100));
 }
-return [...document.querySelectorAll(".plot")].map((plot) => [plot.dataset.state, plot.querySelectorAll(".point").length]);
+const plots = [...document.querySelectorAll(".plot")];
+return plots.map((plot) => [plot.dataset.state, plot.querySelectorAll(".point").length]);
 """
 SORT = """
 const table = document.querySelector("table");
