@@ -17,6 +17,7 @@ from imc_kit import KitError, compare, metric, preset
 from imc_kit.cli import main
 from imc_kit.compare import Comparison, Row, configurations, summarize
 from imc_kit.config import Config
+from imc_kit.matchers import NearestConfig
 from imc_kit.render import Camera, orbit, plaza, render_scene
 from imc_kit.repeatability import CHANGES, RepeatabilityConfig, Repeated
 from imc_kit.submission import POSE_COLUMNS, format_pose
@@ -26,8 +27,10 @@ QUICK = RepeatabilityConfig(long_side=160, max_keypoints=200, photographs=2, vie
 
 
 def quick(name: str) -> Config:
-    """With few keypoints and one attempt at mapping."""
+    """With few keypoints, few wrong matches and one attempt at mapping."""
     config = configurations([name])[name]
+    if isinstance(config.matcher, NearestConfig):
+        config = replace(config, matcher=NearestConfig(ratio=0.8))
     detector = replace(config.detector, max_keypoints=1500)
     return replace(config, detector=detector, mapping=config.mapping[:1], threads=1)
 
