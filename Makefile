@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/sh
 
-.PHONY: demo test lint types check bench pictures notebooks clean
+.PHONY: demo test browser lint types check bench kit notebooks pictures clean
 
 demo: .venv/ready
 	$(BIN)/imc-kit demo $(if $(INPUT),--input "$(INPUT)") --out $(or $(OUT),demo)
 
-test: .venv/ready-dev
+test: .venv/ready-dev browser
 	$(BIN)/python -m pytest $(ARGS)
+
+# For the tests of the report. Where it cannot be had they say so themselves.
+browser:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium chromium-driver; } >/dev/null 2>&1 || true
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .
@@ -23,12 +29,16 @@ check: lint types test
 bench: .venv/ready-dev
 	$(BIN)/python benchmarks/compare.py $(or $(ROOT),../shared/scenes)
 
-pictures: .venv/ready
-	$(BIN)/python docs/make_pictures.py
+# The offline kit for Kaggle: make kit OWNER=you ARGS="--preset aliked"
+kit: .venv/ready-dev
+	$(BIN)/python build_dataset.py --owner "$(OWNER)" $(ARGS)
 
-# The .ipynb of each pair anew from its .py.
+# Each notebook from its script; outputs of cells that did not change stay.
 notebooks: .venv/ready-dev
-	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
+	$(BIN)/jupytext --update --to ipynb notebooks/*.py
+
+pictures: .venv/ready-dev
+	$(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf .venv demo build dist
@@ -45,5 +55,5 @@ clean:
 	@touch $@
 
 .venv/ready-dev: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[learned,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@ .venv/ready

@@ -31,7 +31,7 @@ def known(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "manifest", lambda: {weight.name: weight for weight in (TOY, KEPT, LOOSE)})
     monkeypatch.setattr(weights, "_CHECKOUT", tmp_path)
     (tmp_path / "pyproject.toml").touch()
-    monkeypatch.setattr(weights, "_KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.setenv("IMC_KIT_INPUT", str(tmp_path / "kaggle"))
     monkeypatch.setenv("IMC_KIT_WEIGHTS", str(tmp_path / "one"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
@@ -123,29 +123,21 @@ def test_get_that_is_interrupted_says_how_to_go_on(capsys, monkeypatch):
 @pytest.mark.parametrize("options", [[], ["--to", "two"]])
 def test_get_completes_a_preset(tmp_path, capsys, monkeypatch, fetched, options):
     class Config:
-        def check(self):
-            for name in ("toy.pth", "loose.pth"):
-                weights.find(name)
+        def weight_files(self):
+            return "loose.pth", "toy.pth"
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "PRESETS", {"mine": Config()})
-    assert main(["weights", "get", "--preset", "mine", *options]) == 0
+    monkeypatch.setattr(config, "PRESETS", {"mine": Config(), "bare": config.Config()})
     folder = Path("two") if options else tmp_path / "one"
+    assert main(["weights", "get", "--preset", "mine", *options]) == 0
     assert fetched == [("toy.pth", folder), ("loose.pth", folder)]
-    assert "preset mine has all" in capsys.readouterr().out
+    assert main(["weights", "get", "kept.pth", "--preset", "mine", *options]) == 0
+    assert fetched[2:] == [("kept.pth", folder)]
+    assert f"{folder / 'toy.pth'} is here already" in capsys.readouterr().out
     assert main(["weights", "get", "--preset", "mien", *options]) == 2
     assert "did you mean 'mine'" in capsys.readouterr().err
-
-
-def test_get_does_not_try_for_ever(capsys, monkeypatch, tmp_path, fetched):
-    class Config:
-        def check(self):
-            weights.find("toy.pth", tmp_path / "where no download goes")
-
-    monkeypatch.setattr(config, "PRESETS", {"mine": Config()})
-    assert main(["weights", "get", "--preset", "mine"]) == 2
-    assert len(fetched) == 1
-    assert "toy.pth is missing" in capsys.readouterr().err
+    assert main(["weights", "get", "--preset", "bare"]) == 0
+    assert "preset bare reads no weight files" in capsys.readouterr().out
 
 
 def test_check_names_each_flaw(tmp_path, capsys):

@@ -35,7 +35,7 @@ def nowhere(tmp_path, monkeypatch):
     """A manifest of two files, which are nowhere yet, and every place below `tmp_path`."""
     monkeypatch.setattr(weights, "manifest", lambda: {NAME: TOY, LOOSE.name: LOOSE})
     monkeypatch.setattr(weights, "_CHECKOUT", tmp_path / "checkout")
-    monkeypatch.setattr(weights, "_KAGGLE_INPUT", tmp_path / "kaggle")
+    monkeypatch.setenv("IMC_KIT_INPUT", str(tmp_path / "kaggle"))
     monkeypatch.setenv("IMC_KIT_WEIGHTS", os.pathsep.join([str(tmp_path / "one"), str(tmp_path / "two")]))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     (tmp_path / "checkout").mkdir()
@@ -125,8 +125,6 @@ def test_missing_says_what_where_and_whence(tmp_path):
         assert part in message
     assert "'imc-kit weights get toy.pth'" in message
     assert "\n" not in message
-    assert isinstance(caught.value, weights.MissingWeightError)
-    assert caught.value.weight == TOY
 
 
 @pytest.mark.parametrize(
@@ -282,17 +280,7 @@ def test_the_manifest_has_the_files_that_kornia_downloads(monkeypatch):
         with torch.device("meta"):
             kornia.LightGlue(name)
 
-    features = (
-        "aliked",
-        "superpoint",
-        "disk",
-        "sift",
-        "doghardnet",
-        "xfeat",
-        "dedodeb",
-        "dedodeg",
-        "keynet_affnet_hardnet",
-    )
+    features = ("aliked", "superpoint", "disk", "sift", "doghardnet", "xfeat", "dedodeb", "dedodeg")
     for load in (
         *(lambda name=name: kornia.ALIKED.from_pretrained(name) for name in ("aliked-t16", "aliked-n32")),
         *(lambda name=name: on_meta(name) for name in features),
@@ -307,7 +295,7 @@ def test_the_manifest_has_the_files_that_kornia_downloads(monkeypatch):
         with pytest.raises(LookupError):
             load()
     by_name = {name: weight for weight in weights.manifest().values() for name in weight.names}
-    assert len(asked) == 18
+    assert len(asked) == 17
     for name, urls in asked.items():
         ours = by_name[name].url.replace("683d7c65197395c0b3f01ebe76e1084a27e73a65", "main")
         assert ours in urls

@@ -1,4 +1,4 @@
-"""The command line: solve, score, report, demo, weights, rehearse: `imc-kit --help`."""
+"""From folders of photographs to camera poses, offline. `imc-kit demo` shows it; `imc-kit COMMAND --help` explains."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from imc_kit.cli_compare import Compare
 from imc_kit.cli_report import Report
 from imc_kit.cli_weights import Weights
 from imc_kit.config import PRESETS, Branch, Config, preset
@@ -153,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Annotated[Solve, tyro.conf.subcommand("solve", default=_solve_defaults(arguments))]
             | Annotated[Score, tyro.conf.subcommand("score")]
             | Annotated[Report, tyro.conf.subcommand("report")]
+            | Annotated[Compare, tyro.conf.subcommand("compare")]
             | Annotated[Demo, tyro.conf.subcommand("demo")]
             | Annotated[Weights, tyro.conf.subcommand("weights")]
             | Annotated[Rehearse, tyro.conf.subcommand("rehearse")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from imc_kit import weights
+from imc_kit.config import preset
 from imc_kit.errors import KitError, unknown_name
 
 logger = logging.getLogger(__name__)
@@ -44,63 +44,39 @@ class Get:
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Files, or the detectors, matchers and global descriptors that use them: `imc-kit weights list` shows both."""
     preset: str | None = None
-    """Get what this preset lacks; its networks are built to find that out."""
+    """Get what this preset reads."""
     to: Path | None = None
     """The folder for them; otherwise the first of IMC_KIT_WEIGHTS, `weights` in a checkout, or torch's cache."""
 
     def run(self) -> int:
         """The exit status: 1 when a file could not be got, 130 when interrupted."""
-        wanted = resolve(self.names)
-        if not wanted and self.preset is None:
+        if not self.names and self.preset is None:
             raise KitError("name the files to get, or what uses them: 'imc-kit weights list' shows both")
+        wanted = resolve([*self.names, *([] if self.preset is None else preset(self.preset).weight_files())])
+        if not wanted:
+            print(f"preset {self.preset} reads no weight files")
         failed = False
-        try:
-            for weight in wanted:
-                try:
-                    self._get(weight)
-                except KitError as error:
-                    print(f"imc-kit: {error}", file=sys.stderr)
-                    failed = True
-            if self.preset is not None:
-                self._complete(self.preset)
-        except KeyboardInterrupt:
-            print("imc-kit: stopped; the same command goes on from here", file=sys.stderr)
-            return 130
+        for weight in wanted:
+            try:
+                self._get(weight)
+            except KitError as error:
+                print(f"imc-kit: {error}", file=sys.stderr)
+                failed = True
+            except KeyboardInterrupt:
+                print("imc-kit: stopped; the same command goes on from here", file=sys.stderr)
+                return 130
         return 1 if failed else 0
 
     def _get(self, weight: weights.Weight) -> None:
-        folders = weights.places() if self.to is None else [self.to]
-        for _, path in weights.present(folders, [weight]):
-            if weights.flaw_of(path, weight) is None:
-                print(f"{path} is here already")
-                return
-        self._fetch(weight)
-
-    def _fetch(self, weight: weights.Weight) -> None:
+        here = weights.usable(weights.places() if self.to is None else [self.to], weight)
+        if here is not None:
+            print(f"{here} is here already")
+            return
         from imc_kit.download import fetch
 
         if not weight.redistributable:
             logger.warning("%s: use it, but do not pass it on (licence: %s)", weight.name, weight.license)
         print(fetch(weight, self.to or weights.download_folder()))
-
-    def _complete(self, name: str) -> None:
-        from imc_kit.config import preset
-
-        config = preset(name)
-        if self.to is not None:  # what is downloaded there must be found
-            os.environ["IMC_KIT_WEIGHTS"] = f"{self.to}{os.pathsep}{os.environ.get('IMC_KIT_WEIGHTS', '')}"
-        last = None
-        while True:
-            try:
-                config.check()
-            except weights.MissingWeightError as missing:
-                if missing.weight == last:
-                    raise
-                last = missing.weight
-                self._fetch(last)
-            else:
-                print(f"preset {name} has all its weight files")
-                return
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,17 @@ class Branch:
             self.detector.create()
             self.matcher.create(self.detector.kind)
 
+    def weight_files(self) -> tuple[str, ...]:
+        """As `Config.weight_files` says."""
+        check_accepts(self.matcher, self.detector.kind)
+        return *self.detector.weight_files(), *self.matcher.weight_files(self.detector.kind)
+
 
 @dataclass(frozen=True)
 class Config:
     """What each stage does. A stage's own options stand beside the stage."""
 
-    detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=20.0))
+    detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0))
     matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8))
     also: tuple[Branch, ...] = ()
     """Further detectors with their matchers, whose keypoints and matches are joined to the first's."""
@@ -74,6 +79,14 @@ class Config:
     @property
     def branches(self) -> tuple[Branch, ...]:
         return Branch(self.detector, self.matcher), *self.also
+
+    def weight_files(self) -> tuple[str, ...]:
+        """The names, in the manifest of weights, of all files that it looks for in the usual places, each once.
+
+        Raises KitError for a matcher that does not go with its detector.
+        """
+        names = [name for branch in self.branches for name in branch.weight_files()]
+        return tuple(dict.fromkeys([*names, *self.pairs.weight_files()]))
 
     def check(self) -> None:
         """Raise KitError, before any work, for anything that cannot go well: see the configuration of each stage."""
@@ -110,7 +123,7 @@ PRESETS: dict[str, Config] = {
         upright=True,
     ),
     "small": Config(
-        SiftConfig(max_keypoints=2048, long_side=800, contrast_threshold=0.0133, edge_threshold=20.0),
+        SiftConfig(max_keypoints=2048, long_side=800, contrast_threshold=0.0133, edge_threshold=30.0),
         pairs=PairsConfig(exhaustive_up_to=20, k=10),
     ),
 }

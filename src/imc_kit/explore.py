@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from imc_kit import images, kaggle, masks, render, scenes
+from imc_kit import images, masks, render, scenes, weights
 from imc_kit.colmap import database, verification
 from imc_kit.colmap.database import CameraConfig, ImageEntry
 from imc_kit.colmap.verification import VerificationConfig
@@ -30,7 +30,6 @@ from imc_kit.results import SceneResult
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkConfig, Pair
 from imc_kit.scenes import Task
 from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Model, Scene
-from imc_kit.weights import MissingWeightError
 from imc_kit.work import detector_of, matcher_of
 
 ENOUGH = 15
@@ -42,6 +41,9 @@ _DEEPEST = 4
 class _Creatable(Protocol):
     @property
     def create(self) -> Callable[..., object]: ...
+
+    @property
+    def weight_files(self) -> Callable[..., tuple[str, ...]]: ...
 
 
 Choice = TypeVar("Choice", bound=_Creatable)
@@ -113,19 +115,22 @@ def usable(choices: Mapping[str, Choice], *arguments: Any) -> tuple[dict[str, Ch
     arguments: of their `create`; matchers want the kind of descriptors.
     """
     found: dict[str, Choice] = {}
-    files: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}
     reasons = []
     for name, config in choices.items():
+        files = [weights.manifest()[file] for file in config.weight_files(*arguments)]
+        lacking = [file.name for file in files if weights.usable(weights.places(), file) is None]
+        if lacking:
+            missing[name] = lacking
+            continue
         try:
             config.create(*arguments)
             found[name] = config
-        except MissingWeightError as error:
-            files[name] = error.weight.name
         except KitError as error:
             reasons.append(f"Without {name}: {error}.")
-    if files:
-        get = " ".join(dict.fromkeys(files.values()))
-        reasons.insert(0, f"Without {', '.join(files)}: no weight files here (imc-kit weights get {get}).")
+    if missing:
+        get = " ".join(dict.fromkeys(file for lacking in missing.values() for file in lacking))
+        reasons.insert(0, f"Without {', '.join(missing)}: no weight files here (imc-kit weights get {get}).")
     return found, " ".join(reasons) or f"All of them: {', '.join(found)}."
 
 
@@ -254,7 +259,7 @@ def _matched(views: Mapping[str, View], wanted: Sequence[tuple[int, Pair, Matche
 
 
 def _attached() -> Path | None:
-    root = kaggle.input_root()
+    root = weights.kaggle_input()
     for depth in range(_DEEPEST + 1):
         found = sorted(path.parent for path in root.glob("*/" * depth + "sample_submission.csv"))
         if len(found) > 1:

@@ -7,6 +7,7 @@ the others look at the cameras' centres, C = −Rᵀt, up to a similarity.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -410,6 +411,59 @@ def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequenc
             clusters,
         )
     return Score2025(datasets)
+
+
+OfScene = tuple[SceneScore | None, float | None]
+"""What the metric says of a scene: its images under the best alignment, and its mAA. None stands for neither."""
+
+
+def score_scenes(
+    layout: str, scenes: Iterable[str], truth: Table, submission: Table, thresholds: Mapping[str, Any] | None = None
+) -> dict[str, OfScene]:
+    """What the metric of a layout's year (`Task.layout`) says of each of a task's scenes that the truth knows.
+
+    thresholds: as the year's metric takes them: `score_2023` for 2023, `score_2025` for 2025, else `score`.
+
+    The mAA of 2025 is that of the dataset, which is the task's scene; beside it stands the true scene that was given
+    the largest model. Raises `KitError` as those functions do, and for 2025 without thresholds.
+    """
+    if layout == "2025":
+        if thresholds is None:
+            raise KitError("the score of 2025 needs the distances of each scene: give --thresholds FILE.json")
+        datasets = score_2025(truth, submission, thresholds).datasets
+        # The largest model is the first cluster: the true scene that was given it stands beside it.
+        return {
+            name: (
+                next((data.scenes[scene] for scene, cluster in data.clusters.items() if cluster == "cluster1"), None),
+                data.score,
+            )
+            for name, data in datasets.items()
+        }
+    if layout == "2023":
+        pairs = score_2023(truth, submission, thresholds)
+        means = {f"{dataset}/{name}": s.score for dataset, part in pairs.datasets.items() for name, s in part.items()}
+        thresholds = None
+    else:
+        means = {}
+    aligned = score(truth, submission, thresholds).scenes
+    found: dict[str, OfScene] = {}
+    for name in scenes:
+        one = aligned.get(name, aligned.get(name.split("/")[-1]))
+        if one is not None:
+            mean = means.get(name, one.score)
+            found[name] = (one, mean if np.isfinite(mean) else None)
+    return found
+
+
+def read_thresholds(path: Path | str) -> dict[str, Any]:
+    """The content of a JSON file of thresholds. Raises `KitError` when it cannot be read or holds no object."""
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise KitError(f"cannot read the thresholds in {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise KitError(f"{path} must hold an object that names each scene's distances, {{scene: [distances]}}")
+    return content
 
 
 def _score_dataset(

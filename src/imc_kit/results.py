@@ -56,26 +56,30 @@ def write_run(
     path: Path, task: Task, config: Config, results: Mapping[str, SceneResult], failed: dict[str, str], seconds: float
 ) -> None:
     """run.json: configuration, versions, machine, and what became of each scene."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    _write_json(
+    write_json(
         path,
         {
             "input": str(task.root),
             "layout": task.layout,
             "notes": task.notes,
             "config": config,
-            "versions": versions,
-            "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+            **environment(),
             "seconds": round(seconds, 3),
             "scenes": {name: _account(result) for name, result in results.items()},
             "failed": failed,
         },
     )
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"versions": versions, "machine": {"system": platform.platform(), "cores": os.cpu_count()}}
 
 
 def write_result(path: Path, identity: str, result: SceneResult) -> None:
@@ -88,7 +92,7 @@ def write_result(path: Path, identity: str, result: SceneResult) -> None:
         }
         for name, placement in result.placements.items()
     }
-    _write_json(path, {"identity": identity, **_account(result), "placements": placements})
+    write_json(path, {"identity": identity, **_account(result), "placements": placements})
 
 
 def read_result(path: Path, identity: str) -> SceneResult | None:
@@ -112,7 +116,8 @@ def _account(result: SceneResult) -> dict[str, Any]:
     return {"counts": result.counts, "seconds": result.seconds, "memory": result.memory, "notes": result.notes}
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write it whole or not at all. Raises `KitError` when it cannot be written."""
     partial = path.with_suffix(".partial")
     try:
         partial.write_text(json.dumps(content, indent=1, default=plain), "utf-8")

@@ -21,7 +21,6 @@ PINS = "pins.toml"
 """Beside downloaded files: the SHA-256 that those which are unpinned had at first, by name."""
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_KAGGLE_INPUT = Path("/kaggle/input")
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,6 @@ class Weight:
         return (self.name, *self.aliases)
 
 
-class MissingWeightError(KitError):
-    """No usable file for `weight`."""
-
-    def __init__(self, weight: Weight, message: str) -> None:
-        super().__init__(message)
-        self.weight = weight
-
-
 @cache
 def manifest() -> dict[str, Weight]:
     """Every file that is known, by its name."""
@@ -72,8 +63,8 @@ def find(name: str, explicit: Path | None = None) -> Path:
         taken as it is: it may be a retrained one. Without `explicit` the places are those of `places`; among them a
         file with other content is passed over with a warning.
 
-    Raises `KitError` for a name that is not in the manifest, and `MissingWeightError` when there is no such file: with
-    what was wrong with those that were found, all the places, the command that gets it and its licence.
+    Raises `KitError` for a name that is not in the manifest, and when there is no such file: with what was wrong with
+    those that were found, all the places, the command that gets it and its licence.
     """
     if name not in manifest():
         raise unknown_name("weight file", name, manifest())
@@ -90,39 +81,48 @@ def find(name: str, explicit: Path | None = None) -> Path:
         flaws.append(f"{path} {flaw}")
     looked = [] if given else [f"looked in {', '.join(map(str, folders))}"]
     target = f" --to {explicit}" if explicit is not None and explicit.is_dir() else ""
-    raise MissingWeightError(
-        weight,
+    raise KitError(
         f"weight file {name} is {'not usable' if flaws else 'missing'}: {'; '.join([*flaws, *looked])};"
         f" get it with 'imc-kit weights get {name}{target}' (licence: {weight.license}; from {weight.url}),"
-        " or put it into a folder that IMC_KIT_WEIGHTS names",
+        " or put it into a folder that IMC_KIT_WEIGHTS names"
     )
 
 
 def places() -> list[Path]:
     """The folders to look in, in order: those in the environment variable IMC_KIT_WEIGHTS, `weights` in a checkout of
-    this project, /kaggle/input (at any depth), and torch's cache of downloads."""
+    this project, `kaggle_input` (at any depth), and torch's cache of downloads."""
     named = [Path(folder).expanduser() for folder in os.environ.get("IMC_KIT_WEIGHTS", "").split(os.pathsep) if folder]
     if (_CHECKOUT / "pyproject.toml").is_file():
         named.append(_CHECKOUT / "weights")
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     torch_home = Path(os.environ.get("TORCH_HOME", cache_home / "torch"))
-    return [*named, _KAGGLE_INPUT, torch_home.expanduser() / "hub" / "checkpoints"]
+    return [*named, kaggle_input(), torch_home.expanduser() / "hub" / "checkpoints"]
+
+
+def kaggle_input() -> Path:
+    """Where Kaggle mounts what is attached; IMC_KIT_INPUT names another folder, for rehearsals."""
+    return Path(os.environ.get("IMC_KIT_INPUT", "/kaggle/input"))
 
 
 def download_folder() -> Path:
-    """Where downloads go unless a person says otherwise: the first of `places`, but not /kaggle/input."""
-    return next(place for place in places() if place != _KAGGLE_INPUT)
+    """Where downloads go unless a person says otherwise: the first of `places`, but not Kaggle's."""
+    return next(place for place in places() if place != kaggle_input())
 
 
 def present(folders: Iterable[Path], wanted: Iterable[Weight]) -> Iterator[tuple[Weight, Path]]:
     """The files in those folders that go by a name of a wanted one, in the order of the folders; nothing is read."""
     by_name = {name: weight for weight in wanted for name in weight.names}
     for folder in folders:
-        if folder == _KAGGLE_INPUT:  # what is attached is unpacked at any depth
+        if folder == kaggle_input():  # what is attached is unpacked at any depth
             paths = sorted(Path(at) / name for at, _, names in os.walk(folder) for name in names if name in by_name)
         else:
             paths = [folder / name for name in by_name]
         yield from ((by_name[path.name], path) for path in paths if path.is_file())
+
+
+def usable(folders: Iterable[Path], weight: Weight) -> Path | None:
+    """The first file in those folders that is `weight`, its content checked."""
+    return next((path for _, path in present(folders, [weight]) if flaw_of(path, weight) is None), None)
 
 
 def flaw_of(path: Path, weight: Weight) -> str | None:

@@ -12,14 +12,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from kits import OWN, one_sentence, write_wheel
 
 from imc_kit import weights
-from imc_kit.config import PRESETS, preset
-from imc_kit.detectors import AlikedConfig
 from imc_kit.errors import KitError
 from imc_kit.kaggle import build, install, rehearse
 
@@ -62,6 +59,7 @@ def test_a_whole_kit(options: build.Build, small: Path, shared: Path, capsys: py
     assert b"Permission is hereby granted." in files["LICENSES"]
     assert b"Zhao Xiaoming" in files["LICENSES"]
     assert manifest["needs"]["torch"] == {"from": "2.10", "below": "2.15"}
+    assert not {"pooch", "requests"} & set(manifest["needs"])  # only downloads need these
     metadata = json.loads(files["dataset-metadata.json"])
     assert metadata["id"] == "someone/imc-kit"
     assert 6 <= len(metadata["title"]) <= 50
@@ -107,8 +105,7 @@ def test_weights_that_may_not_be_passed_on(
     options: build.Build, small: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = weights.manifest()
-    facts = {field.name: getattr(known["aliked-n16.pth"], field.name) for field in dataclasses.fields(weights.Weight)}
-    mine = SimpleNamespace(**facts | {"redistributable": False, "license": "research only"})
+    mine = dataclasses.replace(known["aliked-n16.pth"], redistributable=False, license="research only")
     monkeypatch.setattr(weights, "manifest", lambda: {**known, "aliked-n16.pth": mine})
     options = dataclasses.replace(options, preset="aliked", weights_from=shared / "weights")
     options.run()
@@ -118,12 +115,75 @@ def test_weights_that_may_not_be_passed_on(
     assert [path.name for path in (options.out / "weights").iterdir()] == ["aliked-n16.pth"]
 
 
-def test_weights_of_the_presets() -> None:
-    assert build.weight_files(PRESETS["sift"]) == []
-    assert build.weight_files(preset("aliked", {"detector.model": "n32"})) == ["aliked-n32.pth"]
-    assert AlikedConfig(weights=Path("mine.pth")).weight_files() == ()
-    for config in PRESETS.values():
-        assert set(build.weight_files(config)) <= set(weights.manifest())
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All weight files can be downloaded, none is here yet; returns the names of those that were."""
+    known = {
+        name: dataclasses.replace(weight, sha256=hashlib.sha256(name.encode()).hexdigest(), bytes=len(name))
+        for name, weight in weights.manifest().items()
+    }
+    asked: list[str] = []
+
+    def fetch(weight: weights.Weight, folder: Path) -> Path:
+        asked.append(weight.name)
+        folder.mkdir(exist_ok=True)
+        (folder / weight.name).write_text(weight.name)
+        return folder / weight.name
+
+    monkeypatch.setattr(build, "fetch", fetch)
+    monkeypatch.setattr(weights, "manifest", lambda: known)
+    monkeypatch.setattr(weights, "_CHECKOUT", tmp_path)
+    monkeypatch.setenv("IMC_KIT_WEIGHTS", str(tmp_path / "mine"))
+    monkeypatch.setenv("IMC_KIT_INPUT", str(tmp_path / "nothing"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return asked
+
+
+def test_missing_weights_are_downloaded(
+    options: build.Build, small: Path, published: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But those that are here are not, nor any that may not be packed."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "aliked-n16.pth").write_text("aliked-n16.pth")
+    options = dataclasses.replace(options, preset="ensemble")
+    options.run()
+    there = {"aliked-n16.pth", "aliked_lightglue.pth", "superpoint_lightglue.pth", "dinov2_vits14_pretrain.pth"}
+    assert {path.name for path in (options.out / "weights").iterdir() if path.read_text() == path.name} == there
+    assert sorted(published) == sorted(there - {"aliked-n16.pth"})
+    assert "left out: superpoint_v1.pth" in capsys.readouterr().out
+    dataclasses.replace(options, private=True).run()
+    assert {path.name for path in (options.out / "weights").iterdir()} == there | {"superpoint_v1.pth"}
+    assert published[3:] == ["superpoint_v1.pth"]
+
+
+def test_weights_from_a_folder_are_not_downloaded(
+    options: build.Build, small: Path, published: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("aliked-n16.pth", "dinov2_vits14_pretrain.pth"):
+        (tmp_path / "folder" / name).write_text(name)
+    with pytest.raises(KitError, match=r"aliked_lightglue\.pth is missing: looked in \S+folder;") as caught:
+        dataclasses.replace(options, preset="baseline", weights_from=tmp_path / "folder").run()
+    one_sentence(caught.value)
+    assert published == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("aliked-n16.pth", ["Copyright (c) 2022, Zhao Xiaoming", "BSD 3-Clause License"]),
+        ("aliked_lightglue.pth", ["Apache License", "Version 2.0"]),
+        ("superpoint_v6_from_tf.pth", ["Paul-Edouard Sarlin & Rémi Pautrat", "MIT License"]),
+        ("AffNet.pth", ["Copyright (c) 2018 Dmytro Mishkin", "MIT License"]),
+        ("checkpoint_liberty_with_aug.pth", ["Anastasiia Mishchuk", "MIT License"]),
+        ("dedode_descriptor_B.pth", ["is not in this kit: see the address above"]),
+        ("dedodeb_lightglue.pth", ["is not in this kit"]),
+        ("superpoint_v1.pth", ["is not in this kit"]),
+    ],
+)
+def test_the_text_of_a_licence(name: str, said: list[str]) -> None:
+    notice = build._notice(weights.manifest()[name])
+    assert all(words in notice for words in said)
 
 
 def test_downloads_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,7 +315,7 @@ def test_select_asks_for_descriptors_only_when_it_needs_them():
         ("k", {"k": 0}),
         ("min_similarity", {"min_similarity": 1.5}),
         ("min_similarity", {"min_similarity": float("nan")}),
-        ("min_per_image", {"min_per_image": 31}),
+        ("min_per_image", {"min_per_image": -1}),
         ("max_pairs", {"max_pairs": -1}),
         ("window", {"window": 0}),
         ("file", {"method": "file"}),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import HOSTILE, Browser  # type: ignore[import-not-found]
 
-from conftest import HOSTILE, Browser  # type: ignore[import-not-found]
 from imc_kit import preset, solve
 from imc_kit.cli import main
 from imc_kit.errors import KitError

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit import weights
 from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector
 from imc_kit.learned import fill, read_state
 
@@ -43,8 +42,9 @@ class AlikedConfig(NetworkConfig):
         self.require(self.model in _DIMENSIONS, "model", f"one of {', '.join(_DIMENSIONS)}")
         self.require(0 < self.threshold < 1, "threshold", "between 0 and 1")
 
-    def weight_files(self) -> tuple[str, ...]:
-        return () if self.weights else (f"aliked-{self.model}.pth",)
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (f"aliked-{self.model}.pth",)
 
     def create(self) -> AlikedDetector:
         return AlikedDetector(self)
@@ -65,7 +65,7 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
         from kornia.feature import ALIKED
 
         name = f"aliked-{self.config.model}"
-        path = weights.find(f"{name}.pth", self.config.weights)
+        (path,) = self.config.paths()
         network = ALIKED(name, max_num_keypoints=sys.maxsize, detection_threshold=self.config.threshold)
         # All that the published files lack is a constant.
         state = {"dkd.hw_grid": network.dkd.hw_grid, **read_state(path)}

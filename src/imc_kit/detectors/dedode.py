@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit import weights
 from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled
 from imc_kit.errors import KitError
 from imc_kit.learned import read_state
@@ -41,6 +40,11 @@ class DedodeConfig(NetworkConfig):
     def kind(self) -> str:
         return f"dedode{self.descriptor.lower()}"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        dinov2 = ("dinov2_vitl14_pretrain.pth",) if self.descriptor == "G" else ()
+        return "dedode_detector_L.pth", f"dedode_descriptor_{self.descriptor}.pth", *dinov2
+
     def create(self) -> DedodeDetector:
         return DedodeDetector(self)
 
@@ -55,14 +59,13 @@ class DedodeDetector(NetworkDetector[DedodeConfig]):
     def _load(self) -> Any:
         from kornia.feature import DeDoDe
 
-        folder, kind = self.config.folder(), self.config.descriptor
+        detector, descriptor, *dinov2 = self.config.paths()
         network: Any = DeDoDe("L", "B")
-        path = weights.find("dedode_detector_L.pth", folder)
-        filled(network.detector, path, "the DeDoDe detector L of the installed kornia")
-        if kind == "G":
-            network.descriptor = _descriptor_g(network.descriptor, weights.find("dinov2_vitl14_pretrain.pth", folder))
-        path = weights.find(f"dedode_descriptor_{kind}.pth", folder)
-        filled(network.descriptor, path, f"the DeDoDe descriptor {kind} of the installed kornia")
+        filled(network.detector, detector, "the DeDoDe detector L of the installed kornia")
+        for path in dinov2:  # one, for G
+            network.descriptor = _descriptor_g(network.descriptor, path)
+        what = f"the DeDoDe descriptor {self.config.descriptor} of the installed kornia"
+        filled(network.descriptor, descriptor, what)
         for module in network.modules():
             if hasattr(module, "amp"):
                 module.amp = self.config.half

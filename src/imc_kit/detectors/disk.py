@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from imc_kit import weights
 from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled, rows_of
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ class DiskConfig(NetworkConfig):
 
     name: ClassVar[str] = "disk"
     kind: ClassVar[str] = "disk"
+    files: ClassVar[tuple[str, ...]] = ("depth-save.pth",)
 
     max_keypoints: int = 4096
     """Keep at most this many keypoints of an image, the strongest."""
@@ -50,7 +50,7 @@ class DiskDetector(NetworkDetector[DiskConfig]):
     def _load(self) -> Any:
         from kornia.feature import DISK
 
-        path = weights.find("depth-save.pth", self.config.weights)
+        (path,) = self.config.paths()
         return filled(DISK(), path, "the DISK of the installed kornia", "extractor")
 
     def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:

@@ -12,18 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from imc_kit import weights
 from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled
 
 if TYPE_CHECKING:
     import torch
 
-_FILES = {
-    "keynet": "keynet_pytorch.pth",
-    "affnet": "AffNet.pth",
-    "orinet": "OriNet.pth",
-    "hardnet": "checkpoint_liberty_with_aug.pth",
-}
 _PATCHES = 2048
 """So many patches are looked at together: HardNet takes a GB of memory for 4000."""
 
@@ -41,6 +34,11 @@ class KeyNetConfig(NetworkConfig):
     upright: bool = False
     """Take every photograph for upright: descriptors tell more apart, but do not survive a turned camera."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        orinet = () if self.upright else ("OriNet.pth",)
+        return "keynet_pytorch.pth", "AffNet.pth", "checkpoint_liberty_with_aug.pth", *orinet
+
     def create(self) -> KeyNetDetector:
         return KeyNetDetector(self)
 
@@ -57,17 +55,14 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         from kornia.feature import HardNet, KeyNet, LAFAffNetShapeEstimator, OriNet
         from torch import nn
 
-        networks = {
+        networks = {  # in the order of `files`
             "keynet": KeyNet(pretrained=False),
             "affnet": LAFAffNetShapeEstimator(pretrained=False, preserve_orientation=False),
-            "orinet": OriNet(pretrained=False),
             "hardnet": HardNet(pretrained=False),
         }
-        if self.config.upright:
-            del networks["orinet"]
-        folder = self.config.folder()
-        for name, network in networks.items():
-            path = weights.find(_FILES[name], folder)
+        if not self.config.upright:
+            networks["orinet"] = OriNet(pretrained=False)
+        for network, path in zip(networks.values(), self.config.paths(), strict=True):
             filled(network, path, f"the {type(network).__name__} of the installed kornia", "state_dict")
         return nn.ModuleDict(networks)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import cv2
 import numpy as np
 
+from imc_kit import weights
 from imc_kit.detectors.base import DetectorConfig, in_original, strongest
 from imc_kit.errors import KitError
 from imc_kit.images import Photo
@@ -48,10 +49,20 @@ class NetworkConfig(DetectorConfig):
         super().__post_init__()
         self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
 
-    def folder(self) -> Path | None:
-        """`weights`, of a detector with several files. Raises `KitError` unless it is a folder or None."""
-        self.require(self.weights is None or self.weights.is_dir(), "weights", "a folder that holds its files, or None")
-        return self.weights
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names, in the manifest of weights, of all files of the network. A constant for most."""
+        raise NotImplementedError  # each subclass has its own
+
+    def weight_files(self) -> tuple[str, ...]:
+        return () if self.weights else self.files
+
+    def paths(self) -> list[Path]:
+        """Where these files are. Raises `KitError` for one that is missing or not usable, and where `weights` is a
+        single file but the network has several."""
+        whole = len(self.files) == 1 or self.weights is None or self.weights.is_dir()
+        self.require(whole, "weights", "a folder that holds its files, or None")
+        return [weights.find(name, self.weights) for name in self.files]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit import weights
 from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled
 
 if TYPE_CHECKING:
@@ -56,6 +55,10 @@ class SuperPointConfig(NetworkConfig):
     def kind(self) -> str:
         return "superpoint" if self.model == "v1" else f"superpoint-{self.model}"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (_FILES[self.model],)
+
     def create(self) -> SuperPointDetector:
         return SuperPointDetector(self)
 
@@ -67,7 +70,7 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
     smallest = _CELL
 
     def _load(self) -> Any:
-        path = weights.find(_FILES[self.config.model], self.config.weights)
+        (path,) = self.config.paths()
         what = f"SuperPoint {self.config.model}"
         return _v1(path, what) if self.config.model == "v1" else filled(_v6(), path, what)
 

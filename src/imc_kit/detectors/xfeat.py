@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from imc_kit import weights
 from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled, rows_of
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ class XFeatConfig(NetworkConfig):
 
     name: ClassVar[str] = "xfeat"
     kind: ClassVar[str] = "xfeat"
+    files: ClassVar[tuple[str, ...]] = ("xfeat.pt",)
 
     max_keypoints: int = 4096
     """Keep at most this many keypoints of an image, the strongest."""
@@ -53,8 +53,9 @@ class XFeatDetector(NetworkDetector[XFeatConfig]):
     def _load(self) -> Any:
         from kornia.feature import XFeat
 
+        (path,) = self.config.paths()
         network = XFeat(top_k=sys.maxsize, detection_threshold=self.config.threshold)
-        filled(network.net, weights.find("xfeat.pt", self.config.weights), "the XFeat of the installed kornia")
+        filled(network.net, path, "the XFeat of the installed kornia")
         return network
 
     def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:

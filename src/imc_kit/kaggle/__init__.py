@@ -12,6 +12,7 @@ from typing import Literal
 
 from imc_kit.errors import KitError
 from imc_kit.kaggle import install
+from imc_kit.weights import kaggle_input
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
 """A session at the screen; "Save & Run All"; the scoring of a submission, on the hidden photographs; not on Kaggle."""
@@ -52,7 +53,7 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     Raises `KitError` when one of them is missing or not the only one, a weight file is damaged, or the working folder
     cannot be written.
     """
-    root = input_root() if root is None else root
+    root = kaggle_input() if root is None else root
     kit = find_kit(root)
     data = find_competition(root, competition)
     try:
@@ -64,11 +65,6 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     others = os.environ.get("IMC_KIT_WEIGHTS")
     os.environ["IMC_KIT_WEIGHTS"] = os.pathsep.join([str(kit / "weights"), *([others] if others else [])])
     return Session(kit, manifest["version"], manifest["commit"], manifest["preset"], data, run_type())
-
-
-def input_root() -> Path:
-    """Where Kaggle mounts what is attached; IMC_KIT_INPUT names another folder, for rehearsals."""
-    return Path(os.environ.get("IMC_KIT_INPUT", "/kaggle/input"))
 
 
 def run_type() -> RunType:

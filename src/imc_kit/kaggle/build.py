@@ -6,7 +6,6 @@ of constraints (what Kaggle's image already has) and a lock (what it lacks, with
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.parser import HeaderParser
@@ -29,6 +28,7 @@ import tyro
 
 from imc_kit import weights
 from imc_kit.config import PRESETS, Config, preset
+from imc_kit.download import fetch
 from imc_kit.errors import KitError
 from imc_kit.kaggle import install
 
@@ -40,6 +40,16 @@ _SAFE = re.compile(r"[A-Za-z0-9._-]+")
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 36)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
 """Kaggle's image has glibc 2.35. pip takes a tag only as it is written, so that those of older ones are named too."""
 PYTHONS = ("3.12", "3.13")
+_NOTICES = {
+    "aliked-": "wheels/LICENSE.aliked",
+    "superpoint_v6_": "wheels/LICENSE.superpoint_v6",
+    "AffNet.": "wheels/LICENSE.affnet",
+    "OriNet.": "wheels/LICENSE.affnet",
+    "checkpoint_liberty_": "wheels/LICENSE.hardnet",
+}
+"""The texts of licences, by how the names of weight files start. (The one of Apache-2.0 is this project's own.)"""
+_ONLINE = ("pooch", "requests")
+"""What only downloads need."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Build:
     competition: str = "image-matching-challenge-2025"
     """The competition's name on Kaggle, as it is in its address."""
     weights_from: Path | None = None
-    """A folder with the weight files, in place of the usual places."""
+    """Take weight files from this folder alone. When left out they are taken from the usual places, or downloaded."""
     cache: Path = Path("build/kaggle")
     """Where downloads are kept, so that an interrupted build goes on from there."""
     private: bool = False
@@ -312,35 +322,36 @@ def _describe_wheel(wheel: Path, source: str) -> Packed:
     return Packed(f"wheels/{wheel.name}", said.strip(), source, "\n".join(texts))
 
 
-def weight_files(config: Config) -> list[str]:
-    """The names of the weight files that the stages of this configuration read."""
-    stages = (getattr(config, entry.name) for entry in dataclasses.fields(config))
-    return [name for stage in stages if hasattr(stage, "weight_files") for name in stage.weight_files()]
-
-
 def _pack_weights(kit: Path, config: Config, folder: Path | None, private: bool) -> list[Packed]:
     packed = []
-    for name in weight_files(config):
+    for name in config.weight_files():
         weight = weights.manifest()[name]
-        if not getattr(weight, "redistributable", True) and not private:
+        if not weight.redistributable and not private:
             print(
                 f"left out: {name}, whose licence ({weight.license}) does not allow passing it on; give --private if"
                 " the dataset will stay private, or attach a dataset of your own that holds the file"
             )
             continue
-        path = weights.find(name, folder)
+        path = _get_weight(weight) if folder is None else weights.find(name, folder)
         shutil.copyfile(path, kit / "weights" / name)
-        notice = next(iter(_notices(name, path.parent)), "")
-        packed.append(Packed(f"weights/{name}", weight.license, weight.url, notice))
+        packed.append(Packed(f"weights/{name}", weight.license, weight.url, _notice(weight)))
     return packed
 
 
-def _notices(name: str, beside: Path) -> Iterator[str]:
-    """The text of a weight file's licence: LICENSE.FAMILY beside it or in wheels/."""
-    for folder in (beside, _CHECKOUT / "wheels"):
-        for path in sorted(folder.glob("LICENSE.*")):
-            if name.startswith(path.suffix[1:]):
-                yield path.read_text("utf-8")
+def _get_weight(weight: weights.Weight) -> Path:
+    here = weights.usable(weights.places(), weight)
+    if here is None:
+        print(f"getting {weight.name}", flush=True)
+        here = fetch(weight, weights.download_folder())
+    return here
+
+
+def _notice(weight: weights.Weight) -> str:
+    known = (text for start, text in _NOTICES.items() if weight.name.startswith(start))
+    text = "LICENSE" if weight.license == "Apache-2.0" else next(known, None)
+    if text is None:
+        return "The text of this licence is not in this kit: see the address above."
+    return (_CHECKOUT / text).read_text("utf-8")
 
 
 def _write_kit(kit: Path, packed: list[Packed], pythons: Sequence[str], options: Build) -> None:
@@ -407,14 +418,14 @@ Preset: `{o.preset}`. Commit: `{commit}`. Licences: in the table, and their text
 
 
 def _needs(kit: Path, config: Config) -> dict[str, dict[str, str]]:
-    """What the image has to provide, with the range of versions: the package's requirements that are not in the kit."""
+    """What the image has to provide, with the range of versions: what the package requires, offline, beyond the kit."""
     packed = {_normal(path.name.split("-")[0]) for path in kit.glob("wheels/*.whl")}
     needs = {}
-    for requirement in _requirements(learned=bool(weight_files(config))):
+    for requirement in _requirements(learned=bool(config.weight_files())):
         found = re.fullmatch(r"([\w.-]+)>=([\d.]+),<([\d.]+)", requirement)
         if found is None:
             raise KitError(f"pyproject.toml requires {requirement!r}: write it as NAME>=FIRST,<LAST")
-        if _normal(found[1]) not in packed:
+        if _normal(found[1]) not in packed and found[1] not in _ONLINE:
             needs[_normal(found[1])] = {"from": found[2], "below": found[3]}
     return needs
 

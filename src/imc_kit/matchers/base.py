@@ -86,7 +86,8 @@ class MatcherConfig(_Config):
         raise NotImplementedError  # each subclass has its own
 
     def weight_files(self, kind: str) -> tuple[str, ...]:
-        """The names, in the manifest of weights, of the files that it looks for in the usual places."""
+        """The names, in the manifest of weights, of the files that it looks for in the usual places, for descriptors of
+        a kind that it accepts."""
         return ()
 
     def create(self, kind: str) -> Matcher:

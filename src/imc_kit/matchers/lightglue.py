@@ -72,6 +72,9 @@ class LightGlueConfig(MatcherConfig):
         """Those for which there is a trained network."""
         return kind in _FILES
 
+    def weight_files(self, kind: str) -> tuple[str, ...]:
+        return () if self.weights else (_FILES[kind],)
+
     def create(self, kind: str) -> LightGlueMatcher:
         return LightGlueMatcher(self, kind)
 

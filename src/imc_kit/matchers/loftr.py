@@ -50,6 +50,9 @@ class LoftrConfig(DenseConfig):
         self.require(0 <= self.threshold < 1, "threshold", "at least 0 and less than 1")
         self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
 
+    def weight_files(self, kind: str) -> tuple[str, ...]:
+        return () if self.weights else (_FILE,)
+
     def create(self) -> LoftrMatcher:
         return LoftrMatcher(self)
 

@@ -59,6 +59,10 @@ class DescriptorConfig:
         if not right:
             raise KitError(f"{option} of descriptor {self.name!r} must be {wanted}, not {getattr(self, option)!r}")
 
+    def weight_files(self) -> tuple[str, ...]:
+        """The names, in the manifest of weights, of the files that it looks for in the usual places."""
+        return ()
+
 
 @dataclass(frozen=True)
 class NetworkConfig(DescriptorConfig):
@@ -90,6 +94,14 @@ class NetworkConfig(DescriptorConfig):
     def long_side(self) -> int:
         """Photographs need not be larger than this many pixels on their longer side (see `images.load`)."""
         return 2 * self.side
+
+    @property
+    def file(self) -> str:
+        """The name of its file in the manifest of weights. A constant for most."""
+        raise NotImplementedError  # each subclass has its own
+
+    def weight_files(self) -> tuple[str, ...]:
+        return () if self.weights else (self.file,)
 
     def create(self) -> Network:
         """The network itself. Raises `KitError` when something that it needs is missing."""

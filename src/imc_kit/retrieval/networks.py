@@ -51,9 +51,12 @@ class DinoConfig(NetworkConfig):
         super().__post_init__()
         self.require(self.model in _DINO, "model", f"one of {', '.join(_DINO)}")
 
+    @property
+    def file(self) -> str:
+        return f"dinov2_{self.model}_pretrain.pth"
+
     def create(self) -> TimmNetwork:
-        network = _transformer(_DINO[self.model], f"dinov2_{self.model}_pretrain.pth", self)
-        return TimmNetwork(self, network)
+        return TimmNetwork(self, _transformer(_DINO[self.model], self))
 
 
 _DINO = {
@@ -68,6 +71,7 @@ class ClipConfig(NetworkConfig):
     """OpenAI's CLIP (Radford et al. 2021), the image side of ViT-B/16, before the projection to the text's space."""
 
     name: ClassVar[str] = "clip"
+    file: ClassVar[str] = "vit_base_patch16_clip_224.openai.safetensors"
     poolings: ClassVar[tuple[str, ...]] = ("cls", "mean", "max", "gem")
     multiple: ClassVar[int] = 16
 
@@ -78,8 +82,7 @@ class ClipConfig(NetworkConfig):
 
     def create(self) -> TimmNetwork:
         # The architecture that the file is named after has another activation than the network was trained with.
-        architecture = "vit_base_patch16_clip_quickgelu_224.openai"
-        return TimmNetwork(self, _transformer(architecture, "vit_base_patch16_clip_224.openai.safetensors", self))
+        return TimmNetwork(self, _transformer("vit_base_patch16_clip_quickgelu_224.openai", self))
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class ResNetConfig(NetworkConfig):
     """ResNet50 (He et al. 2016), trained on ImageNet by Wightman et al. (2021)."""
 
     name: ClassVar[str] = "resnet50"
+    file: ClassVar[str] = "resnet50.a1_in1k.safetensors"
     poolings: ClassVar[tuple[str, ...]] = ("mean", "gem")
     multiple: ClassVar[int] = 32
 
@@ -99,7 +103,7 @@ class ResNetConfig(NetworkConfig):
         _device(self)  # before anything is loaded
         import timm
 
-        path = weights.find("resnet50.a1_in1k.safetensors", self.weights)
+        path = weights.find(self.file, self.weights)
         network = timm.create_model("resnet50.a1_in1k", num_classes=0)
         _fill(network, read_state(path), path)
         return TimmNetwork(self, network)
@@ -155,13 +159,13 @@ def _squeezed(image: Pixels, side: int) -> Pixels:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _transformer(architecture: str, file: str, config: DinoConfig | ClipConfig) -> Any:
+def _transformer(architecture: str, config: DinoConfig | ClipConfig) -> Any:
     """timm's vision transformer for images of `config.side`, from the published file."""
     _device(config)  # before anything is loaded
     import timm
     from timm.models import vision_transformer
 
-    path = weights.find(file, config.weights)
+    path = weights.find(config.file, config.weights)
     state = read_state(path)
     network: Any = timm.create_model(architecture, num_classes=0, img_size=config.side)
     # timm would resize the filters of another network's patches until they fit.

@@ -78,9 +78,17 @@ class PairsConfig:
         """Raise KitError when the file of a network, or the list of pairs, is missing."""
         if self.method == "file" and self.file is not None and not self.file.is_file():
             raise KitError(f"there is no list of pairs {self.file}: give a text that names two images a line")
-        for descriptor in self.descriptors if self.method == "similar" else ():
+        for descriptor in self._asked:
             if isinstance(descriptor, NetworkConfig):
                 descriptor.create()
+
+    def weight_files(self) -> tuple[str, ...]:
+        """The names, in the manifest of weights, of the files that are looked for in the usual places."""
+        return tuple(name for descriptor in self._asked for name in descriptor.weight_files())
+
+    @property
+    def _asked(self) -> tuple[DescriptorConfig, ...]:
+        return self.descriptors if self.method == "similar" else ()
 
 
 def select(images: Sequence[str], config: PairsConfig, describe: Callable[[DescriptorConfig], Float32]) -> list[Pair]:

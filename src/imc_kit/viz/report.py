@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import base64
-import gzip
-import html
 import io
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +20,7 @@ from imc_kit.scenes import SPLITS, load
 from imc_kit.types import Model, Scene
 from imc_kit.viz.advice import Advice, advise
 from imc_kit.viz.images import draw_matches
+from imc_kit.viz.page import cell, e, number_cell, page, plot, table, write_page
 from imc_kit.viz.palette import package
 from imc_kit.viz.scene import Counts, block_order, draw_graph, draw_matrix, draw_model, match_names
 from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
@@ -103,15 +99,13 @@ def write_report(
     run = Path(run)
     path = run / "report.html" if path is None else Path(path)
     content = _read_json(run / "run.json", "is this the folder of a finished run (--out of imc-kit solve)?")
-    scores = _scores(run, content, truth, thresholds)
+    distances = None if thresholds is None else metric.read_thresholds(thresholds)
+    scores: Mapping[str, metric.OfScene] = {}
+    if truth is not None:
+        scores = metric.score_scenes(content["layout"], content["scenes"], truth, run / "submission.csv", distances)
     photos = _photos(content)
     scenes = [_read_scene(run, name, photos.get(name), *scores.get(name, (None, None))) for name in content["scenes"]]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(_page(content, scenes), "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise KitError(f"cannot write the report to {path}: {error.strerror or error}") from error
+    write_page(path, _page(content, scenes))
     return path
 
 
@@ -139,44 +133,6 @@ def _photos(content: Mapping[str, Any]) -> dict[str, Scene]:
         if len(found.keys() & content["scenes"].keys()) > len(best.keys() & content["scenes"].keys()):
             best = found
     return best
-
-
-def _scores(
-    run: Path, content: Mapping[str, Any], truth: Path | str | None, thresholds: Path | str | None
-) -> dict[str, tuple[metric.SceneScore | None, float | None]]:
-    """For each scene of the run that the truth knows: the alignment with it, and the mAA."""
-    if truth is None:
-        return {}
-    distances = None
-    if thresholds is not None:
-        distances = _read_json(Path(thresholds), "it should hold {scene: [distances]}")
-    submission = run / "submission.csv"
-    if content["layout"] == "2025":
-        if distances is None:
-            raise KitError("the score of 2025 needs the distances of each scene: give --thresholds FILE.json")
-        datasets = metric.score_2025(Path(truth), submission, distances).datasets
-        # The largest model is the first cluster: the true scene that was given it stands beside it.
-        return {
-            name: (
-                next((data.scenes[scene] for scene, cluster in data.clusters.items() if cluster == "cluster1"), None),
-                data.score,
-            )
-            for name, data in datasets.items()
-        }
-    if content["layout"] == "2023":
-        pairs = metric.score_2023(Path(truth), submission, distances)
-        means = {f"{dataset}/{name}": s.score for dataset, part in pairs.datasets.items() for name, s in part.items()}
-        distances = None
-    else:
-        means = {}
-    aligned = metric.score(Path(truth), submission, distances).scenes
-    found: dict[str, tuple[metric.SceneScore | None, float | None]] = {}
-    for name in content["scenes"]:
-        score = aligned.get(name, aligned.get(name.split("/")[-1]))
-        if score is not None:
-            mean = means.get(name, score.score)
-            found[name] = (score, mean if np.isfinite(mean) else None)
-    return found
 
 
 def _read_scene(
@@ -225,35 +181,23 @@ def _page(content: Mapping[str, Any], scenes: Sequence[_SceneRun]) -> str:
     made = " and ".join(config[part]["name"] for part in ("detector", "matcher") if "name" in config.get(part, {}))
     body = "".join(
         [
-            f"<h1>What happened in {_e(Path(content['input']).name)}</h1>",
-            f'<p class="soft">{_e(content["input"])}, layout {_e(content["layout"])}; {_e(made)}; imc-kit '
-            f"{_e(content.get('versions', {}).get('imc-kit', ''))} on {content['machine']['cores']} cores</p>",
+            f"<h1>What happened in {e(Path(content['input']).name)}</h1>",
+            f'<p class="soft">{e(content["input"])}, layout {e(content["layout"])}; {e(made)}; imc-kit '
+            f"{e(content.get('versions', {}).get('imc-kit', ''))} on {content['machine']['cores']} cores</p>",
             '<dl class="facts">',
-            *(f"<div><dt>{_e(term)}</dt><dd>{_e(value)}</dd></div>" for term, value in facts.items()),
+            *(f"<div><dt>{e(term)}</dt><dd>{e(value)}</dd></div>" for term, value in facts.items()),
             "</dl>",
             _advice([Advice(note, "", "") for note in content.get("notes", [])]),
             "<h2>Scenes</h2>",
             _scene_table(scenes, failed),
-            *(f"<h2>{_e(title)}</h2>{_plot(figure, title, kind, said)}" for title, figure, kind, said in charts),
+            *(f"<h2>{e(title)}</h2>{plot(figure, title, kind, said)}" for title, figure, kind, said in charts),
             "<h2>Scene by scene</h2>",
             *(_scene(number, scene) for number, scene in enumerate(scenes, 1)),
             "<h2>How it was made</h2><details><summary>Configuration and versions</summary>"
-            f"<pre>{_e(details)}</pre></details>",
+            f"<pre>{e(details)}</pre></details>",
         ]
     )
-    here = resources.files("imc_kit.viz")
-    style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-    policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{_e(Path(content['input']).name)}: imc-kit report</title><style>{style}</style></head>"
-        f'<body><a class="skip" href="#main">To the content</a><main id="main">{body}</main>'
-        "<noscript><p>The figures and the scenes need JavaScript.</p></noscript>"
-        f'<script type="text/plain" id="plotly">{_packed_plotly()}</script><script>{script}</script></body></html>\n'
-    )
+    return page(f"{Path(content['input']).name}: imc-kit report", body)
 
 
 def _scene_table(scenes: Sequence[_SceneRun], failed: Mapping[str, str]) -> str:
@@ -267,35 +211,35 @@ def _scene_table(scenes: Sequence[_SceneRun], failed: Mapping[str, str]) -> str:
         said = f"{counts['registered']} <span class={'good' if complete else 'bad'}>{'✓' if complete else '!'}</span>"
         rows.append(
             [
-                _cell(f'<a href="#scene-{number}">{_e(scene.name)}</a>', scene.name),
-                _number(counts["images"]),
-                _number(counts["registered"], said),
-                _number(counts["models"]),
-                _number(counts["points"]),
-                *([_number(scene.accuracy, form="{:.3f}")] if with_accuracy else []),
-                _number(sum(scene.seconds.values()), form="{:,.1f}"),
-                _cell(_short_advice(advice), str(len(advice)), "long" if advice else ""),
+                cell(f'<a href="#scene-{number}">{e(scene.name)}</a>', scene.name),
+                number_cell(counts["images"]),
+                number_cell(counts["registered"], said),
+                number_cell(counts["models"]),
+                number_cell(counts["points"]),
+                *([number_cell(scene.accuracy, form="{:.3f}")] if with_accuracy else []),
+                number_cell(sum(scene.seconds.values()), form="{:,.1f}"),
+                cell(_short_advice(advice), str(len(advice)), "long" if advice else ""),
             ]
         )
     for name, reason in failed.items():
-        unknown = [_number(None)] * (len(head) - 2)
-        said = f'<span class="bad">not solved:</span> {_e(reason)}'
-        rows.append([_cell(_e(name), name), *unknown, _cell(said, "99", "long")])
-    return f'<div class="wide">{_table("Scenes of the run", head, rows)}</div>'
+        unknown = [number_cell(None)] * (len(head) - 2)
+        said = f'<span class="bad">not solved:</span> {e(reason)}'
+        rows.append([cell(e(name), name), *unknown, cell(said, "99", "long")])
+    return f'<div class="wide">{table("Scenes of the run", head, rows)}</div>'
 
 
 def _short_advice(advice: Sequence[Advice]) -> str:
     if not advice:
         return '<span class="good">none</span>'
-    return "<br>".join(_e(one.what) for one in advice)
+    return "<br>".join(e(one.what) for one in advice)
 
 
 def _advice(advice: Iterable[Advice]) -> str:
     items = []
     for one in advice:
-        likely = f"<p>Likely cause: {_e(one.cause)}.</p>" if one.cause else ""
-        option = f"<p>Try <code>{_e(one.option)}</code></p>" if one.option else ""
-        items.append(f"<li><p><strong>{_e(one.what)}</strong></p>{likely}{option}</li>")
+        likely = f"<p>Likely cause: {e(one.cause)}.</p>" if one.cause else ""
+        option = f"<p>Try <code>{e(one.option)}</code></p>" if one.option else ""
+        items.append(f"<li><p><strong>{e(one.what)}</strong></p>{likely}{option}</li>")
     return f'<ul class="advice">{"".join(items)}</ul>' if items else ""
 
 
@@ -316,15 +260,15 @@ def _scene(number: int, scene: _SceneRun) -> str:
         )
         if any(trace.name == "errors" for trace in figure.data):
             text += " Green diamonds are the true cameras; a green line joins each to where it came out."
-        parts.append(f"<h3>{title}</h3>{_plot(figure, f'{title} of {scene.name} in 3D', 'space', text, turn=True)}")
+        parts.append(f"<h3>{title}</h3>{plot(figure, f'{title} of {scene.name} in 3D', 'space', text, turn=True)}")
     if scene.database is None:
         parts.append("<p>The scene's database was deleted: matches are not shown.</p>")
     else:
         parts += [
             "<h3>Matches</h3>",
-            _plot(draw_matrix(scene.names, scene.matches, scene.inliers), f"Matrix of {scene.name}", "square", _MATRIX),
+            plot(draw_matrix(scene.names, scene.matches, scene.inliers), f"Matrix of {scene.name}", "square", _MATRIX),
             "<h3>View graph</h3>",
-            _plot(draw_graph(scene.names, scene.inliers, placed), f"View graph of {scene.name}", "square", _GRAPH),
+            plot(draw_graph(scene.names, scene.inliers, placed), f"View graph of {scene.name}", "square", _GRAPH),
         ]
     if scene.photos is None:
         parts.append("<p>The photographs are not where they were: pairs and thumbnails are not shown.</p>")
@@ -332,7 +276,7 @@ def _scene(number: int, scene: _SceneRun) -> str:
         parts.append(_pairs(scene))
     parts.append(f"<h3>Images</h3>{_image_table(scene)}")
     return (
-        f'<details class="scene" id="scene-{number}"><summary><h2>{_e(scene.name)}</h2> '
+        f'<details class="scene" id="scene-{number}"><summary><h2>{e(scene.name)}</h2> '
         f'<span class="soft">{said}</span></summary>'
         f'<template><div class="body">{"".join(parts)}</div></template></details>'
     )
@@ -364,7 +308,7 @@ def _pairs(scene: _SceneRun) -> str:
         said += f" The best match of {more} more is in the table of images." if more > 0 else ""
         said += f" Without any match: {', '.join(lonely[:10])}{' …' if len(lonely) > 10 else ''}." if lonely else ""
         parts.append(
-            f'<h3>Unregistered images and their best match</h3><p class="soft">{_e(said)}</p>'
+            f'<h3>Unregistered images and their best match</h3><p class="soft">{e(said)}</p>'
             + _pictures(scene, list(dict.fromkeys(shown)))
         )
     return "".join(parts)
@@ -385,8 +329,8 @@ def _pictures(scene: _SceneRun, pairs: Sequence[Pair]) -> str:
                 said += f"; in the model they look {np.degrees(np.arccos(np.clip(ahead, -1, 1))):.0f}° apart"
                 break
         picture = _pair_picture(scene, first, second)
-        image = f'<img src="{picture}" alt="{_e(f"Matches between {first} and {second}, drawn as lines")}">'
-        figures.append(f"<figure>{image if picture else ''}<figcaption>{_e(said)}</figcaption></figure>")
+        image = f'<img src="{picture}" alt="{e(f"Matches between {first} and {second}, drawn as lines")}">'
+        figures.append(f"<figure>{image if picture else ''}<figcaption>{e(said)}</figcaption></figure>")
     return f'<div class="pair">{"".join(figures)}</div>'
 
 
@@ -424,18 +368,18 @@ def _image_table(scene: _SceneRun) -> str:
         thumb = _thumb(scene, name)
         rows.append(
             [
-                _cell(f'<img class="thumb" src="{thumb}" alt="">' if thumb else "", None),
-                _cell(_e(name), name),
-                _cell(f'<span class="{"good" if model == 0 else "bad"}">{state}</span>', state),
-                _number(scene.keypoints.get(name)),
-                _number(len(total.get(name, []))),
-                _number(sum(total.get(name, []))),
-                _cell(f"{_e(other)} ({count})" if other else "", other),
-                *([_number(errors.get(name), form="{:.3g}")] if errors else []),
+                cell(f'<img class="thumb" src="{thumb}" alt="">' if thumb else "", None),
+                cell(e(name), name),
+                cell(f'<span class="{"good" if model == 0 else "bad"}">{state}</span>', state),
+                number_cell(scene.keypoints.get(name)),
+                number_cell(len(total.get(name, []))),
+                number_cell(sum(total.get(name, []))),
+                cell(f"{e(other)} ({count})" if other else "", other),
+                *([number_cell(errors.get(name), form="{:.3g}")] if errors else []),
             ]
         )
     unit = '<p class="soft">Error: the distance from the true place, in the unit of the truth.</p>' if errors else ""
-    return f'{unit}<div class="wide tall" tabindex="0" role="region" aria-label="Images of {_e(scene.name)}">' + _table(
+    return f'{unit}<div class="wide tall" tabindex="0" role="region" aria-label="Images of {e(scene.name)}">' + table(
         f"Images of {scene.name}", head, rows, row_header=1) + "</div>"  # fmt: skip
 
 
@@ -465,66 +409,6 @@ def _data_uri(webp: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
-def _plot(figure: Any, label: str, kind: str, said: str, *, turn: bool = False) -> str:
-    """A place for a plotly figure, which the page draws when it comes into view."""
-    actions = ("left", "right", "above", "nearer", "farther", "reset")
-    texts = ("Turn left", "Turn right", "From above", "Nearer", "Farther", "As at first")
-    pressed = "".join(
-        f'<button type="button" data-turn="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
-    )
-    bar = f'<div class="buttons" role="group" aria-label="{_e(f"View of: {label}")}">{pressed}</div>' if turn else ""
-    caption = f"<figcaption>{_e(said)}</figcaption>" if said else ""
-    data = figure.to_json().replace("<", "\\u003c")
-    return (
-        f'<figure><div class="plot {kind}" role="img" aria-label="{_e(label)}"></div>{bar}{caption}'
-        f'<script type="application/json">{data}</script></figure>'
-    )
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, row_header: int = 0) -> str:
-    """A table that sorts by any column; '#' before a column's title says that it holds numbers."""
-    titles = []
-    for column, title in enumerate(head):
-        kind = ' class="number"' if title.startswith("#") else ""
-        title = title.lstrip("#")
-        # A column of pictures does not sort.
-        sortable = not (column == 0 and row_header == 1)
-        inside = f'<button type="button">{_e(title)}</button>' if sortable else _e(title)
-        titles.append(f'<th scope="col"{kind}{" aria-sort=none" if sortable else ""}>{inside}</th>')
-    body = []
-    for row in rows:
-        cells = list(row)
-        cells[row_header] = cells[row_header].replace("<td", '<th scope="row"', 1).removesuffix("</td>") + "</th>"
-        body.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<table class="sortable"><caption class="soft">{_e(caption)}</caption>'
-        f"<thead><tr>{''.join(titles)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    )
-
-
-def _cell(inside: str, value: str | None, kind: str = "") -> str:
-    attributes = f' class="{kind}"' if kind else ""
-    attributes += f' data-value="{_e(value)}"' if value is not None else ""
-    return f"<td{attributes}>{inside}</td>"
-
-
-def _number(value: float | None, said: str | None = None, *, form: str = "{:,}") -> str:
-    if value is None:
-        return '<td class="number" data-value="">–</td>'
-    return f'<td class="number" data-value="{value}">{said or form.format(value)}</td>'
-
-
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-@lru_cache(maxsize=1)
-def _packed_plotly() -> str:
-    """plotly.js, which its Python package brings along, compressed for the page."""
-    source: str = package("plotly.offline").get_plotlyjs()
-    return base64.b64encode(gzip.compress(source.encode(), 9, mtime=0)).decode()
-
-
-def _e(text: str) -> str:
-    return html.escape(text)

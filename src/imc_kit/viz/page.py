@@ -1,0 +1,101 @@
+"""HTML pages that need no network, no server and no other file: the frame, and the parts that they are made of."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from html import escape as e
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from imc_kit.errors import KitError
+from imc_kit.viz.palette import package
+
+__all__ = ["cell", "e", "number_cell", "page", "plot", "table", "write_page"]
+
+
+def page(title: str, body: str) -> str:
+    """A whole page: its style, its script, and plotly packed in it. `body` is HTML, `title` is not."""
+    here = resources.files("imc_kit.viz")
+    style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{e(title)}</title><style>{style}</style></head>"
+        f'<body><a class="skip" href="#main">To the content</a><main id="main">{body}</main>'
+        "<noscript><p>The figures and the scenes need JavaScript.</p></noscript>"
+        f'<script type="text/plain" id="plotly">{_packed_plotly()}</script><script>{script}</script></body></html>\n'
+    )
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write it whole or not at all. Raises `KitError` when it cannot be written."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise KitError(f"cannot write the report to {path}: {error.strerror or error}") from error
+
+
+def plot(figure: Any, label: str, kind: str, said: str, *, turn: bool = False) -> str:
+    """A place for a plotly figure, which the page draws when it comes into view."""
+    actions = ("left", "right", "above", "nearer", "farther", "reset")
+    texts = ("Turn left", "Turn right", "From above", "Nearer", "Farther", "As at first")
+    pressed = "".join(
+        f'<button type="button" data-turn="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
+    )
+    bar = f'<div class="buttons" role="group" aria-label="{e(f"View of: {label}")}">{pressed}</div>' if turn else ""
+    caption = f"<figcaption>{e(said)}</figcaption>" if said else ""
+    data = figure.to_json().replace("<", "\\u003c")
+    return (
+        f'<figure><div class="plot {kind}" role="img" aria-label="{e(label)}"></div>{bar}{caption}'
+        f'<script type="application/json">{data}</script></figure>'
+    )
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, row_header: int = 0) -> str:
+    """A table that sorts by any column; '#' before a column's title says that it holds numbers."""
+    titles = []
+    for column, title in enumerate(head):
+        kind = ' class="number"' if title.startswith("#") else ""
+        title = title.lstrip("#")
+        # A column of pictures does not sort.
+        sortable = not (column == 0 and row_header == 1)
+        inside = f'<button type="button">{e(title)}</button>' if sortable else e(title)
+        titles.append(f'<th scope="col"{kind}{" aria-sort=none" if sortable else ""}>{inside}</th>')
+    body = []
+    for row in rows:
+        cells = list(row)
+        cells[row_header] = cells[row_header].replace("<td", '<th scope="row"', 1).removesuffix("</td>") + "</th>"
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<table class="sortable"><caption class="soft">{e(caption)}</caption>'
+        f"<thead><tr>{''.join(titles)}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
+
+
+def cell(inside: str, value: str | None, kind: str = "") -> str:
+    attributes = f' class="{kind}"' if kind else ""
+    attributes += f' data-value="{e(value)}"' if value is not None else ""
+    return f"<td{attributes}>{inside}</td>"
+
+
+def number_cell(value: float | None, said: str | None = None, *, form: str = "{:,}") -> str:
+    if value is None:
+        return '<td class="number" data-value="">–</td>'
+    return f'<td class="number" data-value="{value}">{said or form.format(value)}</td>'
+
+
+@lru_cache(maxsize=1)
+def _packed_plotly() -> str:
+    """plotly.js, which its Python package brings along, compressed for the page."""
+    source: str = package("plotly.offline").get_plotlyjs()
+    return base64.b64encode(gzip.compress(source.encode(), 9, mtime=0)).decode()

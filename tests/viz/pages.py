@@ -1,0 +1,71 @@
+"""Chromium, headless, for the tests of pages."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+HOSTILE = "a <b>&'\" <script>.jpg"
+"""A name with what HTML and JavaScript trip over."""
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
+)  # fmt: skip
+
+
+class Browser:
+    """Chromium through selenium: opens a page, and tells what it asked of the network and said on its console."""
+
+    def __init__(self, profile: Path) -> None:
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = shutil.which("chromium") or ""
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        service = webdriver.ChromeService(shutil.which("chromedriver"))
+        self.driver = webdriver.Chrome(options, service)
+        self.driver.set_script_timeout(60)
+
+    def open(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
+        """Open a file in a window, on a phone's screen if it is narrow."""
+        self.driver.get("about:blank")
+        for kind in ("performance", "browser"):
+            self.logs(kind)  # what came before does not count
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        self.driver.get(path.as_uri())
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What a piece of JavaScript returns; a promise is waited for."""
+        wrapped = "const done = arguments[arguments.length - 1];"
+        wrapped += f"(async (...arguments) => {{{script}}})(...arguments).then(done, (e) => done('error: ' + e));"
+        return self.driver.execute_async_script(wrapped, *arguments)
+
+    def logs(self, kind: str) -> list[dict[str, Any]]:
+        return list(self.driver.get_log(kind))
+
+    def requests(self) -> list[str]:
+        """The addresses that were asked for since the page was opened, without what is in the page itself."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.logs("performance")]
+        urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [url for url in urls if not url.startswith(("data:", "blob:"))]
+
+    def complaints(self) -> list[str]:
+        """Errors on the console since the page was opened."""
+        return [entry["message"] for entry in self.logs("browser") if entry["level"] == "SEVERE"]
+
+    def screenshot(self, path: Path, *, whole: bool = False) -> None:
+        command = {"captureBeyondViewport": whole, "format": "png"}
+        if whole:
+            size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+            command["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
+        path.write_bytes(base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", command)["data"]))
