@@ -665,3 +665,47 @@ def test_2025_plain_program(seed: int):
     result = metric.score_2025(clustered(truth, random), clustered(given, random), limits).datasets["d"]
     assert (result.accuracy, result.clustering) == (pytest.approx(accuracy), pytest.approx(clustering))
     assert result.score == pytest.approx(harmonic(accuracy, clustering) if accuracy else 0)
+
+
+# By the scenes of a task.
+
+
+def test_scenes_of_a_task_of_2024(random: np.random.Generator):
+    centers = random.normal(size=(8, 3))
+    true = pd.concat([table(centers, random), table(centers[:3], random, scene="few")])
+    found = metric.score_scenes("2024", ["a", "few", "new"], true, true, {"a": LIMITS})
+    assert set(found) == {"a", "few"}
+    assert found["a"][0].thresholds == LIMITS
+    assert found["a"][1] == 1
+    assert found["few"][1] is None  # too few images for a score
+
+
+def test_scenes_of_a_task_of_2023(random: np.random.Generator):
+    poses = cameras(random, 6)
+    true = pd.concat([posed(poses, "x", "1"), posed(poses, "y", "1"), posed(poses, "y", "2")])
+    other = pd.concat([posed(poses, "x", "1"), posed(cameras(random, 6), "y", "1"), posed(poses, "y", "2")])
+    found = metric.score_scenes("2023", ["x/1", "y/1", "y/2"], true, other)
+    parts = metric.score_2023(true, other).datasets
+    means = {name: mean for name, (_, mean) in found.items()}
+    assert means == {"x/1": 1, "y/1": parts["y"]["1"].score, "y/2": 1}
+    assert means["y/1"] < 0.5
+    assert found["y/2"][0].counts == (6,) * 6
+
+
+def test_scenes_of_a_task_of_2025(random: np.random.Generator, scenes):
+    named = {"cluster2": scenes["A"], "cluster1": scenes["B"], "outliers": scenes["outliers"]}
+    true, submitted = clustered(scenes, random), clustered(named, random)
+    found = metric.score_scenes("2025", ["d"], true, submitted, BOTH)
+    assert found["d"][1] == 1
+    assert found["d"][0].images == 5  # of the first cluster
+    with pytest.raises(KitError, match="--thresholds"):
+        metric.score_scenes("2025", ["d"], true, submitted)
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), ("{", "cannot read"), ("[1]", "an object")])
+def test_thresholds_that_are_none(tmp_path: Path, content: str | None, message: str):
+    if content is not None:
+        (tmp_path / "t.json").write_text(content)
+    with pytest.raises(KitError, match=message) as error:
+        metric.read_thresholds(tmp_path / "t.json")
+    assert "t.json" in str(error.value)

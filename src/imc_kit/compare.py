@@ -326,7 +326,7 @@ def _restricted(task: Task, names: Sequence[str] | None) -> Task:
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    """The row of a table."""
+    """The row of a table, but for its remarks: they come last, behind the stages of all rows."""
     overall = row.overall
     flat: dict[str, Any] = {
         "configuration": row.configuration,
@@ -346,7 +346,6 @@ def _flat(row: Row) -> dict[str, Any]:
             flat[f"{share}_{change}"] = None if one is None else getattr(one, share)
     flat["seconds"] = row.total
     flat |= {f"seconds_{stage}": seconds for stage, seconds in row.seconds.items()}
-    # Stages differ from one configuration to another: remarks come last, whatever there is.
     return flat
 
 
