@@ -49,9 +49,9 @@ result = run.scenes[scene.name]
 print(", ".join(f"{count:,} {what}" for what, count in result.counts.items()))
 
 # %% [markdown]
-# **registered** is how many photographs have a place in the largest or a smaller model; the rest of the rows are
-# guesses. More than one **model** means that the scene fell apart: the models have no common frame, and only one of
-# them can score.
+# **registered** is how many photographs the largest model has; the poses of the others are guesses. More than one
+# **model** means that the scene fell apart: models have no common frame, and only the largest counts (in 2025, where
+# scenes are mixed, each counts as a scene of its own).
 #
 # ## Matches and inliers
 #
@@ -101,7 +101,7 @@ viz.draw_memory({scene.name: result.memory})
 
 # %% [markdown]
 # Time goes to matching as the number of pairs grows, and to mapping as the number of registered photographs does.
-# Memory is that of this process; COLMAP's own is apart, in a process of its own, so that its end is not yours.
+# Memory is that of this process. COLMAP runs in another, so that a crash of it costs one attempt, not this notebook.
 #
 # ## Photographs that lie on their side
 #

@@ -18,9 +18,9 @@
 # Looking at a model tells whether it is plausible. Whether a change makes it better takes true poses and a score. This
 # notebook explains the competition's, and compares two detectors with it.
 #
-# True poses come in `truth.csv`, in the columns of the submission, beside the photographs. The rendered scene has
-# them; it is also taken when the attached competition has none. For your own scene set `INPUT`; the first of several
-# is used.
+# True poses come in a `truth.csv` beside `sample_submission.csv`, with the same columns, and the distances of the score
+# in a `thresholds.json`, where they are not the usual ones. The rendered scene has both; it is also taken when the
+# attached competition has no such file. For your own scene set `INPUT`; of several the first is used.
 
 # %%
 import tempfile
@@ -28,7 +28,9 @@ from pathlib import Path
 
 import imc_kit
 from imc_kit import explore, viz
+from imc_kit.compare import compare
 from imc_kit.detectors import OrbConfig
+from imc_kit.repeatability import RepeatabilityConfig
 
 INPUT = ""
 OUT = Path(tempfile.mkdtemp(prefix="imc-kit-"))
@@ -36,7 +38,6 @@ OUT = Path(tempfile.mkdtemp(prefix="imc-kit-"))
 task = explore.open_input(INPUT, truth=True)
 scene = task.scenes[0]
 task = task.only(scene.name)
-truth = task.root / "truth.csv"
 print(f"{len(scene.images)} photographs of {scene.name}, in {scene.root}")
 
 # %% [markdown]
@@ -54,36 +55,53 @@ print(f"{len(scene.images)} photographs of {scene.name}, in {scene.root}")
 # Two ends of the scale: the truth itself, and the poses of `sample_submission.csv`, which are all the same.
 
 # %%
-print(imc_kit.score(truth, truth), "\n")
-print(imc_kit.score(truth, task.root / "sample_submission.csv"))
+print(explore.score(task, task.root / "truth.csv"), "\n")
+print(explore.score(task, task.root / "sample_submission.csv"))
 
 # %% [markdown]
 # What follows from it:
 # - **A missing camera costs as much as a wrong one**, and a guess costs nothing: every row gets a pose.
-# - **Two models count as one at best**: they share no frame, so the similarity fits the larger one, as long as no
-#   camera of the smaller happens to be right.
+# - **Only one model counts**: models have no common frame, so the poses of the largest are submitted, and guesses for
+#   all other photographs.
 # - **One wrong bend spoils half the scene**: if one half is turned against the other, one of them is far away.
 # - **Small scenes are nervous**: with 10 photographs each is worth a seventh of the scene.
 #
 # ## Two configurations on one scene
 #
 # SIFT against ORB, with 2048 keypoints each and all else the same. Put anything here: presets by name, or options as
-# `imc_kit.preset("aliked", {"detector.max_keypoints": 2048})`.
+# `imc_kit.preset("aliked", {"detector.max_keypoints": 2048})`. `compare` solves the scene with each, and tries their
+# features on views of a photograph that are computed from it, so that it is known where every point has to be.
 
 # %%
 configs = {"SIFT": imc_kit.preset("small"), "ORB": imc_kit.preset("small", {"detector": OrbConfig(max_keypoints=2048)})}
-runs = {label: imc_kit.solve(task, OUT / label, config) for label, config in configs.items()}
-scores = {label: imc_kit.score(truth, run.submission).scenes[scene.name] for label, run in runs.items()}
-results = {label: run.scenes[scene.name] for label, run in runs.items()}
-for label, result in results.items():
-    print(f"{label}: mAA {scores[label].score:.3f}, {result.counts['registered']} photographs registered")
+tried = RepeatabilityConfig(photographs=1)
+comparison = compare(task, configs, OUT, repeatability=tried, **explore.truth(task))
+print(comparison)
 
 # %% [markdown]
-# ## mAA by threshold
-#
-# The mAA is one number; the curve behind it tells what kind of error there is.
+# **Repeatability** is the share of keypoints that are found again at the same place of a changed view, **matching
+# accuracy** the share of matches that are right, **matching score** the share of keypoints that are matched rightly:
+# the one that matters most. A detector can be good at finding points again and bad at telling them apart.
 
 # %%
+viz.draw_metric(comparison.rows, "matching_score")
+
+# %%
+viz.draw_changes(comparison.rows, "matching_score")
+
+# %% [markdown]
+# Which change hurts which detector tells where it will fail: *scale* between near and far views, *perspective* between
+# views from different sides, *light* between day and evening.
+#
+# ## mAA by threshold
+#
+# The mAA is one number; the curve behind it tells what kind of error there is. (What is solved is not solved again:
+# `solve` reads it back.)
+
+# %%
+runs = {label: imc_kit.solve(task, OUT / label, config) for label, config in configs.items()}
+results = {label: run.scenes[scene.name] for label, run in runs.items()}
+scores = {label: explore.score(task, run.submission).scenes[scene.name] for label, run in runs.items()}
 viz.draw_accuracy(scores)
 
 # %% [markdown]
@@ -106,9 +124,12 @@ viz.draw_model(explore.largest_model(results["ORB"]), scores["ORB"])
 # ## What it costs
 
 # %%
-viz.draw_seconds({label: result.seconds for label, result in results.items()})
+viz.draw_stages(comparison.rows)
 
 # %% [markdown]
+# `compare` has left all of this in `OUT`: `compare.html` to look at, `compare.csv` and `compare.json` to go on from. On
+# the command line: `imc-kit compare DIR --presets sift,orb+nearest --out out`.
+#
 # ## Before you believe a difference
 #
 # - COLMAP with several threads sums in another order each time: run both twice (another `OUT`) and see by how much the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import imc_kit
-from imc_kit import explore, images
+from imc_kit import explore, images, metric, weights
 from imc_kit.detectors import AlikedConfig, OrbConfig, SiftConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.explore import View
@@ -22,6 +23,7 @@ from imc_kit.results import SceneResult
 from imc_kit.retrieval import VladConfig, exhaustive
 from imc_kit.types import Features, Scene
 
+ENDS = {"truth": ".csv", "thresholds": ".json"}
 SIFT = SiftConfig(max_keypoints=600)
 
 
@@ -102,11 +104,29 @@ def test_two_competitions_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         explore.open_input()
 
 
+def test_scores_are_of_the_scenes_of_the_task(shared: Path, tmp_path: Path) -> None:
+    task = explore.open_input(shared / "scenes", truth=True).only("herzjesu_P8", "scan65_skull49")
+    found = explore.score(task, task.root / "truth.csv")
+    assert {name: scene.score for name, scene in found.scenes.items()} == {"herzjesu_P8": 1, "scan65_skull49": 1}
+    thresholds = json.loads((task.root / "thresholds.json").read_text())
+    assert found.scenes["scan65_skull49"].thresholds == tuple(thresholds["scan65_skull49"])
+    assert thresholds["scan65_skull49"] != thresholds["herzjesu_P8"]
+    (tmp_path / "truth.csv").write_text((task.root / "truth.csv").read_text())
+    assert explore.truth(task) == {name: task.root / f"{name}{end}" for name, end in ENDS.items()}
+    elsewhere = replace(task.only("herzjesu_P8"), root=tmp_path)
+    assert explore.score(elsewhere, tmp_path / "truth.csv").scenes["herzjesu_P8"].thresholds == metric.THRESHOLDS
+    assert explore.truth(elsewhere) == {"truth": tmp_path / "truth.csv"}
+    (tmp_path / "thresholds.json").write_text("{")
+    with pytest.raises(KitError, match=r"cannot read .*thresholds\.json"):
+        explore.score(elsewhere, tmp_path / "truth.csv")
+
+
 # What can run
 
 
-def test_usable_says_what_is_missing(tmp_path: Path) -> None:
-    choices = {"sift": SIFT, "orb": OrbConfig(), "aliked": AlikedConfig(weights=tmp_path)}
+def test_usable_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "places", lambda: [tmp_path])
+    choices = {"sift": SIFT, "orb": OrbConfig(), "aliked": AlikedConfig()}
     found, left_out = explore.usable(choices)
     assert list(found) == ["sift", "orb"]
     assert left_out == "Without aliked: no weight files here (imc-kit weights get aliked-n16.pth)."

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from imc_kit import images, masks, render, scenes, weights
+from imc_kit import images, masks, metric, render, scenes, weights
 from imc_kit.colmap import database, verification
 from imc_kit.colmap.database import CameraConfig, ImageEntry
 from imc_kit.colmap.verification import VerificationConfig
@@ -26,9 +26,11 @@ from imc_kit.fanout import workers
 from imc_kit.images import Photo
 from imc_kit.masks import MaskConfig
 from imc_kit.matchers import MatcherConfig, check_accepts
+from imc_kit.metric import Score
 from imc_kit.results import SceneResult
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkConfig, Pair
 from imc_kit.scenes import Task
+from imc_kit.submission import POSE_COLUMNS, read_table
 from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Model, Scene
 from imc_kit.work import detector_of, matcher_of
 
@@ -207,6 +209,25 @@ def scene_counts(out: Path | str, scene: str) -> tuple[dict[Pair, int], dict[Pai
     if path is None:
         raise KitError(f"there is no database in {folder}: solve the scene again")
     return database.match_counts(path), verification.inlier_counts(path)
+
+
+def truth(task: Task) -> dict[str, Path]:
+    """The files with what is true of a task, as `compare` and `write_report` take them: its truth.csv, and its
+    thresholds.json if it has one."""
+    files = {"truth": task.root / "truth.csv", "thresholds": task.root / "thresholds.json"}
+    return {name: path for name, path in files.items() if name == "truth" or path.is_file()}
+
+
+def score(task: Task, submission: Path | str) -> Score:
+    """The score of 2024 for what was submitted, by the task's `truth`: of its scenes alone.
+
+    Raises `KitError` where a file cannot be read.
+    """
+    files = truth(task)
+    true = read_table(files["truth"], ("image_path", "dataset", "scene", *POSE_COLUMNS))
+    thresholds = metric.read_thresholds(files["thresholds"]) if "thresholds" in files else None
+    asked = true["scene"].isin([scene.name for scene in task.scenes])
+    return metric.score(true[asked], submission, thresholds)
 
 
 def largest_model(result: SceneResult) -> Model:
