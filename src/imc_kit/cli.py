@@ -18,7 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from imc_kit.cli_compare import Compare
 from imc_kit.cli_report import Report
 from imc_kit.cli_weights import Weights
-from imc_kit.config import PRESETS, Branch, Config, preset
+from imc_kit.config import PRESETS, Config, branch, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError
@@ -87,7 +87,7 @@ class Demo:
 
     def run(self) -> int:
         """The exit status: 1 when the rendered scene scores less than 0.95, or no photograph is registered."""
-        from imc_kit.metric import score
+        from imc_kit.metric import read_thresholds, score
         from imc_kit.pipeline import solve
         from imc_kit.render import write_scene
         from imc_kit.scenes import load
@@ -106,7 +106,7 @@ class Demo:
         print(f"{out / 'run.json'}: configuration, versions, counts, seconds")
         if self.input is not None:
             return 0 if registered else 1
-        mean = score(root / "truth.csv", out / "submission.csv", _read_json(root / "thresholds.json")).mean
+        mean = score(root / "truth.csv", out / "submission.csv", read_thresholds(root / "thresholds.json")).mean
         print(f"mAA {mean:.3f}: the share of cameras within 2.5 cm … 1 m of the truth")
         return 0 if mean >= 0.95 else 1
 
@@ -130,7 +130,7 @@ class Score:
     def run(self) -> int:
         from imc_kit import metric
 
-        thresholds = _read_json(self.thresholds) if self.thresholds else None
+        thresholds = metric.read_thresholds(self.thresholds) if self.thresholds else None
         result: metric.Score | metric.Score2023 | metric.Score2025
         if self.edition == "2024":
             result = metric.score(self.truth, self.submission, thresholds)
@@ -194,28 +194,11 @@ def _solve_defaults(arguments: Sequence[str]) -> Solve:
     if chosen.matcher:
         config = dataclasses.replace(config, matcher=matcher_class(chosen.matcher)())
     if chosen.add:
-        config = dataclasses.replace(config, also=(*config.also, *map(_branch, chosen.add)))
+        config = dataclasses.replace(config, also=(*config.also, *map(branch, chosen.add)))
     if chosen.descriptors:
         described = tuple(descriptor_class(name)() for name in chosen.descriptors)
         config = dataclasses.replace(config, pairs=dataclasses.replace(config.pairs, descriptors=described))
     return Solve(tyro.MISSING, tyro.MISSING, config=config)
-
-
-def _branch(name: str) -> Branch:
-    detector, plus, matcher = name.partition("+")
-    if not plus:
-        raise KitError(f"--add {name}: name a detector and a matcher, as in aliked+lightglue or none+loftr")
-    return Branch(detector_class(detector)(), matcher_class(matcher)())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise KitError(f"cannot read the thresholds in {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise KitError(f"{path} must hold an object that names each scene's distances, {{scene: [distances]}}")
-    return content
 
 
 if __name__ == "__main__":

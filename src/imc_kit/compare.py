@@ -18,12 +18,10 @@ import numpy as np
 
 from imc_kit import images, metric, pipeline, results, submission
 from imc_kit.colmap import database, verification
-from imc_kit.config import PRESETS, Branch, Config, fingerprint, preset
+from imc_kit.config import PRESETS, Branch, Config, branch, fingerprint, preset
 from imc_kit.detectors import DETECTORS
-from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.fanout import workers
-from imc_kit.matchers import config_class as matcher_class
 from imc_kit.repeatability import CHANGES, Change, RepeatabilityConfig, Repeated, average, measure
 from imc_kit.scenes import Task, load
 from imc_kit.types import Scene
@@ -128,10 +126,10 @@ def configurations(names: Iterable[str]) -> dict[str, Config]:
 def _configuration(name: str) -> Config:
     if name in PRESETS:
         return preset(name)
-    detector, plus, matcher = name.partition("+")
-    if not plus:
+    if "+" not in name:
         raise unknown_name("configuration", name, [*PRESETS, *(f"{one}+nearest" for one in DETECTORS if one != "none")])
-    return replace(preset("sift"), detector=detector_class(detector)(), matcher=matcher_class(matcher)())
+    one = branch(name)
+    return replace(preset("sift"), detector=one.detector, matcher=one.matcher)
 
 
 def compare(

@@ -17,9 +17,11 @@ from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.combine import CombineConfig
 from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, SuperPointConfig
+from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.masks import MaskConfig
 from imc_kit.matchers import AnyMatcherConfig, DenseConfig, LightGlueConfig, MergeConfig, NearestConfig, check_accepts
+from imc_kit.matchers import config_class as matcher_class
 from imc_kit.overview import OverviewConfig
 from imc_kit.retrieval import DinoConfig, PairsConfig
 
@@ -140,6 +142,18 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     for option, value in (overrides or {}).items():
         config = _with(config, option.split("."), value, option)
     return config
+
+
+def branch(name: str) -> Branch:
+    """A detector and a matcher by their names, as in `aliked+lightglue` or `none+loftr`.
+
+    `nearest` has the ratio test of the sift preset, all else its own defaults. Raises KitError with the nearest name.
+    """
+    detector, plus, matcher = name.partition("+")
+    if not plus:
+        raise KitError(f"{name!r} is not a detector and a matcher, as aliked+lightglue or none+loftr are")
+    usual = Config().matcher
+    return Branch(detector_class(detector)(), usual if matcher == usual.name else matcher_class(matcher)())
 
 
 def fingerprint(*parts: Any) -> str:
