@@ -1,0 +1,127 @@
+"""What the documents say exists: the names in the tables of features, commands with their options, and Python."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+import imc_kit
+from imc_kit import cli
+from imc_kit.config import PRESETS, Config
+from imc_kit.detectors import DETECTORS
+from imc_kit.matchers import MATCHERS, check_accepts
+from imc_kit.retrieval import DESCRIPTORS, PairsConfig
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
+SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in ("compare", "features", "retrieval"))]
+ELSEWHERE = {"--strict", "--dir-mode", "--accelerator"}
+"""Options of mypy and of Kaggle's own command."""
+
+
+def commands(path: Path) -> list[str]:
+    """What the document types after a prompt, of the kit's command."""
+    return re.findall(r"^\$ (imc-kit .+)$", path.read_text("utf-8"), re.MULTILINE)
+
+
+def section(title: str) -> str:
+    return FEATURES.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def rows(title: str) -> dict[str, list[str]]:
+    """The cells of the tables under a heading, by the name in the first."""
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in section(title).splitlines() if line[:1] == "|"
+    ]
+    return {first.strip("`"): rest for first, *rest in lines if first.startswith("`")}
+
+
+@pytest.fixture(scope="module")
+def options() -> set[str]:
+    """All options of the kit's commands and scripts, places in lists written as 0."""
+    parts = [f"{detector}+{matcher}" for detector in DETECTORS for matcher in MATCHERS]
+    everything = [["solve", "--add", *parts, "--descriptors", *DESCRIPTORS]]
+    everything += [
+        ["score"],
+        ["report"],
+        ["compare"],
+        ["demo"],
+        ["rehearse"],
+        *(["weights", name] for name in ("get", "check")),
+    ]
+    said = io.StringIO()
+    for arguments in everything:
+        with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+            cli.main([*arguments, "--help"])
+    for script in SCRIPTS:
+        command = [sys.executable, str(ROOT / script), "--help"]
+        said.write(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    found = re.findall(r"(?<![\w-])--[a-z][\w.-]*", re.sub(r"\.\d+", ".0", said.getvalue()))
+    return {*found, *(option.replace("--also.0.", "--") for option in found)}
+
+
+@pytest.mark.parametrize(
+    ("title", "names"),
+    [
+        ("Presets", PRESETS),
+        ("Detectors", DETECTORS),
+        ("Matchers", MATCHERS),
+        ("Global descriptors", DESCRIPTORS),
+        ("Pair selection", get_args(get_type_hints(PairsConfig)["method"])),
+    ],
+)
+def test_the_tables_have_every_name_and_no_other(title: str, names: Any) -> None:
+    assert list(rows(title)) == list(names)
+
+
+def test_the_table_of_detectors_says_which_matchers_go_with_each() -> None:
+    for detector, cells in rows("Detectors").items():
+        kind = DETECTORS[detector]().kind
+        right = [name for name, config in MATCHERS.items() if config().accepts(kind)]
+        assert [name for name in MATCHERS if f"`{name}`" in cells[1]] == right, detector
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_options_in_the_text_exist(path: Path, options: set[str]) -> None:
+    text = re.sub(r"\.\d+\.", ".0.", path.read_text("utf-8"))
+    quoted = re.findall(r"(?<![\w-])(--[a-z][\w.-]*)(…?)", text)
+    unknown = [
+        option
+        for option, more in quoted
+        if not (any(known.startswith(option) for known in options) if more else option.rstrip(".-") in options)
+    ]
+    assert set(unknown) <= ELSEWHERE
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_commands_in_the_text_are_understood(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Any] = []
+    for command in (cli.Solve, cli.Score, cli.Report, cli.Compare, cli.Demo, cli.Weights, cli.Rehearse):
+        monkeypatch.setattr(command, "run", lambda self: ran.append(self) or 0)
+    for line in commands(path):
+        arguments = shlex.split(line, comments=True)[1:]
+        if "--help" not in arguments:
+            assert cli.main(arguments) == 0, line
+    for command in ran:
+        if isinstance(command, cli.Solve):
+            for branch in command.config.branches:
+                check_accepts(branch.matcher, branch.detector.kind)
+
+
+def test_the_python_in_the_text_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved: list[Config] = []
+    monkeypatch.setattr(imc_kit, "solve", lambda photos, out, config: solved.append(config), raising=False)
+    for code in re.findall(r"```python\n(.+?)```", FEATURES, re.DOTALL):
+        exec(code, {})
+    assert solved
+    for config in solved:
+        config.weight_files()  # raises where a matcher does not go with its detector
