@@ -30,7 +30,8 @@ ELSEWHERE = {"--strict", "--dir-mode", "--accelerator"}
 
 def commands(path: Path) -> list[str]:
     """What the document types after a prompt, of the kit's command."""
-    return re.findall(r"^\$ (imc-kit .+)$", path.read_text("utf-8"), re.MULTILINE)
+    text = path.read_text("utf-8").replace("\\\n", " ")
+    return re.findall(r"^\$ (imc-kit .+)$", text, re.MULTILINE)
 
 
 def section(title: str) -> str:
