@@ -105,7 +105,7 @@ def test_a_matcher_without_detector(photos: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "alone/store").iterdir()) == [tmp_path / "alone/store/correspondences"]
     joined = solve(photos, tmp_path / "both", replace(SIMPLE, also=(Branch(NoDetectorConfig(), PointsConfig()),)))
     assert registered(joined) == VIEWS
-    few = PairsConfig(exhaustive_up_to=0, k=4)  # similar, by what the overview detects
+    few = PairsConfig(exhaustive_up_to=0, k=6)  # similar, by what the overview detects
     run = solve(
         photos, tmp_path / "few", replace(SIMPLE, detector=NoDetectorConfig(), matcher=PointsConfig(), pairs=few)
     )
