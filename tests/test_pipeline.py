@@ -28,7 +28,7 @@ from imc_kit.pipeline import Run, solve
 from imc_kit.render import write_scene
 from imc_kit.types import Scene
 
-FAST = preset("sift", {"detector.max_keypoints": 2000, "threads": 2})
+FAST = preset("sift", {"detector.max_keypoints": 2000, "detector.edge_threshold": 20.0, "threads": 2})
 SIZE = (400, 300)
 VIEWS = 18
 
@@ -83,7 +83,11 @@ def test_a_rendered_scene_is_recovered_and_read_back(root: Path, tmp_path: Path)
 def test_what_depends_on_a_changed_option_runs_again_and_nothing_else(root: Path, tmp_path: Path) -> None:
     solve(root, tmp_path / "out", FAST)
     features = sorted((tmp_path / "out/store/features").rglob("*.h5"))
-    solve(root, tmp_path / "out", preset("sift", {"detector.max_keypoints": 2000, "matcher.ratio": 0.7}))
+    solve(
+        root,
+        tmp_path / "out",
+        preset("sift", {"detector.max_keypoints": 2000, "detector.edge_threshold": 20.0, "matcher.ratio": 0.7}),
+    )
     assert sorted((tmp_path / "out/store/features").rglob("*.h5")) == features
     assert len(list((tmp_path / "out/store/matches").iterdir())) == 2
 
@@ -250,7 +254,11 @@ def test_the_end_of_colmap_costs_one_attempt_in_one_scene(
     code, said = ENDINGS[ending]
     doomed(code, monkeypatch, "plaza")
     limit = {f"mapping.{number}.time_limit": 2.0 for number in (0, 1)} if ending == "hang" else {}
-    run = solve(root, tmp_path / "out", preset("sift", {"detector.max_keypoints": 2000, **limit}))
+    run = solve(
+        root,
+        tmp_path / "out",
+        preset("sift", {"detector.max_keypoints": 2000, "detector.edge_threshold": 20.0, **limit}),
+    )
     assert problems(root, run) == []
     assert said in " ".join(run.scenes["plaza"].notes)
     assert run.scenes["plaza"].counts["registered"] == VIEWS  # the global mapper's attempt came next
@@ -319,7 +327,7 @@ def test_poses_are_for_the_image_as_it_is_stored(rendered: Path, tmp_path: Path)
             exif = Image.Exif()
             exif[0x0112] = 6  # turn it clockwise to see it upright
             image.transpose(Image.Transpose.ROTATE_90).save(stored / f"{path.stem}.png", exif=exif)
-    config = preset("sift", {"detector.max_keypoints": 2000, "threads": 1})
+    config = preset("sift", {"detector.max_keypoints": 2000, "detector.edge_threshold": 20.0, "threads": 1})
     one, other = solve(upright, tmp_path / "a", config), solve(stored, tmp_path / "b", config)
     for name, placement in one.scenes["upright"].placements.items():
         expected = placement.pose.turned(-1)
