@@ -20,18 +20,20 @@ from imc_kit.store import Shelf, Store, pair_key
 from imc_kit.types import Features, Matches
 
 SIZE = (640, 480)
-COLUMNS = ("keypoints", "scores", "descriptors", "scales", "orientations")
+COLUMNS = ("keypoints", "scores", "descriptors", "scales", "orientations", "shapes")
 
 
 def features(count: int, seed: int = 0, dtype: Any = np.float16, *, optional: bool = False) -> Features:
     random = np.random.default_rng(seed)
     extra = [random.uniform(1, 90, count).astype(np.float32) if optional else None for _ in range(2)]
+    shapes = random.normal(0, 20, (count, 2, 2)).astype(np.float32) if optional else None
     return Features(
         random.uniform(0, 470, (count, 2)).astype(np.float32),
         random.uniform(0, 1, count).astype(np.float32),
         random.uniform(0, 255, (count, 8)).astype(dtype),
         SIZE,
         *extra,
+        shapes,
     )
 
 

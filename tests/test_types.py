@@ -131,6 +131,8 @@ def test_features_accept_each_kind_of_descriptor(dtype: Any) -> None:
         ("scales", np.zeros((3, 1), np.float32)),
         ("scales", np.full(3, np.inf, np.float32)),
         ("orientations", np.zeros(3, np.float16)),
+        ("shapes", np.zeros((3, 4), np.float32)),
+        ("shapes", np.full((3, 2, 2), np.nan, np.float32)),
     ],
 )
 def test_features_refuse(name: str, value: np.ndarray) -> None:

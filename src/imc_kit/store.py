@@ -41,17 +41,10 @@ class _Codec(Generic[T]):
 
 
 def _feature_columns(features: Features) -> Arrays:
-    descriptors = features.descriptors
-    if descriptors.dtype == np.float32:  # half the space; keypoints stay as they are
-        descriptors = descriptors.astype(np.float16)
-    columns: dict[str, NDArray[Any] | None] = {
-        "keypoints": features.keypoints,
-        "scores": features.scores,
-        "descriptors": descriptors,
-        "scales": features.scales,
-        "orientations": features.orientations,
-    }
-    return {name: column for name, column in columns.items() if column is not None}
+    columns = features.columns()
+    if features.descriptors.dtype == np.float32:  # half the space; keypoints stay as they are
+        columns["descriptors"] = features.descriptors.astype(np.float16)
+    return columns
 
 
 _FEATURES = _Codec[Features](

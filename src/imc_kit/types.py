@@ -78,6 +78,7 @@ class Features:
     image_size: (width, height) in pixels.
     scales: float32 [N], diameter in pixels, when the detector has them.
     orientations: float32 [N], degrees clockwise from +x, when the detector has them.
+    shapes: float32 [N, 2, 2], from the unit circle to the ellipse that was described, in pixels, when it has them.
     """
 
     keypoints: Float32
@@ -86,6 +87,7 @@ class Features:
     image_size: tuple[int, int]
     scales: Float32 | None = None
     orientations: Float32 | None = None
+    shapes: Float32 | None = None
 
     def __post_init__(self) -> None:
         n = len(self.keypoints)
@@ -96,12 +98,12 @@ class Features:
             raise ValueError(f"descriptors must be [{n}, D], not {self.descriptors.shape}")
         if self.descriptors.dtype not in (np.float16, np.float32, np.uint8):
             raise ValueError(f"descriptors must be float16, float32 or uint8, not {self.descriptors.dtype}")
-        for name in ("scores", "scales", "orientations"):
+        for name, shape in (("scores", (n,)), ("scales", (n,)), ("orientations", (n,)), ("shapes", (n, 2, 2))):
             values = getattr(self, name)
             if values is None and name != "scores":
                 continue
-            if values.shape != (n,) or values.dtype != np.float32:
-                raise ValueError(f"{name} must be float32 [{n}], not {values.dtype} {values.shape}")
+            if values.shape != shape or values.dtype != np.float32:
+                raise ValueError(f"{name} must be float32 {list(shape)}, not {values.dtype} {values.shape}")
             if not np.isfinite(values).all():
                 raise ValueError(f"{name} must be finite")
             object.__setattr__(self, name, _frozen(values))
@@ -115,6 +117,11 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The arrays with a row for each keypoint, by the names of the fields; without those that it does not have."""
+        names = ("keypoints", "scores", "descriptors", "scales", "orientations", "shapes")
+        return {name: values for name in names if (values := getattr(self, name)) is not None}
 
     @classmethod
     def empty(cls, image_size: tuple[int, int], dimension: int, dtype: Any = np.float32) -> Features:

@@ -39,7 +39,8 @@ class Everywhere:
         points, scores = np.stack([x.ravel(), y.ravel()], 1), np.arange(x.size, dtype=np.float32)
         kept = base.strongest(points, scores, mask, self.config.max_keypoints)
         length = np.full(len(kept), 3, np.float32)
-        return Features(points[kept], scores[kept], points[kept], (width, height), length, length)
+        shapes = np.full((len(kept), 2, 2), 3, np.float32)
+        return Features(points[kept], scores[kept], points[kept], (width, height), length, length, shapes)
 
 
 def photo(width, height, shrunk_to=None):
@@ -105,6 +106,7 @@ def test_keypoints_and_scales_are_in_pixels_of_the_original():
     assert {x for x, _ in places(features)} == {2 * x + 0.5 for x in range(20)}
     assert {y for _, y in places(features)} == {2 * y + 0.5 for y in range(10)}
     np.testing.assert_allclose(features.scales, 6)
+    np.testing.assert_allclose(features.shapes, 6)
     np.testing.assert_array_equal(features.orientations, 3)
     assert features.keypoints.dtype == np.float32
 

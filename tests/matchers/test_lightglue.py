@@ -28,11 +28,13 @@ DIMENSIONS = {
     "dedodeg": 256,
     "disk": 128,
     "doghardnet": 128,
+    "keynet_affnet_hardnet": 128,
     "sift": 128,
     "superpoint": 256,
     "xfeat": 64,
 }
 FRAMED = ("doghardnet", "sift")
+SHAPED = ("keynet_affnet_hardnet",)
 
 
 def publish(monkeypatch, name, state, folder):
@@ -83,11 +85,13 @@ def pair(kind, counts=(70, 60), seed=0):
         descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-9)
         keypoints = rng.uniform(0, np.array(size) - 1, (count, 2))  # kornia refuses what is nearer to the edge
         frames = rng.uniform(2, 30, count), rng.uniform(0, 360, count)
+        shapes = rng.normal(0, 20, (count, 2, 2)).astype(np.float32) if kind in SHAPED else None
         images.append(
             Features(
                 *(x.astype(np.float32) for x in (keypoints, np.ones(count), descriptors)),
                 size,
                 *(x.astype(np.float32) if kind in FRAMED else None for x in frames),
+                shapes,
             )
         )
     return tuple(images)
@@ -118,6 +122,9 @@ def by_kornia(monkeypatch, kind, state, first, second, **options):
         return found["matches"][0].numpy(), found["scores"][0].numpy()
     lafs = []
     for one in (first, second):
+        if one.shapes is not None:
+            lafs.append(tensor(np.concatenate([one.shapes, one.keypoints[:, :, None]], 2))[None])
+            continue
         # In kornia, the frame of a keypoint of DoG has 6 σ for SIFT and 12 σ for HardNet, and turns counter-clockwise.
         scale = np.ones(len(one)) if one.scales is None else one.scales * (6 if kind == "doghardnet" else 3)
         turn = np.zeros(len(one)) if one.orientations is None else -one.orientations
@@ -138,9 +145,9 @@ def same(matches, indices, scores, atol=1e-4):
     np.testing.assert_allclose(matches.scores, scores, atol=atol, rtol=1e-3)
 
 
-def test_the_kinds_are_those_of_kornia_but_the_affine_one_and_one_of_the_many_aliked():
+def test_the_kinds_are_those_of_kornia_but_one_of_the_many_aliked():
     assert set(DIMENSIONS) == set(lightglue._FILES)
-    there = set(kornia.LightGlue.features) - {"raco-aliked", "keynet_affnet_hardnet", "dog_affnet_hardnet"}
+    there = set(kornia.LightGlue.features) - {"raco-aliked", "dog_affnet_hardnet"}
     assert there == set(DIMENSIONS)
     for kind, dimension in DIMENSIONS.items():
         assert kornia.LightGlue.features[kind]["input_dim"] == dimension
@@ -384,6 +391,10 @@ def test_features_it_was_not_trained_for_are_refused(make):
     first, second = pair("sift")
     with pytest.raises(KitError, match=r"wants the scale and the orientation of each sift keypoint"):
         matcher.match(first, replace(second, scales=None))
+    matcher, _ = make("keynet_affnet_hardnet")
+    first, second = pair("keynet_affnet_hardnet")
+    with pytest.raises(KitError, match=r"wants the affine shape of each keynet_affnet_hardnet keypoint"):
+        matcher.match(first, replace(second, shapes=None))
 
 
 @pytest.mark.parametrize(

@@ -203,14 +203,12 @@ def _joined(tiles: list[_Tile], found: list[Features], config: DetectorConfig) -
         [features.keypoints + np.array([tiles[i].x, tiles[i].y], np.float32) for i, features in some]
     )
     origin = np.repeat([i for i, _ in some], [len(features) for _, features in some])
-    fields = {
-        name: np.concatenate([getattr(features, name) for _, features in some])
-        for name in ("scores", "descriptors", "scales", "orientations")
-        if getattr(some[0][1], name) is not None
-    }
+    columns = [features.columns() for _, features in some]
+    fields = {name: np.concatenate([column[name] for column in columns]) for name in columns[0]}
+    fields["keypoints"] = points
     order = np.argsort(-fields["scores"], kind="stable")
     kept = order[_not_twice(points[order], origin[order], size, config.tiles)][: config.max_keypoints]
-    return Features(points[kept], image_size=size, **{name: values[kept] for name, values in fields.items()})
+    return Features(image_size=size, **{name: values[kept] for name, values in fields.items()})
 
 
 def _not_twice(points: Float32, origin: NDArray[np.intp], size: tuple[int, int], count: int) -> NDArray[np.bool_]:
@@ -233,16 +231,11 @@ def _not_twice(points: Float32, origin: NDArray[np.intp], size: tuple[int, int],
 
 def in_original(features: Features, photo: Photo) -> Features:
     """Features in pixels of `photo.pixels` → in pixels of the original."""
-    points = photo.to_original(features.keypoints)
-    kept = _first_of_equals(points)  # float32 is coarser there, so that two may have become one
+    columns = features.columns()
+    columns["keypoints"] = photo.to_original(features.keypoints)
+    kept = _first_of_equals(columns["keypoints"])  # float32 is coarser there, so that two may have become one
     zoom = np.float32(np.sqrt(np.prod(photo.size) / np.prod(photo.pixels.shape[:2])))
-    scales, turns = features.scales, features.orientations
-    return replace(
-        features,
-        keypoints=points[kept],
-        scores=features.scores[kept],
-        descriptors=features.descriptors[kept],
-        image_size=photo.size,
-        scales=None if scales is None else scales[kept] * zoom,
-        orientations=None if turns is None else turns[kept],
-    )
+    for name in ("scales", "shapes"):
+        if name in columns:
+            columns[name] = columns[name] * zoom
+    return Features(image_size=photo.size, **{name: values[kept] for name, values in columns.items()})

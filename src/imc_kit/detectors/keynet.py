@@ -106,6 +106,7 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
                 "descriptors": torch.cat(descriptors),
                 "scales": 2 * get_laf_scale(all_shaped).flatten(),  # kornia's is from the centre to the side
                 "orientations": (-get_laf_orientation(all_shaped).flatten()) % 360,  # kornia's is counter-clockwise
+                "shapes": all_shaped[0, :, :, :2],
             }
 
         return Candidates(get_laf_center(frames)[0] + (step - 1) / 2, scores, describe)

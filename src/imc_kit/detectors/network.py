@@ -72,7 +72,7 @@ class Candidates:
     points: [N, 2], (x, y), the centre of the top-left pixel at (0, 0).
     scores: [N], larger is stronger.
     describe: given rows of these, K of them, the remaining fields of `Features` by their names: `descriptors` [K, D],
-        and perhaps `scales` and `orientations` [K].
+        and perhaps `scales` and `orientations` [K] and `shapes` [K, 2, 2].
     """
 
     points: torch.Tensor

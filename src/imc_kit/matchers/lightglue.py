@@ -30,12 +30,12 @@ _FILES = {
     "dedodeg": "dedodeg_lightglue.pth",
     "disk": "disk_lightglue.pth",
     "doghardnet": "doghardnet_lightglue.pth",
+    "keynet_affnet_hardnet": "keynet_affnet_hardnet_lightlue.pth",
     "sift": "sift_lightglue.pth",
     "superpoint": "superpoint_lightglue.pth",
     "xfeat": "xfeat-lighterglue.pt",
 }
-"""The file of the network for each kind of descriptors. kornia has one for Key.Net's too, but it wants affine shapes,
-which `Features` do not have."""
+"""The file of the network for each kind of descriptors."""
 _GPU_BATCH = 2**25
 """Pairs of keypoints, over all pairs of images, in one pass on a GPU: eight times 2048 × 2048."""
 
@@ -50,10 +50,10 @@ class LightGlueConfig(MatcherConfig):
     """Drop matches of a lower score."""
     depth_confidence: float | None = 0.95
     """Stop after the layer at which this share of the keypoints are sure what they match; None runs all layers. It
-    saves most of the time of an easy pair. The networks for doghardnet and xfeat always run all."""
+    saves most of the time of an easy pair. The networks for doghardnet, keynet and xfeat always run all."""
     width_confidence: float | None = 0.99
     """Drop keypoints on the way that cannot be matched with at least this certainty; None keeps all. It saves time
-    where most of an image is not in the other. The network for doghardnet always keeps all."""
+    where most of an image is not in the other. The networks for doghardnet and keynet always keep all."""
     half: bool = True
     """Compute in half precision on a GPU: faster, and as it was published. On a CPU it makes no difference."""
     weights: Path | None = None
@@ -138,6 +138,10 @@ class LightGlueMatcher:
         if self._network.conf.add_scale_ori:
             frames = [_frames(features, self.kind) for features in images]
             inputs["scales"], inputs["oris"] = np.stack(frames, 1)
+        if self._network.conf.add_laf:
+            none = np.empty((0, 2, 2), np.float32)
+            shapes = [none if features.shapes is None else features.shapes for features in images]
+            inputs["lafs"] = np.concatenate([np.stack(shapes), inputs["keypoints"][..., None]], 3)
         return {name: torch.from_numpy(values).to(self._device) for name, values in inputs.items()}
 
     def _check(self, features: Features) -> None:
@@ -149,6 +153,8 @@ class LightGlueMatcher:
             )
         if conf.add_scale_ori and len(features) and (features.scales is None or features.orientations is None):
             raise KitError(f"matcher 'lightglue' wants the scale and the orientation of each {self.kind} keypoint")
+        if conf.add_laf and len(features) and features.shapes is None:
+            raise KitError(f"matcher 'lightglue' wants the affine shape of each {self.kind} keypoint")
 
 
 def _frames(features: Features, kind: str) -> Float32:
