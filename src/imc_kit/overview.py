@@ -10,15 +10,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
+from imc_kit.geometry import fundamental
 from imc_kit.types import Features, Float32, Matches
 
-_FEWEST = 8
-"""Matches: any seven have a fundamental matrix that explains them."""
 _SIDE = 1000
 """Pixels of the longer side to which keypoints are scaled: then a limit on errors means the same in all images."""
 
@@ -68,7 +65,8 @@ def look(first: Features, second: Features, matches: Matches, config: OverviewCo
     if first.orientations is None or second.orientations is None:
         raise ValueError("the overview needs features with orientations, as SIFT's are")
     a, b = matches.indices.T
-    inliers = _explained(_scaled(first)[a], _scaled(second)[b], _SIDE * config.max_error, config.trials)
+    limit = _SIDE * config.max_error
+    _, inliers = fundamental(_scaled(first)[a], _scaled(second)[b], limit, confidence=0.999, trials=config.trials)
     count = int(inliers.sum())
     turns = (first.orientations[a] - second.orientations[b])[inliers]
     votes = np.bincount(np.rint(turns / 90).astype(int) % 4, minlength=4)
@@ -92,15 +90,3 @@ def strongest_pairs(strength: Mapping[tuple[str, str], float], neighbours: int) 
 
 def _scaled(features: Features) -> Float32:
     return features.keypoints * np.float32(_SIDE / max(features.image_size))
-
-
-def _explained(first: Float32, second: Float32, max_error: float, trials: int) -> NDArray[np.bool_]:
-    """Which of the correspondences [K, 2], [K, 2] the best fundamental matrix explains up to `max_error`: bool [K]."""
-    nothing = np.zeros(len(first), np.bool_)
-    if len(first) < _FEWEST:
-        return nothing
-    try:
-        matrix, mask = cv2.findFundamentalMat(first, second, cv2.USAC_MAGSAC, max_error, 0.999, trials)
-    except cv2.error:  # points all in one place, for example
-        return nothing
-    return nothing if matrix is None or mask is None else mask.ravel().astype(np.bool_)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def write(folder: Path, *truths: Truth, seed: int = 0) -> Path:
     entries = [ImageEntry(name, folder / name, value.image_size) for name, value in features.items()]
     pairs = [pair for truth in truths for pair in matched(truth)]
     write_database(path, entries, features.__getitem__, pairs, CameraConfig("size"))
-    verify(path, VerificationConfig(), folder / "log.txt", threads=1, seed=seed)
+    with ThreadPoolExecutor(1) as pool:
+        verify(path, VerificationConfig("colmap"), folder / "log.txt", pool, threads=1, seed=seed)
     return path
 
 
@@ -197,7 +199,8 @@ def test_nothing_to_reconstruct(truth: Truth, tmp_path: Path, mapper: str, image
     entries = [ImageEntry(name, tmp_path / name, truth.features[name].image_size) for name in names]
     pairs = [(*pair, Matches.empty()) for pair in combinations(names, 2)]
     write_database(tmp_path / "database.db", entries, truth.features.__getitem__, pairs, CameraConfig())
-    verify(tmp_path / "database.db", VerificationConfig(), tmp_path / "log.txt", threads=1)
+    with ThreadPoolExecutor(1) as pool:
+        verify(tmp_path / "database.db", VerificationConfig(), tmp_path / "log.txt", pool)
     assert inlier_counts(tmp_path / "database.db") == {}
     assert solve(tmp_path / "database.db", tmp_path, mapper) == []
 
@@ -206,8 +209,8 @@ def test_unknown_options_are_found_before_any_work() -> None:
     with pytest.raises(KitError, match="unknown mapping option 'min_model_sise': did you mean 'min_model_size'"):
         MappingConfig(options={"min_model_sise": 9}).check()
     with pytest.raises(KitError, match="unknown verification option"):
-        VerificationConfig({"x": 1}).check()
-    VerificationConfig({"ransac.max_num_trials": "1000"}).check()
+        VerificationConfig("colmap", options={"x": 1}).check()
+    VerificationConfig("colmap", options={"ransac.max_num_trials": "1000"}).check()
     MappingConfig("global", {"mapper.ba_num_iterations": 2}).check()
 
 

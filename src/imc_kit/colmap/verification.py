@@ -1,43 +1,141 @@
-"""Geometric verification of the matched pairs of a database, by COLMAP's own RANSAC."""
+"""Geometric verification of the matched pairs of a database: which of their matches one two-view geometry explains."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import repeat
+from math import inf
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
 
 from imc_kit.colmap import child
 from imc_kit.colmap.options import Value, with_options
+from imc_kit.errors import KitError
+from imc_kit.geometry import fundamental
+from imc_kit.types import Float64, Mask
+
+_PAIRS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class VerificationConfig:
     """How the two-view geometry of every matched pair is estimated."""
 
-    options: Mapping[str, Value] = field(default_factory=dict)
-    """Any of `pycolmap.TwoViewGeometryOptions`, by dotted name, for example ransac.max_error."""
-    time_limit: float = 3600.0
-    """Seconds that one scene may take."""
+    method: Literal["magsac", "colmap"] = "magsac"
+    """magsac: a fundamental matrix by MAGSAC++, in OpenCV; colmap: COLMAP's choice of an essential or fundamental matrix
+    or a homography by its own RANSAC, which takes many times as long and keeps nearly the same matches."""
+    max_error: float = 4.0
+    """How far a match may be from its epipolar line, in pixels."""
+    min_inliers: int = 15
+    """A pair of which fewer matches agree is dropped."""
+    chance: float = 0.05
+    """magsac: of the wrong matches, so large a share may agree by chance; a pair needs so many more that agree."""
+    min_motion: float = 0.0
+    """magsac: matches that stay within so many pixels of their place are left out: they are of a watermark, or of a
+    background that moves with the camera. 0 keeps all."""
     max_trials: int = 2000
     """RANSAC's limit. COLMAP's own 10,000 go to pairs that do not overlap, and take several times longer."""
+    options: Mapping[str, Value] = field(default_factory=dict)
+    """colmap: any of `pycolmap.TwoViewGeometryOptions`, by dotted name, for example min_inlier_ratio."""
+    time_limit: float = 3600.0
+    """Seconds that one scene may take; with colmap the scene fails then, with magsac the remaining pairs are dropped."""
 
     def check(self) -> None:
-        """Raise KitError for an option that pycolmap does not have."""
+        """Raise KitError for an option that pycolmap does not have, or that the method does not use."""
         import pycolmap
 
+        for option, right in (
+            ("max_error", self.max_error > 0),
+            ("min_inliers", self.min_inliers > 0),
+            ("chance", 0 <= self.chance < 1),
+            ("min_motion", self.min_motion >= 0),
+            ("max_trials", self.max_trials > 0),
+            ("time_limit", self.time_limit > 0),
+        ):
+            if not right:
+                raise KitError(f"{option} of the verification must not be {getattr(self, option)!r}")
+        if self.options and self.method != "colmap":
+            raise KitError(f"{', '.join(self.options)}: the verification takes options of COLMAP with method colmap only")
         with_options(pycolmap.TwoViewGeometryOptions(), self.options, "verification")
 
 
-def verify(database: Path, config: VerificationConfig, log: Path, threads: int = -1, seed: int = 0) -> None:
-    """Write the two-view geometry of every pair in `database` that has matches; raises ColmapError."""
+def verify(
+    database: Path,
+    config: VerificationConfig,
+    log: Path,
+    executor: Executor,
+    *,
+    threads: int = -1,
+    seed: int = 0,
+    until: float = inf,
+) -> list[str]:
+    """Write the two-view geometry of every pair in `database` that has matches; returns a note when time ran out.
+
+    executor: where magsac runs. threads, seed: of COLMAP's. until: a moment of `time.time()`.
+
+    Raises ColmapError when COLMAP's process does not end well.
+    """
+    until = min(until, time.time() + config.time_limit)
+    if config.method == "magsac":
+        return _by_magsac(database, config, executor, until)
+    options = {
+        "ransac.max_error": config.max_error,
+        "ransac.max_num_trials": config.max_trials,
+        "min_num_inliers": config.min_inliers,
+    }
     job = {
         "job": "verify",
         "database": str(database),
-        "options": {"ransac.max_num_trials": config.max_trials, **config.options},
+        "options": {**options, **config.options},
         "threads": threads,
         "seed": seed,
     }
-    child.run(job, "COLMAP's geometric verification", log, config.time_limit)
+    child.run(job, "COLMAP's geometric verification", log, until - time.time())
+    return []
+
+
+def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until: float) -> list[str]:
+    import pycolmap
+
+    with pycolmap.Database.open(path) as database:
+        points = {
+            image.image_id: np.asarray(database.read_keypoints(image.image_id)[:, :2], np.float64)
+            for image in database.read_all_images()
+        }
+        pair_ids = database.read_num_matches()[0]
+        bar = tqdm(total=len(pair_ids), desc="verification", unit="pair", delay=2, disable=None, leave=False)
+        with bar, pycolmap.DatabaseTransaction(database):
+            for start in range(0, len(pair_ids), _PAIRS_AT_ONCE):
+                if time.time() > until:
+                    left = len(pair_ids) - start
+                    return [f"time ran out: {left} of {len(pair_ids)} matched pairs were not verified"]
+                pairs = [pycolmap.pair_id_to_image_pair(pair) for pair in pair_ids[start : start + _PAIRS_AT_ONCE]]
+                matches = [database.read_matches(*pair) for pair in pairs]
+                firsts, seconds = (
+                    [points[pair[side]][rows[:, side]] for pair, rows in zip(pairs, matches, strict=True)]
+                    for side in (0, 1)
+                )
+                found = executor.map(_geometry, firsts, seconds, repeat(config))
+                for (first, second), rows, (matrix, inliers) in zip(pairs, matches, found, strict=True):
+                    if inliers.sum() >= config.min_inliers + config.chance * len(rows):
+                        geometry = pycolmap.TwoViewGeometry(F=matrix, inlier_matches=rows[inliers])
+                        geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
+                        database.write_two_view_geometry(first, second, geometry)
+                bar.update(len(pairs))
+    return []
+
+
+def _geometry(first: Float64, second: Float64, config: VerificationConfig) -> tuple[Float64, Mask]:
+    moves = np.linalg.norm(first - second, axis=1) >= config.min_motion
+    matrix, inliers = fundamental(first[moves], second[moves], config.max_error, trials=config.max_trials)
+    moves[moves] = inliers
+    return matrix, moves
 
 
 def inlier_counts(database: Path) -> dict[tuple[str, str], int]:

@@ -1,0 +1,134 @@
+"""Geometric verification: MAGSAC beside COLMAP's own, and its limits."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
+from imc_kit.colmap.verification import VerificationConfig, inlier_counts, verify
+from imc_kit.errors import KitError
+from imc_kit.types import Features, Matches
+
+SIZE = (1000, 800)
+NAMES = ("a.png", "b.png", "c.png", "stranger.png")
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Executor]:
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+def write(path: Path, *, still: bool = False) -> Path:
+    """Three views of 200 points, a third of whose matches are wrong, and one of other points, all matched by number.
+
+    With `still`, the first 60 keypoints of every image are in the same place, as those of a watermark are.
+    """
+    random = np.random.default_rng(0)
+    points = random.uniform((-2, -2, 5), (2, 2, 9), (200, 3))
+    features = {}
+    for number, name in enumerate(NAMES):
+        angle = 0.15 * number
+        turn = np.array([[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]])
+        if name == "stranger.png":
+            places = random.uniform((0, 0), np.array(SIZE) - 1, (200, 2))
+        else:
+            seen = points @ turn.T + (-0.8 * number, 0.1 * number, 0)
+            places = seen[:, :2] / seen[:, 2:] * 800 + np.array(SIZE) / 2 + random.normal(0, 0.2, (200, 2))
+        if still:
+            places[:60] = np.random.default_rng(1).uniform(10, 100, (60, 2))
+        places = places.clip(0, np.array(SIZE) - 1).astype(np.float32)
+        features[name] = Features(places, np.ones(200, np.float32), np.zeros((200, 1), np.uint8), SIZE)
+    rows = np.arange(200)
+    wrong = np.where(rows >= 140, rows[::-1] + 80, rows) % 200  # 140 … 199 are matched to others
+    matches = Matches(np.stack([rows, wrong], 1)[:200].astype(np.int32), np.ones(200, np.float32))
+    pairs = [(first, second, matches) for first, second in combinations(NAMES, 2)]
+    entries = [ImageEntry(name, path.parent / name, SIZE) for name in NAMES]
+    write_database(path, entries, features.__getitem__, pairs, CameraConfig("size"))
+    return path
+
+
+def counted(
+    folder: Path, config: VerificationConfig, executor: Executor, *, still: bool = False
+) -> dict[tuple[str, str], int]:
+    path = write(folder / f"{config.method}.db", still=still)
+    assert verify(path, config, folder / "log.txt", executor, threads=1) == []
+    return inlier_counts(path)
+
+
+def test_it_keeps_what_colmap_keeps(tmp_path: Path, pool: Executor) -> None:
+    ours = counted(tmp_path, VerificationConfig(), pool)
+    theirs = counted(tmp_path, VerificationConfig("colmap"), pool)
+    assert set(ours) == set(theirs) == set(combinations(NAMES[:3], 2))
+    for pair, count in ours.items():
+        assert 135 <= count <= 160
+        assert abs(count - theirs[pair]) <= 10
+
+
+def test_processes_do_it_as_well_as_threads(tmp_path: Path, pool: Executor) -> None:
+    wanted = counted(tmp_path, VerificationConfig(), pool)
+    with ProcessPoolExecutor(2) as processes:
+        assert counted(tmp_path, VerificationConfig(), processes) == wanted
+
+
+def test_what_does_not_move_can_be_left_out(tmp_path: Path, pool: Executor) -> None:
+    with_it = counted(tmp_path, VerificationConfig(), pool, still=True)
+    assert with_it["a.png", "stranger.png"] >= 50  # the watermark joins strangers
+    without = counted(tmp_path, VerificationConfig(min_motion=2), pool, still=True)
+    assert set(without) == set(combinations(NAMES[:3], 2))
+
+
+@pytest.mark.parametrize("count", [30, 100, 1000])
+def test_strangers_do_not_pass_by_chance(tmp_path: Path, pool: Executor, count: int) -> None:
+    random = np.random.default_rng(3)
+    names = [f"{number}.png" for number in range(8)]
+    features = {
+        name: Features(
+            random.uniform(0, 639, (count, 2)).astype(np.float32).clip(0, 639),
+            np.ones(count, np.float32), np.zeros((count, 1), np.uint8), (640, 640),
+        )
+        for name in names
+    }  # fmt: skip
+    same = Matches(np.repeat(np.arange(count, dtype=np.int32)[:, None], 2, 1), np.ones(count, np.float32))
+    path = tmp_path / "database.db"
+    entries = [ImageEntry(name, tmp_path / name, (640, 640)) for name in names]
+    pairs = [(first, second, same) for first, second in combinations(names, 2)]
+    write_database(path, entries, features.__getitem__, pairs, CameraConfig("size"))
+    verify(path, VerificationConfig(), tmp_path / "log.txt", pool)
+    assert inlier_counts(path) == {}
+
+
+@pytest.mark.parametrize("method", ["magsac", "colmap"])
+def test_no_matches_are_ordinary(tmp_path: Path, pool: Executor, method: str) -> None:
+    empty = Features.empty(SIZE, 1, np.uint8)
+    path = tmp_path / "database.db"
+    write_database(path, [ImageEntry("a.png", tmp_path / "a.png", SIZE)], lambda _: empty, [], CameraConfig())
+    config = VerificationConfig(method)  # type: ignore[arg-type]
+    assert verify(path, config, tmp_path / "log.txt", pool, threads=1) == []
+    assert inlier_counts(path) == {}
+
+
+def test_the_time_is_kept(tmp_path: Path, pool: Executor) -> None:
+    path = write(tmp_path / "database.db")
+    (note,) = verify(path, VerificationConfig(), tmp_path / "log.txt", pool, until=time.time() - 1)
+    assert note == "time ran out: 6 of 6 matched pairs were not verified"
+    with pytest.raises(KitError, match="time limit"):
+        verify(path, VerificationConfig("colmap"), tmp_path / "log.txt", pool, until=time.time() - 1)
+    assert inlier_counts(path) == {}
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    for option in ("max_error", "min_inliers", "max_trials", "time_limit"):
+        with pytest.raises(KitError, match=f"{option} of the verification must not be 0"):
+            VerificationConfig(**{option: 0}).check()
+    with pytest.raises(KitError, match=r"min_inlier_ratio: .* with method colmap only"):
+        VerificationConfig(options={"min_inlier_ratio": 0.3}).check()
+    VerificationConfig("colmap", options={"min_inlier_ratio": 0.3}).check()
