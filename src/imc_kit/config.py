@@ -73,6 +73,9 @@ class Config:
     """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels."""
     min_matches: int = 15
     """Pairs of images with fewer matches are dropped before verification."""
+    time_limit: float | None = None
+    """Seconds that the whole run may take, for all scenes together. Every scene then gets a quick answer first, and
+    what is dear is left out when time is short. None: as long as it takes."""
     threads: int | None = None
     """Workers for detection and matching, and threads for COLMAP; None takes all cores."""
     seed: int = 0
@@ -101,6 +104,22 @@ class Config:
             attempt.check()
         if self.min_matches < 1 or (self.threads is not None and self.threads < 1):
             raise KitError("min_matches and threads must be at least 1")
+        if self.time_limit is not None and self.time_limit <= 0:
+            raise KitError(f"time_limit must be more than 0 seconds, not {self.time_limit}")
+
+
+CHEAP = Config(
+    SiftConfig(max_keypoints=1000, long_side=640),
+    mapping=(MappingConfig(),),
+    pairs=PairsConfig(exhaustive_up_to=60, k=20),
+)
+"""What is found in seconds: the overview of a scene, and its quick answer when the time of a run is limited."""
+
+
+def cheap(config: Config) -> Config:
+    """The same run as cheap as it can be: `CHEAP`, on the cameras, masks, threads and seed of `config`."""
+    names = ("masks", "cameras", "threads", "seed", "time_limit")
+    return dataclasses.replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 
 def _aliked(long_side: int = 1024) -> Branch:

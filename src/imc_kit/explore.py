@@ -261,16 +261,15 @@ def _matched(views: Mapping[str, View], wanted: Sequence[tuple[int, Pair, Matche
         found = tools[matcher].match(*(views[name].features for name in pair))
         return found, time.perf_counter() - started
 
-    with workers(None, None) as pool:
-        found = list(pool.map(timed, *zip(*wanted, strict=True)))
     entries = {f"{number}/{name}": views[name] for number, pair, _ in wanted for name in pair}
     sides = [(f"{number}/{first}", f"{number}/{second}") for number, (first, second), _ in wanted]
-    listed = [(*pair, matches) for pair, (matches, _) in zip(sides, found, strict=True)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
+        found = list(pool.map(timed, *zip(*wanted, strict=True)))
+        listed = [(*pair, matches) for pair, (matches, _) in zip(sides, found, strict=True)]
         path = Path(folder, "database.db")
         images = [ImageEntry(entry, view.path, view.features.image_size) for entry, view in entries.items()]
         database.write_database(path, images, lambda entry: entries[entry].features, listed, CameraConfig())
-        verification.verify(path, VerificationConfig(), Path(folder, "colmap.log"))
+        verification.verify(path, VerificationConfig(), Path(folder, "colmap.log"), pool)
         result = []
         for pair, (matches, seconds) in zip(sides, found, strict=True):
             points, inliers = database.read_pair(path, *pair)

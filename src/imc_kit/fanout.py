@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from imc_kit import clock
+
 
 def fan_out(
     executor: Executor,
@@ -22,19 +24,23 @@ def fan_out(
 ) -> list[str]:
     """Call `function` on every chunk, showing progress; returns all their notes. An error ends the rest.
 
-    The function gives how many units it has done, and its notes.
+    The function gives how many units it has done, and its notes. That it did not come to all is a note too.
     """
     futures: list[Future[tuple[int, list[str]]]] = [executor.submit(function, *chunk) for chunk in chunks]
     notes = []
+    done = 0
     try:
         with tqdm(total=total, desc=label, unit=unit, delay=2, disable=None, leave=False) as bar:
             for future in as_completed(futures):
                 count, some = future.result()
                 bar.update(count)
+                done += count
                 notes += some
     finally:
         for future in futures:
             future.cancel()
+    if done < total:
+        notes.append(f"{label}: {clock.RAN_OUT}, {done} of {total} {unit}s were done")
     return notes
 
 

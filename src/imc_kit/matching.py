@@ -6,14 +6,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import cache
+from math import inf
 
 import numpy as np
 
-from imc_kit import overview, retrieval, work
+from imc_kit import clock, overview, retrieval, work
 from imc_kit.combine import join_features, join_matches
-from imc_kit.config import Branch, Config, fingerprint
-from imc_kit.detectors import SiftConfig
-from imc_kit.matchers import DenseConfig, NearestConfig, merge
+from imc_kit.config import CHEAP, Branch, Config, fingerprint
+from imc_kit.matchers import DenseConfig, merge
 from imc_kit.orientation import assign_turns
 from imc_kit.overview import PairView
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkConfig, Pair
@@ -23,10 +24,8 @@ from imc_kit.work import Shot
 
 log = logging.getLogger(__name__)
 
-_CHEAP = Config(SiftConfig(max_keypoints=1000, long_side=640), NearestConfig(ratio=0.8))
-"""What the overview of a scene is made of."""
-_CANDIDATES = retrieval.PairsConfig(exhaustive_up_to=60, k=20)
-"""The pairs that the overview looks at."""
+_DETECTION = 0.6
+"""The share of the time up to the end of matching that detection may take."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,17 @@ class Found:
 
 
 class Matching:
-    """The stages of one scene up to its matches; what went wrong on the way, one sentence each, is in `notes`."""
+    """The stages of one scene up to its matches; what went wrong on the way, one sentence each, is in `notes`.
 
-    def __init__(self, scene: Scene, store: Store, config: Config, executor: Executor) -> None:
+    Of what is not done at the moment `until` (see `clock`) the most useful is done first, and the rest left out.
+    """
+
+    def __init__(self, scene: Scene, store: Store, config: Config, executor: Executor, until: float = inf) -> None:
         self.scene = scene
         self.store = store
         self.config = config
         self.executor = executor
+        self.until = until
         self.notes: list[str] = []
         self._mask = replace(config.masks, pictures=False)
 
@@ -60,16 +63,23 @@ class Matching:
     def detect(self, shots: Mapping[str, Shot]) -> dict[str, Shot]:
         """Fill the shelves of all branches; gives the images that are in all of them."""
         usable = dict(shots)
+        until = clock.portion(self.until, _DETECTION)
         for branch in self.config.branches:
             if not isinstance(branch.matcher, DenseConfig):
                 shelf = self._features(branch)
                 label = self.scene.name
-                self.notes += work.detect(usable, shelf, branch.detector, self._mask, self.executor, label)
+                self.notes += work.detect(usable, shelf, branch.detector, self._mask, self.executor, label, until)
                 usable = {name: shot for name, shot in usable.items() if shot.key in shelf}
         return usable
 
     def select(self, shots: Mapping[str, Shot], given: Sequence[Pair] | None) -> list[Pair]:
-        """The pairs to match."""
+        """The pairs to match, when time is limited the most useful first."""
+        pairs = self._select(shots, given)
+        if self.until == inf or len(shots) < 3:
+            return pairs
+        return retrieval.nearest_first(list(shots), pairs, self._describe(shots, retrieval.VladConfig()))
+
+    def _select(self, shots: Mapping[str, Shot], given: Sequence[Pair] | None) -> list[Pair]:
         if given is not None:
             return [(first, second) for first, second in given if first in shots and second in shots]
         config = self.config.pairs
@@ -100,13 +110,30 @@ class Matching:
 
         return Found(lambda name: joined[name][0], matches)
 
+    def similarity(self, shots: Mapping[str, Shot]) -> Callable[[str, str], float | None]:
+        """How alike two images look by the VLAD of their features, −1 … 1, computed when first asked for; None where
+        one of them has none."""
+        row = {name: number for number, name in enumerate(shots)}
+
+        @cache
+        def described() -> Float32:
+            return self._describe(shots, retrieval.VladConfig())
+
+        def alike(first: str, second: str) -> float | None:
+            if first not in row or second not in row:
+                return None
+            return float(described()[row[first]] @ described()[row[second]])
+
+        return alike
+
     def _match(self, branch: Branch, shots: Mapping[str, Shot], pairs: Sequence[Pair]) -> Found:
         def key(first: str, second: str) -> str:
             return pair_key(shots[first].key, shots[second].key)
 
+        label = self.scene.name
         if isinstance(branch.matcher, DenseConfig):
             shelf = self.store.correspondences(fingerprint(branch.matcher))
-            self.notes += work.match_images(shots, pairs, shelf, branch.matcher, self.executor, self.scene.name)
+            self.notes += work.match_images(shots, pairs, shelf, branch.matcher, self.executor, label, self.until)
             everything = {pair: shelf[key(*pair)] for pair in pairs if key(*pair) in shelf}
             sizes = {name: shot.info.size for name, shot in shots.items()}
             merged, of_pair = merge(everything, sizes, self.config.merge)
@@ -114,8 +141,14 @@ class Matching:
         features = self._features(branch)
         matches = self.store.matches(fingerprint(branch.detector, branch.matcher, self._mask))
         kind = branch.detector.kind
-        work.match(shots, pairs, features, matches, branch.matcher, kind, self.executor, self.scene.name)
-        return Found(lambda name: features[shots[name].key], lambda first, second: matches[key(first, second)])
+        self.notes += work.match(
+            shots, pairs, features, matches, branch.matcher, kind, self.executor, label, self.until
+        )
+
+        def matches_of(first: str, second: str) -> Matches:
+            return matches[key(first, second)] if key(first, second) in matches else Matches.empty()
+
+        return Found(lambda name: features[shots[name].key], matches_of)
 
     def _features(self, branch: Branch) -> Shelf[Features]:
         return self.store.features(fingerprint(branch.detector, self._mask))
@@ -124,7 +157,7 @@ class Matching:
         """What cheap matches say of pairs of images, all or the most similar."""
         cheap = self._cheap()
         seen = cheap.detect(shots)
-        pairs = retrieval.select(list(seen), _CANDIDATES, lambda descriptor: cheap._describe(seen, descriptor))
+        pairs = retrieval.select(list(seen), cheap.config.pairs, lambda descriptor: cheap._describe(seen, descriptor))
         found = cheap.match(seen, pairs)
         loaded = {name: found.features(name) for name in seen}
         looks = self.executor.map(
@@ -141,7 +174,7 @@ class Matching:
         """A global descriptor of every image, [N, D]."""
         if isinstance(descriptor, NetworkConfig):
             shelf = self.store.descriptors(fingerprint(descriptor))
-            self.notes += work.describe(shots, shelf, descriptor, self.executor, self.scene.name)
+            self.notes += work.describe(shots, shelf, descriptor, self.executor, self.scene.name, self.until)
             rows = {name: shelf[shot.key] for name, shot in shots.items() if shot.key in shelf}
             nothing = np.zeros_like(next(iter(rows.values()), np.empty(0, np.float32)))
             return np.array([rows.get(name, nothing) for name in shots], np.float32)
@@ -160,4 +193,4 @@ class Matching:
         return descriptor.create().describe(list(shots), features)
 
     def _cheap(self) -> Matching:
-        return Matching(self.scene, self.store, _CHEAP, self.executor)
+        return Matching(self.scene, self.store, CHEAP, self.executor, self.until)

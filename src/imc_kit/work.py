@@ -1,22 +1,23 @@
 """The slow work of a scene, in chunks, by an executor: results go to the store, and what is there is not done again.
 
 Each function takes photographs and a shelf and fills the shelf. A chunk names its input, so that a lost worker loses
-one chunk; networks are loaded once a process.
+one chunk; networks are loaded once a process. At the moment `until` (see `clock`) what has not begun is left out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from imc_kit import images, masks
+from imc_kit import clock, images, masks
 from imc_kit.detectors import Detector, DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.fanout import fan_out, set_torch_threads
@@ -27,8 +28,12 @@ from imc_kit.retrieval import Network, NetworkConfig, Pair
 from imc_kit.store import Shelf, pair_key
 from imc_kit.types import Correspondences, Features, Float32, Matches, Scene
 
+T = TypeVar("T")
+
 IMAGES_PER_CHUNK = 4
 MOST_PAIRS_PER_CHUNK = 256
+HURRIED_CHUNK = 8
+"""Pairs in a chunk when the time is limited."""
 TILE = 8
 """Pairs are matched in blocks of so many images against so many, so that each is read from the store once a block."""
 
@@ -82,18 +87,22 @@ def detect(
     mask: MaskConfig,
     executor: Executor,
     label: str,
+    until: float = inf,
 ) -> list[str]:
     """Fill the shelf; returns a note on each image that could not be decoded after all."""
     missing = _missing(shots, features)
-    chunks = [(features, config, mask, chunk) for chunk in _cut(missing, IMAGES_PER_CHUNK)]
+    size = IMAGES_PER_CHUNK if until == inf else 1
+    chunks = [(features, config, mask, chunk, until) for chunk in _cut(missing, size)]
     return _filled(
         executor, _detect_chunk, chunks, f"{label}: {config.name} keypoints", "image", len(missing), features
     )
 
 
 def _detect_chunk(
-    features: Shelf[Features], config: DetectorConfig, mask: MaskConfig, chunk: Sequence[tuple[str, Shot]]
+    features: Shelf[Features], config: DetectorConfig, mask: MaskConfig, chunk: Sequence[tuple[str, Shot]], until: float
 ) -> tuple[int, list[str]]:
+    if not clock.left(until):
+        return 0, []
     detector = detector_of(config)
     photos: dict[str, Photo] = {}
     allowed, notes = [], []
@@ -119,17 +128,24 @@ def _detect_chunk(
 
 
 def describe(
-    shots: Mapping[str, Shot], shelf: Shelf[Float32], config: NetworkConfig, executor: Executor, label: str
+    shots: Mapping[str, Shot],
+    shelf: Shelf[Float32],
+    config: NetworkConfig,
+    executor: Executor,
+    label: str,
+    until: float = inf,
 ) -> list[str]:
     """Fill the shelf with global descriptors; returns a note on each image that has none."""
     missing = _missing(shots, shelf)
-    chunks = [(shelf, config, chunk) for chunk in _cut(missing, IMAGES_PER_CHUNK)]
+    chunks = [(shelf, config, chunk, until) for chunk in _cut(missing, IMAGES_PER_CHUNK)]
     return _filled(executor, _describe_chunk, chunks, f"{label}: {config.name}", "image", len(missing), shelf)
 
 
 def _describe_chunk(
-    shelf: Shelf[Float32], config: NetworkConfig, chunk: Sequence[tuple[str, Shot]]
+    shelf: Shelf[Float32], config: NetworkConfig, chunk: Sequence[tuple[str, Shot]], until: float
 ) -> tuple[int, list[str]]:
+    if not clock.left(until):
+        return 0, []
     photos, notes = {}, []
     for _, shot in chunk:
         try:
@@ -150,14 +166,18 @@ def match(
     kind: str,
     executor: Executor,
     label: str,
-) -> None:
-    """Fill the shelf with the matches of `pairs`, whose descriptors are of this kind."""
-    missing = _missing_pairs(shots, pairs, matches)
+    until: float = inf,
+) -> list[str]:
+    """Fill the shelf with the matches of `pairs`, whose descriptors are of this kind.
+
+    With all the time there is, pairs that share images are matched together; else in the order given.
+    """
+    missing = _missing_pairs(shots, pairs, matches, until)
     chunks = [
-        (features, matches, config, kind, [(shots[a].key, shots[b].key) for a, b in chunk])
-        for chunk in _cut(missing, _pairs_per_chunk(len(missing)))
+        (features, matches, config, kind, [(shots[a].key, shots[b].key) for a, b in chunk], until)
+        for chunk in _cut(missing, _pairs_per_chunk(len(missing), until))
     ]
-    _filled(executor, _match_chunk, chunks, f"{label}: {config.name} matches", "pair", len(missing), matches)
+    return _filled(executor, _match_chunk, chunks, f"{label}: {config.name} matches", "pair", len(missing), matches)
 
 
 def _match_chunk(
@@ -166,16 +186,22 @@ def _match_chunk(
     config: MatcherConfig,
     kind: str,
     pairs: Sequence[tuple[str, str]],
+    until: float,
 ) -> tuple[int, list[str]]:
+    if not clock.left(until):
+        return 0, []
     loaded: dict[str, Features] = {}
     for key in {key for pair in pairs for key in pair}:
         one = features[key]
         if one.descriptors.dtype == np.float16:  # as it is on disk; arithmetic wants more
             one = replace(one, descriptors=one.descriptors.astype(np.float32))
         loaded[key] = one
-    found = matcher_of(config, kind).match_batch([(loaded[first], loaded[second]) for first, second in pairs])
-    matches.put({pair_key(*pair): one for pair, one in zip(pairs, found, strict=True)})
-    return len(pairs), []
+    matcher = matcher_of(config, kind)
+    found: list[Matches] = []
+    for batch in _batches(pairs, until):
+        found += matcher.match_batch([(loaded[first], loaded[second]) for first, second in batch])
+    matches.put({pair_key(*pair): one for pair, one in zip(pairs, found, strict=False)})
+    return len(found), []
 
 
 def match_images(
@@ -185,19 +211,22 @@ def match_images(
     config: DenseConfig,
     executor: Executor,
     label: str,
+    until: float = inf,
 ) -> list[str]:
     """Fill the shelf with what a detector-free matcher finds; returns a note on each image that cannot be decoded."""
-    missing = _missing_pairs(shots, pairs, shelf)
+    missing = _missing_pairs(shots, pairs, shelf, until)
     chunks = [
-        (shelf, config, [(shots[a], shots[b]) for a, b in chunk])
-        for chunk in _cut(missing, min(TILE * TILE, _pairs_per_chunk(len(missing))))
+        (shelf, config, [(shots[a], shots[b]) for a, b in chunk], until)
+        for chunk in _cut(missing, min(TILE * TILE, _pairs_per_chunk(len(missing), until)))
     ]
     return _filled(executor, _match_images_chunk, chunks, f"{label}: {config.name}", "pair", len(missing), shelf)
 
 
 def _match_images_chunk(
-    shelf: Shelf[Correspondences], config: DenseConfig, pairs: Sequence[tuple[Shot, Shot]]
+    shelf: Shelf[Correspondences], config: DenseConfig, pairs: Sequence[tuple[Shot, Shot]], until: float
 ) -> tuple[int, list[str]]:
+    if not clock.left(until):
+        return 0, []
     photos: dict[str, Photo] = {}
     notes = []
     for shot in {shot.key: shot for pair in pairs for shot in pair}.values():
@@ -206,9 +235,12 @@ def _match_images_chunk(
         except KitError as error:
             notes.append(str(error))
     keys = [(a.key, b.key) for a, b in pairs if a.key in photos and b.key in photos]
-    found = dense_matcher_of(config).match_batch([(photos[a], photos[b]) for a, b in keys])
-    shelf.put({pair_key(*key): one for key, one in zip(keys, found, strict=True)})
-    return len(pairs), notes
+    matcher = dense_matcher_of(config)
+    found: list[Correspondences] = []
+    for batch in _batches(keys, until):
+        found += matcher.match_batch([(photos[a], photos[b]) for a, b in batch])
+    shelf.put({pair_key(*key): one for key, one in zip(keys, found, strict=False)})
+    return len(pairs) - len(keys) + len(found), notes
 
 
 @lru_cache(maxsize=8)
@@ -257,19 +289,30 @@ def _missing(shots: Mapping[str, Shot], shelf: Shelf[Any]) -> list[tuple[str, Sh
     return [of_key[key] for key in shelf.missing(shot.key for shot in shots.values())]
 
 
-def _missing_pairs(shots: Mapping[str, Shot], pairs: Sequence[Pair], shelf: Shelf[Any]) -> list[Pair]:
-    """The pairs that the shelf lacks, block by block, so that those which share images are near each other."""
+def _missing_pairs(shots: Mapping[str, Shot], pairs: Sequence[Pair], shelf: Shelf[Any], until: float) -> list[Pair]:
+    """The pairs that the shelf lacks: in their order when time is limited, else block by block, so that those which
+    share images are near each other."""
     rank = {name: number for number, name in enumerate(shots)}
     of_key = {pair_key(shots[a].key, shots[b].key): (a, b) for a, b in reversed(pairs)}
+    missing = [of_key[key] for key in shelf.missing(pair_key(shots[a].key, shots[b].key) for a, b in pairs)]
+    if until < inf:
+        return missing
     return sorted(
-        (of_key[key] for key in shelf.missing(of_key)),
-        key=lambda pair: (rank[pair[0]] // TILE, rank[pair[1]] // TILE, rank[pair[0]], rank[pair[1]]),
+        missing, key=lambda pair: (rank[pair[0]] // TILE, rank[pair[1]] // TILE, rank[pair[0]], rank[pair[1]])
     )
 
 
-def _pairs_per_chunk(count: int) -> int:
-    return max(1, min(MOST_PAIRS_PER_CHUNK, count // (4 * (os.cpu_count() or 1))))
+def _pairs_per_chunk(count: int, until: float) -> int:
+    most = MOST_PAIRS_PER_CHUNK if until == inf else HURRIED_CHUNK
+    return max(1, min(most, count // (4 * (os.cpu_count() or 1))))
 
 
-def _cut(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+def _batches(items: Sequence[T], until: float) -> Iterator[Sequence[T]]:
+    """All of them at once, or, when time is limited, one after another until it has run out."""
+    for batch in _cut(items, max(1, len(items)) if until == inf else 1):
+        if clock.left(until):
+            yield batch
+
+
+def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]

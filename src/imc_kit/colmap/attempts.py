@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
+from imc_kit import clock
 from imc_kit.colmap import mapping
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.support import support
@@ -16,6 +18,8 @@ from imc_kit.viewgraph import strengths
 
 WITNESS = 0.7
 """The strength (`viewgraph.strengths`) from which on a pair is a witness for or against a model."""
+SHORTEST = 2.0
+"""Seconds that an attempt takes at the least: its process must start."""
 MARGIN = 0.01
 """Of models with equally many images a later one is chosen only if this much more of the witnesses agrees with it."""
 
@@ -48,16 +52,24 @@ def attempt_all(
     log: Path,
     threads: int,
     seed: int,
+    until: float = inf,
 ) -> tuple[Attempt, list[str]]:
     """The best of the attempts, and a note on each that failed.
 
     database: with verified matches. folder: gets a subfolder of models for each attempt.
     enough, trusted: no further attempt is made once a model has this share of the scene's images, and this share of the
         verified matches of the strongest pairs agrees with it (`colmap.support`).
+    until: when to end (see `clock`): each attempt but the last may take half of the time that is left.
     """
     witnesses = [pair for pair, strength in strengths(inlier_counts(database)).items() if strength >= WITNESS]
     best, notes = Attempt([]), []
     for number, config in enumerate(attempts):
+        last = number == len(attempts) - 1
+        seconds = clock.left(clock.portion(until, 1.0 if last else 0.5))
+        if seconds < SHORTEST:
+            notes.append(f"{clock.RAN_OUT} for {len(attempts) - number} of {len(attempts)} attempts at mapping")
+            break
+        config = replace(config, time_limit=min(config.time_limit, seconds))
         try:
             models = mapping.map_scene(database, scene.root, folder / f"models-{number}", config, log, threads, seed)
             result = Attempt(models, support(database, models[0], witnesses) if models else 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from imc_kit import clock
 from imc_kit.colmap import child
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.errors import KitError
@@ -28,8 +28,8 @@ class VerificationConfig:
     """How the two-view geometry of every matched pair is estimated."""
 
     method: Literal["magsac", "colmap"] = "magsac"
-    """magsac: a fundamental matrix by MAGSAC++, in OpenCV; colmap: COLMAP's choice of an essential or fundamental matrix
-    or a homography by its own RANSAC, which takes many times as long and keeps nearly the same matches."""
+    """magsac: a fundamental matrix by MAGSAC++, in OpenCV; colmap: COLMAP's choice of an essential or fundamental
+    matrix or a homography by its own RANSAC, which takes many times as long and keeps nearly the same matches."""
     max_error: float = 4.0
     """How far a match may be from its epipolar line, in pixels."""
     min_inliers: int = 15
@@ -44,7 +44,7 @@ class VerificationConfig:
     options: Mapping[str, Value] = field(default_factory=dict)
     """colmap: any of `pycolmap.TwoViewGeometryOptions`, by dotted name, for example min_inlier_ratio."""
     time_limit: float = 3600.0
-    """Seconds that one scene may take; with colmap the scene fails then, with magsac the remaining pairs are dropped."""
+    """Seconds that one scene may take; with colmap it fails then, with magsac the remaining pairs are dropped."""
 
     def check(self) -> None:
         """Raise KitError for an option that pycolmap does not have, or that the method does not use."""
@@ -61,7 +61,9 @@ class VerificationConfig:
             if not right:
                 raise KitError(f"{option} of the verification must not be {getattr(self, option)!r}")
         if self.options and self.method != "colmap":
-            raise KitError(f"{', '.join(self.options)}: the verification takes options of COLMAP with method colmap only")
+            raise KitError(
+                f"{', '.join(self.options)}: the verification takes options of COLMAP with method colmap only"
+            )
         with_options(pycolmap.TwoViewGeometryOptions(), self.options, "verification")
 
 
@@ -81,7 +83,7 @@ def verify(
 
     Raises ColmapError when COLMAP's process does not end well.
     """
-    until = min(until, time.time() + config.time_limit)
+    until = min(until, clock.after(config.time_limit))
     if config.method == "magsac":
         return _by_magsac(database, config, executor, until)
     options = {
@@ -96,7 +98,7 @@ def verify(
         "threads": threads,
         "seed": seed,
     }
-    child.run(job, "COLMAP's geometric verification", log, until - time.time())
+    child.run(job, "COLMAP's geometric verification", log, clock.left(until))
     return []
 
 
@@ -112,9 +114,9 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
         bar = tqdm(total=len(pair_ids), desc="verification", unit="pair", delay=2, disable=None, leave=False)
         with bar, pycolmap.DatabaseTransaction(database):
             for start in range(0, len(pair_ids), _PAIRS_AT_ONCE):
-                if time.time() > until:
+                if not clock.left(until):
                     left = len(pair_ids) - start
-                    return [f"time ran out: {left} of {len(pair_ids)} matched pairs were not verified"]
+                    return [f"{clock.RAN_OUT}: {left} of {len(pair_ids)} matched pairs were not verified"]
                 pairs = [pycolmap.pair_id_to_image_pair(pair) for pair in pair_ids[start : start + _PAIRS_AT_ONCE]]
                 matches = [database.read_matches(*pair) for pair in pairs]
                 firsts, seconds = (

@@ -6,7 +6,17 @@ from imc_kit.errors import unknown_name
 from imc_kit.retrieval.aggregates import FisherConfig, VladConfig
 from imc_kit.retrieval.base import Aggregate, AggregateConfig, DescriptorConfig, Network, NetworkConfig
 from imc_kit.retrieval.networks import ClipConfig, DinoConfig, ResNetConfig
-from imc_kit.retrieval.pairs import Pair, PairsConfig, by_matches, exhaustive, read_pairs, select, sequential, similar
+from imc_kit.retrieval.pairs import (
+    Pair,
+    PairsConfig,
+    by_matches,
+    exhaustive,
+    nearest_first,
+    read_pairs,
+    select,
+    sequential,
+    similar,
+)
 
 __all__ = [
     "DESCRIPTORS",
@@ -25,6 +35,7 @@ __all__ = [
     "by_matches",
     "descriptor_class",
     "exhaustive",
+    "nearest_first",
     "read_pairs",
     "select",
     "sequential",
