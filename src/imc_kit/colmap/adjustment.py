@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imc_kit.colmap.support import Indices, Pair
 
 ROUNDS = 3
-"""Of adjusting and dropping, at most; fewer when little changes."""
+"""Of adjusting and dropping, at most, and at least two: fewer when little changes."""
 LITTLE = 0.0005
 """Share of the observations that is little change, as in COLMAP's mapper."""
 MIN_OBSERVATIONS = 10
@@ -76,12 +76,13 @@ def adjust(reconstruction: Any, graph: Any, strict: bool, threads: int, seed: in
         observations = pycolmap.ObservationManager(reconstruction, graph)
         triangulator = pycolmap.IncrementalTriangulator(graph, reconstruction, observations)
         changed = triangulator.complete_all_tracks(options) + triangulator.merge_all_tracks(options)
-        changed += triangulator.retriangulate(options)
+        if number == 0:  # of what it adds much is wrong, and goes when it has been adjusted once
+            changed += triangulator.retriangulate(options)
         _solve(reconstruction, threads, fixed, robust=number == 0)
         changed += observations.filter_observations_with_negative_depth()
         changed += observations.filter_all_points3D(max_error, min_angle)
         changed += len(observations.filter_frames(0.1, 10.0, 1.0, MIN_OBSERVATIONS))
-        if changed <= LITTLE * reconstruction.compute_num_observations():
+        if number > 0 and changed <= LITTLE * reconstruction.compute_num_observations():
             break
 
 
