@@ -14,6 +14,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from imc_kit.colmap.adjustment import adjust, correspondence_graph, observed, one_to_one, read_matched_pairs
+from imc_kit.colmap.mapping import cameras_are_own
 from imc_kit.colmap.support import Evidence, agreement, read_evidence
 from imc_kit.types import Float64
 
@@ -48,7 +49,7 @@ def merge(database: str, models: Sequence[str], output: str, config: MergingConf
     with pycolmap.Database.open(database) as opened:
         evidence = read_evidence(opened, read_matched_pairs(opened))
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
-        strict = bool(opened.num_cameras() == opened.num_images() > 1)
+    strict = cameras_are_own(Path(database))
     waiting = _by_size([pycolmap.Reconstruction(model) for model in models])
     merged = []
     while waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from imc_kit.colmap.adjustment import adjust, correspondence_graph, observed, one_to_one, read_matched_pairs
+from imc_kit.colmap.mapping import cameras_are_own
 from imc_kit.colmap.support import Evidence, Indices, Pair, agreement, epipolar_errors, read_evidence
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def localise(database: str, model: str, output: str, config: LocalisationConfig,
         outside = [pair for pair in read_matched_pairs(opened, verified=False) if not given.issuperset(pair)]
         raw = read_evidence(opened, outside, verified=False)
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
-        strict = bool(opened.num_cameras() == opened.num_images() > 1)
+    strict = cameras_are_own(Path(database))
     before = agreement(reconstruction, verified, inside)
     deadline = time.monotonic() + config.time_limit / 2  # what is found by then must still be adjusted
     reconstruction.load(cache)
@@ -45,11 +47,11 @@ def localise(database: str, model: str, output: str, config: LocalisationConfig,
         adjust(free, graph, strict, threads, seed)
         after = agreement(free, verified, inside)
         print(f"matches inside the model that agree: {before} before, {after} after; posed: {free.num_reg_images()}")
-        if given <= set(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
+        if given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
             found = free
         else:  # it has been bent: so let it be as it was
             adjust(found, graph, strict, threads, seed, fixed=given)
-        if found.num_reg_images() <= count:
+        if found.num_reg_images() <= count or not given.issubset(found.reg_image_ids()):
             break
         reconstruction = found
     if set(reconstruction.reg_image_ids()) - given:
