@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,12 +51,13 @@ def merge(database: str, models: Sequence[str], output: str, config: MergingConf
         evidence = read_evidence(opened, read_matched_pairs(opened))
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
     strict = cameras_are_own(Path(database))
+    deadline = time.monotonic() + config.time_limit / 2  # a join that has begun then must still be adjusted
     waiting = _by_size([pycolmap.Reconstruction(model) for model in models])
     merged = []
     while waiting:
         lead = waiting.pop(0)
         number = 0
-        while number < len(waiting):
+        while number < len(waiting) and time.monotonic() < deadline:
             joined = _join(lead, waiting[number], evidence, cache, config, strict, threads, seed)
             if joined is None:
                 number += 1
