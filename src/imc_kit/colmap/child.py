@@ -89,7 +89,25 @@ def _global(database: str, images: str, output: str, options: Mapping[str, Any],
     pycolmap.global_mapping(database, images, output, with_options(pipeline, options, "mapping"))
 
 
-_JOBS: dict[str, Callable[..., None]] = {"verify": _verify, "incremental": _incremental, "global": _global}
+def _merge(config: Mapping[str, Any], **arguments: Any) -> None:
+    from imc_kit.colmap import joining, merging
+
+    joining.merge(config=merging.MergingConfig(**config), **arguments)
+
+
+def _localise(config: Mapping[str, Any], **arguments: Any) -> None:
+    from imc_kit.colmap import localisation, resection
+
+    resection.localise(config=localisation.LocalisationConfig(**config), **arguments)
+
+
+_JOBS: dict[str, Callable[..., None]] = {
+    "verify": _verify,
+    "incremental": _incremental,
+    "global": _global,
+    "merge": _merge,
+    "localise": _localise,
+}
 
 
 def _die_with_parent() -> None:

@@ -65,7 +65,7 @@ def map_scene(
     folder.mkdir(parents=True)
     if config.min_strength:
         database = _thinned(database, folder.with_suffix(".db"), config.min_strength)
-    strict = config.strict and config.mapper == "incremental" and _cameras_are_own(database)
+    strict = config.strict and config.mapper == "incremental" and cameras_are_own(database)
     job = {
         "job": config.mapper,
         "database": str(database),
@@ -79,7 +79,7 @@ def map_scene(
     return read_models(folder)
 
 
-def _cameras_are_own(database: Path) -> bool:
+def cameras_are_own(database: Path) -> bool:
     """Whether no two images of a database share a camera."""
     import pycolmap
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imc_kit.types import Float64, Model
+
+Pair = tuple[int, int]
+Indices = NDArray[Any]
 
 
 def support(database: Path, model: Model, pairs: Collection[tuple[str, str]], max_error: float = 2.0) -> float:
@@ -21,26 +26,54 @@ def support(database: Path, model: Model, pairs: Collection[tuple[str, str]], ma
     """
     import pycolmap
 
-    reconstruction = pycolmap.Reconstruction(model.folder)
-    images = {image.name: image for image in reconstruction.images.values() if image.has_pose}
-    agreeing = total = 0
     with pycolmap.Database.open(database) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
-        for first, second in pairs:
-            if first in images and second in images:
-                matches = opened.read_two_view_geometry(ids[first], ids[second]).inlier_matches
-                one, other = (
-                    np.asarray(opened.read_keypoints(ids[name]), np.float64)[matches[:, side], :2]
-                    for side, name in enumerate((first, second))
-                )
-                errors = _sampson(reconstruction, images[first], images[second], one, other)
-                agreeing += int((errors <= max_error).sum())
-                total += len(errors)
+        evidence = read_evidence(opened, [(ids[a], ids[b]) for a, b in pairs if a in model.poses and b in model.poses])
+    agreeing, total = agreement(pycolmap.Reconstruction(model.folder), evidence, evidence.matches, max_error)
     return agreeing / total if total else 0.0
 
 
-def _sampson(reconstruction: Any, first: Any, second: Any, points: Float64, others: Float64) -> Float64:
-    """Sampson's distance, in pixels, [K], of points [K, 2] and [K, 2] (COLMAP's coordinates) in two posed images."""
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a database says of some pairs of images, by COLMAP's ids."""
+
+    keypoints: dict[int, Float64]
+    """In COLMAP's coordinates, [N, 2], by image."""
+    matches: dict[Pair, Indices]
+    """[K, 2], by pair: indices of the first and the second image's keypoints."""
+
+
+def read_evidence(opened: Any, pairs: Iterable[Pair], *, verified: bool = True) -> Evidence:
+    """The verified matches of `pairs` of ids in an open database, or all their matches, and the keypoints of these."""
+    matches = {
+        pair: opened.read_two_view_geometry(*pair).inlier_matches if verified else opened.read_matches(*pair)
+        for pair in pairs
+    }
+    images = sorted({image for pair in matches for image in pair})
+    return Evidence({image: np.asarray(opened.read_keypoints(image), np.float64)[:, :2] for image in images}, matches)
+
+
+def agreement(
+    reconstruction: Any, evidence: Evidence, pairs: Iterable[Pair], max_error: float = 2.0
+) -> tuple[int, int]:
+    """How many of the matches of `pairs` agree with a reconstruction, as `support` says, of how many.
+
+    Those of which an image has no pose do not count.
+    """
+    agreeing = total = 0
+    for pair in pairs:
+        if all(image in reconstruction.images and reconstruction.images[image].has_pose for image in pair):
+            errors = epipolar_errors(reconstruction, evidence, pair)
+            agreeing += int((errors <= max_error).sum())
+            total += len(errors)
+    return agreeing, total
+
+
+def epipolar_errors(reconstruction: Any, evidence: Evidence, pair: Pair) -> Float64:
+    """Sampson's distance, in pixels, [K], of the matches of two posed images."""
+    first, second = (reconstruction.images[image] for image in pair)
+    matches = evidence.matches[pair]
+    points, others = (evidence.keypoints[image][matches[:, side]] for side, image in enumerate(pair))
     cameras = [reconstruction.cameras[image.camera_id] for image in (first, second)]
     motion = (second.cam_from_world() * first.cam_from_world().inverse()).matrix()
     x, y, z = motion[:, 3] / max(np.linalg.norm(motion[:, 3]), 1e-12)

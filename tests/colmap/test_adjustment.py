@@ -1,0 +1,78 @@
+"""Adjustment keeps a good model good, whatever the matches are."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from synthetic_models import Synthetic, errors, part, synthesize
+
+from imc_kit.colmap.adjustment import adjust, correspondence_graph, observed, read_matched_pairs
+from imc_kit.colmap.mapping import read_model
+from imc_kit.colmap.support import Evidence, read_evidence
+
+
+@pytest.fixture
+def synthetic(tmp_path: Path) -> Synthetic:
+    return synthesize(tmp_path / "scene", 8, points=200, num_points2D_without_point3D=400)
+
+
+def evidence(synthetic: Synthetic) -> Evidence:
+    with pycolmap.Database.open(synthetic.database) as database:
+        return read_evidence(database, read_matched_pairs(database))
+
+
+def mismatch(synthetic: Synthetic, first: int, second: int) -> None:
+    """Give two images verified matches only between keypoints that show nothing, the n-th of one with the other's."""
+    with pycolmap.Database.open(synthetic.database) as database:
+        geometry = database.read_two_view_geometry(first, second)
+        nothing = [np.flatnonzero(observed(synthetic.scene.images[image]) < 0) for image in (first, second)]
+        geometry.inlier_matches = np.stack(nothing, 1).astype(np.uint32)
+        database.delete_two_view_geometry(first, second)
+        database.write_two_view_geometry(first, second, geometry)
+
+
+@pytest.mark.parametrize("wrong", [[], [1, 2, 3, 4]], ids=["right matches", "some pairs wrong"])
+def test_a_good_model_stays_as_good(synthetic: Synthetic, tmp_path: Path, wrong: list[int]) -> None:
+    """COLMAP's retriangulation takes wrong matches for points, with errors of up to 5 degrees; they must not stay."""
+    for pair in combinations(wrong, 2):
+        mismatch(synthetic, *pair)
+    before = part(synthetic.scene, synthetic.ids, tmp_path / "before")
+    model = pycolmap.Reconstruction(before.folder)
+    adjust(model, correspondence_graph(model, evidence(synthetic).matches), strict=False, threads=1, seed=0)
+    (tmp_path / "after").mkdir()
+    model.write(tmp_path / "after")
+    after = read_model(tmp_path / "after")
+    assert after.reprojection_error < 1.25 * before.reprojection_error  # some wrong points fit well enough
+    assert after.observations == pytest.approx(before.observations, rel=0.1)
+    old, new = (errors(found.poses, synthetic.poses) for found in (before, after))
+    assert new[0] < 2 * old[0]
+    assert new[1] < 2 * old[1]
+
+
+def test_fixed_images_stay_and_the_others_are_corrected(synthetic: Synthetic, tmp_path: Path) -> None:
+    model = pycolmap.Reconstruction(part(synthetic.scene, synthetic.ids, tmp_path / "model").folder)
+    moved, *fixed = synthetic.ids
+    before = {i: model.images[i].cam_from_world().matrix() for i in synthetic.ids}
+    frame = model.images[moved].frame
+    frame.rig_from_world = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0, 2e-3, 0])), np.zeros(3)) * (
+        frame.rig_from_world
+    )
+    adjust(model, correspondence_graph(model, {}), strict=False, threads=1, seed=0, fixed=fixed)
+    for image in fixed:
+        np.testing.assert_array_equal(model.images[image].cam_from_world().matrix(), before[image])
+    np.testing.assert_allclose(model.images[moved].cam_from_world().matrix()[:, :3], before[moved][:, :3], atol=3e-4)
+
+
+def test_observed_and_matched_pairs(synthetic: Synthetic) -> None:
+    image = synthetic.scene.images[1]
+    expected = [point.point3D_id if point.has_point3D() else -1 for point in image.points2D]
+    assert observed(image).tolist() == expected
+    with pycolmap.Database.open(synthetic.database) as database:
+        database.delete_two_view_geometry(1, 2)
+        assert (1, 2) not in read_matched_pairs(database)
+        assert (1, 2) in read_matched_pairs(database, verified=False)
+        assert len(read_matched_pairs(database)) == 8 * 7 // 2 - 1

@@ -1,0 +1,235 @@
+"""Images that a model lacks come back, where they see enough of it; all that is not so stays out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+import pytest
+from synthetic_models import Synthetic, errors, part, shuffle, synthesize, unmatch
+
+from imc_kit.colmap import resection
+from imc_kit.colmap.adjustment import one_to_one
+from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.localisation import LocalisationConfig, localise
+from imc_kit.colmap.mapping import read_model
+from imc_kit.errors import KitError
+from imc_kit.types import Model
+
+ALL = range(1, 21)
+WITHHELD = (2, 5, 9, 13, 17, 20)
+GIVEN = sorted(set(ALL) - set(WITHHELD))
+
+Make = Callable[[Collection[int]], Model]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    return synthesize(tmp_path_factory.mktemp("scene"), 20, points=300)
+
+
+@pytest.fixture(scope="module")
+def own_cameras(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    """The same, but every image has a camera of its own."""
+    return synthesize(tmp_path_factory.mktemp("own"), 1, points=300, num_rigs=20)
+
+
+@pytest.fixture
+def synthetic(whole: Synthetic, tmp_path: Path) -> Synthetic:
+    """With a database that a test may change."""
+    return Synthetic(shutil.copyfile(whole.database, tmp_path / "database.db"), whole.scene, whole.poses)
+
+
+@pytest.fixture
+def make(synthetic: Synthetic, tmp_path: Path) -> Make:
+    return lambda ids: part(synthetic.scene, ids, tmp_path / f"part-{min(ids)}-{max(ids)}")
+
+
+def find(synthetic: Synthetic, model: Model, folder: Path | None = None, **options: Any) -> Model:
+    folder = folder or synthetic.database.parent
+    return localise(
+        synthetic.database, model, folder / "localised", LocalisationConfig(**options), folder / "log.txt", threads=1
+    )
+
+
+def assert_is_right(model: Model, synthetic: Synthetic, ids: Collection[int] = ALL, limit: float = 2e-3) -> None:
+    assert set(model.poses) == synthetic.names(ids)
+    off, degrees = errors(model.poses, synthetic.poses)
+    assert off < limit
+    assert degrees < 0.2
+    assert model.reprojection_error < 1
+
+
+def unverify(synthetic: Synthetic) -> None:
+    """Leave the raw matches of the withheld images alone: as if verification had failed."""
+    unmatch(synthetic, WITHHELD, ALL, raw=False)
+
+
+def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:
+    unverify(synthetic)
+    given = make(GIVEN)
+    before = {path: path.read_bytes() for path in given.folder.iterdir()}
+    model = find(synthetic, given)
+    assert_is_right(model, synthetic)
+    assert model.observations > given.observations + 0.9 * len(WITHHELD) * 300
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_other_poses_do_not_get_worse(synthetic: Synthetic, make: Make) -> None:
+    given = make(GIVEN)
+    found = find(synthetic, given)
+    old, new = (errors({name: model.poses[name] for name in given.poses}, synthetic.poses) for model in (given, found))
+    assert new[0] < old[0] + 1e-4
+    assert new[1] < old[1] + 0.01
+
+
+def test_half_of_the_matches_are_wrong(tmp_path: Path) -> None:
+    hard = synthesize(tmp_path / "hard", 12, points=200, inlier_match_ratio=0.4)
+    model = find(hard, part(hard.scene, range(1, 9), tmp_path / "given"), tmp_path)
+    assert_is_right(model, hard, range(1, 13))
+
+
+def test_images_that_only_localised_ones_see(synthetic: Synthetic, make: Make) -> None:
+    """17 and 20 are matched with 13 alone, and 13 with images of the model."""
+    unverify(synthetic)
+    unmatch(synthetic, (17, 20), sorted(set(ALL) - {13}))
+    assert_is_right(find(synthetic, make(GIVEN)), synthetic)
+
+
+def test_images_with_random_matches_stay_out(tmp_path: Path) -> None:
+    small = synthesize(tmp_path / "small", 12, points=80)
+    shuffle(small, range(9, 13), range(1, 13))
+    given = part(small.scene, range(1, 9), tmp_path / "given")
+    assert find(small, given, tmp_path) is given
+
+
+def test_good_ones_come_in_and_random_ones_do_not(tmp_path: Path) -> None:
+    small = synthesize(tmp_path / "small", 12, points=80)
+    shuffle(small, (9, 12), range(1, 13))
+    model = find(small, part(small.scene, range(1, 9), tmp_path / "given"), tmp_path)
+    assert_is_right(model, small, [*range(1, 9), 10, 11])
+
+
+def test_few_random_matches(synthetic: Synthetic, make: Make) -> None:
+    """So few that a pose could fit many of them by chance."""
+    unmatch(synthetic, WITHHELD, ALL)
+    random = np.random.default_rng(0)
+    with pycolmap.Database.open(synthetic.database) as database:
+        for image in WITHHELD:
+            for other in GIVEN[:3]:
+                matches = np.stack([random.permutation(300)[:10] for _ in range(2)], 1)
+                database.write_matches(image, other, matches.astype(np.uint32))
+    given = make(GIVEN)
+    assert find(synthetic, given) is given
+
+
+def test_the_focal_length_is_found_too(own_cameras: Synthetic, tmp_path: Path) -> None:
+    with pycolmap.Database.open(own_cameras.database) as database:
+        assert database.num_cameras() == 20
+        for camera in database.read_all_cameras():
+            if camera.camera_id in WITHHELD:
+                camera.params = [700, *camera.params[1:3], 0]  # the true one is 1280
+                database.update_camera(camera)
+    given = part(own_cameras.scene, GIVEN, tmp_path / "given")
+    model = find(own_cameras, given, tmp_path)
+    assert_is_right(model, own_cameras, limit=5e-3)
+    for camera in pycolmap.Reconstruction(model.folder).cameras.values():
+        assert camera.mean_focal_length() == pytest.approx(1280, rel=0.02)
+
+
+def test_a_model_that_adjustment_would_bend_keeps_its_poses(
+    synthetic: Synthetic, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = make(GIVEN)
+    right = resection.adjust
+
+    def adjust(reconstruction: Any, graph: Any, strict: bool, threads: int, seed: int, fixed: Any = ()) -> None:
+        right(reconstruction, graph, strict, threads, seed, fixed)
+        if not fixed:
+            frame = reconstruction.images[GIVEN[0]].frame
+            turn = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0, 0.1, 0])), np.zeros(3))
+            frame.rig_from_world = turn * frame.rig_from_world
+
+    monkeypatch.setattr(resection, "adjust", adjust)
+    output = synthetic.database.parent / "here"
+    output.mkdir()
+    resection.localise(str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), threads=1, seed=0)
+    model = read_model(output)
+    assert_is_right(model, synthetic)
+    for name, pose in given.poses.items():
+        np.testing.assert_array_equal(model.poses[name].translation, pose.translation)
+
+
+def test_nothing_to_localise(synthetic: Synthetic, make: Make) -> None:
+    given = make(ALL)
+    assert find(synthetic, given) is given
+
+
+def test_a_model_with_one_image(synthetic: Synthetic, make: Make) -> None:
+    given = make([3])
+    assert find(synthetic, given) is given
+
+
+def test_an_empty_database(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
+    with pycolmap.Database.open(tmp_path / "empty.db"):
+        pass
+    given = make(GIVEN)
+    assert find(Synthetic(tmp_path / "empty.db", synthetic.scene, synthetic.poses), given) is given
+
+
+def test_images_without_keypoints_or_matches(synthetic: Synthetic, make: Make) -> None:
+    unmatch(synthetic, (5,), ALL)
+    with pycolmap.Database.open(synthetic.database) as database:
+        camera, rig = database.read_all_cameras()[0], database.read_all_rigs()[0]
+        image = pycolmap.Image(name="blank.jpg", camera_id=camera.camera_id)
+        image.image_id = database.write_image(image)
+        frame = pycolmap.Frame(rig_id=rig.rig_id)
+        frame.add_data_id(image.data_id)
+        database.write_frame(frame)
+    assert_is_right(find(synthetic, make(GIVEN)), synthetic, sorted(set(ALL) - {5}))
+
+
+@pytest.mark.slow
+def test_the_same_again(synthetic: Synthetic, make: Make) -> None:
+    given = make(GIVEN)
+    first, second = find(synthetic, given), find(synthetic, given)
+    assert all((first.poses[name].translation == second.poses[name].translation).all() for name in first.poses)
+
+
+def test_other_keypoints_than_the_model_has_are_refused(synthetic: Synthetic, make: Make) -> None:
+    given = make(GIVEN)
+    with pycolmap.Database.open(synthetic.database) as database:
+        database.update_keypoints(GIVEN[0], database.read_keypoints(GIVEN[0])[:-1])
+    with pytest.raises(ColmapError, match="localisation of images ended with exit status 1"):
+        find(synthetic, given)
+    assert "keypoints" in (synthetic.database.parent / "log.txt").read_text()
+
+
+def test_a_crash_is_one_clear_error(synthetic: Synthetic, make: Make) -> None:
+    given = make(GIVEN)
+    with pytest.raises(ColmapError, match="localisation of images was stopped at its time limit"):
+        find(synthetic, given, time_limit=0.01)
+    synthetic.database.write_bytes(b"no database")
+    with pytest.raises(ColmapError, match="localisation of images ended with"):
+        find(synthetic, given)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_inliers": 3}, {"min_inlier_ratio": 1.1}, {"max_loss": -0.1}, {"max_error": 0.0}, {"rounds": 0},
+     {"max_match_error": float("nan")}, {"time_limit": 0.0}],
+)  # fmt: skip
+def test_limits_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    LocalisationConfig().check()
+    with pytest.raises(KitError, match=next(iter(options))):
+        LocalisationConfig(**options).check()
+
+
+def test_one_to_one_prefers_votes() -> None:
+    voted = np.array([[0, 7, 1], [0, 8, 3], [1, 7, 2], [1, 8, 2], [2, 9, 1]])
+    assert one_to_one(voted).tolist() == [[0, 8, 3], [1, 7, 2], [2, 9, 1]]
+    assert one_to_one(voted[:0]).shape == (0, 3)

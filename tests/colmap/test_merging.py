@@ -1,0 +1,237 @@
+"""Partial models of one scene, whose true cameras are known, are joined where something joins them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+import pytest
+from synthetic_models import Synthetic, errors, part, shuffle, synthesize, unmatch
+
+from imc_kit.colmap import joining
+from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.mapping import read_model, read_models
+from imc_kit.colmap.merging import MergingConfig, merge_models
+from imc_kit.errors import KitError
+from imc_kit.types import Model
+
+LEFT, RIGHT = range(1, 13), range(10, 21)
+"""Blocks of twelve and eleven of twenty images, which share 10, 11 and 12."""
+FAR = range(13, 21)
+"""The images of the second block alone."""
+
+Make = Callable[[Collection[int]], Model]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Synthetic:
+    return synthesize(tmp_path_factory.mktemp("scene"), 20, points=300)
+
+
+@pytest.fixture
+def synthetic(whole: Synthetic, tmp_path: Path) -> Synthetic:
+    """With a database that a test may change."""
+    return Synthetic(shutil.copyfile(whole.database, tmp_path / "database.db"), whole.scene, whole.poses)
+
+
+@pytest.fixture
+def make(synthetic: Synthetic, tmp_path: Path) -> Make:
+    return lambda ids: part(synthetic.scene, ids, tmp_path / f"part-{min(ids)}-{max(ids)}", seed=min(ids))
+
+
+def merge(synthetic: Synthetic, *models: Model, **options: Any) -> list[Model]:
+    folder = synthetic.database.parent
+    return merge_models(
+        synthetic.database, models, folder / "merged", MergingConfig(**options), folder / "log.txt", threads=1
+    )
+
+
+def assert_is_whole(models: list[Model], synthetic: Synthetic, ids: Collection[int] = range(1, 21)) -> None:
+    (model,) = models
+    assert set(model.poses) == synthetic.names(ids)
+    off, degrees = errors(model.poses, synthetic.poses)
+    assert off < 1e-3
+    assert degrees < 0.1
+    assert model.reprojection_error < 1
+
+
+def same_poses(one: Model, other: Model) -> bool:
+    return one.poses.keys() == other.poses.keys() and all(
+        np.allclose(one.poses[name].rotation, other.poses[name].rotation)
+        and np.allclose(one.poses[name].translation, other.poses[name].translation)
+        for name in one.poses
+    )
+
+
+def test_blocks_that_share_three_images_become_one(synthetic: Synthetic, make: Make) -> None:
+    unmatch(synthetic, range(1, 10), FAR)
+    small, large = make(RIGHT), make(LEFT)
+    merged = merge(synthetic, small, large)
+    assert_is_whole(merged, synthetic)
+    assert {path.name for path in merged[0].folder.parent.iterdir()} == {"0"}
+    assert len(merged[0].points) == pytest.approx(300, abs=5)  # each is seen by both, and is one point
+    assert merged[0].observations == pytest.approx(20 * 300, rel=0.02)
+
+
+def test_the_larger_one_gives_the_frame_and_neither_is_changed(synthetic: Synthetic, make: Make) -> None:
+    small, large = make(RIGHT), make(LEFT)
+    before = {path: path.read_bytes() for model in (small, large) for path in model.folder.iterdir()}
+    (merged,) = merge(synthetic, small, large)
+    centers = [np.array([model.poses[name].center for name in sorted(large.poses)]) for model in (merged, large)]
+    np.testing.assert_allclose(centers[0], centers[1], atol=2e-3 * np.ptp(centers[1], axis=0).max())
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_blocks_that_share_two_images_become_one(synthetic: Synthetic, make: Make) -> None:
+    assert_is_whole(merge(synthetic, make(LEFT), make(range(11, 21))), synthetic)
+
+
+def test_blocks_that_share_nothing_are_joined_by_matches(synthetic: Synthetic, make: Make) -> None:
+    unmatch(synthetic, range(1, 9), FAR)  # only 9 to 12 are matched with them
+    unmatch(synthetic, range(9, 13), range(15, 21))
+    assert_is_whole(merge(synthetic, make(LEFT), make(FAR)), synthetic)
+
+
+def test_shared_cameras_are_enough_where_no_point_is_shared(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
+    """Each block's points are seen by the other's images, but there is nothing in the files or matches to say so."""
+    unmatch(synthetic, range(1, 21), range(1, 21))
+    models = []
+    for number, ids in enumerate((LEFT, RIGHT)):
+        model = pycolmap.Reconstruction(make(ids).folder)
+        for point in list(model.points3D):
+            if point % 2 == number:
+                model.delete_point3D(point)
+        (tmp_path / str(number)).mkdir()
+        model.write(tmp_path / str(number))
+        models.append(read_model(tmp_path / str(number)))
+    assert_is_whole(merge(synthetic, *models), synthetic)
+    assert len(merge(synthetic, *models, min_shared=4)) == 2
+
+
+def test_three_blocks_in_a_chain(synthetic: Synthetic, make: Make) -> None:
+    """The middle one is the smallest; the largest can be joined to the last only through it."""
+    unmatch(synthetic, range(1, 10), range(13, 21))
+    unmatch(synthetic, range(10, 13), range(14, 21))
+    blocks = make(range(1, 11)), make(range(9, 14)), make(range(12, 21))
+    assert_is_whole(merge(synthetic, *blocks), synthetic)
+
+
+def test_outliers_among_the_points_do_no_harm(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
+    small, large = make(RIGHT), make(LEFT)
+    random = np.random.default_rng(0)
+    reconstruction = pycolmap.Reconstruction(small.folder)
+    for number, point in enumerate(reconstruction.points3D.values()):
+        if number % 3 == 0:
+            point.xyz = point.xyz + random.normal(0, np.ptp(small.points, axis=0).max(), 3)
+    (tmp_path / "bad").mkdir()
+    reconstruction.write(tmp_path / "bad")
+    assert_is_whole(merge(synthetic, read_model(tmp_path / "bad"), large), synthetic)
+
+
+def test_blocks_without_matches_stay_two_models(synthetic: Synthetic, make: Make) -> None:
+    unmatch(synthetic, LEFT, FAR)
+    small, large = make(FAR), make(LEFT)
+    merged = merge(synthetic, small, large)
+    assert [len(model.poses) for model in merged] == [12, 8]
+    assert same_poses(merged[0], large)
+    assert same_poses(merged[1], small)
+    assert [model.folder.name for model in merged] == ["0", "1"]
+
+
+def test_a_wrong_link_is_refused(synthetic: Synthetic, make: Make) -> None:
+    shuffle(synthetic, LEFT, FAR)
+    merged = merge(synthetic, make(FAR), make(LEFT))
+    assert [len(model.poses) for model in merged] == [12, 8]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pycolmap.Sim3d(1, pycolmap.Rotation3d(np.array([0, 1.5, 0])), np.zeros(3)),
+        pycolmap.Sim3d(2, pycolmap.Rotation3d(), np.zeros(3)),
+        pycolmap.Sim3d(1, pycolmap.Rotation3d(), np.full(3, 5.0)),
+    ],
+    ids=["turned", "scaled", "moved"],
+)
+@pytest.mark.parametrize("block", [RIGHT, FAR], ids=["sharing three images", "sharing none"])
+def test_a_join_that_the_matches_contradict_is_given_up(
+    synthetic: Synthetic, make: Make, monkeypatch: pytest.MonkeyPatch, wrong: Any, block: range
+) -> None:
+    small, large = make(block), make(LEFT)
+    right = joining.find_similarity
+
+    def find_similarity(*arguments: Any) -> Any:
+        return wrong * right(*arguments)
+
+    def merge_here() -> list[Model]:
+        output = synthetic.database.parent / "merged"
+        output.mkdir(exist_ok=True)
+        folders = [str(model.folder) for model in (small, large)]
+        joining.merge(str(synthetic.database), folders, str(output), MergingConfig(), threads=1, seed=0)
+        return read_models(output)
+
+    monkeypatch.setattr(joining, "find_similarity", find_similarity)
+    first, second = merge_here()
+    assert same_poses(first, large)
+    assert same_poses(second, small)
+
+
+def test_matches_between_the_models_count(synthetic: Synthetic, make: Make) -> None:
+    """Half of them are wrong."""
+    shuffle(synthetic, LEFT, range(13, 17))
+    models = make(LEFT), make(FAR)
+    assert len(merge(synthetic, *models, min_agreement=0.6)) == 2
+    assert_is_whole(merge(synthetic, *models, min_agreement=0.4), synthetic)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_to_join(synthetic: Synthetic, make: Make, count: int) -> None:
+    models = [make(LEFT)][:count]
+    merged = merge(synthetic, *models)
+    assert len(merged) == count
+    assert all(same_poses(one, other) for one, other in zip(merged, models, strict=True))
+    assert not any(model.folder == given.folder for model, given in zip(merged, models, strict=True))
+
+
+def test_a_model_within_another_and_one_of_a_single_image(synthetic: Synthetic, make: Make) -> None:
+    merged = merge(synthetic, make(range(1, 6)), make(LEFT), make([20]))
+    assert [len(model.poses) for model in merged] == [12, 5, 1]
+
+
+def test_an_empty_database(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
+    models = make(LEFT), make(FAR)
+    with pycolmap.Database.open(tmp_path / "empty.db"):
+        pass
+    empty = Synthetic(tmp_path / "empty.db", synthetic.scene, synthetic.poses)
+    assert [len(model.poses) for model in merge(empty, *models)] == [12, 8]
+
+
+def test_the_same_again(synthetic: Synthetic, make: Make) -> None:
+    models = make(LEFT), make(RIGHT)
+    (first,), (second,) = merge(synthetic, *models), merge(synthetic, *models)
+    assert all((first.poses[name].translation == second.poses[name].translation).all() for name in first.poses)
+
+
+def test_a_crash_is_one_clear_error(synthetic: Synthetic, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [make(LEFT), make(FAR)]
+    synthetic.database.write_bytes(b"no database")
+    with pytest.raises(ColmapError, match="merging of models ended with"):
+        merge(synthetic, *models)
+    with pytest.raises(ColmapError, match="time limit"):
+        merge(synthetic, *models, time_limit=0.01)
+    assert read_models(models[0].folder.parent)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_links": 2}, {"min_shared": 2}, {"min_link_ratio": 1.1}, {"max_loss": -0.1}, {"max_error": 0.0},
+     {"min_kept": float("nan")}, {"time_limit": 0.0}],
+)  # fmt: skip
+def test_limits_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    MergingConfig().check()
+    with pytest.raises(KitError, match=next(iter(options))):
+        MergingConfig(**options).check()
