@@ -1,0 +1,92 @@
+"""A last bundle adjustment with a fuller camera model, where enough images share a camera to tell its lens."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imc_kit.colmap import child, mapping
+from imc_kit.errors import KitError
+from imc_kit.types import Model
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """Whether and how the finished model is adjusted once more."""
+
+    camera_model: Literal["OPENCV", "RADIAL", "none"] = "OPENCV"
+    """The camera model that the mapper's gives way to: OPENCV has two focal lengths and four numbers for the distortion,
+    RADIAL one and two. none: leave the model as it is."""
+    min_images: int = 10
+    """Only cameras that so many images share: fewer do not tell a lens from a scene."""
+    max_iterations: int = 50
+    """Of the adjustment."""
+    time_limit: float = 600.0
+    """Seconds that one scene may take."""
+
+    def check(self) -> None:
+        """Raise KitError for limits that make no sense."""
+        for name in ("min_images", "max_iterations", "time_limit"):
+            if getattr(self, name) <= 0:
+                raise KitError(f"{name} of the refinement must be more than 0, not {getattr(self, name)}")
+
+
+def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, threads: int = -1) -> Model:
+    """The model after adjustment, in `folder`; or `model` where no camera is shared by enough images.
+
+    Raises ColmapError when the child process crashes or runs out of time.
+    """
+    if config.camera_model == "none":
+        return model
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    job = {
+        "job": "refine",
+        "model": str(model.folder),
+        "output": str(folder),
+        "config": asdict(config),
+        "threads": threads,
+    }
+    child.run(job, "refinement of a model", log, config.time_limit)
+    return mapping.read_model(folder) if (folder / "images.bin").is_file() else model
+
+
+def run(model: str, output: str, config: dict[str, Any], threads: int) -> None:
+    """In the child: `refine`. Writes nothing where there is nothing to do."""
+    import pycolmap
+
+    settings = RefinementConfig(**config)
+    reconstruction = pycolmap.Reconstruction(model)
+    used = Counter(image.camera_id for image in reconstruction.images.values() if image.has_pose)
+    shared = [camera_id for camera_id, count in used.items() if count >= settings.min_images]
+    simple = [camera_id for camera_id in shared if _widen(reconstruction.cameras[camera_id], settings.camera_model)]
+    if not simple:
+        return
+    options = pycolmap.BundleAdjustmentOptions(print_summary=False)
+    options.ceres.solver_options.num_threads = threads
+    options.ceres.solver_options.max_num_iterations = settings.max_iterations
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    pycolmap.bundle_adjustment(reconstruction, options)
+    reconstruction.update_point_3d_errors()
+    reconstruction.write(output)
+
+
+def _widen(camera: Any, wanted: str) -> bool:
+    """Give a camera the wanted model, with the same rays; False where it already says as much or more."""
+    import pycolmap
+
+    if camera.model.name not in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "PINHOLE"):
+        return False
+    across, down = camera.focal_length_x, camera.focal_length_y
+    distortion = camera.params[3] if camera.model.name == "SIMPLE_RADIAL" else 0.0
+    centre = [camera.principal_point_x, camera.principal_point_y]
+    if wanted == "OPENCV":
+        parameters = [across, down, *centre, distortion, 0.0, 0.0, 0.0]
+    else:
+        parameters = [(across + down) / 2, *centre, distortion, 0.0]
+    camera.model = getattr(pycolmap.CameraModelId, wanted)
+    camera.params = parameters
+    return True
