@@ -5,16 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from tours import wrong_steps
 
 from imc_kit.poses import frames
 from imc_kit.poses.turntable import cycle
 from imc_kit.types import Pixels
-
-
-def wrong_steps(order: np.ndarray) -> int:
-    """How many steps of the tour join views that are not neighbours, where views are numbered round the circle."""
-    apart = np.abs(np.diff(order, append=order[0]))
-    return int((np.minimum(apart, len(order) - apart) != 1).sum())
 
 
 def marked(image: Pixels) -> Pixels:

@@ -20,7 +20,7 @@ TRANSPARENT = "transparent"
 _FEWEST = 8
 """Views: fewer lie on a circle by chance, whatever their distances are."""
 _NEARBY = 5
-"""Steps over which the speed of change is taken to be the same: see `even_steps`."""
+"""Steps over which the speed of change is taken to be the same: see `step_angles`."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TurntableConfig:
     min_still: float = 0.3
     """Frames are a turntable's when this share of their pixels is the same in all, unless the category says so."""
     min_confidence: float = 0.45
-    """In the circle, for scenes of another category than `transparent`; for all it must exceed the share registered."""
+    """In the circle, for scenes of another category than `transparent`; for all, it must reach the share registered."""
     long_side: int = 96
     """Of the frames that are compared, in pixels."""
     measured: float = 0.0
@@ -100,16 +100,19 @@ def suspicion(
 
 
 def better(confidence: float, categories: Sequence[str], images: int, registered: int, config: TurntableConfig) -> bool:
-    """Whether a circle of this confidence should replace a reconstruction; the rest as for `suspicion`."""
+    """Whether a circle of this confidence should replace a reconstruction; the rest as for `suspicion`.
+
+    Where the category says that it is one and nothing has been placed, any circle is worth a guess.
+    """
     enough = TRANSPARENT in categories or confidence >= config.min_confidence
-    return enough and confidence * images > registered
+    return enough and confidence * images >= registered
 
 
-def solve(names: Sequence[str], stack: Float32, config: TurntableConfig) -> Turntable:
+def arrange(names: Sequence[str], stack: Float32, config: TurntableConfig) -> Turntable:
     """Order the views and place them; `stack` [N, h, w] are their frames, see `frames.comparable`."""
     apart = distances(stack)
     order, confidence = cycle(apart, config.tries)
-    steps = even_steps(apart[order, np.roll(order, -1)], config.measured)
+    steps = step_angles(apart[order, np.roll(order, -1)], config.measured)
     return Turntable(circle([names[place] for place in order], steps), confidence)
 
 
@@ -132,7 +135,7 @@ def cycle(distance: Float64, tries: int = 100, seed: int = 0) -> tuple[Int32, fl
     return tour.astype(np.int32), _confidence(apart[np.ix_(tour, tour)])
 
 
-def even_steps(changes: Float64, measured: float) -> Float64:
+def step_angles(changes: Float64, measured: float) -> Float64:
     """Angles from each view to the next, [N], radians, 2π together; `changes` [N] are the distances between them.
 
     measured: 0 for equal angles, 1 for angles in proportion to the changes.
@@ -171,7 +174,7 @@ def _shortest_tour(apart: Float64, tries: int, seed: int) -> Int32:
     """By 2-opt from a few nearest-neighbour tours, then from the best one with two of its parts exchanged.
 
     networkx's solvers, tried on six scenes of 18 to 135 views, found the same tour on three and longer ones, by 1 to 7
-    %, on the others, and the base installation does not have it. This takes 0.6 s for 135 views.
+    %, on the others, and the base installation does not have it. This takes less than a second for 135 views.
     """
     count = len(apart)
     if count < 4:
