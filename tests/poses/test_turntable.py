@@ -14,7 +14,7 @@ from imc_kit import images, scenes
 from imc_kit.errors import KitError
 from imc_kit.metric import TRANSPARENT_THRESHOLDS, score_centers
 from imc_kit.poses import frames, turntable
-from imc_kit.poses.turntable import TurntableConfig, better, circle, cycle, step_angles, placed, suspicion
+from imc_kit.poses.turntable import TurntableConfig, better, circle, cycle, placed, step_angles, suspicion
 from imc_kit.render_turntable import circle_of_views, write_turntable
 from imc_kit.types import Pixels
 
