@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -527,29 +527,54 @@ def write_scene(
 ) -> dict[str, Pose]:
     """Photograph the plaza and lay it out as the 2024 competition does; returns the true poses by `image_path`.
 
-    Under `root`: `test/<name>/images/*.jpg` taken by `Camera.centred(size)`, `test/categories.csv` and
-    `sample_submission.csv`; beside them the true world-to-camera poses in `truth.csv` and the metric's distances in
-    `thresholds.json`. Raises `KitError` when these cannot be written, or for no views or images under 16 pixels.
+    They are taken by `Camera.centred(size)`. Raises `KitError` as `write_layout` does.
     """
-    if views < 1 or min(size) < 16:
-        raise KitError(f"{views} views of {size[0]} × {size[1]} pixels: a scene has one at least, of 16 × 16 at least")
+    poses = {f"view_{i:03}.jpg": pose for i, pose in enumerate(orbit(max(views, 0), seed))}
+    return write_layout(
+        root, name, "synthetic", poses, size,
+        lambda: render_scene(plaza(seed), Camera.centred(size), list(poses.values())), THRESHOLDS,
+    )  # fmt: skip
+
+
+def write_layout(
+    root: Path | str,
+    name: str,
+    category: str,
+    poses: Mapping[str, Pose],
+    size: tuple[int, int],
+    photographs: Callable[[], Sequence[Pixels]],
+    thresholds: Sequence[float],
+) -> dict[str, Pose]:
+    """Lay one scene out as the 2024 competition does; returns the true poses by `image_path`, in the order given.
+
+    poses: by the names of the photographs, which `photographs` takes in the same order, of `size` = (width, height).
+    thresholds: the metric's distances.
+
+    Under `root`: `test/<name>/images/*`, `test/categories.csv` and `sample_submission.csv`; beside them the true
+    world-to-camera poses in `truth.csv` and `thresholds.json`. Raises `KitError` when these cannot be written, or for
+    no views or images under 16 pixels.
+    """
+    if not poses or min(size) < 16:
+        raise KitError(
+            f"{len(poses)} views of {size[0]} × {size[1]} pixels: a scene has one at least, of 16 × 16 at least"
+        )
     root = Path(root)
     columns = ("image_path", "dataset", "scene", *POSE_COLUMNS)
+    paths = {f"test/{name}/images/{image}": pose for image, pose in poses.items()}
 
-    def row(path: str, pose: Pose) -> dict[str, str]:
-        return dict(zip(columns, (path, name, name, *format_pose(pose)), strict=True))
+    def rows(answers: Mapping[str, Pose]) -> list[dict[str, str]]:
+        fields = ((path, name, name, *format_pose(pose)) for path, pose in answers.items())
+        return [dict(zip(columns, row, strict=True)) for row in fields]
 
     try:
         (root / "test" / name / "images").mkdir(parents=True, exist_ok=True)
-        poses = {f"test/{name}/images/view_{i:03}.jpg": pose for i, pose in enumerate(orbit(views, seed))}
-        photographs = render_scene(plaza(seed), Camera.centred(size), list(poses.values()))
-        for path, photograph in zip(poses, photographs, strict=True):
+        for path, photograph in zip(paths, photographs(), strict=True):
             jpeg = cv2.imencode(".jpg", photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
             (root / path).write_bytes(jpeg.tobytes())
-        (root / "thresholds.json").write_text(json.dumps({name: THRESHOLDS}) + "\n", encoding="utf-8")
+        (root / "thresholds.json").write_text(json.dumps({name: thresholds}) + "\n", encoding="utf-8")
     except OSError as error:
         raise KitError(f"cannot write the scene to {root}: {error.strerror or error}") from error
-    write_table(root / "test" / "categories.csv", ("scene", "categories"), [{"scene": name, "categories": "synthetic"}])
-    write_table(root / "sample_submission.csv", columns, [row(path, Pose.identity()) for path in poses])
-    write_table(root / "truth.csv", columns, [row(path, pose) for path, pose in poses.items()])
-    return poses
+    write_table(root / "test" / "categories.csv", ("scene", "categories"), [{"scene": name, "categories": category}])
+    write_table(root / "sample_submission.csv", columns, rows(dict.fromkeys(paths, Pose.identity())))
+    write_table(root / "truth.csv", columns, rows(paths))
+    return paths

@@ -1,0 +1,15 @@
+"""The rendered turntable, small, once for all tests here."""
+
+from __future__ import annotations
+
+import pytest
+
+from imc_kit.render import Camera
+from imc_kit.render_turntable import circle_of_views, render_turntable
+from imc_kit.types import Pixels
+
+
+@pytest.fixture(scope="session")
+def jug() -> list[Pixels]:
+    """36 photographs once round, in order."""
+    return render_turntable(Camera.centred((160, 120), 240.0), circle_of_views(36))
