@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.colmap.database import CameraConfig
+from imc_kit.colmap.localisation import LocalisationConfig
 from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.colmap.merging import MergingConfig
+from imc_kit.colmap.refinement import RefinementConfig
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.combine import CombineConfig
 from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, SuperPointConfig
@@ -23,6 +26,7 @@ from imc_kit.masks import MaskConfig
 from imc_kit.matchers import AnyMatcherConfig, DenseConfig, LightGlueConfig, MergeConfig, NearestConfig, check_accepts
 from imc_kit.matchers import config_class as matcher_class
 from imc_kit.overview import OverviewConfig
+from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.retrieval import DinoConfig, PairsConfig
 
 
@@ -71,6 +75,10 @@ class Config:
     """No further attempt is made when a model has this share of the scene's images and is trusted."""
     trusted: float = 0.97
     """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels."""
+    merging: MergingConfig = field(default_factory=MergingConfig)
+    localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    turntable: TurntableConfig = field(default_factory=TurntableConfig)
     min_matches: int = 15
     """Pairs of images with fewer matches are dropped before verification."""
     time_limit: float | None = None
@@ -84,6 +92,16 @@ class Config:
     @property
     def branches(self) -> tuple[Branch, ...]:
         return Branch(self.detector, self.matcher), *self.also
+
+    def looser(self) -> Config:
+        """The same with matchers of lower demands."""
+
+        def loosened(branch: Branch) -> Branch:
+            matcher = branch.matcher
+            return branch if isinstance(matcher, DenseConfig) else Branch(branch.detector, matcher.looser())
+
+        first, *others = map(loosened, self.branches)
+        return dataclasses.replace(self, matcher=first.matcher, also=tuple(others))
 
     def weight_files(self) -> tuple[str, ...]:
         """The names, in the manifest of weights, of all files that it looks for in the usual places, each once.
@@ -102,6 +120,9 @@ class Config:
         self.verification.check()
         for attempt in self.mapping:
             attempt.check()
+        self.merging.check()
+        self.localisation.check()
+        self.refinement.check()
         if self.min_matches < 1 or (self.threads is not None and self.threads < 1):
             raise KitError("min_matches and threads must be at least 1")
         if self.time_limit is not None and self.time_limit <= 0:
@@ -112,6 +133,8 @@ CHEAP = Config(
     SiftConfig(max_keypoints=1000, long_side=640),
     mapping=(MappingConfig(),),
     pairs=PairsConfig(exhaustive_up_to=60, k=20),
+    localisation=LocalisationConfig(on=False),
+    refinement=RefinementConfig(on=False),
 )
 """What is found in seconds: the overview of a scene, and its quick answer when the time of a run is limited."""
 

@@ -89,7 +89,7 @@ class Matching:
                 list(shots),
                 counts,
                 config.k,
-                min_count=self.config.overview.min_inliers,
+                min_count=config.min_matches,
                 min_per_image=config.min_per_image,
                 max_pairs=config.max_pairs,
             )

@@ -101,12 +101,19 @@ def _localise(config: Mapping[str, Any], **arguments: Any) -> None:
     resection.localise(config=localisation.LocalisationConfig(**config), **arguments)
 
 
+def _refine(config: Mapping[str, Any], **arguments: Any) -> None:
+    from imc_kit.colmap import refinement
+
+    refinement.adjust(config=refinement.RefinementConfig(**config), **arguments)
+
+
 _JOBS: dict[str, Callable[..., None]] = {
     "verify": _verify,
     "incremental": _incremental,
     "global": _global,
     "merge": _merge,
     "localise": _localise,
+    "refine": _refine,
 }
 
 

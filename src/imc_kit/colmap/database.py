@@ -97,6 +97,17 @@ def write_database(
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
+def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
+    """Put matches, not verified, in the place of those that a database has of these pairs of image names."""
+    import pycolmap
+
+    with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+        for first, second, pair in matches:
+            database.delete_matches(ids[first], ids[second])
+            database.write_matches(ids[first], ids[second], one_to_one(pair).astype(np.uint32))
+
+
 def keypoint_counts(path: Path) -> dict[str, int]:
     """The number of keypoints of each image of a database."""
     import pycolmap

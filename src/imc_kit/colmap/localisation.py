@@ -15,6 +15,8 @@ from imc_kit.types import Model
 class LocalisationConfig:
     """When an image is taken to be localised."""
 
+    on: bool = True
+    """Whether to try it at all."""
     min_inliers: int = 10
     """Keypoints of the image, each with a 3D point of its own, that the pose must fit (COLMAP's mapper: 30)."""
     min_inlier_ratio: float = 0.1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -98,6 +98,16 @@ def _thinned(database: Path, path: Path, min_strength: float) -> Path:
         for first, second in weak:
             opened.delete_two_view_geometry(ids[first], ids[second])
     return path
+
+
+def gather(models: Sequence[Model], folder: Path) -> list[Model]:
+    """The same models with their files in `folder`/0, 1, …, which holds nothing else; none leave no folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    gathered = []
+    for number, model in enumerate(models):
+        shutil.copytree(model.folder, folder / str(number))
+        gathered.append(replace(model, folder=folder / str(number)))
+    return gathered
 
 
 def read_models(folder: Path) -> list[Model]:

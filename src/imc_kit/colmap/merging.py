@@ -16,6 +16,8 @@ from imc_kit.types import Model
 class MergingConfig:
     """When two models are taken for parts of one."""
 
+    on: bool = True
+    """Whether to do it at all."""
     min_links: int = 8
     """Points of both that show the same, because an image that is in both sees them at one keypoint or a verified match
     joins them, and that one similarity must take onto each other."""

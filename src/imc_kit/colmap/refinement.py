@@ -17,9 +17,11 @@ from imc_kit.types import Model
 class RefinementConfig:
     """Whether and how the finished model is adjusted once more."""
 
-    camera_model: Literal["OPENCV", "RADIAL", "none"] = "OPENCV"
-    """The camera model that the mapper's gives way to: OPENCV has two focal lengths and four numbers for the distortion,
-    RADIAL one and two. none: leave the model as it is."""
+    on: bool = True
+    """Whether to do it at all."""
+    camera_model: Literal["OPENCV", "RADIAL"] = "OPENCV"
+    """The camera model that the mapper's gives way to: OPENCV has two focal lengths and four numbers for the
+    distortion, RADIAL one and two."""
     min_images: int = 10
     """Only cameras that so many images share: fewer do not tell a lens from a scene."""
     max_iterations: int = 50
@@ -39,8 +41,6 @@ def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, thre
 
     Raises ColmapError when the child process crashes or runs out of time.
     """
-    if config.camera_model == "none":
-        return model
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     job = {
@@ -54,20 +54,19 @@ def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, thre
     return mapping.read_model(folder) if (folder / "images.bin").is_file() else model
 
 
-def run(model: str, output: str, config: dict[str, Any], threads: int) -> None:
-    """In the child: `refine`. Writes nothing where there is nothing to do."""
+def adjust(model: str, output: str, config: RefinementConfig, threads: int) -> None:
+    """What `refine` does in the child process; writes nothing where there is nothing to do."""
     import pycolmap
 
-    settings = RefinementConfig(**config)
     reconstruction = pycolmap.Reconstruction(model)
     used = Counter(image.camera_id for image in reconstruction.images.values() if image.has_pose)
-    shared = [camera_id for camera_id, count in used.items() if count >= settings.min_images]
-    simple = [camera_id for camera_id in shared if _widen(reconstruction.cameras[camera_id], settings.camera_model)]
+    shared = [camera_id for camera_id, count in used.items() if count >= config.min_images]
+    simple = [camera_id for camera_id in shared if _widen(reconstruction.cameras[camera_id], config.camera_model)]
     if not simple:
         return
     options = pycolmap.BundleAdjustmentOptions(print_summary=False)
     options.ceres.solver_options.num_threads = threads
-    options.ceres.solver_options.max_num_iterations = settings.max_iterations
+    options.ceres.solver_options.max_num_iterations = config.max_iterations
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     pycolmap.bundle_adjustment(reconstruction, options)
     reconstruction.update_point_3d_errors()

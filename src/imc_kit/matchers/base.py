@@ -90,6 +90,10 @@ class MatcherConfig(_Config):
         a kind that it accepts."""
         return ()
 
+    def looser(self) -> MatcherConfig:
+        """The same with lower demands, for images that found too few matches; for some there is no such."""
+        return self
+
     def create(self, kind: str) -> Matcher:
         """The matcher itself, for descriptors of this kind.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -74,6 +74,10 @@ class LightGlueConfig(MatcherConfig):
 
     def weight_files(self, kind: str) -> tuple[str, ...]:
         return () if self.weights else (_FILES[kind],)
+
+    def looser(self) -> LightGlueConfig:
+        """With half the threshold."""
+        return replace(self, filter_threshold=self.filter_threshold / 2)
 
     def create(self, kind: str) -> LightGlueMatcher:
         return LightGlueMatcher(self, kind)

@@ -11,7 +11,7 @@ read off them, so memory is bounded by the size of a block. NumPy's and OpenBLAS
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -56,6 +56,11 @@ class NearestConfig(MatcherConfig):
     def accepts(self, kind: str) -> bool:
         """All descriptors: it needs no more than a distance."""
         return kind != PHOTOGRAPHS
+
+    def looser(self) -> NearestConfig:
+        """With a ratio half as far from 1, and no other limit."""
+        ratio = None if self.ratio is None else (1 + self.ratio) / 2
+        return replace(self, ratio=ratio, max_distance=None, min_score=None)
 
     def create(self, kind: str | None = None) -> NearestMatcher:
         """As `MatcherConfig.create` says; the kind makes no difference."""

@@ -173,7 +173,7 @@ def circle(order: Sequence[str], steps: Float64 | None = None) -> dict[str, Pose
 def _shortest_tour(apart: Float64, tries: int, seed: int) -> Int32:
     """By 2-opt from a few nearest-neighbour tours, then from the best one with two of its parts exchanged.
 
-    networkx's solvers, tried on six scenes of 18 to 135 views, found the same tour on three and longer ones, by 1 to 7
+    networkx's solvers, tried on six scenes of 18 to 135 views, found the same tour on two and longer ones, by 1 to 7
     %, on the others, and the base installation does not have it. This takes less than a second for 135 views.
     """
     count = len(apart)

@@ -43,8 +43,11 @@ class PairsConfig:
     """similar and matches: so many images are chosen for each, by each descriptor; others may choose it too."""
     min_similarity: float | None = None
     """similar: pairs of a lower cosine (−1 … 1) are left out. Each descriptor has a scale of its own."""
-    min_per_image: int = 5
-    """similar and matches: so many of the k of each image stay, however low their similarity and `max_pairs` are."""
+    min_matches: int = 8
+    """matches: pairs of which fewer matches are verified in the overview are left out; strangers have up to 11."""
+    min_per_image: int = 8
+    """similar and matches: so many of the k of each image stay, however low their similarity, the number of their
+    matches and `max_pairs` are."""
     max_pairs: int | None = None
     """similar and matches: at most so many pairs, the most similar; several descriptors take turns."""
     window: int = 10
@@ -65,6 +68,7 @@ class PairsConfig:
         self._require(
             self.min_similarity is None or -1 <= self.min_similarity <= 1, "min_similarity", "in −1 … 1, or None"
         )
+        self._require(self.min_matches >= 0, "min_matches", "at least 0")
         self._require(self.min_per_image >= 0, "min_per_image", "at least 0")
         self._require(self.max_pairs is None or self.max_pairs >= 0, "max_pairs", "at least 0, or None")
         self._require(self.window >= 1, "window", "at least 1")
