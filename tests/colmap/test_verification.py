@@ -92,14 +92,14 @@ def test_strangers_do_not_pass_by_chance(tmp_path: Path, pool: Executor, count: 
     names = [f"{number}.png" for number in range(8)]
     features = {
         name: Features(
-            random.uniform(0, 639, (count, 2)).astype(np.float32).clip(0, 639),
-            np.ones(count, np.float32), np.zeros((count, 1), np.uint8), (640, 640),
+            random.uniform(0, 999, (count, 2)).astype(np.float32).clip(0, 999),
+            np.ones(count, np.float32), np.zeros((count, 1), np.uint8), (1000, 1000),
         )
         for name in names
     }  # fmt: skip
     same = Matches(np.repeat(np.arange(count, dtype=np.int32)[:, None], 2, 1), np.ones(count, np.float32))
     path = tmp_path / "database.db"
-    entries = [ImageEntry(name, tmp_path / name, (640, 640)) for name in names]
+    entries = [ImageEntry(name, tmp_path / name, (1000, 1000)) for name in names]
     pairs = [(first, second, same) for first, second in combinations(names, 2)]
     write_database(path, entries, features.__getitem__, pairs, CameraConfig("size"))
     verify(path, VerificationConfig(), tmp_path / "log.txt", pool)

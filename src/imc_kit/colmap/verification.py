@@ -21,6 +21,8 @@ from imc_kit.geometry import fundamental
 from imc_kit.types import Float64, Mask
 
 _PAIRS_AT_ONCE = 64
+_BY_CHANCE = 10
+"""Matches: any seven agree with some geometry, and the best of many trials finds a few more."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,12 @@ class VerificationConfig:
     method: Literal["magsac", "colmap"] = "magsac"
     """magsac: a fundamental matrix by MAGSAC++, in OpenCV; colmap: COLMAP's choice of an essential or fundamental
     matrix or a homography by its own RANSAC, which takes many times as long and keeps nearly the same matches."""
-    max_error: float = 4.0
+    max_error: float = 3.0
     """How far a match may be from its epipolar line, in pixels."""
     min_inliers: int = 15
     """A pair of which fewer matches agree is dropped."""
-    chance: float = 0.05
-    """magsac: of the wrong matches, so large a share may agree by chance; a pair needs so many more that agree."""
+    chance: float = 0.03
+    """magsac: ten matches, and so large a share of the others, may agree by chance; a pair needs as many."""
     min_motion: float = 0.0
     """magsac: matches that stay within so many pixels of their place are left out: they are of a watermark, or of a
     background that moves with the camera. 0 keeps all."""
@@ -125,7 +127,7 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
                 )
                 found = executor.map(_geometry, firsts, seconds, repeat(config))
                 for (first, second), rows, (matrix, inliers) in zip(pairs, matches, found, strict=True):
-                    if inliers.sum() >= config.min_inliers + config.chance * len(rows):
+                    if inliers.sum() >= max(config.min_inliers, _BY_CHANCE + config.chance * len(rows)):
                         geometry = pycolmap.TwoViewGeometry(F=matrix, inlier_matches=rows[inliers])
                         geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
                         database.write_two_view_geometry(first, second, geometry)
