@@ -24,6 +24,7 @@
     for (const axis of ["xaxis", "yaxis"]) {
       change[axis + ".gridcolor"] = colour("--line");
       change[axis + ".linecolor"] = colour("--line");
+      change[axis + ".zerolinecolor"] = colour("--line");
       if (narrow.matches && layout[axis] && layout[axis].type === "category" && layout.coloraxis)
         change[axis + ".showticklabels"] = false;
     }
@@ -44,10 +45,18 @@
       const Plotly = await (loading ??= unpack());
       const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
       for (const [path, value] of Object.entries(dressed(figure.layout))) put(figure.layout, path, value);
-      if (figure.layout.scene) {  // a figure that is taller than wide sees less to the sides
+      if (figure.layout.scene) {  // as far away as the shape of the view asks for, below the legend
+        const fits = figure.layout.meta.distances;
+        const aspect = plot.clientWidth / (plot.clientHeight - 44);
+        const [, distance] = fits.findLast(([least]) => least <= aspect) ?? fits[0];
         const eye = figure.layout.scene.camera.eye;
-        const back = Math.max(1, 1.15 * plot.clientHeight / plot.clientWidth);
-        for (const axis of "xyz") eye[axis] *= back;
+        const length = Math.hypot(eye.x, eye.y, eye.z);
+        for (const axis of "xyz") eye[axis] *= distance / length;
+      }
+      if (narrow.matches && figure.layout.legend?.y < 0) {  // a legend below: one name a line, and room for all
+        const lines = 20 * figure.data.length;
+        Object.assign(figure.layout, { height: 340 + lines, margin: { ...figure.layout.margin, b: 80 + lines } });
+        Object.assign(figure.layout.legend, { orientation: "v", yref: "container", y: 0, yanchor: "bottom", maxheight: 1 });
       }
       if (figure.layout.height) plot.style.minHeight = figure.layout.height + "px";
       await Plotly.newPlot(plot, figure.data, figure.layout, { displayModeBar: false, responsive: true });

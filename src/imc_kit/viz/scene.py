@@ -21,6 +21,14 @@ _EDGE_CLASSES = (("fewer than 30", 30, 0.8), ("30 to 100", 100, 1.6), ("100 and 
 """Of the view graph: a label, the count of inliers below which it holds, the width of the line."""
 _LABELLED = 30
 """Axes of matrices with more images have no names: the pointer shows them."""
+_ROOM = 1.04
+"""The axes of the 3D view are so many times as long as what is drawn."""
+_ASPECTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Width / height of views of the model."""
+_USUAL = 1.5
+"""That of a notebook's cell."""
+_VIEW = np.pi / 4
+"""The angle, from top to bottom, that plotly's camera sees."""
 
 
 def block_order(names: Sequence[str], counts: Counts) -> list[str]:
@@ -143,7 +151,9 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         true place. Left out of account when fewer than three of the model's cameras are in it.
     most: so many points are drawn, evenly taken from all; those far outside are left out.
 
-    Drawn with the mean of the cameras' upright directions up, seen from where the cameras are.
+    Drawn with the mean of the cameras' upright directions up, seen from where the cameras are and so far away that all
+    is in view. How far that is depends on the shape of the view: `layout.meta["distances"]` has pairs of width / height
+    and distance, for whoever knows that shape.
     """
     go = package("plotly.graph_objects")
     names = sorted(model.poses)
@@ -211,9 +221,11 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
     sides = np.maximum(high - low, max(0.1 * (high - low).max(), 1e-9))
     middle = (low + high) / 2
     ranges = [
-        [float(center - 0.52 * side), float(center + 0.52 * side)] for center, side in zip(middle, sides, strict=True)
+        [float(center - _ROOM / 2 * side), float(center + _ROOM / 2 * side)]
+        for center, side in zip(middle, sides, strict=True)
     ]
     eye = _eye(axes)
+    seen = [points[chosen], true_centers]
     if names:
         length = _round(0.3 * float(sides[:2].max()))
         towards = np.array([eye[0], eye[1], 0]) / np.hypot(eye[0], eye[1])
@@ -224,16 +236,23 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         start = [front[0], front[1], low[2]] - across * length / 2
         bar = start + np.array([[0.0], [0.5], [1.0]]) * across * length
         figure.add_scatter3d(
-            **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="bottom center",
+            **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="top center",
             line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
         )  # fmt: skip
+        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar]
+    placed = (np.concatenate([*seen, np.empty((0, 3))]) - middle) / (_ROOM * sides.max())
+    distances = {aspect: _distance(placed, eye, aspect) for aspect in _ASPECTS}
     figure.update_layout(
         scene={
             **{f"{name}axis": {"visible": False, "range": span} for name, span in zip("xyz", ranges, strict=True)},
             "aspectmode": "manual",
             "aspectratio": dict(zip("xyz", (sides / sides.max()).tolist(), strict=True)),
-            "camera": {"eye": dict(zip("xyz", eye.tolist(), strict=True)), "up": {"x": 0, "y": 0, "z": 1}},
+            "camera": {
+                "eye": dict(zip("xyz", (eye * distances[_USUAL]).tolist(), strict=True)),
+                "up": {"x": 0, "y": 0, "z": 1},
+            },
         },
+        meta={"distances": list(distances.items())},
         legend=LEGEND | {"itemsizing": "constant"},
     )  # fmt: skip
     return styled(figure, empty="" if names else "no model")
@@ -374,13 +393,25 @@ def _level(axes: Float64) -> Float64:
 
 
 def _eye(axes: Float64) -> Float64:
-    """Where to look from, in longest sides of what is drawn: behind the cameras and a little above."""
+    """The direction to look from, of length 1: behind the cameras and a little above."""
     ahead = axes[:, 2].mean(axis=0) if len(axes) else np.zeros(3)
     flat = np.array([ahead[0], ahead[1], 0])
     length = np.linalg.norm(flat)
     # Cameras all around look nowhere on the whole: any side is as good.
     back = -flat / length if length > 0.2 else np.array([0.8, 0.6, 0])
-    return np.asarray(0.85 * back + [0, 0, 0.35], np.float64)
+    eye = 0.85 * back + [0, 0, 0.35]
+    return np.asarray(eye / np.linalg.norm(eye), np.float64)
+
+
+def _distance(points: Float64, eye: Float64, aspect: float) -> float:
+    """How far from the origin a camera in the direction `eye` must be to see all points [K, 3], with a little room."""
+    if not len(points):
+        return 1.0
+    right = np.cross([0, 0, 1], eye)
+    right /= np.linalg.norm(right)
+    slopes = np.tan(_VIEW / 2) * np.array([aspect, 1])
+    off = np.abs(points @ np.stack([right, np.cross(eye, right)], axis=1)) / slopes
+    return 1.08 * float((points @ eye + off.max(axis=1)).max())
 
 
 def _not_far(points: Float64, centers: Float64) -> NDArray[np.bool_]:
