@@ -45,7 +45,8 @@
       const Plotly = await (loading ??= unpack());
       const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
       for (const [path, value] of Object.entries(dressed(figure.layout))) put(figure.layout, path, value);
-      if (figure.layout.scene) {  // as far away as the shape of the view asks for, below the legend
+      if (plot.view) figure.layout.scene.camera = plot.view;
+      else if (figure.layout.scene) {  // as far away as the shape of the view asks for, below the legend
         const fits = figure.layout.meta.distances;
         const aspect = plot.clientWidth / (plot.clientHeight - 44);
         const [, distance] = fits.findLast(([least]) => least <= aspect) ?? fits[0];
@@ -60,7 +61,7 @@
       }
       if (figure.layout.height) plot.style.minHeight = figure.layout.height + "px";
       await Plotly.newPlot(plot, figure.data, figure.layout, { displayModeBar: false, responsive: true });
-      if (figure.layout.scene) plot.start = structuredClone(figure.layout.scene.camera);
+      if (figure.layout.scene) plot.start ??= structuredClone(figure.layout.scene.camera);
       plot.dataset.state = "drawn";
     } catch (error) {
       plot.dataset.state = "failed";
@@ -69,8 +70,20 @@
     }
   }
 
+  function undraw(plot) {
+    window.Plotly.purge(plot);
+    delete plot.dataset.state;
+  }
+
+  // Browsers draw a dozen 3D views at most: those that leave the screen are let go, and come back as they were.
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+    for (const { isIntersecting, target } of entries) {
+      if (isIntersecting) draw(target);
+      else if (target.dataset.state === "drawn" && target.matches(".space")) {
+        target.view = structuredClone(target._fullLayout.scene._scene.getCamera());
+        undraw(target);
+      }
+    }
   }, { rootMargin: "300px" });
 
   function enliven(part) {
@@ -119,8 +132,7 @@
       enliven(scene);
     }
     if (!scene.open) scene.querySelectorAll(".plot[data-state=drawn]").forEach((plot) => {
-      window.Plotly.purge(plot);
-      delete plot.dataset.state;
+      undraw(plot);
       seen.unobserve(plot);
       seen.observe(plot);
     });

@@ -139,7 +139,9 @@ def draw_graph(names: Sequence[str], inliers: Counts, models: Mapping[str, int |
                 name=f"{kind} ({len(members)})", hovertext=hover, hovertemplate="%{hovertext}<extra></extra>",
             )  # fmt: skip
     hidden = {"visible": False}
-    figure.update_layout(xaxis=hidden, yaxis=hidden | {"scaleanchor": "x"}, legend=LEGEND, hovermode="closest")
+    figure.update_layout(
+        xaxis=hidden, yaxis=hidden | {"scaleanchor": "x"}, legend=LEGEND, showlegend=True, hovermode="closest"
+    )
     return styled(figure, empty="" if names else "no images")
 
 
@@ -236,10 +238,10 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         start = [front[0], front[1], low[2]] - across * length / 2
         bar = start + np.array([[0.0], [0.5], [1.0]]) * across * length
         figure.add_scatter3d(
-            **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="top center",
+            **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="bottom center",
             line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
         )  # fmt: skip
-        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar]
+        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # the text is below it
     placed = (np.concatenate([*seen, np.empty((0, 3))]) - middle) / (_ROOM * sides.max())
     distances = {aspect: _distance(placed, eye, aspect) for aspect in _ASPECTS}
     figure.update_layout(
