@@ -302,19 +302,20 @@ def test_in_a_browser(browser: Browser, report: Path, tmp_path: Path) -> None:
         browser.run(f"document.querySelector('[data-turn={action}]').focus()")
         browser.driver.switch_to.active_element.send_keys(Keys.SPACE)
         browser.run("await new Promise((r) => setTimeout(r, 300));")
-        eyes.append(browser.run("return document.querySelector('.plot.space')._fullLayout.scene.camera.eye;"))
-    length = [sum(eye[axis] ** 2 for axis in "xyz") ** 0.5 for eye in eyes]
-    assert length[1] == pytest.approx(0.8 * length[0], rel=1e-3)
-    assert length[2] == pytest.approx(length[0], rel=1e-3)
-    assert eyes[0] != eyes[2]
+        camera = browser.run("return document.querySelector('.plot.space')._fullLayout.scene.camera;")
+        eyes.append(np.array([camera["eye"][axis] - camera["center"][axis] for axis in "xyz"]))
+    turned, near, first = eyes
+    np.testing.assert_allclose(near, 0.8 * turned, rtol=1e-3)
+    assert np.linalg.norm(turned) == pytest.approx(np.linalg.norm(first), rel=1e-3)
+    flat = turned[:2] @ first[:2] / (np.linalg.norm(turned[:2]) * np.linalg.norm(first[:2]))
+    assert np.degrees(np.arccos(flat)) == pytest.approx(15, abs=0.1)
     # What leaves the screen is let go, and comes back as it was turned.
     browser.run("document.querySelector('[data-turn=left]').click(); await new Promise((r) => setTimeout(r, 300));")
     browser.run("scrollTo({ top: 1e6, behavior: 'instant' }); await new Promise((r) => setTimeout(r, 500));")
     assert browser.run("return document.querySelector('.plot.space').dataset.state ?? 'gone'") == "gone"
     ink(browser, title)
-    assert browser.run("return document.querySelector('.plot.space')._fullLayout.scene.camera.eye.x") == pytest.approx(
-        eyes[0]["x"], rel=1e-3
-    )
+    camera = browser.run("return document.querySelector('.plot.space')._fullLayout.scene.camera;")
+    assert camera["eye"]["x"] - camera["center"]["x"] == pytest.approx(turned[0], rel=1e-3)
     assert browser.complaints() == []
 
 

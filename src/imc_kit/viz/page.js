@@ -50,9 +50,9 @@
         const fits = figure.layout.meta.distances;
         const aspect = plot.clientWidth / (plot.clientHeight - 44);
         const [, distance] = fits.findLast(([least]) => least <= aspect) ?? fits[0];
-        const eye = figure.layout.scene.camera.eye;
-        const length = Math.hypot(eye.x, eye.y, eye.z);
-        for (const axis of "xyz") eye[axis] *= distance / length;
+        const { center, eye } = figure.layout.scene.camera;
+        const length = Math.hypot(eye.x - center.x, eye.y - center.y, eye.z - center.z);
+        figure.layout.scene.camera.eye = along(center, eye, distance / length);
       }
       if (narrow.matches && figure.layout.legend?.y < 0) {  // a legend below: one name a line, and room for all
         const lines = 20 * figure.data.length;
@@ -92,17 +92,29 @@
     part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", turn));
   }
 
+  function along(from, to, factor) {
+    const part = (axis) => from[axis] + factor * (to[axis] - from[axis]);
+    return { x: part("x"), y: part("y"), z: part("z") };
+  }
+
+  function spun({ x, y, z }, angle) {
+    const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+    return { x: x * cos - y * sin, y: x * sin + y * cos, z };
+  }
+
   function turn(event) {
     const action = event.target.dataset.turn;
     const plot = event.currentTarget.parentElement.querySelector(".plot");
     if (!action || plot.dataset.state !== "drawn") return;
     const camera = structuredClone(plot._fullLayout.scene._scene.getCamera());
-    const { x, y, z } = camera.eye;
     const angle = { left: -Math.PI / 12, right: Math.PI / 12 }[action];
-    if (angle) camera.eye = { x: x * Math.cos(angle) - y * Math.sin(angle), y: x * Math.sin(angle) + y * Math.cos(angle), z };
+    if (angle) for (const part of ["eye", "center"]) camera[part] = spun(camera[part], angle);
     const factor = { nearer: 0.8, farther: 1.25 }[action];
-    if (factor) camera.eye = { x: x * factor, y: y * factor, z: z * factor };
-    if (action === "above") camera.eye = { x: x * 0.02, y: y * 0.02, z: 1.6 };
+    if (factor) camera.eye = along(camera.center, camera.eye, factor);
+    if (action === "above") {
+      camera.center = { x: 0, y: 0, z: 0 };
+      camera.eye = { x: camera.eye.x * 0.02, y: camera.eye.y * 0.02, z: 1.6 };
+    }
     window.Plotly.relayout(plot, { "scene.camera": action === "reset" ? plot.start : camera });
   }
 

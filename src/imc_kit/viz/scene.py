@@ -155,7 +155,7 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
 
     Drawn with the mean of the cameras' upright directions up, seen from where the cameras are and so far away that all
     is in view. How far that is depends on the shape of the view: `layout.meta["distances"]` has pairs of width / height
-    and distance, for whoever knows that shape.
+    and distance from the camera's `center`, for whoever knows that shape.
     """
     go = package("plotly.graph_objects")
     names = sorted(model.poses)
@@ -243,14 +243,15 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         )  # fmt: skip
         seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # the text is below it
     placed = (np.concatenate([*seen, np.empty((0, 3))]) - middle) / (_ROOM * sides.max())
-    distances = {aspect: _distance(placed, eye, aspect) for aspect in _ASPECTS}
+    center, distances = _view(placed, eye)
     figure.update_layout(
         scene={
             **{f"{name}axis": {"visible": False, "range": span} for name, span in zip("xyz", ranges, strict=True)},
             "aspectmode": "manual",
             "aspectratio": dict(zip("xyz", (sides / sides.max()).tolist(), strict=True)),
             "camera": {
-                "eye": dict(zip("xyz", (eye * distances[_USUAL]).tolist(), strict=True)),
+                "center": dict(zip("xyz", center.tolist(), strict=True)),
+                "eye": dict(zip("xyz", (center + eye * distances[_USUAL]).tolist(), strict=True)),
                 "up": {"x": 0, "y": 0, "z": 1},
             },
         },
@@ -405,15 +406,22 @@ def _eye(axes: Float64) -> Float64:
     return np.asarray(eye / np.linalg.norm(eye), np.float64)
 
 
-def _distance(points: Float64, eye: Float64, aspect: float) -> float:
-    """How far from the origin a camera in the direction `eye` must be to see all points [K, 3], with a little room."""
+def _view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
+    """What to look at from the direction `eye` to have all points [K, 3] in the middle of the view, and from how far.
+
+    The distances, with a little room, are by the width / height of the view.
+    """
     if not len(points):
-        return 1.0
+        return np.zeros(3), dict.fromkeys(_ASPECTS, 1.0)
     right = np.cross([0, 0, 1], eye)
     right /= np.linalg.norm(right)
-    slopes = np.tan(_VIEW / 2) * np.array([aspect, 1])
-    off = np.abs(points @ np.stack([right, np.cross(eye, right)], axis=1)) / slopes
-    return 1.08 * float((points @ eye + off.max(axis=1)).max())
+    up = np.cross(eye, right)
+    slope, near = np.tan(_VIEW / 2), points @ eye
+    # A camera at the distance t sees a point at the height h where h is at most slope · (t - near), and likewise below.
+    above, below = ((near + side * (points @ up) / slope).max() for side in (1, -1))
+    tall = (above + below) / 2
+    wide = {aspect: (near + np.abs(points @ right) / (slope * aspect)).max() for aspect in _ASPECTS}
+    return up * slope * (above - below) / 2, {aspect: 1.08 * float(max(tall, far)) for aspect, far in wide.items()}
 
 
 def _not_far(points: Float64, centers: Float64) -> NDArray[np.bool_]:
