@@ -54,7 +54,7 @@ def main() -> None:
         photograph(viz.draw_matrix(names, matches, inliers), "matrix", (560, 480), root)
         photograph(viz.draw_model(read_models(scene / "models")[0], truth), "model", (800, 500), root)
         report = write_report(root / "out", truth=root / "scene/truth.csv")
-        screenshot(report.as_uri(), "report", (1100, 1900), root)
+        screenshot(report.as_uri(), "report", (1100, 2220), root)
 
 
 def readme_picture() -> None:

@@ -21,8 +21,12 @@
 # do.
 #
 # It needs no data, no weights and no internet: without an input it looks at a scene that the kit renders (half a
-# minute). For your own photographs set `INPUT` to their folder, or to a competition's. On Kaggle, run the first cell
-# of `submission` here first; the attached competition is then the input.
+# minute). For your own photographs set `INPUT` to their folder, or to a competition's. At home, install the kit with
+# `pip install '.[notebooks]'`; on Kaggle, run the first cell of `submission` here first, and the attached competition
+# is the input.
+#
+# It is the first of four: from keypoints (here) to matches (`02_matches_and_pairs`), to cameras
+# (`03_reconstruct_a_scene`), to a score (`04_score_and_compare`). Each can be read alone.
 
 # %%
 from imc_kit import explore, viz
@@ -77,14 +81,14 @@ viz.gallery(
 )
 
 # %% [markdown]
-# The best 600 are drawn. A circle is the **scale** of a keypoint, where the detector says; small equal circles mean
-# that it does not. For SIFT and AKAZE it is the blob that was found, of which they describe a surrounding several
-# times as wide; for ORB it is the whole patch that is described. The colour is the **score**, by which keypoints are
-# ranked: contrast for SIFT, cornerness for ORB, the network's confidence for learned ones. Each has its own unit, so
-# compare scores within a picture, never between two.
+# The best 600 are drawn. A circle shows the **scale** of a keypoint, how large the thing is that was found, where the
+# detector says so; small equal circles mean that it does not. For SIFT and AKAZE it is the blob that was found, of
+# which they describe a surrounding several times as wide; for ORB it is the whole patch that is described. The colour
+# is the **score**, by which keypoints are ranked: contrast for SIFT, cornerness for ORB, the network's confidence for
+# learned ones. Each has its own unit, so compare scores within a picture, never between two.
 #
 # What to look for:
-# - **Fewer than the budget** means that a threshold ended the search (`contrast_threshold` of SIFT, `fast_threshold`
+# - **Fewer than the budget**: a threshold ended the search (`contrast_threshold` of SIFT, `fast_threshold`
 #   of ORB, `threshold` of the others), not the budget. Lower it for smooth or dark photographs.
 # - **Spread.** ORB crowds the strongest corners. Keypoints on one object fix a camera badly, however many they are.
 # - **Scales.** SIFT and AKAZE find blobs from a few pixels to a tenth of the photograph, and with them can match a
@@ -151,8 +155,8 @@ viz.gallery(
 )
 
 # %% [markdown]
-# Look before you mask. On a facade with ivy the mask takes away noise; in a garden it takes away the scene, and green
-# paint is masked like grass.
+# Orange is what the mask covers. Look before you mask: on a facade with ivy it takes away noise; in a garden it takes
+# away the scene, and green paint is masked like grass.
 #
 # **Next:** which of these keypoints find each other in another photograph is in `02_matches_and_pairs`. The same
 # options on the command line: `imc-kit solve DIR --out out --detector sift --detector.long-side 1600

@@ -51,9 +51,9 @@ ranked = {label: explore.neighbours(views, table, names[0], len(views)) for labe
 viz.gallery({label: viz.draw_neighbours(query, others[:7]) for label, (query, others) in ranked.items()}, width=640)
 
 # %% [markdown]
-# The framed photograph is the question, the rest are the answers, best first. Each descriptor has its own scale: 0.1
-# may be a strong VLAD similarity and a weak one of DINOv2, so choose the *k* most similar rather than all above a
-# limit.
+# The framed photograph is the question, the rest are the answers, best first, each with its similarity. Each
+# descriptor has its own scale: 0.1 may be a strong VLAD similarity and a weak one of DINOv2, so choose the *k* most
+# similar rather than all above a limit.
 #
 # ## Matches: which keypoints are the same?
 #
@@ -62,8 +62,9 @@ viz.gallery({label: viz.draw_neighbours(query, others[:7]) for label, (query, ot
 # matches that move as those around them do. **LightGlue** is a network that sees all keypoints of both photographs at
 # once.
 #
-# COLMAP then verifies them: a match is an **inlier** when one motion of the camera explains it together with most
-# others. Blue lines are inliers, orange ones are not.
+# COLMAP, which also reconstructs the scene later, then verifies them: a match is an **inlier** when one motion of the
+# camera between the two photographs explains it together with most others. Blue lines are inliers, orange ones are
+# not; the better a match's score, the clearer its line.
 
 # %%
 matchers, left_out = explore.usable(
@@ -92,8 +93,8 @@ viz.gallery(
 
 # %% [markdown]
 # Two numbers matter, and they pull against each other: how many inliers there are (they fix the cameras), and which
-# share of the matches they are (COLMAP's RANSAC finds the motion by drawing samples, and with a share of 10 % hardly
-# any sample is clean).
+# share of the matches they are (COLMAP guesses the motion from a handful of matches drawn at random, many times over,
+# and with a share of 10 % hardly any handful is free of wrong ones).
 #
 # ## The ratio test
 #

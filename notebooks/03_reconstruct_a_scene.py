@@ -69,7 +69,8 @@ viz.draw_matrix(names, matches, inliers).update_layout(height=560)
 #
 # ## The view graph
 #
-# The same as a graph. Photographs that share many inliers are near each other; hover for names.
+# The same as a graph: a dot is a photograph, a line a verified pair, the thicker the more inliers it has. Photographs
+# that share many inliers are near each other; hover for names.
 
 # %%
 viz.draw_graph(names, inliers, {name: placement.model for name, placement in result.placements.items()})
@@ -81,7 +82,9 @@ viz.draw_graph(names, inliers, {name: placement.model for name, placement in res
 #
 # ## The model
 #
-# Points in their colours, a frustum for each camera; drag to turn, scroll to come nearer.
+# Points in their colours, and for each camera the pyramid that it sees, with a tick on its upper side; hover for its
+# name, drag to turn, scroll to come nearer. The bar below tells the scale: without a truth it has no unit, as
+# photographs alone do not tell a doll's house from a house.
 
 # %%
 viz.draw_model(explore.largest_model(result))
@@ -134,8 +137,8 @@ for number, attempt in enumerate(config.mapping):
 #
 # ## The report
 #
-# The same figures for every scene of a run, with the weakest pairs and plain words on what went wrong, in one file
-# that opens without internet: `imc-kit report OUT` on the command line, or
+# The same figures for every scene of a run, with its best and weakest pairs and plain words on what went wrong, in one
+# file that opens in any browser, without internet: `imc-kit report OUT` on the command line, or
 
 # %%
 print(write_report(OUT))

@@ -79,9 +79,10 @@ comparison = compare(task, configs, OUT, repeatability=tried, **explore.truth(ta
 print(comparison)
 
 # %% [markdown]
-# **Repeatability** is the share of keypoints that are found again at the same place of a changed view, **matching
-# accuracy** the share of matches that are right, **matching score** the share of keypoints that are matched rightly:
-# the one that matters most. A detector can be good at finding points again and bad at telling them apart.
+# One row for each configuration. **Inliers** are those of a verified pair, the median. **Repeatability** is the share
+# of keypoints that are found again at the same place of a changed view, **matching accuracy** the share of matches
+# that are right, **matching score** the share of keypoints that are matched rightly: the one that matters most. A
+# detector can be good at finding points again and bad at telling them apart.
 
 # %%
 viz.draw_metric(comparison.rows, "matching_score")
@@ -111,8 +112,8 @@ viz.draw_accuracy(scores)
 #
 # ## Where the cameras are
 #
-# Blue is what was found, laid over the truth as the score does; green diamonds are the true cameras, a green line
-# joins the two. First the one, then the other.
+# Blue is what was found, laid over the truth as the score does; green diamonds are the true cameras, and a green line
+# joins each to where it came out. First SIFT, then ORB.
 
 # %%
 viz.draw_model(explore.largest_model(results["SIFT"]), scores["SIFT"])
@@ -122,6 +123,8 @@ viz.draw_model(explore.largest_model(results["ORB"]), scores["ORB"])
 
 # %% [markdown]
 # ## What it costs
+#
+# The same stages for both: what differs tells where the time goes.
 
 # %%
 viz.draw_stages(comparison.rows)

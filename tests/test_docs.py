@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import imc_kit
-from imc_kit import cli
+from imc_kit import cli, viz
 from imc_kit.config import PRESETS, Config
 from imc_kit.detectors import DETECTORS
 from imc_kit.matchers import MATCHERS, check_accepts
@@ -126,3 +126,20 @@ def test_the_python_in_the_text_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert solved
     for config in solved:
         config.weight_files()  # raises where a matcher does not go with its detector
+
+
+def test_every_picture_is_shown_and_made_by_the_kit() -> None:
+    there = {path.name for path in (ROOT / "docs/pictures").iterdir()}
+    shown = {
+        (path.parent / target).resolve()
+        for path in DOCUMENTS
+        for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", path.read_text("utf-8"))
+    }
+    assert shown == {ROOT / "docs/pictures" / name for name in there}
+    script = (ROOT / "docs/make_pictures.py").read_text("utf-8")
+    assert [name for name in there if f'"{Path(name).stem}"' not in script and name not in script] == []
+
+
+def test_every_figure_is_in_the_table_of_figures() -> None:
+    named = re.findall(r"`(draw_\w+)`", (ROOT / "docs/pictures.md").read_text("utf-8"))
+    assert sorted(named) == sorted(name for name in viz.__all__ if name.startswith("draw_"))

@@ -675,9 +675,9 @@ def test_scenes_of_a_task_of_2024(random: np.random.Generator):
     true = pd.concat([table(centers, random), table(centers[:3], random, scene="few")])
     found = metric.score_scenes("2024", ["a", "few", "new"], true, true, {"a": LIMITS})
     assert set(found) == {"a", "few"}
-    assert found["a"][0].thresholds == LIMITS
-    assert found["a"][1] == 1
-    assert found["few"][1] is None  # too few images for a score
+    assert found["a"].models[0].thresholds == LIMITS
+    assert found["a"].accuracy == 1
+    assert found["few"].accuracy is None  # too few images for a score
 
 
 def test_scenes_of_a_task_of_2023(random: np.random.Generator):
@@ -686,18 +686,24 @@ def test_scenes_of_a_task_of_2023(random: np.random.Generator):
     other = pd.concat([posed(poses, "x", "1"), posed(cameras(random, 6), "y", "1"), posed(poses, "y", "2")])
     found = metric.score_scenes("2023", ["x/1", "y/1", "y/2"], true, other)
     parts = metric.score_2023(true, other).datasets
-    means = {name: mean for name, (_, mean) in found.items()}
+    means = {name: one.accuracy for name, one in found.items()}
     assert means == {"x/1": 1, "y/1": parts["y"]["1"].score, "y/2": 1}
     assert means["y/1"] < 0.5
-    assert found["y/2"][0].counts == (6,) * 6
+    assert found["y/2"].models[0].counts == (6,) * 6
+    # A scene that the truth does not know has no score, though another dataset has one of its name.
+    assert set(metric.score_scenes("2023", ["x/2", "y/2"], true, other)) == {"y/2"}
 
 
 def test_scenes_of_a_task_of_2025(random: np.random.Generator, scenes):
     named = {"cluster2": scenes["A"], "cluster1": scenes["B"], "outliers": scenes["outliers"]}
     true, submitted = clustered(scenes, random), clustered(named, random)
     found = metric.score_scenes("2025", ["d"], true, submitted, BOTH)
-    assert found["d"][1] == 1
-    assert found["d"][0].images == 5  # of the first cluster
+    assert found["d"].accuracy == 1
+    assert {number: one.names for number, one in found["d"].models.items()} == {
+        1: tuple(scenes["A"]), 0: tuple(scenes["B"]),
+    }  # fmt: skip
+    elsewhere = submitted.replace({"cluster1": "one", "cluster2": "cluster10"})
+    assert list(metric.score_scenes("2025", ["d"], true, elsewhere, BOTH)["d"].models) == [9]
     with pytest.raises(KitError, match="--thresholds"):
         metric.score_scenes("2025", ["d"], true, submitted)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-_NAMES = tyro.conf.arg(metavar="NAME,NAME,…")
+_FILE = tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,17 @@ class Compare:
     The same command again takes up where an earlier one was stopped.
     """
 
-    input: tyro.conf.Positional[Path]
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """The root of a competition's data (layouts of 2023, 2024, 2025), or a folder of photographs of one place."""
-    out: Path
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder for compare.html, compare.csv and compare.json, and in NAME what `imc-kit solve` would write."""
-    presets: Annotated[str, _NAMES]
+    presets: Annotated[str, tyro.conf.arg(metavar="NAME,NAME,…")]
     """Presets, and DETECTOR+MATCHER for the sift preset with these two: sift,orb+nearest,aliked"""
-    scenes: Annotated[str | None, _NAMES] = None
+    scenes: Annotated[str | None, tyro.conf.arg(metavar="NAME,NAME,…", help_behavior_hint="(default: all)")] = None
     """Only these scenes."""
-    truth: Path | None = None
+    truth: Annotated[Path | None, _FILE] = None
     """CSV file with the true poses: shows the mAA."""
-    thresholds: Path | None = None
+    thresholds: Annotated[Path | None, _FILE] = None
     """JSON file with the metric's distances, as for `imc-kit score`."""
     split: Literal["test", "train"] = "test"
     """Which half of a competition's data."""

@@ -193,7 +193,7 @@ def compare(
             names = [scene.name for scene in task.scenes]
             scored = metric.score_scenes(task.layout, names, truth, run.submission, distances)
         for scene in task.scenes:
-            accuracy = scored.get(scene.name, (None, None))[1]
+            accuracy = scored[scene.name].accuracy if scene.name in scored else None
             row = Row(name, scene.name, len(scene.images), accuracy=accuracy)
             if scene.name in run.scenes:
                 folder = out / name / "scenes" / scene.name

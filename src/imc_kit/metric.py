@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
-from imc_kit.submission import OUTLIERS, POSE_COLUMNS, parse_pose, read_table
+from imc_kit.submission import CLUSTER, OUTLIERS, POSE_COLUMNS, parse_pose, read_table
 from imc_kit.types import Float64
 
 if TYPE_CHECKING:
@@ -413,8 +414,16 @@ def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequenc
     return Score2025(datasets)
 
 
-OfScene = tuple[SceneScore | None, float | None]
-"""What the metric says of a scene: its images under the best alignment, and its mAA. None stands for neither."""
+class OfScene(NamedTuple):
+    """What the metric says of a scene of a task.
+
+    models: how the cameras lie beside the truth, by the number of the model that gave their poses. In 2025 each true
+        scene stands with the model that it was given, else there is one, with number 0.
+    accuracy: the year's score: the mAA, in 2025 the harmonic mean of mAA and clustering; None where it is not defined.
+    """
+
+    models: Mapping[int, SceneScore]
+    accuracy: float | None
 
 
 def score_scenes(
@@ -424,35 +433,35 @@ def score_scenes(
 
     thresholds: as the year's metric takes them: `score_2023` for 2023, `score_2025` for 2025, else `score`.
 
-    The mAA of 2025 is that of the dataset, which is the task's scene; beside it stands the true scene that was given
-    the largest model. Raises `KitError` as those functions do, and for 2025 without thresholds.
+    A task's scene is a dataset in 2025, and named dataset/scene in 2023. Raises `KitError` as those functions do, and
+    for 2025 without thresholds.
     """
     if layout == "2025":
         if thresholds is None:
             raise KitError("the score of 2025 needs the distances of each scene: give --thresholds FILE.json")
         datasets = score_2025(truth, submission, thresholds).datasets
-        # The largest model is the first cluster: the true scene that was given it stands beside it.
-        return {
-            name: (
-                next((data.scenes[scene] for scene, cluster in data.clusters.items() if cluster == "cluster1"), None),
-                data.score,
-            )
-            for name, data in datasets.items()
-        }
+        return {name: OfScene(_by_model(data), data.score) for name, data in datasets.items()}
     if layout == "2023":
         pairs = score_2023(truth, submission, thresholds)
         means = {f"{dataset}/{name}": s.score for dataset, part in pairs.datasets.items() for name, s in part.items()}
-        thresholds = None
+        placed = score(truth, submission).scenes
+        # `score` names the dataset only where two have a scene of the same name.
+        aligned = {name: placed[name if name in placed else name.split("/", 1)[1]] for name in means}
     else:
-        means = {}
-    aligned = score(truth, submission, thresholds).scenes
-    found: dict[str, OfScene] = {}
-    for name in scenes:
-        one = aligned.get(name, aligned.get(name.split("/")[-1]))
-        if one is not None:
-            mean = means.get(name, one.score)
-            found[name] = (one, mean if np.isfinite(mean) else None)
-    return found
+        aligned = score(truth, submission, thresholds).scenes
+        means = {name: one.score for name, one in aligned.items()}
+    return {
+        name: OfScene({0: aligned[name]}, means[name] if np.isfinite(means[name]) else None)
+        for name in scenes
+        if name in aligned
+    }
+
+
+def _by_model(data: DatasetScore) -> dict[int, SceneScore]:
+    """The true scenes of a dataset by the model that they were given; of several with one model the best placed."""
+    order = sorted(data.scenes, key=lambda scene: data.scenes[scene].registered)
+    found = ((re.fullmatch(CLUSTER.format("([1-9][0-9]*)"), data.clusters[scene]), scene) for scene in order)
+    return {int(match[1]) - 1: data.scenes[scene] for match, scene in found if match}
 
 
 def read_thresholds(path: Path | str) -> dict[str, Any]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 POSE_COLUMNS = ("rotation_matrix", "translation_vector")
 OUTLIERS = "outliers"
 """What 2025's `scene` column says of an image that belongs to no scene."""
+CLUSTER = "cluster{}"
+"""What it says of the images of a model: the first, which is the largest, is cluster1."""
 NO_POSE = (";".join(["nan"] * 9), ";".join(["nan"] * 3))
 """The pose of an outlier in 2025's submission."""
 
@@ -123,7 +125,7 @@ def compose(
         elif placement is None or placement.model is None:
             values["scene"], texts = OUTLIERS, NO_POSE
         else:
-            values["scene"], texts = f"cluster{placement.model + 1}", format_pose(placement.pose)
+            values["scene"], texts = CLUSTER.format(placement.model + 1), format_pose(placement.pose)
         answer.append(values | dict(zip(POSE_COLUMNS, texts, strict=True)))
     return answer
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 HOSTILE = "a <b>&'\" <script>.jpg"
 """A name with what HTML and JavaScript trip over."""
@@ -62,6 +67,13 @@ class Browser:
     def complaints(self) -> list[str]:
         """Errors on the console since the page was opened."""
         return [entry["message"] for entry in self.logs("browser") if entry["level"] == "SEVERE"]
+
+    def picture(self, left: float, top: float, width: float, height: float) -> NDArray[np.uint8]:
+        """The pixels [H, W, 3] of a part of the page."""
+        clip = {"x": left, "y": top, "width": width, "height": height, "scale": 1}
+        command = {"format": "png", "clip": clip, "captureBeyondViewport": False}
+        data = self.driver.execute_cdp_cmd("Page.captureScreenshot", command)["data"]
+        return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         command = {"captureBeyondViewport": whole, "format": "png"}

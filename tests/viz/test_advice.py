@@ -29,6 +29,7 @@ CASES = {
     "parts": advise([["a", "b", "c"], ["c", "d"]], NAMES, MANY, LINKED),
     "wrong": advise([NAMES], NAMES, MANY, LINKED, accuracy=0.25),
     "notes": advise([NAMES], NAMES, MANY, LINKED, NOTES),
+    "separate": advise([["a", "b"], ["c"]], NAMES, MANY, LINKED, separate=True),
 }
 
 
@@ -40,17 +41,25 @@ def test_a_scene_that_went_well_needs_no_words() -> None:
 @pytest.mark.parametrize(
     ("case", "what"),
     [
-        ("poor", "d: is not in the model, and with fewer than 500 keypoints"),
-        ("lonely", "d: is not in the model, and without 15 verified matches with any other"),
-        ("linked", "d: is not in the model in spite of verified matches"),
+        ("poor", "1 image is not in the model, with fewer than 500 keypoints"),
+        ("lonely", "1 image is not in the model, without 15 verified matches with any other"),
+        ("linked", "1 image is not in the model, in spite of verified matches"),
         ("nothing", "There is no model, in spite of verified matches"),
-        ("parts", "The scene fell into 2 models (of 3, 2 images), which are not in one frame"),
+        ("parts", "The scene fell into 2 models (of 3, 2 images)"),
         ("wrong", "Every image is in the model, but the mAA is 0.25"),
     ],
 )
 def test_what_went_wrong_is_said(case: str, what: str) -> None:
     assert what in [advice.what for advice in CASES[case]]
     assert all(advice.cause for advice in CASES[case])
+
+
+def test_models_that_are_scenes_of_their_own_are_no_failure() -> None:
+    (only,) = CASES["separate"]
+    assert (only.what, only.which) == ("1 image is not in the model, in spite of verified matches", "d")
+    assert advise([["a", "b"], ["c", "d"]], NAMES, MANY, LINKED, separate=True) == []
+    (low,) = advise([["a", "b"], ["c", "d"]], NAMES, MANY, LINKED, accuracy=0.2, separate=True)
+    assert low.what == "Every image is in the model, but the score is 0.20"
 
 
 def test_images_that_could_not_be_read_are_left_to_the_pipelines_own_note() -> None:
@@ -63,7 +72,10 @@ def test_images_that_could_not_be_read_are_left_to_the_pipelines_own_note() -> N
 def test_many_images_are_not_all_named() -> None:
     names = [f"{n}.jpg" for n in range(100)]
     (advice,) = advise([["0.jpg"]], names, dict.fromkeys(names, 3000), {})
-    assert advice.what.startswith("1.jpg, 2.jpg, 3.jpg and 96 more: are not in the model")
+    assert advice.what.startswith("99 images are not in the model")
+    assert advice.which == "1.jpg, 2.jpg, 3.jpg and 96 more"
+    sizes = [[name] for name in names[:9]]
+    assert "9 models (of 1, 1, 1, 1, … images)" in advise(sizes, names, {}, {})[-1].what
 
 
 @pytest.mark.parametrize("option", sorted({advice.option for case in CASES.values() for advice in case} - {""}))

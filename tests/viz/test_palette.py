@@ -27,6 +27,8 @@ TOGETHER = [
     (palette.INLIER, palette.OUTLIER),
     (palette.REGISTERED, palette.UNREGISTERED, palette.OTHER_MODEL),
     (palette.REGISTERED, palette.TRUTH),
+    palette.SERIES,
+    tuple(palette.STAGES.values()),
 ]
 
 

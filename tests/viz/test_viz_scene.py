@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import pytest
 
 from imc_kit.metric import SceneScore, score_centers
-from imc_kit.render import look_at
+from imc_kit.render import Camera, look_at
 from imc_kit.types import Model, Pose
 from imc_kit.viz import block_order, draw_graph, draw_matrix, draw_model
 from imc_kit.viz.palette import OTHER_MODEL, REGISTERED, TRUTH, UNREGISTERED
@@ -226,6 +226,31 @@ class TestModel:
         assert list(found.hovertext)[4] == "4.jpg<br>3 (unit of the truth) from the truth"
         assert np.isnan(trace(figure, "errors").x).sum() == 9
         assert "unit of the truth" in trace(figure, "scale").text[1]
+
+    @pytest.mark.parametrize("stretch", [[3, 1, 1], [1, 3, 1], [1, 1, 3]])
+    def test_everything_is_in_view_and_fills_it_whatever_the_shape_of_the_view(self, stretch: list[int]) -> None:
+        points = RNG.uniform([-2, -2, 1], 2, (200, 3))
+        figure = draw_model(centers_model(ring(8) * stretch, points=points * stretch))
+        scene = figure.layout.scene
+        ranges = np.array([scene.xaxis.range, scene.yaxis.range, scene.zaxis.range])
+        ratio = np.array([scene.aspectratio[axis] for axis in "xyz"])
+        shown = [np.stack([one.x, one.y, one.z], axis=1).astype(float) for one in figure.data]
+        places = np.concatenate(shown)
+        places = places[np.isfinite(places).all(axis=1)]
+        # plotly's own: the box of the axes is scaled to the aspect ratio about the origin, the camera sees 45 degrees.
+        places = (places - ranges.mean(axis=1)) / np.ptp(ranges, axis=1) * ratio
+        center, eye = (np.array([scene.camera[part][axis] for axis in "xyz"]) for part in ("center", "eye"))
+        eye -= center
+        distances = dict(figure.layout.meta["distances"])
+        assert np.linalg.norm(eye) == pytest.approx(distances[1.5])
+        for aspect, distance in distances.items():
+            camera = Camera.centred((int(1000 * aspect), 1000), 500 / np.tan(np.radians(22.5)))
+            pixels = camera.project(look_at(center + distance * eye / np.linalg.norm(eye), center), places)
+            off = pixels / [500 * aspect, 500] - 1
+            assert (np.abs(off) < 1).all(), aspect
+            assert np.abs(off).max() > 0.75, aspect
+            if stretch[2] > 1 and aspect > 1:  # there is little room both above and below
+                assert min(-off[:, 1].min(), off[:, 1].max()) > 0.65
 
     def test_a_truth_of_other_images_is_left_out(self) -> None:
         score = score_centers(ring(5), ring(5), [0.1], names=[f"x{n}" for n in range(5)])

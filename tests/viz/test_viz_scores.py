@@ -58,6 +58,13 @@ def test_memory_stands_side_by_side_in_gigabytes() -> None:
     assert figure.layout.xaxis.title.text == "most memory in use (GB)"
 
 
+def test_many_scenes_stay_one_page_long() -> None:
+    stages = dict.fromkeys(STAGES, 1e9)
+    assert draw_memory({"a": stages}).layout.height < 400
+    assert draw_memory({f"{n}": stages for n in range(12)}).layout.height < 1200
+    assert draw_seconds({f"{n}": stages for n in range(12)}).layout.height < 600
+
+
 @pytest.mark.parametrize("draw", [draw_seconds, draw_memory])
 @pytest.mark.parametrize("values", [{}, {"a": {}}])
 def test_nothing_measured(draw, values) -> None:  # type: ignore[no-untyped-def]

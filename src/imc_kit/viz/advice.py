@@ -13,11 +13,15 @@ WORTH = 15
 
 @dataclass(frozen=True)
 class Advice:
-    """One warning: what happened, the likely cause, and the option of `imc-kit solve` to try ('' where none helps)."""
+    """One warning: what happened, the likely cause, and the option of `imc-kit solve` to try ('' where none helps).
+
+    which: the images that it is about, the first of many.
+    """
 
     what: str
     cause: str
     option: str = ""
+    which: str = ""
 
 
 def advise(
@@ -27,6 +31,8 @@ def advise(
     inliers: Mapping[tuple[str, str], int],
     notes: Sequence[str] = (),
     accuracy: float | None = None,
+    *,
+    separate: bool = False,
 ) -> list[Advice]:
     """What to say of one scene.
 
@@ -35,10 +41,12 @@ def advise(
     keypoints: how many each has; images that are not named could not be read.
     inliers: of each verified pair.
     notes: the pipeline's own warnings.
-    accuracy: the mAA, when the truth is known.
+    accuracy: the mAA, or the year's own score, when the truth is known.
+    separate: every model is a scene of its own, as in 2025.
     """
     advices = [_of_note(note) for note in notes]
-    placed = set(models[0]) if models else set()
+    counted = models if separate else models[:1]
+    placed = {name for model in counted for name in model}
     best = dict.fromkeys(names, 0)
     for pair, count in inliers.items():
         for name in pair:
@@ -50,25 +58,28 @@ def advise(
     if poor:
         advices.append(
             Advice(
-                f"{_many(poor)} not in the model, and with fewer than {FEW_KEYPOINTS} keypoints",
+                f"{_are(poor)} not in the model, with fewer than {FEW_KEYPOINTS} keypoints",
                 "blurred, dark or smooth photographs, in which the detector finds little",
                 "--preset aliked",
+                _few(poor),
             )
         )
     if lonely:
         advices.append(
             Advice(
-                f"{_many(lonely)} not in the model, and without {WORTH} verified matches with any other",
+                f"{_are(lonely)} not in the model, without {WORTH} verified matches with any other",
                 "another place, another time of day, or a view that no other photograph overlaps",
                 "--preset aliked",
+                _few(lonely),
             )
         )
     if linked and models:
         advices.append(
             Advice(
-                f"{_many(linked)} not in the model in spite of verified matches",
+                f"{_are(linked)} not in the model, in spite of verified matches",
                 "their matches lead to too few points of the model to fix a camera",
                 "--mapping.0.options mapper.abs_pose_min_num_inliers 15",
+                _few(linked),
             )
         )
     elif linked:
@@ -79,19 +90,19 @@ def advise(
                 "--mapping.0.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8",
             )
         )
-    if len(models) > 1:
-        sizes = ", ".join(str(len(model)) for model in models)
+    if len(models) > 1 and not separate:
+        sizes = ", ".join(str(len(model)) for model in models[:4]) + (", …" if len(models) > 4 else "")
         advices.append(
             Advice(
-                f"The scene fell into {len(models)} models (of {sizes} images), which are not in one frame",
-                "groups of photographs between which there are too few matches: see the view graph",
+                f"The scene fell into {len(models)} models (of {sizes} images)",
+                "too few matches between groups of photographs (see the view graph); only the largest model counts",
                 "--preset aliked",
             )
         )
     if accuracy is not None and models and len(placed) == len(names) and accuracy < 0.5:
         advices.append(
             Advice(
-                f"Every image is in the model, but the mAA is {accuracy:.2f}",
+                f"Every image is in the model, but the {'score' if separate else 'mAA'} is {accuracy:.2f}",
                 "look-alike parts were taken for the same (see the weakest pairs), or different cameras share one",
                 "--cameras.sharing image",
             )
@@ -114,6 +125,9 @@ def _of_note(note: str) -> Advice:
     return Advice(note, "see the scene's colmap.log")
 
 
-def _many(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{shown}: {'is' if len(names) == 1 else 'are'}"
+def _are(names: Sequence[str]) -> str:
+    return "1 image is" if len(names) == 1 else f"{len(names)} images are"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

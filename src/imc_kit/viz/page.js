@@ -24,6 +24,7 @@
     for (const axis of ["xaxis", "yaxis"]) {
       change[axis + ".gridcolor"] = colour("--line");
       change[axis + ".linecolor"] = colour("--line");
+      change[axis + ".zerolinecolor"] = colour("--line");
       if (narrow.matches && layout[axis] && layout[axis].type === "category" && layout.coloraxis)
         change[axis + ".showticklabels"] = false;
     }
@@ -44,14 +45,23 @@
       const Plotly = await (loading ??= unpack());
       const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
       for (const [path, value] of Object.entries(dressed(figure.layout))) put(figure.layout, path, value);
-      if (figure.layout.scene) {  // a figure that is taller than wide sees less to the sides
-        const eye = figure.layout.scene.camera.eye;
-        const back = Math.max(1, 1.15 * plot.clientHeight / plot.clientWidth);
-        for (const axis of "xyz") eye[axis] *= back;
+      if (plot.view) figure.layout.scene.camera = plot.view;
+      else if (figure.layout.scene) {  // as far away as the shape of the view asks for, below the legend
+        const fits = figure.layout.meta.distances;
+        const aspect = plot.clientWidth / (plot.clientHeight - 44);
+        const [, distance] = fits.findLast(([least]) => least <= aspect) ?? fits[0];
+        const { center, eye } = figure.layout.scene.camera;
+        const length = Math.hypot(eye.x - center.x, eye.y - center.y, eye.z - center.z);
+        figure.layout.scene.camera.eye = along(center, eye, distance / length);
+      }
+      if (narrow.matches && figure.layout.legend?.y < 0) {  // a legend below: one name a line, and room for all
+        const lines = 20 * figure.data.length;
+        Object.assign(figure.layout, { height: 340 + lines, margin: { ...figure.layout.margin, b: 80 + lines } });
+        Object.assign(figure.layout.legend, { orientation: "v", yref: "container", y: 0, yanchor: "bottom", maxheight: 1 });
       }
       if (figure.layout.height) plot.style.minHeight = figure.layout.height + "px";
       await Plotly.newPlot(plot, figure.data, figure.layout, { displayModeBar: false, responsive: true });
-      if (figure.layout.scene) plot.start = structuredClone(figure.layout.scene.camera);
+      if (figure.layout.scene) plot.start ??= structuredClone(figure.layout.scene.camera);
       plot.dataset.state = "drawn";
     } catch (error) {
       plot.dataset.state = "failed";
@@ -60,8 +70,20 @@
     }
   }
 
+  function undraw(plot) {
+    window.Plotly.purge(plot);
+    delete plot.dataset.state;
+  }
+
+  // Browsers draw a dozen 3D views at most: those that leave the screen are let go, and come back as they were.
   const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+    for (const { isIntersecting, target } of entries) {
+      if (isIntersecting) draw(target);
+      else if (target.dataset.state === "drawn" && target.matches(".space")) {
+        target.view = structuredClone(target._fullLayout.scene._scene.getCamera());
+        undraw(target);
+      }
+    }
   }, { rootMargin: "300px" });
 
   function enliven(part) {
@@ -70,17 +92,29 @@
     part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", turn));
   }
 
+  function along(from, to, factor) {
+    const part = (axis) => from[axis] + factor * (to[axis] - from[axis]);
+    return { x: part("x"), y: part("y"), z: part("z") };
+  }
+
+  function spun({ x, y, z }, angle) {
+    const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+    return { x: x * cos - y * sin, y: x * sin + y * cos, z };
+  }
+
   function turn(event) {
     const action = event.target.dataset.turn;
     const plot = event.currentTarget.parentElement.querySelector(".plot");
     if (!action || plot.dataset.state !== "drawn") return;
     const camera = structuredClone(plot._fullLayout.scene._scene.getCamera());
-    const { x, y, z } = camera.eye;
     const angle = { left: -Math.PI / 12, right: Math.PI / 12 }[action];
-    if (angle) camera.eye = { x: x * Math.cos(angle) - y * Math.sin(angle), y: x * Math.sin(angle) + y * Math.cos(angle), z };
+    if (angle) for (const part of ["eye", "center"]) camera[part] = spun(camera[part], angle);
     const factor = { nearer: 0.8, farther: 1.25 }[action];
-    if (factor) camera.eye = { x: x * factor, y: y * factor, z: z * factor };
-    if (action === "above") camera.eye = { x: x * 0.02, y: y * 0.02, z: 1.6 };
+    if (factor) camera.eye = along(camera.center, camera.eye, factor);
+    if (action === "above") {
+      camera.center = { x: 0, y: 0, z: 0 };
+      camera.eye = { x: camera.eye.x * 0.02, y: camera.eye.y * 0.02, z: 1.6 };
+    }
     window.Plotly.relayout(plot, { "scene.camera": action === "reset" ? plot.start : camera });
   }
 
@@ -110,8 +144,7 @@
       enliven(scene);
     }
     if (!scene.open) scene.querySelectorAll(".plot[data-state=drawn]").forEach((plot) => {
-      window.Plotly.purge(plot);
-      delete plot.dataset.state;
+      undraw(plot);
       seen.unobserve(plot);
       seen.observe(plot);
     });

@@ -24,7 +24,7 @@ QUERY = "#E69F00"
 NEUTRAL = "#808080"
 """Seen on white and on black: axes, links, points that have no colour."""
 
-SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#808080")
+SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """Where many of a kind are drawn, such as scenes; the symbols go round in another rhythm."""
 
 STAGES = {

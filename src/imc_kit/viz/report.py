@@ -43,6 +43,17 @@ _MATRIX = (
     "blocks without anything between them are parts of the scene that do not hang together."
 )
 _GRAPH = "Every dot is an image, every line a verified pair. Images that share many inliers are near each other."
+_DISTANCES = "The share of cameras within each distance of the truth."
+_MEAN = f"{_DISTANCES} The mAA is the mean over the thresholds."
+_ACCURACY = {
+    "2023": f"{_DISTANCES} The mAA beside a name is their mean, as in 2024; that of 2023, in the table, is of relative "
+    "poses of pairs of images.",
+    "2024": _MEAN,
+    "2025": f"{_DISTANCES} Each line is a true scene, with the model that it was given. The mAA beside it is as in "
+    "2024; the score of 2025, in the table, is the harmonic mean of a dataset's mAA and clustering.",
+    "folder": _MEAN,
+}
+"""Said of the figure, by the layout."""
 
 Pair = tuple[str, str]
 
@@ -65,8 +76,8 @@ class _SceneRun:
     database: Path | None
     photos: Scene | None
     """Where the photographs are, if they are still there."""
-    score: metric.SceneScore | None
-    accuracy: float | None
+    scored: metric.OfScene | None
+    layout: str
 
     @property
     def model_of(self) -> dict[str, int]:
@@ -74,9 +85,31 @@ class _SceneRun:
         return {name: number for number in reversed(range(len(self.models))) for name in self.models[number].poses}
 
     @property
+    def out(self) -> set[str]:
+        """The images that no model registered; where models have no common frame, that the largest did not."""
+        counted = self.models if self.separate else self.models[:1]
+        return set(self.names) - {name for model in counted for name in model.poses}
+
+    @property
+    def separate(self) -> bool:
+        """Whether every model is a scene of its own."""
+        return self.layout == "2025"
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.scored.accuracy if self.scored else None
+
+    @property
+    def aligned(self) -> Mapping[int, metric.SceneScore]:
+        """How the cameras lie beside the truth, by the number of their model; nothing where it is not known."""
+        return self.scored.models if self.scored else {}
+
+    @property
     def advice(self) -> list[Advice]:
         models = [sorted(model.poses) for model in self.models]
-        return advise(models, self.names, self.keypoints, self.inliers, self.notes, self.accuracy)
+        return advise(
+            models, self.names, self.keypoints, self.inliers, self.notes, self.accuracy, separate=self.separate
+        )
 
 
 def write_report(
@@ -90,7 +123,8 @@ def write_report(
 
     run: the folder that `solve` wrote: run.json, submission.csv and scenes/NAME with result.json, models, database.
     path: the file to write; report.html in that folder when left out.
-    truth: a CSV file with the true poses, as for `imc-kit score`; mAA and the true cameras are then shown.
+    truth: a CSV file with the true poses, as for `imc-kit score`; the score of the layout's year and the true cameras
+        are then shown.
     thresholds: a JSON file with the metric's distances, as for `imc-kit score`.
 
     What is missing (a database that was deleted, photographs that were moved) is left out, and said. Raises `KitError`
@@ -104,7 +138,8 @@ def write_report(
     if truth is not None:
         scores = metric.score_scenes(content["layout"], content["scenes"], truth, run / "submission.csv", distances)
     photos = _photos(content)
-    scenes = [_read_scene(run, name, photos.get(name), *scores.get(name, (None, None))) for name in content["scenes"]]
+    layout = content["layout"]
+    scenes = [_read_scene(run, name, photos.get(name), scores.get(name), layout) for name in content["scenes"]]
     write_page(path, _page(content, scenes))
     return path
 
@@ -135,9 +170,7 @@ def _photos(content: Mapping[str, Any]) -> dict[str, Scene]:
     return best
 
 
-def _read_scene(
-    run: Path, name: str, photos: Scene | None, score: metric.SceneScore | None, accuracy: float | None
-) -> _SceneRun:
+def _read_scene(run: Path, name: str, photos: Scene | None, scored: metric.OfScene | None, layout: str) -> _SceneRun:
     folder = run / "scenes" / name
     result = _read_json(folder / "result.json", "the scene is not finished: run imc-kit solve again")
     models = mapping.read_models(folder / "models") if (folder / "models").is_dir() else []
@@ -148,7 +181,7 @@ def _read_scene(
     return _SceneRun(
         name, result["counts"], result["seconds"], result.get("memory", {}), result["notes"],
         block_order(sorted(result["placements"]), inliers or matches), models, keypoints, matches, inliers, data,
-        photos, score, accuracy,
+        photos, scored, layout,
     )  # fmt: skip
 
 
@@ -158,20 +191,24 @@ def _read_scene(
 def _page(content: Mapping[str, Any], scenes: Sequence[_SceneRun]) -> str:
     failed: Mapping[str, str] = content.get("failed", {})
     solved = {scene.name: scene for scene in scenes}
-    accuracies = [scene.accuracy for scene in scenes if scene.accuracy is not None]
+    measure = _measure(content["layout"])
+    mean = _mean(scenes)
     count = sum(scene.counts["images"] for scene in scenes)
     registered = sum(scene.counts["registered"] for scene in scenes)
     facts = {
         "scenes solved": f"{len(scenes)} of {len(scenes) + len(failed)}",
         "images registered": f"{registered} of {count}",
-        **({"mean mAA": f"{np.mean(accuracies):.3f}"} if accuracies else {}),
+        **({f"mean {measure}": f"{mean:.3f}"} if mean is not None else {}),
         "time of all scenes": _duration(sum(sum(scene.seconds.values()) for scene in scenes)),
     }
     charts = []
-    if accuracies:
-        known = {name: scene.score for name, scene in solved.items() if scene.score}
-        said = "The share of cameras within each distance of the truth. The mAA is the mean over the thresholds."
-        charts.append(("Accuracy", draw_accuracy(known), "", said))
+    if mean is not None:
+        known = {
+            scene.name if len(scene.aligned) == 1 else f"{scene.name}, model {number + 1}": score
+            for scene in scenes
+            for number, score in sorted(scene.aligned.items())
+        }
+        charts.append(("Accuracy", draw_accuracy(known), "", _ACCURACY[content["layout"]]))
     charts.append(("Time by stage", draw_seconds({n: s.seconds for n, s in solved.items()}), "", ""))
     memory = {name: scene.memory for name, scene in solved.items() if scene.memory}
     if memory:
@@ -189,7 +226,7 @@ def _page(content: Mapping[str, Any], scenes: Sequence[_SceneRun]) -> str:
             "</dl>",
             _advice([Advice(note, "", "") for note in content.get("notes", [])]),
             "<h2>Scenes</h2>",
-            _scene_table(scenes, failed),
+            _scene_table(scenes, failed, measure),
             *(f"<h2>{e(title)}</h2>{plot(figure, title, kind, said)}" for title, figure, kind, said in charts),
             "<h2>Scene by scene</h2>",
             *(_scene(number, scene) for number, scene in enumerate(scenes, 1)),
@@ -200,10 +237,25 @@ def _page(content: Mapping[str, Any], scenes: Sequence[_SceneRun]) -> str:
     return page(f"{Path(content['input']).name}: imc-kit report", body)
 
 
-def _scene_table(scenes: Sequence[_SceneRun], failed: Mapping[str, str]) -> str:
+def _measure(layout: str) -> str:
+    """What the year's score is called."""
+    return "score" if layout == "2025" else "mAA"
+
+
+def _mean(scenes: Sequence[_SceneRun]) -> float | None:
+    """The mean score of the scenes; in 2023 the mean over its datasets of the means over their scenes."""
+    groups: dict[str, list[float]] = {}
+    for scene in scenes:
+        if scene.accuracy is not None:
+            group = scene.name.split("/")[0] if scene.layout == "2023" else scene.name
+            groups.setdefault(group, []).append(scene.accuracy)
+    return float(np.mean([np.mean(group) for group in groups.values()])) if groups else None
+
+
+def _scene_table(scenes: Sequence[_SceneRun], failed: Mapping[str, str], measure: str) -> str:
     with_accuracy = any(scene.accuracy is not None for scene in scenes)
-    head = ["Scene", "#Images", "#Registered", "#Models", "#Points", *(["#mAA"] if with_accuracy else []), "#Seconds",
-            "Warnings"]  # fmt: skip
+    score = [f"#{measure}"] if with_accuracy else []
+    head = ["Scene", "#Images", "#Registered", "#Models", "#Points", *score, "#Seconds", "Warnings"]
     rows = []
     for number, scene in enumerate(scenes, 1):
         counts, advice = scene.counts, scene.advice
@@ -211,7 +263,7 @@ def _scene_table(scenes: Sequence[_SceneRun], failed: Mapping[str, str]) -> str:
         said = f"{counts['registered']} <span class={'good' if complete else 'bad'}>{'✓' if complete else '!'}</span>"
         rows.append(
             [
-                cell(f'<a href="#scene-{number}">{e(scene.name)}</a>', scene.name),
+                cell(f'<a class="name" href="#scene-{number}">{e(scene.name)}</a>', scene.name),
                 number_cell(counts["images"]),
                 number_cell(counts["registered"], said),
                 number_cell(counts["models"]),
@@ -224,23 +276,30 @@ def _scene_table(scenes: Sequence[_SceneRun], failed: Mapping[str, str]) -> str:
     for name, reason in failed.items():
         unknown = [number_cell(None)] * (len(head) - 2)
         said = f'<span class="bad">not solved:</span> {e(reason)}'
-        rows.append([cell(e(name), name), *unknown, cell(said, "99", "long")])
+        rows.append([cell(_name(name), name), *unknown, cell(said, "99", "long")])
     return f'<div class="wide">{table("Scenes of the run", head, rows)}</div>'
 
 
+def _name(name: str) -> str:
+    return f'<span class="name">{e(name)}</span>'
+
+
 def _short_advice(advice: Sequence[Advice]) -> str:
+    """For a cell of a table: what happened, and folded away the cause and the option."""
     if not advice:
         return '<span class="good">none</span>'
-    return "<br>".join(e(one.what) for one in advice)
+    return "".join(f"<details><summary>{e(one.what)}</summary>{_remedy(one)}</details>" for one in advice)
 
 
 def _advice(advice: Iterable[Advice]) -> str:
-    items = []
-    for one in advice:
-        likely = f"<p>Likely cause: {e(one.cause)}.</p>" if one.cause else ""
-        option = f"<p>Try <code>{e(one.option)}</code></p>" if one.option else ""
-        items.append(f"<li><p><strong>{e(one.what)}</strong></p>{likely}{option}</li>")
+    items = [f"<li><p><strong>{e(one.what)}</strong></p>{_remedy(one)}</li>" for one in advice]
     return f'<ul class="advice">{"".join(items)}</ul>' if items else ""
+
+
+def _remedy(one: Advice) -> str:
+    which = f"<p>{e(one.which)}</p>" if one.which else ""
+    likely = f"<p>Likely cause: {e(one.cause)}.</p>" if one.cause else ""
+    return which + likely + (f"<p>Try <code>{e(one.option)}</code></p>" if one.option else "")
 
 
 def _scene(number: int, scene: _SceneRun) -> str:
@@ -248,12 +307,11 @@ def _scene(number: int, scene: _SceneRun) -> str:
     counts = scene.counts
     said = f"{counts['registered']} of {counts['images']} images registered"
     if scene.accuracy is not None:
-        said += f", mAA {scene.accuracy:.3f}"
-    placed = scene.model_of
+        said += f", {_measure(scene.layout)} {scene.accuracy:.3f}"
     parts = [_advice(scene.advice)]
     for place, model in enumerate(scene.models[:MOST_MODELS]):
         title = "The model" if len(scene.models) == 1 else f"Model {place + 1} of {len(scene.models)}"
-        figure = draw_model(model, scene.score if place == 0 else None)
+        figure = draw_model(model, scene.aligned.get(place))
         text = (
             f"{len(model.poses)} cameras, {len(model.points):,} points, seen {model.observations:,} times with a mean "
             f"reprojection error of {model.reprojection_error:.2f} pixels."
@@ -264,12 +322,15 @@ def _scene(number: int, scene: _SceneRun) -> str:
     if scene.database is None:
         parts.append("<p>The scene's database was deleted: matches are not shown.</p>")
     else:
-        parts += [
-            "<h3>Matches</h3>",
-            plot(draw_matrix(scene.names, scene.matches, scene.inliers), f"Matrix of {scene.name}", "square", _MATRIX),
-            "<h3>View graph</h3>",
-            plot(draw_graph(scene.names, scene.inliers, placed), f"View graph of {scene.name}", "square", _GRAPH),
-        ]
+        matrix, graph = (
+            draw_matrix(scene.names, scene.matches, scene.inliers),
+            draw_graph(scene.names, scene.inliers, scene.model_of),
+        )
+        parts.append(
+            '<div class="pair">'
+            f"<div><h3>Matches</h3>{plot(matrix, f'Matrix of {scene.name}', 'square', _MATRIX)}</div>"
+            f"<div><h3>View graph</h3>{plot(graph, f'View graph of {scene.name}', 'square', _GRAPH)}</div></div>"
+        )
     if scene.photos is None:
         parts.append("<p>The photographs are not where they were: pairs and thumbnails are not shown.</p>")
     elif scene.database is not None:
@@ -287,8 +348,7 @@ def _pairs(scene: _SceneRun) -> str:
     by_count = sorted(scene.inliers, key=lambda pair: (-scene.inliers[pair], pair))
     best = by_count[:PAIRS]
     weakest = sorted(by_count[PAIRS:], key=lambda pair: (_share(scene, pair), pair))[:PAIRS]
-    placed = scene.model_of
-    out = [name for name in scene.names if name in scene.keypoints and placed.get(name) != 0]
+    out = [name for name in scene.names if name in scene.keypoints and name in scene.out]
     partners = {}
     for name in out:
         own = [pair for pair in scene.matches if name in pair]
@@ -304,7 +364,8 @@ def _pairs(scene: _SceneRun) -> str:
         shown = [partners[name] for name in out if name in partners][:MOST_UNREGISTERED]
         lonely = [name for name in out if name not in partners]
         more = len(out) - len(lonely) - len(shown)
-        said = f"{len(out)} of {len(scene.names)} images are not in the largest model."
+        model = "any model" if scene.separate else "the largest model"
+        said = f"{len(out)} of {len(scene.names)} images are not in {model}."
         said += f" The best match of {more} more is in the table of images." if more > 0 else ""
         said += f" Without any match: {', '.join(lonely[:10])}{' …' if len(lonely) > 10 else ''}." if lonely else ""
         parts.append(
@@ -349,7 +410,7 @@ def _pair_picture(scene: _SceneRun, first: str, second: str) -> str:
 
 
 def _image_table(scene: _SceneRun) -> str:
-    placed, rows = scene.model_of, []
+    placed, out, rows = scene.model_of, scene.out, []
     best: dict[str, tuple[int, str]] = {}
     total: dict[str, list[int]] = {}
     for pair, count in scene.inliers.items():
@@ -359,7 +420,7 @@ def _image_table(scene: _SceneRun) -> str:
     errors = _errors(scene)
     head = ["Picture", "Image", "State", "#Keypoints", "#Verified pairs", "#Inliers", "Best match",
             *(["#Error"] if errors else [])]  # fmt: skip
-    for name in sorted(scene.names, key=lambda name: placed.get(name) == 0):  # what is missing first
+    for name in sorted(scene.names, key=lambda name: name not in out):  # what is missing first
         model = placed.get(name)
         state = "registered" if model == 0 else f"in model {model + 1}" if model else "unregistered"
         if scene.keypoints and name not in scene.keypoints:
@@ -369,12 +430,12 @@ def _image_table(scene: _SceneRun) -> str:
         rows.append(
             [
                 cell(f'<img class="thumb" src="{thumb}" alt="">' if thumb else "", None),
-                cell(e(name), name),
-                cell(f'<span class="{"good" if model == 0 else "bad"}">{state}</span>', state),
+                cell(_name(name), name),
+                cell(f'<span class="{"bad" if name in out else "good"}">{state}</span>', state),
                 number_cell(scene.keypoints.get(name)),
                 number_cell(len(total.get(name, []))),
                 number_cell(sum(total.get(name, []))),
-                cell(f"{e(other)} ({count})" if other else "", other),
+                cell(f"{_name(other)} ({count})" if other else "", other),
                 *([number_cell(errors.get(name), form="{:.3g}")] if errors else []),
             ]
         )
@@ -385,12 +446,14 @@ def _image_table(scene: _SceneRun) -> str:
 
 def _errors(scene: _SceneRun) -> dict[str, float]:
     """The distance of each registered camera from its true place, after the metric's alignment."""
-    if scene.score is None:
-        return {}
-    apart = np.linalg.norm(scene.score.aligned - scene.score.truth, axis=1)
-    rows = match_names(scene.names, scene.score.names)
+    errors = {}
     placed = scene.model_of
-    return {name: float(apart[row]) for name, row in rows.items() if np.isfinite(apart[row]) and placed.get(name) == 0}
+    for number, score in scene.aligned.items():
+        apart = np.linalg.norm(score.aligned - score.truth, axis=1)
+        for name, row in match_names(scene.names, score.names).items():
+            if placed.get(name) == number and np.isfinite(apart[row]):
+                errors[name] = float(apart[row])
+    return errors
 
 
 def _thumb(scene: _SceneRun, name: str) -> str:

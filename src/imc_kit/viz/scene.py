@@ -21,6 +21,14 @@ _EDGE_CLASSES = (("fewer than 30", 30, 0.8), ("30 to 100", 100, 1.6), ("100 and 
 """Of the view graph: a label, the count of inliers below which it holds, the width of the line."""
 _LABELLED = 30
 """Axes of matrices with more images have no names: the pointer shows them."""
+_ROOM = 1.04
+"""The axes of the 3D view are so many times as long as what is drawn."""
+_ASPECTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Width / height of views of the model."""
+_USUAL = 1.5
+"""That of a notebook's cell."""
+_VIEW = np.pi / 4
+"""The angle, from top to bottom, that plotly's camera sees."""
 
 
 def block_order(names: Sequence[str], counts: Counts) -> list[str]:
@@ -131,7 +139,9 @@ def draw_graph(names: Sequence[str], inliers: Counts, models: Mapping[str, int |
                 name=f"{kind} ({len(members)})", hovertext=hover, hovertemplate="%{hovertext}<extra></extra>",
             )  # fmt: skip
     hidden = {"visible": False}
-    figure.update_layout(xaxis=hidden, yaxis=hidden | {"scaleanchor": "x"}, legend=LEGEND, hovermode="closest")
+    figure.update_layout(
+        xaxis=hidden, yaxis=hidden | {"scaleanchor": "x"}, legend=LEGEND, showlegend=True, hovermode="closest"
+    )
     return styled(figure, empty="" if names else "no images")
 
 
@@ -143,7 +153,9 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         true place. Left out of account when fewer than three of the model's cameras are in it.
     most: so many points are drawn, evenly taken from all; those far outside are left out.
 
-    Drawn with the mean of the cameras' upright directions up, seen from where the cameras are.
+    Drawn with the mean of the cameras' upright directions up, seen from where the cameras are and so far away that all
+    is in view. How far that is depends on the shape of the view: `layout.meta["distances"]` has pairs of width / height
+    and distance from the camera's `center`, for whoever knows that shape.
     """
     go = package("plotly.graph_objects")
     names = sorted(model.poses)
@@ -211,9 +223,11 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
     sides = np.maximum(high - low, max(0.1 * (high - low).max(), 1e-9))
     middle = (low + high) / 2
     ranges = [
-        [float(center - 0.52 * side), float(center + 0.52 * side)] for center, side in zip(middle, sides, strict=True)
+        [float(center - _ROOM / 2 * side), float(center + _ROOM / 2 * side)]
+        for center, side in zip(middle, sides, strict=True)
     ]
     eye = _eye(axes)
+    seen = [points[chosen], true_centers]
     if names:
         length = _round(0.3 * float(sides[:2].max()))
         towards = np.array([eye[0], eye[1], 0]) / np.hypot(eye[0], eye[1])
@@ -227,13 +241,21 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
             **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="bottom center",
             line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
         )  # fmt: skip
+        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # the text is below it
+    placed = (np.concatenate([*seen, np.empty((0, 3))]) - middle) / (_ROOM * sides.max())
+    center, distances = _view(placed, eye)
     figure.update_layout(
         scene={
             **{f"{name}axis": {"visible": False, "range": span} for name, span in zip("xyz", ranges, strict=True)},
             "aspectmode": "manual",
             "aspectratio": dict(zip("xyz", (sides / sides.max()).tolist(), strict=True)),
-            "camera": {"eye": dict(zip("xyz", eye.tolist(), strict=True)), "up": {"x": 0, "y": 0, "z": 1}},
+            "camera": {
+                "center": dict(zip("xyz", center.tolist(), strict=True)),
+                "eye": dict(zip("xyz", (center + eye * distances[_USUAL]).tolist(), strict=True)),
+                "up": {"x": 0, "y": 0, "z": 1},
+            },
         },
+        meta={"distances": list(distances.items())},
         legend=LEGEND | {"itemsizing": "constant"},
     )  # fmt: skip
     return styled(figure, empty="" if names else "no model")
@@ -374,13 +396,32 @@ def _level(axes: Float64) -> Float64:
 
 
 def _eye(axes: Float64) -> Float64:
-    """Where to look from, in longest sides of what is drawn: behind the cameras and a little above."""
+    """The direction to look from, of length 1: behind the cameras and a little above."""
     ahead = axes[:, 2].mean(axis=0) if len(axes) else np.zeros(3)
     flat = np.array([ahead[0], ahead[1], 0])
     length = np.linalg.norm(flat)
     # Cameras all around look nowhere on the whole: any side is as good.
     back = -flat / length if length > 0.2 else np.array([0.8, 0.6, 0])
-    return np.asarray(0.85 * back + [0, 0, 0.35], np.float64)
+    eye = 0.85 * back + [0, 0, 0.35]
+    return np.asarray(eye / np.linalg.norm(eye), np.float64)
+
+
+def _view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
+    """What to look at from the direction `eye` to have all points [K, 3] in the middle of the view, and from how far.
+
+    The distances, with a little room, are by the width / height of the view.
+    """
+    if not len(points):
+        return np.zeros(3), dict.fromkeys(_ASPECTS, 1.0)
+    right = np.cross([0, 0, 1], eye)
+    right /= np.linalg.norm(right)
+    up = np.cross(eye, right)
+    slope, near = np.tan(_VIEW / 2), points @ eye
+    # A camera at the distance t sees a point at the height h where h is at most slope · (t - near), and likewise below.
+    above, below = ((near + side * (points @ up) / slope).max() for side in (1, -1))
+    tall = (above + below) / 2
+    wide = {aspect: (near + np.abs(points @ right) / (slope * aspect)).max() for aspect in _ASPECTS}
+    return up * slope * (above - below) / 2, {aspect: 1.08 * float(max(tall, far)) for aspect, far in wide.items()}
 
 
 def _not_far(points: Float64, centers: Float64) -> NDArray[np.bool_]:

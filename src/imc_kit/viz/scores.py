@@ -67,11 +67,12 @@ def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, s
                        for scene, height in zip(scenes, heights, strict=True)],
             hovertemplate="%{hovertext}<extra></extra>",
         )  # fmt: skip
-    rows = len(scenes) * (1 if stacked else max(1, len(stages)) * 0.6)
+    thick = 20 if len(scenes) <= 3 else 8  # pixels of one of several bars
+    row = 34 if stacked else max(34, thick * len(stages) + 14)
     figure.update_layout(
-        barmode="stack" if stacked else "group", bargap=0.35,
+        barmode="stack" if stacked else "group", bargap=0.35 if stacked else 14 / row,
         xaxis={"title": {"text": title}, "rangemode": "tozero"},
         yaxis={"type": "category", "autorange": "reversed", "automargin": True, "ticks": ""},
-        legend=LEGEND | {"traceorder": "normal"}, showlegend=True, height=int(130 + 34 * rows),
+        legend=LEGEND | {"traceorder": "normal"}, showlegend=True, height=130 + row * len(scenes),
     )  # fmt: skip
     return styled(figure, empty="" if stages else "nothing was measured")
