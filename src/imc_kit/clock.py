@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 RAN_OUT = "time ran out"
 """Is in every note on work that was left out for want of time."""
+STOPPED = "was stopped at its time limit"
+"""Is in every note on work that was ended because it took too long."""
 
 
 def after(seconds: float | None) -> float:
@@ -26,5 +28,5 @@ def left(until: float) -> float:
 
 
 def ran_out(notes: Iterable[str]) -> bool:
-    """Whether one of the notes is on work that was left out for want of time."""
-    return any(RAN_OUT in note for note in notes)
+    """Whether one of the notes is on work that was left out, or ended, for want of time."""
+    return any(sign in note for note in notes for sign in (RAN_OUT, STOPPED))

@@ -16,3 +16,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     return KitError(f"unknown {kind} {name!r}: {hint}known are {', '.join(names) or 'none'}")
+
+
+def said(error: Exception) -> str:
+    """What an error says as one sentence, with its kind where it is none of ours."""
+    return str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
 
 from imc_kit import clock, scenes, submission
 from imc_kit.config import Config, cheap, preset
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, said
 from imc_kit.fanout import workers
-from imc_kit.results import Run, SceneResult, write_run
+from imc_kit.results import Run, SceneResult, write_result, write_run
 from imc_kit.scenes import Task
 from imc_kit.stages import PairSelection, solve_scene
 from imc_kit.store import Store
@@ -45,12 +47,15 @@ def solve(
     A scene that fails costs that scene alone. Raises KitError when the input or the configuration cannot be used at all
     or `out` cannot be written.
     """
-    task = task if isinstance(task, Task) else scenes.load(task)
     config = preset("sift") if config is None else config
+    started = time.monotonic()
+    until = clock.after(config.time_limit)
+    task = task if isinstance(task, Task) else scenes.load(task)
     out = Path(out).absolute()
     path = out / "submission.csv"
     results: dict[str, SceneResult] = {}
     failed: dict[str, str] = {}
+    unwritten: KitError | None = None
     for note in task.notes:
         log.warning(note)
     try:
@@ -62,8 +67,6 @@ def solve(
     config.check()
 
     store = Store(out / "store")
-    started = time.monotonic()
-    until = clock.after(config.time_limit)
     # When time is limited, every scene gets a quick answer before any gets the dear one.
     rounds = {"scenes": config} if until == inf else {"quick": cheap(config), "scenes": config}
     efforts = [_effort(scene) for scene in task.scenes]
@@ -73,21 +76,28 @@ def solve(
                 log.info("%s (%d of %d): %d images", scene.name, number + 1, len(task.scenes), len(scene.images))
                 folder = out / where / scene.name
                 share = clock.portion(until, efforts[number] / sum(efforts[number:]))
+                solved = partial(
+                    solve_scene, scene, folder, store, plan, pool,
+                    pairs=pairs, separate=task.predicts_scene, until=share,
+                )  # fmt: skip
                 try:
-                    result = solve_scene(
-                        scene, folder, store, plan, pool, pairs=pairs, separate=task.predicts_scene, until=share
-                    )
                     earlier = results.get(scene.name)
-                    if earlier is not None and earlier.counts["registered"] > result.counts["registered"]:
-                        result = _kept(earlier, out / "quick" / scene.name, folder)
-                    results[scene.name] = result
-                except Exception as error:  # whatever it is, the other scenes can still be solved
-                    failed[scene.name] = (
-                        str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
+                    results[scene.name] = (
+                        _better(earlier, out / "quick" / scene.name, solved, folder) if earlier else solved()
                     )
+                    failed.pop(scene.name, None)
+                except Exception as error:  # whatever it is, the other scenes can still be solved
+                    failed[scene.name] = said(error)
                     log.error("%s: %s", scene.name, failed[scene.name], exc_info=not isinstance(error, KitError))
-                _write_submission(path, task, results)
-                write_run(out / "run.json", task, config, results, failed, time.monotonic() - started)
+                try:
+                    unwritten = None
+                    _write_submission(path, task, results)
+                    write_run(out / "run.json", task, config, results, failed, time.monotonic() - started)
+                except KitError as error:  # there may be space again after another scene
+                    unwritten = error
+                    log.error("%s", error)
+    if unwritten:
+        raise unwritten
     return Run(path, results, failed)
 
 
@@ -97,16 +107,30 @@ def _effort(scene: Scene) -> int:
     return 4 * count + count * min(count, 60) // 2
 
 
-def _kept(earlier: SceneResult, source: Path, folder: Path) -> SceneResult:
-    """The quick answer to a scene, which is better than the dear one: its files replace those in `folder`."""
-    for name in ("models", "database-*.db"):
-        for path in folder.glob(name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for name in ("models", "database-*.db"):
-        for path in source.glob(name):
-            path.replace(folder / path.name)
-    earlier.notes.append("the quick answer is kept, as it has more images than what came after it")
-    return earlier
+def _better(quick: SceneResult, source: Path, dear: Callable[[], SceneResult], folder: Path) -> SceneResult:
+    """The dear answer to a scene, or the quick one where that has more images.
+
+    source, folder: of the files of the quick answer and of the dear one; those of the better one end up in `folder`.
+    """
+    try:
+        result = dear()
+        if result.counts["registered"] >= quick.counts["registered"]:
+            return result
+        notes = result.notes
+    except Exception as error:  # whatever it is, there is an answer
+        notes = [said(error)]
+        log.error("%s", notes[0], exc_info=not isinstance(error, KitError))
+    for path in folder.glob("models"):
+        shutil.rmtree(path)
+    for path in folder.glob("database-*"):
+        path.unlink()
+    for path in (*source.glob("models"), *source.glob("database-*")):
+        path.replace(folder / path.name)
+    models = [replace(model, folder=folder / "models" / model.folder.name) for model in quick.models]
+    notes = [*quick.notes, *notes, "the quick answer is kept, as it has more images than what came after it"]
+    kept = replace(quick, models=models, notes=notes)
+    write_result(folder / "result.json", "the quick answer", kept)  # not what a later run may take for finished
+    return kept
 
 
 def _write_submission(path: Path, task: Task, results: Mapping[str, SceneResult]) -> None:

@@ -15,8 +15,10 @@ from typing import Any, Protocol, TypeVar
 from imc_kit import clock, images, masks, work
 from imc_kit.clock import ran_out
 from imc_kit.colmap import attempts, database, localisation, mapping, merging, refinement, verification
+from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.config import Config, fingerprint
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, said
 from imc_kit.masks import MaskConfig
 from imc_kit.matchers import DenseConfig
 from imc_kit.matching import Found, Matching
@@ -79,8 +81,8 @@ class _Bench:
             return otherwise
         try:
             return step(seconds)
-        except KitError as error:
-            self.notes.append(str(error))
+        except (KitError, OSError, RuntimeError) as error:
+            self.notes.append(said(error))
             return otherwise
 
 
@@ -128,7 +130,7 @@ def solve_scene(
 
     bench = _Bench(scene, config, folder, until, stages.notes)
     shutil.rmtree(bench.partial, ignore_errors=True)
-    bench.partial.mkdir()
+    bench.partial.mkdir(exist_ok=True)
     with cost("verify"):
         verified = _verified(bench, shots, selected, found, executor, identity)
         inliers = verification.inlier_counts(verified)
@@ -164,7 +166,10 @@ def solve_scene(
         "points": len(models[0].points) if models else 0,
     }
     result = SceneResult(placements, models, counts, cost.seconds, bench.notes, cost.memory)
-    write_result(folder / "result.json", f"{identity}, hurried" if ran_out(bench.notes) else identity, result)
+    try:
+        write_result(folder / "result.json", f"{identity}, hurried" if ran_out(bench.notes) else identity, result)
+    except KitError as error:
+        bench.notes.append(str(error))
     for note in bench.notes:
         log.warning("%s: %s", scene.name, note)
     log.info(
@@ -182,7 +187,7 @@ def _verified(
     path = bench.folder / f"database-{identity}.db"
     if path.exists() and not ran_out(bench.notes):
         return path
-    for old in bench.folder.glob("database-*.db"):
+    for old in bench.folder.glob("database-*"):
         old.unlink()
 
     def enough() -> Iterator[tuple[str, str, Matches]]:
@@ -194,15 +199,21 @@ def _verified(
     made = bench.partial / "database.db"
     entries = [database.ImageEntry(name, shot.path, shot.info.size) for name, shot in shots.items()]
     database.write_database(made, entries, found.features, enough(), config.cameras)
-    until = clock.portion(bench.until, _VERIFICATION)
-    bench.notes.extend(
-        verification.verify(
-            made, config.verification, bench.log, executor, threads=bench.threads, seed=config.seed, until=until
-        )
-    )
+
+    def verify(config: VerificationConfig) -> list[str]:
+        return verification.verify(
+            made, config, bench.log, executor,
+            threads=bench.threads, seed=bench.config.seed, until=clock.portion(bench.until, _VERIFICATION),
+        )  # fmt: skip
+
+    try:
+        bench.notes.extend(verify(config.verification))
+    except ColmapError as error:
+        bench.notes.append(f"{error}; the pairs are verified by magsac")
+        bench.notes.extend(verify(replace(config.verification, method="magsac", options={})))
     if ran_out(bench.notes):
         path = bench.folder / "database-hurried.db"
-    return made.replace(path)
+    return database.move(made, path)
 
 
 def _merged(bench: _Bench, verified: Path, models: list[Model]) -> list[Model]:

@@ -12,7 +12,7 @@ from imc_kit.colmap import mapping
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.support import support
 from imc_kit.colmap.verification import inlier_counts
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, said
 from imc_kit.types import Model, Scene
 from imc_kit.viewgraph import strengths
 
@@ -73,8 +73,8 @@ def attempt_all(
         try:
             models = mapping.map_scene(database, scene.root, folder / f"models-{number}", config, log, threads, seed)
             result = Attempt(models, support(database, models[0], witnesses) if models else 0.0)
-        except KitError as error:
-            notes.append(str(error))
+        except (KitError, OSError, RuntimeError) as error:
+            notes.append(said(error))
             continue
         if result.beats(best):
             best = result

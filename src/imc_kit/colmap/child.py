@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from imc_kit import clock
 from imc_kit.colmap.options import with_options
 from imc_kit.errors import KitError
 
@@ -37,20 +39,21 @@ def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None
     }
     started = time.monotonic()
     with log.open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "imc_kit.colmap.child", json.dumps(job)],
-            stdin=subprocess.PIPE,  # stays open while we live: see _die_with_parent
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is ours to handle
-        )
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "imc_kit.colmap.child", json.dumps(job)],
+                stdin=subprocess.PIPE,  # stays open while we live: see _die_with_parent
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+        except OSError as error:
+            raise ColmapError(f"{what} could not be started: {error.strerror}") from error
         try:
             status = child.wait(time_limit)
         except subprocess.TimeoutExpired:
-            raise ColmapError(
-                f"{what} was stopped at its time limit of {time_limit:.0f} s (its output is in {log})"
-            ) from None
+            raise ColmapError(f"{what} {clock.STOPPED} of {time_limit:.0f} s (its output is in {log})") from None
         finally:
             if child.poll() is None:
                 child.kill()
@@ -127,7 +130,14 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _die_first() -> None:
+    """When memory runs out, Linux is to end this process and not its parent."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 if __name__ == "__main__":
     _die_with_parent()
+    _die_first()
     arguments = json.loads(sys.argv[1])
     _JOBS[arguments.pop("job")](**arguments)

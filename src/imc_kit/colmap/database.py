@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,49 +60,72 @@ def write_database(
     """
     import pycolmap
 
-    path.unlink(missing_ok=True)
+    for old in (path, _log_of(path)):
+        old.unlink(missing_ok=True)
     ids: dict[str, tuple[int, int]] = {}
     cameras: dict[Any, tuple[int, int, Any]] = {}
     seen: set[tuple[int, int]] = set()
+    with writing(path) as database:
+        for image, (key, camera) in zip(images, _cameras(images, config), strict=True):
+            if key not in cameras:
+                camera.camera_id = database.write_camera(camera)
+                rig = pycolmap.Rig()
+                rig.add_ref_sensor(camera.sensor_id)
+                cameras[key] = (camera.camera_id, database.write_rig(rig), camera)
+            camera_id, rig_id, _ = cameras[key]
+            entry = pycolmap.Image(name=image.name, camera_id=camera_id)
+            entry.image_id = database.write_image(entry)
+            frame = pycolmap.Frame()
+            frame.rig_id = rig_id
+            frame.add_data_id(entry.data_id)
+            database.write_frame(frame)
+            keypoints = features(image.name).keypoints
+            database.write_keypoints(entry.image_id, keypoints + HALF_PIXEL)
+            ids[image.name] = (entry.image_id, len(keypoints))
+        for first, second, pair in matches:
+            (first_id, first_count), (second_id, second_count) = ids[first], ids[second]
+            identity = (min(first_id, second_id), max(first_id, second_id))
+            if first_id == second_id or identity in seen:
+                raise KitError(f"the pair {first!r}, {second!r} comes twice or is one image: give each once")
+            seen.add(identity)
+            if len(pair) and (pair.indices >= (first_count, second_count)).any():
+                raise KitError(
+                    f"matches of {first!r} and {second!r} name keypoints that do not exist "
+                    f"(they have {first_count} and {second_count}): the matches belong to other features"
+                )
+            database.write_matches(first_id, second_id, one_to_one(pair).astype(np.uint32))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Any]:
+    """An open database to write to, new or there already. Raises KitError when the disk does not take it all.
+
+    There is no `pycolmap.DatabaseTransaction`, as on a full disk its end ends this process.
+    """
+    import pycolmap
+
     try:
-        with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
-            for image, (key, camera) in zip(images, _cameras(images, config), strict=True):
-                if key not in cameras:
-                    camera.camera_id = database.write_camera(camera)
-                    rig = pycolmap.Rig()
-                    rig.add_ref_sensor(camera.sensor_id)
-                    cameras[key] = (camera.camera_id, database.write_rig(rig), camera)
-                camera_id, rig_id, _ = cameras[key]
-                entry = pycolmap.Image(name=image.name, camera_id=camera_id)
-                entry.image_id = database.write_image(entry)
-                frame = pycolmap.Frame()
-                frame.rig_id = rig_id
-                frame.add_data_id(entry.data_id)
-                database.write_frame(frame)
-                keypoints = features(image.name).keypoints
-                database.write_keypoints(entry.image_id, keypoints + HALF_PIXEL)
-                ids[image.name] = (entry.image_id, len(keypoints))
-            for first, second, pair in matches:
-                (first_id, first_count), (second_id, second_count) = ids[first], ids[second]
-                identity = (min(first_id, second_id), max(first_id, second_id))
-                if first_id == second_id or identity in seen:
-                    raise KitError(f"the pair {first!r}, {second!r} comes twice or is one image: give each once")
-                seen.add(identity)
-                if len(pair) and (pair.indices >= (first_count, second_count)).any():
-                    raise KitError(
-                        f"matches of {first!r} and {second!r} name keypoints that do not exist "
-                        f"(they have {first_count} and {second_count}): the matches belong to other features"
-                    )
-                database.write_matches(first_id, second_id, one_to_one(pair).astype(np.uint32))
+        with pycolmap.Database.open(path) as database:
+            yield database
     except (RuntimeError, sqlite3.Error) as error:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
+def move(path: Path, target: Path) -> Path:
+    """Give a database that is closed another name. Raises KitError when the disk has not taken it all."""
+    if _log_of(path).exists():  # closing it does not say so
+        raise KitError(f"cannot write the COLMAP database {path}: the disk is full, or another program has it open")
+    return path.replace(target)
+
+
+def _log_of(path: Path) -> Path:
+    """Where SQLite writes first; closing a database moves what is there to its place, and the file is gone."""
+    return path.with_name(f"{path.name}-wal")
+
+
 def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
     """Put matches, not verified, in the place of those that a database has of these pairs of image names."""
-    import pycolmap
-
-    with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
+    with writing(path) as database:
         ids = {image.name: image.image_id for image in database.read_all_images()}
         for first, second, pair in matches:
             database.delete_matches(ids[first], ids[second])

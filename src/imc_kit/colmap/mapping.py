@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from imc_kit.colmap import child
+from imc_kit.colmap.database import writing
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError
@@ -89,11 +90,9 @@ def cameras_are_own(database: Path) -> bool:
 
 def _thinned(database: Path, path: Path, min_strength: float) -> Path:
     """A copy of a verified database, at `path`, without the pairs that are weaker than `min_strength`."""
-    import pycolmap
-
     shutil.copyfile(database, path)
     weak = [pair for pair, strength in strengths(inlier_counts(path)).items() if strength < min_strength]
-    with pycolmap.Database.open(path) as opened, pycolmap.DatabaseTransaction(opened):
+    with writing(path) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
         for first, second in weak:
             opened.delete_two_view_geometry(ids[first], ids[second])
@@ -101,11 +100,12 @@ def _thinned(database: Path, path: Path, min_strength: float) -> Path:
 
 
 def gather(models: Sequence[Model], folder: Path) -> list[Model]:
-    """The same models with their files in `folder`/0, 1, …, which holds nothing else; none leave no folder."""
+    """The same models with their files moved to `folder`/0, 1, …, which holds nothing else; none leave no folder."""
     shutil.rmtree(folder, ignore_errors=True)
     gathered = []
     for number, model in enumerate(models):
-        shutil.copytree(model.folder, folder / str(number))
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(model.folder, folder / str(number))  # a full disk is no obstacle
         gathered.append(replace(model, folder=folder / str(number)))
     return gathered
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from imc_kit import clock
 from imc_kit.colmap import child
+from imc_kit.colmap.database import writing
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.errors import KitError
 from imc_kit.geometry import fundamental
@@ -107,14 +108,15 @@ def verify(
 def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until: float) -> list[str]:
     import pycolmap
 
-    with pycolmap.Database.open(path) as database:
+    with writing(path) as database:
+        database.clear_two_view_geometries()
         points = {
             image.image_id: np.asarray(database.read_keypoints(image.image_id)[:, :2], np.float64)
             for image in database.read_all_images()
         }
         pair_ids = database.read_num_matches()[0]
         bar = tqdm(total=len(pair_ids), desc="verification", unit="pair", delay=2, disable=None, leave=False)
-        with bar, pycolmap.DatabaseTransaction(database):
+        with bar:
             for start in range(0, len(pair_ids), _PAIRS_AT_ONCE):
                 if not clock.left(until):
                     left = len(pair_ids) - start

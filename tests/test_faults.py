@@ -1,0 +1,152 @@
+"""COLMAP's child process crashes, hangs, runs out of memory or finds the disk full, for real, in each of its steps."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+import pytest
+from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
+
+from imc_kit import scenes, submission
+from imc_kit.colmap import child
+from imc_kit.config import Config
+from imc_kit.pipeline import Run, solve
+
+NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
+CRASH = f"{NO_CORE}; import ctypes; ctypes.string_at(0)"
+HANG = "import time; time.sleep(600)"
+LIMITED = f"""
+{NO_CORE}
+import json, sys
+from imc_kit.colmap import child, joining, refinement, resection  # all that the jobs load is here, and pycolmap
+job = json.loads(sys.argv[1])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.LIMIT, (VALUE, VALUE))
+child._JOBS[job.pop("job")](**job)
+"""
+MEMORY = LIMITED.replace("LIMIT, (VALUE, VALUE)", "RLIMIT_AS, (used, used)")
+DISK = LIMITED.replace("LIMIT, (VALUE, VALUE)", "RLIMIT_FSIZE, (33_000, 33_000)")  # SQLite's index of 32 KiB fits
+FAULTS = {
+    "crash": (CRASH, "ended with segmentation fault"),
+    "hang": (HANG, "was stopped at its time limit of 1 s"),
+    "memory": (MEMORY, "ended with "),
+    "disk": (DISK, ""),
+}
+
+ALONE = replace(
+    CONFIG,
+    merging=replace(CONFIG.merging, on=False),
+    localisation=replace(CONFIG.localisation, on=False),
+    refinement=replace(CONFIG.refinement, on=False),
+)
+
+
+def attempt(number: int) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
+    mapping = list(ALONE.mapping)
+    mapping[number] = replace(mapping[number], time_limit=1.0)
+    return ALONE, replace(ALONE, mapping=tuple(mapping)), lambda job: job.get("output", "").endswith(f"models-{number}")
+
+
+def step(config: Config, option: str, name: str) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
+    limited = replace(config, **{option: replace(getattr(config, option), time_limit=1.0)})
+    return config, limited, lambda job: job["job"] == name
+
+
+STEPS = {
+    "first attempt": attempt(0),
+    "second attempt": attempt(1),
+    "third attempt": attempt(2),
+    "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
+    "merging": step(ONE_ATTEMPT, "merging", "merge"),
+    "localisation": step(ONE_ATTEMPT, "localisation", "localise"),
+    "refinement": step(ONE_ATTEMPT, "refinement", "refine"),
+}
+"""For each: the configuration, that with a time limit of a second for this step, and which job it is."""
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs in `mixed`, and in `out` a run of one attempt that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("healthy")
+    run = solve(write_photographs(folder / "mixed"), folder / "out", ONE_ATTEMPT)
+    assert run.scenes["mixed"].counts["registered"] == FIRST + 1
+    assert run.scenes["mixed"].counts["models"] == 2
+    assert run.scenes["mixed"].notes == []
+    assert camera(run) == "OPENCV"
+    return folder
+
+
+def camera(run: Run) -> str:
+    (one,) = pycolmap.Reconstruction(run.scenes["mixed"].models[0].folder).cameras.values()
+    return str(one.model.name)
+
+
+def inject(monkeypatch: pytest.MonkeyPatch, code: str, which: Callable[[dict[str, Any]], bool]) -> list[str]:
+    """Let Python run `code` in the place of these jobs, which it finds in its arguments; gives the jobs' names."""
+    met: list[str] = []
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        job = json.loads(command[-1])
+        if which(job):
+            met.append(job["job"])
+            command = [sys.executable, "-c", code, command[-1]]
+        return real(command, **options)
+
+    monkeypatch.setattr(child.subprocess, "Popen", popen)
+    return met
+
+
+def assert_valid(photographs: Path, run: Run) -> None:
+    task = scenes.load(photographs)
+    assert submission.check(run.submission, task.columns, task.keys) == []
+    assert len(submission.read_table(run.submission)) == ALL
+    assert run.failed == {}
+
+
+def running(folder: Path) -> list[str]:
+    """The processes that have this folder in their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            said = path.read_bytes().decode(errors="replace")
+        except OSError:  # it has just ended
+            continue
+        found += [said] if str(folder) in said else []
+    return found
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", STEPS)
+def test_a_fault_costs_one_step(
+    healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: str
+) -> None:
+    config, limited, which = STEPS[name]
+    code, ending = FAULTS[fault]
+    met = inject(monkeypatch, code, which)
+    shutil.copytree(healthy / "out/store", tmp_path / "store")
+    run = solve(healthy / "mixed", tmp_path, limited if fault == "hang" else config)
+    assert len(met) == 1
+    assert_valid(healthy / "mixed", run)
+    result = run.scenes["mixed"]
+    print(result.notes)
+    (note,) = result.notes
+    assert ending in note
+    assert "\n" not in note
+    log = (tmp_path / "scenes/mixed/colmap.log").read_text(errors="replace")
+    if fault == "memory":
+        assert any(sign in log for sign in ("bad_alloc", "MemoryError", "Resource temporarily unavailable"))
+    expected = FIRST if name == "localisation" or "attempt" in name else FIRST + 1
+    assert result.counts["registered"] == expected
+    assert result.counts["models"] == 2
+    assert camera(run) == ("SIMPLE_RADIAL" if name == "refinement" or "attempt" in name else "OPENCV")
+    assert running(tmp_path) == []
