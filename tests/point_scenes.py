@@ -57,16 +57,14 @@ class Points:
     def seen(self, number: int) -> Features:
         place = int(FIRST <= number < FIRST + SECOND)
         random = np.random.default_rng(place)
-        points = random.uniform(-1.5, 1.5, (POINTS, 3)) + [0, 0, 1.5]
+        points = random.uniform([-1.5, -1.5, 0], [1.5, 1.5, 3], (POINTS, 3))
         descriptors = random.normal(size=(POINTS, self.dimension)).astype(np.float32)
         pose = orbit(ALL, seed=place)[number]
         keypoints = Camera.centred(SIZE).project(pose, points)
         keypoints += np.random.default_rng(number).normal(0, 0.3, keypoints.shape)
         shown = ((keypoints >= 0) & (keypoints <= np.subtract(SIZE, 1))).all(1)
         shown[FEW if number == ALL - 1 else POINTS :] = False
-        return Features(
-            keypoints[shown].astype(np.float32), np.ones(shown.sum(), np.float32), descriptors[shown], SIZE
-        )
+        return Features(keypoints[shown].astype(np.float32), np.ones(shown.sum(), np.float32), descriptors[shown], SIZE)
 
 
 CONFIG = Config(PointsConfig(), NearestConfig(ratio=0.8), turntable=TurntableConfig(on=False), threads=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -14,27 +13,36 @@ from typing import Any
 
 import pycolmap
 import pytest
-from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
 
 from imc_kit import scenes, submission
 from imc_kit.colmap import child
 from imc_kit.config import Config
 from imc_kit.pipeline import Run, solve
+from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
 
 NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
-CRASH = f"{NO_CORE}; import ctypes; ctypes.string_at(0)"
+CRASH = "import ctypes; ctypes.string_at(0)"
 HANG = "import time; time.sleep(600)"
-LIMITED = f"""
-{NO_CORE}
+JOB = """
 import json, sys
 from imc_kit.colmap import child, joining, refinement, resection  # all that the jobs load is here, and pycolmap
 job = json.loads(sys.argv[1])
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.LIMIT, (VALUE, VALUE))
+{}
 child._JOBS[job.pop("job")](**job)
 """
-MEMORY = LIMITED.replace("LIMIT, (VALUE, VALUE)", "RLIMIT_AS, (used, used)")
-DISK = LIMITED.replace("LIMIT, (VALUE, VALUE)", "RLIMIT_FSIZE, (33_000, 33_000)")  # SQLite's index of 32 KiB fits
+MEMORY = JOB.format("""
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used, used))
+hoard = []
+for size in (10**6, 10**4, 520):
+    try:
+        while True:
+            hoard.append(bytes(size))
+    except MemoryError:
+        pass
+del hoard[-100:]  # something is left to begin with
+""")
+DISK = JOB.format("resource.setrlimit(resource.RLIMIT_FSIZE, (33_000, 33_000))")  # SQLite's index of 32 KiB fits
 FAULTS = {
     "crash": (CRASH, "ended with segmentation fault"),
     "hang": (HANG, "was stopped at its time limit of 1 s"),
@@ -99,7 +107,7 @@ def inject(monkeypatch: pytest.MonkeyPatch, code: str, which: Callable[[dict[str
         job = json.loads(command[-1])
         if which(job):
             met.append(job["job"])
-            command = [sys.executable, "-c", code, command[-1]]
+            command = [sys.executable, "-c", f"{NO_CORE}\n{code}", command[-1]]
         return real(command, **options)
 
     monkeypatch.setattr(child.subprocess, "Popen", popen)
@@ -142,9 +150,6 @@ def test_a_fault_costs_one_step(
     (note,) = result.notes
     assert ending in note
     assert "\n" not in note
-    log = (tmp_path / "scenes/mixed/colmap.log").read_text(errors="replace")
-    if fault == "memory":
-        assert any(sign in log for sign in ("bad_alloc", "MemoryError", "Resource temporarily unavailable"))
     expected = FIRST if name == "localisation" or "attempt" in name else FIRST + 1
     assert result.counts["registered"] == expected
     assert result.counts["models"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,58 @@ def test_fewer_images_can_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome(monkeypatch, [(8, 0.95), (10, 0.95)], enough=0.8)[:2] == (0, 1)
     assert outcome(monkeypatch, [(7, 0.95), (10, 0.95)], enough=0.8)[:2] == (1, 2)
     assert outcome(monkeypatch, [(10, 0.5), (10, 0.95)], trusted=0.5)[:2] == (0, 1)
+
+
+def limits(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, used: float, configs: tuple[MappingConfig, ...]
+) -> tuple[list[float], list[str]]:
+    """The limits of the attempts that are made when there are so many seconds and each uses so many of them."""
+    now = 50.0
+    given: list[float] = []
+
+    def map_scene(database: Path, images: Path, folder: Path, config: MappingConfig, *_: Any) -> list[Model]:
+        nonlocal now
+        given.append(config.time_limit)
+        now += used
+        return [Model(folder, {"a": Pose.identity()})]
+
+    monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
+    monkeypatch.setattr(attempts, "support", lambda *_: 0.5)
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
+    monkeypatch.setattr(attempts.clock.time, "time", lambda: now)
+    until = now + seconds
+    best, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), 1, 0, until)
+    assert best.registered == (1 if given else 0)
+    return given, notes
+
+
+def test_every_attempt_but_the_last_may_take_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert limits(monkeypatch, 100, 10, ATTEMPTS) == ([50, 45, 80], [])
+    own = tuple(replace(config, time_limit=30.0) for config in ATTEMPTS)
+    assert limits(monkeypatch, 100, 10, own) == ([30, 30, 30], [])
+
+
+def test_attempts_that_could_not_even_start_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, notes = limits(monkeypatch, 10, 5, ATTEMPTS)
+    assert given == [5, 2.5]
+    assert notes == ["time ran out for 1 of 3 attempts at mapping"]
+    given, notes = limits(monkeypatch, 1, 5, ATTEMPTS)
+    assert given == []
+    assert notes == ["time ran out for 3 of 3 attempts at mapping"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device", "models-0"), RuntimeError("database is full")]
+)
+def test_a_full_disk_costs_one_attempt(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def map_scene(database: Path, images: Path, folder: Path, config: MappingConfig, *_: Any) -> list[Model]:
+        if config.mapper == "incremental":
+            raise error
+        return [Model(folder, {"a": Pose.identity()})]
+
+    monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
+    monkeypatch.setattr(attempts, "support", lambda *_: 0.5)
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
+    best, notes = attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, 1.0, 0.9, Path("log"), 1, 0)
+    assert best.registered == 1
+    assert notes == [f"{type(error).__name__}: {error}"] * 2

@@ -14,6 +14,7 @@ from imc_kit.retrieval import (
     VladConfig,
     by_matches,
     exhaustive,
+    nearest_first,
     pairs,
     read_pairs,
     select,
@@ -324,3 +325,23 @@ def test_select_asks_for_descriptors_only_when_it_needs_them():
 def test_options_that_make_no_sense_are_refused(option, options):
     with pytest.raises(KitError, match=f"^{option} of the selection of pairs must be"):
         PairsConfig(**options)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nearest_first_is_what_brute_force_gives(seed):
+    images, descriptors = names(9), vectors(9, seed=seed)
+    similarity = {
+        (a, b): float(descriptors[i] @ descriptors[j]) for i, a in enumerate(images) for j, b in enumerate(images)
+    }
+
+    def rank(image: str, other: str) -> int:
+        """How many images are more like `image`, itself among them."""
+        return 1 + sum(similarity[image, third] > similarity[image, other] for third in images if third != image)
+
+    given = [(a, b) if (i + j) % 3 else (b, a) for i, a in enumerate(images) for j, b in enumerate(images) if i < j]
+    expected = sorted(given, key=lambda pair: (min(rank(*pair), rank(*pair[::-1])), -similarity[pair]))
+    assert nearest_first(images, given, descriptors) == expected
+    first = expected[: sum(min(rank(*pair), rank(*pair[::-1])) == 1 for pair in expected)]
+    assert {image for pair in first for image in pair} == set(images)  # every image has its best partner early
+    assert nearest_first(images, given[:5], descriptors) == [pair for pair in expected if pair in given[:5]]
+    assert nearest_first(images, [], descriptors) == []

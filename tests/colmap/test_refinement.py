@@ -1,0 +1,117 @@
+"""The finished model is adjusted with a fuller camera, where enough images share it, and is left alone elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+import pytest
+
+from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.mapping import read_model
+from imc_kit.colmap.refinement import RefinementConfig, refine
+from imc_kit.errors import KitError
+from imc_kit.types import Model
+
+TRUTH = [900.0, 910.0, 512.0, 384.0, -0.12, 0.03, 0.002, -0.001]
+"""An OPENCV camera: focal lengths, principal point, radial and tangential distortion."""
+
+
+def scene(images: int, cameras: int = 1, parameters: Sequence[float] = TRUTH) -> Any:
+    """A true reconstruction, in which keypoints lie where such a camera sees the points."""
+    pycolmap.set_random_seed(3)
+    options = pycolmap.SyntheticDatasetOptions(
+        num_rigs=cameras,
+        num_frames_per_rig=images // cameras,
+        num_points3D=400,
+        num_points2D_without_point3D=0,
+        camera_model_id=pycolmap.CameraModelId.OPENCV,
+        camera_params=parameters,
+        camera_width=1024,
+        camera_height=768,
+    )
+    return pycolmap.synthesize_dataset(options)
+
+
+def simplified(truth: Any, folder: Path, focal: float = 930.0, model: str = "SIMPLE_RADIAL") -> Model:
+    """The same with what the mapper's camera model can say: adjusted, so that poses and points have been bent."""
+    found = pycolmap.Reconstruction(truth)
+    for camera in found.cameras.values():
+        camera.model = getattr(pycolmap.CameraModelId, model)
+        camera.params = [focal, *TRUTH[2:4]] + ([0.0] if model == "SIMPLE_RADIAL" else [])
+    pycolmap.bundle_adjustment(found, pycolmap.BundleAdjustmentOptions(print_summary=False))
+    found.update_point_3d_errors()
+    folder.mkdir()
+    found.write(folder)
+    return read_model(folder)
+
+
+def refined(model: Model, folder: Path, **options: Any) -> Model:
+    return refine(model, folder / "refined", RefinementConfig(**options), folder / "log", threads=1)
+
+
+def off(model: Model, truth: Any) -> float:
+    """The largest distance of a camera from its true place after the best similarity, as a share of their spread."""
+    true = {image.name: image.projection_center() for image in truth.images.values()}
+    found, wanted = np.array([model.poses[name].center for name in true]), np.array(list(true.values()))
+    similarity = pycolmap.estimate_sim3d(found, wanted)
+    return float(np.linalg.norm(similarity * found - wanted, axis=1).max() / np.linalg.norm(np.ptp(wanted, 0)))
+
+
+@pytest.mark.parametrize("simple", ["SIMPLE_RADIAL", "SIMPLE_PINHOLE"])
+def test_a_lens_is_recovered(tmp_path: Path, simple: str) -> None:
+    truth = scene(12)
+    before = simplified(truth, tmp_path / "model", model=simple)
+    after = refined(before, tmp_path)
+    (camera,) = pycolmap.Reconstruction(after.folder).cameras.values()
+    assert camera.model.name == "OPENCV"
+    # Focal lengths and the distortion follow from the keypoints; the principal point stays.
+    np.testing.assert_allclose(camera.params[:4], TRUTH[:4], rtol=1e-3)
+    np.testing.assert_allclose(camera.params[4:], TRUTH[4:], atol=1e-3)
+    assert set(after.poses) == set(before.poses)
+    assert after.observations == before.observations
+    assert after.reprojection_error < 0.01 < before.reprojection_error
+    assert off(after, truth) < 1e-4 < off(before, truth)
+
+
+def test_one_focal_length_and_two_numbers(tmp_path: Path) -> None:
+    truth = scene(12, parameters=[900.0, 900.0, 512.0, 384.0, -0.12, 0.03, 0.0, 0.0])
+    after = refined(simplified(truth, tmp_path / "model"), tmp_path, camera_model="RADIAL")
+    (camera,) = pycolmap.Reconstruction(after.folder).cameras.values()
+    assert camera.model.name == "RADIAL"
+    np.testing.assert_allclose(camera.params[:3], [900, 512, 384], rtol=1e-3)
+    np.testing.assert_allclose(camera.params[3:], [-0.12, 0.03], atol=2e-3)
+    assert off(after, truth) < 1e-4
+
+
+def test_cameras_of_few_images_are_left_alone(tmp_path: Path) -> None:
+    before = simplified(scene(12), tmp_path / "model")
+    assert refined(before, tmp_path, min_images=13) is before
+    assert refined(before, tmp_path, min_images=12) is not before
+
+    several = simplified(scene(12, cameras=3), tmp_path / "several")
+    assert refined(several, tmp_path, min_images=5) is several
+
+
+def test_a_camera_that_says_as_much_is_left_alone(tmp_path: Path) -> None:
+    truth = scene(12)
+    (tmp_path / "model").mkdir()
+    truth.write(tmp_path / "model")
+    model = read_model(tmp_path / "model")
+    assert refined(model, tmp_path) is model
+    assert not any((tmp_path / "refined").iterdir())
+
+
+def test_what_is_no_model_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ColmapError, match="refinement of a model ended with"):
+        refined(Model(tmp_path / "nowhere", {}), tmp_path)
+
+
+@pytest.mark.parametrize("option", ["min_images", "max_iterations", "time_limit"])
+def test_options_that_make_no_sense(option: str) -> None:
+    with pytest.raises(KitError, match=f"{option} of the refinement"):
+        RefinementConfig(**{option: 0}).check()
+    RefinementConfig().check()

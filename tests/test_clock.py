@@ -1,0 +1,98 @@
+"""Moments and shares of time, on a clock that only the test moves."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from imc_kit import clock
+from imc_kit.colmap import child
+from imc_kit.config import CHEAP, Branch, Config, cheap, preset
+from imc_kit.detectors import NoDetectorConfig
+from imc_kit.masks import MaskConfig
+from imc_kit.matchers import LightGlueConfig, LoftrConfig, NearestConfig
+
+
+class Hand:
+    now = 1000.0
+
+
+@pytest.fixture
+def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
+    hand = Hand()
+    monkeypatch.setattr(clock.time, "time", lambda: hand.now)
+    return hand
+
+
+def test_moments(hand: Hand) -> None:
+    until = clock.after(60)
+    assert until == 1060
+    assert clock.left(until) == 60
+    hand.now += 45
+    assert clock.left(until) == 15
+    hand.now += 45
+    assert clock.left(until) == 0
+    assert clock.after(None) == inf
+    assert clock.left(inf) == inf
+
+
+def test_portions_are_of_the_time_that_is_left(hand: Hand) -> None:
+    until = clock.after(100)
+    assert clock.portion(until, 0.25) == 1025
+    hand.now += 60
+    assert clock.portion(until, 0.25) == 1070
+    assert clock.portion(until, 0) == hand.now
+    assert clock.portion(until, 1) == until
+    hand.now += 60
+    assert clock.portion(until, 0.25) == hand.now  # no time is left, and none is given back
+    assert clock.portion(inf, 0.25) == inf
+
+
+@pytest.mark.parametrize("efforts", [[1], [1, 1, 1], [5, 1, 2]])
+def test_shares_move_when_work_ends_early(hand: Hand, efforts: list[int]) -> None:
+    """Each takes half of its share: the next one's grows by that, in proportion to its effort."""
+    until = clock.after(80)
+    for number, effort in enumerate(efforts):
+        expected = (1080 - hand.now) * effort / sum(efforts[number:])
+        share = clock.portion(until, effort / sum(efforts[number:]))
+        assert share - hand.now == pytest.approx(expected)
+        assert share <= until
+        hand.now += expected / 2
+    assert share == pytest.approx(until)  # the last may take all that is left
+
+
+def test_which_notes_say_that_time_ran_out() -> None:
+    assert not clock.ran_out([])
+    assert not clock.ran_out(["cannot read the image x.jpg"])
+    assert clock.ran_out(["fine", f"{clock.RAN_OUT} for the merging of models"])
+
+
+def test_a_child_that_is_stopped_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pycolmap.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = {"job": "verify", "database": "none.db", "options": {}, "threads": 1, "seed": 0}
+    with pytest.raises(child.ColmapError) as raised:
+        child.run(job, "it", tmp_path / "log", 0.2)
+    assert clock.ran_out([str(raised.value)])
+
+
+def test_the_quick_answer_keeps_what_is_about_the_scene() -> None:
+    config = preset("aliked", {"threads": 3, "seed": 7, "time_limit": 60.0, "cameras.sharing": "image"})
+    quick = cheap(config)
+    assert (quick.threads, quick.seed, quick.time_limit, quick.cameras) == (3, 7, 60.0, config.cameras)
+    assert (quick.detector, quick.matcher, quick.mapping) == (CHEAP.detector, CHEAP.matcher, CHEAP.mapping)
+    assert quick.masks == MaskConfig()
+    assert quick.weight_files() == ()
+
+
+def test_looser_matchers_ask_for_less() -> None:
+    assert NearestConfig(ratio=0.8, max_distance=0.5, min_score=0.1).looser() == NearestConfig(ratio=0.9)
+    assert NearestConfig(ratio=None).looser() == NearestConfig(ratio=None)
+    assert LightGlueConfig(filter_threshold=0.1).looser() == LightGlueConfig(filter_threshold=0.05)
+    dense = Branch(NoDetectorConfig(), LoftrConfig())
+    config = Config(also=(Branch(Config().detector, LightGlueConfig(filter_threshold=0.2)), dense))
+    loose = config.looser()
+    assert loose.matcher == config.matcher.looser() != config.matcher
+    assert loose.also == (Branch(Config().detector, LightGlueConfig(filter_threshold=0.1)), dense)
+    assert loose.detector == config.detector

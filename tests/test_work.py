@@ -1,0 +1,97 @@
+"""Work under a time limit: what has not begun is left out, and what is most useful comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+from math import inf
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from imc_kit import clock, work
+from imc_kit.images import ImageInfo
+from imc_kit.matchers import MatcherConfig
+from imc_kit.store import Shelf, Store, pair_key
+from imc_kit.types import Features, Matches
+from imc_kit.work import Shot
+
+COUNT = 20
+NAMES = [f"{number:02}" for number in range(COUNT)]
+now = [0.0]
+asked: list[tuple[int, int]] = []
+
+
+@dataclass(frozen=True)
+class SlowConfig(MatcherConfig):
+    """Finds one match in every pair, and takes a second for it."""
+
+    name: ClassVar[str] = "slow"
+
+    def create(self, kind: str) -> Slow:
+        return Slow()
+
+
+class Slow:
+    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        now[0] += len(pairs)
+        asked.extend((first.image_size[0], second.image_size[0]) for first, second in pairs)
+        return [Matches(np.zeros((1, 2), np.int32), np.ones(1, np.float32)) for _ in pairs]
+
+
+@pytest.fixture(autouse=True)
+def start(monkeypatch: pytest.MonkeyPatch) -> None:
+    now[0] = 0.0
+    asked.clear()
+    monkeypatch.setattr(clock.time, "time", lambda: now[0])
+
+
+def match(folder: Path, pairs: Sequence[tuple[str, str]], until: float) -> tuple[Shelf[Any], list[str]]:
+    """Match with one worker; the width of an image is its number."""
+    features, matches = Store(folder).features("f"), Store(folder).matches("m")
+    one = np.ones(1, np.float32)
+    features.put(
+        {name: Features(one[None, [0, 0]], one, one[None], (number + 9, 9)) for number, name in enumerate(NAMES)}
+    )
+    shots = {name: Shot(Path(name), ImageInfo((9, 9), 0, False), name) for name in NAMES}
+    with ThreadPoolExecutor(1) as executor:
+        notes = work.match(shots, pairs, features, matches, SlowConfig(), "kind", executor, "scene", until)
+    return matches, notes
+
+
+def in_some_order() -> list[tuple[str, str]]:
+    pairs = list(combinations(NAMES, 2))
+    return [pairs[row] for row in np.random.default_rng(0).permutation(len(pairs))]
+
+
+def test_pairs_come_in_the_order_given_until_time_runs_out(tmp_path: Path) -> None:
+    pairs = in_some_order()
+    matches, notes = match(tmp_path, pairs, 70.0)
+    assert [(NAMES[a - 9], NAMES[b - 9]) for a, b in asked] == pairs[:70]
+    assert matches.missing(pair_key(*pair) for pair in pairs) == [pair_key(*pair) for pair in pairs[70:]]
+    assert notes == [f"scene: slow matches: {clock.RAN_OUT}, 70 of 190 pairs were done"]
+
+    matches, notes = match(tmp_path, pairs, inf)  # another run does the rest, and only that
+    assert matches.missing(pair_key(*pair) for pair in pairs) == []
+    assert notes == []
+    assert len(asked) == len(pairs)
+
+
+def test_nothing_begins_after_the_end(tmp_path: Path) -> None:
+    matches, notes = match(tmp_path, in_some_order(), -1.0)
+    assert len(matches) == len(asked) == 0
+    assert clock.ran_out(notes)
+    assert match(tmp_path, [], -1.0)[1] == []
+
+
+def test_with_all_the_time_there_is_pairs_of_the_same_images_are_together(tmp_path: Path) -> None:
+    pairs = in_some_order()
+    matches, notes = match(tmp_path, pairs, inf)
+    assert len(matches) == len(pairs)
+    assert notes == []
+    blocks = [((a - 9) // work.TILE, (b - 9) // work.TILE) for a, b in asked]
+    assert blocks == sorted(blocks)
