@@ -107,6 +107,23 @@ def test_killed_from_outside(tmp_path: Path, pycolmap_that: Stand) -> None:
     thread.join()
 
 
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="only Linux says which process it would kill")
+def test_it_goes_first_when_memory_runs_out(tmp_path: Path, pycolmap_that: Stand) -> None:
+    pycolmap_that("from pathlib import Path; print(Path('/proc/self/oom_score_adj').read_text()); raise SystemExit(1)")
+    run(tmp_path)
+    assert (tmp_path / "log.txt").read_text().split() == ["1000"]
+
+
+def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when there is no memory for it, or its models are too many to name."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    with pytest.raises(child.ColmapError, match="COLMAP's test could not be started: No such file"):
+        child.run(JOB, WHAT, tmp_path / "log.txt", 60)
+    monkeypatch.undo()
+    with pytest.raises(child.ColmapError, match="could not be started: Argument list too long"):
+        child.run({**JOB, "database": "x" * 10**6}, WHAT, tmp_path / "log.txt", 60)
+
+
 @pytest.mark.parametrize("code", [f"import signal; signal.signal(15, signal.SIG_IGN); {STAY}", "while True: pass"])
 def test_the_time_limit(tmp_path: Path, pycolmap_that: Stand, code: str) -> None:
     pycolmap_that(code)

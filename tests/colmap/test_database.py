@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from imc_kit.colmap.database import (
     ImageEntry,
     keypoint_counts,
     match_counts,
+    move,
     one_to_one,
     read_pair,
+    replace_matches,
     write_database,
 )
 from imc_kit.errors import KitError
@@ -358,3 +361,69 @@ def test_pairs_and_counts_are_read_back(tmp_path: Path) -> None:
     assert len(nothing) == len(inliers) == 0
     with pytest.raises(KitError, match=r"no image 'd\.jpg'"):
         read_pair(path, "a.jpg", "d.jpg")
+
+
+# ---- changing, and a full disk ----
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 500 kB: SQLite then finds the disk full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_matches_are_replaced_and_others_stay(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    before = matches((0, 0), (1, 1))
+    with written(tmp_path, entries, [("a.jpg", "b.jpg", before), ("b.jpg", "c.jpg", before)]) as opened:
+        geometry = pycolmap.TwoViewGeometry()
+        geometry.inlier_matches = np.array([[0, 0]], np.uint32)
+        opened.write_two_view_geometry(2, 3, geometry)
+    path = tmp_path / "database.db"
+    twice = matches((3, 0), (3, 1), (2, 2), scores=[0.1, 0.9, 0.5])
+    replace_matches(path, [("b.jpg", "a.jpg", twice), ("c.jpg", "a.jpg", matches((1, 3)))])
+    with pycolmap.Database.open(path) as opened:
+        assert sorted(map(tuple, opened.read_matches(2, 1).tolist())) == [(2, 2), (3, 1)]
+        assert opened.read_matches(3, 1).tolist() == [[1, 3]]
+        assert sorted(map(tuple, opened.read_matches(2, 3).tolist())) == [(0, 0), (1, 1)]
+        assert opened.read_two_view_geometry(2, 3).inlier_matches.tolist() == [[0, 0]]
+    replace_matches(path, [])
+    assert match_counts(path) == {("a.jpg", "b.jpg"): 2, ("b.jpg", "c.jpg"): 2, ("a.jpg", "c.jpg"): 1}
+
+
+def test_a_full_disk_is_a_clear_error_and_not_the_end_of_the_process(tmp_path: Path, small_files: None) -> None:
+    entries = [entry(tmp_path, f"{number}.jpg") for number in range(4)]
+    with pytest.raises(KitError, match="cannot write the COLMAP database"):
+        written(tmp_path, entries, count=20_000)
+    written(tmp_path, entries).close()  # small enough
+    path = tmp_path / "database.db"
+    pairs = ((f"{a}.jpg", f"{b}.jpg", matches((0, 1))) for a in range(4) for b in range(a) for _ in range(100))
+    with pytest.raises(KitError, match="cannot write the COLMAP database"):
+        replace_matches(path, pairs)
+
+
+def test_what_a_killed_run_has_left_is_not_read(tmp_path: Path) -> None:
+    """SQLite's log of an open database, beside which there is a new one."""
+    with written(tmp_path, [entry(tmp_path, "old.jpg")]) as opened:
+        opened.clear_keypoints()
+        log = (tmp_path / "database.db-wal").read_bytes()
+    assert log
+    (tmp_path / "database.db-wal").write_bytes(log)
+    with written(tmp_path, [entry(tmp_path, "new.jpg")]) as opened:
+        assert [image.name for image in opened.read_all_images()] == ["new.jpg"]
+        assert opened.num_keypoints() == 4
+
+
+def test_a_database_is_moved_when_all_of_it_is_in_its_file(tmp_path: Path) -> None:
+    path, target = tmp_path / "database.db", tmp_path / "other.db"
+    with written(tmp_path, [entry(tmp_path, "a.jpg")]) as opened:
+        opened.clear_keypoints()
+        with pytest.raises(KitError, match="the disk is full, or another program has it open"):
+            move(path, target)
+    assert not target.exists()
+    assert move(path, target) == target
+    assert not path.exists()
+    assert keypoint_counts(target) == {"a.jpg": 0}
