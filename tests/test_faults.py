@@ -146,10 +146,11 @@ def test_a_fault_costs_one_step(
     assert len(met) == 1
     assert_valid(healthy / "mixed", run)
     result = run.scenes["mixed"]
-    print(result.notes)
     (note,) = result.notes
     assert ending in note
     assert "\n" not in note
+    identity = json.loads((tmp_path / "scenes/mixed/result.json").read_text())["identity"]
+    assert identity.endswith("hurried") == (fault == "hang")  # with more time it may come to an end
     expected = FIRST if name == "localisation" or "attempt" in name else FIRST + 1
     assert result.counts["registered"] == expected
     assert result.counts["models"] == 2

@@ -84,7 +84,6 @@ def test_ten_kills_at_random_times(root: Path, tmp_path: Path) -> None:
             assert registered(tmp_path / "out") == {"plaza": VIEWS, "mirror": VIEWS}
             if kills < 10:
                 shutil.rmtree(tmp_path / "out")
-        print(kills, ended, process.returncode, sorted(p.name for p in (tmp_path / "out").glob("scenes/*/*")))
     end = time.monotonic() + 10
     while running(tmp_path):
         assert time.monotonic() < end

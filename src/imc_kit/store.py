@@ -141,7 +141,8 @@ class Shelf(Generic[T]):
         columns = [self._codec.columns(value) for value in values.values()]
         names = list(dict.fromkeys(name for column in columns for name in column))
         lengths = [len(next(iter(column.values()))) for column in columns]
-        with h5py.File(path, "w", libver="latest") as file:
+        # In memory at first: HDF5 may crash, and the process with it, when a disk is full.
+        with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
             file["keys"] = np.array([key.encode() for key in values], dtype=h5py.string_dtype())
             file["headers"] = np.stack([self._codec.header(value) for value in values.values()])
             file["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -151,6 +152,8 @@ class Shelf(Generic[T]):
                     column[name] for column, length in zip(columns, lengths, strict=True) if name in column or length
                 ]
                 file[f"columns/{name}"] = np.concatenate(parts)
+            file.flush()
+            path.write_bytes(file.id.get_file_image())
 
     def _index(self, path: Path) -> None:
         with self._lock:

@@ -259,6 +259,23 @@ def test_a_truncated_model_is_a_clear_error(models: Path, tmp_path: Path, file: 
         read_models(tmp_path)
 
 
+def test_models_are_gathered_in_a_folder_of_their_own(models: Path, tmp_path: Path) -> None:
+    given = []
+    for number, place in enumerate(("partial/merged/3", "partial/refined", "partial/models-0/1")):
+        shutil.copytree(models / "0", tmp_path / place)
+        (tmp_path / place / "mark").write_text(str(number))
+        given.append(read_model(tmp_path / place))
+    (tmp_path / "models/7").mkdir(parents=True)
+    found = mapping.gather(given, tmp_path / "models")
+    assert [model.folder for model in found] == [tmp_path / f"models/{number}" for number in range(3)]
+    assert [(model.folder / "mark").read_text() for model in found] == ["0", "1", "2"]
+    assert not (tmp_path / "models/7").exists()
+    assert [model.poses for model in found] == [model.poses for model in given]
+    assert set(read_model(found[1].folder).poses) == set(given[1].poses)
+    assert mapping.gather([], tmp_path / "models") == []
+    assert not (tmp_path / "models").exists()
+
+
 def test_colours_of_points_and_what_the_cameras_see_are_read(tmp_path: Path) -> None:
     options = pycolmap.SyntheticDatasetOptions(num_rigs=1, num_frames_per_rig=3, num_points3D=5)
     scene = pycolmap.synthesize_dataset(options)
@@ -305,6 +322,13 @@ def test_support_is_the_share_of_matches_that_agree(truth: Truth, database: Path
 
 
 def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_path: Path) -> None:
+    database = shutil.copyfile(database, tmp_path / "database.db")
+    with pycolmap.Database.open(database) as opened:  # without noise all pairs are as strong
+        for number, pair in enumerate(combinations(range(1, 9), 2)):
+            geometry = opened.read_two_view_geometry(*pair)
+            geometry.inlier_matches = geometry.inlier_matches[3 * number :]
+            opened.delete_two_view_geometry(*pair)
+            opened.write_two_view_geometry(*pair, geometry)
     inliers = inlier_counts(database)
     limit = sorted(strengths(inliers).values())[len(inliers) // 2]
     config = MappingConfig(min_strength=limit)

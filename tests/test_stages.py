@@ -1,0 +1,204 @@
+"""The steps of one scene: what each is told of the time, and what is read back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imc_kit import clock, scenes, stages, submission
+from imc_kit.colmap import child
+from imc_kit.config import Config
+from imc_kit.errors import KitError
+from imc_kit.results import SceneResult
+from imc_kit.store import Store
+from imc_kit.types import Scene
+from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
+from test_faults import inject
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    (scene,) = scenes.load(write_photographs(tmp_path_factory.mktemp("photographs") / "mixed")).scenes
+    return scene
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Shared: detection and matching are done once."""
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The jobs of the child process, with the seconds that each may take."""
+    seen: dict[str, float] = {}
+    real = child.run
+
+    def run(job: dict[str, Any], what: str, log: Path, time_limit: float) -> None:
+        seen[job["job"]] = time_limit
+        real(job, what, log, time_limit)
+
+    monkeypatch.setattr(child, "run", run)
+    return seen
+
+
+def off(config: Config, *options: str) -> Config:
+    return replace(config, **{option: replace(getattr(config, option), on=False) for option in options})
+
+
+def test_every_step_is_taken_and_can_be_left_out(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float]
+) -> None:
+    whole = stages.solve_scene(scene, tmp_path / "a", store, ONE_ATTEMPT, executor)
+    assert list(jobs) == ["incremental", "merge", "localise", "refine"]
+    assert whole.counts["registered"] == FIRST + 1
+    assert not (tmp_path / "a/partial").exists()
+    jobs.clear()
+    config = off(ONE_ATTEMPT, "merging", "localisation", "refinement")
+    plain = stages.solve_scene(scene, tmp_path / "b", store, config, executor)
+    assert list(jobs) == ["incremental"]
+    assert plain.counts["registered"] == FIRST
+    assert len(plain.placements) == len(whole.placements) == ALL
+
+
+def test_no_step_takes_longer_than_there_is_time(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float]
+) -> None:
+    config = replace(ONE_ATTEMPT, localisation=replace(ONE_ATTEMPT.localisation, time_limit=7.0))
+    result = stages.solve_scene(scene, tmp_path / "a", store, config, executor, until=time.time() + 60)
+    assert result.counts["registered"] == FIRST + 1
+    assert result.notes == []
+    assert list(jobs) == ["incremental", "merge", "localise", "refine"]
+    assert jobs["localise"] == 7.0
+    assert 30 < jobs["refine"] < jobs["merge"] < jobs["incremental"] < 60
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.5])
+def test_a_scene_without_time_ends_at_once(
+    scene: Scene, executor: Executor, tmp_path: Path, jobs: dict[str, float], seconds: float
+) -> None:
+    started = time.monotonic()
+    empty = Store(tmp_path / "store")
+    result = stages.solve_scene(scene, tmp_path / "a", empty, CONFIG, executor, until=time.time() + seconds)
+    assert time.monotonic() - started < 3
+    assert jobs == {}
+    assert list(result.placements) == list(scene.images)
+    assert result.counts["registered"] == 0
+    assert "time ran out for 3 of 3 attempts at mapping" in result.notes
+    assert all("\n" not in note for note in result.notes)
+
+
+def identity(folder: Path) -> str:
+    return str(json.loads((folder / "result.json").read_text())["identity"])
+
+
+def test_a_hurried_result_is_not_taken_for_finished(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path
+) -> None:
+    def solve(until: float = inf) -> SceneResult:
+        return stages.solve_scene(scene, tmp_path / "a", store, ONE_ATTEMPT, executor, until=until)
+
+    hurried = solve(time.time() - 1)
+    assert clock.ran_out(hurried.notes)
+    assert identity(tmp_path / "a").endswith("hurried")
+    whole = solve()
+    assert whole.notes == []
+    assert not identity(tmp_path / "a").endswith("hurried")
+    assert solve(time.time() - 1).seconds == whole.seconds  # what is finished is read back, hurry or not
+    assert solve().seconds == whole.seconds
+
+
+def test_what_a_time_limit_has_ended_is_not_finished(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt may take half of the time: it is stopped when there is time left for the next one."""
+    inject(monkeypatch, "import time; time.sleep(600)", lambda job: job["job"] == "incremental")
+    config = off(replace(CONFIG, mapping=CONFIG.mapping[::2]), "merging", "localisation", "refinement")
+    result = stages.solve_scene(scene, tmp_path / "a", store, config, executor, until=time.time() + 8)
+    assert result.counts["registered"] == FIRST  # by the global mapper
+    assert identity(tmp_path / "a").endswith("hurried")
+
+
+def test_all_of_colmap_fails(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inject(monkeypatch, "import os; os.abort()", lambda job: True)
+    config = replace(BY_COLMAP, mapping=CONFIG.mapping)
+    result = stages.solve_scene(scene, tmp_path / "a", store, config, executor)
+    assert list(result.placements) == list(scene.images)
+    assert sum("ended with aborted" in note for note in result.notes) == 4  # verification and three attempts
+    assert result.counts["verified pairs"] > 0
+    assert result.counts["models"] == 0
+
+
+def test_a_result_that_cannot_be_kept_is_given_all_the_same(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: Any) -> None:
+        raise KitError("cannot write result.json: No space left on device")
+
+    monkeypatch.setattr(stages, "write_result", write)
+    config = off(ONE_ATTEMPT, "merging", "localisation", "refinement")
+    result = stages.solve_scene(scene, tmp_path / "a", store, config, executor)
+    assert result.counts["registered"] == FIRST
+    assert result.notes == ["cannot write result.json: No space left on device"]
+
+
+def test_what_an_ended_run_has_left_is_in_nobodys_way(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a"
+    config = off(ONE_ATTEMPT, "merging", "localisation", "refinement")
+    (folder / "partial/models-0/9").mkdir(parents=True)
+    (folder / "partial/models-0/9/images.bin").write_bytes(b"old")
+    for name in ("database-old.db", "database-old.db-wal", "partial/database.db", "partial/database.db-wal"):
+        (folder / name).write_bytes(b"old")
+    (folder / "result.json").write_text("{")
+    result = stages.solve_scene(scene, folder, store, config, executor)
+    assert result.counts["registered"] == FIRST
+    assert {path.name.split("-")[0] for path in folder.iterdir()} == {"colmap.log", "database", "models", "result.json"}
+    assert len(list(folder.glob("database-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (6_000, "cannot write to the store"),  # the submission fits, and little else
+        (40_000, "cannot write to the store"),
+        (120_000, "cannot write the COLMAP database"),
+        (400_000, "cannot write the COLMAP database"),
+    ],
+)
+def test_no_full_disk_ends_the_process(scene: Scene, tmp_path: Path, limit: int, said: str) -> None:
+    """Of files that may grow so far only, for the run and its children."""
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from point_scenes import BY_COLMAP
+from imc_kit.pipeline import solve
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+print(solve(sys.argv[1], sys.argv[2], BY_COLMAP).failed["mixed"])
+"""
+    command = [sys.executable, "-c", code, str(scene.root), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(said)
+    assert done.stdout.count("\n") == 1
+    task = scenes.load(scene.root)
+    assert submission.check(tmp_path / "out/submission.csv", task.columns, task.keys) == []
