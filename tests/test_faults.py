@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +12,12 @@ from typing import Any
 import pycolmap
 import pytest
 
+from children import inject, running
 from imc_kit import scenes, submission
-from imc_kit.colmap import child
 from imc_kit.config import Config
 from imc_kit.pipeline import Run, solve
 from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
 
-NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
 CRASH = "import ctypes; ctypes.string_at(0)"
 HANG = "import time; time.sleep(600)"
 JOB = """
@@ -59,9 +56,10 @@ ALONE = replace(
 
 
 def attempt(number: int) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
-    mapping = list(ALONE.mapping)
-    mapping[number] = replace(mapping[number], time_limit=1.0)
-    return ALONE, replace(ALONE, mapping=tuple(mapping)), lambda job: job.get("output", "").endswith(f"models-{number}")
+    first, second = ALONE.mapping[number], ALONE.mapping[(number + 1) % 3]
+    config = replace(ALONE, mapping=(first, second))
+    limited = replace(ALONE, mapping=(replace(first, time_limit=1.0), second))
+    return config, limited, lambda job: job.get("output", "").endswith("models-0")
 
 
 def step(config: Config, option: str, name: str) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
@@ -70,9 +68,9 @@ def step(config: Config, option: str, name: str) -> tuple[Config, Config, Callab
 
 
 STEPS = {
-    "first attempt": attempt(0),
-    "second attempt": attempt(1),
-    "third attempt": attempt(2),
+    "incremental attempt": attempt(0),
+    "attempt without weak pairs": attempt(1),
+    "global attempt": attempt(2),
     "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
     "merging": step(ONE_ATTEMPT, "merging", "merge"),
     "localisation": step(ONE_ATTEMPT, "localisation", "localise"),
@@ -98,39 +96,11 @@ def camera(run: Run) -> str:
     return str(one.model.name)
 
 
-def inject(monkeypatch: pytest.MonkeyPatch, code: str, which: Callable[[dict[str, Any]], bool]) -> list[str]:
-    """Let Python run `code` in the place of these jobs, which it finds in its arguments; gives the jobs' names."""
-    met: list[str] = []
-    real = subprocess.Popen
-
-    def popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        job = json.loads(command[-1])
-        if which(job):
-            met.append(job["job"])
-            command = [sys.executable, "-c", f"{NO_CORE}\n{code}", command[-1]]
-        return real(command, **options)
-
-    monkeypatch.setattr(child.subprocess, "Popen", popen)
-    return met
-
-
 def assert_valid(photographs: Path, run: Run) -> None:
     task = scenes.load(photographs)
     assert submission.check(run.submission, task.columns, task.keys) == []
     assert len(submission.read_table(run.submission)) == ALL
     assert run.failed == {}
-
-
-def running(folder: Path) -> list[str]:
-    """The processes that have this folder in their arguments."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            said = path.read_bytes().decode(errors="replace")
-        except OSError:  # it has just ended
-            continue
-        found += [said] if str(folder) in said else []
-    return found
 
 
 @pytest.mark.parametrize("fault", FAULTS)

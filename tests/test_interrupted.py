@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from children import running
 from imc_kit import clock, pipeline, scenes, submission
 from imc_kit.config import Config, preset
 from imc_kit.errors import KitError
@@ -25,7 +26,6 @@ from imc_kit.pipeline import Run, SceneResult, solve
 from imc_kit.render import write_scene
 from imc_kit.store import Store
 from imc_kit.types import Model, Placement, Pose, Scene
-from test_faults import running
 
 VIEWS = 16
 OPTIONS = {"detector.max_keypoints": 1000, "threads": 2}

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from children import inject
 from imc_kit import clock, scenes, stages, submission
 from imc_kit.colmap import child
 from imc_kit.config import Config
@@ -23,7 +24,6 @@ from imc_kit.results import SceneResult
 from imc_kit.store import Store
 from imc_kit.types import Scene
 from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
-from test_faults import inject
 
 
 @pytest.fixture(scope="module")
