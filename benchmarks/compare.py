@@ -1,6 +1,7 @@
 """Compare imc_kit's presets with COLMAP alone, scene by scene, on scenes whose cameras are known.
 
     python benchmarks/compare.py ROOT [--presets sift aliked] [--scenes A B] [--max-images 70] [--out DIR] [--repeats 1]
+                                      [--without-colmap]
 
 ROOT is in a competition's layout, with truth.csv and thresholds.json (distances by scene) beside. The methods alternate
 scene by scene. Each run has a fresh process of its own, so that its peak memory is its own and a crash costs one cell.
@@ -55,14 +56,15 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     chosen = _choose(root, arguments.scenes, arguments.max_images)
     unavailable = {preset: answer["error"] for preset in arguments.presets if (answer := _run({"check": preset}))}
-    methods = [*(preset for preset in arguments.presets if preset not in unavailable), *COLMAP]
+    colmap = () if arguments.without_colmap else tuple(COLMAP)
+    methods = [*(preset for preset in arguments.presets if preset not in unavailable), *colmap]
     header = _facts() | {f"{preset} cannot run": reason for preset, reason in unavailable.items()}
     print(*(f"{name}: {value}" for name, value in header.items()), sep="\n", end="\n\n")
 
     rows: list[Row] = []
     for scene in chosen:
         for repeat in range(arguments.repeats):
-            for method in (*arguments.presets, *COLMAP):
+            for method in (*arguments.presets, *colmap):
                 row: Row = {"scene": scene.name, "method": method, "images": len(scene.images), "repeat": repeat}
                 if method in methods:
                     row |= _run({"root": str(root), "scene": scene.name, "method": method, "seed": repeat})
@@ -88,6 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-images", type=int, default=70, help="leave larger scenes out; default: 70")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each method on each scene; default: 1")
+    parser.add_argument("--without-colmap", action="store_true", help="only the presets, beside one another")
     return parser.parse_args()
 
 
@@ -238,9 +241,10 @@ def _summary(rows: Sequence[Row], methods: Sequence[str]) -> pd.DataFrame:
     frame[["mAA", "wall"]] = frame[["mAA", "wall"]].astype(float)
     means = frame.groupby(["scene", "method"], sort=False)[["mAA", "wall"]].mean()
     table = means["mAA"].unstack(sort=False).reindex(columns=list(methods)).dropna()
-    table["colmap-better"] = table[list(COLMAP)].max(axis=1)
-    for preset in methods[: -len(COLMAP)]:
-        table[f"{preset} − better"] = table[preset] - table["colmap-better"]
+    if set(COLMAP) <= set(methods):
+        table["colmap-better"] = table[list(COLMAP)].max(axis=1)
+        for preset in methods[: -len(COLMAP)]:
+            table[f"{preset} − better"] = table[preset] - table["colmap-better"]
     table.loc["mean"] = table.mean()
     table = table.map("{:.4f}".format)
     seconds = means["wall"].groupby("method").sum()

@@ -42,6 +42,7 @@ def test_overrides() -> None:
             "cameras.focal_factor": 1,
             "mapping.2.time_limit": 60.0,
             "mapping.0.options": {"min_model_size": 5},
+            "verification.method": "colmap",
             "verification.options": {"min_num_inliers": 20},
             "threads": 1,
             "seed": 7,
@@ -121,6 +122,10 @@ def test_a_value_of_a_wrong_type_names_the_option(option: str, value: Any) -> No
     [
         {"min_matches": 0},
         {"threads": 0},
+        {"time_limit": 0.0},
+        {"merging.min_links": 2},
+        {"localisation.min_inliers": 3},
+        {"refinement.min_images": 0},
         {"verification.options": {"ransac.max_trials": 5}},
         {"mapping.2.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
     ],
@@ -150,7 +155,7 @@ def _changed(config: Any) -> Iterator[tuple[str, Any]]:
         elif value is None:
             others = [1]
         else:
-            others = {"exif": ["size"], "cpu": ["cuda"], "similar": ["sequential"]}.get(value, [f"{value}x"])
+            others = {"exif": ["size"], "cpu": ["cuda"], "matches": ["sequential"]}.get(value, [f"{value}x"])
         for other in others:
             yield field.name, dataclasses.replace(config, **{field.name: other})
 

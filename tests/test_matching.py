@@ -30,7 +30,7 @@ from imc_kit.store import Store
 from imc_kit.types import Correspondences, Float32, Pixels, Pose
 from imc_kit.work import inspect
 
-VIEWS = 14
+VIEWS = 20
 SIFT = SiftConfig(max_keypoints=1000)
 SIMPLE = Config(SIFT, NearestConfig(ratio=0.8), threads=2)
 

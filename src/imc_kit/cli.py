@@ -53,7 +53,7 @@ class Solve:
     add: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DETECTOR+MATCHER …")] = ()
     """Join the keypoints and matches of these too: aliked+lightglue, none+loftr, … Their options are --also.0.…"""
     descriptors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(DESCRIPTORS) + "} …")] = ()
-    """Find pairs by these global descriptors, in place of the preset's. Their options are --pairs.descriptors.0.…"""
+    """Find pairs by these global descriptors, not as the preset does. Their options are --pairs.descriptors.0.…"""
     split: Literal["test", "train"] = "test"
     """Which half of a competition's data."""
     report: bool = False
@@ -197,7 +197,9 @@ def _solve_defaults(arguments: Sequence[str]) -> Solve:
         config = dataclasses.replace(config, also=(*config.also, *map(branch, chosen.add)))
     if chosen.descriptors:
         described = tuple(descriptor_class(name)() for name in chosen.descriptors)
-        config = dataclasses.replace(config, pairs=dataclasses.replace(config.pairs, descriptors=described))
+        config = dataclasses.replace(
+            config, pairs=dataclasses.replace(config.pairs, method="similar", descriptors=described)
+        )
     return Solve(tyro.MISSING, tyro.MISSING, config=config)
 
 

@@ -66,7 +66,7 @@ class Config:
     """Find photographs that lie on their side or head, from cheap matches, and detect on them upright."""
     overview: OverviewConfig = field(default_factory=OverviewConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
-    pairs: PairsConfig = field(default_factory=PairsConfig)
+    pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig(min_strength=0.7), MappingConfig("global"))

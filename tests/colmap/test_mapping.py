@@ -346,11 +346,11 @@ def test_a_strength_that_makes_no_sense_is_refused(strength: float) -> None:
         MappingConfig(min_strength=strength).check()
 
 
-@pytest.mark.parametrize(("sharing", "mapper", "strict"), [
-    ("image", "incremental", True), ("size", "incremental", False), ("image", "global", False),
+@pytest.mark.parametrize(("sharing", "mapper", "error", "two"), [
+    ("image", "incremental", 2.0, None), ("size", "incremental", None, False), ("image", "global", None, None),
 ])  # fmt: skip
-def test_own_cameras_make_it_strict(
-    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharing: Any, mapper: Any, strict: bool
+def test_what_points_must_be_like_depends_on_the_cameras(
+    truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharing: Any, mapper: Any, error: Any, two: Any
 ) -> None:
     entries = [ImageEntry(name, tmp_path / name, value.image_size) for name, value in truth.features.items()]
     path = tmp_path / "database.db"
@@ -360,8 +360,8 @@ def test_own_cameras_make_it_strict(
     for config in (
         MappingConfig(mapper),
         MappingConfig(mapper, {"mapper.filter_max_reproj_error": 5.0}),
-        MappingConfig(mapper, strict=False),
+        MappingConfig(mapper, by_cameras=False),
     ):
         map_scene(path, tmp_path, tmp_path / "models", config, tmp_path / "log")
-    errors = [job["options"].get("mapper.filter_max_reproj_error") for job in jobs]
-    assert errors == [2.0 if strict else None, 5.0, None]
+    assert [job["options"].get("mapper.filter_max_reproj_error") for job in jobs] == [error, 5.0, None]
+    assert [job["options"].get("triangulation.ignore_two_view_tracks") for job in jobs] == [two, two, None]

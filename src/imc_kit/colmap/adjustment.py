@@ -68,7 +68,8 @@ def correspondence_graph(reconstruction: Any, matches: Mapping[Pair, Indices]) -
 def adjust(reconstruction: Any, graph: Any, strict: bool, threads: int, seed: int, fixed: Collection[int] = ()) -> None:
     """Complete and merge tracks, adjust, and drop points and images that do not fit, in place.
 
-    strict: as in `MappingConfig`. fixed: ids of images that keep their pose, and whose cameras stay as they are.
+    strict: whether points must fit as those of cameras that are not shared (`MappingConfig.by_cameras`).
+    fixed: ids of images that keep their pose, and whose cameras stay as they are.
     """
     max_error, min_angle = (2.0, 3.0) if strict else (4.0, 1.5)
     options = pycolmap.IncrementalTriangulatorOptions(random_seed=seed)

@@ -19,7 +19,8 @@ from imc_kit.errors import KitError
 from imc_kit.types import Model, Pose
 from imc_kit.viewgraph import strengths
 
-_STRICT = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
+_OWN_CAMERAS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
+_SHARED_CAMERAS: dict[str, Value] = {"triangulation.ignore_two_view_tracks": False}
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class MappingConfig:
     """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
     repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
 
-    strict: bool = True
-    """Where every image has a camera of its own, let the incremental mapper keep only points that are seen under at
-    least 3 degrees and fit to 2 pixels: focal lengths that are all free follow poor points."""
+    by_cameras: bool = True
+    """Let the incremental mapper's demands depend on the cameras. Where every image has one of its own, it keeps only
+    points that are seen under at least 3 degrees and fit to 2 pixels: focal lengths that are all free follow poor
+    points. Where cameras are shared it keeps points that only two images see: they hold what few others do."""
 
     def check(self) -> None:
         """Raise KitError for an option that pycolmap does not have, or a strength that would split the scene."""
@@ -66,13 +68,15 @@ def map_scene(
     folder.mkdir(parents=True)
     if config.min_strength:
         database = _thinned(database, folder.with_suffix(".db"), config.min_strength)
-    strict = config.strict and config.mapper == "incremental" and cameras_are_own(database)
+    usual: dict[str, Value] = {}
+    if config.by_cameras and config.mapper == "incremental":
+        usual = _OWN_CAMERAS if cameras_are_own(database) else _SHARED_CAMERAS
     job = {
         "job": config.mapper,
         "database": str(database),
         "images": str(images),
         "output": str(folder),
-        "options": {"min_model_size": config.min_model_size, **(_STRICT if strict else {}), **config.options},
+        "options": {"min_model_size": config.min_model_size, **usual, **config.options},
         "threads": threads,
         "seed": seed,
     }

@@ -1,4 +1,5 @@
-"""A last bundle adjustment with a fuller camera model, where enough images share a camera to tell its lens."""
+"""Last bundle adjustments, with a fuller camera model and of the best points only, where that can be trusted: enough
+images share a camera to tell its lens, and its keypoints are precise."""
 
 from __future__ import annotations
 
@@ -12,6 +13,9 @@ from imc_kit.colmap import child, mapping
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 
+_MIN_ANGLE = 1.5
+"""Degrees under which a point must be seen, as in COLMAP's mapper."""
+
 
 @dataclass(frozen=True)
 class RefinementConfig:
@@ -24,23 +28,31 @@ class RefinementConfig:
     distortion, RADIAL one and two."""
     min_images: int = 10
     """Only cameras that so many images share: fewer do not tell a lens from a scene."""
+    max_mean_error: float = 0.5
+    """Only a model whose points fit so well, in pixels on average: a fuller lens would follow the errors of others."""
+    max_errors: tuple[float, ...] = (2.0, 1.0)
+    """The model is adjusted once for each, after the points and observations that fit worse, in pixels, are dropped."""
     max_iterations: int = 50
-    """Of the adjustment."""
+    """Of an adjustment."""
     time_limit: float = 600.0
     """Seconds that one scene may take."""
 
     def check(self) -> None:
         """Raise KitError for limits that make no sense."""
-        for name in ("min_images", "max_iterations", "time_limit"):
+        for name in ("min_images", "max_mean_error", "max_iterations", "time_limit"):
             if getattr(self, name) <= 0:
                 raise KitError(f"{name} of the refinement must be more than 0, not {getattr(self, name)}")
+        if not self.max_errors or min(self.max_errors) <= 0:
+            raise KitError("max_errors of the refinement must be at least one number of pixels, each more than 0")
 
 
 def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, threads: int = -1) -> Model:
-    """The model after adjustment, in `folder`; or `model` where no camera is shared by enough images.
+    """The model after adjustment, in `folder`; or `model` where it cannot be trusted to gain by it.
 
     Raises ColmapError when the child process crashes or runs out of time.
     """
+    if model.reprojection_error > config.max_mean_error:
+        return model
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     job = {
@@ -68,8 +80,10 @@ def adjust(model: str, output: str, config: RefinementConfig, threads: int) -> N
     options.ceres.solver_options.num_threads = threads
     options.ceres.solver_options.max_num_iterations = config.max_iterations
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    pycolmap.bundle_adjustment(reconstruction, options)
-    reconstruction.update_point_3d_errors()
+    for max_error in config.max_errors:
+        pycolmap.ObservationManager(reconstruction).filter_all_points3D(max_error, _MIN_ANGLE)
+        pycolmap.bundle_adjustment(reconstruction, options)
+        reconstruction.update_point_3d_errors()
     reconstruction.write(output)
 
 

@@ -63,11 +63,11 @@ class VerificationConfig:
         ):
             if not right:
                 raise KitError(f"{option} of the verification must not be {getattr(self, option)!r}")
+        with_options(pycolmap.TwoViewGeometryOptions(), self.options, "verification")
         if self.options and self.method != "colmap":
             raise KitError(
                 f"{', '.join(self.options)}: the verification takes options of COLMAP with method colmap only"
             )
-        with_options(pycolmap.TwoViewGeometryOptions(), self.options, "verification")
 
 
 def verify(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from imc_kit.clock import RAN_OUT
+
 FEW_KEYPOINTS = 500
 """Images with fewer are worth a word: the kit's detectors find thousands in an ordinary photograph."""
 WORTH = 15
@@ -120,6 +122,10 @@ def _of_note(note: str) -> Advice:
         return Advice(note, "the scene is large, or its matches lead nowhere", f"--{stage}.time-limit 7200")
     if "colmap's" in text and "ended with" in text:
         return Advice(note, "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096")
+    if RAN_OUT in text:
+        return Advice(
+            note, "the run's time limit left too little for this scene", "a larger --time-limit, or --preset small"
+        )
     if "no model came out" in text:
         return Advice(note, "too little overlap, or photographs of different places", "--preset aliked")
     return Advice(note, "see the scene's colmap.log")

@@ -36,6 +36,7 @@ STAGES = {
     "match": "#AA4499",
     "verify": "#DDCC77",
     "map": "#44AA99",
+    "complete": "#332288",
 }
 """By the pipeline's name of the stage, in its order; others come last, in `NEUTRAL`."""
 
