@@ -96,6 +96,12 @@ def test_cameras_of_few_images_are_left_alone(tmp_path: Path) -> None:
     assert refined(several, tmp_path, min_images=5) is several
 
 
+def test_a_model_that_fits_badly_is_left_alone(tmp_path: Path) -> None:
+    before = simplified(scene(12), tmp_path / "model")
+    assert refined(before, tmp_path, max_mean_error=0.99 * before.reprojection_error) is before
+    assert refined(before, tmp_path, max_mean_error=1.01 * before.reprojection_error) is not before
+
+
 def test_a_camera_that_says_as_much_is_left_alone(tmp_path: Path) -> None:
     truth = scene(12)
     (tmp_path / "model").mkdir()
@@ -110,8 +116,12 @@ def test_what_is_no_model_is_a_clear_error(tmp_path: Path) -> None:
         refined(Model(tmp_path / "nowhere", {}), tmp_path)
 
 
-@pytest.mark.parametrize("option", ["min_images", "max_iterations", "time_limit"])
+@pytest.mark.parametrize("option", ["min_images", "max_mean_error", "max_iterations", "time_limit"])
 def test_options_that_make_no_sense(option: str) -> None:
     with pytest.raises(KitError, match=f"{option} of the refinement"):
         RefinementConfig(**{option: 0}).check()
+    with pytest.raises(KitError, match="max_errors of the refinement"):
+        RefinementConfig(max_errors=()).check()
+    with pytest.raises(KitError, match="max_errors of the refinement"):
+        RefinementConfig(max_errors=(1.0, 0.0)).check()
     RefinementConfig().check()
