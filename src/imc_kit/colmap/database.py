@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +111,28 @@ def writing(path: Path) -> Iterator[Any]:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
+def delete_pairs(
+    path: Path, table: Literal["matches", "two_view_geometries"], pairs: Iterable[tuple[str, str]] | None = None
+) -> None:
+    """Delete what a database has of these pairs of image names, or of all.
+
+    Not by pycolmap, whose deletion has the file tidied up when the database is closed, and ends this process where a
+    full disk does not let it.
+    """
+    import pycolmap
+
+    try:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            if pairs is None:
+                connection.execute(f"DELETE FROM {table}")
+                return
+            ids = dict(connection.execute("SELECT name, image_id FROM images"))
+            numbers = [(pycolmap.image_pair_to_pair_id(ids[first], ids[second]),) for first, second in pairs]
+            connection.executemany(f"DELETE FROM {table} WHERE pair_id = ?", numbers)
+    except sqlite3.Error as error:
+        raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
+
+
 def move(path: Path, target: Path) -> Path:
     """Give a database that is closed another name. Raises KitError when the disk has not taken it all."""
     if _log_of(path).exists():  # closing it does not say so
@@ -125,10 +147,11 @@ def _log_of(path: Path) -> Path:
 
 def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
     """Put matches, not verified, in the place of those that a database has of these pairs of image names."""
+    new = list(matches)
+    delete_pairs(path, "matches", [(first, second) for first, second, _ in new])
     with writing(path) as database:
         ids = {image.name: image.image_id for image in database.read_all_images()}
-        for first, second, pair in matches:
-            database.delete_matches(ids[first], ids[second])
+        for first, second, pair in new:
             database.write_matches(ids[first], ids[second], one_to_one(pair).astype(np.uint32))
 
 

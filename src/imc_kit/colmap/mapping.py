@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from imc_kit.colmap import child
-from imc_kit.colmap.database import writing
+from imc_kit.colmap.database import delete_pairs
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError
@@ -96,10 +96,7 @@ def _thinned(database: Path, path: Path, min_strength: float) -> Path:
     """A copy of a verified database, at `path`, without the pairs that are weaker than `min_strength`."""
     shutil.copyfile(database, path)
     weak = [pair for pair, strength in strengths(inlier_counts(path)).items() if strength < min_strength]
-    with writing(path) as opened:
-        ids = {image.name: image.image_id for image in opened.read_all_images()}
-        for first, second in weak:
-            opened.delete_two_view_geometry(ids[first], ids[second])
+    delete_pairs(path, "two_view_geometries", weak)
     return path
 
 

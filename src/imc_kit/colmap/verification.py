@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from imc_kit import clock
 from imc_kit.colmap import child
-from imc_kit.colmap.database import writing
+from imc_kit.colmap.database import delete_pairs, writing
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.errors import KitError
 from imc_kit.geometry import fundamental
@@ -108,8 +108,8 @@ def verify(
 def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until: float) -> list[str]:
     import pycolmap
 
+    delete_pairs(path, "two_view_geometries")
     with writing(path) as database:
-        database.clear_two_view_geometries()
         points = {
             image.image_id: np.asarray(database.read_keypoints(image.image_id)[:, :2], np.float64)
             for image in database.read_all_images()
