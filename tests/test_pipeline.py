@@ -71,7 +71,9 @@ def test_a_rendered_scene_is_recovered_and_read_back(root: Path, tmp_path: Path)
     assert (tmp_path / "out/scenes/plaza/models/0/cameras.bin").is_file()
     told = json.loads((tmp_path / "out/run.json").read_text())
     assert told["scenes"]["plaza"]["counts"]["pairs"] == VIEWS * (VIEWS - 1) // 2
-    assert set(told["scenes"]["plaza"]["seconds"]) == {"inspect", "detect", "pairs", "match", "verify", "map", "place"}
+    assert set(told["scenes"]["plaza"]["seconds"]) == {
+        "inspect", "detect", "pairs", "match", "verify", "map", "complete", "place",
+    }  # fmt: skip
     assert told["config"]["detector"]["max_keypoints"] == 2000
 
     before = run.submission.read_bytes()
