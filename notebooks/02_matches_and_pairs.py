@@ -148,8 +148,8 @@ for label, table in rows.items():
 
 # %% [markdown]
 # Each photograph is paired with the *k* most similar to it. A pair that is left out is lost for good, a needless one
-# costs a fraction of a second: so take k generously (20 to 30), and all pairs up to some 50 photographs, which is what
-# the kit does by itself. On the command line: `--pairs.method similar --pairs.k 30`, `--pairs.exhaustive-up-to 60`,
-# `--descriptors dinov2`.
+# costs a fraction of a second: so take k generously (20 to 30), and all pairs up to some 30 photographs. By itself the
+# kit asks small, quick matches instead of descriptors (`--pairs.method matches`). On the command line:
+# `--pairs.method similar --pairs.k 30`, `--pairs.exhaustive-up-to 60`, `--descriptors dinov2`.
 #
 # **Next:** from these pairs to cameras: `03_reconstruct_a_scene`.

@@ -18,13 +18,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from imc_kit.cli_compare import Compare
 from imc_kit.cli_report import Report
 from imc_kit.cli_weights import Weights
-from imc_kit.config import PRESETS, Config, branch, preset
+from imc_kit.config import PRESETS, Config, branch, matcher_named, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError
 from imc_kit.kaggle.command import Rehearse
 from imc_kit.matchers import MATCHERS
-from imc_kit.matchers import config_class as matcher_class
 from imc_kit.retrieval import DESCRIPTORS, descriptor_class
 
 
@@ -49,7 +48,7 @@ class Solve:
     detector: Annotated[str | None, _choice(DETECTORS)] = None
     """Take this detector, with its own defaults, in place of the preset's."""
     matcher: Annotated[str | None, _choice(MATCHERS)] = None
-    """Take this matcher, with its own defaults, in place of the preset's."""
+    """Take this matcher in place of the preset's: nearest with a ratio test at 0.8, others with their own defaults."""
     add: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DETECTOR+MATCHER …")] = ()
     """Join the keypoints and matches of these too: aliked+lightglue, none+loftr, … Their options are --also.0.…"""
     descriptors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="{" + ",".join(DESCRIPTORS) + "} …")] = ()
@@ -192,7 +191,7 @@ def _solve_defaults(arguments: Sequence[str]) -> Solve:
     if chosen.detector:
         config = dataclasses.replace(config, detector=detector_class(chosen.detector)())
     if chosen.matcher:
-        config = dataclasses.replace(config, matcher=matcher_class(chosen.matcher)())
+        config = dataclasses.replace(config, matcher=matcher_named(chosen.matcher))
     if chosen.add:
         config = dataclasses.replace(config, also=(*config.also, *map(branch, chosen.add)))
     if chosen.descriptors:

@@ -194,8 +194,13 @@ def branch(name: str) -> Branch:
     detector, plus, matcher = name.partition("+")
     if not plus:
         raise KitError(f"{name!r} is not a detector and a matcher, as aliked+lightglue or none+loftr are")
+    return Branch(detector_class(detector)(), matcher_named(matcher))
+
+
+def matcher_named(name: str) -> AnyMatcherConfig:
+    """A matcher with its own defaults, `nearest` with the ratio test of the sift preset. Raises KitError for others."""
     usual = Config().matcher
-    return Branch(detector_class(detector)(), usual if matcher == usual.name else matcher_class(matcher)())
+    return usual if name == usual.name else matcher_class(name)()
 
 
 def fingerprint(*parts: Any) -> str:
