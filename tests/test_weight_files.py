@@ -110,7 +110,13 @@ def test_a_whole_configuration() -> None:
     }
     assert preset("baseline", {"pairs.method": "exhaustive"}).weight_files() == files["baseline"][:2]
     assert preset("baseline", {"matcher": NearestConfig()}).weight_files() == files["baseline"][::2]
-    several = preset("sift", {"pairs.descriptors": (VladConfig(), ClipConfig(), DinoConfig(weights=Path("mine.pth")))})
+    several = preset(
+        "sift",
+        {
+            "pairs.method": "similar",
+            "pairs.descriptors": (VladConfig(), ClipConfig(), DinoConfig(weights=Path("mine.pth"))),
+        },
+    )
     assert several.weight_files() == (ClipConfig.file,)
 
 
