@@ -19,6 +19,8 @@ NOTES = [
     "COLMAP's incremental mapping ended with killed after 12 s (its output is in colmap.log)",
     "cannot read the image x/y.jpg: the file is empty",
     "no model came out: its images share too few matches, so all of them get the same pose",
+    "localisation of images was stopped at its time limit of 600 s (its output is in colmap.log)",
+    "time ran out for the refinement of the model",
     "something else",
 ]
 CASES = {

@@ -118,14 +118,13 @@ def _of_note(note: str) -> Advice:
     if "cannot read the image" in text:
         return Advice(note, "the file is damaged, or no photograph", "")
     if "stopped at its time limit" in text:
-        stage = "verification" if "verification" in text else "mapping.0"
+        steps = ("verification", "merging", "localisation", "refinement")
+        stage = next((step for step in steps if step in text), "mapping.0")
         return Advice(note, "the scene is large, or its matches lead nowhere", f"--{stage}.time-limit 7200")
     if "colmap's" in text and "ended with" in text:
         return Advice(note, "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096")
     if RAN_OUT in text:
-        return Advice(
-            note, "the run's time limit left too little for this scene", "a larger --time-limit, or --preset small"
-        )
+        return Advice(note, "the run's time limit left too little for this scene", "--preset small")
     if "no model came out" in text:
         return Advice(note, "too little overlap, or photographs of different places", "--preset aliked")
     return Advice(note, "see the scene's colmap.log")
