@@ -49,12 +49,12 @@ def test_overrides() -> None:
         },
     )
     assert config.detector == dataclasses.replace(Config().detector, max_keypoints=2048, long_side=None)
-    assert config.matcher == NearestConfig(ratio=0.8)
+    assert config.matcher == NearestConfig(ratio=0.8, cells=64)
     assert (config.cameras.sharing, config.cameras.focal_factor) == ("image", 1)
     assert config.mapping == (
         MappingConfig(options={"min_model_size": 5}),
-        MappingConfig(min_strength=0.7),
-        MappingConfig("global", time_limit=60.0),
+        MappingConfig("global"),
+        MappingConfig(min_strength=0.7, time_limit=60.0),
     )
     assert config.verification.options == {"min_num_inliers": 20}
     assert (config.threads, config.seed) == (1, 7)
@@ -127,7 +127,7 @@ def test_a_value_of_a_wrong_type_names_the_option(option: str, value: Any) -> No
         {"localisation.min_inliers": 3},
         {"refinement.min_images": 0},
         {"verification.options": {"ransac.max_trials": 5}},
-        {"mapping.2.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
+        {"mapping.1.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
     ],
 )
 def test_check_refuses_what_cannot_go_well(overrides: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class Config:
     """What each stage does. A stage's own options stand beside the stage."""
 
     detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0))
-    matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8))
+    matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8, cells=64))
     also: tuple[Branch, ...] = ()
     """Further detectors with their matchers, whose keypoints and matches are joined to the first's."""
     combine: CombineConfig = field(default_factory=CombineConfig)
@@ -69,11 +69,12 @@ class Config:
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig(min_strength=0.7), MappingConfig("global"))
-    """Attempts, in order; of their models the one with most images is kept, and of equals the one best supported."""
+    mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig("global"), MappingConfig(min_strength=0.7))
+    """Attempts, as many at once as there are threads; of their models the one with most images is kept, and of equals
+    the one that agrees most precisely with the strongest pairs, or an earlier one where that says little."""
     enough: float = 1.0
     """No further attempt is made when a model has this share of the scene's images and is trusted."""
-    trusted: float = 0.97
+    trusted: float = 0.985
     """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels."""
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,63 +17,101 @@ from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.types import Model, Pose, Scene
 
 SCENE = Scene("scene", Path("nowhere"), tuple("abcdefghij"))
-ATTEMPTS = (MappingConfig(), MappingConfig(min_strength=0.7), MappingConfig("global"))
+ATTEMPTS = (MappingConfig(), MappingConfig("global"), MappingConfig(min_strength=0.7))
 
 
 def outcome(
-    monkeypatch: pytest.MonkeyPatch, results: list[Any], enough: float = 1.0, trusted: float = 0.9
+    monkeypatch: pytest.MonkeyPatch,
+    results: list[Any],
+    enough: float = 1.0,
+    trusted: float = 0.9,
+    threads: int = 1,
+    seconds: Sequence[float] = (0, 0, 0),
 ) -> tuple[int | None, int, list[str]]:
-    """Which attempt was kept, how many were made, and the notes.
+    """Which attempt was kept, how many ended, and the notes.
 
-    results: for each attempt the number of images and the support, or None for no model, or an error.
+    results: for each attempt the number of images and the support to 2 pixels and precisely, or None for no model, or
+    an error. seconds: that each takes, unless it is given up.
     """
-    made: list[MappingConfig] = []
+    made: list[int] = []
 
-    def map_scene(database: Path, images: Path, folder: Path, config: MappingConfig, *_: Any) -> list[Model]:
-        made.append(config)
-        result = results[len(made) - 1]
+    def map_scene(
+        database: Path, images: Path, folder: Path, config: MappingConfig, log: Path, n: int, seed: int, given_up: Event
+    ) -> list[Model]:
+        number = ATTEMPTS.index(replace(config, time_limit=ATTEMPTS[0].time_limit))
+        assert log.name == f"colmap-{number + 1}.log"
+        assert n == 1
+        if given_up.wait(seconds[number]):
+            raise ColmapError("given up")
+        made.append(number)
+        result = results[number]
         if isinstance(result, Exception):
             raise result
         if result is None:
             return []
         return [Model(folder, {name: Pose.identity() for name in SCENE.images[: result[0]]})]
 
-    def support(database: Path, model: Model, pairs: list[tuple[str, str]]) -> float:
+    def support(database: Path, model: Model, pairs: list[tuple[str, str]], max_error: float) -> float:
         assert pairs == [("a", "b"), ("b", "c")]  # (a, c) is weak
-        return float(results[len(made) - 1][1])
+        result = results[int(model.folder.name.removeprefix("models-"))]
+        return float(result[1] if max_error == 2 else result[2])
 
     monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
     monkeypatch.setattr(attempts, "support", support)
     monkeypatch.setattr(attempts, "inlier_counts", lambda _: {("a", "b"): 90, ("b", "c"): 50, ("a", "c"): 20})
-    best, notes = attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, enough, trusted, Path("log"), 1, 0)
-    assert made == list(ATTEMPTS[: len(made)])
+    best, notes = attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, enough, trusted, Path("colmap.log"), threads, 0)
     kept = int(best.models[0].folder.name.removeprefix("models-")) if best.models else None
     return kept, len(made), notes
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(
     ("results", "kept", "made"),
     [
-        ([(10, 0.95)], 0, 1),  # all images, and trusted
-        ([(10, 0.8), (10, 0.95)], 1, 2),  # the first one is folded
-        ([(10, 0.8), (10, 0.805), (10, 0.7)], 0, 3),  # hardly better
-        ([(7, 0.99), (7, 0.98), (10, 0.98)], 2, 3),  # images count first
-        ([(10, 0.8), (4, 1.0), (9, 1.0)], 0, 3),
-        ([None, (3, 0.5), None], 1, 3),
+        ([(10, 0.95, 0.5)], 0, 1),  # all images, and trusted
+        ([(10, 0.8, 0.5), (10, 0.95, 0.6)], 1, 2),  # the first one is folded
+        ([(10, 0.8, 0.6), (10, 0.89, 0.605), (10, 0.7, 0.5)], 0, 3),  # hardly more precise
+        ([(10, 0.8, 0.6), (10, 0.79, 0.605), (10, 0.7, 0.62)], 2, 3),
+        ([(7, 0.99, 0.9), (7, 0.98, 0.9), (10, 0.98, 0.5)], 2, 3),  # images count first
+        ([(10, 0.8, 0.5), (4, 1.0, 0.9), (9, 1.0, 0.9)], 0, 3),
+        ([None, (3, 0.5, 0.5), None], 1, 3),
         ([None, None, None], None, 3),
-        ([ColmapError("crashed"), (10, 0.95)], 1, 2),
+        ([ColmapError("crashed"), (10, 0.95, 0.5)], 1, 2),
     ],
 )
-def test_the_choice(monkeypatch: pytest.MonkeyPatch, results: list[Any], kept: int | None, made: int) -> None:
-    found_kept, found_made, notes = outcome(monkeypatch, results)
+def test_the_choice(
+    monkeypatch: pytest.MonkeyPatch, results: list[Any], kept: int | None, made: int, threads: int
+) -> None:
+    """Side by side the later ones may take longer: they are given up, and the choice is the same."""
+    seconds = [0.05 * number if number < made else 60 for number in range(3)]
+    found_kept, found_made, notes = outcome(monkeypatch, results, threads=threads, seconds=seconds)
     assert (found_kept, found_made) == (kept, made)
     assert notes == [str(result) for result in results if isinstance(result, Exception)]
 
 
+def test_a_later_attempt_that_ends_first_does_not_hide_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [(10, 0.95, 0.5), (10, 0.99, 0.9), None]
+    assert outcome(monkeypatch, results, threads=3, seconds=[0.2, 0, 60]) == (0, 2, [])
+
+
 def test_fewer_images_can_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert outcome(monkeypatch, [(8, 0.95), (10, 0.95)], enough=0.8)[:2] == (0, 1)
-    assert outcome(monkeypatch, [(7, 0.95), (10, 0.95)], enough=0.8)[:2] == (1, 2)
-    assert outcome(monkeypatch, [(10, 0.5), (10, 0.95)], trusted=0.5)[:2] == (0, 1)
+    assert outcome(monkeypatch, [(8, 0.95, 0.5), (10, 0.95, 0.5)], enough=0.8)[:2] == (0, 1)
+    assert outcome(monkeypatch, [(7, 0.95, 0.5), (10, 0.95, 0.5)], enough=0.8)[:2] == (1, 2)
+    assert outcome(monkeypatch, [(10, 0.5, 0.5), (10, 0.95, 0.5)], trusted=0.5)[:2] == (0, 1)
+
+
+def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    def map_scene(*arguments: Any) -> list[Model]:
+        given.append(arguments[5])
+        return []
+
+    monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
+    for threads, configs in ((8, ATTEMPTS), (2, ATTEMPTS), (8, ATTEMPTS[:1]), (8, ())):
+        attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0)
+    assert given == [2] * 3 + [1] * 3 + [8]
 
 
 def limits(

@@ -130,6 +130,22 @@ def test_the_time_limit(tmp_path: Path, pycolmap_that: Stand, code: str) -> None
     assert "time limit of 2 s" in run(tmp_path, 2)
 
 
+def test_given_up_by_another_thread(tmp_path: Path, pycolmap_that: Stand) -> None:
+    pycolmap_that(STAY)
+    given_up = threading.Event()
+
+    def give_up() -> None:
+        wait_until(lambda: started(tmp_path))
+        given_up.set()
+
+    thread = threading.Thread(target=give_up)
+    thread.start()
+    with pytest.raises(child.ColmapError, match="COLMAP's test was given up"):
+        child.run(JOB, WHAT, tmp_path / "log.txt", 60, given_up)
+    thread.join()
+    assert gone(tmp_path)
+
+
 @pytest.mark.parametrize("code", ["raise RuntimeError('no such thing')", "import sys; sys.exit('no such thing')"])
 def test_a_python_error(tmp_path: Path, pycolmap_that: Stand, code: str) -> None:
     pycolmap_that(code)

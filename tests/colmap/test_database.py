@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from imc_kit.colmap.database import (
     CameraConfig,
     ImageEntry,
+    keep_best_connected,
     keypoint_counts,
     match_counts,
     move,
@@ -455,3 +457,30 @@ def test_a_database_is_moved_when_all_of_it_is_in_its_file(tmp_path: Path) -> No
     assert move(path, target) == target
     assert not path.exists()
     assert keypoint_counts(target) == {"a.jpg": 0}
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 9])
+def test_the_best_connected_keypoints_are_kept(tmp_path: Path, most: int) -> None:
+    """Against the definition, keypoint by keypoint: of equals the first."""
+    random = np.random.default_rng(most)
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    pairs: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for pair in combinations(names, 2):
+        pairs[pair] = list(zip(range(5), random.permutation(5).tolist(), strict=True))[: random.integers(2, 6)]
+    entries = [entry(tmp_path, name) for name in names]
+    path = tmp_path / "database.db"
+    with written(tmp_path, entries, count=5) as database:
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+        for (first, second), indices in pairs.items():
+            geometry = pycolmap.TwoViewGeometry(F=np.eye(3), inlier_matches=np.array(indices, np.uint32))
+            database.write_two_view_geometry(ids[first], ids[second], geometry)
+    keep_best_connected(path, most)
+    kept = {}
+    for name in names:
+        used = [some[pair.index(name)] for pair, indices in pairs.items() if name in pair for some in indices]
+        degree = [used.count(keypoint) for keypoint in range(5)]
+        kept[name] = sorted(range(5), key=lambda keypoint: (-degree[keypoint], keypoint))[:most]
+    with pycolmap.Database.open(path) as database:
+        for (first, second), indices in pairs.items():
+            left = database.read_two_view_geometry(ids[first], ids[second]).inlier_matches.tolist()
+            assert left == [[i, j] for i, j in indices if i in kept[first] and j in kept[second]]

@@ -288,3 +288,51 @@ def test_a_wrong_combination_is_refused_with_the_right_ones(monkeypatch):
     matchers.check_accepts(NearestConfig(), "orb")
     with pytest.raises(KitError, match="'picky' cannot match orb descriptors: nearest can"):
         matchers.check_accepts(Picky(), "orb")
+
+
+def clustered_pair(count=3000, dimension=128):
+    """Unit vectors around 40 places, and the same with noise, in another order, among as many others."""
+    rng = np.random.default_rng(5)
+    middle = rng.normal(size=(40, dimension))
+    first, other = (unit(middle[rng.integers(40, size=count)] + rng.normal(size=(count, dimension))) for _ in range(2))
+    copies = unit(first + 0.03 * rng.normal(size=first.shape))
+    order = rng.permutation(2 * count)
+    return first, np.concatenate([copies, other])[order].astype(np.float32)
+
+
+def test_in_cells_nearly_all_matches_are_the_same():
+    first, second = clustered_pair()
+    exact, found = (set(pairs(match(first, second, ratio=0.8, cells=cells))) for cells in (None, 64))
+    assert len(exact) > 2500
+    assert len(exact & found) > 0.97 * len(exact)
+    assert len(found - exact) < 0.03 * len(exact)
+
+
+@pytest.mark.parametrize("ratio", [None, 0.8])
+def test_as_many_cells_as_are_looked_up_change_nothing(ratio):
+    first, second = clustered_pair(600)
+    exact, found = (match(first, second, ratio=ratio, cells=cells) for cells in (None, nearest._PROBES))
+    assert pairs(found) == pairs(exact)
+    np.testing.assert_allclose(found.scores, exact.scores, atol=1e-6)
+
+
+def test_cells_without_any_and_equal_descriptors():
+    same = np.ones((3000, 8), np.float32)
+    other = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
+    assert len(match(same, other, cells=64)) <= 1
+    assert len(match(same, same, cells=64, ratio=0.8)) == 0
+    assert pairs(match(same, other[:0], cells=64)) == []
+
+
+def test_a_batch_gives_what_single_pairs_give():
+    first, second = clustered_pair()
+    matcher = NearestConfig(ratio=0.8, cells=64).create()
+    features = [described(one) for one in (first, second, second[:2500])]
+    some = [(features[0], features[1]), (features[0], features[2]), (features[2], features[0])]
+    for alone, found in zip((matcher.match(*pair) for pair in some), matcher.match_batch(some), strict=True):
+        assert pairs(alone) == pairs(found)
+
+
+def test_too_few_cells_are_refused():
+    with pytest.raises(KitError, match="cells of matcher 'nearest' must be at least 6"):
+        NearestConfig(cells=5)

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
+from imc_kit import clusters
 from imc_kit.errors import KitError
 from imc_kit.retrieval import DESCRIPTORS, FisherConfig, VladConfig, aggregates, descriptor_class
-from imc_kit.retrieval.aggregates import (
-    expectation_maximisation,
-    fisher,
-    fit_mixture,
-    k_means,
-    lloyd,
-    principal_axes,
-    vlad,
-)
+from imc_kit.retrieval.aggregates import expectation_maximisation, fisher, fit_mixture, principal_axes, vlad
 from imc_kit.types import Features
 
 CONFIGS = [VladConfig(size=8), VladConfig(size=8, intra=False, power=1.0), FisherConfig(size=4, dimension=32)]
@@ -86,20 +78,6 @@ def test_shares_are_scikit_learns():
     theirs.weights_, theirs.means_ = mixture.weights, mixture.means
     theirs.precisions_cholesky_ = 1 / np.sqrt(mixture.variances)
     np.testing.assert_allclose(mixture.shares(points), theirs.predict_proba(points), atol=1e-9)
-
-
-def test_lloyd_ends_where_scikit_learn_ends():
-    points = blobs(500, seed=6)
-    start = points[:9]
-    theirs = KMeans(9, init=start, n_init=1, algorithm="lloyd", tol=0, max_iter=300).fit(points)
-    np.testing.assert_allclose(lloyd(points, start, 300), theirs.cluster_centers_, atol=1e-4)
-
-
-def test_k_means_is_about_as_good_as_scikit_learns():
-    points = blobs(2000, seed=8, centres=20)
-    ours = ((points[:, None] - k_means(points, 20, 0)) ** 2).sum(2).min(1).sum()
-    theirs = KMeans(20, n_init=3, random_state=0).fit(points).inertia_
-    assert ours < 1.3 * theirs
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 10])
@@ -201,7 +179,7 @@ def test_memory_is_for_a_sample_and_one_image(monkeypatch):
     """Images are asked for one by one, and the vocabulary is learned from no more than it says."""
     monkeypatch.setattr(aggregates, "_SAMPLED_IMAGES", 10)
     learned_from = []
-    monkeypatch.setattr(aggregates, "k_means", lambda points, *_: (learned_from.append(points), points[:8])[1])
+    monkeypatch.setattr(clusters, "k_means", lambda points, *_: (learned_from.append(points), points[:8])[1])
     asked = []
 
     def get(name):

@@ -1,8 +1,10 @@
-"""Several attempts at reconstructing a scene, and the choice among them, which needs no truth."""
+"""Several attempts at reconstructing a scene, side by side, and the choice among them, which needs no truth."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -18,18 +20,24 @@ from imc_kit.viewgraph import strengths
 
 WITNESS = 0.7
 """The strength (`viewgraph.strengths`) from which on a pair is a witness for or against a model."""
+TRUSTWORTHY = 2.0
+"""Pixels to which a match agrees with a model that is not folded."""
+PRECISE = 0.25
+"""Pixels to which a match agrees with a good model: more of them do the better its poses are."""
 SHORTEST = 2.0
 """Seconds that an attempt takes at the least: its process must start."""
 MARGIN = 0.01
-"""Of models with equally many images a later one is chosen only if this much more of the witnesses agrees with it."""
+"""Of models with equally many images a later one is chosen only if so much more of the witnesses agrees precisely."""
 
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """What one attempt gave: its models, largest first, and the share of the witnesses that agrees with the largest."""
+    """What one attempt gave: its models, largest first, and the shares of the witnesses that agree with the largest,
+    to 2 pixels and precisely."""
 
     models: list[Model]
     support: float = 0.0
+    precision: float = 0.0
 
     @property
     def registered(self) -> int:
@@ -39,7 +47,7 @@ class Attempt:
         """Whether it has more images or, of equally many, is better supported."""
         if self.registered != other.registered:
             return self.registered > other.registered
-        return self.support > other.support + MARGIN
+        return self.precision > other.precision + MARGIN
 
 
 def attempt_all(
@@ -57,27 +65,59 @@ def attempt_all(
     """The best of the attempts, and a note on each that failed.
 
     database: with verified matches. folder: gets a subfolder of models for each attempt.
-    enough, trusted: no further attempt is made once a model has this share of the scene's images, and this share of the
-        verified matches of the strongest pairs agrees with it (`colmap.support`).
+    enough, trusted: attempts after one whose model has this share of the scene's images, and this share of the verified
+        matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up.
+    log: of the attempts, each with its number after the stem. threads: so many attempts run side by side, and share
+        the threads that are left.
     until: when to end (see `clock`): each attempt but the last may take half of the time that is left.
     """
     witnesses = [pair for pair, strength in strengths(inlier_counts(database)).items() if strength >= WITNESS]
-    best, notes = Attempt([]), []
-    for number, config in enumerate(attempts):
+    given_up = [threading.Event() for _ in attempts]
+    at_once = max(1, min(threads, len(attempts)))
+
+    def attempt(number: int) -> Attempt | None:
+        """None when there is no time for it, or no need."""
         last = number == len(attempts) - 1
         seconds = clock.left(clock.portion(until, 1.0 if last else 0.5))
-        if seconds < SHORTEST:
-            notes.append(f"{clock.RAN_OUT} for {len(attempts) - number} of {len(attempts)} attempts at mapping")
-            break
-        config = replace(config, time_limit=min(config.time_limit, seconds))
-        try:
-            models = mapping.map_scene(database, scene.root, folder / f"models-{number}", config, log, threads, seed)
-            result = Attempt(models, support(database, models[0], witnesses) if models else 0.0)
-        except (KitError, OSError, RuntimeError) as error:
-            notes.append(said(error))
-            continue
-        if result.beats(best):
-            best = result
-        if best.registered >= max(1, enough * len(scene.images)) and best.support >= trusted:
-            break
+        if seconds < SHORTEST or given_up[number].is_set():
+            return None
+        config = replace(attempts[number], time_limit=min(attempts[number].time_limit, seconds))
+        models = mapping.map_scene(
+            database, scene.root, folder / f"models-{number}", config, log.with_stem(f"{log.stem}-{number + 1}"),
+            threads // at_once, seed, given_up[number],
+        )  # fmt: skip
+        if not models:
+            return Attempt([])
+        shares = (support(database, models[0], witnesses, error) for error in (TRUSTWORTHY, PRECISE))
+        result = Attempt(models, *shares)
+        if satisfies(result):
+            for event in given_up[number + 1 :]:
+                event.set()
+        return result
+
+    def satisfies(result: Attempt) -> bool:
+        return result.registered >= max(1, enough * len(scene.images)) and result.support >= trusted
+
+    best, notes, left_out = Attempt([]), [], 0
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        for future in [pool.submit(attempt, number) for number in range(len(attempts))]:
+            try:
+                result = future.result()
+            except (KitError, OSError, RuntimeError) as error:
+                notes.append(said(error))
+                continue
+            if result is None:
+                left_out += 1
+                continue
+            if result.beats(best):
+                best = result
+            if satisfies(result):
+                break
+    finally:
+        for event in given_up:
+            event.set()
+        pool.shutdown(cancel_futures=True)
+    if left_out:
+        notes.append(f"{clock.RAN_OUT} for {left_out} of {len(attempts)} attempts at mapping")
     return best, notes

@@ -22,16 +22,22 @@ from imc_kit import clock
 from imc_kit.colmap.options import with_options
 from imc_kit.errors import KitError
 
+_LOOK_UP = 0.1
+"""Seconds between looks whether a process is to be given up."""
+
 
 class ColmapError(KitError):
     """COLMAP's process crashed, was killed, raised, or ran out of time; the message says which."""
 
 
-def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None:
+def run(
+    job: Mapping[str, Any], what: str, log: Path, time_limit: float, given_up: threading.Event | None = None
+) -> None:
     """Run one job (see `_JOBS`) in a child process and wait for it.
 
     `what` names the job in messages; COLMAP's output is appended to `log`; `time_limit` is in seconds. Raises
-    ColmapError when the process does not end well. The child ends with its parent, however that ends.
+    ColmapError when the process does not end well, or when another thread sets `given_up`. The child ends with its
+    parent, however that ends.
     """
     package_root = str(Path(__file__).parents[2])
     environment = os.environ | {
@@ -51,9 +57,13 @@ def run(job: Mapping[str, Any], what: str, log: Path, time_limit: float) -> None
         except OSError as error:
             raise ColmapError(f"{what} could not be started: {error.strerror}") from error
         try:
-            status = child.wait(time_limit)
-        except subprocess.TimeoutExpired:
-            raise ColmapError(f"{what} {clock.STOPPED} of {time_limit:.0f} s (its output is in {log})") from None
+            while (status := child.poll()) is None:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(max(0.0, min(_LOOK_UP, time_limit - (time.monotonic() - started))))
+                if child.returncode is None and given_up is not None and given_up.is_set():
+                    raise ColmapError(f"{what} was given up, as there was no more need of it")
+                if child.returncode is None and time.monotonic() - started >= time_limit:
+                    raise ColmapError(f"{what} {clock.STOPPED} of {time_limit:.0f} s (its output is in {log})")
         finally:
             if child.poll() is None:
                 child.kill()

@@ -133,6 +133,31 @@ def delete_pairs(
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
+def keep_best_connected(path: Path, most: int) -> None:
+    """Keep the verified matches of at most so many keypoints of each image: those that are in the most pairs."""
+    import pycolmap
+
+    with writing(path) as database:
+        pairs = [pycolmap.pair_id_to_image_pair(number) for number in database.read_two_view_geometry_num_inliers()[0]]
+        geometries = {pair: database.read_two_view_geometry(*pair) for pair in pairs}
+        degrees = {
+            image.image_id: np.zeros(database.num_keypoints_for_image(image.image_id), np.int64)
+            for image in database.read_all_images()
+        }
+        for pair, geometry in geometries.items():
+            for image, indices in zip(pair, geometry.inlier_matches.T, strict=True):
+                degrees[image][indices] += 1  # each is in a pair once
+        kept = {image: np.zeros(len(degree), np.bool_) for image, degree in degrees.items()}
+        for image, degree in degrees.items():
+            kept[image][np.argsort(-degree, kind="stable")[:most]] = True
+        for (first, second), geometry in geometries.items():
+            matches = geometry.inlier_matches
+            both = kept[first][matches[:, 0]] & kept[second][matches[:, 1]]
+            if not both.all():
+                geometry.inlier_matches = matches[both]
+                database.update_two_view_geometry(first, second, geometry)
+
+
 def move(path: Path, target: Path) -> Path:
     """Give a database that is closed another name. Raises KitError when the disk has not taken it all."""
     if _log_of(path).exists():  # closing it does not say so

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from imc_kit.colmap import child
-from imc_kit.colmap.database import delete_pairs
+from imc_kit.colmap.database import delete_pairs, keep_best_connected
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError
@@ -38,11 +39,14 @@ class MappingConfig:
     min_strength: float = 0.0
     """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
     repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
-
+    max_keypoints: int | None = 2000
+    """Use so many keypoints of each image, those that are in the most verified pairs: more cost time and move the
+    cameras little. None uses all."""
     by_cameras: bool = True
-    """Let the incremental mapper's demands depend on the cameras. Where every image has one of its own, it keeps only
-    points that are seen under at least 3 degrees and fit to 2 pixels: focal lengths that are all free follow poor
-    points. Where cameras are shared it keeps points that only two images see: they hold what few others do."""
+    """Let the demands depend on the cameras. Where every image has one of its own, all keypoints are used, and the
+    incremental mapper keeps only points that are seen under at least 3 degrees and fit to 2 pixels: focal lengths that
+    are all free need many points, and follow poor ones. Where cameras are shared it keeps points that only two images
+    see: they hold what few others do."""
 
     def check(self) -> None:
         """Raise KitError for an option that pycolmap does not have, or a strength that would split the scene."""
@@ -50,6 +54,8 @@ class MappingConfig:
 
         if not 0 <= self.min_strength <= 1:
             raise KitError(f"min_strength of a mapping must be in 0 … 1, not {self.min_strength}")
+        if self.max_keypoints is not None and self.max_keypoints < 1:
+            raise KitError(f"max_keypoints of a mapping must be at least 1, or None, not {self.max_keypoints}")
         target = (
             pycolmap.IncrementalPipelineOptions() if self.mapper == "incremental" else pycolmap.GlobalPipelineOptions()
         )
@@ -57,20 +63,31 @@ class MappingConfig:
 
 
 def map_scene(
-    database: Path, images: Path, folder: Path, config: MappingConfig, log: Path, threads: int = -1, seed: int = 0
+    database: Path,
+    images: Path,
+    folder: Path,
+    config: MappingConfig,
+    log: Path,
+    threads: int = -1,
+    seed: int = 0,
+    given_up: threading.Event | None = None,
 ) -> list[Model]:
     """Reconstruct; the models end up in `folder`/0, 1, … (largest first when returned; none is an ordinary answer).
 
-    Raises ColmapError when the child process crashes, is killed or runs out of time. With one thread the same
-    database and seed give the same models; with several, sums of floating-point numbers may come in another order.
+    Raises ColmapError when the child process crashes, is killed, is given up or runs out of time. With one
+    thread the same database and seed give the same models; with several, sums of floating-point numbers may come in
+    another order.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if config.min_strength:
-        database = _thinned(database, folder.with_suffix(".db"), config.min_strength)
+    own = config.by_cameras and cameras_are_own(database)
+    if own:
+        config = replace(config, max_keypoints=None)
+    if config.min_strength or config.max_keypoints:
+        database = _thinned(database, folder.with_suffix(".db"), config)
     usual: dict[str, Value] = {}
     if config.by_cameras and config.mapper == "incremental":
-        usual = _OWN_CAMERAS if cameras_are_own(database) else _SHARED_CAMERAS
+        usual = _OWN_CAMERAS if own else _SHARED_CAMERAS
     job = {
         "job": config.mapper,
         "database": str(database),
@@ -80,7 +97,7 @@ def map_scene(
         "threads": threads,
         "seed": seed,
     }
-    child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit)
+    child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit, given_up)
     return read_models(folder)
 
 
@@ -92,11 +109,13 @@ def cameras_are_own(database: Path) -> bool:
         return bool(opened.num_cameras() == opened.num_images() > 1)
 
 
-def _thinned(database: Path, path: Path, min_strength: float) -> Path:
-    """A copy of a verified database, at `path`, without the pairs that are weaker than `min_strength`."""
+def _thinned(database: Path, path: Path, config: MappingConfig) -> Path:
+    """A copy of a verified database, at `path`, without the pairs and the keypoints that are not to be used."""
     shutil.copyfile(database, path)
-    weak = [pair for pair, strength in strengths(inlier_counts(path)).items() if strength < min_strength]
+    weak = [pair for pair, strength in strengths(inlier_counts(path)).items() if strength < config.min_strength]
     delete_pairs(path, "two_view_geometries", weak)
+    if config.max_keypoints:
+        keep_best_connected(path, config.max_keypoints)
     return path
 
 

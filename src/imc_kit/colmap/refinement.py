@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from imc_kit.colmap import child, mapping
 from imc_kit.errors import KitError
 from imc_kit.types import Model
@@ -28,9 +30,10 @@ class RefinementConfig:
     distortion, RADIAL one and two."""
     min_images: int = 10
     """Only cameras that so many images share: fewer do not tell a lens from a scene."""
-    max_mean_error: float = 0.5
-    """Only a model whose points fit so well, in pixels on average: a fuller lens would follow the errors of others."""
-    max_errors: tuple[float, ...] = (2.0, 1.0)
+    max_median_error: float = 0.35
+    """Only a model of which half of the points fit so well, in pixels: a fuller lens would follow the errors of
+    others."""
+    max_errors: tuple[float, ...] = (2.0, 1.0, 0.5)
     """The model is adjusted once for each, after the points and observations that fit worse, in pixels, are dropped."""
     max_iterations: int = 50
     """Of an adjustment."""
@@ -39,7 +42,7 @@ class RefinementConfig:
 
     def check(self) -> None:
         """Raise KitError for limits that make no sense."""
-        for name in ("min_images", "max_mean_error", "max_iterations", "time_limit"):
+        for name in ("min_images", "max_median_error", "max_iterations", "time_limit"):
             if getattr(self, name) <= 0:
                 raise KitError(f"{name} of the refinement must be more than 0, not {getattr(self, name)}")
         if not self.max_errors or min(self.max_errors) <= 0:
@@ -51,8 +54,6 @@ def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, thre
 
     Raises ColmapError when the child process crashes or runs out of time.
     """
-    if model.reprojection_error > config.max_mean_error:
-        return model
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     job = {
@@ -71,6 +72,9 @@ def adjust(model: str, output: str, config: RefinementConfig, threads: int) -> N
     import pycolmap
 
     reconstruction = pycolmap.Reconstruction(model)
+    errors = [point.error for point in reconstruction.points3D.values()]
+    if not errors or float(np.median(errors)) > config.max_median_error:
+        return
     used = Counter(image.camera_id for image in reconstruction.images.values() if image.has_pose)
     shared = [camera_id for camera_id, count in used.items() if count >= config.min_images]
     simple = [camera_id for camera_id in shared if _widen(reconstruction.cameras[camera_id], config.camera_model)]

@@ -13,6 +13,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from imc_kit import clusters
 from imc_kit.retrieval.base import AggregateConfig
 from imc_kit.types import Features, Float32, Float64
 
@@ -20,9 +21,7 @@ Numbers = TypeVar("Numbers", Float32, Float64)
 
 _SAMPLED_IMAGES = 256
 """Images from which the vocabulary is learned, at most."""
-_K_MEANS_ROUNDS, _MIXTURE_ROUNDS = 25, 30
-_BLOCK = 8192
-"""Points that are compared with the vocabulary at once."""
+_MIXTURE_ROUNDS = 30
 _LEAST_SPREAD = 1e-2
 """A component's variance is at least this share of the whole sample's, so that none shrinks to a point."""
 _LEAST_WEIGHT = 1e-6
@@ -71,7 +70,7 @@ class Vlad:
         sample = _sample(images, features, self.config)
         if not len(sample):
             return np.zeros((len(images), 0), np.float32)
-        centres = k_means(sample, self.config.size, self.config.seed)
+        centres = clusters.k_means(sample, self.config.size, self.config.seed)
         rows = np.zeros((len(images), centres.size), np.float32)
         for row, name in zip(rows, images, strict=True):
             row[:] = vlad(_vectors(features(name)), centres, self.config.power, self.config.intra)
@@ -99,7 +98,7 @@ class Fisher:
 
 def vlad(points: Float32, centres: Float32, power: float, intra: bool) -> Float32:
     """The VLAD of points [N, D], with the vocabulary `centres` [K, D]: [K·D], of length 1, or 0 if there are none."""
-    nearest = _nearest(points, centres)
+    nearest = clusters.nearest(points, centres)
     member = (nearest[:, None] == np.arange(len(centres))).astype(np.float32)
     sums = member.T @ points - member.sum(0)[:, None] * centres
     sums = _powered(sums, power)
@@ -143,40 +142,10 @@ def fisher(points: NDArray[np.floating], mixture: Mixture, power: float) -> Floa
     return _unit(_powered(gradient.ravel(), power))
 
 
-def k_means(points: Float32, size: int, seed: int) -> Float32:
-    """Centres [K, D] of `size` clusters of the points [N, D], or of fewer if there are fewer different points.
-
-    Lloyd's algorithm, from the seeds of k-means++ (Arthur and Vassilvitskii 2007).
-    """
-    random = np.random.default_rng(seed)
-    centres = [points[random.integers(len(points))]]
-    apart = _squared(points - centres[0])  # distance to the nearest centre so far
-    while len(centres) < size and apart.any():
-        centres.append(points[random.choice(len(points), p=apart / apart.sum())])
-        apart = np.minimum(apart, _squared(points - centres[-1]))
-    return lloyd(points, np.array(centres), _K_MEANS_ROUNDS)
-
-
-def lloyd(points: Float32, centres: Float32, rounds: int) -> Float32:
-    """Centres [K, D] after up to `rounds` moves, each to the mean of the points [N, D] to which it is nearest."""
-    previous = None
-    for _ in range(rounds):
-        nearest = _nearest(points, centres)
-        if previous is not None and (nearest == previous).all():
-            break
-        previous = nearest
-        order = np.argsort(nearest, kind="stable")
-        filled, start = np.unique(nearest[order], return_index=True)
-        centres = centres.copy()  # of which one without points stays
-        counts = np.diff(np.append(start, len(points)))[:, None]
-        centres[filled] = np.add.reduceat(points[order], start, axis=0, dtype=np.float64) / counts
-    return centres
-
-
 def fit_mixture(points: NDArray[np.floating], size: int, seed: int) -> Mixture:
     """A mixture of `size` Gaussians (or of fewer, as `k_means` says) for the points [N, D]."""
-    centres = k_means(points.astype(np.float32), size, seed)
-    nearest = _nearest(points.astype(np.float32), centres)
+    centres = clusters.k_means(points.astype(np.float32), size, seed)
+    nearest = clusters.nearest(points.astype(np.float32), centres)
     shares = (nearest[:, None] == np.arange(len(centres))).astype(np.float64)
     return expectation_maximisation(points.astype(np.float64), shares, _MIXTURE_ROUNDS)
 
@@ -222,19 +191,6 @@ def _sample(images: Sequence[str], features: Callable[[str], Features], config: 
         if len(parts) == wanted:
             break
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
-
-
-def _nearest(points: Float32, centres: Float32) -> NDArray[np.intp]:
-    """The nearest of the centres [K, D] to each of the points [N, D]; of several as near, the first."""
-    half = (_squared(centres) / 2).astype(np.float32)
-    blocks = [(points[start : start + _BLOCK] @ centres.T - half).argmax(1) for start in range(0, len(points), _BLOCK)]
-    return np.concatenate([np.empty(0, np.intp), *blocks])
-
-
-def _squared(vectors: Float32) -> Float64:
-    """The squared lengths [N] of vectors [N, D]."""
-    lengths: Float64 = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
-    return lengths
 
 
 def _powered(values: Numbers, power: float) -> Numbers:
