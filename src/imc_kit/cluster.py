@@ -59,7 +59,8 @@ def connected(
         try:
             client.wait_for_workers(1, CONNECT)
         except TimeoutError as error:
-            raise KitError(f"the cluster at {address} has no worker: start one (dask worker {address})") from error
+            start = f"start one (dask worker {client.scheduler_info()['address']})"
+            raise KitError(f"the cluster at {address} has no worker: {start}") from error
         for worker, fault in client.run(seen.fault, on_error="return").items():
             if fault:
                 raise _unfit(worker, said(fault) if isinstance(fault, Exception) else fault)
