@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,14 +58,22 @@ class Solve:
     """Which half of a competition's data."""
     report: bool = False
     """Also write report.html, which shows what happened."""
+    cluster: str | None = None
+    """Detect and match on the Dask cluster at this address, or of this scheduler file; `--out` must be on its disk."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     def run(self) -> int:
         """The exit status: 0 when at least one scene could be solved."""
+        from imc_kit.cluster import connected
         from imc_kit.pipeline import solve
         from imc_kit.scenes import load
 
-        result = solve(load(self.input, self.split), self.out, self.config)
+        task = load(self.input, self.split)
+        inputs = [task.root, *(scene.path(scene.images[0]) for scene in task.scenes), self.config.masks.folder]
+        seen = [path for path in inputs if path]
+        where = None if self.cluster is None else connected(self.cluster, self.out, seen, self.config.threads)
+        with where or nullcontext() as executor:
+            result = solve(task, self.out, self.config, executor=executor)
         print(f"wrote {result.submission}")
         if self.report:
             from imc_kit.viz.report import write_report

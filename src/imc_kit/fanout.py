@@ -50,20 +50,36 @@ def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor
     if executor is not None:
         yield executor
         return
+    back = one_thread()
+    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        back()
+
+
+def width(executor: Executor) -> int:
+    """How many chunks the executor works on at once, as it says or as this machine has cores."""
+    return getattr(executor, "width", None) or os.cpu_count() or 1
+
+
+def one_thread() -> Callable[[], None]:
+    """Let OpenCV, BLAS and torch use one thread each, as the workers are many; returns what undoes it."""
     import cv2
     from threadpoolctl import threadpool_limits
 
     opencv_threads = cv2.getNumThreads()
     torch_threads = set_torch_threads(1)
     cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(threads or os.cpu_count())
-    try:
-        with threadpool_limits(1):
-            yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    limits = threadpool_limits(1)
+
+    def back() -> None:
+        limits.restore_original_limits()
         cv2.setNumThreads(opencv_threads)
         set_torch_threads(torch_threads or os.cpu_count() or 1)
+
+    return back
 
 
 def set_torch_threads(count: int) -> int | None:

@@ -82,7 +82,7 @@ class MaskConfig:
         folder = self.folder / name if (self.folder / name).is_dir() else self.folder
         if folder.resolve() == root.resolve():
             raise KitError(f"the folder of masks {folder} is that of the images: put the masks into another one")
-        return replace(self, folder=folder)
+        return replace(self, folder=folder.absolute())  # a worker may be elsewhere
 
 
 def mask(photo: Photo, name: str, config: MaskConfig) -> Mask | None:

@@ -42,7 +42,7 @@ def solve(
         the start, and is rewritten after each scene. The same call again takes up where an earlier one was stopped.
     config: the sift preset when left out.
     pairs: chooses the pairs in place of `config.pairs`.
-    executor: where detection and matching run; a pool of threads when left out.
+    executor: where detection and matching run, as `cluster.connected` gives one; a pool of threads when left out.
 
     A scene that fails costs that scene alone. Raises KitError when the input or the configuration cannot be used at all
     or `out` cannot be written.

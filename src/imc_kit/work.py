@@ -6,7 +6,6 @@ one chunk; networks are loaded once a process. At the moment `until` (see `clock
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import numpy as np
 from imc_kit import clock, images, masks
 from imc_kit.detectors import Detector, DetectorConfig, extract
 from imc_kit.errors import KitError
-from imc_kit.fanout import fan_out, set_torch_threads
+from imc_kit.fanout import fan_out, set_torch_threads, width
 from imc_kit.images import ImageInfo, Photo
 from imc_kit.masks import MaskConfig
 from imc_kit.matchers import DenseConfig, DenseMatcher, Matcher, MatcherConfig
@@ -175,7 +174,7 @@ def match(
     missing = _missing_pairs(shots, pairs, matches, until)
     chunks = [
         (features, matches, config, kind, [(shots[a].key, shots[b].key) for a, b in chunk], until)
-        for chunk in _cut(missing, _pairs_per_chunk(len(missing), until))
+        for chunk in _cut(missing, _pairs_per_chunk(len(missing), until, executor))
     ]
     return _filled(executor, _match_chunk, chunks, f"{label}: {config.name} matches", "pair", len(missing), matches)
 
@@ -217,7 +216,7 @@ def match_images(
     missing = _missing_pairs(shots, pairs, shelf, until)
     chunks = [
         (shelf, config, [(shots[a], shots[b]) for a, b in chunk], until)
-        for chunk in _cut(missing, min(TILE * TILE, _pairs_per_chunk(len(missing), until)))
+        for chunk in _cut(missing, min(TILE * TILE, _pairs_per_chunk(len(missing), until, executor)))
     ]
     return _filled(executor, _match_images_chunk, chunks, f"{label}: {config.name}", "pair", len(missing), shelf)
 
@@ -302,9 +301,9 @@ def _missing_pairs(shots: Mapping[str, Shot], pairs: Sequence[Pair], shelf: Shel
     )
 
 
-def _pairs_per_chunk(count: int, until: float) -> int:
+def _pairs_per_chunk(count: int, until: float, executor: Executor) -> int:
     most = MOST_PAIRS_PER_CHUNK if until == inf else HURRIED_CHUNK
-    return max(1, min(most, count // (4 * (os.cpu_count() or 1))))
+    return max(1, min(most, count // (4 * width(executor))))
 
 
 def _batches(items: Sequence[T], until: float) -> Iterator[Sequence[T]]:
