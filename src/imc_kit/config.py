@@ -74,7 +74,7 @@ class Config:
     the one that agrees most precisely with the strongest pairs, or an earlier one where that says little."""
     enough: float = 1.0
     """No further attempt is made when a model has this share of the scene's images and is trusted."""
-    trusted: float = 0.985
+    trusted: float = 0.99
     """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels."""
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)

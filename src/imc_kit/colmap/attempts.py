@@ -26,8 +26,10 @@ PRECISE = 0.25
 """Pixels to which a match agrees with a good model: more of them do the better its poses are."""
 SHORTEST = 2.0
 """Seconds that an attempt takes at the least: its process must start."""
+FOLDED = 0.02
+"""Of models with equally many images, one with which so much less of the witnesses agrees is folded."""
 MARGIN = 0.01
-"""Of models with equally many images a later one is chosen only if so much more of the witnesses agrees precisely."""
+"""Of others a later one is chosen only if so much more of the witnesses agrees precisely."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class Attempt:
         """Whether it has more images or, of equally many, is better supported."""
         if self.registered != other.registered:
             return self.registered > other.registered
+        if abs(self.support - other.support) > FOLDED:
+            return self.support > other.support
         return self.precision > other.precision + MARGIN
 
 

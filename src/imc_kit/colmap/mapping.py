@@ -39,7 +39,7 @@ class MappingConfig:
     min_strength: float = 0.0
     """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
     repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
-    max_keypoints: int | None = 2000
+    max_keypoints: int | None = 2500
     """Use so many keypoints of each image, those that are in the most verified pairs: more cost time and move the
     cameras little. None uses all."""
     by_cameras: bool = True
