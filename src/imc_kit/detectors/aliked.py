@@ -62,6 +62,7 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
 
     def _load(self) -> Any:
         """kornia's network, which keeps every maximum above the threshold: the budget is spent after the mask."""
+        import torch
         from kornia.feature import ALIKED
 
         name = f"aliked-{self.config.model}"
@@ -70,9 +71,13 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
         # All that the published files lack is a constant.
         state = {"dkd.hw_grid": network.dkd.hw_grid, **read_state(path)}
         fill(network, state, path, f"the {name} of the installed kornia")
-        return network
+        # On a CPU the convolutions are faster when the channels of a pixel are neighbours in memory.
+        return network.to(memory_format=torch.channels_last)
 
     def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+        import torch
+
+        stack = stack.contiguous(memory_format=torch.channels_last)
         maps, score_maps = self._network.extract_dense_map(stack)
         return map(self._candidates, maps.split(1), score_maps.split(1))
 
