@@ -46,10 +46,13 @@ def only(*attempts: int) -> Callable[[Config], Config]:
     return lambda config: dataclasses.replace(config, mapping=tuple(config.mapping[number] for number in attempts))
 
 
-def same_for_all_cameras(config: Config) -> Config:
-    return dataclasses.replace(
-        config, mapping=tuple(dataclasses.replace(attempt, by_cameras=False) for attempt in config.mapping)
-    )
+def every_attempt(**options: object) -> Callable[[Config], Config]:
+    """A change to all attempts."""
+
+    def changed(config: Config) -> Config:
+        return dataclasses.replace(config, mapping=tuple(dataclasses.replace(one, **options) for one in config.mapping))
+
+    return changed
 
 
 def lens(model: str) -> Callable[[Config], Config]:
@@ -68,7 +71,7 @@ def chain(*changes: Callable[[Config], Config]) -> Callable[[Config], Config]:
 
 def first_version(config: Config) -> Config:
     """Mapping as it was in the first version that went from end to end: one attempt, and nothing after it."""
-    return dataclasses.replace(bare(config), mapping=(MappingConfig(by_cameras=False),))
+    return dataclasses.replace(bare(config), mapping=(MappingConfig(by_cameras=False, max_keypoints=None),))
 
 
 bare = chain(*(switched(step, on=False) for step in ("merging", "localisation", "refinement", "turntable")))
@@ -76,23 +79,21 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "all": lambda config: config,
     "one attempt, and nothing after it": first_version,
     "one attempt: all pairs": only(0),
-    "one attempt: strong pairs": only(1),
-    "one attempt: global": only(2),
-    "without the strong pairs": only(0, 2),
-    "without the global mapper": only(0, 1),
-    "the same for own and shared cameras": same_for_all_cameras,
+    "one attempt: global": only(1),
+    "one attempt: strong pairs": only(2),
+    "without the global mapper": only(0, 2),
+    "all keypoints in mapping": every_attempt(max_keypoints=None),
+    "the same for own and shared cameras": every_attempt(by_cameras=False),
     "one attempt, without merging": chain(only(0), switched("merging", on=False)),
     "one attempt, without localisation": chain(only(0), switched("localisation", on=False)),
-    "without merging": switched("merging", on=False),
     "without localisation": switched("localisation", on=False),
     "without refinement": switched("refinement", on=False),
-    "refinement to RADIAL": switched("refinement", camera_model="RADIAL"),
-    "one attempt, without refinement": chain(only(0), switched("refinement", on=False)),
+    "refinement of all": switched("refinement", max_median_error=9.0, min_images=1),
     "OPENCV from the start": chain(lens("OPENCV"), switched("refinement", on=False)),
-    "SIMPLE_PINHOLE from the start": chain(lens("SIMPLE_PINHOLE"), switched("refinement", on=False)),
     "without the turntable": switched("turntable", on=False),
     "verification by COLMAP": switched("verification", method="colmap"),
     "without matches that stay within 2 px": switched("verification", min_motion=2.0),
+    "exact nearest neighbours": switched("matcher", cells=None),
     "all pairs matched": switched("pairs", method="exhaustive"),
 }
 
