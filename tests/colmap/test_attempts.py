@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,19 @@ def test_fewer_images_can_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome(monkeypatch, [(8, 0.95, 0.5), (10, 0.95, 0.5)], enough=0.8)[:2] == (0, 1)
     assert outcome(monkeypatch, [(7, 0.95, 0.5), (10, 0.95, 0.5)], enough=0.8)[:2] == (1, 2)
     assert outcome(monkeypatch, [(10, 0.5, 0.5), (10, 0.95, 0.5)], trusted=0.5)[:2] == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [([(10, 0.8, 0.5), None, (10, 0.95, 0.6)], "1 weak pairs, .*: a – c$"), ([(10, 0.95, 0.5)], None)],
+)
+def test_it_is_said_which_pairs_were_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, results: list[Any], said: str | None
+) -> None:
+    caplog.set_level("INFO", "imc_kit")
+    outcome(monkeypatch, results)
+    assert len(caplog.messages) == (said is not None)
+    assert said is None or re.search(said, caplog.messages[0])
 
 
 def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError, said
 from imc_kit.types import Model, Scene
 from imc_kit.viewgraph import strengths
+
+logger = logging.getLogger(__name__)
 
 WITNESS = 0.7
 """The strength (`viewgraph.strengths`) from which on a pair is a witness for or against a model."""
@@ -75,7 +78,8 @@ def attempt_all(
         the threads that are left.
     until: when to end (see `clock`): each attempt but the last may take half of the time that is left.
     """
-    witnesses = [pair for pair, strength in strengths(inlier_counts(database)).items() if strength >= WITNESS]
+    strength_of = strengths(inlier_counts(database))
+    witnesses = [pair for pair, strength in strength_of.items() if strength >= WITNESS]
     given_up = [threading.Event() for _ in attempts]
     at_once = max(1, min(threads, len(attempts)))
 
@@ -102,10 +106,10 @@ def attempt_all(
     def satisfies(result: Attempt) -> bool:
         return result.registered >= max(1, enough * len(scene.images)) and result.support >= trusted
 
-    best, notes, left_out = Attempt([]), [], 0
+    best, chosen, notes, left_out = Attempt([]), MappingConfig(), [], 0
     pool = ThreadPoolExecutor(at_once)
     try:
-        for future in [pool.submit(attempt, number) for number in range(len(attempts))]:
+        for config, future in [(attempts[number], pool.submit(attempt, number)) for number in range(len(attempts))]:
             try:
                 result = future.result()
             except (KitError, OSError, RuntimeError) as error:
@@ -115,13 +119,17 @@ def attempt_all(
                 left_out += 1
                 continue
             if result.beats(best):
-                best = result
+                best, chosen = result, config
             if satisfies(result):
                 break
     finally:
         for event in given_up:
             event.set()
         pool.shutdown(cancel_futures=True)
+    weak = [" – ".join(pair) for pair, strength in strength_of.items() if strength < chosen.min_strength]
+    if weak:
+        logger.info("%s: the best model leaves out %d weak pairs, which may be of repeated structures: %s",
+            scene.name, len(weak), ", ".join(weak))  # fmt: skip
     if left_out:
         notes.append(f"{clock.RAN_OUT} for {left_out} of {len(attempts)} attempts at mapping")
     return best, notes
