@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture
 
-from imc_kit import clusters
+from imc_kit import kmeans
 from imc_kit.errors import KitError
 from imc_kit.retrieval import DESCRIPTORS, FisherConfig, VladConfig, aggregates, descriptor_class
 from imc_kit.retrieval.aggregates import expectation_maximisation, fisher, fit_mixture, principal_axes, vlad
@@ -179,7 +179,7 @@ def test_memory_is_for_a_sample_and_one_image(monkeypatch):
     """Images are asked for one by one, and the vocabulary is learned from no more than it says."""
     monkeypatch.setattr(aggregates, "_SAMPLED_IMAGES", 10)
     learned_from = []
-    monkeypatch.setattr(clusters, "k_means", lambda points, *_: (learned_from.append(points), points[:8])[1])
+    monkeypatch.setattr(kmeans, "k_means", lambda points, *_: (learned_from.append(points), points[:8])[1])
     asked = []
 
     def get(name):

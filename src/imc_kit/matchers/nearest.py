@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit import clusters
+from imc_kit import kmeans
 from imc_kit.errors import KitError
 from imc_kit.learned import Device
 from imc_kit.matchers.base import PHOTOGRAPHS, MatcherConfig, check_comparable
@@ -192,8 +192,8 @@ def _products(xp: ModuleType, left: Any, right: Any) -> Iterator[_Block]:
 def _in_cells(points: Float32, count: int) -> _Cells:
     random = np.random.default_rng(0)
     sample = points[random.permutation(len(points))[: _CELL_SAMPLE * count]]
-    centres = clusters.lloyd(sample, sample[:count], _CELL_ROUNDS)
-    return _Cells(centres, _members(clusters.nearest(points, centres), count))
+    centres = kmeans.lloyd(sample, sample[:count], _CELL_ROUNDS)
+    return _Cells(centres, _members(kmeans.nearest(points, centres), count))
 
 
 def _members(cells: NDArray[np.intp], count: int) -> list[NDArray[np.intp]]:
@@ -205,7 +205,7 @@ def _members(cells: NDArray[np.intp], count: int) -> list[NDArray[np.intp]]:
 def _candidates(cells: _Cells, points: Float32) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """The vectors in each cell, and which of `points` [M, D] have it among the nearest to them."""
     count = len(cells.centres)
-    near = np.argpartition(clusters.nearness(points, cells.centres), count - _PROBES, axis=1)[:, count - _PROBES :]
+    near = np.argpartition(kmeans.nearness(points, cells.centres), count - _PROBES, axis=1)[:, count - _PROBES :]
     return list(zip(cells.members, (who // _PROBES for who in _members(near.ravel(), count)), strict=True))
 
 

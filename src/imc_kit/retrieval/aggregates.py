@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit import clusters
+from imc_kit import kmeans
 from imc_kit.retrieval.base import AggregateConfig
 from imc_kit.types import Features, Float32, Float64
 
@@ -70,7 +70,7 @@ class Vlad:
         sample = _sample(images, features, self.config)
         if not len(sample):
             return np.zeros((len(images), 0), np.float32)
-        centres = clusters.k_means(sample, self.config.size, self.config.seed)
+        centres = kmeans.k_means(sample, self.config.size, self.config.seed)
         rows = np.zeros((len(images), centres.size), np.float32)
         for row, name in zip(rows, images, strict=True):
             row[:] = vlad(_vectors(features(name)), centres, self.config.power, self.config.intra)
@@ -98,7 +98,7 @@ class Fisher:
 
 def vlad(points: Float32, centres: Float32, power: float, intra: bool) -> Float32:
     """The VLAD of points [N, D], with the vocabulary `centres` [K, D]: [K·D], of length 1, or 0 if there are none."""
-    nearest = clusters.nearest(points, centres)
+    nearest = kmeans.nearest(points, centres)
     member = (nearest[:, None] == np.arange(len(centres))).astype(np.float32)
     sums = member.T @ points - member.sum(0)[:, None] * centres
     sums = _powered(sums, power)
@@ -144,8 +144,8 @@ def fisher(points: NDArray[np.floating], mixture: Mixture, power: float) -> Floa
 
 def fit_mixture(points: NDArray[np.floating], size: int, seed: int) -> Mixture:
     """A mixture of `size` Gaussians (or of fewer, as `k_means` says) for the points [N, D]."""
-    centres = clusters.k_means(points.astype(np.float32), size, seed)
-    nearest = clusters.nearest(points.astype(np.float32), centres)
+    centres = kmeans.k_means(points.astype(np.float32), size, seed)
+    nearest = kmeans.nearest(points.astype(np.float32), centres)
     shares = (nearest[:, None] == np.arange(len(centres))).astype(np.float64)
     return expectation_maximisation(points.astype(np.float64), shares, _MIXTURE_ROUNDS)
 

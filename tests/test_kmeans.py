@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.cluster import KMeans
 
-from imc_kit.clusters import k_means, lloyd, nearest
+from imc_kit.kmeans import k_means, lloyd, nearest
 
 
 def blobs(count, centres, seed):
