@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imc_kit import metric
+from imc_kit import metric, registration
 from imc_kit.errors import KitError
 from imc_kit.submission import NO_POSE
 from imc_kit.types import Float64
@@ -188,8 +188,8 @@ def test_plain_program(kind: str, seed: int):
 def test_pieces_do_not_matter(pieces: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
     truth, estimated = problem("outliers", 11)
     whole = metric.score_centers(truth, estimated).counts
-    monkeypatch.setattr(metric, "_TRIPLETS", pieces[0])
-    monkeypatch.setattr(metric, "_ELEMENTS", pieces[1])
+    monkeypatch.setattr(registration, "_TRIPLETS", pieces[0])
+    monkeypatch.setattr(registration, "_ELEMENTS", pieces[1])
     assert metric.score_centers(truth, estimated).counts == whole
 
 
