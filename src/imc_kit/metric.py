@@ -69,7 +69,7 @@ class SceneScore:
     counts: for each, the largest number of images that one similarity brings nearer than that to their true centre.
     truth: true centres [m, 3].
     aligned: submitted centres [m, 3], nan where there is none, under the similarity that has the largest sum of such
-        numbers over all thresholds (the first found, if several have it); all nan when no three centres fix one.
+        numbers over all thresholds, of those tried (the first of several); all nan when no three centres fix one.
     registered: how many submitted centres are finite.
     names: the images, in the order of the rows.
     most: what the counts would be at most if every triplet were tried; where they differ, counts are lower bounds.
@@ -148,7 +148,9 @@ class Score:
                 str(scene.images),
                 str(scene.registered),
                 _range(scene.score, scene.at_most),
-                " ".join(f"{t:g}:{_range(*c)}" for t, *c in zip(scene.thresholds, scene.counts, scene.most, strict=True)),
+                " ".join(
+                    f"{t:g}:{_range(*c)}" for t, *c in zip(scene.thresholds, scene.counts, scene.most, strict=True)
+                ),
             )
             for name, scene in self.scenes.items()
         ]

@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 
 from imc_kit.types import Float64, Mask
 
-WORK = 1_400_000_000
-"""Triplets times points that are tried at most: all triplets of 302 points, one in 120 of those of 1000."""
+EXHAUSTIVE = 300
+"""Points of which every triplet is tried, if need be."""
+SAMPLED = 200_000
+"""Triplets that are tried of more points."""
 _TRIPLETS = 1 << 14
 """Triplets whose inlier sets are compared with each other before the second fit."""
 _ELEMENTS = 1 << 16
 """Distances computed in one piece: what stays in a processor's cache is several times faster."""
 _SPLITS = 64
-"""Ranges of scales that are looked at for an upper bound."""
+"""How often a range of scales is halved for an upper bound."""
+_HUGE = 1e200
+"""Of numbers larger than that the squares have no place in a float."""
 
 _Counts = NDArray[np.int64]
 _Numbers = NDArray[np.intp]
@@ -36,10 +40,10 @@ _Value = TypeVar("_Value", bound=np.generic)
 class Registration:
     """What a search has found.
 
-    counts: for each threshold the largest number of points that a model brings nearer than that.
-    most: what those would be at most if all triplets were tried; the same where that is proved.
-    model: the model with the largest sum of such numbers (the first found, if several have it); nan if there is none.
-    tried: the number of triplets.
+    counts: for each threshold the largest number of points that a second model brings nearer than that.
+    most: what these would be at most if all triplets were tried; the same where nothing more can be found.
+    model: of those tried, the one with the largest sum of such numbers (the first of several); nan if there is none.
+    tried: how many triplets.
     """
 
     counts: _Counts
@@ -53,74 +57,103 @@ def register(source: Float64, target: Float64, thresholds: Float64) -> Registrat
 
     source, target: [3, n], finite.
 
-    The answer is that of all triplets where these are affordable (`WORK`), and where the numbers found reach an upper
-    bound on those of any similarity, see `_at_most`; the search ends there. Otherwise half of the work goes to triplets
-    spread evenly over all, and half to those of the points that the best model so far brings within each threshold:
-    the numbers are then lower bounds. The same points always give the same answer.
+    Every triplet of up to `EXHAUSTIVE` points is tried. The search ends earlier, and has the same result, when the
+    numbers found are an upper bound for any similarity, see `_at_most`. Of more points `SAMPLED` triplets are tried:
+    half of them spread evenly over all, the others, for each threshold, over the points that the best model so far
+    brings within it. The numbers are then lower bounds. The same points always give the same answer.
     """
     from threadpoolctl import threadpool_limits
 
-    # Threads that wait for each other make these small products a hundred times slower on a busy machine.
-    with threadpool_limits(1), np.errstate(all="ignore"):  # models of degenerate sets are nan, and nothing is within nan
-        return _search(source, target, thresholds)
+    # Many small products: threads that wait for each other take a hundred times as long on a busy machine.
+    # Models of degenerate sets are nan, and nothing is within nan.
+    with threadpool_limits(1), np.errstate(all="ignore"):
+        search = _Search(source, target, thresholds)
+        most = search.run()
+    return Registration(search.counts, most, search.model, search.tried)
 
 
-def _search(source: Float64, target: Float64, thresholds: Float64) -> Registration:
-    n = source.shape[1]
-    best = _Best(source, target, thresholds)
-    affordable = max(WORK // max(n, 1), _TRIPLETS)
-    exhaustive = comb(n, 3) <= affordable
-    most = np.full(len(thresholds), n)
-    for numbers in _triplets(n, affordable if exhaustive else affordable // 2):
-        best.try_triplets(numbers)
-        if best.tried == _TRIPLETS < comb(n, 3):
-            most = _at_most(source, target, thresholds, best)
-        if (best.counts == most).all():
-            break
-    else:
-        if exhaustive:
-            most = best.counts
-        for place in range(0 if exhaustive else len(thresholds)):
-            (near,) = np.nonzero(_members(_inliers(best.models[place, None], source, target, thresholds)[:, place], n)[0])
-            for numbers in _triplets(len(near), affordable // 2 // len(thresholds)):
-                best.try_triplets(near[numbers])
-    return Registration(best.counts, most, best.model, best.tried)
-
-
-class _Best:
-    """The best models among those tried."""
+class _Search:
+    """The best models so far: of all, and for each threshold."""
 
     def __init__(self, source: Float64, target: Float64, thresholds: Float64) -> None:
         self.source, self.target, self.thresholds = source, target, thresholds
+        self.n = source.shape[1]
         self.counts = np.zeros(len(thresholds), np.int64)
         self.models = np.full((len(thresholds), 3, 4), np.nan)
         self.total, self.model = 0, np.full((3, 4), np.nan)
         self.tried = 0
-        self._moments = _Moments(source, target)
+        # What the second fits need are sums over their points of these terms, taken about the middle of all points.
+        self.middles = [np.median(points, axis=1) if self.n else np.zeros(3) for points in (source, target)]
+        x, y = (points - middle[:, None] for points, middle in zip((source, target), self.middles, strict=True))
+        squares = [np.square(points).sum(axis=0)[None] for points in (x, y)]
+        terms = np.concatenate([np.ones((1, self.n)), x, y, *squares, (y[:, None] * x).reshape(9, self.n)])
+        self.terms = np.clip(terms.T, -_HUGE, _HUGE)  # 0 times infinity is not 0
 
-    def try_triplets(self, triplets: _Numbers) -> None:
-        """triplets: [K, 3], numbers of points."""
-        self.tried += len(triplets)
-        corners, true_corners = (points[:, triplets].transpose(1, 0, 2) for points in (self.source, self.target))
-        models = _similarities(corners, true_corners, np.ones(triplets.shape))
+    def run(self) -> _Counts:
+        """Try triplets; gives the upper bounds."""
+        triplets = comb(self.n, 3)
+        most = np.full(len(self.thresholds), self.n)
+        for numbers in _triplets(self.n, triplets if self.n <= EXHAUSTIVE else SAMPLED // 2):
+            first = self.tried == 0
+            self.try_triplets(numbers)
+            if first and self.tried < triplets:
+                most = self.at_most()
+            if (self.counts == most).all():
+                return most
+        if self.n <= EXHAUSTIVE:
+            return self.counts
+        for place in np.flatnonzero(self.counts < most):
+            inliers = _inliers(self.models[place, None], self.source, self.target, self.thresholds[place, None])
+            near = np.flatnonzero(_members(inliers[:, 0], self.n))
+            for numbers in _triplets(len(near), SAMPLED // 2 // len(most)):
+                self.try_triplets(near[numbers])
+        return most
+
+    def at_most(self) -> _Counts:
+        """For each threshold, a number of points that no similarity brings more of within it."""
+        apart = _distances(self.source), _distances(self.target)
+        scales = np.cbrt(np.linalg.det(self.models[:, :, :3]))
+        found = zip(self.thresholds.tolist(), self.counts.tolist(), scales.tolist(), strict=True)
+        return np.array([_at_most(*apart, *one) for one in found])
+
+    def try_triplets(self, numbers: _Numbers) -> None:
+        """numbers: [K, 3], of points."""
+        self.tried += len(numbers)
+        corners, true_corners = (points[:, numbers].transpose(1, 0, 2) for points in (self.source, self.target))
+        models = _similarities(corners, true_corners, np.ones(numbers.shape))
         sets = _distinct(_inliers(models, self.source, self.target, self.thresholds))
-        if not len(sets):
-            return
-        models = self._moments.similarities(sets)
-        inliers = _inliers(models, self.source, self.target, self.thresholds)
-        counts = np.bitwise_count(inliers).sum(axis=-1, dtype=np.int64)
-        better = counts.max(axis=0) > self.counts
-        self.models[better] = models[counts.argmax(axis=0)[better]]
-        self.counts = np.maximum(self.counts, counts.max(axis=0))
-        totals = counts.sum(axis=1)
-        if totals.max() > self.total:
-            self.total, self.model = int(totals.max()), models[totals.argmax()]
+        for start in range(0, len(sets), _TRIPLETS):
+            models = self._fit_again(sets[start : start + _TRIPLETS])
+            inliers = _inliers(models, self.source, self.target, self.thresholds)
+            counts = np.bitwise_count(inliers).sum(axis=-1, dtype=np.int64)
+            better = counts.max(axis=0) > self.counts
+            self.models[better] = models[counts.argmax(axis=0)[better]]
+            self.counts = np.maximum(self.counts, counts.max(axis=0))
+            totals = counts.sum(axis=1)
+            if totals.max() > self.total:
+                self.total, self.model = int(totals.max()), models[totals.argmax()]
+
+    def _fit_again(self, sets: _Sets) -> Float64:
+        """The similarity [S, 3, 4] of each of the sets [S, words]."""
+        sums = np.concatenate([_members(piece, self.n) @ self.terms for piece in _pieces(sets, self.n)])
+        size, x, y, xx, yy, yx = np.split(sums, (1, 4, 7, 8, 9), axis=1)
+        x, y = x / size, y / size
+        x_spread, y_spread = xx - size * np.square(x).sum(1)[:, None], yy - size * np.square(y).sum(1)[:, None]
+        covariance = yx.reshape(-1, 3, 3) - size[:, None] * y[:, :, None] * x[:, None]
+        x_mean, y_mean = (mean + middle for mean, middle in zip((x, y), self.middles, strict=True))
+        models = _fitted(size[:, 0], x_mean, y_mean, x_spread[:, 0], y_spread[:, 0], covariance)
+        # Points near to each other and far from the middle leave too few digits.
+        fine = (x_spread > 1e-4 * xx) & (y_spread > 1e-4 * yy) & (np.maximum(xx, yy) < _HUGE)
+        for piece in _pieces(np.flatnonzero(~fine), self.n):
+            models[piece] = _similarities(self.source, self.target, _members(sets[piece], self.n))
+        return models
 
 
 def _triplets(n: int, number: int) -> Iterator[_Numbers]:
     """Different triplets of 0 … n − 1, at most so many, spread evenly over all, as arrays [≤ _TRIPLETS, 3]."""
     total = comb(n, 3)
-    step = next((s for s in range(int(0.618 * total), total) if gcd(s, total) == 1), 1)
+    # Steps of the golden section of all fall evenly; without a common divisor none comes twice.
+    step = next((s for s in range(int((5**0.5 - 1) / 2 * total), total) if gcd(s, total) == 1), 1)
     # The place of i < j < k among all, ordered by k, then j, then i, is C(k, 3) + C(j, 2) + i.
     threes, twos = (np.array([comb(i, size) for i in range(n + 1)]) for size in (3, 2))
     for start in range(0, min(number, total), _TRIPLETS):
@@ -180,40 +213,6 @@ def _fitted(
     return np.concatenate([linear, target_mean[:, :, None] - linear @ source_mean[:, :, None]], axis=2)
 
 
-class _Moments:
-    """Fits to many sets of the same points: a product of matrices gives the sums that they need."""
-
-    def __init__(self, source: Float64, target: Float64) -> None:
-        self.source, self.target = source, target
-        self.centers = [np.median(points, axis=1) if points.size else np.zeros(3) for points in (source, target)]
-        x, y = source - self.centers[0][:, None], target - self.centers[1][:, None]
-        n = source.shape[1]
-        products = (y[:, None] * x).reshape(9, n)
-        terms = [np.ones((1, n)), x, y, np.square(x).sum(0)[None], np.square(y).sum(0)[None], products]
-        self.terms = np.clip(np.concatenate(terms).T, -_HUGE, _HUGE)  # finite, so that 0 times it is 0
-
-    def similarities(self, sets: _Sets) -> Float64:
-        """The similarity [S, 3, 4] of each of the sets [S, words]."""
-        n = self.source.shape[1]
-        sums = np.concatenate([_members(piece, n) @ self.terms for piece in _pieces(sets, n)])
-        size, x, y, xx, yy, yx = np.split(sums, (1, 4, 7, 8, 9), axis=1)
-        x, y = x / size, y / size
-        source_spread = (xx - size * np.square(x).sum(axis=1, keepdims=True))[:, 0]
-        target_spread = (yy - size * np.square(y).sum(axis=1, keepdims=True))[:, 0]
-        covariance = (yx.reshape(-1, 3, 3)) - size[:, :, None] * y[:, :, None] * x[:, None]
-        models = _fitted(size[:, 0], x + self.centers[0], y + self.centers[1], source_spread, target_spread, covariance)
-        # Where points are near to each other and far from the centre, too few digits are left.
-        rough = ~((source_spread > 1e-4 * xx[:, 0]) & (target_spread > 1e-4 * yy[:, 0]))
-        rough |= np.maximum(xx, yy)[:, 0] >= _HUGE
-        (rough,) = np.nonzero(rough)
-        for piece in _pieces(rough, n):
-            models[piece] = _similarities(self.source, self.target, _members(sets[piece], n))
-        return models
-
-
-_HUGE = 1e200
-
-
 def _members(sets: _Sets, n: int) -> Float64:
     """[S, n], 1 where a point is in the set [S, words], else 0."""
     return np.unpackbits(sets.view(np.uint8), axis=1, count=n).astype(np.float64)
@@ -244,38 +243,38 @@ def _distinct(sets: _Sets) -> _Sets:
     return sets[new]
 
 
-def _at_most(source: Float64, target: Float64, thresholds: Float64, best: _Best) -> _Counts:
-    """For each threshold, a number of points that no similarity brings more of within it.
+def _at_most(apart: Float64, true_apart: Float64, threshold: float, reached: int, scale: float) -> int:
+    """A number of points that no similarity brings more of within the threshold.
 
-    If a similarity with scale s brings x and x' within t of y and y', then |s·|x − x'| − |y − y'|| < 2t: call the points
-    partners at s. All that it brings that near are partners of each other, so when points with fewer partners than
-    that are left out, again and again, these are not among them. Scales are looked at in ranges, where partners are
-    those at any scale of the range; the range that allows the most points is halved, `_SPLITS` times at most.
+    apart, true_apart: the distances [n, n] between the points and between their targets.
+    reached: what has been found. No smaller number is looked for.
+    scale: where the largest number is likely.
+
+    If a similarity with scale s brings x and x' within t of y and y', then |s·|x − x'| − |y − y'|| < 2t: call the two
+    partners at s. All points that it brings that near are partners of each other, so points with fewer partners are not
+    among them, nor count as partners of others. Scales are looked at in ranges, where partners are those at any scale
+    of the range, and the range that allows the most points is halved.
     """
-    apart, true_apart = (_distances(points) for points in (source, target))
-    found = []
-    for threshold, reached, model in zip(thresholds, best.counts.tolist(), best.models, strict=True):
-        # The margins are far more than what rounding does.
-        most_apart = (true_apart + 2 * threshold) * (1 + 1e-9)
-        least_apart = true_apart - 2 * threshold - 1e-9 * most_apart
+    # The margins are far more than what rounding does.
+    most_apart = (true_apart + 2 * threshold) * (1 + 1e-9)
+    least_apart = true_apart - 2 * threshold - 1e-9 * most_apart
 
-        def allowed(low: float, high: float) -> int:
-            partners = ~(low * apart >= most_apart) & ~(high * apart <= least_apart)  # also where inf · 0 is nan
-            return _largest_core(partners, reached)
+    def allowing(low: float, high: float) -> tuple[int, float, float]:
+        partners = ~(low * apart >= most_apart) & ~(high * apart <= least_apart)  # also where 0 · inf is nan
+        return -_largest_core(partners, reached), low, high
 
-        scale = np.cbrt(np.linalg.det(model[:, :3]))
-        split = float(scale) if 0 < scale < np.inf else 1.0
-        ranges = [(-allowed(0, split), 0.0, split), (-allowed(split, np.inf), split, np.inf)]
-        heapq.heapify(ranges)
-        for _ in range(_SPLITS):
-            if -ranges[0][0] <= reached:
-                break
-            _, low, high = heapq.heappop(ranges)
-            middle = high / 2 if low == 0 else low * 2 if high == np.inf else np.sqrt(low * high)
-            for part in ((low, middle), (middle, high)):
-                heapq.heappush(ranges, (-allowed(*part), *part))
-        found.append(-ranges[0][0])
-    return np.array(found)
+    ranges = [allowing(0, np.inf)]
+    for _ in range(_SPLITS):
+        _, low, high = ranges[0]
+        if -ranges[0][0] <= reached:
+            break
+        if high < np.inf:
+            middle = np.sqrt(low * high) if low else high / 2
+        else:
+            middle = 2 * low if low else scale if 0 < scale < np.inf else 1.0
+        heapq.heapreplace(ranges, allowing(low, middle))
+        heapq.heappush(ranges, allowing(middle, high))
+    return -ranges[0][0]
 
 
 def _distances(points: Float64) -> Float64:
