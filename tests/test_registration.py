@@ -115,7 +115,6 @@ def test_many_right_and_some_far_off(n: int, off: int, noise: float):
 
 def test_some_nearer_than_others(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(registration, "SAMPLED", 20_000)
-    monkeypatch.setattr(registration, "_SPLITS", 8)
     random = np.random.default_rng(1)
     truth = 10 * random.normal(size=(600, 3))
     moved = random.normal(size=truth.shape)
@@ -126,6 +125,8 @@ def test_some_nearer_than_others(monkeypatch: pytest.MonkeyPatch):
     assert (found.most >= found.counts).all()
     assert found.most[-1] == 540
     assert found.tried <= 20_000
+    monkeypatch.setattr(registration, "BOUNDED", 599)
+    assert registered(truth, similar(truth + distance[:, None] * moved, random)).most.tolist() == [600] * 6
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4])

@@ -21,11 +21,13 @@ EXHAUSTIVE = 300
 """Points of which every triplet is tried, if need be."""
 SAMPLED = 200_000
 """Triplets that are tried of more points."""
+BOUNDED = 3000
+"""Points for which an upper bound is looked for: the distances between more take too much memory."""
 _TRIPLETS = 1 << 14
 """Triplets whose inlier sets are compared with each other before the second fit."""
 _ELEMENTS = 1 << 16
 """Distances computed in one piece: what stays in a processor's cache is several times faster."""
-_SPLITS = 64
+_SPLITS = 32
 """How often a range of scales is halved for an upper bound."""
 _HUGE = 1e200
 """Of numbers larger than that the squares have no place in a float."""
@@ -60,7 +62,8 @@ def register(source: Float64, target: Float64, thresholds: Float64) -> Registrat
     Every triplet of up to `EXHAUSTIVE` points is tried. The search ends earlier, and has the same result, when the
     numbers found are an upper bound for any similarity, see `_at_most`. Of more points `SAMPLED` triplets are tried:
     half of them spread evenly over all, the others, for each threshold, over the points that the best model so far
-    brings within it. The numbers are then lower bounds. The same points always give the same answer.
+    brings within it. The numbers are then lower bounds. Of more than `BOUNDED` points no upper bound is known but their
+    number. The same points always give the same answer.
     """
     from threadpoolctl import threadpool_limits
 
@@ -96,7 +99,7 @@ class _Search:
         for numbers in _triplets(self.n, triplets if self.n <= EXHAUSTIVE else SAMPLED // 2):
             first = self.tried == 0
             self.try_triplets(numbers)
-            if first and self.tried < triplets:
+            if first and self.tried < triplets and self.n <= BOUNDED:
                 most = self.at_most()
             if (self.counts == most).all():
                 return most
