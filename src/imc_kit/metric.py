@@ -319,8 +319,8 @@ def score_centers(
     Centres that do not differ (by more than rounding) fix no similarity and are passed over; where centres on a line
     leave the turn about it open, which one is taken is not defined, here or in the hosts' program.
 
-    On one core 100 cameras take at most 3 seconds, 300 a minute or two, 1000 about 10 seconds; memory is some tens of
-    MB for 1000 cameras and grows as m² up to 3000. See docs/benchmarks.md.
+    On one core 100 cameras take up to 3 seconds, 300 up to 140, 1000 about 10 seconds. Memory is some tens of MB
+    for 1000 cameras and grows as m² up to 3000. See docs/benchmarks.md.
 
     Raises `ValueError` for arrays of other shapes, `KitError` for thresholds that are not positive.
     """
