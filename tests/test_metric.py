@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imc_kit import metric
+from imc_kit import metric, registration
 from imc_kit.errors import KitError
 from imc_kit.submission import NO_POSE
 from imc_kit.types import Float64
+from plain_registration import plain_counts, rotation, similar
 
 CASES = (
     *("00_perfect_8", "01_noise_20", "02_outliers_24", "03_nan_20", "04_mirror_16", "05_coincident_10"),
@@ -36,70 +37,16 @@ def no_warnings():
         yield
 
 
-# Plain programs, with Horn's quaternions where the kit has Kabsch's matrices.
-
-
-def horn(source: Float64, target: Float64) -> tuple[Float64, Float64]:
-    """The similarity as A, b, from points [N, 3] that are not all the same."""
-    a, b = source - source.mean(0), target - target.mean(0)
-    s = a.T @ b
-    delta = np.array([s[1, 2] - s[2, 1], s[2, 0] - s[0, 2], s[0, 1] - s[1, 0]])
-    n = np.block([[np.trace(s).reshape(1, 1), delta[None]], [delta[:, None], s + s.T - np.trace(s) * np.eye(3)]])
-    linear = np.sqrt((b**2).sum() / (a**2).sum()) * matrix(np.linalg.eigh(n)[1][:, -1])
-    return linear, target.mean(0) - linear @ source.mean(0)
-
-
-def matrix(quaternion: Float64) -> Float64:
-    w, x, y, z = quaternion
-    return np.array(
-        [
-            [w * w + x * x - y * y - z * z, 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), w * w - x * x + y * y - z * z, 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), w * w - x * x - y * y + z * z],
-        ]
-    )
-
-
-def plain_counts(truth: Float64, estimated: Float64, thresholds) -> tuple[list[int], int]:
-    """2024's numbers, one triplet at a time, and the largest sum of them that one similarity has."""
-    finite = np.isfinite(estimated).all(axis=1)
-    truth, estimated = truth[finite], estimated[finite]
-    best, total = np.zeros(len(thresholds), int), 0
-    for triplet in combinations(range(len(truth)), 3):
-        for members in within(truth, estimated, list(triplet), thresholds):
-            if members.sum() >= 3:
-                counts = np.array([inliers.sum() for inliers in within(truth, estimated, members, thresholds)])
-                best, total = np.maximum(best, counts), max(total, int(counts.sum()))
-    return best.tolist(), total
-
-
-def within(truth: Float64, estimated: Float64, members, thresholds) -> list[np.ndarray]:
-    if np.ptp(estimated[members], axis=0).max() == 0:
-        return [np.zeros(len(truth), bool) for _ in thresholds]
-    linear, offset = horn(estimated[members], truth[members])
-    distances = np.linalg.norm(estimated @ linear.T + offset - truth, axis=1)
-    return [distances < threshold for threshold in thresholds]
+# Problems and plain programs.
 
 
 def plain_maa(counts, images: int) -> float:
     return float(np.mean([max(0, count - 3) / (images - 3) for count in counts]))
 
 
-# Problems.
-
-
-def rotation(random: np.random.Generator) -> Float64:
-    quaternion = random.normal(size=4)
-    return matrix(quaternion / np.linalg.norm(quaternion))
-
-
 def turn(degrees: float) -> Float64:
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
-
-
-def similar(points: Float64, random: np.random.Generator, scale: float = 0.37, offset: float = 5) -> Float64:
-    return scale * points @ rotation(random).T + offset * random.normal(size=3)
 
 
 def text(values) -> str:
@@ -188,8 +135,8 @@ def test_plain_program(kind: str, seed: int):
 def test_pieces_do_not_matter(pieces: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
     truth, estimated = problem("outliers", 11)
     whole = metric.score_centers(truth, estimated).counts
-    monkeypatch.setattr(metric, "_TRIPLETS", pieces[0])
-    monkeypatch.setattr(metric, "_ELEMENTS", pieces[1])
+    monkeypatch.setattr(registration, "_TRIPLETS", pieces[0])
+    monkeypatch.setattr(registration, "_ELEMENTS", pieces[1])
     assert metric.score_centers(truth, estimated).counts == whole
 
 
@@ -322,6 +269,35 @@ def test_scenes(random: np.random.Generator, caplog: pytest.LogCaptureFixture):
     assert [line.split()[0] for line in lines] == ["scene", "right", "half", "absent", "small", "mean"]
     assert lines[2].split()[1:5] == ["6", "5", "0.6667", "0.025:5"]
     assert math.isnan(metric.score(small, small).mean)
+
+
+def test_bounds_are_shown_where_not_all_triplets_are_tried(
+    random: np.random.Generator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    centers = random.normal(size=(20, 3))
+    true = pd.concat([table(centers, random, "few", "few"), table(centers, random, "many", "many")])
+    noisy = centers + 0.05 * random.normal(size=centers.shape)
+    other = pd.concat([table(centers, random, "few", "few"), table(noisy, random, "many", "many")])
+    exact = metric.score(true, other).scenes["many"]
+    assert exact.exact
+    assert exact.at_most == exact.score
+    assert "at_most" not in exact.to_json()
+    assert not caplog.records
+    monkeypatch.setattr(registration, "EXHAUSTIVE", 10)
+    monkeypatch.setattr(registration, "SAMPLED", 200)
+    result = metric.score(true, other)
+    few, many = result.scenes["few"], result.scenes["many"]
+    assert few.exact  # reaching all is proof enough
+    assert not many.exact
+    assert many.score <= exact.score <= many.at_most
+    assert many.to_json()["at_most"] == many.at_most
+    assert many.to_json()["counts_at_most"] == list(many.most)
+    lines = str(result).splitlines()
+    assert lines[1].split()[3] == "1.0000"
+    assert lines[2].split()[3] == f"{many.score:.4f}–{many.at_most:.4f}"
+    assert lines[2].split()[4] == f"0.025:{many.counts[0]}–{many.most[0]}"
+    assert lines[3].split()[1] == f"{(1 + many.score) / 2:.4f}–{(1 + many.at_most) / 2:.4f}"
+    assert f"at least {many.score:.4f} and at most {many.at_most:.4f}" in caplog.text
 
 
 def test_same_scene_in_two_datasets(random: np.random.Generator):

@@ -283,5 +283,5 @@ def test_a_table_names_images_by_longer_paths() -> None:
 
 
 def test_scores_of_no_images_draw_nothing_more() -> None:
-    nothing = SceneScore((0.1,), (0,), np.empty((0, 3)), np.empty((0, 3)), 0, ())
+    nothing = SceneScore((0.1,), (0,), np.empty((0, 3)), np.empty((0, 3)), 0, (), (0,))
     assert len(draw_model(centers_model(ring(4)), nothing).data) == len(draw_model(centers_model(ring(4))).data)
