@@ -104,6 +104,30 @@ def test_a_scene_without_time_ends_at_once(
     assert all("\n" not in note for note in result.notes)
 
 
+def test_what_a_step_leaves_to_the_next_ones(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they need, and a share where there is not so much; without a limit there is none."""
+    monkeypatch.setattr(clock.time, "time", lambda: 100.0)
+    needs = (stages._AFTER_MATCHING, stages._AFTER_VERIFICATION, stages._AFTER_MAPPING, stages._AFTER_ALL)
+    for seconds, share in needs:
+        assert stages._leaving((seconds, share), scene, 110.0) == pytest.approx(110 - min(ALL * seconds, 10 * share))
+        assert stages._leaving((seconds, share), scene, 9100.0) == pytest.approx(9100 - ALL * seconds)
+        assert stages._leaving((seconds, share), scene, inf) == inf
+        assert stages._leaving((seconds, share), scene, 90.0) == 90.0
+
+
+def test_what_cannot_be_better_ends_after_detection(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float]
+) -> None:
+    empty = Store(tmp_path / "store")
+    with pytest.raises(KitError, match=f"time ran out: 0 of {ALL} images have features"):
+        stages.solve_scene(scene, tmp_path / "a", empty, CONFIG, executor, until=time.time() - 1, fewest=1)
+    stages.solve_scene(scene, tmp_path / "b", store, ONE_ATTEMPT, executor)
+    jobs.clear()
+    hurried = stages.solve_scene(scene, tmp_path / "b", store, CONFIG, executor, until=time.time() - 1, fewest=ALL)
+    assert hurried.counts["matched pairs"] > 0  # what an earlier run left in the store is of use, hurry or not
+    assert jobs == {}
+
+
 def identity(folder: Path) -> str:
     return str(json.loads((folder / "result.json").read_text())["identity"])
 
