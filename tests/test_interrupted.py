@@ -183,7 +183,7 @@ def test_every_scene_has_its_quick_answer_first_and_shares_move(monkeypatch: pyt
     assert [(where, name) for where, name, _ in seen] == [
         (where, name) for where in ("quick", "scenes") for name in NAMES
     ]
-    left = [80 - 0.2 * 4 - 2 * number for number in range(8)]  # a part of a second for each scene is for writing
+    left = [80 - 0.3 * 4 - 2 * number for number in range(8)]  # a part of a second for each scene is for writing
     shares = [left[number] / (4 - number % 4) for number in range(8)]  # all scenes are equal
     assert [seconds for *_, seconds in seen] == pytest.approx(shares)
 
@@ -197,13 +197,11 @@ def test_a_share_is_large_enough_to_be_of_use(monkeypatch: pytest.MonkeyPatch, t
         return 5
 
     run(monkeypatch, task, fake, 10.0)
-    first, last = 5 * pipeline._ENOUGH["quick"], 10 - 0.4 - 3 * 2
+    first, last = 5 * pipeline._ENOUGH["quick"], 10 - 0.6 - 3 * 2
     assert first > 10 / 4
     assert seen[0] == pytest.approx(first)
     assert seen[3] == pytest.approx(last)
-    assert max(seen[4:]) == pytest.approx(last - 2)  # and is most of what there is at most
-    assert seen[4] == pytest.approx((last - 2) * pipeline._MOST)
-    assert min(seen) == 0
+    assert seen[4:] == [0] * 4  # too little for any to begin again
 
 
 def test_small_scenes_come_first_when_time_is_limited(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:

@@ -26,12 +26,14 @@ __all__ = ["Run", "SceneResult", "solve", "solve_scene"]
 
 log = logging.getLogger(__name__)
 
-_ENOUGH = {"quick": 0.6, "scenes": 3.0}
+_ENOUGH = {"quick": 1.0, "scenes": 3.0}
 """Seconds for each image in which a scene is probably solved. A scene may take them where its fair share is less:
 better some scenes solved than none."""
-_MOST = 0.6
+_MOST = 0.8
 """The share of the time left that it may take for that."""
-_WRITING = 0.2, 0.04
+_HOPELESS = 0.3
+"""With fewer seconds for each image a scene that has a quick answer is not begun again."""
+_WRITING = 0.3, 0.06
 """Of a whole limited run, so many seconds for each scene, and at most this share, are left for writing."""
 
 
@@ -92,6 +94,8 @@ def solve(
                 enough = clock.after(_ENOUGH[where] * len(scene.images))
                 share = max(fair, min(enough, clock.portion(until, _MOST)))
                 earlier = results.get(scene.name)
+                if earlier and clock.left(share) < _HOPELESS * len(scene.images):
+                    share = clock.after(0)  # what was finished before is read back
                 solved = partial(
                     solve_scene, scene, folder, store, plan, pool,
                     pairs=pairs, separate=task.predicts_scene, until=share,

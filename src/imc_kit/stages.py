@@ -38,7 +38,7 @@ _AFTER_MATCHING = 2.0, 0.4
 """When a scene's time is limited, a step leaves to those after it what they need: so many seconds for each image, or,
 if that is less, this share of the time left. So with time enough nothing is cut short."""
 _AFTER_VERIFICATION = 1.5, 0.7
-_AFTER_MAPPING = 0.3, 0.25
+_AFTER_MAPPING = 0.3, 0.2
 _AFTER_ALL = 0.05, 0.04
 """For placing and writing, which nothing ends."""
 _LOOSE_MATCHES = 8

@@ -26,13 +26,13 @@ PRECISE = 0.25
 """Pixels to which a match agrees with a good model: more of them do the better its poses are."""
 SHORTEST = 1.0
 """Seconds that an attempt takes at the least: its process must start."""
-ENDING = 0.25
+ENDING = 0.2
 """The share of its time that the incremental mapper may need to start, and to end with the images that it has by then;
 a process that is killed leaves nothing."""
 IN_A_HURRY = 0.5
 """With fewer seconds for each image attempts are made one after the other, with all threads: side by side none would
 end in time."""
-IN_TURN = 0.7
+IN_TURN = 0.8
 """The share of the time that is left that an attempt may take when others wait for it to end."""
 FOLDED = 0.02
 """Of models with equally many images, one with which so much less of the witnesses agrees is folded."""
