@@ -106,8 +106,9 @@ def attempt_all(
         )  # fmt: skip
         if not models:
             return Attempt([])
-        if not clock.left(ending) and len(models[0].poses) < len(scene.images):
-            notes.append(f"COLMAP's {config.mapper} mapping {clock.STOPPED} of {runtime:.0f} s, with what it had")
+        incomplete = len(models[0].poses) < len(scene.images)
+        if config.mapper == "incremental" and incomplete and not clock.left(ending):
+            notes.append(f"COLMAP's incremental mapping {clock.STOPPED} of {runtime:.0f} s, with what it had")
         shares = (support(database, models[0], witnesses, error) for error in (TRUSTWORTHY, PRECISE))
         result = Attempt(models, *shares)
         if satisfies(result):
