@@ -49,6 +49,17 @@ def test_portions_are_of_the_time_that_is_left(hand: Hand) -> None:
     assert clock.portion(inf, 0.25) == inf
 
 
+def test_what_is_reserved_is_no_more_than_is_needed_and_no_more_than_a_share(hand: Hand) -> None:
+    until = clock.after(100)
+    assert clock.reserved(until, 20, 0.5) == 1080
+    assert clock.reserved(until, 80, 0.5) == 1050
+    hand.now += 90
+    assert clock.reserved(until, 20, 0.5) == 1095
+    hand.now += 20
+    assert clock.reserved(until, 20, 0.5) == until  # nothing is left to reserve
+    assert clock.reserved(inf, 20, 0.5) == inf
+
+
 @pytest.mark.parametrize("efforts", [[1], [1, 1, 1], [5, 1, 2]])
 def test_shares_move_when_work_ends_early(hand: Hand, efforts: list[int]) -> None:
     """Each takes half of its share: the next one's grows by that, in proportion to its effort."""

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
 SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in ("compare", "features", "retrieval"))]
-ELSEWHERE = {"--strict", "--dir-mode", "--accelerator", "--scheduler-file"}
-"""Options of mypy, of Kaggle's own command and of Dask's."""
+ELSEWHERE = {"--clock", "--strict", "--dir-mode", "--accelerator", "--scheduler-file"}
+"""Options of mypy, of Kaggle's own command, of Dask's and of the benchmarks."""
 
 
 def commands(path: Path) -> list[str]:

@@ -183,9 +183,45 @@ def test_every_scene_has_its_quick_answer_first_and_shares_move(monkeypatch: pyt
     assert [(where, name) for where, name, _ in seen] == [
         (where, name) for where in ("quick", "scenes") for name in NAMES
     ]
-    left = [80 - 2 * number for number in range(8)]
+    left = [80 - 0.3 * 4 - 2 * number for number in range(8)]  # a part of a second for each scene is for writing
     shares = [left[number] / (4 - number % 4) for number in range(8)]  # all scenes are equal
     assert [seconds for *_, seconds in seen] == pytest.approx(shares)
+
+
+def test_a_share_is_large_enough_to_be_of_use(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    """Better some scenes solved than none."""
+    seen = []
+
+    def fake(where: str, name: str, seconds: float) -> int:
+        seen.append(seconds)
+        return 5
+
+    run(monkeypatch, task, fake, 10.0)
+    first, last = 5 * pipeline._ENOUGH["quick"], 10 - 0.6 - 3 * 2
+    assert first > 10 / 4
+    assert seen[0] == pytest.approx(first)
+    assert seen[3] == pytest.approx(last)
+    assert seen[4:] == [0] * 4  # too little for any to begin again
+
+
+def test_small_scenes_come_first_when_time_is_limited(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    rows = task / "sample_submission.csv"
+    for name in ("a", "c"):
+        (task / f"test/{name}/images/more.png").touch()
+        line = rows.read_text().splitlines()[1].replace("test/a/images/0", f"test/{name}/images/more")
+        rows.write_text(rows.read_text() + line.replace(",a,a,", f",{name},{name},") + "\n")
+    seen = []
+
+    def fake(where: str, name: str, seconds: float) -> int:
+        seen.append((where, name))
+        return 5
+
+    run(monkeypatch, task, fake)
+    assert seen == [(where, name) for where in ("quick", "scenes") for name in "bdac"]
+    seen.clear()
+    shutil.rmtree(task.parent / "out")
+    run(monkeypatch, task, fake, None)
+    assert seen == [("scenes", name) for name in "abcd"]
 
 
 def test_without_a_limit_there_is_one_round(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:

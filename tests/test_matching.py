@@ -6,6 +6,7 @@ import itertools
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
-from imc_kit import images, scenes
+from imc_kit import clock, images, scenes
 from imc_kit.cli import main
-from imc_kit.config import Branch, Config, fingerprint, preset
+from imc_kit.config import CHEAP, Branch, Config, fingerprint, preset
 from imc_kit.detectors import NoDetectorConfig, OrbConfig, SiftConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.images import Photo
@@ -220,6 +221,42 @@ def test_global_descriptors_are_kept_in_the_store(photos: Path, tmp_path: Path) 
         assert sum(Colour.seen) == VIEWS
     assert selections[0] == selections[1]
     assert VIEWS * 3 // 2 <= len(selections[0]) <= 3 * VIEWS
+
+
+def test_when_time_is_limited_pairs_come_by_the_matches_of_the_quick_answer(photos: Path, tmp_path: Path) -> None:
+    (scene,) = scenes.load(photos).scenes
+    store = Store(tmp_path / "store")
+    config = replace(SIMPLE, pairs=PairsConfig("exhaustive"))
+    with ThreadPoolExecutor(2) as pool:
+        shots, _notes = inspect(scene, SIMPLE.masks, pool)
+        names = list(shots)
+        limited = Matching(scene, store, config, pool, time.time() + 1000)
+        without = limited.select(shots, None)
+        assert all(names.index(second) - names.index(first) == 1 for first, second in without[: VIEWS - 1])
+        quick = Matching(scene, store, CHEAP, pool)
+        found = quick.match(quick.detect(shots), without)
+        given = limited.select(shots, None)
+    assert sorted(given) == sorted(without) == sorted(Matching(scene, store, config, pool).select(shots, None))
+    count = {pair: len(found.matches(*pair)) for pair in given}
+    best = {name: max(count[pair] for pair in given if name in pair) for name in names}
+    for first, second in given[: VIEWS // 2]:
+        assert count[first, second] in (best[first], best[second])
+
+
+def test_features_are_described_only_when_there_is_time(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scene,) = scenes.load(photos).scenes
+    with ThreadPoolExecutor(2) as pool:
+        stages = Matching(scene, Store(tmp_path / "store"), SIMPLE, pool)
+        shots, _notes = inspect(scene, SIMPLE.masks, pool)
+        first, second, *_ = stages.detect(shots)
+        monkeypatch.setattr(clock.time, "time", lambda: 0.0)
+        assert stages.similarity(shots, 1.0)(first, second) is None
+        alike = stages.similarity(shots, 100.0)(first, second)
+        assert alike == stages.similarity(shots)(first, second)
+        assert alike is not None
+        assert -1 <= alike <= 1
 
 
 def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from children import inject
 from imc_kit import clock, scenes, stages, submission
-from imc_kit.colmap import child
+from imc_kit.colmap import attempts, child
 from imc_kit.config import Config
 from imc_kit.errors import KitError
 from imc_kit.results import SceneResult
@@ -86,7 +86,8 @@ def test_no_step_takes_longer_than_there_is_time(
     assert result.notes == []
     assert list(jobs) == ["incremental", "merge", "localise", "refine"]
     assert jobs["localise"] == 7.0
-    assert 30 < jobs["refine"] < jobs["merge"] < jobs["incremental"] < 60
+    assert 30 < jobs["refine"] < jobs["merge"] < 60
+    assert 30 < jobs["incremental"] < 60 - ALL * stages._AFTER_MAPPING[0]
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.5])
@@ -102,6 +103,30 @@ def test_a_scene_without_time_ends_at_once(
     assert result.counts["registered"] == 0
     assert "time ran out for 3 of 3 attempts at mapping" in result.notes
     assert all("\n" not in note for note in result.notes)
+
+
+def test_what_a_step_leaves_to_the_next_ones(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they need, and a share where there is not so much; without a limit there is none."""
+    monkeypatch.setattr(clock.time, "time", lambda: 100.0)
+    needs = (stages._AFTER_MATCHING, stages._AFTER_VERIFICATION, stages._AFTER_MAPPING, stages._AFTER_ALL)
+    for seconds, share in needs:
+        assert stages._leaving((seconds, share), scene, 110.0) == pytest.approx(110 - min(ALL * seconds, 10 * share))
+        assert stages._leaving((seconds, share), scene, 9100.0) == pytest.approx(9100 - ALL * seconds)
+        assert stages._leaving((seconds, share), scene, inf) == inf
+        assert stages._leaving((seconds, share), scene, 90.0) == 90.0
+
+
+def test_what_cannot_be_better_ends_after_detection(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float]
+) -> None:
+    empty = Store(tmp_path / "store")
+    with pytest.raises(KitError, match=f"time ran out: 0 of {ALL} images have features"):
+        stages.solve_scene(scene, tmp_path / "a", empty, CONFIG, executor, until=time.time() - 1, fewest=1)
+    stages.solve_scene(scene, tmp_path / "b", store, ONE_ATTEMPT, executor)
+    jobs.clear()
+    hurried = stages.solve_scene(scene, tmp_path / "b", store, CONFIG, executor, until=time.time() - 1, fewest=ALL)
+    assert hurried.counts["matched pairs"] > 0  # what an earlier run left in the store is of use, hurry or not
+    assert jobs == {}
 
 
 def identity(folder: Path) -> str:
@@ -127,7 +152,8 @@ def test_a_hurried_result_is_not_taken_for_finished(
 def test_what_a_time_limit_has_ended_is_not_finished(
     scene: Scene, store: Store, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attempt may take half of the time: it is stopped when there is time left for the next one."""
+    """An attempt may take a share of the time: it is stopped when there is time left for the next one."""
+    monkeypatch.setattr(attempts, "IN_TURN", 0.3)
     inject(monkeypatch, "import time; time.sleep(600)", lambda job: job["job"] == "incremental")
     config = off(replace(CONFIG, mapping=CONFIG.mapping[:2]), "merging", "localisation", "refinement")
     result = stages.solve_scene(scene, tmp_path / "a", store, config, executor, until=time.time() + 8)

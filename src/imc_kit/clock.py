@@ -22,6 +22,14 @@ def portion(until: float, share: float) -> float:
     return until if math.isinf(until) else time.time() + share * left(until)
 
 
+def reserved(until: float, seconds: float, share: float) -> float:
+    """The moment at which so many seconds are left until `until`, or this share of the time from now if that is less.
+
+    For what comes before steps that need about so many seconds: it may take all the time but these.
+    """
+    return until - min(seconds, share * left(until))
+
+
 def left(until: float) -> float:
     """The seconds from now to `until`, 0 when it has passed."""
     return max(0.0, until - time.time())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import repeat
 from math import inf
 
 import numpy as np
@@ -16,16 +17,21 @@ from imc_kit.combine import join_features, join_matches
 from imc_kit.config import CHEAP, Branch, Config, fingerprint
 from imc_kit.matchers import DenseConfig, merge
 from imc_kit.orientation import assign_turns
-from imc_kit.overview import PairView
+from imc_kit.overview import OverviewConfig, PairView
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkConfig, Pair
 from imc_kit.store import Shelf, Store, pair_key
-from imc_kit.types import Features, Float32, Matches, Scene
+from imc_kit.types import Features, Float32, Float64, Matches, Scene
 from imc_kit.work import Shot
 
 log = logging.getLogger(__name__)
 
-_DETECTION = 0.6
-"""The share of the time up to the end of matching that detection may take."""
+_DETECTION = 0.85
+"""The share of the time up to the end of matching that detection may take: an image without features is lost, while of
+the pairs the most useful come first."""
+_OVERVIEW = 0.5
+"""The share of that time that looking at pairs may take. Where there is a quick answer, its matches are used again."""
+_DESCRIPTION = 0.3
+"""Seconds an image that describing its features may take: it is not begun when less time is left."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +70,33 @@ class Matching:
         """Fill the shelves of all branches; gives the images that are in all of them."""
         usable = dict(shots)
         until = clock.portion(self.until, _DETECTION)
-        for branch in self.config.branches:
-            if not isinstance(branch.matcher, DenseConfig):
-                shelf = self._features(branch)
-                label = self.scene.name
-                self.notes += work.detect(usable, shelf, branch.detector, self._mask, self.executor, label, until)
-                usable = {name: shot for name, shot in usable.items() if shot.key in shelf}
+        sparse = self._sparse()
+        for number, branch in enumerate(sparse):
+            shelf = self._features(branch)
+            label = self.scene.name
+            share = clock.portion(until, 1 / (len(sparse) - number))
+            self.notes += work.detect(usable, shelf, branch.detector, self._mask, self.executor, label, share)
+            usable = {name: shot for name, shot in usable.items() if shot.key in shelf}
         return usable
 
     def select(self, shots: Mapping[str, Shot], given: Sequence[Pair] | None) -> list[Pair]:
         """The pairs to match, when time is limited the most useful first."""
         pairs = self._select(shots, given)
-        if self.until == inf or len(shots) < 3:
-            return pairs
-        return retrieval.nearest_first(list(shots), pairs, self._describe(shots, retrieval.VladConfig()))
+        return pairs if self.until == inf else retrieval.nearest_first(list(shots), pairs, self._guessed(shots, pairs))
+
+    def _guessed(self, shots: Mapping[str, Shot], pairs: Sequence[Pair]) -> Float64:
+        """How alike images probably are, [N, N], at no cost: by the matches of the quick answer, if there is one, and
+        of equals those nearer to each other in the list, as they often come one after the other."""
+        row = {name: number for number, name in enumerate(shots)}
+        numbers = np.arange(len(shots))
+        alike = -np.abs(numbers[:, None] - numbers) / max(1, len(shots))
+        key = {name: replace(shot, info=replace(shot.info, turn=0)).key for name, shot in shots.items()}
+        quick = self.store.matches(fingerprint(CHEAP.detector, CHEAP.matcher, self._mask))
+        for first, second in pairs:
+            if (pair := pair_key(key[first], key[second])) in quick:
+                alike[row[first], row[second]] += len(quick[pair])
+                alike[row[second], row[first]] = alike[row[first], row[second]]
+        return np.asarray(alike, np.float64)
 
     def _select(self, shots: Mapping[str, Shot], given: Sequence[Pair] | None) -> list[Pair]:
         if given is not None:
@@ -110,19 +129,20 @@ class Matching:
 
         return Found(lambda name: joined[name][0], matches)
 
-    def similarity(self, shots: Mapping[str, Shot]) -> Callable[[str, str], float | None]:
+    def similarity(self, shots: Mapping[str, Shot], until: float = inf) -> Callable[[str, str], float | None]:
         """How alike two images look by the VLAD of their features, −1 … 1, computed when first asked for; None where
-        one of them has none."""
+        one of them has none, or there is no time for it until the moment `until`."""
         row = {name: number for number, name in enumerate(shots)}
 
         @cache
-        def described() -> Float32:
-            return self._describe(shots, retrieval.VladConfig())
+        def described() -> Float32 | None:
+            enough = clock.left(until) > _DESCRIPTION * len(shots)
+            return self._describe(shots, retrieval.VladConfig()) if enough else None
 
         def alike(first: str, second: str) -> float | None:
-            if first not in row or second not in row:
+            if first not in row or second not in row or (rows := described()) is None:
                 return None
-            return float(described()[row[first]] @ described()[row[second]])
+            return float(rows[row[first]] @ rows[row[second]])
 
         return alike
 
@@ -161,14 +181,18 @@ class Matching:
         found = cheap.match(seen, pairs)
         loaded = {name: found.features(name) for name in seen}
         looks = self.executor.map(
-            overview.look,
+            _look_until,
             [loaded[first] for first, _ in pairs],
             [loaded[second] for _, second in pairs],
             [found.matches(*pair) for pair in pairs],
-            [self.config.overview] * len(pairs),
+            repeat(self.config.overview),
+            repeat(cheap.until),
             chunksize=64,
         )
-        return dict(zip(pairs, looks, strict=True))
+        views = {pair: view for pair, view in zip(pairs, looks, strict=True) if view}
+        if len(views) < len(pairs):
+            self.notes.append(f"{self.scene.name}: {clock.RAN_OUT}, {len(views)} of {len(pairs)} pairs were looked at")
+        return views
 
     def _describe(self, shots: Mapping[str, Shot], descriptor: DescriptorConfig) -> Float32:
         """A global descriptor of every image, [N, D]."""
@@ -179,7 +203,7 @@ class Matching:
             nothing = np.zeros_like(next(iter(rows.values()), np.empty(0, np.float32)))
             return np.array([rows.get(name, nothing) for name in shots], np.float32)
         assert isinstance(descriptor, AggregateConfig)
-        sparse = [branch for branch in self.config.branches if not isinstance(branch.matcher, DenseConfig)]
+        sparse = self._sparse()
         if not sparse:
             cheap = self._cheap()
             cheap.detect(shots)
@@ -193,4 +217,14 @@ class Matching:
         return descriptor.create().describe(list(shots), features)
 
     def _cheap(self) -> Matching:
-        return Matching(self.scene, self.store, CHEAP, self.executor, self.until)
+        return Matching(self.scene, self.store, CHEAP, self.executor, clock.portion(self.until, _OVERVIEW))
+
+    def _sparse(self) -> list[Branch]:
+        """The branches with a detector."""
+        return [branch for branch in self.config.branches if not isinstance(branch.matcher, DenseConfig)]
+
+
+def _look_until(
+    first: Features, second: Features, matches: Matches, config: OverviewConfig, until: float
+) -> PairView | None:
+    return overview.look(first, second, matches, config) if clock.left(until) else None

@@ -26,6 +26,16 @@ __all__ = ["Run", "SceneResult", "solve", "solve_scene"]
 
 log = logging.getLogger(__name__)
 
+_ENOUGH = {"quick": 1.0, "scenes": 3.0}
+"""Seconds for each image in which a scene is probably solved. A scene may take them where its fair share is less:
+better some scenes solved than none."""
+_MOST = 0.8
+"""The share of the time left that it may take for that."""
+_HOPELESS = 0.3
+"""With fewer seconds for each image a scene that has a quick answer is not begun again."""
+_WRITING = 0.3, 0.06
+"""Of a whole limited run, so many seconds for each scene, and at most this share, are left for writing."""
+
 
 def solve(
     task: Task | Path | str,
@@ -68,20 +78,30 @@ def solve(
 
     store = Store(out / "store")
     # When time is limited, every scene gets a quick answer before any gets the dear one.
-    rounds = {"scenes": config} if until == inf else {"quick": cheap(config), "scenes": config}
-    efforts = [_effort(scene) for scene in task.scenes]
+    rounds = {"quick": cheap(config), "scenes": config} if until < inf else {"scenes": config}
+    order = list(task.scenes)
+    if until < inf:
+        order.sort(key=_effort)  # what small ones do not use, large ones can
+    efforts = [_effort(scene) for scene in order]
+    seconds, most = _WRITING
+    until = clock.reserved(until, seconds * len(order), most)
     with workers(executor, config.threads) as pool:
         for where, plan in rounds.items():
-            for number, scene in enumerate(task.scenes):
-                log.info("%s (%d of %d): %d images", scene.name, number + 1, len(task.scenes), len(scene.images))
+            for number, scene in enumerate(order):
+                log.info("%s (%d of %d): %d images", scene.name, number + 1, len(order), len(scene.images))
                 folder = out / where / scene.name
-                share = clock.portion(until, efforts[number] / sum(efforts[number:]))
+                fair = clock.portion(until, efforts[number] / sum(efforts[number:]))
+                enough = clock.after(_ENOUGH[where] * len(scene.images))
+                share = max(fair, min(enough, clock.portion(until, _MOST)))
+                earlier = results.get(scene.name)
+                if earlier and clock.left(share) < _HOPELESS * len(scene.images):
+                    share = clock.after(0)  # what was finished before is read back
                 solved = partial(
                     solve_scene, scene, folder, store, plan, pool,
                     pairs=pairs, separate=task.predicts_scene, until=share,
+                    fewest=earlier.counts["registered"] if earlier else 0,
                 )  # fmt: skip
                 try:
-                    earlier = results.get(scene.name)
                     results[scene.name] = (
                         _better(earlier, out / "quick" / scene.name, solved, folder) if earlier else solved()
                     )

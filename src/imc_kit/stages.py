@@ -34,10 +34,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_MATCHING = 0.65
-"""The share of a scene's time, when it is limited, after which no more pairs are matched."""
-_VERIFICATION = 0.3
-"""The share of what is then left that verification may take."""
+_AFTER_MATCHING = 2.0, 0.4
+"""When a scene's time is limited, a step leaves to those after it what they need: so many seconds for each image, or,
+if that is less, this share of the time left. So with time enough nothing is cut short."""
+_AFTER_VERIFICATION = 1.5, 0.7
+_AFTER_MAPPING = 0.3, 0.2
+_AFTER_ALL = 0.05, 0.04
+"""For placing and writing, which nothing ends."""
 _LOOSE_MATCHES = 8
 """A pair needs so many loose matches to help localise an image."""
 _LOOSE_PAIRS = 20
@@ -58,6 +61,7 @@ class _Bench:
     config: Config
     folder: Path
     until: float
+    """When the last step that may take long must end; placing and writing come after."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -96,16 +100,19 @@ def solve_scene(
     pairs: PairSelection | None = None,
     separate: bool = False,
     until: float = inf,
+    fewest: int = 0,
 ) -> SceneResult:
     """Solve one scene; `folder` gets its database, models, log and result.
 
     `separate` is passed to `poses.place`. A finished scene whose images and configuration are the same is read back,
-    unless time ran out on it: at the moment `until` (see `clock`) it ends with what there is.
+    unless time ran out on it: at the moment `until` (see `clock`) it ends with what there is. Raises KitError when no
+    image can be used, or when fewer than `fewest` have features once time has run out for more.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, masks=config.masks.of_scene(scene.name, scene.root), time_limit=None)
     cost = Meter()
-    stages = Matching(scene, store, config, executor, clock.portion(until, _MATCHING))
+    ending = _leaving(_AFTER_ALL, scene, until)
+    stages = Matching(scene, store, config, executor, _leaving(_AFTER_MATCHING, scene, until))
     with cost("inspect"):
         shots, stages.notes = work.inspect(scene, config.masks, executor)
         given = None if pairs is None else list(pairs(list(shots)))
@@ -123,12 +130,14 @@ def solve_scene(
             _picture_masks(shots, config.masks, folder / "masks")
     with cost("detect"):
         shots = stages.detect(shots)
+    if len(shots) < fewest and ran_out(stages.notes):
+        raise KitError(f"{clock.RAN_OUT}: {len(shots)} of {len(scene.images)} images have features")
     with cost("pairs"):
         selected = stages.select(shots, given)
     with cost("match"):
         found = stages.match(shots, selected)
 
-    bench = _Bench(scene, config, folder, until, stages.notes)
+    bench = _Bench(scene, config, folder, ending, stages.notes)
     shutil.rmtree(bench.partial, ignore_errors=True)
     bench.partial.mkdir(exist_ok=True)
     with cost("verify"):
@@ -137,10 +146,10 @@ def solve_scene(
     with cost("map"):
         best, notes = attempts.attempt_all(
             verified, scene, bench.partial, config.mapping, config.enough, config.trusted,
-            bench.log, bench.threads, config.seed, until,
+            bench.log, bench.threads, config.seed, _leaving(_AFTER_MAPPING, scene, bench.until),
         )  # fmt: skip
         bench.notes.extend(notes)
-    similarity = stages.similarity(shots)
+    similarity = stages.similarity(shots, bench.until)
     with cost("complete"):
         models = _merged(bench, verified, best.models)
         models = _localised(bench, verified, models, shots, similarity, store, executor)
@@ -179,6 +188,12 @@ def solve_scene(
     return result
 
 
+def _leaving(need: tuple[float, float], scene: Scene, until: float) -> float:
+    """When a step must end so that those after it have what they need."""
+    seconds, share = need
+    return clock.reserved(until, seconds * len(scene.images), share)
+
+
 def _verified(
     bench: _Bench, shots: Mapping[str, Shot], pairs: Sequence[Pair], found: Found, executor: Executor, identity: str
 ) -> Path:
@@ -203,7 +218,8 @@ def _verified(
     def verify(config: VerificationConfig) -> list[str]:
         return verification.verify(
             made, config, bench.log, executor,
-            threads=bench.threads, seed=bench.config.seed, until=clock.portion(bench.until, _VERIFICATION),
+            threads=bench.threads, seed=bench.config.seed,
+            until=_leaving(_AFTER_VERIFICATION, bench.scene, bench.until),
         )  # fmt: skip
 
     try:
@@ -307,12 +323,17 @@ def _on_turntable(bench: _Bench, shots: Mapping[str, Shot], models: Sequence[Mod
         return {}
 
     def step(_: float) -> dict[str, Pose]:
-        stack = frames.comparable([shot.load(config.long_side).pixels for shot in shots.values()], config.long_side)
+        small = []
+        for shot in shots.values():
+            if not clock.left(bench.until):
+                raise KitError(f"{clock.RAN_OUT} for trying a turntable")
+            small.append(shot.load(config.long_side).pixels)
+        stack = frames.comparable(small, config.long_side)
         categories = bench.scene.categories
         reason = turntable.suspicion(categories, len(shots), registered, frames.still_share(stack), config)
         if reason is None:
             return {}
-        found = turntable.arrange(list(shots), stack, config)
+        found = turntable.arrange(list(shots), stack, config, bench.until)
         used = turntable.better(found.confidence, categories, len(shots), registered, config)
         said = "so they are placed on a circle" if used else "too little to place them on a circle"
         bench.notes.append(f"{reason}; as a turntable they have a confidence of {found.confidence:.2f}, {said}")

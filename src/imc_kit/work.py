@@ -33,6 +33,8 @@ IMAGES_PER_CHUNK = 4
 MOST_PAIRS_PER_CHUNK = 256
 HURRIED_CHUNK = 8
 """Pairs in a chunk when the time is limited."""
+HURRIED_BAND = 64
+"""When the time is limited, so many pairs at a time are put block by block: the most useful still come first."""
 TILE = 8
 """Pairs are matched in blocks of so many images against so many, so that each is read from the store once a block."""
 
@@ -169,7 +171,7 @@ def match(
 ) -> list[str]:
     """Fill the shelf with the matches of `pairs`, whose descriptors are of this kind.
 
-    With all the time there is, pairs that share images are matched together; else in the order given.
+    With all the time there is, pairs that share images are matched together; else about in the order given.
     """
     missing = _missing_pairs(shots, pairs, matches, until)
     chunks = [
@@ -289,16 +291,18 @@ def _missing(shots: Mapping[str, Shot], shelf: Shelf[Any]) -> list[tuple[str, Sh
 
 
 def _missing_pairs(shots: Mapping[str, Shot], pairs: Sequence[Pair], shelf: Shelf[Any], until: float) -> list[Pair]:
-    """The pairs that the shelf lacks: in their order when time is limited, else block by block, so that those which
-    share images are near each other."""
+    """The pairs that the shelf lacks, block by block, so that those which share images are near each other; when time
+    is limited a band of them after the other."""
     rank = {name: number for number, name in enumerate(shots)}
     of_key = {pair_key(shots[a].key, shots[b].key): (a, b) for a, b in reversed(pairs)}
     missing = [of_key[key] for key in shelf.missing(pair_key(shots[a].key, shots[b].key) for a, b in pairs)]
-    if until < inf:
-        return missing
-    return sorted(
-        missing, key=lambda pair: (rank[pair[0]] // TILE, rank[pair[1]] // TILE, rank[pair[0]], rank[pair[1]])
-    )
+    band = max(1, len(missing)) if until == inf else HURRIED_BAND
+
+    def block(pair: Pair) -> tuple[int, ...]:
+        first, second = rank[pair[0]], rank[pair[1]]
+        return first // TILE, second // TILE, first, second
+
+    return [pair for some in _cut(missing, band) for pair in sorted(some, key=block)]
 
 
 def _pairs_per_chunk(count: int, until: float, executor: Executor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,7 +40,7 @@ def outcome(
     def map_scene(
         database: Path, images: Path, folder: Path, config: MappingConfig, log: Path, n: int, seed: int, given_up: Event
     ) -> list[Model]:
-        number = ATTEMPTS.index(replace(config, time_limit=ATTEMPTS[0].time_limit))
+        number = ATTEMPTS.index(replace(config, time_limit=ATTEMPTS[0].time_limit, options={}))
         assert log.name == f"colmap-{number + 1}.log"
         assert n == 1
         if given_up.wait(seconds[number]):
@@ -152,19 +153,52 @@ def limits(
     return given, notes
 
 
-def test_every_attempt_but_the_last_may_take_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert limits(monkeypatch, 100, 10, ATTEMPTS) == ([50, 45, 80], [])
+def test_in_turn_every_attempt_but_the_last_leaves_time_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, notes = limits(monkeypatch, 100, 10, ATTEMPTS)
+    assert given == pytest.approx([80, 72, 80])
+    assert notes == []
     own = tuple(replace(config, time_limit=30.0) for config in ATTEMPTS)
     assert limits(monkeypatch, 100, 10, own) == ([30, 30, 30], [])
 
 
 def test_attempts_that_could_not_even_start_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, notes = limits(monkeypatch, 10, 5, ATTEMPTS)
-    assert given == [5, 2.5]
+    given, notes = limits(monkeypatch, 10, 4.6, ATTEMPTS)
+    assert given == pytest.approx([8, 4.32])
     assert notes == ["time ran out for 1 of 3 attempts at mapping"]
-    given, notes = limits(monkeypatch, 1, 5, ATTEMPTS)
+    given, notes = limits(monkeypatch, 0.9, 5, ATTEMPTS)
     assert given == []
     assert notes == ["time ran out for 3 of 3 attempts at mapping"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "threads", "each", "given"),
+    [(100, 3, 1, 100), (100, 6, 2, 100), (4, 6, 6, 3.2), (math.inf, 3, 1, 1800)],
+)
+def test_side_by_side_each_may_take_all_the_time_but_in_a_hurry_the_first_has_all_threads(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, threads: int, each: int, given: float
+) -> None:
+    """A scene of ten images: four seconds are too few for three attempts at once."""
+    seen: list[tuple[int, float, Any]] = []
+
+    def map_scene(*arguments: Any) -> list[Model]:
+        config = arguments[3]
+        seen.append((arguments[5], config.time_limit, config.options.get("max_runtime_seconds")))
+        return []
+
+    monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
+    monkeypatch.setattr(attempts.clock.time, "time", lambda: 0.0)
+    attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, 1.0, 0.9, Path("log"), threads, 0, seconds)
+    assert {threads for threads, *_ in seen} == {each}
+    assert (each, pytest.approx(given), int(given * (1 - attempts.ENDING))) in seen  # it ends in time by itself
+    assert (each, pytest.approx(given), None) in seen  # the global mapper cannot
+
+
+def test_an_attempt_that_ended_with_what_it_had_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, notes = limits(monkeypatch, 100, 60, ATTEMPTS[:1])
+    assert notes == []
+    _, notes = limits(monkeypatch, 100, 85, ATTEMPTS[:1])
+    assert notes == ["COLMAP's incremental mapping was stopped at its time limit of 80 s, with what it had"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -331,6 +332,22 @@ def test_a_batch_gives_what_single_pairs_give():
     some = [(features[0], features[1]), (features[0], features[2]), (features[2], features[0])]
     for alone, found in zip((matcher.match(*pair) for pair in some), matcher.match_batch(some), strict=True):
         assert pairs(alone) == pairs(found)
+
+
+def test_cells_are_made_once_for_an_image(monkeypatch):
+    made = []
+    real = nearest._in_cells
+    monkeypatch.setattr(nearest, "_in_cells", lambda points, count: made.append(len(points)) or real(points, count))
+    first, second = (described(unit(np.random.default_rng(0).normal(size=(count, 8)))) for count in (2100, 2200))
+    matcher = NearestConfig(ratio=0.8, cells=64).create()
+    found = [matcher.match(first, second), *matcher.match_batch([(first, second), (first, first)])]
+    assert made == [2100]
+    assert (found[0].indices == found[1].indices).all()
+    matcher.match(second, first)
+    assert made == [2100, 2200]
+    del first
+    gc.collect()
+    assert len(matcher._known) == 1  # forgotten with the image
 
 
 def test_too_few_cells_are_refused():

@@ -255,3 +255,13 @@ def test_plain_reconstruction_fails_where_the_circle_does_not(tmp_path: Path) ->
     plain = imc_kit.solve(tmp_path / "scene", tmp_path / "out", imc_kit.preset("sift", {"turntable.on": False}))
     assert imc_kit.score(truth, plain.submission, thresholds).mean < 0.3
     assert not any(said in note for note in plain.scenes["jug"].notes)
+
+
+def test_without_time_the_tour_is_only_not_improved() -> None:
+    rng = np.random.default_rng(0)
+    stack = rng.uniform(size=(12, 8, 8)).astype(np.float32)
+    names = [f"{number}" for number in range(12)]
+    hurried = turntable.arrange(names, stack, TurntableConfig(), until=-1.0)
+    assert sorted(hurried.poses) == sorted(names)
+    plain = turntable.arrange(names, stack, TurntableConfig(tries=0))
+    assert list(plain.poses) == list(hurried.poses)

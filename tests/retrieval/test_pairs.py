@@ -340,8 +340,9 @@ def test_nearest_first_is_what_brute_force_gives(seed):
 
     given = [(a, b) if (i + j) % 3 else (b, a) for i, a in enumerate(images) for j, b in enumerate(images) if i < j]
     expected = sorted(given, key=lambda pair: (min(rank(*pair), rank(*pair[::-1])), -similarity[pair]))
-    assert nearest_first(images, given, descriptors) == expected
+    square = (descriptors @ descriptors.T).astype(np.float64)
+    assert nearest_first(images, given, square) == expected
     first = expected[: sum(min(rank(*pair), rank(*pair[::-1])) == 1 for pair in expected)]
     assert {image for pair in first for image in pair} == set(images)  # every image has its best partner early
-    assert nearest_first(images, given[:5], descriptors) == [pair for pair in expected if pair in given[:5]]
-    assert nearest_first(images, [], descriptors) == []
+    assert nearest_first(images, given[:5], square) == [pair for pair in expected if pair in given[:5]]
+    assert nearest_first(images, [], square) == []

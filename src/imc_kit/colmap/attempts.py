@@ -27,8 +27,16 @@ TRUSTWORTHY = 2.0
 """Pixels to which a match agrees with a model that is not folded."""
 PRECISE = 0.25
 """Pixels to which a match agrees with a good model: more of them do the better its poses are."""
-SHORTEST = 2.0
+SHORTEST = 1.0
 """Seconds that an attempt takes at the least: its process must start."""
+ENDING = 0.2
+"""The share of its time that the incremental mapper may need to start, and to end with the images that it has by then;
+a process that is killed leaves nothing."""
+IN_A_HURRY = 0.5
+"""With fewer seconds for each image attempts are made one after the other, with all threads: side by side none would
+end in time."""
+IN_TURN = 0.8
+"""The share of the time that is left that an attempt may take when others wait for it to end."""
 FOLDED = 0.02
 """Of models with equally many images, one with which so much less of the witnesses agrees is folded."""
 MARGIN = 0.01
@@ -76,26 +84,35 @@ def attempt_all(
         matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up.
     log: of the attempts, each with its number after the stem. threads: so many attempts run side by side, and share
         the threads that are left.
-    until: when to end (see `clock`): each attempt but the last may take half of the time that is left.
+    until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
+        after the other each but the last `IN_TURN` of it.
     """
     strength_of = strengths(inlier_counts(database))
     witnesses = [pair for pair, strength in strength_of.items() if strength >= WITNESS]
     given_up = [threading.Event() for _ in attempts]
-    at_once = max(1, min(threads, len(attempts)))
+    hurry = clock.left(until) < IN_A_HURRY * len(scene.images)
+    at_once = 1 if hurry else max(1, min(threads, len(attempts)))
 
     def attempt(number: int) -> Attempt | None:
         """None when there is no time for it, or no need."""
-        last = number == len(attempts) - 1
-        seconds = clock.left(clock.portion(until, 1.0 if last else 0.5))
+        awaited = at_once == 1 and number < len(attempts) - 1
+        seconds = clock.left(clock.portion(until, IN_TURN if awaited else 1.0))
         if seconds < SHORTEST or given_up[number].is_set():
             return None
         config = replace(attempts[number], time_limit=min(attempts[number].time_limit, seconds))
+        runtime = config.time_limit * (1 - ENDING)
+        if config.mapper == "incremental":
+            config = replace(config, options={"max_runtime_seconds": max(1, int(runtime)), **config.options})
+        ending = clock.after(runtime)
         models = mapping.map_scene(
             database, scene.root, folder / f"models-{number}", config, log.with_stem(f"{log.stem}-{number + 1}"),
             threads // at_once, seed, given_up[number],
         )  # fmt: skip
         if not models:
             return Attempt([])
+        incomplete = len(models[0].poses) < len(scene.images)
+        if config.mapper == "incremental" and incomplete and not clock.left(ending):
+            notes.append(f"COLMAP's incremental mapping {clock.STOPPED} of {runtime:.0f} s, with what it had")
         shares = (support(database, models[0], witnesses, error) for error in (TRUSTWORTHY, PRECISE))
         result = Attempt(models, *shares)
         if satisfies(result):

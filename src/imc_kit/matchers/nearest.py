@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from types import ModuleType
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,7 @@ class NearestMatcher:
     def __init__(self, config: NearestConfig) -> None:
         """Raises `KitError` when the GPU that was asked for, or torch for it, is missing."""
         self.config = config
+        self._known: WeakKeyDictionary[Features, _Cells | None] = WeakKeyDictionary()
         self._xp: ModuleType = np if config.device == "cpu" else _gpu_or_numpy(config.device)
 
     def match(self, first: Features, second: Features) -> Matches:
@@ -103,11 +104,17 @@ class NearestMatcher:
         return self.match_batch([(first, second)])[0]
 
     def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """As `Matcher.match_batch` says; the cells of features that are the first of several pairs are made once."""
-        cells = cache(self._cells)
-        return [self._match(first, second, cells(first)) for first, second in pairs]
+        """As `Matcher.match_batch` says; the cells of features that are the first of several pairs are made once,
+        in calls for other pairs too."""
+        return [self._match(first, second, self._cells(first)) for first, second in pairs]
 
     def _cells(self, features: Features) -> _Cells | None:
+        """As `_made_cells` says; made once for the same object."""
+        if features not in self._known:
+            self._known[features] = self._made_cells(features)
+        return self._known[features]
+
+    def _made_cells(self, features: Features) -> _Cells | None:
         """None where all is compared: where there are few, that is as fast."""
         count = self.config.cells
         points = features.descriptors

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from imc_kit.errors import KitError
 from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.retrieval.base import DescriptorConfig, NetworkConfig
-from imc_kit.types import Float32
+from imc_kit.types import Float32, Float64
 
 Pair = tuple[str, str]
 
@@ -148,14 +148,14 @@ def similar(
     return _union(images, choices, min_similarity, min_per_image, max_pairs)
 
 
-def nearest_first(images: Sequence[str], pairs: Sequence[Pair], descriptors: Float32) -> list[Pair]:
+def nearest_first(images: Sequence[str], pairs: Sequence[Pair], similarity: Float64) -> list[Pair]:
     """`pairs` in the order in which they are worth matching when time is short: every image's most similar partner,
     then every image's second, and so on; of equal rank the more similar first.
 
-    descriptors: of `images`, [N, D], of length 1 or 0.
+    similarity: of `images`, [N, N], symmetric; larger is more alike.
     """
     row = {name: number for number, name in enumerate(images)}
-    similarity = descriptors @ descriptors.T
+    similarity = similarity.copy()
     np.fill_diagonal(similarity, np.inf)
     ranks = np.argsort(np.argsort(-similarity, axis=1, kind="stable"), axis=1)
 
