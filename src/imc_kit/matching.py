@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _DETECTION = 0.6
 """The share of the time up to the end of matching that detection may take."""
+_LOOKS_AT_ONCE = 1024
+"""Pairs, in the overview."""
 
 
 @dataclass(frozen=True)
@@ -159,16 +161,20 @@ class Matching:
         seen = cheap.detect(shots)
         pairs = retrieval.select(list(seen), cheap.config.pairs, lambda descriptor: cheap._describe(seen, descriptor))
         found = cheap.match(seen, pairs)
-        loaded = {name: found.features(name) for name in seen}
-        looks = self.executor.map(
-            overview.look,
-            [loaded[first] for first, _ in pairs],
-            [loaded[second] for _, second in pairs],
-            [found.matches(*pair) for pair in pairs],
-            [self.config.overview] * len(pairs),
-            chunksize=64,
-        )
-        return dict(zip(pairs, looks, strict=True))
+        slim = {name: _without_descriptors(found.features(name)) for name in seen}
+        looks: dict[Pair, PairView] = {}
+        for start in range(0, len(pairs), _LOOKS_AT_ONCE):  # an executor takes in all that it is given
+            some = pairs[start : start + _LOOKS_AT_ONCE]
+            views = self.executor.map(
+                overview.look,
+                [slim[first] for first, _ in some],
+                [slim[second] for _, second in some],
+                [found.matches(*pair) for pair in some],
+                [self.config.overview] * len(some),
+                chunksize=64,
+            )
+            looks |= zip(some, views, strict=True)
+        return looks
 
     def _describe(self, shots: Mapping[str, Shot], descriptor: DescriptorConfig) -> Float32:
         """A global descriptor of every image, [N, D]."""
@@ -194,3 +200,8 @@ class Matching:
 
     def _cheap(self) -> Matching:
         return Matching(self.scene, self.store, CHEAP, self.executor, self.until)
+
+
+def _without_descriptors(features: Features) -> Features:
+    """Where keypoints are, and which way up: a twentieth of the memory."""
+    return replace(features, descriptors=np.empty((len(features), 0), np.uint8))
