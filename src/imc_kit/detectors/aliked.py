@@ -110,7 +110,8 @@ def _dense_maps(network: Any, stack: torch.Tensor) -> tuple[torch.Tensor, torch.
     level = network.block1(padded)
     part = network.gate(network.conv1(level))
     depth = part.shape[1]
-    maps = part.new_empty(len(part), 4 * depth, *part.shape[2:]).contiguous(memory_format=torch.channels_last)
+    size = len(part), 4 * depth, *part.shape[2:]
+    maps = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
     maps[:, :depth] = part
     for number, pool, larger in (
         (2, network.pool2, network.upsample2),
