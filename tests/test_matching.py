@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imc_kit import clock, images, scenes
+from imc_kit import clock, images, matching, overview, scenes
 from imc_kit.cli import main
 from imc_kit.config import CHEAP, Branch, Config, fingerprint, preset
 from imc_kit.detectors import NoDetectorConfig, OrbConfig, SiftConfig, extract
@@ -28,7 +28,7 @@ from imc_kit.pipeline import Run, solve
 from imc_kit.render import write_scene
 from imc_kit.retrieval import NetworkConfig, PairsConfig
 from imc_kit.store import Store
-from imc_kit.types import Correspondences, Float32, Pixels, Pose
+from imc_kit.types import Correspondences, Float32, Pixels, Pose, Scene
 from imc_kit.work import inspect
 
 VIEWS = 20
@@ -135,6 +135,31 @@ def test_photographs_on_their_side_are_matched_upright(rendered: tuple[Path, dic
 
     as_they_are = solve(turned, tmp_path / "as they are", SIMPLE)
     assert counts(as_they_are)["turned"] == 0
+
+
+def test_the_overview_holds_no_descriptors(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all images at once, that is, and not all matches."""
+    looked = []
+
+    class Counting(ThreadPoolExecutor):
+        def map(self, function: Any, *values: Any, **options: Any) -> Any:
+            if function is overview.look:
+                looked.append(len(values[0]))
+                assert all(features.descriptors.size == 0 for features in (*values[0], *values[1]))
+            return super().map(function, *values, **options)
+
+    names = [path.name for path in sorted(photos.iterdir())][:5]
+    scene = Scene("plaza", photos, tuple(names))
+    found = []
+    with Counting(2) as pool:
+        shots, _ = inspect(scene, SIMPLE.masks, pool)
+        for at_once in (1024, 3):
+            monkeypatch.setattr(matching, "_LOOKS_AT_ONCE", at_once)
+            found.append(Matching(scene, Store(tmp_path), SIMPLE, pool)._look(shots))
+    assert looked == [10, 3, 3, 3, 1]
+    assert found[0] == found[1]
+    assert list(found[0]) == list(itertools.combinations(names, 2))
+    assert max(view.inliers for view in found[0].values()) > 30
 
 
 def test_masks_are_honoured_and_shown(photos: Path, tmp_path: Path) -> None:

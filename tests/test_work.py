@@ -102,3 +102,23 @@ def test_with_all_the_time_there_is_pairs_of_the_same_images_are_together(tmp_pa
     assert notes == []
     blocks = [((a - 9) // work.TILE, (b - 9) // work.TILE) for a, b in asked]
     assert blocks == sorted(blocks)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 100])
+def test_a_chunk_has_few_images_however_few_pairs_each_has(step: int) -> None:
+    names = [f"{number:03}" for number in range(300)]
+    pairs = list(combinations(names, 2))[::step]
+    chunks = work._cut_pairs(pairs, 256)
+    assert [pair for chunk in chunks for pair in chunk] == pairs
+    assert all(0 < len(chunk) <= 256 for chunk in chunks)
+    assert max(len({name for pair in chunk for name in pair}) for chunk in chunks) <= work.MOST_IMAGES_PER_CHUNK
+    assert work._cut_pairs([], 256) == []
+
+
+def test_full_blocks_stay_together() -> None:
+    names = [f"{number:03}" for number in range(80)]
+    pairs = sorted(
+        combinations(names, 2), key=lambda pair: (int(pair[0]) // work.TILE, int(pair[1]) // work.TILE, *pair)
+    )
+    chunks = work._cut_pairs(pairs, 256)
+    assert len(chunks) <= len(pairs) / 256 + 3

@@ -32,6 +32,8 @@ _OVERVIEW = 0.5
 """The share of that time that looking at pairs may take. Where there is a quick answer, its matches are used again."""
 _DESCRIPTION = 0.3
 """Seconds an image that describing its features may take: it is not begun when less time is left."""
+_LOOKS_AT_ONCE = 1024
+"""Pairs, in the overview."""
 
 
 @dataclass(frozen=True)
@@ -179,17 +181,20 @@ class Matching:
         seen = cheap.detect(shots)
         pairs = retrieval.select(list(seen), cheap.config.pairs, lambda descriptor: cheap._describe(seen, descriptor))
         found = cheap.match(seen, pairs)
-        loaded = {name: found.features(name) for name in seen}
-        looks = self.executor.map(
-            _look_until,
-            [loaded[first] for first, _ in pairs],
-            [loaded[second] for _, second in pairs],
-            [found.matches(*pair) for pair in pairs],
-            repeat(self.config.overview),
-            repeat(cheap.until),
-            chunksize=64,
-        )
-        views = {pair: view for pair, view in zip(pairs, looks, strict=True) if view}
+        slim = {name: _without_descriptors(found.features(name)) for name in seen}
+        views: dict[Pair, PairView] = {}
+        for start in range(0, len(pairs), _LOOKS_AT_ONCE):  # an executor takes in all that it is given
+            some = pairs[start : start + _LOOKS_AT_ONCE]
+            looks = self.executor.map(
+                _look_until,
+                [slim[first] for first, _ in some],
+                [slim[second] for _, second in some],
+                [found.matches(*pair) for pair in some],
+                repeat(self.config.overview),
+                repeat(cheap.until),
+                chunksize=64,
+            )
+            views |= {pair: view for pair, view in zip(some, looks, strict=True) if view}
         if len(views) < len(pairs):
             self.notes.append(f"{self.scene.name}: {clock.RAN_OUT}, {len(views)} of {len(pairs)} pairs were looked at")
         return views
@@ -228,3 +233,8 @@ def _look_until(
     first: Features, second: Features, matches: Matches, config: OverviewConfig, until: float
 ) -> PairView | None:
     return overview.look(first, second, matches, config) if clock.left(until) else None
+
+
+def _without_descriptors(features: Features) -> Features:
+    """Where keypoints are, and which way up: a twentieth of the memory."""
+    return replace(features, descriptors=np.empty((len(features), 0), np.uint8))

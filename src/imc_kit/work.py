@@ -35,6 +35,8 @@ HURRIED_CHUNK = 8
 """Pairs in a chunk when the time is limited."""
 HURRIED_BAND = 64
 """When the time is limited, so many pairs at a time are put block by block: the most useful still come first."""
+MOST_IMAGES_PER_CHUNK = 48
+"""Images of the pairs in a chunk: all are in memory together. Full blocks have fewer, and are not cut by this."""
 TILE = 8
 """Pairs are matched in blocks of so many images against so many, so that each is read from the store once a block."""
 
@@ -176,7 +178,7 @@ def match(
     missing = _missing_pairs(shots, pairs, matches, until)
     chunks = [
         (features, matches, config, kind, [(shots[a].key, shots[b].key) for a, b in chunk], until)
-        for chunk in _cut(missing, _pairs_per_chunk(len(missing), until, executor))
+        for chunk in _cut_pairs(missing, _pairs_per_chunk(len(missing), until, executor))
     ]
     return _filled(executor, _match_chunk, chunks, f"{label}: {config.name} matches", "pair", len(missing), matches)
 
@@ -218,7 +220,7 @@ def match_images(
     missing = _missing_pairs(shots, pairs, shelf, until)
     chunks = [
         (shelf, config, [(shots[a], shots[b]) for a, b in chunk], until)
-        for chunk in _cut(missing, min(TILE * TILE, _pairs_per_chunk(len(missing), until, executor)))
+        for chunk in _cut_pairs(missing, min(TILE * TILE, _pairs_per_chunk(len(missing), until, executor)))
     ]
     return _filled(executor, _match_images_chunk, chunks, f"{label}: {config.name}", "pair", len(missing), shelf)
 
@@ -319,3 +321,16 @@ def _batches(items: Sequence[T], until: float) -> Iterator[Sequence[T]]:
 
 def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _cut_pairs(pairs: Sequence[Pair], most: int) -> list[list[Pair]]:
+    """All pairs in their order, in chunks of at most so many, and of at most `MOST_IMAGES_PER_CHUNK` images."""
+    chunks: list[list[Pair]] = []
+    images: set[str] = set()
+    for pair in pairs:
+        images.update(pair)
+        if not chunks or len(chunks[-1]) == most or len(images) > MOST_IMAGES_PER_CHUNK:
+            chunks.append([])
+            images = set(pair)
+        chunks[-1].append(pair)
+    return chunks

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from imc_kit.colmap import database
 from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
 from imc_kit.colmap.verification import VerificationConfig, inlier_counts, verify
 from imc_kit.errors import KitError
@@ -132,3 +134,25 @@ def test_options_that_make_no_sense_are_refused() -> None:
     with pytest.raises(KitError, match=r"min_inlier_ratio: .* with method colmap only"):
         VerificationConfig(options={"min_inlier_ratio": 0.3}).check()
     VerificationConfig("colmap", options={"min_inlier_ratio": 0.3}).check()
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path, pool: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_RECENT", 8)
+    held = []
+    for images in (20, 100):
+        path = tmp_path / f"{images}.db"
+        random = np.random.default_rng(images)
+        places = random.uniform(0, 700, (3000, 2)).astype(np.float32)  # of 48 KB, as they are read
+        one = Features(places, np.ones(3000, np.float32), np.zeros((3000, 1), np.uint8), SIZE)
+        rows = np.arange(12, dtype=np.int32)
+        matches = Matches(np.stack([rows, rows], 1), np.ones(12, np.float32))
+        entries = [ImageEntry(f"{number}.png", tmp_path / f"{number}.png", SIZE) for number in range(images)]
+        pairs = [(first.name, second.name, matches) for first, second in pairwise(entries)]
+        write_database(path, entries, lambda _, one=one: one, pairs, CameraConfig("size"))
+        tracemalloc.start()
+        try:
+            verify(path, VerificationConfig(), tmp_path / "log", pool)
+            held.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert held[1] < 1.3 * held[0]

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from imc_kit import weights
 from imc_kit.detectors import AlikedConfig, extract
+from imc_kit.detectors.aliked import _dense_maps
 from imc_kit.errors import KitError
 from imc_kit.images import Photo, load
 from imc_kit.types import Features
@@ -65,6 +66,18 @@ def test_it_finds_what_kornia_finds(shared, create, photo, model):
     assert (np.diff(ours.scores) <= 0).all()
     size = photo.shape[1], photo.shape[0]
     same(ours, Features(theirs.keypoints.numpy(), theirs.keypoint_scores.numpy(), theirs.descriptors.numpy(), size))
+
+
+@pytest.mark.parametrize("model", ["t16", "n16"])
+@pytest.mark.parametrize("size", [(64, 96), (33, 40), (100, 127), (31, 5)])
+def test_half_the_memory_gives_the_same_maps(create, model, size):
+    network = create(model=model)._network
+    stack = torch.from_numpy(np.random.default_rng(0).random((2, 3, *size), np.float32))
+    stack = stack.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for ours, theirs in zip(_dense_maps(network, stack), network.extract_dense_map(stack), strict=True):
+            assert ours.shape == theirs.shape
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_the_strongest_within_the_mask_are_kept(create, photo):

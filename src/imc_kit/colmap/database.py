@@ -8,16 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from imc_kit.errors import KitError
-from imc_kit.types import Correspondences, Features, Int32, Mask, Matches
+from imc_kit.types import Correspondences, Features, Float64, Int32, Mask, Matches
 
 log = logging.getLogger(__name__)
 
+_RECENT = 128
+"""Images whose keypoints are kept."""
 HALF_PIXEL = np.float32(0.5)  # COLMAP puts the centre of the top-left pixel at (0.5, 0.5)
 
 
@@ -139,18 +142,19 @@ def keep_best_connected(path: Path, most: int) -> None:
 
     with writing(path) as database:
         pairs = [pycolmap.pair_id_to_image_pair(number) for number in database.read_two_view_geometry_num_inliers()[0]]
-        geometries = {pair: database.read_two_view_geometry(*pair) for pair in pairs}
         degrees = {
-            image.image_id: np.zeros(database.num_keypoints_for_image(image.image_id), np.int64)
+            image.image_id: np.zeros(database.num_keypoints_for_image(image.image_id), np.int32)
             for image in database.read_all_images()
         }
-        for pair, geometry in geometries.items():
-            for image, indices in zip(pair, geometry.inlier_matches.T, strict=True):
+        for pair in pairs:  # twice, as all of them together take more memory the larger the scene is
+            matches = database.read_two_view_geometry(*pair).inlier_matches
+            for image, indices in zip(pair, matches.T, strict=True):
                 degrees[image][indices] += 1  # each is in a pair once
         kept = {image: np.zeros(len(degree), np.bool_) for image, degree in degrees.items()}
         for image, degree in degrees.items():
             kept[image][np.argsort(-degree, kind="stable")[:most]] = True
-        for (first, second), geometry in geometries.items():
+        for first, second in pairs:
+            geometry = database.read_two_view_geometry(first, second)
             matches = geometry.inlier_matches
             both = kept[first][matches[:, 0]] & kept[second][matches[:, 1]]
             if not both.all():
@@ -178,6 +182,12 @@ def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> 
         ids = {image.name: image.image_id for image in database.read_all_images()}
         for first, second, pair in new:
             database.write_matches(ids[first], ids[second], one_to_one(pair).astype(np.uint32))
+
+
+def recent_keypoints(opened: Any) -> Callable[[int], Float64]:
+    """Gives the keypoints of an image of an open database, [N, 2] in COLMAP's coordinates, and keeps those of the last
+    images that it was asked for: pairs come by their first image."""
+    return lru_cache(_RECENT)(lambda image: np.asarray(opened.read_keypoints(image)[:, :2], np.float64))
 
 
 def keypoint_counts(path: Path) -> dict[str, int]:

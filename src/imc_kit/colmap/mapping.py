@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import struct
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from imc_kit.colmap import child
+from imc_kit.colmap import child, sparse
 from imc_kit.colmap.database import delete_pairs, keep_best_connected
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError
-from imc_kit.types import Model, Pose
+from imc_kit.types import Model
 from imc_kit.viewgraph import strengths
 
 _OWN_CAMERAS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
@@ -138,53 +135,18 @@ def read_models(folder: Path) -> list[Model]:
 
 def read_model(folder: Path) -> Model:
     """A COLMAP sparse model; KitError when its files are damaged."""
-    import pycolmap
-
-    for path in folder.glob("*.bin"):
-        if not _is_whole(path):
-            raise KitError(f"cannot read the COLMAP model in {folder}: {path.name} is damaged")
-    try:
-        reconstruction = pycolmap.Reconstruction(folder)
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise KitError(f"cannot read the COLMAP model in {folder}: {error}") from error
-    poses, frames = {}, {}
-    for image in reconstruction.images.values():
-        if image.has_pose:
-            camera = reconstruction.cameras[image.camera_id]
-            reach = 0.5 / camera.mean_focal_length()
-            frames[image.name] = (camera.width * reach, camera.height * reach)
-            matrix = image.cam_from_world().matrix()
-            poses[image.name] = Pose(matrix[:, :3], matrix[:, 3])
-    points = [point.xyz for point in reconstruction.points3D.values()]
-    colors = [point.color for point in reconstruction.points3D.values()]
-    return Model(
-        folder,
-        poses,
-        np.array(points, np.float64).reshape(-1, 3),
-        reconstruction.compute_num_observations(),
-        reconstruction.compute_mean_reprojection_error() if points else 0.0,
-        np.array(colors, np.uint8).reshape(-1, 3),
-        frames,
-    )
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a file of COLMAP's holds the records that its head announces: where not, pycolmap may read on forever.
-
-    Images and points are walked through, as their lengths vary and a full disk cuts them off anywhere.
-    """
-    content = path.read_bytes()
-    try:
-        (count,) = struct.unpack_from("<Q", content)
-        end = 8
-        if path.name not in ("images.bin", "points3D.bin"):
-            return bool(end + 8 * count <= len(content))
-        for _ in range(count):
-            if path.name == "images.bin":  # number, rotation, translation, camera, name, keypoints
-                end = content.index(b"\0", end + 64) + 1
-                end += 8 + 24 * struct.unpack_from("<Q", content, end)[0]
-            else:  # number, place, colour, error, track
-                end += 51 + 8 * struct.unpack_from("<Q", content, end + 43)[0]
-    except (struct.error, ValueError, OverflowError):
-        return False
-    return end <= len(content)
+    sparse.check_whole(folder)
+    cameras = sparse.read_cameras(folder)
+    poses, frames, observations = {}, {}, 0
+    for image in sparse.read_images(folder):
+        camera = cameras.get(image.camera)
+        if camera is None:
+            raise KitError(f"cannot read the COLMAP model in {folder}: {image.name!r} has a camera that is not there")
+        reach = 0.5 / camera.mean_focal_length()
+        poses[image.name] = image.pose
+        frames[image.name] = (camera.width * reach, camera.height * reach)
+        observations += image.observations
+    points = sparse.read_points(folder)
+    known = points.errors[points.errors >= 0]
+    error = float(known.mean()) if len(known) else 0.0
+    return Model(folder, poses, points.places, observations, error, points.colors, frames)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imc_kit.colmap import sparse
+from imc_kit.colmap.database import recent_keypoints
 from imc_kit.types import Float64, Model
 
 Pair = tuple[int, int]
@@ -26,10 +28,23 @@ def support(database: Path, model: Model, pairs: Collection[tuple[str, str]], ma
     """
     import pycolmap
 
+    cameras = sparse.read_cameras(model.folder)
+    camera_of = {image.name: cameras[image.camera] for image in sparse.read_images(model.folder)}
+    agreeing = total = 0
     with pycolmap.Database.open(database) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
-        evidence = read_evidence(opened, [(ids[a], ids[b]) for a, b in pairs if a in model.poses and b in model.poses])
-    agreeing, total = agreement(pycolmap.Reconstruction(model.folder), evidence, evidence.matches, max_error)
+        keypoints = recent_keypoints(opened)
+        for pair in pairs:
+            if all(name in model.poses for name in pair):
+                numbers = ids[pair[0]], ids[pair[1]]
+                matches = opened.read_two_view_geometry(*numbers).inlier_matches
+                first, second = (keypoints(number)[matches[:, side]] for side, number in enumerate(numbers))
+                one, other = (model.poses[name] for name in pair)
+                rotation = other.rotation @ one.rotation.T
+                translation = other.translation - rotation @ one.translation
+                errors = _sampson((camera_of[pair[0]], camera_of[pair[1]]), rotation, translation, first, second)
+                agreeing += int((errors <= max_error).sum())
+                total += len(errors)
     return agreeing / total if total else 0.0
 
 
@@ -76,8 +91,15 @@ def epipolar_errors(reconstruction: Any, evidence: Evidence, pair: Pair) -> Floa
     points, others = (evidence.keypoints[image][matches[:, side]] for side, image in enumerate(pair))
     cameras = [reconstruction.cameras[image.camera_id] for image in (first, second)]
     motion = (second.cam_from_world() * first.cam_from_world().inverse()).matrix()
-    x, y, z = motion[:, 3] / max(np.linalg.norm(motion[:, 3]), 1e-12)
-    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ motion[:, :3]
+    return _sampson((cameras[0], cameras[1]), motion[:, :3], motion[:, 3], points, others)
+
+
+def _sampson(
+    cameras: tuple[Any, Any], rotation: Float64, translation: Float64, points: Float64, others: Float64
+) -> Float64:
+    """Of points [K, 2] and [K, 2] in the images of two cameras, the second's pose being that in the first's frame."""
+    x, y, z = translation / max(float(np.linalg.norm(translation)), 1e-12)
+    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
     one, other = (
         np.pad(camera.cam_from_img(places), ((0, 0), (0, 1)), constant_values=1)
         for camera, places in zip(cameras, (points, others), strict=True)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from imc_kit import clock
 from imc_kit.colmap import child
-from imc_kit.colmap.database import delete_pairs, writing
+from imc_kit.colmap.database import delete_pairs, recent_keypoints, writing
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.errors import KitError
 from imc_kit.geometry import fundamental
@@ -110,10 +110,7 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
 
     delete_pairs(path, "two_view_geometries")
     with writing(path) as database:
-        points = {
-            image.image_id: np.asarray(database.read_keypoints(image.image_id)[:, :2], np.float64)
-            for image in database.read_all_images()
-        }
+        keypoints = recent_keypoints(database)
         pair_ids = database.read_num_matches()[0]
         bar = tqdm(total=len(pair_ids), desc="verification", unit="pair", delay=2, disable=None, leave=False)
         with bar:
@@ -124,7 +121,7 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
                 pairs = [pycolmap.pair_id_to_image_pair(pair) for pair in pair_ids[start : start + _PAIRS_AT_ONCE]]
                 matches = [database.read_matches(*pair) for pair in pairs]
                 firsts, seconds = (
-                    [points[pair[side]][rows[:, side]] for pair, rows in zip(pairs, matches, strict=True)]
+                    [keypoints(pair[side])[rows[:, side]] for pair, rows in zip(pairs, matches, strict=True)]
                     for side in (0, 1)
                 )
                 found = executor.map(_geometry, firsts, seconds, repeat(config))

@@ -78,8 +78,8 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
         import torch
 
         stack = stack.contiguous(memory_format=torch.channels_last)
-        maps, score_maps = self._network.extract_dense_map(stack)
-        return map(self._candidates, maps.split(1), score_maps.split(1))
+        maps, score_maps = _dense_maps(self._network, stack)
+        return map(self._candidates, maps.chunk(len(maps)), score_maps.chunk(len(maps)))
 
     def _candidates(self, dense: torch.Tensor, score_map: torch.Tensor) -> Candidates:
         """Those of one image, from its dense descriptors [1, D, h, w] and its scores [1, 1, h, w]."""
@@ -96,3 +96,34 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
 
         # Places go from −1 at the centre of the first pixel to 1 at that of the last.
         return Candidates(places.new_tensor([width - 1, height - 1]) * (places + 1) / 2, scores, describe)
+
+
+def _dense_maps(network: Any, stack: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What kornia's `extract_dense_map` gives, in half the memory: every map is put in its place among the others, and
+    they are brought to length 1 where they lie."""
+    import torch
+
+    height, width = stack.shape[-2:]
+    down, across = -height % 32, -width % 32
+    top, left = down // 2, across // 2
+    padded = torch.nn.functional.pad(stack, [left, across - left, top, down - top], mode="replicate")
+    level = network.block1(padded)
+    part = network.gate(network.conv1(level))
+    depth = part.shape[1]
+    size = len(part), 4 * depth, *part.shape[2:]
+    maps = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
+    maps[:, :depth] = part
+    for number, pool, larger in (
+        (2, network.pool2, network.upsample2),
+        (3, network.pool4, network.upsample8),
+        (4, network.pool4, network.upsample32),
+    ):
+        del part
+        level = getattr(network, f"block{number}")(pool(level))
+        part = larger(network.gate(getattr(network, f"conv{number}")(level)))
+        maps[:, (number - 1) * depth : number * depth] = part
+    del part
+    scores = torch.sigmoid(network.score_head(maps))
+    maps /= torch.linalg.vector_norm(maps, dim=1, keepdim=True).clamp_min(1e-12)
+    inside = (..., slice(top, top + height), slice(left, left + width))
+    return maps[inside], scores[inside]

@@ -71,6 +71,7 @@ class Vlad:
         if not len(sample):
             return np.zeros((len(images), 0), np.float32)
         centres = kmeans.k_means(sample, self.config.size, self.config.seed)
+        del sample  # the rows of hundreds of images take more memory than it
         rows = np.zeros((len(images), centres.size), np.float32)
         for row, name in zip(rows, images, strict=True):
             row[:] = vlad(_vectors(features(name)), centres, self.config.power, self.config.intra)
@@ -90,6 +91,7 @@ class Fisher:
             return np.zeros((len(images), 0), np.float32)
         axes = principal_axes(sample, self.config.dimension)
         mixture = fit_mixture(sample @ axes, self.config.size, self.config.seed)
+        del sample
         rows = np.zeros((len(images), 2 * mixture.means.size), np.float32)
         for row, name in zip(rows, images, strict=True):
             row[:] = fisher(_vectors(features(name)) @ axes, mixture, self.config.power)

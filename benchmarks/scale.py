@@ -1,0 +1,176 @@
+"""Time and memory against the number of images: the kit on rendered views of one place, pairs by retrieval.
+
+    python benchmarks/scale.py [--sizes 50 100 200 400 800] [--preset sift] [--keypoints 1000] [--long-side 640] [-k 10]
+                               [--threads N] [--without-mapping] [--views FOLDER] [--out FILE]
+
+The views go once round the rendered plaza, as many as the largest size asks for; a smaller size takes every second one,
+every fourth, and so on. They are rendered first, into a folder (`--views` keeps it, and uses what is there). Each size
+is solved in a fresh process of its own, with one attempt at mapping, or up to verification, the pairs being each
+image's K most similar by VLAD.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+from compare import _facts, _markdown
+
+from imc_kit import render
+from imc_kit.errors import KitError
+
+STAGES = ("inspect", "upright", "detect", "pairs", "match", "verify", "map", "complete", "place")
+MB = 1e6
+REMARKS = """\
+s: the whole run of the kit, without starting Python; the stages' after it. MB: the peak resident memory of the kit's
+own process, and the stage in which it was reached; at start: what it held before the first stage. MB of COLMAP: of the
+largest process that was started, which the kernel never counts as less than the starting one held."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory against the number of images.")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 400, 800])
+    parser.add_argument("--preset", default="sift")
+    parser.add_argument("--keypoints", type=int, default=1000)
+    parser.add_argument("--long-side", type=int, default=640)
+    parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--without-mapping", action="store_true")
+    parser.add_argument("--views", type=Path)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    sizes = sorted(set(arguments.sizes))
+    text = "".join(f"- {name}: {value}\n" for name, value in _facts().items())
+    print(text)
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        views = photograph(arguments.views or Path(scratch) / "views", sizes[-1], arguments.long_side)
+        for size in sizes:
+            job = {
+                "views": [str(views[number * len(views) // size]) for number in range(size)],
+                "folder": str(Path(scratch) / str(size)),
+                **{name: getattr(arguments, name) for name in ("preset", "keypoints", "long_side", "k", "threads")},
+                "mapping": not arguments.without_mapping,
+            }
+            rows.append(run(job))
+            print(json.dumps(rows[-1]), flush=True)
+    used = [stage for stage in STAGES if any(stage in row.get("seconds", {}) for row in rows)]
+    header = [
+        "images",
+        "pairs",
+        "verified",
+        "registered",
+        "s",
+        "s an image",
+        *used,
+        "MB at start",
+        "MB",
+        "MB of COLMAP",
+    ]
+    text += f"\n{_markdown(header, [line(row, used) for row in rows])}\n\n{REMARKS}\n"
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text, "utf-8")
+
+
+def photograph(folder: Path, count: int, long_side: int) -> list[Path]:
+    """So many views, all different, four pixels across for three down; those that are in `folder` already stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    solids = render.plaza()
+    camera = render.Camera.centred((long_side, long_side * 3 // 4))
+    paths = [folder / f"{count}-{long_side}-{number:04}.jpg" for number in range(count)]
+
+    def take(path: Path, pose: render.Pose) -> None:
+        if not path.exists():
+            pixels = render.render(solids, camera, pose, samples=1)
+            path.write_bytes(cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes())
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(take, paths, render.orbit(count)))
+    return paths
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """What the job's own process says of it, or of its error."""
+    done = subprocess.run([sys.executable, __file__, "--worker", json.dumps(job)], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        return {"images": len(job["views"]), "error": f"exit status {done.returncode}"}
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def line(row: dict[str, Any], stages: list[str]) -> list[str]:
+    if "error" in row:
+        return [str(row["images"]), row["error"], *[""] * (len(stages) + 7)]
+    seconds, memory = row["seconds"], row["memory"]
+    total = sum(seconds.values())
+    where = max(memory, key=lambda stage: memory[stage])
+    return [
+        *(str(row[name]) for name in ("images", "pairs", "verified", "registered")),
+        f"{total:.0f}",
+        f"{total / row['images']:.2f}",
+        *(f"{seconds.get(stage, 0):.1f}" for stage in stages),
+        f"{row['start'] / MB:.0f}",
+        f"{memory[where] / MB:.0f} ({where})",
+        f"{row['children'] / MB:.0f}",
+    ]
+
+
+def worker(job: dict[str, Any]) -> dict[str, Any]:
+    """Solve the views of one job in this process; Linux only."""
+    import resource
+
+    import pycolmap  # noqa: F401  (so that it counts as what is held at the start)
+
+    from imc_kit.config import preset
+    from imc_kit.fanout import workers
+    from imc_kit.meter import peak_memory
+    from imc_kit.retrieval import PairsConfig
+    from imc_kit.stages import solve_scene
+    from imc_kit.store import Store
+    from imc_kit.types import Scene
+
+    config = preset(job["preset"], {"detector.max_keypoints": job["keypoints"], "detector.long_side": job["long_side"]})
+    config = replace(
+        config,
+        pairs=PairsConfig("similar", exhaustive_up_to=0, k=job["k"]),
+        mapping=config.mapping[:1] if job["mapping"] else (),
+        turntable=replace(config.turntable, on=False),
+        threads=job["threads"],
+    )
+    config.check()
+    folder = Path(job["folder"])
+    first = Path(job["views"][0])
+    scene = Scene("views", first.parent, tuple(Path(view).name for view in job["views"]))
+    start = peak_memory()
+    with workers(None, config.threads) as executor:
+        result = solve_scene(scene, folder, Store(folder / "store"), config, executor)
+    return {
+        "images": len(scene.images),
+        "pairs": result.counts["pairs"],
+        "verified": result.counts["verified pairs"],
+        "registered": result.counts["registered"],
+        "points": result.counts["points"],
+        "seconds": result.seconds,
+        "memory": result.memory,
+        "start": start,
+        "children": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        if sys.argv[1:2] == ["--worker"]:
+            print(json.dumps(worker(json.loads(sys.argv[2]))))
+        else:
+            main()
+    except KitError as error:
+        sys.exit(str(error))
