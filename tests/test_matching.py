@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from imc_kit import clock, images, matching, overview, scenes
+from imc_kit import clock, images, matching, scenes
 from imc_kit.cli import main
 from imc_kit.config import CHEAP, Branch, Config, fingerprint, preset
 from imc_kit.detectors import NoDetectorConfig, OrbConfig, SiftConfig, extract
@@ -143,7 +143,7 @@ def test_the_overview_holds_no_descriptors(photos: Path, tmp_path: Path, monkeyp
 
     class Counting(ThreadPoolExecutor):
         def map(self, function: Any, *values: Any, **options: Any) -> Any:
-            if function is overview.look:
+            if function is matching._look_until:
                 looked.append(len(values[0]))
                 assert all(features.descriptors.size == 0 for features in (*values[0], *values[1]))
             return super().map(function, *values, **options)
