@@ -24,7 +24,10 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
 SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in ("compare", "features", "retrieval"))]
-ELSEWHERE = {"--clock", "--without-mapping", "--exhaustive", "--strict", "--dir-mode", "--accelerator", "--scheduler-file"}
+ELSEWHERE = {
+    *("--clock", "--without-mapping", "--exhaustive"),
+    *("--strict", "--dir-mode", "--accelerator", "--scheduler-file"),
+}
 """Options of mypy, of Kaggle's own command, of Dask's and of the benchmarks."""
 
 
