@@ -157,7 +157,7 @@ def ablate(tasks: Sequence[scenes.Task], config: Config, rows: Sequence[str], ou
         found = run(tasks, ROWS[name](config), out)
         table[name] = {
             "mean": f"{found['mAA'].mean():.3f}",
-            **{scene: f"{line.mAA:.3f} ({line.registered})" for scene, line in found.iterrows()},
+            **{scene: f"{line.mAA:.3f} ({int(line.registered)})" for scene, line in found.iterrows()},
             "seconds": f"{found['seconds'].sum():.0f}",
         }
         said = pd.DataFrame.from_dict(table, orient="index")
