@@ -108,21 +108,16 @@ def _dense_maps(network: Any, stack: torch.Tensor) -> tuple[torch.Tensor, torch.
     top, left = down // 2, across // 2
     padded = torch.nn.functional.pad(stack, [left, across - left, top, down - top], mode="replicate")
     level = network.block1(padded)
-    part = network.gate(network.conv1(level))
-    depth = part.shape[1]
-    size = len(part), 4 * depth, *part.shape[2:]
-    maps = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=torch.channels_last)
-    maps[:, :depth] = part
-    for number, pool, larger in (
-        (2, network.pool2, network.upsample2),
-        (3, network.pool4, network.upsample8),
-        (4, network.pool4, network.upsample32),
-    ):
-        del part
+    parts = [network.gate(network.conv1(level))]
+    for number, pool in ((2, network.pool2), (3, network.pool4), (4, network.pool4)):
         level = getattr(network, f"block{number}")(pool(level))
-        part = larger(network.gate(getattr(network, f"conv{number}")(level)))
-        maps[:, (number - 1) * depth : number * depth] = part
-    del part
+        parts.append(network.gate(getattr(network, f"conv{number}")(level)))
+    del level, padded
+    depth = parts[0].shape[1]
+    size = len(stack), 4 * depth, *parts[0].shape[2:]
+    maps = torch.empty(size, dtype=stack.dtype, device=stack.device, memory_format=torch.channels_last)
+    for start, larger in enumerate((lambda part: part, network.upsample2, network.upsample8, network.upsample32)):
+        maps[:, start * depth : (start + 1) * depth] = larger(parts.pop(0))
     scores = torch.sigmoid(network.score_head(maps))
     maps /= torch.linalg.vector_norm(maps, dim=1, keepdim=True).clamp_min(1e-12)
     inside = (..., slice(top, top + height), slice(left, left + width))
