@@ -136,28 +136,42 @@ class SiftDetector(OpenCVDetector):
         self.config: SiftConfig = config
 
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
-        config = self.config
-        # All in one call builds the scale space once. OpenCV counts a place again for each of its orientations, and
-        # knows no mask before it counts: then detection comes first, and what is kept is described.
-        sift = cv2.SIFT.create(
-            nfeatures=round(_PER_PLACE * config.max_keypoints) if mask is None else 0,
-            contrastThreshold=config.contrast_threshold,
-            edgeThreshold=config.edge_threshold,
+        # All in one call builds the scale space once. But OpenCV knows no mask before it counts, and counts a place
+        # again for each of its orientations.
+        if mask is None:
+            limit = round(_PER_PLACE * self.config.max_keypoints)
+            found, descriptors = self._sift(limit).detectAndCompute(grey, None)
+            order = _as_detected(found)
+            found = [found[i] for i in order]
+            if len(found) < limit or len(self._kept(found, grey, None)) == self.config.max_keypoints:
+                return found, self._normalised(descriptors[order]) if found else np.empty((0, 128), np.float32)
+        sift = self._sift(0)
+        found = sift.detect(grey, None)
+        found, descriptors = sift.compute(grey, [found[i] for i in self._kept(found, grey, mask)])
+        return found, self._normalised(descriptors) if len(found) else descriptors
+
+    def _sift(self, limit: int) -> cv2.SIFT:
+        return cv2.SIFT.create(
+            nfeatures=limit,
+            contrastThreshold=self.config.contrast_threshold,
+            edgeThreshold=self.config.edge_threshold,
             enable_precise_upscale=True,
         )
-        if mask is None:
-            found, descriptors = sift.detectAndCompute(grey, None)
-        else:
-            found = sift.detect(grey, None)
-            points, scores = self._points(found, grey.shape[::-1]), _column(found, "response")
-            kept = strongest(points, scores, mask, config.max_keypoints)
-            found, descriptors = sift.compute(grey, [found[i] for i in kept])
-        if len(found):
-            length = descriptors.sum(1) if config.root else np.linalg.norm(descriptors, axis=1)
-            descriptors /= np.maximum(length, 1)[:, None]  # they are whole numbers: 0 only if all are
-            if config.root:
-                np.sqrt(descriptors, out=descriptors)
-        return found, descriptors
+
+    def _kept(self, found: Sequence[cv2.KeyPoint], grey: Grey, mask: Mask | None) -> NDArray[np.intp]:
+        points, scores = self._points(found, grey.shape[::-1]), _column(found, "response")
+        return strongest(points, scores, mask, self.config.max_keypoints)
+
+    def _normalised(self, descriptors: NDArray[Any]) -> NDArray[Any]:
+        length = descriptors.sum(1) if self.config.root else np.linalg.norm(descriptors, axis=1)
+        descriptors = descriptors / np.maximum(length, 1)[:, None]  # they are whole numbers: 0 only if all are
+        return np.sqrt(descriptors) if self.config.root else descriptors
+
+
+def _as_detected(found: Sequence[cv2.KeyPoint]) -> NDArray[np.intp]:
+    """The order in which OpenCV detects: its limit shuffles it, and of a place's orientations the first is kept."""
+    x, y = np.array(cv2.KeyPoint.convert(found), np.float32).reshape(-1, 2).T
+    return np.lexsort((_column(found, "angle"), -_column(found, "size"), y, x))
 
 
 class OrbDetector(OpenCVDetector):
