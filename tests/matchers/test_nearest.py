@@ -350,6 +350,7 @@ def test_cells_are_made_once_for_an_image(monkeypatch):
     assert len(matcher._known) == 1  # forgotten with the image
 
 
-def test_too_few_cells_are_refused():
-    with pytest.raises(KitError, match="cells of matcher 'nearest' must be at least 6"):
-        NearestConfig(cells=5)
+@pytest.mark.parametrize("cells", [5, 2**15])
+def test_too_few_or_too_many_cells_are_refused(cells):
+    with pytest.raises(KitError, match="cells of matcher 'nearest' must be 6 to 32767, or None"):
+        NearestConfig(cells=cells)

@@ -31,6 +31,8 @@ _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
 """Elements in a block."""
 _PROBES = 6
 """Cells in which each descriptor of the second image is looked up."""
+_MOST_CELLS = 2**15 - 1
+"""So that their numbers are short, see `_members`."""
 _CELL_SAMPLE, _CELL_ROUNDS = 32, 4
 """Descriptors a cell from which its centre is learned, and how often it moves."""
 _HAMMING_ROWS = 16
@@ -63,7 +65,8 @@ class NearestConfig(MatcherConfig):
         self.require(self.ratio is None or 0 < self.ratio <= 1, "ratio", "larger than 0 and at most 1, or None")
         self.require(self.max_distance is None or self.max_distance >= 0, "max_distance", "at least 0, or None")
         self.require(self.min_score is None or self.min_score <= 1, "min_score", "at most 1, or None")
-        self.require(self.cells is None or self.cells >= _PROBES, "cells", f"at least {_PROBES}, or None")
+        fits = self.cells is None or _PROBES <= self.cells <= _MOST_CELLS
+        self.require(fits, "cells", f"{_PROBES} to {_MOST_CELLS}, or None")
         self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
 
     def accepts(self, kind: str) -> bool:
