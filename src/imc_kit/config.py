@@ -69,12 +69,13 @@ class Config:
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    mapping: tuple[MappingConfig, ...] = (MappingConfig(), MappingConfig("global"), MappingConfig(min_strength=0.7))
-    """Attempts, as many at once as there are threads; of their models the one with most images is kept, and of equals
-    the one that agrees most precisely with the strongest pairs, or an earlier one where that says little."""
-    enough: float = 1.0
-    """No further attempt is made when a model has this share of the scene's images and is trusted."""
-    trusted: float = 0.99
+    mapping: tuple[MappingConfig, ...] = (MappingConfig("global"), MappingConfig(), MappingConfig(min_strength=0.7))
+    """Attempts: the first, and where it is not enough the others, as many at once as there are threads. Of their models
+    the one with most images is kept, and of equals the one that agrees most precisely with the strongest pairs."""
+    enough: float = 0.9
+    """No further attempt is made when a model has this share of the scene's images and is trusted: localisation brings
+    back most of those that are missing."""
+    trusted: float = 0.98
     """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels."""
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)

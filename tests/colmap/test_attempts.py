@@ -32,8 +32,8 @@ def outcome(
 ) -> tuple[int | None, int, list[str]]:
     """Which attempt was kept, how many ended, and the notes.
 
-    results: for each attempt the number of images and the support to 2 pixels and precisely, or None for no model, or
-    an error. seconds: that each takes, unless it is given up.
+    results: for each attempt the number of images, the support to 2 pixels and precisely, and perhaps observations; or
+    None for no model, or an error. seconds: that each takes, unless it is given up.
     """
     made: list[int] = []
 
@@ -42,7 +42,7 @@ def outcome(
     ) -> list[Model]:
         number = ATTEMPTS.index(replace(config, time_limit=ATTEMPTS[0].time_limit, options={}))
         assert log.name == f"colmap-{number + 1}.log"
-        assert n == 1
+        assert n == (threads if number == 0 else max(1, threads // 2))
         if given_up.wait(seconds[number]):
             raise ColmapError("given up")
         made.append(number)
@@ -51,7 +51,8 @@ def outcome(
             raise result
         if result is None:
             return []
-        return [Model(folder, {name: Pose.identity() for name in SCENE.images[: result[0]]})]
+        poses = {name: Pose.identity() for name in SCENE.images[: result[0]]}
+        return [Model(folder, poses, observations=result[3] if len(result) > 3 else 0)]
 
     def support(database: Path, model: Model, pairs: list[tuple[str, str]], max_error: float) -> float:
         assert pairs == [("a", "b"), ("b", "c")]  # (a, c) is weak
@@ -74,6 +75,8 @@ def outcome(
         ([(10, 0.8, 0.5), (10, 0.95, 0.6)], 1, 2),  # the first one is folded
         ([(10, 0.8, 0.6), (10, 0.81, 0.605), (10, 0.7, 0.5)], 0, 3),  # hardly more precise
         ([(10, 0.8, 0.6), (10, 0.79, 0.605), (10, 0.79, 0.62)], 2, 3),
+        ([(10, 0.8, 0.6, 500), (10, 0.81, 0.595, 900), (10, 0.8, 0.6, 700)], 1, 3),  # as precise, of more keypoints
+        ([(10, 0.8, 0.6, 500), (10, 0.81, 0.58, 900), (10, 0.75, 0.6, 900)], 0, 3),
         ([(10, 0.8, 0.6), (10, 0.77, 0.9), (10, 0.83, 0.5)], 2, 3),  # precise, but folded
         ([(7, 0.99, 0.9), (7, 0.98, 0.9), (10, 0.98, 0.5)], 2, 3),  # images count first
         ([(10, 0.8, 0.5), (4, 1.0, 0.9), (9, 1.0, 0.9)], 0, 3),
@@ -94,7 +97,13 @@ def test_the_choice(
 
 def test_a_later_attempt_that_ends_first_does_not_hide_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
     results = [(10, 0.95, 0.5), (10, 0.99, 0.9), None]
-    assert outcome(monkeypatch, results, threads=3, seconds=[0.2, 0, 60]) == (0, 2, [])
+    results = [(10, 0.7, 0.4), *results[:2]]
+    assert outcome(monkeypatch, results, threads=3, seconds=[0, 0.2, 0]) == (1, 3, [])
+
+
+def test_the_others_wait_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [(10, 0.95, 0.5), (10, 0.99, 0.9), (10, 0.99, 0.9)]
+    assert outcome(monkeypatch, results, threads=3, seconds=[0.2, 0, 0]) == (0, 1, [])
 
 
 def test_fewer_images_can_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +136,7 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
     for threads, configs in ((8, ATTEMPTS), (2, ATTEMPTS), (8, ATTEMPTS[:1]), (8, ())):
         attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0)
-    assert given == [2] * 3 + [1] * 3 + [8]
+    assert given == [8, 4, 4] + [2, 1, 1] + [8]
 
 
 def limits(
@@ -174,7 +183,7 @@ def test_attempts_that_could_not_even_start_are_not_made(monkeypatch: pytest.Mon
     ("seconds", "threads", "each", "given"),
     [(100, 3, 1, 100), (100, 6, 2, 100), (4, 6, 6, 3.2), (math.inf, 3, 1, 1800)],
 )
-def test_side_by_side_each_may_take_all_the_time_but_in_a_hurry_the_first_has_all_threads(
+def test_side_by_side_each_may_take_all_the_time_but_in_a_hurry_each_in_turn_has_all_threads(
     monkeypatch: pytest.MonkeyPatch, seconds: float, threads: int, each: int, given: float
 ) -> None:
     """A scene of ten images: four seconds are too few for three attempts at once."""
@@ -189,7 +198,8 @@ def test_side_by_side_each_may_take_all_the_time_but_in_a_hurry_the_first_has_al
     monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
     monkeypatch.setattr(attempts.clock.time, "time", lambda: 0.0)
     attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, 1.0, 0.9, Path("log"), threads, 0, seconds)
-    assert {threads for threads, *_ in seen} == {each}
+    assert seen[0][0] == threads
+    assert {threads for threads, *_ in seen[1:]} == {each}
     assert (each, pytest.approx(given), int(given * (1 - attempts.ENDING))) in seen  # it ends in time by itself
     assert (each, pytest.approx(given), None) in seen  # the global mapper cannot
 

@@ -1,11 +1,11 @@
-"""Several attempts at reconstructing a scene, side by side, and the choice among them, which needs no truth."""
+"""Several attempts at reconstructing a scene, and the choice among them, which needs no truth."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -40,7 +40,8 @@ IN_TURN = 0.8
 FOLDED = 0.02
 """Of models with equally many images, one with which so much less of the witnesses agrees is folded."""
 MARGIN = 0.01
-"""Of others a later one is chosen only if so much more of the witnesses agrees precisely."""
+"""Of others, one with which so much more of the witnesses agrees precisely is better. Where it is less, it is the one
+that makes use of more keypoints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +57,19 @@ class Attempt:
     def registered(self) -> int:
         return len(self.models[0].poses) if self.models else 0
 
+    @property
+    def observations(self) -> int:
+        return self.models[0].observations if self.models else 0
+
     def beats(self, other: Attempt) -> bool:
         """Whether it has more images or, of equally many, is better supported."""
         if self.registered != other.registered:
             return self.registered > other.registered
         if abs(self.support - other.support) > FOLDED:
             return self.support > other.support
-        return self.precision > other.precision + MARGIN
+        if abs(self.precision - other.precision) > MARGIN:
+            return self.precision > other.precision
+        return self.observations > other.observations
 
 
 def attempt_all(
@@ -82,8 +89,8 @@ def attempt_all(
     database: with verified matches. folder: gets a subfolder of models for each attempt.
     enough, trusted: attempts after one whose model has this share of the scene's images, and this share of the verified
         matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up.
-    log: of the attempts, each with its number after the stem. threads: so many attempts run side by side, and share
-        the threads that are left.
+    log: of the attempts, each with its number after the stem. threads: the first attempt has them all; where it is not
+        enough, so many of the others run side by side, and share the threads that are left.
     until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
         after the other each but the last `IN_TURN` of it.
     """
@@ -91,11 +98,11 @@ def attempt_all(
     witnesses = [pair for pair, strength in strength_of.items() if strength >= WITNESS]
     given_up = [threading.Event() for _ in attempts]
     hurry = clock.left(until) < IN_A_HURRY * len(scene.images)
-    at_once = 1 if hurry else max(1, min(threads, len(attempts)))
+    at_once = 1 if hurry else max(1, min(threads, len(attempts) - 1))
 
-    def attempt(number: int) -> Attempt | None:
+    def attempt(number: int, threads: int) -> Attempt | None:
         """None when there is no time for it, or no need."""
-        awaited = at_once == 1 and number < len(attempts) - 1
+        awaited = number < len(attempts) - 1 and (at_once == 1 or number == 0)
         seconds = clock.left(clock.portion(until, IN_TURN if awaited else 1.0))
         if seconds < SHORTEST or given_up[number].is_set():
             return None
@@ -106,7 +113,7 @@ def attempt_all(
         ending = clock.after(runtime)
         models = mapping.map_scene(
             database, scene.root, folder / f"models-{number}", config, log.with_stem(f"{log.stem}-{number + 1}"),
-            threads // at_once, seed, given_up[number],
+            threads, seed, given_up[number],
         )  # fmt: skip
         if not models:
             return Attempt([])
@@ -125,8 +132,14 @@ def attempt_all(
 
     best, chosen, notes, left_out = Attempt([]), MappingConfig(), [], 0
     pool = ThreadPoolExecutor(at_once)
+
+    def begun() -> Iterator[Future[Attempt | None]]:
+        """The first attempt; the others begin when more are asked for."""
+        yield pool.submit(attempt, 0, threads)
+        yield from [pool.submit(attempt, number, threads // at_once) for number in range(1, len(attempts))]
+
     try:
-        for config, future in [(attempts[number], pool.submit(attempt, number)) for number in range(len(attempts))]:
+        for config, future in zip(attempts, begun(), strict=False):
             try:
                 result = future.result()
             except (KitError, OSError, RuntimeError) as error:

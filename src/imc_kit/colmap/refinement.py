@@ -17,6 +17,8 @@ from imc_kit.types import Model
 
 _MIN_ANGLE = 1.5
 """Degrees under which a point must be seen, as in COLMAP's mapper."""
+_TOLERANCE = 1e-6
+"""An adjustment ends when a step lowers the cost by a smaller share; COLMAP's 0 takes three times as long for the same."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def adjust(model: str, output: str, config: RefinementConfig, threads: int) -> N
     options = pycolmap.BundleAdjustmentOptions(print_summary=False)
     options.ceres.solver_options.num_threads = threads
     options.ceres.solver_options.max_num_iterations = config.max_iterations
+    options.ceres.solver_options.function_tolerance = _TOLERANCE
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     for max_error in config.max_errors:
         pycolmap.ObservationManager(reconstruction).filter_all_points3D(max_error, _MIN_ANGLE)
