@@ -36,6 +36,8 @@ _DESCRIPTION = 0.3
 """Seconds an image that describing its features may take: it is not begun when less time is left."""
 _LOOKS_AT_ONCE = 1024
 """Pairs, in the overview."""
+_VERIFIED_AT_ONCE = 64
+"""Pairs, for crops."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,14 @@ class Matching:
         found += [self._match(branch, {**shots, **crops}, closer) for branch in again]
         if len(found) == 1:
             return found[0]
-        same = [*range(len(branches)), *map(branches.index, again)]
+        whole = [*range(len(branches)), *map(branches.index, again)]
 
         def join(name: str) -> tuple[Features, tuple[Int32, ...]]:
             if name in crops:
                 return join_features([one.features(name) for one in found], self.config.combine)
-            features, rows = join_features([found[i].features(name) for i in range(len(branches))], self.config.combine)
-            return features, tuple(rows[i] for i in same)
+            parts = [one.features(name) for one in found[: len(branches)]]
+            features, rows = join_features(parts, self.config.combine)
+            return features, tuple(rows[number] for number in whole)
 
         joined = {name: join(name) for name in shots}
 
@@ -154,11 +157,11 @@ class Matching:
         """The crops of those images whose verified matches are in a small part of them, with features in the store."""
         keypoints = {name: found.features(name).keypoints for name in shots}
         matched = {name: np.zeros(len(points), np.bool_) for name, points in keypoints.items()}
-        for start in range(0, len(pairs), _LOOKS_AT_ONCE):
+        for start in range(0, len(pairs), _VERIFIED_AT_ONCE):
             if not clock.left(self.until):
                 self.notes.append(f"{self.scene.name}: {clock.RAN_OUT} for crops")
                 return {}
-            some = pairs[start : start + _LOOKS_AT_ONCE]
+            some = pairs[start : start + _VERIFIED_AT_ONCE]
             rows = [found.matches(*pair).indices for pair in some]
             firsts, seconds = (
                 [keypoints[pair[side]][one[:, side]] for pair, one in zip(some, rows, strict=True)] for side in (0, 1)

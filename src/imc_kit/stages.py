@@ -140,7 +140,7 @@ def solve_scene(
     if config.crops.on:
         with cost("crop"):
             crops = stages.crop(shots, selected, found)
-            found = stages.match(shots, selected, crops)
+            found = stages.match(shots, selected, crops) if crops else found
 
     bench = _Bench(scene, config, folder, ending, stages.notes)
     shutil.rmtree(bench.partial, ignore_errors=True)
