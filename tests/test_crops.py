@@ -22,6 +22,8 @@ from imc_kit.store import Store
 from imc_kit.types import Features, Float64, Pixels, Scene
 
 SIZE = (1024, 768)
+SEEN = 512
+"""The longer side of what the detector is given."""
 CONFIG = CropConfig(on=True)
 
 
@@ -66,11 +68,13 @@ def test_the_crop_is_around_the_large_clusters_and_no_scattered_match_moves_it()
     points = np.concatenate([blob((300, 300), 300, 100), blob((520, 380), 100, 60, seed=1)])
     low, high = points.min(0), points.max(0)
     expected = (*np.floor(low - 32).astype(int).tolist(), *(np.ceil(high + 32) + 1).astype(int).tolist())
-    assert crop_of(points, SIZE, CONFIG) == expected
+    assert crop_of(points, SIZE, SEEN, CONFIG) == expected
     wrong = np.array([[20, 20], [1000, 30], [990, 700], [40, 740], [800, 500]] * 3, float)
     few = blob((900, 100), 20, 15, seed=2)  # dense, but few beside the others
-    assert crop_of(np.concatenate([points, wrong, few]), SIZE, CONFIG) == expected
-    left, top, right, bottom = crop_of(np.concatenate([points, few]), SIZE, replace(CONFIG, min_share=0)) or expected
+    assert crop_of(np.concatenate([points, wrong, few]), SIZE, SEEN, CONFIG) == expected
+    left, top, right, bottom = (
+        crop_of(np.concatenate([points, few]), SIZE, SEEN, replace(CONFIG, min_share=0)) or expected
+    )
     assert (left, bottom) == (expected[0], expected[3])
     assert (right, top) == (int(np.ceil(few[:, 0].max() + 32)) + 1, int(np.floor(few[:, 1].min() - 32)))
 
@@ -78,7 +82,7 @@ def test_the_crop_is_around_the_large_clusters_and_no_scattered_match_moves_it()
 @pytest.mark.parametrize("corner", [(-0.5, -0.5), (1023.5, -0.5), (-0.5, 767.5), (1023.5, 767.5)])
 def test_the_crop_ends_at_the_edge(corner: tuple[float, float]) -> None:
     points = np.clip(blob(corner, 400, 150), -0.5, [1023.5, 767.5])
-    box = crop_of(points, SIZE, CONFIG)
+    box = crop_of(points, SIZE, SEEN, CONFIG)
     assert box is not None
     left, top, right, bottom = box
     assert 0 <= left < right <= 1024
@@ -90,31 +94,43 @@ def test_the_crop_ends_at_the_edge(corner: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("points", "size"),
+    ("points", "size", "long_side"),
     [
-        (np.empty((0, 2)), SIZE),  # no match
-        (np.array([[500.0, 300.0]]), SIZE),  # one
-        (np.random.default_rng(0).uniform(0, [1023, 767], (60, 2)), SIZE),  # scattered
-        (np.random.default_rng(0).uniform(0, [1023, 767], (2000, 2)), SIZE),  # everywhere
-        (np.full((500, 2), 8.0), (40, 16)),  # in an image too small for a part of it
+        (np.empty((0, 2)), SIZE, SEEN),  # no match
+        (np.array([[500.0, 300.0]]), SIZE, SEEN),  # one
+        (np.random.default_rng(0).uniform(0, [1023, 767], (60, 2)), SIZE, SEEN),  # scattered
+        (np.random.default_rng(0).uniform(0, [1023, 767], (2000, 2)), SIZE, SEEN),  # everywhere
+        (np.random.default_rng(0).uniform([0, 300], [1023, 400], (2000, 2)), SIZE, SEEN),  # in all of the width
+        (np.full((500, 2), 8.0), (64, 64), 8),  # in a part too small to see anything
+        (np.random.default_rng(0).uniform([100, 100], [900, 600], (2000, 2)), SIZE, 1024),  # in a large part
     ],
 )
-def test_no_crop(points: Float64, size: tuple[int, int]) -> None:
-    assert crop_of(points, size, CONFIG) is None
+def test_no_crop(points: Float64, size: tuple[int, int], long_side: int | None) -> None:
+    assert crop_of(points, size, long_side, CONFIG) is None
 
 
 def test_matches_all_at_one_place_make_a_small_crop() -> None:
-    assert crop_of(np.full((500, 2), 300.0), SIZE, CONFIG) == (268, 268, 333, 333)
+    assert crop_of(np.full((500, 2), 300.0), SIZE, SEEN, CONFIG) == (268, 268, 333, 333)
+
+
+def test_a_crop_is_enlarged_where_the_detector_has_seen_all_there_is() -> None:
+    points = blob((300, 300), 300, 100)
+    assert (
+        crop_of(points, SIZE, SEEN, CONFIG)
+        == crop_of(points, SIZE, 1024, CONFIG)
+        == crop_of(points, SIZE, None, CONFIG)
+    )
+    assert crop_of(points, SIZE, None, replace(CONFIG, min_zoom=2.1)) is None
 
 
 def test_the_crop_grows_with_the_image() -> None:
     points = blob((300, 300), 300, 100)
-    small, large = crop_of(points, SIZE, CONFIG), crop_of(4 * points, (4096, 3072), CONFIG)
+    small, large = crop_of(points, SIZE, SEEN, CONFIG), crop_of(4 * points, (4096, 3072), SEEN, CONFIG)
     np.testing.assert_allclose(np.array(large) / 4, small, atol=1.5)
 
 
 @pytest.mark.parametrize(
-    "options", [{"radius": 0.5}, {"min_points": 0}, {"min_share": 1.5}, {"margin": -1}, {"max_area": 0}]
+    "options", [{"radius": 0.5}, {"min_points": 0}, {"min_share": 1.5}, {"margin": -1}, {"min_zoom": 1}]
 )
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     (option,) = options
@@ -147,7 +163,7 @@ def test_keypoints_of_a_crop_are_where_those_of_the_whole_image_are(long_side: i
     detector = SiftConfig(long_side=None).create()
     (whole,) = extract(detector, [Photo(pixels, (640, 480), 0, False)])
     part, _ = cut(Photo(pixels, (640, 480), 0, False), None, box, long_side)
-    assert max(part.pixels.shape) == min(long_side or 1000, 2 * 281)
+    assert max(part.pixels.shape) == min(long_side or 562, 562)
     assert part.size == (281, 214)
     found = in_whole(extract(detector, [part])[0], box, (640, 480))
     assert found.image_size == (640, 480)

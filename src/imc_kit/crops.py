@@ -24,7 +24,7 @@ Box = tuple[int, int, int, int]
 """Left, top, right and bottom, the last two exclusive, in pixels of the original, upright image."""
 
 _ENLARGED = 2.0
-"""A crop is enlarged to at most so many times its pixels: beyond that there is nothing to see."""
+"""A crop is enlarged to at most so many times its pixels, as networks find more in what is larger, up to a point."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class CropConfig:
     """Clusters of dense cells with a smaller share of the keypoints in all clusters are left out."""
     margin: float = 32.0
     """The crop goes so far beyond the clusters, in pixels of an image whose longer side has 1024."""
-    max_area: float = 0.6
-    """Images of which the crop has a larger share are left as they are: it would hardly be seen better."""
+    min_zoom: float = 1.25
+    """Images of which the detector would not see the crop so many times larger than before are left as they are."""
 
     def __post_init__(self) -> None:
         for option, right, wanted in (
@@ -49,7 +49,7 @@ class CropConfig:
             ("min_points", self.min_points >= 1, "at least 1"),
             ("min_share", 0 <= self.min_share <= 1, "in 0 … 1"),
             ("margin", 0 <= self.margin < float("inf"), "at least 0 pixels"),
-            ("max_area", 0 < self.max_area <= 1, "more than 0 and at most 1"),
+            ("min_zoom", 1 < self.min_zoom < float("inf"), "more than 1"),
         ):
             if not right:
                 raise KitError(f"{option} of the crops must be {wanted}, not {getattr(self, option)!r}")
@@ -72,10 +72,11 @@ def clusters(points: NDArray[Any], radius: float, min_points: int) -> NDArray[np
     return np.asarray(labels[tuple(cells.T)], np.intp) - 1
 
 
-def crop_of(points: NDArray[Any], size: tuple[int, int], config: CropConfig) -> Box | None:
+def crop_of(points: NDArray[Any], size: tuple[int, int], long_side: int | None, config: CropConfig) -> Box | None:
     """The box around the large clusters of matched keypoints [N, 2] of an image of `size` = (width, height).
 
-    None where there are none, and where the box is most of the image or too small to detect anything in.
+    long_side: of what the detector is given, in pixels; None for all there are. None where there is no cluster, where
+    the detector would not see the box much larger than the image, and where it is too small to detect anything in.
     """
     labels = clusters(points, in_original(config.radius, size), config.min_points)
     counts = np.bincount(labels + 1)[1:]  # the first are in no cluster
@@ -86,10 +87,14 @@ def crop_of(points: NDArray[Any], size: tuple[int, int], config: CropConfig) -> 
     margin = in_original(config.margin, size)
     left, top = np.maximum(np.floor(inside.min(0) - margin), 0).astype(int).tolist()
     right, bottom = np.minimum(np.ceil(inside.max(0) + margin) + 1, size).astype(int).tolist()
-    width, height = right - left, bottom - top
-    if min(width, height) < MIN_SIDE or width * height > config.max_area * size[0] * size[1]:
-        return None
-    return left, top, right, bottom
+    part = right - left, bottom - top
+    zoom = _scale(part, long_side) / min(1.0, _scale(size, long_side))
+    return (left, top, right, bottom) if min(part) >= MIN_SIDE and zoom >= config.min_zoom else None
+
+
+def _scale(size: tuple[int, int], long_side: int | None) -> float:
+    """How many times larger the detector sees an image of this size."""
+    return min(_ENLARGED, long_side / max(size)) if long_side else _ENLARGED
 
 
 def cut(photo: Photo, allowed: Mask | None, box: Box, long_side: int | None) -> tuple[Photo, Mask | None]:
@@ -100,7 +105,7 @@ def cut(photo: Photo, allowed: Mask | None, box: Box, long_side: int | None) -> 
     left, top, right, bottom = box
     part = photo.pixels[top:bottom, left:right]
     size = right - left, bottom - top
-    scale = min(_ENLARGED, long_side / max(size)) if long_side else _ENLARGED
+    scale = _scale(size, long_side)
     target = max(1, round(scale * size[0])), max(1, round(scale * size[1]))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     pixels = np.asarray(cv2.resize(part, target, interpolation=how), np.uint8)

@@ -170,8 +170,9 @@ class Matching:
             for pair, one, (_, agrees) in zip(some, rows, looks, strict=True):
                 for name, indices in zip(pair, one[agrees].T, strict=True):
                     matched[name][indices] = True
+        long_side = min((side for branch in self.config.sparse if (side := branch.detector.load_side)), default=None)
         boxes = {
-            name: crop_of(keypoints[name][matched[name]], shot.info.size, self.config.crops)
+            name: crop_of(keypoints[name][matched[name]], shot.info.size, long_side, self.config.crops)
             for name, shot in shots.items()
         }
         crops = self.detect({name: replace(shots[name], crop=box) for name, box in boxes.items() if box})
