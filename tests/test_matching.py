@@ -396,6 +396,7 @@ def test_the_keypoints_of_crops_are_joined_to_those_of_the_whole_images(far: Pat
             found = stages.match(shots, pairs)
             crops = stages.crop(shots, pairs, found)
             both = stages.match(shots, pairs, crops)
+            looser = Matching(scene, stages.store, config.looser(), pool).match(shots, pairs[:3], crops)
             assert stages.crop(shots, pairs, replace(found, matches=lambda *_: Matches.empty())) == {}
             late = Matching(scene, Store(tmp_path / "store"), config, pool, time.time())
             assert late.crop(shots, pairs, found) == {}
@@ -405,6 +406,7 @@ def test_the_keypoints_of_crops_are_joined_to_those_of_the_whole_images(far: Pat
             few, many = found.features(name).keypoints, both.features(name).keypoints
             np.testing.assert_array_equal(many[: len(few)], few)
             assert (len(many) > len(few)) == (name in crops)
+            np.testing.assert_array_equal(looser.features(name).keypoints, many)  # its matches go beside the others
         assert both.features("2.jpg").keypoints[:, 0].min() >= 319
         for pair in pairs:
             old, new = found.matches(*pair), both.matches(*pair)
