@@ -41,7 +41,7 @@ class CropConfig:
     margin: float = 32.0
     """The crop goes so far beyond the clusters, in pixels of an image whose longer side has 1024."""
     min_zoom: float = 1.25
-    """Images of which the detector would not see the crop so many times larger than before are left as they are."""
+    """Images of which the detector cannot see the crop so many times larger than the whole are left as they are."""
 
     def __post_init__(self) -> None:
         for option, right, wanted in (
@@ -76,7 +76,7 @@ def crop_of(points: NDArray[Any], size: tuple[int, int], long_side: int | None, 
     """The box around the large clusters of matched keypoints [N, 2] of an image of `size` = (width, height).
 
     long_side: of what the detector is given, in pixels; None for all there are. None where there is no cluster, where
-    the detector would not see the box much larger than the image, and where it is too small to detect anything in.
+    the detector cannot see the box much larger than the image, and where it is too small to detect anything in.
     """
     labels = clusters(points, in_original(config.radius, size), config.min_points)
     counts = np.bincount(labels + 1)[1:]  # the first are in no cluster
@@ -88,12 +88,12 @@ def crop_of(points: NDArray[Any], size: tuple[int, int], long_side: int | None, 
     left, top = np.maximum(np.floor(inside.min(0) - margin), 0).astype(int).tolist()
     right, bottom = np.minimum(np.ceil(inside.max(0) + margin) + 1, size).astype(int).tolist()
     part = right - left, bottom - top
-    zoom = _scale(part, long_side) / min(1.0, _scale(size, long_side))
+    zoom = _scale(part, long_side) / _scale(size, long_side)
     return (left, top, right, bottom) if min(part) >= MIN_SIDE and zoom >= config.min_zoom else None
 
 
 def _scale(size: tuple[int, int], long_side: int | None) -> float:
-    """How many times larger the detector sees an image of this size."""
+    """How many times larger the detector can see an image of this size."""
     return min(_ENLARGED, long_side / max(size)) if long_side else _ENLARGED
 
 
