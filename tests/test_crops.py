@@ -130,7 +130,7 @@ def test_the_crop_grows_with_the_image() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"radius": 0.5}, {"min_points": 0}, {"min_share": 1.5}, {"margin": -1}, {"min_zoom": 1}]
+    "options", [{"radius": 0.5}, {"min_points": 0}, {"min_share": 1.5}, {"margin": -1}, {"min_zoom": 0}]
 )
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
     (option,) = options

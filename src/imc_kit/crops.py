@@ -49,7 +49,7 @@ class CropConfig:
             ("min_points", self.min_points >= 1, "at least 1"),
             ("min_share", 0 <= self.min_share <= 1, "in 0 … 1"),
             ("margin", 0 <= self.margin < float("inf"), "at least 0 pixels"),
-            ("min_zoom", 1 < self.min_zoom < float("inf"), "more than 1"),
+            ("min_zoom", 0 < self.min_zoom < float("inf"), "more than 0"),
         ):
             if not right:
                 raise KitError(f"{option} of the crops must be {wanted}, not {getattr(self, option)!r}")
