@@ -19,6 +19,7 @@ from imc_kit.colmap.merging import MergingConfig
 from imc_kit.colmap.refinement import RefinementConfig
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.combine import CombineConfig
+from imc_kit.crops import CropConfig
 from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, SuperPointConfig
 from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError, unknown_name
@@ -67,6 +68,8 @@ class Config:
     overview: OverviewConfig = field(default_factory=OverviewConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
+    crops: CropConfig = field(default_factory=CropConfig)
+    """Detect and match again, larger, in the part of each image that its matches are in."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = (MappingConfig("global"), MappingConfig(), MappingConfig(min_strength=0.7))
@@ -94,6 +97,11 @@ class Config:
     @property
     def branches(self) -> tuple[Branch, ...]:
         return Branch(self.detector, self.matcher), *self.also
+
+    @property
+    def sparse(self) -> list[Branch]:
+        """The branches with a detector."""
+        return [branch for branch in self.branches if not isinstance(branch.matcher, DenseConfig)]
 
     def looser(self) -> Config:
         """The same with matchers of lower demands."""
@@ -125,6 +133,8 @@ class Config:
         self.merging.check()
         self.localisation.check()
         self.refinement.check()
+        if self.crops.on and not self.sparse:
+            raise KitError("crops are detected in again: add a branch with a detector, or switch them off")
         if self.min_matches < 1 or (self.threads is not None and self.threads < 1):
             raise KitError("min_matches and threads must be at least 1")
         if self.time_limit is not None and self.time_limit <= 0:

@@ -95,7 +95,7 @@ def mask(photo: Photo, name: str, config: MaskConfig) -> Mask | None:
     if not config.vegetation:
         return allowed
     plants = vegetation(photo.pixels, config)
-    before = np.ones_like(plants) if allowed is None else _stretched(allowed, plants.shape)
+    before = np.ones_like(plants) if allowed is None else stretched(allowed, plants.shape)
     left: Mask = before & ~plants
     if left.sum() < config.min_share * before.sum():
         log.warning("%s is not masked for vegetation: that would leave only %.0f %% of it", name, 100 * left.mean())
@@ -148,22 +148,22 @@ def overlay(pixels: Pixels, allowed: Mask | None) -> Pixels:
     """The photograph for a person to look at: where no keypoints may be it is purple."""
     if allowed is None:
         return pixels.copy()
-    masked = ~_stretched(allowed, pixels.shape[:2])
+    masked = ~stretched(allowed, pixels.shape[:2])
     shown = pixels.copy()
     shown[masked] = np.rint(0.35 * pixels[masked] + 0.65 * _TINT)
     return shown
+
+
+def stretched(values: Mask, shape: tuple[int, ...]) -> Mask:
+    """The cell that holds the centre of each pixel, as `detectors.extract` takes it: bool `shape`."""
+    size = shape[1], shape[0]
+    return np.asarray(cv2.resize(values.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT), np.bool_)
 
 
 def _as_stored(values: Mask, picture: Photo) -> Mask:
     """What EXIF did to a picture, undone: the way back of `images.load`."""
     turned = np.rot90(values, picture.quarters)
     return turned[:, ::-1] if picture.mirrored else turned
-
-
-def _stretched(values: Mask, shape: tuple[int, ...]) -> Mask:
-    """The cell that holds the centre of each pixel, as `detectors.extract` takes it: bool `shape`."""
-    size = shape[1], shape[0]
-    return np.asarray(cv2.resize(values.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT), np.bool_)
 
 
 def _disc(radius: int) -> NDArray[np.uint8]:

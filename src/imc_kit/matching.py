@@ -13,14 +13,16 @@ from math import inf
 import numpy as np
 
 from imc_kit import clock, overview, retrieval, work
+from imc_kit.colmap.verification import by_magsac
 from imc_kit.combine import join_features, join_matches
 from imc_kit.config import CHEAP, Branch, Config, fingerprint
+from imc_kit.crops import crop_of
 from imc_kit.matchers import DenseConfig, merge
 from imc_kit.orientation import assign_turns
 from imc_kit.overview import OverviewConfig, PairView
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkConfig, Pair
 from imc_kit.store import Shelf, Store, pair_key
-from imc_kit.types import Features, Float32, Float64, Matches, Scene
+from imc_kit.types import Features, Float32, Float64, Int32, Matches, Scene
 from imc_kit.work import Shot
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ _FEW = 10_000
 """Features from which a vocabulary is learned that need not tell images apart well."""
 _LOOKS_AT_ONCE = 1024
 """Pairs, in the overview."""
+_VERIFIED_AT_ONCE = 64
+"""Pairs, for crops."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Matching:
         """Fill the shelves of all branches; gives the images that are in all of them."""
         usable = dict(shots)
         until = clock.portion(self.until, _DETECTION)
-        sparse = self._sparse()
+        sparse = self.config.sparse
         for number, branch in enumerate(sparse):
             shelf = self._features(branch)
             label = self.scene.name
@@ -120,18 +124,62 @@ class Matching:
         pairs = retrieval.select(names, config, lambda descriptor: self._describe(shots, descriptor))
         return [(first, second) for first, second in pairs if first in shots and second in shots]
 
-    def match(self, shots: Mapping[str, Shot], pairs: Sequence[Pair]) -> Found:
-        """The features and matches of all branches, joined."""
-        found = [self._match(branch, shots, pairs) for branch in self.config.branches]
+    def match(self, shots: Mapping[str, Shot], pairs: Sequence[Pair], crops: Mapping[str, Shot] | None = None) -> Found:
+        """The features and matches of all branches, joined.
+
+        crops: of some images, as `crop` gives them. Each detector is then a further branch, of these and of the whole
+            of the other images, for the pairs that have a crop. Its keypoints come last.
+        """
+        crops = crops or {}
+        branches = self.config.branches
+        again = self.config.sparse if crops else []
+        closer = [pair for pair in pairs if pair[0] in crops or pair[1] in crops]
+        found = [self._match(branch, shots, pairs) for branch in branches]
+        found += [self._match(branch, {**shots, **crops}, closer) for branch in again]
         if len(found) == 1:
             return found[0]
-        joined = {name: join_features([one.features(name) for one in found], self.config.combine) for name in shots}
+        whole = [*range(len(branches)), *map(branches.index, again)]
+
+        def join(name: str) -> tuple[Features, tuple[Int32, ...]]:
+            if name in crops:
+                return join_features([one.features(name) for one in found], self.config.combine)
+            parts = [one.features(name) for one in found[: len(branches)]]
+            features, rows = join_features(parts, self.config.combine)
+            return features, tuple(rows[number] for number in whole)
+
+        joined = {name: join(name) for name in shots}
 
         def matches(first: str, second: str) -> Matches:
             parts = [one.matches(first, second) for one in found]
             return join_matches(parts, joined[first][1], joined[second][1])
 
         return Found(lambda name: joined[name][0], matches)
+
+    def crop(self, shots: Mapping[str, Shot], pairs: Sequence[Pair], found: Found) -> dict[str, Shot]:
+        """The crops of those images whose verified matches are in a small part of them, with features in the store."""
+        keypoints = {name: found.features(name).keypoints for name in shots}
+        matched = {name: np.zeros(len(points), np.bool_) for name, points in keypoints.items()}
+        for start in range(0, len(pairs), _VERIFIED_AT_ONCE):
+            if not clock.left(self.until):
+                self.notes.append(f"{self.scene.name}: {clock.RAN_OUT} for crops")
+                return {}
+            some = pairs[start : start + _VERIFIED_AT_ONCE]
+            rows = [found.matches(*pair).indices for pair in some]
+            firsts, seconds = (
+                [keypoints[pair[side]][one[:, side]] for pair, one in zip(some, rows, strict=True)] for side in (0, 1)
+            )
+            looks = self.executor.map(by_magsac, firsts, seconds, repeat(self.config.verification))
+            for pair, one, (_, agrees) in zip(some, rows, looks, strict=True):
+                for name, indices in zip(pair, one[agrees].T, strict=True):
+                    matched[name][indices] = True
+        long_side = min((side for branch in self.config.sparse if (side := branch.detector.load_side)), default=None)
+        boxes = {
+            name: crop_of(keypoints[name][matched[name]], shot.info.size, long_side, self.config.crops)
+            for name, shot in shots.items()
+        }
+        crops = self.detect({name: replace(shots[name], crop=box) for name, box in boxes.items() if box})
+        log.info("%s: %d images are looked at again in a part of them", self.scene.name, len(crops))
+        return crops
 
     def similarity(self, shots: Mapping[str, Shot], until: float = inf) -> Callable[[str, str], float | None]:
         """How alike two images look by the VLAD of their features, −1 … 1, computed when first asked for; None where
@@ -210,7 +258,7 @@ class Matching:
             nothing = np.zeros_like(next(iter(rows.values()), np.empty(0, np.float32)))
             return np.array([rows.get(name, nothing) for name in shots], np.float32)
         assert isinstance(descriptor, AggregateConfig)
-        sparse = self._sparse()
+        sparse = self.config.sparse
         if not sparse:
             cheap = self._cheap()
             cheap.detect(shots)
@@ -225,10 +273,6 @@ class Matching:
 
     def _cheap(self) -> Matching:
         return Matching(self.scene, self.store, CHEAP, self.executor, clock.portion(self.until, _OVERVIEW))
-
-    def _sparse(self) -> list[Branch]:
-        """The branches with a detector."""
-        return [branch for branch in self.config.branches if not isinstance(branch.matcher, DenseConfig)]
 
 
 def _look_until(

@@ -136,6 +136,11 @@ def solve_scene(
         selected = stages.select(shots, given)
     with cost("match"):
         found = stages.match(shots, selected)
+    crops: dict[str, Shot] = {}
+    if config.crops.on:
+        with cost("crop"):
+            crops = stages.crop(shots, selected, found)
+            found = stages.match(shots, selected, crops) if crops else found
 
     bench = _Bench(scene, config, folder, ending, stages.notes)
     shutil.rmtree(bench.partial, ignore_errors=True)
@@ -152,7 +157,7 @@ def solve_scene(
     similarity = stages.similarity(shots, bench.until)
     with cost("complete"):
         models = _merged(bench, verified, best.models)
-        models = _localised(bench, verified, models, shots, similarity, store, executor)
+        models = _localised(bench, verified, models, shots, crops, similarity, store, executor)
         models = _refined(bench, models)
     with cost("place"):
         models = mapping.gather(models, folder / "models")
@@ -167,6 +172,7 @@ def solve_scene(
         "images": len(scene.images),
         "readable": len(shots),
         "turned": sum(shot.info.turn != 0 for shot in shots.values()),
+        "cropped": len(crops),
         "pairs": len(selected),
         "matched pairs": len(database.match_counts(verified)),
         "verified pairs": len(inliers),
@@ -252,6 +258,7 @@ def _localised(
     verified: Path,
     models: list[Model],
     shots: Mapping[str, Shot],
+    crops: Mapping[str, Shot],
     similarity: Callable[[str, str], float | None],
     store: Store,
     executor: Executor,
@@ -263,7 +270,7 @@ def _localised(
         return models
 
     def step(seconds: float) -> list[Model]:
-        looser = _loosened(bench, verified, models[0], shots, missing, similarity, store, executor)
+        looser = _loosened(bench, verified, models[0], shots, crops, missing, similarity, store, executor)
         left = min(seconds, clock.left(bench.until))
         first = localisation.localise(
             looser, models[0], bench.partial / "localised", _within(config, left), bench.log, bench.threads,
@@ -279,6 +286,7 @@ def _loosened(
     verified: Path,
     model: Model,
     shots: Mapping[str, Shot],
+    crops: Mapping[str, Shot],
     missing: Sequence[str],
     similarity: Callable[[str, str], float | None],
     store: Store,
@@ -294,7 +302,7 @@ def _loosened(
         pairs += alike[:_LOOSE_PAIRS]
     until = clock.portion(bench.until, 0.5)
     matching = Matching(bench.scene, store, bench.config.looser(), executor, until)
-    found = matching.match(shots, pairs)
+    found = matching.match(shots, pairs, crops)
     path = bench.partial / "looser.db"
     shutil.copyfile(verified, path)
     some = ((first, second, found.matches(first, second)) for first, second in pairs)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imc_kit import clock, images, masks
+from imc_kit import clock, crops, images, masks
 from imc_kit.detectors import Detector, DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.fanout import fan_out, set_torch_threads, width
@@ -50,13 +50,18 @@ class Shot:
     digest: str
     mask: str = ""
     """Names the content of its mask, if it has one in a folder."""
+    crop: crops.Box | None = None
+    """Detect in this part of it only."""
 
     @property
     def key(self) -> str:
         """Names all that features depend on, but for the configuration."""
-        return "".join([self.digest, f"@{self.info.turn}" if self.info.turn else "", self.mask and f"+{self.mask}"])
+        turn = f"@{self.info.turn}" if self.info.turn else ""
+        crop = f"#{','.join(map(str, self.crop))}" if self.crop else ""
+        return "".join([self.digest, turn, self.mask and f"+{self.mask}", crop])
 
     def load(self, long_side: int | None) -> Photo:
+        """All of it."""
         return images.load(self.path, long_side, self.info.turn)
 
 
@@ -108,11 +113,15 @@ def _detect_chunk(
         return 0, []
     detector = detector_of(config)
     photos: dict[str, Photo] = {}
+    of_key = {shot.key: shot for _, shot in chunk}
     allowed, notes = [], []
     for name, shot in chunk:
         try:
-            photo = shot.load(config.load_side)
-            allowed.append(masks.mask(photo, name, mask))
+            photo = shot.load(None if shot.crop else config.load_side)
+            where = masks.mask(photo, name, mask)
+            if shot.crop:
+                photo, where = crops.cut(photo, where, shot.crop, config.load_side)
+            allowed.append(where)
             photos[shot.key] = photo
         except KitError as error:
             notes.append(str(error))
@@ -124,10 +133,13 @@ def _detect_chunk(
             try:
                 (found[key],) = extract(detector, [photo], [one])
             except (KitError, RuntimeError, ValueError, MemoryError) as error:
-                path = next(shot.path for _, shot in chunk if shot.key == key)
-                notes.append(f"no keypoints in {path}: {error}")
-    features.put(found)
+                notes.append(f"no keypoints in {of_key[key].path}: {error}")
+    features.put({key: _of_whole(one, of_key[key]) for key, one in found.items()})
     return len(chunk), notes
+
+
+def _of_whole(features: Features, shot: Shot) -> Features:
+    return crops.in_whole(features, shot.crop, shot.info.size) if shot.crop else features
 
 
 def describe(

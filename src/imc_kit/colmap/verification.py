@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from imc_kit import clock
@@ -124,9 +125,9 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
                     [keypoints(pair[side])[rows[:, side]] for pair, rows in zip(pairs, matches, strict=True)]
                     for side in (0, 1)
                 )
-                found = executor.map(_geometry, firsts, seconds, repeat(config))
+                found = executor.map(by_magsac, firsts, seconds, repeat(config))
                 for (first, second), rows, (matrix, inliers) in zip(pairs, matches, found, strict=True):
-                    if inliers.sum() >= max(config.min_inliers, _BY_CHANCE + config.chance * len(rows)):
+                    if inliers.any():
                         geometry = pycolmap.TwoViewGeometry(F=matrix, inlier_matches=rows[inliers])
                         geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
                         database.write_two_view_geometry(first, second, geometry)
@@ -134,11 +135,14 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
     return []
 
 
-def _geometry(first: Float64, second: Float64, config: VerificationConfig) -> tuple[Float64, Mask]:
+def by_magsac(first: NDArray[Any], second: NDArray[Any], config: VerificationConfig) -> tuple[Float64, Mask]:
+    """The fundamental matrix [3, 3] of matched points [K, 2] and [K, 2], in pixels, and which agree with it, bool [K]:
+    none where those that do are so few that it may be by chance."""
     moves = np.linalg.norm(first - second, axis=1) >= config.min_motion
     matrix, inliers = fundamental(first[moves], second[moves], config.max_error, trials=config.max_trials)
     moves[moves] = inliers
-    return matrix, moves
+    enough = moves.sum() >= max(config.min_inliers, _BY_CHANCE + config.chance * len(moves))
+    return matrix, moves & enough
 
 
 def inlier_counts(database: Path) -> dict[tuple[str, str], int]:

@@ -34,6 +34,7 @@ STAGES = {
     "detect": "#88CCEE",
     "pairs": "#CC6677",
     "match": "#AA4499",
+    "crop": "#661100",
     "verify": "#DDCC77",
     "map": "#44AA99",
     "complete": "#332288",
