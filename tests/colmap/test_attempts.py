@@ -136,7 +136,7 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
     for threads, configs in ((8, ATTEMPTS), (2, ATTEMPTS), (8, ATTEMPTS[:1]), (8, ())):
         attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0)
-    assert given == [8, 4, 4] + [2, 1, 1] + [8]
+    assert given == [8, 4, 4, 2, 1, 1, 8]
 
 
 def limits(
@@ -181,7 +181,7 @@ def test_attempts_that_could_not_even_start_are_not_made(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("seconds", "threads", "each", "given"),
-    [(100, 3, 1, 100), (100, 6, 2, 100), (4, 6, 6, 3.2), (math.inf, 3, 1, 1800)],
+    [(100, 3, 1, 100), (100, 6, 3, 100), (4, 6, 6, 3.2), (math.inf, 3, 1, 1800)],
 )
 def test_side_by_side_each_may_take_all_the_time_but_in_a_hurry_each_in_turn_has_all_threads(
     monkeypatch: pytest.MonkeyPatch, seconds: float, threads: int, each: int, given: float

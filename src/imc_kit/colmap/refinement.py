@@ -18,7 +18,8 @@ from imc_kit.types import Model
 _MIN_ANGLE = 1.5
 """Degrees under which a point must be seen, as in COLMAP's mapper."""
 _TOLERANCE = 1e-6
-"""An adjustment ends when a step lowers the cost by a smaller share; COLMAP's 0 takes three times as long for the same."""
+"""An adjustment ends when a step lowers the cost by a smaller share. COLMAP's 0 takes three times as long, for the same
+poses."""
 
 
 @dataclass(frozen=True)
