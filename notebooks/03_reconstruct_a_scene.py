@@ -122,10 +122,10 @@ print(f"{turned.counts['turned']} photographs were turned, {turned.counts['regis
 # ## Structures that repeat
 #
 # Where two sides look alike, wrong pairs verify: every window has its twin. Such a pair is weak beside the chain of
-# strong pairs that joins the same two photographs another way round. So the mapping makes several attempts: with all
-# pairs; only with those that have at least `min_strength` of the weakest link of that chain; then with COLMAP's global
-# mapper. An attempt is the last when its model has all images (`enough`) and most verified matches agree with it
-# (`trusted`).
+# strong pairs that joins the same two photographs another way round. So the mapping makes several attempts: with
+# COLMAP's global mapper; with its incremental one and all pairs; with that and only those pairs that have at least
+# `min_strength` of the weakest link of that chain. An attempt is the last when its model has most images (`enough`) and
+# most verified matches agree with it (`trusted`).
 
 # %%
 for number, attempt in enumerate(config.mapping):

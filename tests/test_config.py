@@ -41,7 +41,7 @@ def test_overrides() -> None:
             "cameras.sharing": "image",
             "cameras.focal_factor": 1,
             "mapping.2.time_limit": 60.0,
-            "mapping.0.options": {"min_model_size": 5},
+            "mapping.1.options": {"min_model_size": 5},
             "verification.method": "colmap",
             "verification.options": {"min_num_inliers": 20},
             "threads": 1,
@@ -52,8 +52,8 @@ def test_overrides() -> None:
     assert config.matcher == NearestConfig(ratio=0.8, cells=64)
     assert (config.cameras.sharing, config.cameras.focal_factor) == ("image", 1)
     assert config.mapping == (
-        MappingConfig(options={"min_model_size": 5}),
         MappingConfig("global"),
+        MappingConfig(options={"min_model_size": 5}),
         MappingConfig(min_strength=0.7, time_limit=60.0),
     )
     assert config.verification.options == {"min_num_inliers": 20}
@@ -127,7 +127,7 @@ def test_a_value_of_a_wrong_type_names_the_option(option: str, value: Any) -> No
         {"localisation.min_inliers": 3},
         {"refinement.min_images": 0},
         {"verification.options": {"ransac.max_trials": 5}},
-        {"mapping.1.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
+        {"mapping.0.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
     ],
 )
 def test_check_refuses_what_cannot_go_well(overrides: dict[str, Any]) -> None:

@@ -68,8 +68,8 @@ def step(config: Config, option: str, name: str) -> tuple[Config, Config, Callab
 
 
 STEPS = {
-    "incremental attempt": attempt(0),
-    "global attempt": attempt(1),
+    "global attempt": attempt(0),
+    "incremental attempt": attempt(1),
     "attempt without weak pairs": attempt(2),
     "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
     "merging": step(ONE_ATTEMPT, "merging", "merge"),

@@ -18,6 +18,7 @@ import pytest
 from children import inject
 from imc_kit import clock, scenes, stages, submission
 from imc_kit.colmap import attempts, child
+from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import Config
 from imc_kit.errors import KitError
 from imc_kit.results import SceneResult
@@ -155,7 +156,8 @@ def test_what_a_time_limit_has_ended_is_not_finished(
     """An attempt may take a share of the time: it is stopped when there is time left for the next one."""
     monkeypatch.setattr(attempts, "IN_TURN", 0.3)
     inject(monkeypatch, "import time; time.sleep(600)", lambda job: job["job"] == "incremental")
-    config = off(replace(CONFIG, mapping=CONFIG.mapping[:2]), "merging", "localisation", "refinement")
+    both = (MappingConfig(), MappingConfig("global"))
+    config = off(replace(CONFIG, mapping=both), "merging", "localisation", "refinement")
     result = stages.solve_scene(scene, tmp_path / "a", store, config, executor, until=time.time() + 8)
     assert result.counts["registered"] == FIRST  # by the global mapper
     assert identity(tmp_path / "a").endswith("hurried")

@@ -18,7 +18,7 @@ from imc_kit.colmap import mapping
 from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
 from imc_kit.colmap.mapping import MappingConfig, map_scene, read_model, read_models
 from imc_kit.colmap.support import support
-from imc_kit.colmap.verification import VerificationConfig, inlier_counts, verify
+from imc_kit.colmap.verification import VerificationConfig, inlier_counts, relative_rotations, verify
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches, Model, Pose
 from imc_kit.viewgraph import strengths
@@ -340,6 +340,36 @@ def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_pat
     assert inlier_counts(database) == inliers
 
 
+def test_rotations_of_pairs_are_those_of_the_cameras(truth: Truth, database: Path) -> None:
+    found = relative_rotations(database)
+    assert found.keys() == inlier_counts(database).keys()
+    for (first, second), rotation in found.items():
+        true = truth.poses[second].rotation @ truth.poses[first].rotation.T
+        assert np.degrees(np.arccos(np.clip((np.trace(true.T @ rotation) - 1) / 2, -1, 1))) < 5
+
+
+def test_pairs_that_loops_contradict_are_left_out_of_a_copy(
+    truth: Truth, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rotations = relative_rotations(database)
+    wrong = list(rotations)[3]
+    rotations[wrong] = np.diag([-1.0, 1.0, -1.0]) @ rotations[wrong]
+    monkeypatch.setattr(mapping, "relative_rotations", lambda _: rotations)
+    caplog.set_level("INFO", "imc_kit")
+    config = MappingConfig(max_loop_error=20.0)
+    (model,) = map_scene(database, database.parent, tmp_path / "models", config, tmp_path / "log", threads=1)
+    assert inlier_counts(tmp_path / "models.db").keys() == inlier_counts(database).keys() - {wrong}
+    assert "1 pairs are left out" in caplog.text
+    assert " – ".join(wrong) in caplog.text
+    assert_poses_are_right(model.poses, truth.poses)
+
+
+@pytest.mark.parametrize("degrees", [0.0, -1.0, 181.0, float("nan")])
+def test_a_loop_error_that_makes_no_sense_is_refused(degrees: float) -> None:
+    with pytest.raises(KitError, match="max_loop_error"):
+        MappingConfig(max_loop_error=degrees).check()
+
+
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_a_strength_that_makes_no_sense_is_refused(strength: float) -> None:
     with pytest.raises(KitError, match="min_strength"):
@@ -365,3 +395,5 @@ def test_what_points_must_be_like_depends_on_the_cameras(
         map_scene(path, tmp_path, tmp_path / "models", config, tmp_path / "log")
     assert [job["options"].get("mapper.filter_max_reproj_error") for job in jobs] == [error, 5.0, None]
     assert [job["options"].get("triangulation.ignore_two_view_tracks") for job in jobs] == [two, two, None]
+    tracks = 100 if mapper == "global" else None
+    assert [job["options"].get("mapper.track_required_tracks_per_view") for job in jobs] == [tracks] * 3

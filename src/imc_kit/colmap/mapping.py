@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,13 @@ from typing import Literal
 from imc_kit.colmap import child, sparse
 from imc_kit.colmap.database import delete_pairs, keep_best_connected
 from imc_kit.colmap.options import Value, with_options
-from imc_kit.colmap.verification import inlier_counts
+from imc_kit.colmap.verification import inlier_counts, relative_rotations
 from imc_kit.errors import KitError
+from imc_kit.loops import contradicted
 from imc_kit.types import Model
 from imc_kit.viewgraph import strengths
+
+logger = logging.getLogger(__name__)
 
 _OWN_CAMERAS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
 _GLOBAL: dict[str, Value] = {"mapper.track_required_tracks_per_view": 100}
@@ -39,6 +43,10 @@ class MappingConfig:
     min_strength: float = 0.0
     """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
     repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
+    max_loop_error: float | None = None
+    """Leave out pairs whose relative rotation is off by more than so many degrees from what the others say together, as
+    those of a wrong side are (`loops.contradicted`). Estimates of one pair are off by several degrees. None leaves out
+    none."""
     max_keypoints: int | None = 2500
     """Use so many keypoints of each image, those that are in the most verified pairs: more cost time and move the
     cameras little. None uses all."""
@@ -54,6 +62,8 @@ class MappingConfig:
 
         if not 0 <= self.min_strength <= 1:
             raise KitError(f"min_strength of a mapping must be in 0 … 1, not {self.min_strength}")
+        if self.max_loop_error is not None and not 0 < self.max_loop_error <= 180:
+            raise KitError(f"max_loop_error of a mapping must be in 0 … 180 degrees, not {self.max_loop_error}")
         if self.max_keypoints is not None and self.max_keypoints < 1:
             raise KitError(f"max_keypoints of a mapping must be at least 1, or None, not {self.max_keypoints}")
         target = (
@@ -83,7 +93,7 @@ def map_scene(
     own = config.by_cameras and cameras_are_own(database)
     if own:
         config = replace(config, max_keypoints=None)
-    if config.min_strength or config.max_keypoints:
+    if config.min_strength or config.max_keypoints or config.max_loop_error:
         database = _thinned(database, folder.with_suffix(".db"), config)
     usual = _GLOBAL if config.mapper == "global" else {}
     if config.by_cameras and config.mapper == "incremental":
@@ -114,6 +124,11 @@ def _thinned(database: Path, path: Path, config: MappingConfig) -> Path:
     shutil.copyfile(database, path)
     weak = [pair for pair, strength in strengths(inlier_counts(path)).items() if strength < config.min_strength]
     delete_pairs(path, "two_view_geometries", weak)
+    if config.max_loop_error:
+        wrong = contradicted(relative_rotations(path), inlier_counts(path), config.max_loop_error)
+        said = ", ".join(" – ".join(pair) for pair in wrong)
+        logger.info("%d pairs are left out, as the rotations of the others contradict theirs: %s", len(wrong), said)
+        delete_pairs(path, "two_view_geometries", wrong)
     if config.max_keypoints:
         keep_best_connected(path, config.max_keypoints)
     return path
