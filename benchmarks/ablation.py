@@ -74,6 +74,16 @@ def first_version(config: Config) -> Config:
     return dataclasses.replace(bare(config), mapping=(MappingConfig(by_cameras=False, max_keypoints=None),))
 
 
+def further(**options: object) -> Callable[[Config], Config]:
+    """One attempt more, and none is the last before it: the second with other options."""
+
+    def changed(config: Config) -> Config:
+        more = dataclasses.replace(config.mapping[1], **options)
+        return dataclasses.replace(config, mapping=(*config.mapping, more), trusted=1.0)
+
+    return changed
+
+
 def loops_for_strength(config: Config) -> Config:
     """The last attempt leaves out the pairs that loops of rotations contradict, not the weak ones."""
     first, second, _ = config.mapping
@@ -88,6 +98,8 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "one attempt: global": only(0),
     "one attempt: strong pairs": only(2),
     "without the global mapper": only(1, 2),
+    "a fourth attempt: OPENCV": further(camera_model="OPENCV"),
+    "a fourth attempt: SIMPLE_PINHOLE": further(camera_model="SIMPLE_PINHOLE"),
     "without pairs that loops contradict by 20°": every_attempt(max_loop_error=20.0),
     "loops in place of strong pairs": loops_for_strength,
     "all keypoints in mapping": every_attempt(max_keypoints=None),

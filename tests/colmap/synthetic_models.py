@@ -45,6 +45,17 @@ def synthesize(folder: Path, images: int, points: int = 600, seed: int = 1, **op
     return Synthetic(folder / "database.db", scene, poses)
 
 
+def other_cameras(model: Model, folder: Path) -> Model:
+    """The same, in `folder`, with cameras of the model OPENCV in place of SIMPLE_RADIAL."""
+    reconstruction = pycolmap.Reconstruction(model.folder)
+    for camera in reconstruction.cameras.values():
+        focal, *centre, distortion = camera.params
+        camera.model, camera.params = pycolmap.CameraModelId.OPENCV, [focal, focal, *centre, distortion, 0, 0, 0]
+    folder.mkdir()
+    reconstruction.write(folder)
+    return read_model(folder)
+
+
 def part(scene: Any, ids: Collection[int], folder: Path, seed: int = 0) -> Model:
     """The model of some images alone, adjusted, in a frame and a scale of its own."""
     random = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
-from synthetic_models import Synthetic, errors, part, shuffle, synthesize, unmatch
+from synthetic_models import Synthetic, errors, other_cameras, part, shuffle, synthesize, unmatch
 
 from imc_kit.colmap import resection
 from imc_kit.colmap.adjustment import one_to_one
@@ -77,6 +77,15 @@ def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:
     assert_is_right(model, synthetic)
     assert model.observations > given.observations + 0.9 * len(WITHHELD) * 300
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_model_may_have_other_cameras_than_the_database(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
+    """As one of an attempt with a camera model of its own has (`MappingConfig.camera_model`)."""
+    unverify(synthetic)
+    model = find(synthetic, other_cameras(make(GIVEN), tmp_path / "wider"))
+    assert_is_right(model, synthetic)
+    (camera,) = pycolmap.Reconstruction(model.folder).cameras.values()
+    assert camera.model.name == "OPENCV"
 
 
 def test_the_other_poses_do_not_get_worse(synthetic: Synthetic, make: Make) -> None:

@@ -15,7 +15,7 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap import mapping
-from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
+from imc_kit.colmap.database import CameraConfig, ImageEntry, change_cameras, write_database
 from imc_kit.colmap.mapping import MappingConfig, map_scene, read_model, read_models
 from imc_kit.colmap.support import support
 from imc_kit.colmap.verification import VerificationConfig, inlier_counts, relative_rotations, verify
@@ -362,6 +362,36 @@ def test_pairs_that_loops_contradict_are_left_out_of_a_copy(
     assert "1 pairs are left out" in caplog.text
     assert " – ".join(wrong) in caplog.text
     assert_poses_are_right(model.poses, truth.poses)
+
+
+@pytest.mark.parametrize("model", ["OPENCV", "SIMPLE_PINHOLE", "RADIAL", "PINHOLE"])
+def test_an_attempt_may_have_another_camera_model(truth: Truth, database: Path, tmp_path: Path, model: str) -> None:
+    config = MappingConfig(camera_model=model)
+    (found,) = map_scene(database, database.parent, tmp_path / "models", config, tmp_path / "log", threads=1)
+    (camera,) = pycolmap.Reconstruction(found.folder).cameras.values()
+    assert camera.model.name == model
+    assert set(found.poses) == set(truth.poses)
+    if model in ("OPENCV", "RADIAL"):  # the true one has distortion
+        assert_poses_are_right(found.poses, truth.poses)
+
+
+def test_cameras_of_another_model_see_the_same(database: Path, tmp_path: Path) -> None:
+    path = shutil.copyfile(database, tmp_path / "database.db")
+    with pycolmap.Database.open(path) as opened:
+        (before,) = opened.read_all_cameras()
+    change_cameras(path, "OPENCV")
+    with pycolmap.Database.open(path) as opened:
+        (after,) = opened.read_all_cameras()
+    assert (after.model.name, after.width, after.height) == ("OPENCV", before.width, before.height)
+    assert after.has_prior_focal_length == before.has_prior_focal_length
+    before.params = [*before.params[:3], 0.0]
+    rays = np.random.default_rng(0).normal((0, 0, 5), size=(50, 3))
+    np.testing.assert_allclose(after.img_from_cam(rays), before.img_from_cam(rays))
+
+
+def test_an_unknown_camera_model_gets_the_nearest_known_one() -> None:
+    with pytest.raises(KitError, match="unknown camera model 'OPENCVV': did you mean 'OPENCV'"):
+        MappingConfig(camera_model="OPENCVV").check()
 
 
 @pytest.mark.parametrize("degrees", [0.0, -1.0, 181.0, float("nan")])

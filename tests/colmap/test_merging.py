@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
-from synthetic_models import Synthetic, errors, part, shuffle, synthesize, unmatch
+from synthetic_models import Synthetic, errors, other_cameras, part, shuffle, synthesize, unmatch
 
 from imc_kit.colmap import joining
 from imc_kit.colmap.child import ColmapError
@@ -75,6 +75,15 @@ def test_blocks_that_share_three_images_become_one(synthetic: Synthetic, make: M
     assert {path.name for path in merged[0].folder.parent.iterdir()} == {"0"}
     assert len(merged[0].points) == pytest.approx(300, abs=5)  # each is seen by both, and is one point
     assert merged[0].observations == pytest.approx(20 * 300, rel=0.02)
+
+
+def test_models_may_have_other_cameras_than_the_database(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
+    """As those of an attempt with a camera model of its own have (`MappingConfig.camera_model`)."""
+    parts = [other_cameras(make(ids), tmp_path / f"wider-{min(ids)}") for ids in (RIGHT, LEFT)]
+    merged = merge(synthetic, *parts)
+    assert_is_whole(merged, synthetic)
+    (camera,) = pycolmap.Reconstruction(merged[0].folder).cameras.values()
+    assert camera.model.name == "OPENCV"
 
 
 def test_the_larger_one_gives_the_frame_and_neither_is_changed(synthetic: Synthetic, make: Make) -> None:

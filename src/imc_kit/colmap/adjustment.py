@@ -30,6 +30,16 @@ def observed(image: Any) -> NDArray[np.int64]:
     return points
 
 
+def complete(reconstruction: Any, cache: Any) -> None:
+    """Add the images that a reconstruction lacks, without poses, from a database's cache, whose cameras become those of
+    the reconstruction: they may have another model (`MappingConfig.camera_model`), and COLMAP takes no two."""
+    for camera_id, camera in reconstruction.cameras.items():
+        if cache.exists_camera(camera_id):
+            known = cache.camera(camera_id)
+            known.model, known.params = camera.model, camera.params
+    reconstruction.load(cache)
+
+
 def read_matched_pairs(opened: Any, *, verified: bool = True) -> list[Pair]:
     """The pairs of ids in an open database that have verified matches, or any."""
     pair_ids, counts = opened.read_two_view_geometry_num_inliers() if verified else opened.read_num_matches()

@@ -162,6 +162,19 @@ def keep_best_connected(path: Path, most: int) -> None:
                 database.update_two_view_geometry(first, second, geometry)
 
 
+def change_cameras(path: Path, model: str) -> None:
+    """Give the cameras of a database another of COLMAP's models, with the same focal lengths (of two, their mean), the
+    principal point in the middle and no distortion."""
+    import pycolmap
+
+    with writing(path) as database:
+        for camera in database.read_all_cameras():
+            size = camera.width, camera.height
+            other = pycolmap.Camera.create_from_model_name(camera.camera_id, model, camera.mean_focal_length(), *size)
+            other.has_prior_focal_length = camera.has_prior_focal_length
+            database.update_camera(other)
+
+
 def move(path: Path, target: Path) -> Path:
     """Give a database that is closed another name. Raises KitError when the disk has not taken it all."""
     if _log_of(path).exists():  # closing it does not say so

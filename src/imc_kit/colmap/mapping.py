@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from imc_kit.colmap import child, sparse
-from imc_kit.colmap.database import delete_pairs, keep_best_connected
+from imc_kit.colmap.database import change_cameras, delete_pairs, keep_best_connected
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.colmap.verification import inlier_counts, relative_rotations
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, unknown_name
 from imc_kit.loops import contradicted
 from imc_kit.types import Model
 from imc_kit.viewgraph import strengths
@@ -43,6 +43,9 @@ class MappingConfig:
     min_strength: float = 0.0
     """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
     repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
+    camera_model: str | None = None
+    """COLMAP's name of the camera model, if it is to be another than the database's: OPENCV for a lens that distorts,
+    SIMPLE_PINHOLE where few points would only bend it. None leaves it."""
     max_loop_error: float | None = None
     """Leave out pairs whose relative rotation is off by more than so many degrees from what the others say together, as
     those of a wrong side are (`loops.contradicted`). Estimates of one pair are off by several degrees. None leaves out
@@ -62,6 +65,9 @@ class MappingConfig:
 
         if not 0 <= self.min_strength <= 1:
             raise KitError(f"min_strength of a mapping must be in 0 … 1, not {self.min_strength}")
+        known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
+        if self.camera_model is not None and self.camera_model not in known:
+            raise unknown_name("camera model", self.camera_model, known)
         if self.max_loop_error is not None and not 0 < self.max_loop_error <= 180:
             raise KitError(f"max_loop_error of a mapping must be in 0 … 180 degrees, not {self.max_loop_error}")
         if self.max_keypoints is not None and self.max_keypoints < 1:
@@ -93,8 +99,8 @@ def map_scene(
     own = config.by_cameras and cameras_are_own(database)
     if own:
         config = replace(config, max_keypoints=None)
-    if config.min_strength or config.max_keypoints or config.max_loop_error:
-        database = _thinned(database, folder.with_suffix(".db"), config)
+    if config.min_strength or config.max_keypoints or config.max_loop_error or config.camera_model:
+        database = _changed(database, folder.with_suffix(".db"), config)
     usual = _GLOBAL if config.mapper == "global" else {}
     if config.by_cameras and config.mapper == "incremental":
         usual = _OWN_CAMERAS if own else _SHARED_CAMERAS
@@ -119,8 +125,9 @@ def cameras_are_own(database: Path) -> bool:
         return bool(opened.num_cameras() == opened.num_images() > 1)
 
 
-def _thinned(database: Path, path: Path, config: MappingConfig) -> Path:
-    """A copy of a verified database, at `path`, without the pairs and the keypoints that are not to be used."""
+def _changed(database: Path, path: Path, config: MappingConfig) -> Path:
+    """A copy of a verified database, at `path`, without the pairs and keypoints that are not to be used, and with the
+    camera model that is."""
     shutil.copyfile(database, path)
     weak = [pair for pair, strength in strengths(inlier_counts(path)).items() if strength < config.min_strength]
     delete_pairs(path, "two_view_geometries", weak)
@@ -131,6 +138,8 @@ def _thinned(database: Path, path: Path, config: MappingConfig) -> Path:
         delete_pairs(path, "two_view_geometries", wrong)
     if config.max_keypoints:
         keep_best_connected(path, config.max_keypoints)
+    if config.camera_model:
+        change_cameras(path, config.camera_model)
     return path
 
 
