@@ -80,6 +80,15 @@ def test_many_images_are_not_all_named() -> None:
     assert "9 models (of 1, 1, 1, 1, … images)" in advise(sizes, names, {}, {})[-1].what
 
 
+def test_a_step_that_was_stopped_is_given_more_time() -> None:
+    options = [advice.option for advice in CASES["notes"] if "time-limit" in advice.option]
+    assert [option.split()[0] for option in options] == [
+        "--mapping.1.time-limit",
+        "--verification.time-limit",
+        "--localisation.time-limit",
+    ]
+
+
 @pytest.mark.parametrize("option", sorted({advice.option for case in CASES.values() for advice in case} - {""}))
 def test_every_option_that_is_named_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
     if option == "--preset aliked":

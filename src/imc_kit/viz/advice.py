@@ -11,6 +11,14 @@ FEW_KEYPOINTS = 500
 """Images with fewer are worth a word: the kit's detectors find thousands in an ordinary photograph."""
 WORTH = 15
 """COLMAP makes nothing of pairs with fewer inliers."""
+_STAGES = {
+    "incremental mapping": "mapping.1",
+    "verification": "verification",
+    "merging": "merging",
+    "localisation": "localisation",
+    "refinement": "refinement",
+}
+"""What a note may be about, and the name of its options."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def advise(
             Advice(
                 f"{_are(linked)} not in the model, in spite of verified matches",
                 "their matches lead to too few points of the model to fix a camera",
-                "--mapping.0.options mapper.abs_pose_min_num_inliers 15",
+                "--mapping.1.options mapper.abs_pose_min_num_inliers 15",
                 _few(linked),
             )
         )
@@ -89,7 +97,7 @@ def advise(
             Advice(
                 "There is no model, in spite of verified matches",
                 "no pair has both enough matches and enough of an angle to start from",
-                "--mapping.0.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8",
+                "--mapping.1.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8",
             )
         )
     if len(models) > 1 and not separate:
@@ -118,8 +126,7 @@ def _of_note(note: str) -> Advice:
     if "cannot read the image" in text:
         return Advice(note, "the file is damaged, or no photograph", "")
     if "stopped at its time limit" in text:
-        steps = ("verification", "merging", "localisation", "refinement")
-        stage = next((step for step in steps if step in text), "mapping.0")
+        stage = next((stage for step, stage in _STAGES.items() if step in text), "mapping.0")
         return Advice(note, "the scene is large, or its matches lead nowhere", f"--{stage}.time-limit 7200")
     if "colmap's" in text and "ended with" in text:
         return Advice(note, "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096")

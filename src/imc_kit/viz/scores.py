@@ -67,7 +67,7 @@ def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, s
                        for scene, height in zip(scenes, heights, strict=True)],
             hovertemplate="%{hovertext}<extra></extra>",
         )  # fmt: skip
-    thick = 20 if len(scenes) <= 3 else 8  # pixels of one of several bars
+    thick = 20 if len(scenes) <= 3 else 7  # pixels of one of several bars
     row = 34 if stacked else max(34, thick * len(stages) + 14)
     figure.update_layout(
         barmode="stack" if stacked else "group", bargap=0.35 if stacked else 14 / row,
