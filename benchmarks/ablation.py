@@ -55,6 +55,11 @@ def every_attempt(**options: object) -> Callable[[Config], Config]:
     return changed
 
 
+def another_attempt(**options: object) -> Callable[[Config], Config]:
+    """One attempt more, the last."""
+    return lambda config: dataclasses.replace(config, mapping=(*config.mapping, MappingConfig(**options)))
+
+
 def lens(model: str) -> Callable[[Config], Config]:
     """Another camera model from the start."""
     return switched("cameras", model=model)
@@ -82,6 +87,13 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "one attempt: global": only(1),
     "one attempt: strong pairs": only(2),
     "without the global mapper": only(0, 2),
+    "loops to 10 degrees in every attempt": every_attempt(max_loop_error=10.0),
+    "loops to 15 degrees in every attempt": every_attempt(max_loop_error=15.0),
+    "loops to 10 degrees for strong pairs": chain(only(0, 1), another_attempt(max_loop_error=10.0)),
+    "one attempt: loops to 10 degrees": chain(only(0), every_attempt(max_loop_error=10.0)),
+    "a fourth attempt: loops to 10 degrees": another_attempt(max_loop_error=10.0),
+    "a fourth attempt: OPENCV": another_attempt(camera_model="OPENCV"),
+    "a fourth attempt: SIMPLE_PINHOLE": another_attempt(camera_model="SIMPLE_PINHOLE"),
     "all keypoints in mapping": every_attempt(max_keypoints=None),
     "the same for own and shared cameras": every_attempt(by_cameras=False),
     "one attempt, without merging": chain(only(0), switched("merging", on=False)),

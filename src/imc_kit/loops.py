@@ -77,13 +77,22 @@ def _tree(ends: _Ints, order: _Ints) -> list[int]:
 
 def _along(tree: list[int], ends: _Ints, turns: Float64) -> Float64:
     """Rotations of the cameras with which the pairs of a tree agree, [N, 3, 3]."""
-    count = int(ends.max()) + 1
-    group, cameras = np.arange(count), np.tile(np.eye(3), (count, 1, 1))
+    neighbours: list[list[tuple[int, Float64]]] = [[] for _ in range(int(ends.max()) + 1)]
     for place in tree:
-        first, second = ends[place]
-        moving = group == group[second]
-        cameras[moving] = cameras[moving] @ (cameras[second].T @ turns[place] @ cameras[first])
-        group[moving] = group[first]
+        first, second = ends[place].tolist()
+        neighbours[first].append((second, turns[place]))
+        neighbours[second].append((first, turns[place].T))
+    cameras = np.full((len(neighbours), 3, 3), np.nan)
+    for root in range(len(neighbours)):
+        if np.isnan(cameras[root, 0, 0]):
+            cameras[root] = np.eye(3)
+            waiting = [root]
+            while waiting:
+                image = waiting.pop()
+                for other, turn in neighbours[image]:
+                    if np.isnan(cameras[other, 0, 0]):
+                        cameras[other] = turn @ cameras[image]
+                        waiting.append(other)
     return cameras
 
 
@@ -129,4 +138,5 @@ def _rotations(vectors: Float64) -> Float64:
     x, y, z = (vectors / np.maximum(angles, 1e-12)[:, None]).T
     zero = np.zeros_like(x)
     cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
-    return np.eye(3) + np.sin(angles)[:, None, None] * cross + (1 - np.cos(angles))[:, None, None] * (cross @ cross)
+    turned = np.sin(angles)[:, None, None] * cross + (1 - np.cos(angles))[:, None, None] * (cross @ cross)
+    return np.asarray(np.eye(3) + turned)

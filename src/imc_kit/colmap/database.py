@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _RECENT = 128
 """Images whose keypoints are kept."""
 HALF_PIXEL = np.float32(0.5)  # COLMAP puts the centre of the top-left pixel at (0.5, 0.5)
+LENSES = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+"""Camera models of COLMAP's of which a later one has the distortion of an earlier one, and more."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,31 @@ def writing(path: Path) -> Iterator[Any]:
             yield database
     except (RuntimeError, sqlite3.Error) as error:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
+
+
+def with_lens(camera: Any, model: str) -> Any:
+    """A camera with another of the models `LENSES`: the same rays, but for the distortion that it does not have."""
+    import pycolmap
+
+    other = pycolmap.Camera.create_from_model_name(
+        camera.camera_id, model, camera.mean_focal_length(), camera.width, camera.height
+    )
+    if len(other.focal_length_idxs()) == 2:
+        other.focal_length_x, other.focal_length_y = camera.focal_length_x, camera.focal_length_y
+    other.principal_point_x, other.principal_point_y = camera.principal_point_x, camera.principal_point_y
+    params = list(other.params)
+    for to, source in zip(other.extra_params_idxs(), camera.extra_params_idxs(), strict=False):
+        params[to] = camera.params[source]
+    other.params = params
+    other.has_prior_focal_length = camera.has_prior_focal_length
+    return other
+
+
+def change_lenses(path: Path, model: str) -> None:
+    """Give all cameras of a database another of the models `LENSES`."""
+    with writing(path) as database:
+        for camera in database.read_all_cameras():
+            database.update_camera(with_lens(camera, model))
 
 
 def delete_pairs(

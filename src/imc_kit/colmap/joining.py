@@ -205,7 +205,9 @@ def _united(lead: Any, other: Any, similarity: Any, cache: Any) -> Any:
     for image_id in sorted(set(other.reg_image_ids()) - set(lead.reg_image_ids())):
         image = other.images[image_id]
         if image.camera_id not in cameras:
-            united.cameras[image.camera_id].params = other.cameras[image.camera_id].params
+            camera = united.cameras[image.camera_id]
+            camera.model = other.cameras[image.camera_id].model  # an attempt may have another than the database
+            camera.params = other.cameras[image.camera_id].params
         frame = united.frames[united.images[image_id].frame_id]
         frame.set_cam_from_world(image.camera_id, similarity.transform_camera_world(image.cam_from_world()))
         united.register_frame(frame.frame_id)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import repeat
 from math import inf
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -139,6 +139,27 @@ def _geometry(first: Float64, second: Float64, config: VerificationConfig) -> tu
     matrix, inliers = fundamental(first[moves], second[moves], config.max_error, trials=config.max_trials)
     moves[moves] = inliers
     return matrix, moves
+
+
+def relative_rotations(database: Path, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Float64]:
+    """The rotation of the second image's camera in the first's frame, [3, 3], of each of these verified pairs.
+
+    It is what the two-view geometry says with the cameras of the database; where that says nothing there is none.
+    """
+    import pycolmap
+
+    found = {}
+    with pycolmap.Database.open(database) as opened:
+        images = {image.name: image for image in opened.read_all_images()}
+        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
+        keypoints = recent_keypoints(opened)
+        for pair in pairs:
+            numbers = [images[name].image_id for name in pair]
+            first, second = ((cameras[images[name].camera_id], keypoints(images[name].image_id)) for name in pair)
+            geometry: Any = opened.read_two_view_geometry(*numbers)
+            if pycolmap.estimate_two_view_geometry_pose(*first, *second, geometry):
+                found[pair] = geometry.cam2_from_cam1.rotation.matrix()
+    return found
 
 
 def inlier_counts(database: Path) -> dict[tuple[str, str], int]:
