@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
-from synthetic_models import Synthetic, errors, part, shuffle, synthesize, unmatch
+from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
 
 from imc_kit.colmap import resection
 from imc_kit.colmap.adjustment import one_to_one
@@ -67,6 +67,17 @@ def assert_is_right(model: Model, synthetic: Synthetic, ids: Collection[int] = A
 def unverify(synthetic: Synthetic) -> None:
     """Leave the raw matches of the withheld images alone: as if verification had failed."""
     unmatch(synthetic, WITHHELD, ALL, raw=False)
+
+
+@pytest.mark.parametrize(("lens", "own"), [("SIMPLE_PINHOLE", False), ("OPENCV", False), ("SIMPLE_PINHOLE", True)])
+def test_the_model_may_have_another_lens_than_the_database(tmp_path: Path, lens: str, own: bool) -> None:
+    cameras = {"num_rigs": 20, "num_frames_per_rig": 1} if own else {}
+    synthetic = synthesize(tmp_path / "scene", 20, points=300, camera_params=[1280, 512, 384, 0], **cameras)
+    unverify(synthetic)
+    changed = with_another_lens(part(synthetic.scene, GIVEN, tmp_path / "part"), lens, tmp_path / "changed")
+    model = find(synthetic, changed)
+    assert_is_right(model, synthetic, limit=5e-3)
+    assert lenses(model) == {lens}
 
 
 def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:

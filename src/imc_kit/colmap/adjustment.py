@@ -12,6 +12,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from imc_kit.colmap.database import change_lens
 from imc_kit.colmap.support import Indices, Pair
 
 ROUNDS = 3
@@ -28,6 +29,18 @@ def observed(image: Any) -> NDArray[np.int64]:
     for index in image.get_observation_point2D_idxs():
         points[index] = image.point2D(index).point3D_id
     return points
+
+
+def load_all(reconstruction: Any, cache: Any) -> None:
+    """Give a reconstruction the images of a `pycolmap.DatabaseCache` that it lacks; their cameras get the camera model
+    that it has, as an attempt at mapping may have another than the database."""
+    known = reconstruction.cameras
+    usual = next(iter(known.values())).model
+    for camera_id, camera in cache.cameras.items():
+        wanted = known[camera_id].model if camera_id in known else usual
+        if camera.model != wanted:
+            change_lens(camera, wanted.name)
+    reconstruction.load(cache)
 
 
 def read_matched_pairs(opened: Any, *, verified: bool = True) -> list[Pair]:

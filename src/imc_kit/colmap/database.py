@@ -116,8 +116,8 @@ def writing(path: Path) -> Iterator[Any]:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
-def with_lens(camera: Any, model: str) -> Any:
-    """A camera with another of the models `LENSES`: the same rays, but for the distortion that it does not have."""
+def change_lens(camera: Any, model: str) -> None:
+    """Give a camera another of the models `LENSES`: the same rays, but for distortion that this does not have."""
     import pycolmap
 
     other = pycolmap.Camera.create_from_model_name(
@@ -127,18 +127,18 @@ def with_lens(camera: Any, model: str) -> Any:
         other.focal_length_x, other.focal_length_y = camera.focal_length_x, camera.focal_length_y
     other.principal_point_x, other.principal_point_y = camera.principal_point_x, camera.principal_point_y
     params = list(other.params)
-    for to, source in zip(other.extra_params_idxs(), camera.extra_params_idxs(), strict=False):
-        params[to] = camera.params[source]
-    other.params = params
-    other.has_prior_focal_length = camera.has_prior_focal_length
-    return other
+    if camera.model.name in LENSES:
+        for place, source in zip(other.extra_params_idxs(), camera.extra_params_idxs(), strict=False):
+            params[place] = camera.params[source]
+    camera.model, camera.params = other.model, params
 
 
 def change_lenses(path: Path, model: str) -> None:
     """Give all cameras of a database another of the models `LENSES`."""
     with writing(path) as database:
         for camera in database.read_all_cameras():
-            database.update_camera(with_lens(camera, model))
+            change_lens(camera, model)
+            database.update_camera(camera)
 
 
 def delete_pairs(

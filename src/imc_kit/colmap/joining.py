@@ -14,7 +14,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from imc_kit.colmap.adjustment import adjust, correspondence_graph, observed, one_to_one, read_matched_pairs
+from imc_kit.colmap.adjustment import adjust, correspondence_graph, load_all, observed, one_to_one, read_matched_pairs
 from imc_kit.colmap.mapping import cameras_are_own
 from imc_kit.colmap.support import Evidence, agreement, read_evidence
 from imc_kit.types import Float64
@@ -200,14 +200,12 @@ def _from_cameras(source: Any, target: Any, min_shared: int) -> Any | None:
 def _united(lead: Any, other: Any, similarity: Any, cache: Any) -> Any:
     """The lead with the images, points and observations that it lacks, moved by `similarity`; nothing is adjusted."""
     united = pycolmap.Reconstruction(lead)
-    united.load(cache)
+    load_all(united, cache)
     cameras = {lead.images[i].camera_id for i in lead.reg_image_ids()}
     for image_id in sorted(set(other.reg_image_ids()) - set(lead.reg_image_ids())):
         image = other.images[image_id]
         if image.camera_id not in cameras:
-            camera = united.cameras[image.camera_id]
-            camera.model = other.cameras[image.camera_id].model  # an attempt may have another than the database
-            camera.params = other.cameras[image.camera_id].params
+            united.cameras[image.camera_id].params = other.cameras[image.camera_id].params
         frame = united.frames[united.images[image_id].frame_id]
         frame.set_cam_from_world(image.camera_id, similarity.transform_camera_world(image.cam_from_world()))
         united.register_frame(frame.frame_id)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imc_kit.colmap import child, mapping
-from imc_kit.colmap.database import with_lens
+from imc_kit.colmap.database import change_lens
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 
@@ -96,6 +96,5 @@ def _widen(camera: Any, wanted: str) -> bool:
     """Give a camera the wanted model, with the same rays; False where it already says as much or more."""
     if camera.model.name not in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "PINHOLE"):
         return False
-    wider = with_lens(camera, wanted)
-    camera.model, camera.params = wider.model, wider.params
+    change_lens(camera, wanted)
     return True
