@@ -41,7 +41,8 @@ class MappingConfig:
     """Leave out pairs whose relative rotation is off by more than so many degrees from what the other pairs say
     (`loops.contradicted`). Right ones are off by some 5, as focal lengths are guesses. None leaves out none."""
     camera_model: str | None = None
-    """COLMAP's name of the camera model of this attempt; None is that of the database. One of `database.LENSES`."""
+    """The camera model of this attempt: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV or FULL_OPENCV; None is
+    that of the database."""
     max_keypoints: int | None = 2500
     """Use so many keypoints of each image, those that are in the most verified pairs: more cost time and move the
     cameras little. None uses all."""
