@@ -55,6 +55,17 @@ def every_attempt(**options: object) -> Callable[[Config], Config]:
     return changed
 
 
+def one_attempt(number: int, **options: object) -> Callable[[Config], Config]:
+    """A change to one of the attempts."""
+
+    def changed(config: Config) -> Config:
+        attempts = list(config.mapping)
+        attempts[number] = dataclasses.replace(attempts[number], **options)
+        return dataclasses.replace(config, mapping=tuple(attempts))
+
+    return changed
+
+
 def another_attempt(**options: object) -> Callable[[Config], Config]:
     """One attempt more, the last."""
     return lambda config: dataclasses.replace(config, mapping=(*config.mapping, MappingConfig(**options)))
@@ -88,10 +99,12 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "one attempt: strong pairs": only(2),
     "without the global mapper": only(0, 2),
     "loops to 10 degrees in every attempt": every_attempt(max_loop_error=10.0),
-    "loops to 15 degrees in every attempt": every_attempt(max_loop_error=15.0),
-    "loops to 10 degrees for strong pairs": chain(only(0, 1), another_attempt(max_loop_error=10.0)),
-    "one attempt: loops to 10 degrees": chain(only(0), every_attempt(max_loop_error=10.0)),
-    "a fourth attempt: loops to 10 degrees": another_attempt(max_loop_error=10.0),
+    "loops to 5 degrees for strong pairs": one_attempt(2, min_strength=0.0, max_loop_error=5.0),
+    "loops to 15 degrees in the global mapper": one_attempt(1, max_loop_error=15.0),
+    "loops in the global mapper and for strong pairs": chain(
+        one_attempt(1, max_loop_error=15.0), one_attempt(2, min_strength=0.0, max_loop_error=5.0)
+    ),
+    "one attempt: loops to 5 degrees": chain(only(0), every_attempt(max_loop_error=5.0)),
     "a fourth attempt: OPENCV": another_attempt(camera_model="OPENCV"),
     "a fourth attempt: SIMPLE_PINHOLE": another_attempt(camera_model="SIMPLE_PINHOLE"),
     "all keypoints in mapping": every_attempt(max_keypoints=None),
