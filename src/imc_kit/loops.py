@@ -48,18 +48,17 @@ def contradicted(rotations: Mapping[Pair, Float64], inliers: Mapping[Pair, int],
 
 def _closed_triplets(ends: _Ints, turns: Float64, weights: Float64, max_error: float) -> Float64:
     """For each pair the sum, over the triplets that it closes to `max_error` degrees, of the weaker other pair, [E]."""
-    count = int(ends.max()) + 1
-    between = np.zeros((count, count, 3, 3))
-    strength = np.zeros((count, count))
     first, second = ends.T
-    between[first, second], between[second, first] = turns, turns.transpose(0, 2, 1)
-    strength[first, second] = strength[second, first] = weights
-    result = np.zeros(len(ends))
+    count, total = int(ends.max()) + 1, len(ends)
+    places = np.full((count, count), -1)
+    places[first, second], places[second, first] = np.arange(total), np.arange(total, 2 * total)
+    both, strength = np.concatenate([turns, turns.transpose(0, 2, 1)]), np.concatenate([weights, weights])
+    result = np.zeros(total)
     for place, (one, other) in enumerate(ends):
-        thirds = np.flatnonzero((strength[one] > 0) & (strength[other] > 0))
-        around = between[thirds, other] @ between[one, thirds]
-        closes = np.linalg.norm(_vectors(turns[place].T @ around), axis=1) <= np.radians(max_error)
-        result[place] = np.minimum(strength[one], strength[other])[thirds[closes]].sum()
+        thirds = np.flatnonzero((places[one] >= 0) & (places[other] >= 0))
+        there, back = places[one, thirds], places[thirds, other]
+        closes = np.linalg.norm(_vectors(turns[place].T @ both[back] @ both[there]), axis=1) <= np.radians(max_error)
+        result[place] = np.minimum(strength[there], strength[back])[closes].sum()
     return result
 
 
