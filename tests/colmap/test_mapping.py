@@ -414,6 +414,19 @@ def test_pairs_that_loops_contradict_are_left_out_of_a_copy(twins: Twins, tmp_pa
         assert np.trace(turn @ turns[0].T) > 1 + 2 * np.cos(np.radians(3))
 
 
+def test_a_geometry_that_says_nothing_has_no_rotation(twins: Twins, tmp_path: Path) -> None:
+    path = shutil.copyfile(twins.database, tmp_path / "copy.db")
+    pairs = inlier_counts(path)
+    with pycolmap.Database.open(path) as opened:
+        ids = {image.name: image.image_id for image in opened.read_all_images()}
+        broken = next(iter(pairs))
+        geometry = opened.read_two_view_geometry(*(ids[name] for name in broken))
+        geometry.F = np.full((3, 3), np.nan)
+        opened.update_two_view_geometry(*(ids[name] for name in broken), geometry)
+    assert set(pairs) - set(relative_rotations(path, pairs)) == {broken}
+    assert set(left_out(path, pairs, MappingConfig(max_loop_error=10.0))[0]) == twins.wrong - {broken}
+
+
 def test_weak_pairs_are_those_without_the_contradicted_ones(twins: Twins) -> None:
     """With the strong wrong pairs all right ones between the same images are weaker than those."""
     inliers = inlier_counts(twins.database)
