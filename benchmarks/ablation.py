@@ -101,10 +101,6 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "loops to 10 degrees in every attempt": every_attempt(max_loop_error=10.0),
     "loops to 5 degrees for strong pairs": one_attempt(2, min_strength=0.0, max_loop_error=5.0),
     "loops to 15 degrees in the global mapper": one_attempt(1, max_loop_error=15.0),
-    "loops in the global mapper and for strong pairs": chain(
-        one_attempt(1, max_loop_error=15.0), one_attempt(2, min_strength=0.0, max_loop_error=5.0)
-    ),
-    "one attempt: loops to 5 degrees": chain(only(0), every_attempt(max_loop_error=5.0)),
     "a fourth attempt: OPENCV": another_attempt(camera_model="OPENCV"),
     "a fourth attempt: SIMPLE_PINHOLE": another_attempt(camera_model="SIMPLE_PINHOLE"),
     "all keypoints in mapping": every_attempt(max_keypoints=None),
