@@ -55,6 +55,22 @@ def every_attempt(**options: object) -> Callable[[Config], Config]:
     return changed
 
 
+def one_attempt(number: int, **options: object) -> Callable[[Config], Config]:
+    """A change to one of the attempts."""
+
+    def changed(config: Config) -> Config:
+        attempts = list(config.mapping)
+        attempts[number] = dataclasses.replace(attempts[number], **options)
+        return dataclasses.replace(config, mapping=tuple(attempts))
+
+    return changed
+
+
+def another_attempt(**options: object) -> Callable[[Config], Config]:
+    """One attempt more, the last."""
+    return lambda config: dataclasses.replace(config, mapping=(*config.mapping, MappingConfig(**options)))
+
+
 def lens(model: str) -> Callable[[Config], Config]:
     """Another camera model from the start."""
     return switched("cameras", model=model)
@@ -74,22 +90,6 @@ def first_version(config: Config) -> Config:
     return dataclasses.replace(bare(config), mapping=(MappingConfig(by_cameras=False, max_keypoints=None),))
 
 
-def further(**options: object) -> Callable[[Config], Config]:
-    """One attempt more, and none is the last before it: the second with other options."""
-
-    def changed(config: Config) -> Config:
-        more = dataclasses.replace(config.mapping[1], **options)
-        return dataclasses.replace(config, mapping=(*config.mapping, more), trusted=1.0)
-
-    return changed
-
-
-def loops_for_strength(config: Config) -> Config:
-    """The last attempt leaves out the pairs that loops of rotations contradict, not the weak ones."""
-    first, second, _ = config.mapping
-    return dataclasses.replace(config, mapping=(first, second, dataclasses.replace(second, max_loop_error=20.0)))
-
-
 bare = chain(*(switched(step, on=False) for step in ("merging", "localisation", "refinement", "turntable")))
 ROWS: dict[str, Callable[[Config], Config]] = {
     "all": lambda config: config,
@@ -98,10 +98,11 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "one attempt: global": only(0),
     "one attempt: strong pairs": only(2),
     "without the global mapper": only(1, 2),
-    "a fourth attempt: OPENCV": further(camera_model="OPENCV"),
-    "a fourth attempt: SIMPLE_PINHOLE": further(camera_model="SIMPLE_PINHOLE"),
-    "without pairs that loops contradict by 20°": every_attempt(max_loop_error=20.0),
-    "loops in place of strong pairs": loops_for_strength,
+    "loops to 20 degrees in every attempt": every_attempt(max_loop_error=20.0),
+    "loops to 5 degrees for strong pairs": one_attempt(2, min_strength=0.0, max_loop_error=5.0),
+    "a fourth attempt: loops to 5 degrees": another_attempt(max_loop_error=5.0),
+    "a fourth attempt: OPENCV": another_attempt(camera_model="OPENCV"),
+    "a fourth attempt: SIMPLE_PINHOLE": another_attempt(camera_model="SIMPLE_PINHOLE"),
     "all keypoints in mapping": every_attempt(max_keypoints=None),
     "the same for own and shared cameras": every_attempt(by_cameras=False),
     "one attempt, without merging": chain(only(1), switched("merging", on=False)),

@@ -78,6 +78,18 @@ def test_every_step_is_taken_and_can_be_left_out(
     assert len(plain.placements) == len(whole.placements) == ALL
 
 
+@pytest.mark.parametrize("lens", ["SIMPLE_PINHOLE", "OPENCV"])
+def test_an_attempt_may_have_another_lens_and_leave_pairs_out(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float], lens: str
+) -> None:
+    """All steps after it take its model as it is."""
+    config = replace(ONE_ATTEMPT, mapping=(MappingConfig(camera_model=lens, max_loop_error=15.0),))
+    result = stages.solve_scene(scene, tmp_path, store, config, executor)
+    assert list(jobs) == ["incremental", "merge", "localise", "refine"]
+    assert result.counts["registered"] == FIRST + 1
+    assert result.notes == []
+
+
 def test_no_step_takes_longer_than_there_is_time(
     scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float]
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 
+from imc_kit.colmap.database import change_lens
 from imc_kit.colmap.mapping import read_model
 from imc_kit.types import Model, Pose
 
@@ -45,17 +46,6 @@ def synthesize(folder: Path, images: int, points: int = 600, seed: int = 1, **op
     return Synthetic(folder / "database.db", scene, poses)
 
 
-def other_cameras(model: Model, folder: Path) -> Model:
-    """The same, in `folder`, with cameras of the model OPENCV in place of SIMPLE_RADIAL."""
-    reconstruction = pycolmap.Reconstruction(model.folder)
-    for camera in reconstruction.cameras.values():
-        focal, *centre, distortion = camera.params
-        camera.model, camera.params = pycolmap.CameraModelId.OPENCV, [focal, focal, *centre, distortion, 0, 0, 0]
-    folder.mkdir()
-    reconstruction.write(folder)
-    return read_model(folder)
-
-
 def part(scene: Any, ids: Collection[int], folder: Path, seed: int = 0) -> Model:
     """The model of some images alone, adjusted, in a frame and a scale of its own."""
     random = np.random.default_rng(seed)
@@ -72,6 +62,24 @@ def part(scene: Any, ids: Collection[int], folder: Path, seed: int = 0) -> Model
     folder.mkdir(parents=True)
     model.write(folder)
     return read_model(folder)
+
+
+def with_another_lens(model: Model, name: str, folder: Path) -> Model:
+    """The model, adjusted, with another of COLMAP's camera models than the database has."""
+    changed = pycolmap.Reconstruction(model.folder)
+    for camera in changed.cameras.values():
+        change_lens(camera, name)
+    pycolmap.bundle_adjustment(changed, pycolmap.BundleAdjustmentOptions(print_summary=False))
+    changed.update_point_3d_errors()
+    folder.mkdir()
+    changed.write(folder)
+    return read_model(folder)
+
+
+def lenses(model: Model) -> set[str]:
+    """The names of the camera models of the images with poses."""
+    found = pycolmap.Reconstruction(model.folder)
+    return {found.cameras[found.images[image_id].camera_id].model.name for image_id in found.reg_image_ids()}
 
 
 def unmatch(synthetic: Synthetic, first: Collection[int], second: Collection[int], raw: bool = True) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
 
 from imc_kit.colmap import attempts
@@ -123,6 +124,23 @@ def test_it_is_said_which_pairs_were_left_out(
     outcome(monkeypatch, results)
     assert len(caplog.messages) == (said is not None)
     assert said is None or re.search(said, caplog.messages[0])
+
+
+def test_it_is_said_which_pairs_were_contradicted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "imc_kit")
+    inliers = {("a", "b"): 90, ("b", "c"): 50, ("a", "c"): 20}
+    turned = np.diag([-1.0, -1.0, 1.0])
+    rotations = {pair: turned if pair == ("a", "c") else np.eye(3) for pair in inliers}
+    monkeypatch.setattr(attempts.mapping, "map_scene", lambda *_: [Model(Path("0"), {"a": Pose.identity()})])
+    monkeypatch.setattr(attempts.mapping, "relative_rotations", lambda *_: rotations)
+    monkeypatch.setattr(attempts, "support", lambda *_: 0.5)
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: inliers)
+    config = MappingConfig(min_strength=0.7, max_loop_error=10.0)
+    attempt_all(Path("db"), SCENE, Path("out"), [config], 1.0, 0.9, Path("log"), 1, 0)
+    (said,) = caplog.messages
+    assert re.search("1 contradicted pairs, .*: a – c$", said)
 
 
 def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,11 @@ import pytest
 from PIL import Image
 
 from imc_kit.colmap.database import (
+    LENSES,
     CameraConfig,
     ImageEntry,
+    change_lens,
+    change_lenses,
     keep_best_connected,
     keypoint_counts,
     match_counts,
@@ -484,3 +487,57 @@ def test_the_best_connected_keypoints_are_kept(tmp_path: Path, most: int) -> Non
         for (first, second), indices in pairs.items():
             left = database.read_two_view_geometry(ids[first], ids[second]).inlier_matches.tolist()
             assert left == [[i, j] for i, j in indices if i in kept[first] and j in kept[second]]
+
+
+def with_lens(camera: Any, model: str) -> Any:
+    other = pycolmap.Camera(camera.todict())
+    change_lens(other, model)
+    return other
+
+
+RAYS = np.random.default_rng(0).uniform([-0.5, -0.4, 1], [0.5, 0.4, 1], (50, 3))
+
+
+@pytest.mark.parametrize("prior", [False, True])
+@pytest.mark.parametrize("after", LENSES)
+@pytest.mark.parametrize("before", LENSES)
+def test_another_lens_sees_the_same(before: str, after: str, prior: bool) -> None:
+    camera = pycolmap.Camera.create_from_model_name(7, before, 900.0, 1000, 800)
+    camera.principal_point_x, camera.principal_point_y = 490.0, 410.0
+    camera.has_prior_focal_length = prior
+    found = with_lens(camera, after)
+    np.testing.assert_allclose(found.img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9)
+    assert (found.model.name, found.camera_id, found.width, found.height) == (after, 7, 1000, 800)
+    assert found.has_prior_focal_length is prior
+    assert found.verify_params()
+
+
+@pytest.mark.parametrize(("before", "distortion"), [
+    ("SIMPLE_RADIAL", [-0.1]), ("RADIAL", [-0.1, 0.05]), ("OPENCV", [-0.1, 0.05, 0.002, -0.001]),
+])  # fmt: skip
+def test_a_fuller_lens_has_the_distortion_and_a_simpler_one_what_it_can(before: str, distortion: list[float]) -> None:
+    camera = pycolmap.Camera.create_from_model_name(1, before, 900.0, 1000, 800)
+    camera.params = [*camera.params[: -len(distortion)], *distortion]
+    for wider in LENSES[LENSES.index(before) + 1 :]:
+        np.testing.assert_allclose(with_lens(camera, wider).img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9)
+    assert with_lens(camera, "SIMPLE_RADIAL").params.tolist() == [900, 500, 400, -0.1]
+    assert with_lens(camera, "SIMPLE_PINHOLE").params.tolist() == [900, 500, 400]
+
+
+def test_two_focal_lengths_are_kept_or_become_their_mean() -> None:
+    camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 900.0, 1000, 800)
+    camera.params = [900, 920, 500, 400]
+    assert with_lens(camera, "OPENCV").params.tolist() == [900, 920, 500, 400, 0, 0, 0, 0]
+    assert with_lens(camera, "RADIAL").params.tolist() == [910, 500, 400, 0, 0]
+
+
+def test_all_cameras_of_a_database_get_another_lens(tmp_path: Path) -> None:
+    entries = [entry(tmp_path, "wide.jpg", camera="A", focal=28), entry(tmp_path, "high.jpg", HIGH)]
+    with written(tmp_path, entries) as database:
+        before = cameras(database)
+    change_lenses(tmp_path / "database.db", "OPENCV")
+    with pycolmap.Database.open(tmp_path / "database.db") as database:
+        after = cameras(database)
+    for name, camera in before.items():
+        assert str(after[name]) == str(with_lens(camera, "OPENCV"))
+    assert [after[name].has_prior_focal_length for name in ("wide.jpg", "high.jpg")] == [True, False]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
-from synthetic_models import Synthetic, errors, other_cameras, part, shuffle, synthesize, unmatch
+from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
 
 from imc_kit.colmap import resection
 from imc_kit.colmap.adjustment import one_to_one
@@ -69,6 +69,17 @@ def unverify(synthetic: Synthetic) -> None:
     unmatch(synthetic, WITHHELD, ALL, raw=False)
 
 
+@pytest.mark.parametrize(("lens", "own"), [("SIMPLE_PINHOLE", False), ("OPENCV", False), ("SIMPLE_PINHOLE", True)])
+def test_the_model_may_have_another_lens_than_the_database(tmp_path: Path, lens: str, own: bool) -> None:
+    cameras = {"num_rigs": 20, "num_frames_per_rig": 1} if own else {}
+    synthetic = synthesize(tmp_path / "scene", 20, points=300, camera_params=[1280, 512, 384, 0], **cameras)
+    unverify(synthetic)
+    changed = with_another_lens(part(synthetic.scene, GIVEN, tmp_path / "part"), lens, tmp_path / "changed")
+    model = find(synthetic, changed)
+    assert_is_right(model, synthetic, limit=5e-3)
+    assert lenses(model) == {lens}
+
+
 def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:
     unverify(synthetic)
     given = make(GIVEN)
@@ -77,15 +88,6 @@ def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:
     assert_is_right(model, synthetic)
     assert model.observations > given.observations + 0.9 * len(WITHHELD) * 300
     assert {path: path.read_bytes() for path in before} == before
-
-
-def test_a_model_may_have_other_cameras_than_the_database(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
-    """As one of an attempt with a camera model of its own has (`MappingConfig.camera_model`)."""
-    unverify(synthetic)
-    model = find(synthetic, other_cameras(make(GIVEN), tmp_path / "wider"))
-    assert_is_right(model, synthetic)
-    (camera,) = pycolmap.Reconstruction(model.folder).cameras.values()
-    assert camera.model.name == "OPENCV"
 
 
 def test_the_other_poses_do_not_get_worse(synthetic: Synthetic, make: Make) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
-from synthetic_models import Synthetic, errors, other_cameras, part, shuffle, synthesize, unmatch
+from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
 
 from imc_kit.colmap import joining
 from imc_kit.colmap.child import ColmapError
@@ -77,15 +77,6 @@ def test_blocks_that_share_three_images_become_one(synthetic: Synthetic, make: M
     assert merged[0].observations == pytest.approx(20 * 300, rel=0.02)
 
 
-def test_models_may_have_other_cameras_than_the_database(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
-    """As those of an attempt with a camera model of its own have (`MappingConfig.camera_model`)."""
-    parts = [other_cameras(make(ids), tmp_path / f"wider-{min(ids)}") for ids in (RIGHT, LEFT)]
-    merged = merge(synthetic, *parts)
-    assert_is_whole(merged, synthetic)
-    (camera,) = pycolmap.Reconstruction(merged[0].folder).cameras.values()
-    assert camera.model.name == "OPENCV"
-
-
 def test_the_larger_one_gives_the_frame_and_neither_is_changed(synthetic: Synthetic, make: Make) -> None:
     small, large = make(RIGHT), make(LEFT)
     before = {path: path.read_bytes() for model in (small, large) for path in model.folder.iterdir()}
@@ -93,6 +84,19 @@ def test_the_larger_one_gives_the_frame_and_neither_is_changed(synthetic: Synthe
     centers = [np.array([model.poses[name].center for name in sorted(large.poses)]) for model in (merged, large)]
     np.testing.assert_allclose(centers[0], centers[1], atol=2e-3 * np.ptp(centers[1], axis=0).max())
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("lens", ["SIMPLE_PINHOLE", "OPENCV"])
+@pytest.mark.parametrize("own", [False, True])
+def test_models_may_have_other_lenses_than_the_database(tmp_path: Path, lens: str, own: bool) -> None:
+    cameras = {"num_rigs": 20, "num_frames_per_rig": 1} if own else {}
+    synthetic = synthesize(tmp_path / "scene", 20, points=300, camera_params=[1280, 512, 384, 0], **cameras)
+    models = [part(synthetic.scene, ids, tmp_path / f"part-{min(ids)}") for ids in (LEFT, RIGHT)]
+    changed = [with_another_lens(model, lens, tmp_path / f"changed-{n}") for n, model in enumerate(models)]
+    (model,) = merge(synthetic, *changed)
+    assert set(model.poses) == set(synthetic.poses)
+    assert errors(model.poses, synthetic.poses) < (5e-3, 0.2)
+    assert lenses(model) == {lens}
 
 
 def test_blocks_that_share_two_images_become_one(synthetic: Synthetic, make: Make) -> None:

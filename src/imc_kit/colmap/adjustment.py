@@ -12,6 +12,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from imc_kit.colmap.database import change_lens
 from imc_kit.colmap.support import Indices, Pair
 
 ROUNDS = 3
@@ -30,13 +31,15 @@ def observed(image: Any) -> NDArray[np.int64]:
     return points
 
 
-def complete(reconstruction: Any, cache: Any) -> None:
-    """Add the images that a reconstruction lacks, without poses, from a database's cache, whose cameras become those of
-    the reconstruction: they may have another model (`MappingConfig.camera_model`), and COLMAP takes no two."""
-    for camera_id, camera in reconstruction.cameras.items():
-        if cache.exists_camera(camera_id):
-            known = cache.camera(camera_id)
-            known.model, known.params = camera.model, camera.params
+def load_all(reconstruction: Any, cache: Any) -> None:
+    """Give a reconstruction the images of a `pycolmap.DatabaseCache` that it lacks; their cameras get the camera model
+    that it has, as an attempt at mapping may have another than the database."""
+    known = reconstruction.cameras
+    usual = next(iter(known.values())).model
+    for camera_id, camera in cache.cameras.items():
+        wanted = known[camera_id].model if camera_id in known else usual
+        if camera.model != wanted:
+            change_lens(camera, wanted.name)
     reconstruction.load(cache)
 
 

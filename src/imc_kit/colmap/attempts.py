@@ -94,8 +94,8 @@ def attempt_all(
     until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
         after the other each but the last `IN_TURN` of it.
     """
-    strength_of = strengths(inlier_counts(database))
-    witnesses = [pair for pair, strength in strength_of.items() if strength >= WITNESS]
+    inliers = inlier_counts(database)
+    witnesses = [pair for pair, strength in strengths(inliers).items() if strength >= WITNESS]
     given_up = [threading.Event() for _ in attempts]
     hurry = clock.left(until) < IN_A_HURRY * len(scene.images)
     at_once = 1 if hurry else max(1, min(threads, len(attempts) - 1))
@@ -156,10 +156,10 @@ def attempt_all(
         for event in given_up:
             event.set()
         pool.shutdown(cancel_futures=True)
-    weak = [" – ".join(pair) for pair, strength in strength_of.items() if strength < chosen.min_strength]
-    if weak:
-        logger.info("%s: the best model leaves out %d weak pairs, which may be of repeated structures: %s",
-            scene.name, len(weak), ", ".join(weak))  # fmt: skip
+    for what, pairs in zip(("contradicted", "weak"), mapping.left_out(database, inliers, chosen), strict=True):
+        if pairs:
+            logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
+                scene.name, len(pairs), what, ", ".join(" – ".join(pair) for pair in pairs))  # fmt: skip
     if left_out:
         notes.append(f"{clock.RAN_OUT} for {left_out} of {len(attempts)} attempts at mapping")
     return best, notes

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _RECENT = 128
 """Images whose keypoints are kept."""
 HALF_PIXEL = np.float32(0.5)  # COLMAP puts the centre of the top-left pixel at (0.5, 0.5)
+LENSES = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+"""Camera models of COLMAP's of which a later one has the distortion of an earlier one, and more."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,31 @@ def writing(path: Path) -> Iterator[Any]:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
+def change_lens(camera: Any, model: str) -> None:
+    """Give a camera another of the models `LENSES`: the same rays, but for distortion that this does not have."""
+    import pycolmap
+
+    other = pycolmap.Camera.create_from_model_name(
+        camera.camera_id, model, camera.mean_focal_length(), camera.width, camera.height
+    )
+    if len(other.focal_length_idxs()) == 2:
+        other.focal_length_x, other.focal_length_y = camera.focal_length_x, camera.focal_length_y
+    other.principal_point_x, other.principal_point_y = camera.principal_point_x, camera.principal_point_y
+    params = list(other.params)
+    if camera.model.name in LENSES:
+        for place, source in zip(other.extra_params_idxs(), camera.extra_params_idxs(), strict=False):
+            params[place] = camera.params[source]
+    camera.model, camera.params = other.model, params
+
+
+def change_lenses(path: Path, model: str) -> None:
+    """Give all cameras of a database another of the models `LENSES`."""
+    with writing(path) as database:
+        for camera in database.read_all_cameras():
+            change_lens(camera, model)
+            database.update_camera(camera)
+
+
 def delete_pairs(
     path: Path, table: Literal["matches", "two_view_geometries"], pairs: Iterable[tuple[str, str]] | None = None
 ) -> None:
@@ -160,19 +187,6 @@ def keep_best_connected(path: Path, most: int) -> None:
             if not both.all():
                 geometry.inlier_matches = matches[both]
                 database.update_two_view_geometry(first, second, geometry)
-
-
-def change_cameras(path: Path, model: str) -> None:
-    """Give the cameras of a database another of COLMAP's models, with the same focal lengths (of two, their mean), the
-    principal point in the middle and no distortion."""
-    import pycolmap
-
-    with writing(path) as database:
-        for camera in database.read_all_cameras():
-            size = camera.width, camera.height
-            other = pycolmap.Camera.create_from_model_name(camera.camera_id, model, camera.mean_focal_length(), *size)
-            other.has_prior_focal_length = camera.has_prior_focal_length
-            database.update_camera(other)
 
 
 def move(path: Path, target: Path) -> Path:

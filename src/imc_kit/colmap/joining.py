@@ -14,7 +14,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from imc_kit.colmap.adjustment import adjust, complete, correspondence_graph, observed, one_to_one, read_matched_pairs
+from imc_kit.colmap.adjustment import adjust, correspondence_graph, load_all, observed, one_to_one, read_matched_pairs
 from imc_kit.colmap.mapping import cameras_are_own
 from imc_kit.colmap.support import Evidence, agreement, read_evidence
 from imc_kit.types import Float64
@@ -200,7 +200,7 @@ def _from_cameras(source: Any, target: Any, min_shared: int) -> Any | None:
 def _united(lead: Any, other: Any, similarity: Any, cache: Any) -> Any:
     """The lead with the images, points and observations that it lacks, moved by `similarity`; nothing is adjusted."""
     united = pycolmap.Reconstruction(lead)
-    complete(united, cache)
+    load_all(united, cache)
     cameras = {lead.images[i].camera_id for i in lead.reg_image_ids()}
     for image_id in sorted(set(other.reg_image_ids()) - set(lead.reg_image_ids())):
         image = other.images[image_id]

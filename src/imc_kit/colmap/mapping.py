@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from imc_kit.colmap import child, sparse
-from imc_kit.colmap.database import change_cameras, delete_pairs, keep_best_connected
+from imc_kit.colmap.database import LENSES, change_lenses, delete_pairs, keep_best_connected
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.colmap.verification import inlier_counts, relative_rotations
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.loops import contradicted
 from imc_kit.types import Model
-from imc_kit.viewgraph import strengths
-
-logger = logging.getLogger(__name__)
+from imc_kit.viewgraph import Pair, strengths
 
 _OWN_CAMERAS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
 _GLOBAL: dict[str, Value] = {"mapper.track_required_tracks_per_view": 100}
@@ -43,13 +40,12 @@ class MappingConfig:
     min_strength: float = 0.0
     """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
     repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
-    camera_model: str | None = None
-    """COLMAP's name of the camera model, if it is to be another than the database's: OPENCV for a lens that distorts,
-    SIMPLE_PINHOLE where few points would only bend it. None leaves it."""
     max_loop_error: float | None = None
-    """Leave out pairs whose relative rotation is off by more than so many degrees from what the others say together, as
-    those of a wrong side are (`loops.contradicted`). Estimates of one pair are off by several degrees. None leaves out
-    none."""
+    """Leave out pairs whose relative rotation is off by more than so many degrees from what the other pairs say
+    (`loops.contradicted`). Right ones are off by some 5, as focal lengths are guesses. None leaves out none."""
+    camera_model: str | None = None
+    """The camera model of this attempt: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV or FULL_OPENCV; None is
+    that of the database."""
     max_keypoints: int | None = 2500
     """Use so many keypoints of each image, those that are in the most verified pairs: more cost time and move the
     cameras little. None uses all."""
@@ -60,16 +56,16 @@ class MappingConfig:
     see: they hold what few others do."""
 
     def check(self) -> None:
-        """Raise KitError for an option that pycolmap does not have, or a strength that would split the scene."""
+        """Raise KitError for an option that pycolmap does not have, a camera model that is not known, or a limit that
+        makes no sense."""
         import pycolmap
 
         if not 0 <= self.min_strength <= 1:
             raise KitError(f"min_strength of a mapping must be in 0 … 1, not {self.min_strength}")
-        known = [name for name in pycolmap.CameraModelId.__members__ if name != "INVALID"]
-        if self.camera_model is not None and self.camera_model not in known:
-            raise unknown_name("camera model", self.camera_model, known)
         if self.max_loop_error is not None and not 0 < self.max_loop_error <= 180:
             raise KitError(f"max_loop_error of a mapping must be in 0 … 180 degrees, not {self.max_loop_error}")
+        if self.camera_model is not None and self.camera_model not in LENSES:
+            raise unknown_name("camera model", self.camera_model, LENSES)
         if self.max_keypoints is not None and self.max_keypoints < 1:
             raise KitError(f"max_keypoints of a mapping must be at least 1, or None, not {self.max_keypoints}")
         target = (
@@ -99,7 +95,7 @@ def map_scene(
     own = config.by_cameras and cameras_are_own(database)
     if own:
         config = replace(config, max_keypoints=None)
-    if config.min_strength or config.max_keypoints or config.max_loop_error or config.camera_model:
+    if config.min_strength or config.max_loop_error or config.camera_model or config.max_keypoints:
         database = _changed(database, folder.with_suffix(".db"), config)
     usual = _GLOBAL if config.mapper == "global" else {}
     if config.by_cameras and config.mapper == "incremental":
@@ -125,21 +121,30 @@ def cameras_are_own(database: Path) -> bool:
         return bool(opened.num_cameras() == opened.num_images() > 1)
 
 
-def _changed(database: Path, path: Path, config: MappingConfig) -> Path:
-    """A copy of a verified database, at `path`, without the pairs and keypoints that are not to be used, and with the
-    camera model that is."""
-    shutil.copyfile(database, path)
-    weak = [pair for pair, strength in strengths(inlier_counts(path)).items() if strength < config.min_strength]
-    delete_pairs(path, "two_view_geometries", weak)
+def left_out(database: Path, inliers: Mapping[Pair, int], config: MappingConfig) -> tuple[list[Pair], list[Pair]]:
+    """The pairs that an attempt does without: those that others contradict, and those of the rest that are weak.
+
+    inliers: of all pairs of the database, as `inlier_counts` gives them.
+    """
+    against: list[Pair] = []
     if config.max_loop_error:
-        wrong = contradicted(relative_rotations(path), inlier_counts(path), config.max_loop_error)
-        said = ", ".join(" – ".join(pair) for pair in wrong)
-        logger.info("%d pairs are left out, as the rotations of the others contradict theirs: %s", len(wrong), said)
-        delete_pairs(path, "two_view_geometries", wrong)
+        against = contradicted(relative_rotations(database, inliers), inliers, config.max_loop_error)
+    rest = dict(inliers)
+    for pair in against:
+        del rest[pair]
+    return against, [pair for pair, strength in strengths(rest).items() if strength < config.min_strength]
+
+
+def _changed(database: Path, path: Path, config: MappingConfig) -> Path:
+    """A copy of a verified database, at `path`, without the pairs and the keypoints that are not to be used, and with
+    the camera model that is."""
+    shutil.copyfile(database, path)
+    for pairs in left_out(database, inlier_counts(database), config):
+        delete_pairs(path, "two_view_geometries", pairs)
+    if config.camera_model:
+        change_lenses(path, config.camera_model)
     if config.max_keypoints:
         keep_best_connected(path, config.max_keypoints)
-    if config.camera_model:
-        change_cameras(path, config.camera_model)
     return path
 
 

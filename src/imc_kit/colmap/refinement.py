@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imc_kit.colmap import child, mapping
+from imc_kit.colmap.database import change_lens
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 
@@ -97,17 +98,7 @@ def adjust(model: str, output: str, config: RefinementConfig, threads: int) -> N
 
 def _widen(camera: Any, wanted: str) -> bool:
     """Give a camera the wanted model, with the same rays; False where it already says as much or more."""
-    import pycolmap
-
     if camera.model.name not in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "PINHOLE"):
         return False
-    across, down = camera.focal_length_x, camera.focal_length_y
-    distortion = camera.params[3] if camera.model.name == "SIMPLE_RADIAL" else 0.0
-    centre = [camera.principal_point_x, camera.principal_point_y]
-    if wanted == "OPENCV":
-        parameters = [across, down, *centre, distortion, 0.0, 0.0, 0.0]
-    else:
-        parameters = [(across + down) / 2, *centre, distortion, 0.0]
-    camera.model = getattr(pycolmap.CameraModelId, wanted)
-    camera.params = parameters
+    change_lens(camera, wanted)
     return True

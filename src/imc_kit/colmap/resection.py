@@ -11,7 +11,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from imc_kit.colmap.adjustment import adjust, complete, correspondence_graph, observed, one_to_one, read_matched_pairs
+from imc_kit.colmap.adjustment import adjust, correspondence_graph, load_all, observed, one_to_one, read_matched_pairs
 from imc_kit.colmap.mapping import cameras_are_own
 from imc_kit.colmap.support import Evidence, Indices, Pair, agreement, epipolar_errors, read_evidence
 
@@ -36,7 +36,7 @@ def localise(database: str, model: str, output: str, config: LocalisationConfig,
     strict = cameras_are_own(Path(database))
     before = agreement(reconstruction, verified, inside)
     deadline = time.monotonic() + config.time_limit / 2  # what is found by then must still be adjusted
-    complete(reconstruction, cache)
+    load_all(reconstruction, cache)
     for _ in range(config.rounds):
         count = reconstruction.num_reg_images()
         found = pycolmap.Reconstruction(reconstruction)

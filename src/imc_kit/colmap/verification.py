@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -145,25 +145,25 @@ def by_magsac(first: NDArray[Any], second: NDArray[Any], config: VerificationCon
     return matrix, moves & enough
 
 
-def relative_rotations(database: Path) -> dict[tuple[str, str], Float64]:
-    """The rotation from the first camera to the second, [3, 3], of each pair that passed verification, by its two-view
-    geometry and the focal lengths that the cameras have in the database. Pairs that give none are left out."""
+def relative_rotations(database: Path, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Float64]:
+    """The rotation from the first image's camera to the second's, [3, 3], of each of these verified pairs.
+
+    It is what the two-view geometry says with the cameras of the database; where that says nothing there is none.
+    """
     import pycolmap
 
-    result = {}
+    found = {}
     with pycolmap.Database.open(database) as opened:
-        names = {image.image_id: image.name for image in opened.read_all_images()}
-        lenses = {camera.camera_id: camera for camera in opened.read_all_cameras()}
-        cameras = {image.image_id: lenses[image.camera_id] for image in opened.read_all_images()}
+        images = {image.name: image for image in opened.read_all_images()}
+        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
         keypoints = recent_keypoints(opened)
-        pair_ids, counts = opened.read_two_view_geometry_num_inliers()
-        for pair_id in (pair_id for pair_id, count in zip(pair_ids, counts, strict=True) if count):
-            a, b = pycolmap.pair_id_to_image_pair(pair_id)
-            geometry = opened.read_two_view_geometry(a, b)
-            if pycolmap.estimate_two_view_geometry_pose(cameras[a], keypoints(a), cameras[b], keypoints(b), geometry):
-                motion: Any = geometry.cam2_from_cam1
-                result[names[a], names[b]] = np.asarray(motion.rotation.matrix(), np.float64)
-    return result
+        for pair in pairs:
+            numbers = [images[name].image_id for name in pair]
+            first, second = ((cameras[images[name].camera_id], keypoints(images[name].image_id)) for name in pair)
+            geometry: Any = opened.read_two_view_geometry(*numbers)
+            if pycolmap.estimate_two_view_geometry_pose(*first, *second, geometry):
+                found[pair] = geometry.cam2_from_cam1.rotation.matrix()
+    return found
 
 
 def inlier_counts(database: Path) -> dict[tuple[str, str], int]:
