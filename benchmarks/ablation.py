@@ -55,17 +55,6 @@ def every_attempt(**options: object) -> Callable[[Config], Config]:
     return changed
 
 
-def one_attempt(number: int, **options: object) -> Callable[[Config], Config]:
-    """A change to one of the attempts."""
-
-    def changed(config: Config) -> Config:
-        attempts = list(config.mapping)
-        attempts[number] = dataclasses.replace(attempts[number], **options)
-        return dataclasses.replace(config, mapping=tuple(attempts))
-
-    return changed
-
-
 def another_attempt(**options: object) -> Callable[[Config], Config]:
     """One attempt more, the last."""
     return lambda config: dataclasses.replace(config, mapping=(*config.mapping, MappingConfig(**options)))
@@ -97,12 +86,13 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "one attempt: all pairs": only(1),
     "one attempt: global": only(0),
     "one attempt: strong pairs": only(2),
-    "without the global mapper": only(1, 2),
+    "one attempt: without contradicted pairs": only(3),
+    "without the global mapper": only(1, 2, 3),
+    "without strong pairs": only(0, 1, 3),
+    "without the attempt without contradicted pairs": only(0, 1, 2),
     "loops to 20 degrees in every attempt": every_attempt(max_loop_error=20.0),
-    "loops to 5 degrees for strong pairs": one_attempt(2, min_strength=0.0, max_loop_error=5.0),
-    "a fourth attempt: loops to 5 degrees": another_attempt(max_loop_error=5.0),
-    "a fourth attempt: OPENCV": another_attempt(camera_model="OPENCV"),
-    "a fourth attempt: SIMPLE_PINHOLE": another_attempt(camera_model="SIMPLE_PINHOLE"),
+    "a fifth attempt: OPENCV": another_attempt(camera_model="OPENCV"),
+    "a fifth attempt: SIMPLE_PINHOLE": another_attempt(camera_model="SIMPLE_PINHOLE"),
     "all keypoints in mapping": every_attempt(max_keypoints=None),
     "the same for own and shared cameras": every_attempt(by_cameras=False),
     "one attempt, without merging": chain(only(1), switched("merging", on=False)),

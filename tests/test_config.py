@@ -55,6 +55,7 @@ def test_overrides() -> None:
         MappingConfig("global"),
         MappingConfig(options={"min_model_size": 5}),
         MappingConfig(min_strength=0.7, time_limit=60.0),
+        MappingConfig(max_loop_error=5.0),
     )
     assert config.verification.options == {"min_num_inliers": 20}
     assert (config.threads, config.seed) == (1, 7)
@@ -74,7 +75,7 @@ def test_a_whole_stage_can_be_replaced() -> None:
         ("detecter.max_keypoints", "detector"),
         ("detector.max_keypoint", "detector.max_keypoints"),
         ("mapping.0.timelimit", "mapping.0.time_limit"),
-        ("mapping.3.time_limit", None),
+        ("mapping.4.time_limit", None),
         ("mapping.-1.time_limit", None),
         ("mapping.first.time_limit", None),
         ("mapping.0", None),

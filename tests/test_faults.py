@@ -56,7 +56,7 @@ ALONE = replace(
 
 
 def attempt(number: int) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
-    first, second = ALONE.mapping[number], ALONE.mapping[(number + 1) % 3]
+    first, second = ALONE.mapping[number], ALONE.mapping[(number + 1) % 4]
     config = replace(ALONE, mapping=(first, second))
     limited = replace(ALONE, mapping=(replace(first, time_limit=1.0), second))
     return config, limited, lambda job: job.get("output", "").endswith("models-0")
@@ -71,6 +71,7 @@ STEPS = {
     "global attempt": attempt(0),
     "incremental attempt": attempt(1),
     "attempt without weak pairs": attempt(2),
+    "attempt without contradicted pairs": attempt(3),
     "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
     "merging": step(ONE_ATTEMPT, "merging", "merge"),
     "localisation": step(ONE_ATTEMPT, "localisation", "localise"),

@@ -72,7 +72,12 @@ class Config:
     """Detect and match again, larger, in the part of each image that its matches are in."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    mapping: tuple[MappingConfig, ...] = (MappingConfig("global"), MappingConfig(), MappingConfig(min_strength=0.7))
+    mapping: tuple[MappingConfig, ...] = (
+        MappingConfig("global"),
+        MappingConfig(),
+        MappingConfig(min_strength=0.7),
+        MappingConfig(max_loop_error=5.0),
+    )
     """Attempts: the first, and where it is not enough the others, as many at once as there are threads. Of their models
     the one with most images is kept, and of equals the one that agrees most precisely with the strongest pairs."""
     enough: float = 0.9

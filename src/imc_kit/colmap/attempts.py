@@ -37,11 +37,9 @@ IN_A_HURRY = 0.5
 end in time."""
 IN_TURN = 0.8
 """The share of the time that is left that an attempt may take when others wait for it to end."""
-FOLDED = 0.02
-"""Of models with equally many images, one with which so much less of the witnesses agrees is folded."""
-MARGIN = 0.01
-"""Of others, one with which so much more of the witnesses agrees precisely is better. Where it is less, it is the one
-that makes use of more keypoints."""
+MARGIN = 0.02
+"""Of models with equally many images, one with which so much less of the witnesses agrees is folded. Of others, one
+with which so much more of them agrees precisely is better, and else the one that makes use of more keypoints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +63,7 @@ class Attempt:
         """Whether it has more images or, of equally many, is better supported."""
         if self.registered != other.registered:
             return self.registered > other.registered
-        if abs(self.support - other.support) > FOLDED:
+        if abs(self.support - other.support) > MARGIN:
             return self.support > other.support
         if abs(self.precision - other.precision) > MARGIN:
             return self.precision > other.precision
