@@ -7,10 +7,12 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from children import running
 from imc_kit import clock, pipeline, scenes, submission
 from imc_kit.config import Config, preset
 from imc_kit.errors import KitError
+from imc_kit.fanout import fan_out
 from imc_kit.pipeline import Run, SceneResult, solve
 from imc_kit.render import write_scene
 from imc_kit.store import Store
@@ -96,13 +99,13 @@ def test_ten_kills_at_random_times(root: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_tenth_of_the_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[tuple[str, str]] = []
-    real = pipeline.solve_scene
+    real = pipeline.match_scene
 
-    def solve_scene(scene: Scene, folder: Path, *arguments: Any, **options: Any) -> SceneResult:
+    def match_scene(scene: Scene, folder: Path, *arguments: Any, **options: Any) -> Rest:
         begun.append((folder.parent.name, scene.name))
         return real(scene, folder, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, "solve_scene", solve_scene)
+    monkeypatch.setattr(pipeline, "match_scene", match_scene)
     started = time.monotonic()
     solve(root, tmp_path / "whole", CONFIG)
     limit = 0.1 * (time.monotonic() - started)
@@ -128,6 +131,7 @@ def test_a_tenth_of_the_time(root: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 NAMES = ("a", "b", "c", "d")
 Fake = Callable[[str, str, float], int]
+Rest = Callable[[Executor, float], SceneResult]
 
 
 @pytest.fixture
@@ -149,9 +153,7 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
     gives how many images are registered. It then took 2 seconds. The files of an answer say which round it is of."""
     now = 5000.0
 
-    def solve_scene(
-        scene: Scene, folder: Path, store: Store, config: Config, executor: Executor, *, until: float, **_: Any
-    ) -> SceneResult:
+    def reconstruct(scene: Scene, folder: Path, _: Executor, until: float) -> SceneResult:
         nonlocal now
         where = folder.parent.name
         (folder / "models/0").mkdir(parents=True, exist_ok=True)
@@ -167,7 +169,7 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
         counts = {"registered": count, "models": 1}
         return SceneResult(placed, [Model(folder / "models/0", {})], counts, notes=[f"the {where} one"])
 
-    monkeypatch.setattr(pipeline, "solve_scene", solve_scene)
+    monkeypatch.setattr(pipeline, "match_scene", lambda scene, folder, *_, **__: partial(reconstruct, scene, folder))
     monkeypatch.setattr(clock.time, "time", lambda: now)
     return solve(task, task.parent / "out", replace(CONFIG, time_limit=limit))
 
@@ -278,6 +280,69 @@ def test_a_scene_that_fails_twice_has_failed(monkeypatch: pytest.MonkeyPatch, ta
     done = run(monkeypatch, task, fake)
     assert done.failed == {"b": "not scenes"}
     assert problems(task, task.parent / "out") == []
+
+
+def solved(scene: Scene) -> SceneResult:
+    placed = {name: Placement(Pose.identity(), 0) for name in scene.images}
+    return SceneResult(placed, counts={"registered": len(placed)})
+
+
+def test_the_next_scene_is_matched_while_one_is_mapped(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    matched = {name: threading.Event() for name in NAMES}
+
+    def match_scene(scene: Scene, *_: Any, **__: Any) -> Rest:
+        matched[scene.name].set()
+
+        def rest(*_: Any) -> SceneResult:
+            number = NAMES.index(scene.name)
+            assert all(matched[name].wait(10) for name in NAMES[number + 1 : number + 2])
+            assert not any(matched[name].wait(0.1) for name in NAMES[number + 2 :])  # one ahead, and no more
+            return solved(scene)
+
+        return rest
+
+    monkeypatch.setattr(pipeline, "match_scene", match_scene)
+    assert solve(task, task.parent / "out", CONFIG).failed == {}
+
+
+def test_a_scene_that_cannot_be_matched_costs_itself_alone(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    def match_scene(scene: Scene, *_: Any, **__: Any) -> Rest:
+        if scene.name in "bd":
+            raise KitError(f"nothing in {scene.name}")
+        return lambda *_: solved(scene)
+
+    monkeypatch.setattr(pipeline, "match_scene", match_scene)
+    done = solve(task, task.parent / "out", CONFIG)
+    assert list(done.scenes) == ["a", "c"]
+    assert done.failed == {"b": "nothing in b", "d": "nothing in d"}
+
+
+def test_an_interrupt_ends_the_matching_of_the_next_scene(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    matching = threading.Event()
+
+    def chunk() -> tuple[int, list[str]]:
+        matching.set()
+        time.sleep(0.05)
+        return 1, []
+
+    def match_scene(scene: Scene, folder: Path, store: Store, config: Config, executor: Executor, **_: Any) -> Rest:
+        if scene.name == "b":
+            fan_out(executor, chunk, [()] * 10_000, "b", "chunk", 10_000)
+
+        def rest(*_: Any) -> SceneResult:
+            assert matching.wait(10)
+            raise KeyboardInterrupt
+
+        return rest
+
+    monkeypatch.setattr(pipeline, "match_scene", match_scene)
+    threads = threading.active_count()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        solve(task, task.parent / "out", CONFIG)
+    while threading.active_count() > threads:
+        assert time.monotonic() - started < 5
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("full", [("b",), ("b", "c", "d")])

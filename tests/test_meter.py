@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,18 @@ def test_the_peak_is_each_stages_own() -> None:
     small, large, again = cost.memory.values()
     assert large - small > 150_000_000
     assert large - again > 150_000_000
+
+
+@pytest.mark.skipif(meter.peak_memory() is None, reason="the system does not say what memory a process has held")
+def test_a_stage_in_another_thread_hides_no_peak() -> None:
+    one, other = Meter(), Meter()
+    with one("large"):
+        np.ones(200_000_000, np.uint8)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: other("small").__enter__()).result()
+    with one("after"):
+        pass
+    assert one.memory["large"] - one.memory["after"] > 150_000_000
 
 
 def test_a_system_that_does_not_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 from tqdm import tqdm
@@ -27,12 +28,16 @@ def fan_out(
     The function gives how many units it has done, and its notes. That it did not come to all is a note too.
     """
     futures: list[Future[tuple[int, list[str]]]] = [executor.submit(function, *chunk) for chunk in chunks]
+    # Not `as_completed`, which waits for ever for what the end of a pool in another thread has cancelled.
+    ended: SimpleQueue[Future[tuple[int, list[str]]]] = SimpleQueue()
+    for future in futures:
+        future.add_done_callback(ended.put)
     notes = []
     done = 0
     try:
         with tqdm(total=total, desc=label, unit=unit, delay=2, disable=None, leave=False) as bar:
-            for future in as_completed(futures):
-                count, some = future.result()
+            for _ in futures:
+                count, some = ended.get().result()
                 bar.update(count)
                 done += count
                 notes += some

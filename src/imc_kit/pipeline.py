@@ -1,16 +1,20 @@
-"""A whole run: every scene in turn, within its time, and a submission that is valid from the first second."""
+"""A whole run: every scene in turn, within its time, and a submission that is valid from the first second.
+
+While one scene is mapped, by COLMAP on the CPU, the next one is matched, by the GPU or a cluster where there is one.
+"""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import TypeVar
 
 from imc_kit import clock, scenes, submission
 from imc_kit.config import Config, cheap, preset
@@ -18,13 +22,15 @@ from imc_kit.errors import KitError, said
 from imc_kit.fanout import workers
 from imc_kit.results import Run, SceneResult, write_result, write_run
 from imc_kit.scenes import Task
-from imc_kit.stages import PairSelection, solve_scene
+from imc_kit.stages import PairSelection, match_scene, solve_scene
 from imc_kit.store import Store
 from imc_kit.types import Scene
 
 __all__ = ["Run", "SceneResult", "solve", "solve_scene"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _ENOUGH = {"quick": 1.0, "scenes": 3.0}
 """Seconds for each image in which a scene is probably solved. A scene may take them where its fair share is less:
@@ -52,7 +58,7 @@ def solve(
         the start, and is rewritten after each scene. The same call again takes up where an earlier one was stopped.
     config: the sift preset when left out.
     pairs: chooses the pairs in place of `config.pairs`.
-    executor: where detection and matching run, as `cluster.connected` gives one; a pool of threads when left out.
+    executor: where detection and matching run, as `cluster.connected` gives one; pools of threads when left out.
 
     A scene that fails costs that scene alone. Raises KitError when the input or the configuration cannot be used at all
     or `out` cannot be written.
@@ -85,40 +91,73 @@ def solve(
     efforts = [_effort(scene) for scene in order]
     seconds, most = _WRITING
     until = clock.reserved(until, seconds * len(order), most)
-    with workers(executor, config.threads) as pool:
-        for where, plan in rounds.items():
-            for number, scene in enumerate(order):
-                log.info("%s (%d of %d): %d images", scene.name, number + 1, len(order), len(scene.images))
-                folder = out / where / scene.name
-                fair = clock.portion(until, efforts[number] / sum(efforts[number:]))
-                enough = clock.after(_ENOUGH[where] * len(scene.images))
-                share = max(fair, min(enough, clock.portion(until, _MOST)))
-                earlier = results.get(scene.name)
-                if earlier and clock.left(share) < _HOPELESS * len(scene.images):
-                    share = clock.after(0)  # what was finished before is read back
-                solved = partial(
-                    solve_scene, scene, folder, store, plan, pool,
-                    pairs=pairs, separate=task.predicts_scene, until=share,
-                    fewest=earlier.counts["registered"] if earlier else 0,
-                )  # fmt: skip
-                try:
-                    results[scene.name] = (
-                        _better(earlier, out / "quick" / scene.name, solved, folder) if earlier else solved()
-                    )
-                    failed.pop(scene.name, None)
-                except Exception as error:  # whatever it is, the other scenes can still be solved
-                    failed[scene.name] = said(error)
-                    log.error("%s: %s", scene.name, failed[scene.name], exc_info=not isinstance(error, KitError))
-                try:
-                    unwritten = None
-                    _write_submission(path, task, results)
-                    write_run(out / "run.json", task, config, results, failed, time.monotonic() - started)
-                except KitError as error:  # there may be space again after another scene
-                    unwritten = error
-                    log.error("%s", error)
+
+    def ending(where: str, number: int) -> float:
+        """When a scene must end that is begun, or gone on with, now."""
+        images = len(order[number].images)
+        fair = clock.portion(until, efforts[number] / sum(efforts[number:]))
+        enough = clock.after(_ENOUGH[where] * images)
+        share = max(fair, min(enough, clock.portion(until, _MOST)))
+        hopeless = order[number].name in results and clock.left(share) < _HOPELESS * images
+        return clock.after(0) if hopeless else share  # what was finished before is read back
+
+    def begin(where: str, number: int) -> Callable[[], SceneResult]:
+        """Match a scene; what it gives maps it."""
+        scene = order[number]
+        log.info("%s (%d of %d): %d images", scene.name, number + 1, len(order), len(scene.images))
+        earlier = results.get(scene.name)
+        share = ending(where, number)
+        rest = match_scene(
+            scene, out / where / scene.name, store, rounds[where], first_half,
+            pairs=pairs, separate=task.predicts_scene, until=share,
+            fewest=earlier.counts["registered"] if earlier else 0,
+        )  # fmt: skip
+        return lambda: rest(second_half, max(share, ending(where, number)))
+
+    ahead = ThreadPoolExecutor(1)
+    try:
+        # The halves have workers of their own, so that one does not wait for what the other has begun.
+        with workers(executor, config.threads) as second_half, workers(executor, config.threads) as first_half:
+            for where in rounds:
+                for scene, begun in zip(order, _one_ahead(ahead, partial(begin, where), len(order)), strict=True):
+                    earlier = results.get(scene.name)
+
+                    def solved(begun: Future[Callable[[], SceneResult]] = begun) -> SceneResult:
+                        return begun.result()()
+
+                    try:
+                        results[scene.name] = (
+                            _better(earlier, out / "quick" / scene.name, solved, out / where / scene.name)
+                            if earlier
+                            else solved()
+                        )
+                        failed.pop(scene.name, None)
+                    except Exception as error:  # whatever it is, the other scenes can still be solved
+                        failed[scene.name] = said(error)
+                        log.error("%s: %s", scene.name, failed[scene.name], exc_info=not isinstance(error, KitError))
+                    try:
+                        unwritten = None
+                        _write_submission(path, task, results)
+                        write_run(out / "run.json", task, config, results, failed, time.monotonic() - started)
+                    except KitError as error:  # there may be space again after another scene
+                        unwritten = error
+                        log.error("%s", error)
+    finally:
+        ahead.shutdown(wait=False, cancel_futures=True)
     if unwritten:
         raise unwritten
     return Run(path, results, failed)
+
+
+def _one_ahead(pool: Executor, function: Callable[[int], T], count: int) -> Iterator[Future[T]]:
+    """What `function` gives for 0, 1, …, by a pool of one thread. It begins with each when the one before is asked for:
+    while somebody is busy with that, it is one ahead."""
+    coming = pool.submit(function, 0)
+    for number in range(1, count + 1):
+        current = coming
+        if number < count:
+            coming = pool.submit(function, number)
+        yield current
 
 
 def _effort(scene: Scene) -> int:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -108,10 +109,31 @@ def solve_scene(
     unless time ran out on it: at the moment `until` (see `clock`) it ends with what there is. Raises KitError when no
     image can be used, or when fewer than `fewest` have features once time has run out for more.
     """
+    rest = match_scene(
+        scene, folder, store, config, executor, pairs=pairs, separate=separate, until=until, fewest=fewest
+    )
+    return rest(executor, until)
+
+
+def match_scene(
+    scene: Scene,
+    folder: Path,
+    store: Store,
+    config: Config,
+    executor: Executor,
+    *,
+    pairs: PairSelection | None = None,
+    separate: bool = False,
+    until: float = inf,
+    fewest: int = 0,
+) -> Callable[[Executor, float], SceneResult]:
+    """The first half of `solve_scene`, up to the matches; what it gives is the other half, which COLMAP does.
+
+    That takes an executor and a moment of its own, so that the next scene may be matched meanwhile.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, masks=config.masks.of_scene(scene.name, scene.root), time_limit=None)
     cost = Meter()
-    ending = _leaving(_AFTER_ALL, scene, until)
     stages = Matching(scene, store, config, executor, _leaving(_AFTER_MATCHING, scene, until))
     with cost("inspect"):
         shots, stages.notes = work.inspect(scene, config.masks, executor)
@@ -120,7 +142,7 @@ def solve_scene(
         finished = read_result(folder / "result.json", identity)
     if finished is not None:
         log.info("%s: solved before with the same images and configuration", scene.name)
-        return finished
+        return lambda *_: finished
 
     if config.upright:
         with cost("upright"):
@@ -141,8 +163,26 @@ def solve_scene(
         with cost("crop"):
             crops = stages.crop(shots, selected, found)
             found = stages.match(shots, selected, crops) if crops else found
+    return partial(_reconstruct, scene, folder, cost, identity, separate, stages, shots, selected, crops, found)
 
-    bench = _Bench(scene, config, folder, ending, stages.notes)
+
+def _reconstruct(
+    scene: Scene,
+    folder: Path,
+    cost: Meter,
+    identity: str,
+    separate: bool,
+    stages: Matching,
+    shots: Mapping[str, Shot],
+    selected: Sequence[Pair],
+    crops: Mapping[str, Shot],
+    found: Found,
+    executor: Executor,
+    until: float,
+) -> SceneResult:
+    """The other half of `solve_scene`, from matches to poses."""
+    config, store = stages.config, stages.store
+    bench = _Bench(scene, config, folder, _leaving(_AFTER_ALL, scene, until), stages.notes)
     shutil.rmtree(bench.partial, ignore_errors=True)
     bench.partial.mkdir(exist_ok=True)
     with cost("verify"):
