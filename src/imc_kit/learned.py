@@ -1,10 +1,15 @@
-"""What all networks have in common: torch when it is needed, the device, and loading a file whole or not at all."""
+"""What all networks have in common: torch when it is needed, the device, and loading a file whole or not at all.
+
+Where there are several GPUs, threads take turns: each has one of its own, and what it creates is there.
+"""
 
 from __future__ import annotations
 
 import pickle
+import threading
 import zipfile
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +17,12 @@ from imc_kit.errors import KitError
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 Device = Literal["auto", "cpu", "cuda"]
-"""Where a network runs: auto is the GPU if there is one."""
+"""Where a network runs: auto is a GPU if there is one."""
+_turns = count()
+_thread = threading.local()
 
 
 def device(wanted: Device, who: str) -> torch.device:
@@ -27,7 +35,31 @@ def device(wanted: Device, who: str) -> torch.device:
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise KitError(f"torch finds no GPU: set the device of {who} to auto or cpu")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+    return torch.device("cuda", gpu_of_thread(wanted)) if available and wanted != "cpu" else torch.device("cpu")
+
+
+def gpu_of_thread(wanted: Device) -> int:
+    """The number of the GPU that this thread uses where `wanted` says so; 0 where there is one, or none."""
+    if wanted == "cpu":
+        return 0
+    try:
+        import torch
+    except ImportError:
+        return 0
+    gpus = torch.cuda.device_count()
+    if gpus < 2:
+        return 0
+    if not hasattr(_thread, "turn"):
+        _thread.turn = next(_turns)
+    return int(_thread.turn % gpus)
+
+
+def on_device(values: NDArray[Any], where: torch.device) -> torch.Tensor:
+    """An array as a tensor there; to a GPU it goes from pinned memory, while the CPU goes on."""
+    import torch
+
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The slow work of a scene, in chunks, by an executor: results go to the store, and what is there is not done again.
 
 Each function takes photographs and a shelf and fills the shelf. A chunk names its input, so that a lost worker loses
-one chunk; networks are loaded once a process. At the moment `until` (see `clock`) what has not begun is left out.
+one chunk; networks are loaded once a process, on each GPU. At the moment `until` (see `clock`) what has not begun is
+left out.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -21,6 +23,7 @@ from imc_kit.detectors import Detector, DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.fanout import fan_out, set_torch_threads, width
 from imc_kit.images import ImageInfo, Photo
+from imc_kit.learned import gpu_of_thread
 from imc_kit.masks import MaskConfig
 from imc_kit.matchers import DenseConfig, DenseMatcher, Matcher, MatcherConfig
 from imc_kit.retrieval import Network, NetworkConfig, Pair
@@ -39,6 +42,7 @@ MOST_IMAGES_PER_CHUNK = 48
 """Images of the pairs in a chunk: all are in memory together. Full blocks have fewer, and are not cut by this."""
 TILE = 8
 """Pairs are matched in blocks of so many images against so many, so that each is read from the store once a block."""
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -258,36 +262,40 @@ def _match_images_chunk(
     return len(pairs) - len(keys) + len(found), notes
 
 
-@lru_cache(maxsize=8)
 def detector_of(config: DetectorConfig) -> Detector:
-    """The detector, loaded once."""
-    detector = config.create()
-    set_torch_threads(1)  # creating it may have loaded torch, which starts with a thread a core: we bring the threads
+    """The detector, loaded once for each GPU."""
+    detector: Detector = _loaded(config)
     return detector
 
 
-@lru_cache(maxsize=8)
 def matcher_of(config: MatcherConfig, kind: str) -> Matcher:
-    """The matcher for this kind of descriptors, loaded once."""
-    matcher = config.create(kind)
-    set_torch_threads(1)
+    """The matcher for this kind of descriptors, loaded once for each GPU."""
+    matcher: Matcher = _loaded(config, kind)
     return matcher
 
 
-@lru_cache(maxsize=8)
 def dense_matcher_of(config: DenseConfig) -> DenseMatcher:
-    """The detector-free matcher, loaded once."""
-    matcher = config.create()
-    set_torch_threads(1)
+    """The detector-free matcher, loaded once for each GPU."""
+    matcher: DenseMatcher = _loaded(config)
     return matcher
 
 
-@lru_cache(maxsize=8)
 def network_of(config: NetworkConfig) -> Network:
-    """The network for global descriptors, loaded once."""
-    network = config.create()
-    set_torch_threads(1)
+    """The network for global descriptors, loaded once for each GPU."""
+    network: Network = _loaded(config)
     return network
+
+
+def _loaded(config: Any, *kind: str) -> Any:
+    with _loading:  # else every thread would load it
+        return _created(config, gpu_of_thread(getattr(config, "device", "cpu")), *kind)
+
+
+@lru_cache(maxsize=16)
+def _created(config: Any, gpu: int, *kind: str) -> Any:
+    created = config.create(*kind)
+    set_torch_threads(1)  # this may have loaded torch, which starts with a thread a core: we bring the threads
+    return created
 
 
 def _filled(

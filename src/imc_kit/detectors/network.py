@@ -22,7 +22,7 @@ from imc_kit import weights
 from imc_kit.detectors.base import DetectorConfig, in_original, strongest
 from imc_kit.errors import KitError
 from imc_kit.images import Photo
-from imc_kit.learned import Device, device, fill, read_state
+from imc_kit.learned import Device, device, fill, on_device, read_state
 from imc_kit.types import Features, Mask, Pixels
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class NetworkDetector(ABC, Generic[C]):
 
         limit = self.config.max_keypoints if all(mask is None for mask in masks) else None
         with torch.inference_mode():
-            stack = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2).float() / 255
+            stack = on_device(np.stack(images), self._device).permute(0, 3, 1, 2).float() / 255
             return [
                 self._features(candidates, mask, (stack.shape[3], stack.shape[2]))
                 for candidates, mask in zip(self._find(stack, limit), masks, strict=True)

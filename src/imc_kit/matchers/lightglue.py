@@ -17,7 +17,7 @@ import numpy as np
 
 from imc_kit import weights
 from imc_kit.errors import KitError
-from imc_kit.learned import Device, device, fill, read_state
+from imc_kit.learned import Device, device, fill, on_device, read_state
 from imc_kit.matchers.base import MatcherConfig
 from imc_kit.types import Features, Float32, Matches
 
@@ -130,8 +130,6 @@ class LightGlueMatcher:
 
     def _inputs(self, images: Sequence[Features]) -> dict[str, torch.Tensor]:
         """What the network wants to know of one side of the pairs, [B, N, …]."""
-        import torch
-
         for features in images:
             self._check(features)
         inputs = {
@@ -146,7 +144,7 @@ class LightGlueMatcher:
             none = np.empty((0, 2, 2), np.float32)
             shapes = [none if features.shapes is None else features.shapes for features in images]
             inputs["lafs"] = np.concatenate([np.stack(shapes), inputs["keypoints"][..., None]], 3)
-        return {name: torch.from_numpy(values).to(self._device) for name, values in inputs.items()}
+        return {name: on_device(values, self._device) for name, values in inputs.items()}
 
     def _check(self, features: Features) -> None:
         conf, descriptors = self._network.conf, features.descriptors

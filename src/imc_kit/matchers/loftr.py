@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from imc_kit import weights
-from imc_kit.learned import Device, device, fill, read_state
+from imc_kit.learned import Device, device, fill, on_device, read_state
 from imc_kit.matchers.base import DenseConfig
 from imc_kit.types import Correspondences
 
@@ -83,7 +83,7 @@ class LoftrMatcher:
         grey = np.asarray(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))
         with torch.inference_mode():
             maps: dict[str, torch.Tensor] = self._network.extract_features(
-                torch.from_numpy(grey).to(self._device)[None, None].float() / 255
+                on_device(grey, self._device)[None, None].float() / 255
             )
         return maps
 

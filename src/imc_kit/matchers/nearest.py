@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from imc_kit import kmeans
 from imc_kit.errors import KitError
-from imc_kit.learned import Device
+from imc_kit.learned import Device, gpu_of_thread
 from imc_kit.matchers.base import PHOTOGRAPHS, MatcherConfig, check_comparable
 from imc_kit.types import Features, Float32, Int32, Matches
 
@@ -101,6 +101,7 @@ class NearestMatcher:
         self.config = config
         self._known: WeakKeyDictionary[Features, _Cells | None] = WeakKeyDictionary()
         self._xp: ModuleType = np if config.device == "cpu" else _gpu_or_numpy(config.device)
+        self._gpu = f"cuda:{gpu_of_thread(config.device)}"
 
     def match(self, first: Features, second: Features) -> Matches:
         """As `Matcher.match` says. Raises `KitError` for descriptors between which there is no distance."""
@@ -141,7 +142,7 @@ class NearestMatcher:
             if xp is np:
                 a, b = (x.astype(np.float32, copy=False) for x in (a, b))
             else:
-                a, b = (xp.tensor(x, dtype=xp.float32, device="cuda") for x in (a, b))
+                a, b = (xp.tensor(x, dtype=xp.float32, device=self._gpu) for x in (a, b))
             pairs, distances, next_distances = _euclidean(xp, a, b, with_second, cells)
             scores = 1 - distances**2 / 2
         keep = np.full(len(pairs), True)

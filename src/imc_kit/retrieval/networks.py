@@ -15,7 +15,7 @@ from PIL import Image
 
 from imc_kit import weights
 from imc_kit.errors import KitError
-from imc_kit.learned import device, fill, read_state
+from imc_kit.learned import device, fill, on_device, read_state
 from imc_kit.retrieval.base import NetworkConfig
 from imc_kit.types import Float32, Pixels
 
@@ -133,7 +133,7 @@ class TimmNetwork:
         half = self.config.half and self._device.type == "cuda"
         stack = np.stack([_squeezed(image, self.config.side) for image in images])
         with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=half):
-            pixels = torch.from_numpy(stack).to(self._device).permute(0, 3, 1, 2).float() / 255
+            pixels = on_device(stack, self._device).permute(0, 3, 1, 2).float() / 255
             places = self._network.forward_features((pixels - self._mean) / self._std).float()
             rows = torch.nn.functional.normalize(self._pooled(places))
         vectors: Float32 = rows.cpu().numpy()
