@@ -1,0 +1,132 @@
+"""Work in chunks through an executor."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import pytest
+
+from imc_kit import clock
+from imc_kit.fanout import fan_out, width, workers
+
+
+def chunk(number: int) -> tuple[int, list[str]]:
+    return number, [f"note {number}"] if number % 2 else []
+
+
+def test_chunks_are_counted_and_their_notes_kept() -> None:
+    with ThreadPoolExecutor(3) as pool:
+        notes = fan_out(pool, chunk, [(number,) for number in range(6)], "a", "thing", 15)
+        assert sorted(notes) == ["note 1", "note 3", "note 5"]
+        assert fan_out(pool, chunk, [(2,)], "a", "thing", 5) == [f"a: {clock.RAN_OUT}, 2 of 5 things were done"]
+        assert fan_out(pool, chunk, [], "a", "thing", 0) == []
+
+
+def test_an_error_ends_the_rest() -> None:
+    begun: list[int] = []
+
+    def failing(number: int) -> tuple[int, list[str]]:
+        begun.append(number)
+        time.sleep(0.05)
+        raise ValueError("not this one")
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="not this one"):
+        fan_out(pool, failing, [(number,) for number in range(100)], "a", "thing", 100)
+    assert len(begun) <= 2
+
+
+def test_the_end_of_the_pool_ends_the_wait() -> None:
+    began = threading.Event()
+    ended: list[BaseException] = []
+
+    def slow() -> tuple[int, list[str]]:
+        began.set()
+        time.sleep(0.1)
+        return 1, []
+
+    def wait() -> None:
+        try:
+            fan_out(pool, slow, [()] * 1000, "a", "thing", 1000)
+        except (CancelledError, RuntimeError) as error:
+            ended.append(error)
+
+    pool = ThreadPoolExecutor(1)
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert began.wait(10)
+    pool.shutdown(cancel_futures=True)
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert len(ended) == 1
+
+
+def test_libraries_use_one_thread_each_while_there_are_workers() -> None:
+    before = cv2.getNumThreads()
+    with workers(None, 3) as pool:
+        assert cv2.getNumThreads() == 1
+        assert pool.submit(cv2.getNumThreads).result() == 1
+        assert len({pool.submit(threading.get_ident).result() for _ in range(9)}) <= 3
+    assert cv2.getNumThreads() == before
+
+
+def test_an_executor_that_is_brought_is_left_open() -> None:
+    with ThreadPoolExecutor(2) as mine:
+        with workers(mine, None) as pool:
+            assert pool is mine
+        assert mine.submit(chunk, 4).result() == (4, [])
+
+
+def test_an_executor_may_say_how_much_it_does_at_once() -> None:
+    class Wide(ThreadPoolExecutor):
+        width = 70
+
+    with Wide(1) as wide, ThreadPoolExecutor(1) as plain:
+        assert width(wide) == 70
+        assert width(plain) >= 1
+
+
+ARENAS = """
+import ctypes, threading
+from imc_kit.fanout import workers
+together = threading.Barrier(3)
+def use():
+    together.wait(10)
+    libc.free(libc.malloc(1000))
+    together.wait(10)
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+with workers(None, 3) as pool:
+    for future in [pool.submit(use) for _ in range(3)]:
+        future.result()
+    libc.malloc_stats()
+"""
+
+
+def arenas(code: str) -> int:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stderr.count("Arena ")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_workers_take_memory_from_one_place() -> None:
+    separate = ARENAS.replace(
+        "with workers(None, 3)", "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(3)"
+    )
+    assert arenas(separate) > 2
+    assert arenas(ARENAS) <= 2  # an import may have begun one
+
+
+def test_where_that_cannot_be_had_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> Any:
+        raise OSError("no C library")
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    with workers(None, 1) as pool:
+        assert pool.submit(chunk, 2).result() == (2, [])
