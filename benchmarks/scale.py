@@ -142,7 +142,7 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     config = replace(
         config,
         pairs=PairsConfig("similar", exhaustive_up_to=0, k=job["k"]),
-        mapping=config.mapping[1:2] if job["mapping"] else (),
+        mapping=config.mapping[:1] if job["mapping"] else (),
         turntable=replace(config.turntable, on=False),
         threads=job["threads"],
     )

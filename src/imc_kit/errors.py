@@ -5,17 +5,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_ALL = 20
+"""So many known names are all said; of more the nearest."""
+_FEW = 5
+
 
 class KitError(Exception):
     """Something a person can put right; the message says what is wrong, where, and what to do."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
-    """A `KitError` for a name that is not among `known`, with the nearest known one."""
+    """A `KitError` for a name that is not among `known`, with the nearest known one, and the others or some of them."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    nearest = difflib.get_close_matches(name, names, n=_FEW, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    return KitError(f"unknown {kind} {name!r}: {hint}known are {', '.join(names) or 'none'}")
+    some = names if len(names) <= _ALL else [*(nearest or names[:_FEW]), f"{len(names)} in all"]
+    return KitError(f"unknown {kind} {name!r}: {hint}known are {', '.join(some) or 'none'}")
 
 
 def said(error: Exception) -> str:

@@ -120,17 +120,10 @@ def solve(
         with workers(executor, config.threads) as second_half, workers(executor, config.threads) as first_half:
             for where in rounds:
                 for scene, begun in zip(order, _one_ahead(ahead, partial(begin, where), len(order)), strict=True):
-                    earlier = results.get(scene.name)
-
-                    def solved(begun: Future[Callable[[], SceneResult]] = begun) -> SceneResult:
-                        return begun.result()()
-
+                    earlier, solved = results.get(scene.name), partial(_gone_on, begun)
+                    quick, folder = (out / one / scene.name for one in ("quick", where))
                     try:
-                        results[scene.name] = (
-                            _better(earlier, out / "quick" / scene.name, solved, out / where / scene.name)
-                            if earlier
-                            else solved()
-                        )
+                        results[scene.name] = _better(earlier, quick, solved, folder) if earlier else solved()
                         failed.pop(scene.name, None)
                     except Exception as error:  # whatever it is, the other scenes can still be solved
                         failed[scene.name] = said(error)
@@ -158,6 +151,11 @@ def _one_ahead(pool: Executor, function: Callable[[int], T], count: int) -> Iter
         if number < count:
             coming = pool.submit(function, number)
         yield current
+
+
+def _gone_on(begun: Future[Callable[[], SceneResult]]) -> SceneResult:
+    """The result of a scene, or its error, once it is matched."""
+    return begun.result()()
 
 
 def _effort(scene: Scene) -> int:

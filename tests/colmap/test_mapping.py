@@ -207,7 +207,9 @@ def test_nothing_to_reconstruct(truth: Truth, tmp_path: Path, mapper: str, image
 
 
 def test_unknown_options_are_found_before_any_work() -> None:
-    with pytest.raises(KitError, match="unknown mapping option 'min_model_sise': did you mean 'min_model_size'"):
+    with pytest.raises(
+        KitError, match="unknown incremental mapping option 'min_model_sise': did you mean 'min_model_size'"
+    ):
         MappingConfig(options={"min_model_sise": 9}).check()
     with pytest.raises(KitError, match="unknown verification option"):
         VerificationConfig("colmap", options={"x": 1}).check()

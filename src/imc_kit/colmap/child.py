@@ -92,14 +92,14 @@ def _incremental(database: str, images: str, output: str, options: Mapping[str, 
     import pycolmap
 
     pipeline = pycolmap.IncrementalPipelineOptions(num_threads=threads, random_seed=seed)
-    pycolmap.incremental_mapping(database, images, output, with_options(pipeline, options, "mapping"))
+    pycolmap.incremental_mapping(database, images, output, with_options(pipeline, options, "incremental mapping"))
 
 
 def _global(database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
     import pycolmap
 
     pipeline = pycolmap.GlobalPipelineOptions(num_threads=threads, random_seed=seed)
-    pycolmap.global_mapping(database, images, output, with_options(pipeline, options, "mapping"))
+    pycolmap.global_mapping(database, images, output, with_options(pipeline, options, "global mapping"))
 
 
 def _merge(config: Mapping[str, Any], **arguments: Any) -> None:

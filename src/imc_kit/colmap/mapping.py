@@ -71,7 +71,7 @@ class MappingConfig:
         target = (
             pycolmap.IncrementalPipelineOptions() if self.mapper == "incremental" else pycolmap.GlobalPipelineOptions()
         )
-        with_options(target, self.options, "mapping")
+        with_options(target, self.options, f"{self.mapper} mapping")
 
 
 def map_scene(
