@@ -21,7 +21,7 @@ from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photo
 CRASH = "import ctypes; ctypes.string_at(0)"
 HANG = "import time; time.sleep(600)"
 JOB = """
-import json, sys
+import json, sys, time
 from imc_kit.colmap import child, joining, refinement, resection  # all that the jobs load is here, and pycolmap
 job = json.loads(sys.argv[1])
 {}
@@ -31,13 +31,14 @@ MEMORY = JOB.format("""
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used, used))
 hoard = []
-for size in (10**6, 10**4, 520):
+for size in (10**6, 10**4, 520) * 2:  # threads that end meanwhile give something back
+    time.sleep(0.1)
     try:
         while True:
             hoard.append(bytes(size))
     except MemoryError:
         pass
-del hoard[-100:]  # something is left to begin with
+del hoard[-20:]  # something is left to begin with
 """)
 DISK = JOB.format("resource.setrlimit(resource.RLIMIT_FSIZE, (33_000, 33_000))")  # SQLite's index of 32 KiB fits
 FAULTS = {
