@@ -1,11 +1,12 @@
 """How fast the slow stages are beside what people would run instead, in one run, and whether they give the same.
 
-    python benchmarks/speed.py ROOT [--scene castle_P19] [--images 8] [--out FILE]
+    python benchmarks/speed.py ROOT [--scene castle_P19] [--images 8] [--device auto] [--out FILE]
     python benchmarks/speed.py ROOT --exhaustive liberty135 [--keypoints 2048] [--out FILE]
 
-The first: ALIKED's keypoints, and mutual nearest neighbours with a ratio test, beside a plain loop over kornia's own
-modules, with all the threads that torch takes. The second: all pairs of a scene, SIFT, matched and verified, beside
-COLMAP's match_exhaustive on its own features, capped at as many. ROOT is in a competition's layout.
+The first: ALIKED's keypoints, mutual nearest neighbours with a ratio test and, on a GPU, LightGlue, beside a plain loop
+over kornia's own modules, on the same device, with all the threads that torch takes. The second: all pairs of a scene,
+SIFT, matched and verified, beside COLMAP's match_exhaustive on its own features, capped at as many. ROOT is in a
+competition's layout.
 """
 
 from __future__ import annotations
@@ -16,22 +17,28 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pycolmap
+import torch
 from compare import _facts, _markdown
+from kornia import feature
+from numpy.typing import NDArray
+from untrained import random_where_missing
 
 from imc_kit import images, scenes, weights, work
 from imc_kit.colmap import database, verification
 from imc_kit.config import preset
-from imc_kit.detectors import AlikedConfig, SiftConfig
+from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.fanout import workers
+from imc_kit.learned import device
 from imc_kit.masks import MaskConfig
-from imc_kit.matchers import NearestConfig
+from imc_kit.matchers import LightGlueConfig, Matcher, NearestConfig
 from imc_kit.store import Store, pair_key
 from imc_kit.types import Features, Scene
 
@@ -44,6 +51,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--scene", default="castle_P19")
     parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--exhaustive", metavar="SCENE")
     parser.add_argument("--keypoints", type=int, default=2048)
     parser.add_argument("--out", type=Path)
@@ -52,12 +60,15 @@ def main() -> None:
     name = arguments.exhaustive or arguments.scene
     if name not in known:
         raise unknown_name("scene", name, known)
-    rows = (
-        exhaustive(known[name], arguments.keypoints)
-        if arguments.exhaustive
-        else [*extraction(known[name], arguments.images), *matching(known[name], arguments.images)]
-    )
     facts = "\n".join(f"- {fact}: {value}" for fact, value in _facts().items())
+    if arguments.exhaustive:
+        rows = exhaustive(known[name], arguments.keypoints)
+    else:
+        where = device(arguments.device, "benchmark")
+        facts += f"\n- device: {torch.cuda.get_device_name(where) if where.type == 'cuda' else 'the CPU'}"
+        scene = replace(known[name], images=known[name].images[: arguments.images])
+        parts = (extraction, matching, *([light_glue] if where.type == "cuda" else []))
+        rows = [row for part in parts for row in part(scene, where)]
     text = f"{facts}\n\n{_markdown(['what', 'ours: s', 'theirs: s', 'times faster', 'agreement'], rows)}\n"
     print(text)
     if arguments.out:
@@ -79,72 +90,73 @@ def row(what: str, ours: float, theirs: float, agreement: str) -> list[str]:
     return [what, f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}", agreement]
 
 
-def extraction(scene: Scene, count: int) -> list[list[str]]:
+def extraction(scene: Scene, where: torch.device) -> list[list[str]]:
     """Seconds an image, reading included."""
-    import torch
-    from kornia.feature import ALIKED
-
-    config = AlikedConfig()
-    theirs = ALIKED("aliked-n16", config.max_keypoints, config.threshold).eval()
+    config = AlikedConfig(device=where.type)
+    theirs = feature.ALIKED("aliked-n16", config.max_keypoints, config.threshold).eval().to(where)
     path = weights.find("aliked-n16.pth")
     theirs.load_state_dict(torch.load(path, weights_only=True), strict=False)
-    paths = [scene.path(name) for name in scene.images[:count]]
+    paths = [scene.path(name) for name in scene.images]
 
     def plain() -> list[Any]:
         with torch.inference_mode():
             found = []
             for path in paths:
                 pixels = images.load(path, config.long_side).pixels
-                found += theirs(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)
-            return found
+                found += theirs(torch.from_numpy(pixels).to(where).permute(2, 0, 1)[None].float() / 255)
+            return [(one.keypoints.cpu().numpy(), one.descriptors.cpu().numpy()) for one in found]
 
     def kit() -> list[Features]:
-        with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
-            shots, _ = work.inspect(replace(scene, images=scene.images[:count]), MaskConfig(), pool)
-            shelf = Store(Path(folder)).features("x")
-            work.detect(shots, shelf, config, MaskConfig(), pool, "")
-            return [shelf[shot.key] for shot in shots.values()]
+        return features_of(scene, config)
 
     kit()  # loads the network
     (ours, mine), (loop, other) = best(kit, plain)
     same = total = 0
-    for one, two in zip(mine, other, strict=True):
-        apart = np.linalg.norm(one.keypoints[:, None] - two.keypoints.numpy()[None], axis=2)
+    for one, (points, descriptors) in zip(mine, other, strict=True):
+        apart = np.linalg.norm(one.keypoints[:, None] - points[None], axis=2)
         nearest = apart.argmin(1)
-        cosine = (one.descriptors.astype(np.float32) * two.descriptors.numpy()[nearest]).sum(1)
+        cosine = (one.descriptors.astype(np.float32) * descriptors[nearest]).sum(1)
         same += int(((apart.min(1) < 0.05) & (cosine > 0.999)).sum())
-        total += max(len(one), len(two.keypoints))
+        total += max(len(one), len(points))
+    count = len(scene.images)
     return [row(f"ALIKED n16, {scene.name}, an image", ours / count, loop / count, f"{same / total:.4f} of keypoints")]
 
 
-def matching(scene: Scene, count: int) -> list[list[str]]:
-    """Seconds a pair, of features in memory."""
-    import torch
-    from kornia.feature import match_smnn
+def features_of(scene: Scene, config: DetectorConfig) -> list[Features]:
+    """Found as the pipeline finds them."""
+    with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
+        shots, _ = work.inspect(scene, MaskConfig(), pool)
+        shelf = Store(Path(folder)).features("x")
+        work.detect(shots, shelf, config, MaskConfig(), pool, "")
+        return [shelf[shot.key] for shot in shots.values()]
 
+
+def matched(matcher: Matcher, pairs: Sequence[tuple[Features, Features]]) -> list[NDArray[Any]]:
+    """Four pairs at a time, as many at once as there are cores."""
+    with workers(None, None) as pool:
+        chunks = [pairs[start : start + 4] for start in range(0, len(pairs), 4)]
+        return [one.indices for found in pool.map(matcher.match_batch, chunks) for one in found]
+
+
+def matching(scene: Scene, where: torch.device) -> list[list[str]]:
+    """Seconds a pair, of features in memory; with cells on the CPU in any case."""
     rows = []
-    for config in (AlikedConfig(), preset("sift").detector):
-        with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
-            shots, _ = work.inspect(replace(scene, images=scene.images[:count]), MaskConfig(), pool)
-            shelf = Store(Path(folder)).features("x")
-            work.detect(shots, shelf, config, MaskConfig(), pool, "")
-            features = [
-                replace(found, descriptors=found.descriptors.astype(np.float32))
-                for found in (shelf[shot.key] for shot in shots.values())
-            ]
+    for config in (AlikedConfig(device=where.type), preset("sift").detector):
+        features = [
+            replace(found, descriptors=found.descriptors.astype(np.float32)) for found in features_of(scene, config)
+        ]
         pairs = list(combinations(features, 2))
-        tensors = {id(one): torch.from_numpy(one.descriptors.copy()) for one in features}
+        tensors = {id(one): torch.from_numpy(one.descriptors.copy()).to(where) for one in features}
+        exact_matcher = NearestConfig(ratio=RATIO, device=where.type).create()
+        matcher_in_cells = NearestConfig(ratio=RATIO, cells=64).create()
 
         def plain(pairs: Sequence[Any] = pairs, tensors: dict[int, Any] = tensors) -> list[Any]:
-            return [match_smnn(tensors[id(a)], tensors[id(b)], RATIO)[1].numpy() for a, b in pairs]
+            found = (feature.match_smnn(tensors[id(a)], tensors[id(b)], RATIO) for a, b in pairs)
+            return [indices.cpu().numpy() for _, indices in found]
 
-        def kit(cells: int | None, pairs: Sequence[Any] = pairs) -> list[Any]:
-            matcher = NearestConfig(ratio=RATIO, cells=cells).create()
-            with workers(None, None) as pool:
-                chunks = [pairs[start : start + 4] for start in range(0, len(pairs), 4)]
-                return [one.indices for found in pool.map(matcher.match_batch, chunks) for one in found]
-
-        (exact, all_of_it), (celled, in_cells), (loop, other) = best(lambda: kit(None), lambda: kit(64), plain)
+        (exact, all_of_it), (celled, in_cells), (loop, other) = best(
+            partial(matched, exact_matcher, pairs), partial(matched, matcher_in_cells, pairs), plain
+        )
         for label, seconds, mine in (("exact", exact, all_of_it), ("64 cells", celled, in_cells)):
             sets = [[set(map(tuple, found.tolist())) for found in one] for one in (mine, other)]
             same = sum(len(a & b) for a, b in zip(*sets, strict=True))
@@ -153,6 +165,32 @@ def matching(scene: Scene, count: int) -> list[list[str]]:
             what = f"nearest, {label}, {config.name}, {size} keypoints, a pair"
             rows.append(row(what, seconds / len(pairs), loop / len(pairs), f"{same / either:.4f} of matches"))
     return rows
+
+
+def light_glue(scene: Scene, where: torch.device) -> list[list[str]]:
+    """Seconds a pair, of ALIKED features in memory; with random weights where the file of LightGlue is not found."""
+    features = features_of(scene, AlikedConfig(device=where.type))
+    pairs = list(combinations(features, 2))
+    with tempfile.TemporaryDirectory() as folder, random_where_missing(Path(folder)) as random:
+        matcher = LightGlueConfig(device=where.type).create("aliked")
+    options = {name: value for name, value in feature.LightGlue.features["aliked"].items() if name != "weights"}
+    theirs = feature.LightGlue(None, **options)
+    theirs.load_state_dict(matcher._network.state_dict())
+    theirs.eval().to(where)
+
+    def plain() -> list[Any]:
+        with torch.inference_mode():
+            return [theirs({"image0": inputs(a), "image1": inputs(b)})["matches"][0].cpu().numpy() for a, b in pairs]
+
+    def inputs(one: Features) -> dict[str, torch.Tensor]:
+        values = (one.keypoints, one.descriptors.astype(np.float32), np.array(one.image_size, np.float32))
+        names = ("keypoints", "descriptors", "image_size")
+        return {name: torch.from_numpy(value)[None].to(where) for name, value in zip(names, values, strict=True)}
+
+    (ours, _), (loop, _) = best(partial(matched, matcher, pairs), plain)
+    size = int(np.mean([len(one) for one in features]))
+    said = "random weights" if random else ""
+    return [row(f"LightGlue, aliked, {size} keypoints, a pair", ours / len(pairs), loop / len(pairs), said)]
 
 
 def exhaustive(scene: Scene, keypoints: int) -> list[list[str]]:

@@ -124,7 +124,7 @@ def test_workers_take_memory_from_one_place() -> None:
 
 
 def test_where_that_cannot_be_had_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Any) -> Any:
+    def refuse(*_: Any, **__: Any) -> Any:
         raise OSError("no C library")
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)

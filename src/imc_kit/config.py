@@ -174,7 +174,7 @@ _DINO = PairsConfig(exhaustive_up_to=20, descriptors=(DinoConfig(),))
 
 PRESETS: dict[str, Config] = {
     "sift": Config(),
-    "aliked": Config(detector=AlikedConfig(), upright=True),
+    "aliked": Config(AlikedConfig(), NearestConfig(ratio=0.8, cells=64, device="auto"), upright=True),
     "baseline": Config(_aliked().detector, _aliked().matcher, pairs=_DINO),
     "ensemble": Config(
         _aliked().detector,

@@ -60,7 +60,7 @@ def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor
         return
     back = one_thread()
     _one_arena()
-    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    pool = ThreadPoolExecutor(threads or cores())
     try:
         yield pool
     finally:
@@ -68,9 +68,14 @@ def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor
         back()
 
 
+def cores() -> int:
+    """The processor's cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def width(executor: Executor) -> int:
-    """How many chunks the executor works on at once, as it says or as this machine has cores."""
-    return getattr(executor, "width", None) or os.cpu_count() or 1
+    """How many chunks the executor works on at once, as it says or as there are cores."""
+    return getattr(executor, "width", None) or cores()
 
 
 def one_thread() -> Callable[[], None]:
@@ -86,7 +91,7 @@ def one_thread() -> Callable[[], None]:
     def back() -> None:
         limits.restore_original_limits()
         cv2.setNumThreads(opencv_threads)
-        set_torch_threads(torch_threads or os.cpu_count() or 1)
+        set_torch_threads(torch_threads or cores())
 
     return back
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -20,6 +19,7 @@ from imc_kit.colmap.child import ColmapError
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.config import Config, fingerprint
 from imc_kit.errors import KitError, said
+from imc_kit.fanout import cores
 from imc_kit.masks import MaskConfig
 from imc_kit.matchers import DenseConfig
 from imc_kit.matching import Found, Matching
@@ -76,7 +76,7 @@ class _Bench:
 
     @property
     def threads(self) -> int:
-        return self.config.threads or os.cpu_count() or 1
+        return self.config.threads or cores()
 
     def attempt(self, what: str, step: Callable[[float], T], otherwise: T) -> T:
         """What a step gives that the scene can do without. It is told the seconds that it has."""

@@ -6,6 +6,7 @@ import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
 from typing import ClassVar
 
 import cv2
@@ -227,6 +228,18 @@ def test_torch_gives_what_numpy_gives(monkeypatch):
     assert len(found) > 100
     np.testing.assert_array_equal(found.indices, expected.indices)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+
+
+def test_features_in_several_pairs_go_to_the_gpu_once(monkeypatch):
+    torch = pytest.importorskip("torch")
+    went = []
+    monkeypatch.setattr(nearest, "_gpu_or_numpy", lambda wanted: torch)
+    monkeypatch.setattr(torch, "tensor", lambda values, dtype, device: went.append(device) or torch.asarray(values))
+    matcher = NearestConfig(device="cuda").create()
+    features = [described(unit(np.random.default_rng(9).normal(size=(count, 128)))) for count in (50, 60, 70)]
+    for _ in range(2):
+        matcher.match_batch(list(combinations(features, 2)))
+    assert went == ["cuda:0"] * 3
 
 
 def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):

@@ -246,7 +246,7 @@ def test_many_images_are_as_one_by_one(tmp_path, kind, options):
     images = photos() * 6  # more than one batch
     together = network.describe(images)
     np.testing.assert_array_equal(together, network.describe(images))
-    np.testing.assert_allclose(together, np.concatenate([network.describe([image]) for image in images]), atol=1e-5)
+    np.testing.assert_allclose(together, np.concatenate([network.describe([image]) for image in images]), atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     assert network.describe([]).shape == (0, together.shape[1])
     tiny = network.describe([np.zeros((1, 1, 3), np.uint8), np.full((1, 900, 3), 255, np.uint8)])

@@ -171,8 +171,11 @@ def _frames(features: Features, kind: str) -> Float32:
 
 
 def _load(config: LightGlueConfig, kind: str, where: torch.device) -> Any:
+    import torch
     from kornia import feature
 
+    # cuDNN plans its attention anew for every number of keypoints, which takes several times as long as the rest.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     light_glue: Any = feature.LightGlue
     path = weights.find(_FILES[kind], config.weights)
     published = {option: value for option, value in light_glue.features[kind].items() if option != "weights"}

@@ -100,6 +100,7 @@ class NearestMatcher:
         """Raises `KitError` when the GPU that was asked for, or torch for it, is missing."""
         self.config = config
         self._known: WeakKeyDictionary[Features, _Cells | None] = WeakKeyDictionary()
+        self._placed: WeakKeyDictionary[Features, Any] = WeakKeyDictionary()
         self._xp: ModuleType = np if config.device == "cpu" else _gpu_or_numpy(config.device)
         self._gpu = f"cuda:{gpu_of_thread(config.device)}"
 
@@ -108,8 +109,8 @@ class NearestMatcher:
         return self.match_batch([(first, second)])[0]
 
     def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """As `Matcher.match_batch` says; the cells of features that are the first of several pairs are made once,
-        in calls for other pairs too."""
+        """As `Matcher.match_batch` says; for features that are in several pairs the cells are made once, and what goes
+        to a GPU goes there once, in calls for other pairs too."""
         return [self._match(first, second, self._cells(first)) for first, second in pairs]
 
     def _cells(self, features: Features) -> _Cells | None:
@@ -126,6 +127,14 @@ class NearestMatcher:
             return None
         return _in_cells(points.astype(np.float32, copy=False), count)
 
+    def _descriptors(self, features: Features) -> Any:
+        """Float descriptors as an array of `_xp`."""
+        if self._xp is np:
+            return features.descriptors.astype(np.float32, copy=False)
+        if features not in self._placed:
+            self._placed[features] = self._xp.tensor(features.descriptors, dtype=self._xp.float32, device=self._gpu)
+        return self._placed[features]
+
     def _match(self, first: Features, second: Features, cells: _Cells | None) -> Matches:
         check_comparable(first, second)
         a, b = first.descriptors, second.descriptors
@@ -138,12 +147,8 @@ class NearestMatcher:
             distances, next_distances = -nearness, -next_nearness
             scores = 1 - distances / np.float32(8 * a.shape[1])
         else:
-            xp = self._xp
-            if xp is np:
-                a, b = (x.astype(np.float32, copy=False) for x in (a, b))
-            else:
-                a, b = (xp.tensor(x, dtype=xp.float32, device=self._gpu) for x in (a, b))
-            pairs, distances, next_distances = _euclidean(xp, a, b, with_second, cells)
+            a, b = self._descriptors(first), self._descriptors(second)
+            pairs, distances, next_distances = _euclidean(self._xp, a, b, with_second, cells)
             scores = 1 - distances**2 / 2
         keep = np.full(len(pairs), True)
         if self.config.ratio is not None:
