@@ -165,7 +165,7 @@ def test_a_gpu_gives_what_the_cpu_gives(file, matcher, monkeypatch):
         return
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # else products there have ten bits
     on_gpu = LoftrConfig(threshold=0.0, weights=file, device="cuda").create().match_images(photo(0), photo(1))
-    same(on_gpu, matcher.match_images(photo(0), photo(1)), atol=0.1)
+    same(on_gpu, matcher.match_images(photo(0), photo(1)), atol=0.5)
 
 
 @pytest.mark.parametrize(
