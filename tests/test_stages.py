@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -114,7 +115,7 @@ def test_a_scene_without_time_ends_at_once(
     assert jobs == {}
     assert list(result.placements) == list(scene.images)
     assert result.counts["registered"] == 0
-    assert "time ran out for 4 of 4 attempts at mapping" in result.notes
+    assert any(re.fullmatch(r"time ran out for (\d) of \1 attempts at mapping", note) for note in result.notes)
     assert all("\n" not in note for note in result.notes)
 
 
@@ -182,7 +183,7 @@ def test_all_of_colmap_fails(
     config = replace(BY_COLMAP, mapping=CONFIG.mapping)
     result = stages.solve_scene(scene, tmp_path / "a", store, config, executor)
     assert list(result.placements) == list(scene.images)
-    assert sum("ended with aborted" in note for note in result.notes) == 5  # verification and four attempts
+    assert sum("ended with aborted" in note for note in result.notes) == 4  # verification, and three attempts: no pair was contradicted
     assert result.counts["verified pairs"] > 0
     assert result.counts["models"] == 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,6 +22,8 @@ from imc_kit.types import Model, Pose, Scene
 
 SCENE = Scene("scene", Path("nowhere"), tuple("abcdefghij"))
 ATTEMPTS = (MappingConfig(), MappingConfig("global"), MappingConfig(min_strength=0.7))
+INLIERS = {("a", "b"): 90, ("b", "c"): 50, ("a", "c"): 20}
+"""The last pair is weak."""
 
 
 def outcome(
@@ -62,7 +65,7 @@ def outcome(
 
     monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
     monkeypatch.setattr(attempts, "support", support)
-    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {("a", "b"): 90, ("b", "c"): 50, ("a", "c"): 20})
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
     best, notes = attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, enough, trusted, Path("colmap.log"), threads, 0)
     kept = int(best.models[0].folder.name.removeprefix("models-")) if best.models else None
     return kept, len(made), notes
@@ -130,13 +133,12 @@ def test_it_is_said_which_pairs_were_contradicted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "imc_kit")
-    inliers = {("a", "b"): 90, ("b", "c"): 50, ("a", "c"): 20}
     turned = np.diag([-1.0, -1.0, 1.0])
-    rotations = {pair: turned if pair == ("a", "c") else np.eye(3) for pair in inliers}
+    rotations = {pair: turned if pair == ("a", "c") else np.eye(3) for pair in INLIERS}
     monkeypatch.setattr(attempts.mapping, "map_scene", lambda *_: [Model(Path("0"), {"a": Pose.identity()})])
     monkeypatch.setattr(attempts.mapping, "relative_rotations", lambda *_: rotations)
     monkeypatch.setattr(attempts, "support", lambda *_: 0.5)
-    monkeypatch.setattr(attempts, "inlier_counts", lambda _: inliers)
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
     config = MappingConfig(min_strength=0.7, max_loop_error=10.0)
     attempt_all(Path("db"), SCENE, Path("out"), [config], 1.0, 0.9, Path("log"), 1, 0)
     (said,) = caplog.messages
@@ -151,10 +153,49 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
-    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
     for threads, configs in ((8, ATTEMPTS), (2, ATTEMPTS), (8, ATTEMPTS[:1]), (8, ())):
         attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0)
     assert given == [8, 4, 4, 2, 1, 1, 8]
+
+
+@pytest.mark.parametrize(
+    ("off", "weak", "made"),
+    [
+        (0, False, [0, 1, 4]),  # nothing is left out: the third and fourth would be the first again
+        (20, False, [0, 1, 2, 4]),
+        (0, True, [0, 1, 3, 4]),
+        (20, True, [0, 1, 2, 4]),  # both leave out the same pair
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 4])
+def test_what_would_be_the_same_again_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, off: float, weak: bool, made: list[int], threads: int
+) -> None:
+    configs = (
+        *ATTEMPTS[:2],
+        MappingConfig(max_loop_error=10.0),
+        MappingConfig(min_strength=0.7),
+        MappingConfig(max_keypoints=700),
+    )
+    turned = cv2.Rodrigues(np.array([0.0, 0.0, np.deg2rad(off)]))[0]
+    given: list[tuple[int, int]] = []
+
+    def map_scene(database: Path, images: Path, folder: Path, config: MappingConfig, *rest: Any) -> list[Model]:
+        given.append((int(folder.name.removeprefix("models-")), rest[1]))
+        return []
+
+    monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
+    monkeypatch.setattr(
+        attempts.mapping,
+        "relative_rotations",
+        lambda *_: {pair: turned if pair == ("a", "c") else np.eye(3) for pair in INLIERS},
+    )
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {**INLIERS, ("a", "c"): 20 if weak else 40})
+    _, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0)
+    assert sorted(number for number, _ in given) == made
+    assert {share for number, share in given if number} == {1 if threads == 1 or len(made) > 3 else 2}
+    assert notes == []  # time did not run out
 
 
 def limits(
@@ -172,7 +213,7 @@ def limits(
 
     monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
     monkeypatch.setattr(attempts, "support", lambda *_: 0.5)
-    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
     monkeypatch.setattr(attempts.clock.time, "time", lambda: now)
     until = now + seconds
     best, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), 1, 0, until)
@@ -213,7 +254,7 @@ def test_side_by_side_each_may_take_all_the_time_but_in_a_hurry_each_in_turn_has
         return []
 
     monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
-    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
     monkeypatch.setattr(attempts.clock.time, "time", lambda: 0.0)
     attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, 1.0, 0.9, Path("log"), threads, 0, seconds)
     assert seen[0][0] == threads
@@ -240,7 +281,7 @@ def test_a_full_disk_costs_one_attempt(monkeypatch: pytest.MonkeyPatch, error: E
 
     monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
     monkeypatch.setattr(attempts, "support", lambda *_: 0.5)
-    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {})
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
     best, notes = attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, 1.0, 0.9, Path("log"), 1, 0)
     assert best.registered == 1
     assert notes == [f"{type(error).__name__}: {error}"] * 2

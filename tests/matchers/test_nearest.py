@@ -234,7 +234,12 @@ def test_features_in_several_pairs_go_to_the_gpu_once(monkeypatch):
     torch = pytest.importorskip("torch")
     went = []
     monkeypatch.setattr(nearest, "_gpu_or_numpy", lambda wanted: torch)
-    monkeypatch.setattr(torch, "tensor", lambda values, dtype, device: went.append(device) or torch.asarray(values))
+
+    def place(values, dtype, device, make=torch.tensor):
+        went.append(device)
+        return make(values, dtype=dtype)
+
+    monkeypatch.setattr(torch, "tensor", place)
     matcher = NearestConfig(device="cuda").create()
     features = [described(unit(np.random.default_rng(9).normal(size=(count, 128)))) for count in (50, 60, 70)]
     for _ in range(2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import inf
@@ -17,7 +17,7 @@ from imc_kit.colmap.support import support
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError, said
 from imc_kit.types import Model, Scene
-from imc_kit.viewgraph import strengths
+from imc_kit.viewgraph import Pair, strengths
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,15 @@ class Attempt:
         return self.observations > other.observations
 
 
+def different(attempts: Sequence[MappingConfig], database: Path, inliers: Mapping[Pair, int]) -> list[int]:
+    """The numbers of the attempts, without those that would do the same as an earlier one in this database."""
+    does: list[tuple[MappingConfig, object]] = []
+    for config in attempts:
+        pairs = mapping.left_out(database, inliers, config)
+        does.append((replace(config, min_strength=0.0, max_loop_error=None), set().union(*pairs)))
+    return [number for number, one in enumerate(does) if one not in does[:number]]
+
+
 def attempt_all(
     database: Path,
     scene: Scene,
@@ -86,7 +95,8 @@ def attempt_all(
 
     database: with verified matches. folder: gets a subfolder of models for each attempt.
     enough, trusted: attempts after one whose model has this share of the scene's images, and this share of the verified
-        matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up.
+        matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up. Nor is one that
+        would do the same as an earlier one, as both leave out the same pairs, or none.
     log: of the attempts, each with its number after the stem. threads: the first attempt has them all; where it is not
         enough, so many of the others run side by side, and share the threads that are left.
     until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
@@ -95,12 +105,10 @@ def attempt_all(
     inliers = inlier_counts(database)
     witnesses = [pair for pair, strength in strengths(inliers).items() if strength >= WITNESS]
     given_up = [threading.Event() for _ in attempts]
-    hurry = clock.left(until) < IN_A_HURRY * len(scene.images)
-    at_once = 1 if hurry else max(1, min(threads, len(attempts) - 1))
+    at_once = 1 if clock.left(until) < IN_A_HURRY * len(scene.images) else max(1, min(threads, len(attempts) - 1))
 
-    def attempt(number: int, threads: int) -> Attempt | None:
-        """None when there is no time for it, or no need."""
-        awaited = number < len(attempts) - 1 and (at_once == 1 or number == 0)
+    def attempt(number: int, threads: int, awaited: bool) -> Attempt | None:
+        """None when there is no time for it, or no need. awaited: others wait for it to end."""
         seconds = clock.left(clock.portion(until, IN_TURN if awaited else 1.0))
         if seconds < SHORTEST or given_up[number].is_set():
             return None
@@ -128,23 +136,28 @@ def attempt_all(
     def satisfies(result: Attempt) -> bool:
         return result.registered >= max(1, enough * len(scene.images)) and result.support >= trusted
 
-    best, chosen, notes, left_out = Attempt([]), MappingConfig(), [], 0
+    best, chosen, notes = Attempt([]), MappingConfig(), []
+    results: list[Attempt | None] = []
     pool = ThreadPoolExecutor(at_once)
 
-    def begun() -> Iterator[Future[Attempt | None]]:
+    def begun() -> Iterator[tuple[MappingConfig, Future[Attempt | None]]]:
         """The first attempt; the others begin when more are asked for."""
-        yield pool.submit(attempt, 0, threads)
-        yield from [pool.submit(attempt, number, threads // at_once) for number in range(1, len(attempts))]
+        if not attempts:
+            return
+        yield attempts[0], pool.submit(attempt, 0, threads, len(attempts) > 1)
+        others = different(attempts, database, inliers)[1:]
+        share = threads // max(1, min(at_once, len(others)))
+        waited_for = others[:-1] if at_once == 1 else []
+        yield from [(attempts[number], pool.submit(attempt, number, share, number in waited_for)) for number in others]
 
     try:
-        for config, future in zip(attempts, begun(), strict=False):
+        for config, future in begun():
             try:
-                result = future.result()
+                results.append(result := future.result())
             except (KitError, OSError, RuntimeError) as error:
                 notes.append(said(error))
-                continue
+                results.append(result := Attempt([]))
             if result is None:
-                left_out += 1
                 continue
             if result.beats(best):
                 best, chosen = result, config
@@ -158,6 +171,6 @@ def attempt_all(
         if pairs:
             logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
                 scene.name, len(pairs), what, ", ".join(" – ".join(pair) for pair in pairs))  # fmt: skip
-    if left_out:
-        notes.append(f"{clock.RAN_OUT} for {left_out} of {len(attempts)} attempts at mapping")
+    if None in results:
+        notes.append(f"{clock.RAN_OUT} for {results.count(None)} of {len(results)} attempts at mapping")
     return best, notes
