@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from typing import Any
 
 import cv2
 import pytest
@@ -90,43 +86,3 @@ def test_an_executor_may_say_how_much_it_does_at_once() -> None:
     with Wide(1) as wide, ThreadPoolExecutor(1) as plain:
         assert width(wide) == 70
         assert width(plain) >= 1
-
-
-ARENAS = """
-import ctypes, threading
-from imc_kit.fanout import workers
-together = threading.Barrier(3)
-def use():
-    together.wait(10)
-    libc.free(libc.malloc(1000))
-    together.wait(10)
-libc = ctypes.CDLL(None)
-libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-with workers(None, 3) as pool:
-    for future in [pool.submit(use) for _ in range(3)]:
-        future.result()
-    libc.malloc_stats()
-"""
-
-
-def arenas(code: str) -> int:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stderr.count("Arena ")
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
-def test_workers_take_memory_from_one_place() -> None:
-    separate = ARENAS.replace(
-        "with workers(None, 3)", "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(3)"
-    )
-    assert arenas(separate) > 2
-    assert arenas(ARENAS) <= 2  # an import may have begun one
-
-
-def test_where_that_cannot_be_had_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError("no C library")
-
-    monkeypatch.setattr(ctypes, "CDLL", refuse)
-    with workers(None, 1) as pool:
-        assert pool.submit(chunk, 2).result() == (2, [])

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
 from tqdm import tqdm
 
-from imc_kit import clock
-
-_M_ARENA_MAX = -8  # of malloc.h
+from imc_kit import clock, heap
 
 
 def fan_out(
@@ -59,7 +56,7 @@ def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor
         yield executor
         return
     back = one_thread()
-    _one_arena()
+    heap.one_arena()
     pool = ThreadPoolExecutor(threads or cores())
     try:
         yield pool
@@ -94,13 +91,6 @@ def one_thread() -> Callable[[], None]:
         set_torch_threads(torch_threads or cores())
 
     return back
-
-
-def _one_arena() -> None:
-    """Let the threads of this process take memory from one place, where the C library is glibc: else each keeps for
-    itself what it has freed, which with ALIKED is 200 MB a thread."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def set_torch_threads(count: int) -> int | None:

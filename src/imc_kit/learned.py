@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from imc_kit import heap
 from imc_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _thread = threading.local()
 
 def device(wanted: Device, who: str) -> torch.device:
     """The device meant. Raises `KitError`, in the name of `who`, when torch, kornia or the GPU asked for is missing."""
+    heap.give_back_large_blocks()
     try:
         import kornia  # noqa: F401
         import torch
