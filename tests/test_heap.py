@@ -79,9 +79,10 @@ def test_torch_is_told_before_it_begins() -> None:
     assert said(f"import os; os.environ[{name!r}] = '0'; " + code.format(name)).stdout == "0\n"  # who knows better
 
 
-def test_where_nothing_can_be_told_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [OSError("no C library"), TypeError("bad argument type"), AttributeError("mallopt")])
+def test_where_nothing_can_be_told_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError("no C library")
+        raise error
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", os.environ.get("THP_MEM_ALLOC_ENABLE", "1"))

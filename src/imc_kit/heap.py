@@ -29,5 +29,5 @@ def give_back_large_blocks() -> None:
 
 
 def _set(option: int, value: int) -> None:
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # as macOS and Windows have it
         ctypes.CDLL(None).mallopt(option, value)
