@@ -8,10 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from imc_kit import pipeline
 from imc_kit.cli import main
+from imc_kit.results import Run
+from imc_kit.scenes import Task
 
 
 def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +66,27 @@ def test_an_unknown_option_gets_the_nearest_known_one(tmp_path: Path, capsys: py
 def test_a_missing_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["solve", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_some_of_the_scenes(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Task] = []
+
+    def solve(task: Task, out: Path, *_: Any, **__: Any) -> Run:
+        asked.append(task)
+        return Run(out / "submission.csv", {}, {"fern20": "not tried"})
+
+    monkeypatch.setattr(pipeline, "solve", solve)
+    command = ["solve", str(shared / "scenes"), "--out", str(tmp_path), "--scenes"]
+    assert main([*command, "door12", "fern20"]) == 1  # none could be solved
+    (task,) = asked
+    assert [scene.name for scene in task.scenes] == ["door12", "fern20"]
+    assert {row.scene for row in task.rows} == {"door12", "fern20"}
+    assert len(task.rows) == 32
+    assert main([*command, "door21"]) == 2
+    assert "door12" in capsys.readouterr().err
+    assert len(asked) == 1
 
 
 def test_score_prints_json(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

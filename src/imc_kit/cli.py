@@ -56,6 +56,8 @@ class Solve:
     """Find pairs by these global descriptors, not as the preset does. Their options are --pairs.descriptors.0.…"""
     split: Literal["test", "train"] = "test"
     """Which half of a competition's data."""
+    scenes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME …")] = ()
+    """Solve these scenes only; submission.csv then has the rows of no others."""
     report: bool = False
     """Also write report.html, which shows what happened."""
     cluster: str | None = None
@@ -69,6 +71,8 @@ class Solve:
         from imc_kit.scenes import load
 
         task = load(self.input, self.split)
+        if self.scenes:
+            task = task.only(*self.scenes)
         inputs = [task.root, *(scene.path(scene.images[0]) for scene in task.scenes), self.config.masks.folder]
         seen = [path for path in inputs if path]
         where = None if self.cluster is None else connected(self.cluster, self.out, seen, self.config.threads)
