@@ -185,7 +185,7 @@ def light_glue(scene: Scene, where: torch.device) -> list[list[str]]:
     def inputs(one: Features) -> dict[str, torch.Tensor]:
         values = (one.keypoints, one.descriptors.astype(np.float32), np.array(one.image_size, np.float32))
         names = ("keypoints", "descriptors", "image_size")
-        return {name: torch.from_numpy(value)[None].to(where) for name, value in zip(names, values, strict=True)}
+        return {name: torch.tensor(value)[None].to(where) for name, value in zip(names, values, strict=True)}
 
     (ours, _), (loop, _) = best(partial(matched, matcher, pairs), plain)
     size = int(np.mean([len(one) for one in features]))

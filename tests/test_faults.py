@@ -57,7 +57,7 @@ ALONE = replace(
 
 
 def attempt(number: int) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
-    first, second = ALONE.mapping[number], ALONE.mapping[(number + 1) % 4]
+    first, second = ALONE.mapping[number], ALONE.mapping[0 if number else 1]  # by the other mapper
     config = replace(ALONE, mapping=(first, second))
     limited = replace(ALONE, mapping=(replace(first, time_limit=1.0), second))
     return config, limited, lambda job: job.get("output", "").endswith("models-0")
