@@ -40,8 +40,8 @@ def test_overrides() -> None:
             "matcher.ratio": 0.8,
             "cameras.sharing": "image",
             "cameras.focal_factor": 1,
-            "mapping.2.time_limit": 60.0,
-            "mapping.1.options": {"min_model_size": 5},
+            "mapping.1.time_limit": 60.0,
+            "mapping.2.options": {"min_model_size": 5},
             "verification.method": "colmap",
             "verification.options": {"min_num_inliers": 20},
             "threads": 1,
@@ -53,8 +53,8 @@ def test_overrides() -> None:
     assert (config.cameras.sharing, config.cameras.focal_factor) == ("image", 1)
     assert config.mapping == (
         MappingConfig("global"),
+        MappingConfig("global", min_strength=0.7, time_limit=60.0),
         MappingConfig(options={"min_model_size": 5}),
-        MappingConfig(min_strength=0.7, time_limit=60.0),
         MappingConfig(max_loop_error=5.0),
     )
     assert config.verification.options == {"min_num_inliers": 20}

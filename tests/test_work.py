@@ -108,17 +108,34 @@ def test_with_all_the_time_there_is_pairs_of_the_same_images_are_together(tmp_pa
 def test_a_chunk_has_few_images_however_few_pairs_each_has(step: int) -> None:
     names = [f"{number:03}" for number in range(300)]
     pairs = list(combinations(names, 2))[::step]
-    chunks = work._cut_pairs(pairs, 256)
+    with ThreadPoolExecutor(2) as executor:
+        chunks = work._pair_chunks(pairs, 256, executor, inf)
+        assert work._pair_chunks([], 256, executor, inf) == []
     assert [pair for chunk in chunks for pair in chunk] == pairs
     assert all(0 < len(chunk) <= 256 for chunk in chunks)
-    assert max(len({name for pair in chunk for name in pair}) for chunk in chunks) <= work.MOST_IMAGES_PER_CHUNK
-    assert work._cut_pairs([], 256) == []
+    assert max(len({name for pair in chunk for name in pair}) for chunk in chunks) <= work.MOST_IMAGES_OF_PAIRS
 
 
 def test_full_blocks_stay_together() -> None:
-    names = [f"{number:03}" for number in range(80)]
+    names = [f"{number:03}" for number in range(160)]
     pairs = sorted(
         combinations(names, 2), key=lambda pair: (int(pair[0]) // work.TILE, int(pair[1]) // work.TILE, *pair)
     )
-    chunks = work._cut_pairs(pairs, 256)
-    assert len(chunks) <= len(pairs) / 256 + 3
+    with ThreadPoolExecutor(2) as executor:
+        chunks = work._pair_chunks(pairs, 256, executor, inf)
+    assert len(chunks) <= len(pairs) / 256 + 16
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("count", [0, 1, 11, 40, 300])
+def test_all_workers_end_at_about_the_same_time(monkeypatch: pytest.MonkeyPatch, workers: int, count: int) -> None:
+    monkeypatch.setattr(work, "width", lambda _: workers)
+    with ThreadPoolExecutor(1) as executor:
+        chunks = work._image_chunks(range(count), executor, inf)
+        assert [len(chunk) for chunk in work._image_chunks(range(count), executor, 5.0)] == [1] * count
+    assert [image for chunk in chunks for image in chunk] == list(range(count))
+    ends = [0] * workers
+    for chunk in chunks:
+        ends[ends.index(min(ends))] += len(chunk)
+    assert max(ends) - min(ends) <= 1
+    assert len(chunks) <= count / work.MOST_IMAGES_PER_CHUNK + 6 * workers

@@ -74,8 +74,8 @@ class Config:
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = (
         MappingConfig("global"),
+        MappingConfig("global", min_strength=0.7),
         MappingConfig(),
-        MappingConfig(min_strength=0.7),
         MappingConfig(max_loop_error=5.0),
     )
     """Attempts: the first, and where it is not enough the others, as many at once as there are threads. Of their models

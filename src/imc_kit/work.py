@@ -8,10 +8,11 @@ left out.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import repeat
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,13 +33,14 @@ from imc_kit.types import Correspondences, Features, Float32, Matches, Scene
 
 T = TypeVar("T")
 
-IMAGES_PER_CHUNK = 4
+MOST_IMAGES_PER_CHUNK = 4
 MOST_PAIRS_PER_CHUNK = 256
+FEWEST_PAIRS_PER_CHUNK = 8
 HURRIED_CHUNK = 8
 """Pairs in a chunk when the time is limited."""
 HURRIED_BAND = 64
 """When the time is limited, so many pairs at a time are put block by block: the most useful still come first."""
-MOST_IMAGES_PER_CHUNK = 48
+MOST_IMAGES_OF_PAIRS = 48
 """Images of the pairs in a chunk: all are in memory together. Full blocks have fewer, and are not cut by this."""
 TILE = 8
 """Pairs are matched in blocks of so many images against so many, so that each is read from the store once a block."""
@@ -103,8 +105,7 @@ def detect(
 ) -> list[str]:
     """Fill the shelf; returns a note on each image that could not be decoded after all."""
     missing = _missing(shots, features)
-    size = IMAGES_PER_CHUNK if until == inf else 1
-    chunks = [(features, config, mask, chunk, until) for chunk in _cut(missing, size)]
+    chunks = [(features, config, mask, chunk, until) for chunk in _image_chunks(missing, executor, until)]
     return _filled(
         executor, _detect_chunk, chunks, f"{label}: {config.name} keypoints", "image", len(missing), features
     )
@@ -156,7 +157,7 @@ def describe(
 ) -> list[str]:
     """Fill the shelf with global descriptors; returns a note on each image that has none."""
     missing = _missing(shots, shelf)
-    chunks = [(shelf, config, chunk, until) for chunk in _cut(missing, IMAGES_PER_CHUNK)]
+    chunks = [(shelf, config, chunk, until) for chunk in _image_chunks(missing, executor, inf)]
     return _filled(executor, _describe_chunk, chunks, f"{label}: {config.name}", "image", len(missing), shelf)
 
 
@@ -194,7 +195,7 @@ def match(
     missing = _missing_pairs(shots, pairs, matches, until)
     chunks = [
         (features, matches, config, kind, [(shots[a].key, shots[b].key) for a, b in chunk], until)
-        for chunk in _cut_pairs(missing, _pairs_per_chunk(len(missing), until, executor))
+        for chunk in _pair_chunks(missing, MOST_PAIRS_PER_CHUNK, executor, until)
     ]
     return _filled(executor, _match_chunk, chunks, f"{label}: {config.name} matches", "pair", len(missing), matches)
 
@@ -236,7 +237,7 @@ def match_images(
     missing = _missing_pairs(shots, pairs, shelf, until)
     chunks = [
         (shelf, config, [(shots[a], shots[b]) for a, b in chunk], until)
-        for chunk in _cut_pairs(missing, min(TILE * TILE, _pairs_per_chunk(len(missing), until, executor)))
+        for chunk in _pair_chunks(missing, TILE * TILE, executor, until)
     ]
     return _filled(executor, _match_images_chunk, chunks, f"{label}: {config.name}", "pair", len(missing), shelf)
 
@@ -324,33 +325,54 @@ def _missing_pairs(shots: Mapping[str, Shot], pairs: Sequence[Pair], shelf: Shel
         first, second = rank[pair[0]], rank[pair[1]]
         return first // TILE, second // TILE, first, second
 
-    return [pair for some in _cut(missing, band) for pair in sorted(some, key=block)]
+    return [pair for some in _cut(missing, repeat(band)) for pair in sorted(some, key=block)]
 
 
-def _pairs_per_chunk(count: int, until: float, executor: Executor) -> int:
-    most = MOST_PAIRS_PER_CHUNK if until == inf else HURRIED_CHUNK
-    return max(1, min(most, count // (4 * width(executor))))
+def _guided(count: int, most: int, least: int, executor: Executor) -> Iterator[int]:
+    """Sizes of chunks: the fewer are left the smaller, so that all workers end at about the same time (guided
+    self-scheduling, Polychronopoulos and Kuck 1987)."""
+    while count > 0:
+        yield min(count, size := max(least, min(most, count // (2 * width(executor)))))
+        count -= size
+
+
+def _image_chunks(items: Sequence[T], executor: Executor, until: float) -> list[Sequence[T]]:
+    return _cut(items, _guided(len(items), MOST_IMAGES_PER_CHUNK if until == inf else 1, 1, executor))
+
+
+def _pair_chunks(pairs: Sequence[Pair], most: int, executor: Executor, until: float) -> list[Sequence[Pair]]:
+    """The pairs in their order, each chunk of at most `MOST_IMAGES_OF_PAIRS` images."""
+    least = FEWEST_PAIRS_PER_CHUNK
+    sizes = _guided(len(pairs), most, least, executor) if until == inf else repeat(HURRIED_CHUNK)
+    return [part for chunk in _cut(pairs, sizes) for part in _of_few_images(chunk)]
 
 
 def _batches(items: Sequence[T], until: float) -> Iterator[Sequence[T]]:
     """All of them at once, or, when time is limited, one after another until it has run out."""
-    for batch in _cut(items, max(1, len(items)) if until == inf else 1):
+    for batch in _cut(items, repeat(max(1, len(items)) if until == inf else 1)):
         if clock.left(until):
             yield batch
 
 
-def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _cut(items: Sequence[T], sizes: Iterable[int]) -> list[Sequence[T]]:
+    """The items in their order, in parts of these sizes, the last of what is left."""
+    parts, start = [], 0
+    for size in sizes:
+        if start >= len(items):
+            break
+        parts.append(items[start : start + size])
+        start += size
+    return parts
 
 
-def _cut_pairs(pairs: Sequence[Pair], most: int) -> list[list[Pair]]:
-    """All pairs in their order, in chunks of at most so many, and of at most `MOST_IMAGES_PER_CHUNK` images."""
-    chunks: list[list[Pair]] = []
+def _of_few_images(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs in their order, in parts of at most `MOST_IMAGES_OF_PAIRS` images."""
+    parts: list[list[Pair]] = []
     images: set[str] = set()
     for pair in pairs:
         images.update(pair)
-        if not chunks or len(chunks[-1]) == most or len(images) > MOST_IMAGES_PER_CHUNK:
-            chunks.append([])
+        if not parts or len(images) > MOST_IMAGES_OF_PAIRS:
+            parts.append([])
             images = set(pair)
-        chunks[-1].append(pair)
-    return chunks
+        parts[-1].append(pair)
+    return parts

@@ -33,6 +33,7 @@ def outcome(
     trusted: float = 0.9,
     threads: int = 1,
     seconds: Sequence[float] = (0, 0, 0),
+    configs: tuple[MappingConfig, ...] = ATTEMPTS,
 ) -> tuple[int | None, int, list[str]]:
     """Which attempt was kept, how many ended, and the notes.
 
@@ -44,7 +45,7 @@ def outcome(
     def map_scene(
         database: Path, images: Path, folder: Path, config: MappingConfig, log: Path, n: int, seed: int, given_up: Event
     ) -> list[Model]:
-        number = ATTEMPTS.index(replace(config, time_limit=ATTEMPTS[0].time_limit, options={}))
+        number = configs.index(replace(config, time_limit=configs[0].time_limit, options={}))
         assert log.name == f"colmap-{number + 1}.log"
         assert n == (threads if number == 0 else max(1, threads // 2))
         if given_up.wait(seconds[number]):
@@ -66,7 +67,7 @@ def outcome(
     monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
     monkeypatch.setattr(attempts, "support", support)
     monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
-    best, notes = attempt_all(Path("db"), SCENE, Path("out"), ATTEMPTS, enough, trusted, Path("colmap.log"), threads, 0)
+    best, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, enough, trusted, Path("colmap.log"), threads, 0)
     kept = int(best.models[0].folder.name.removeprefix("models-")) if best.models else None
     return kept, len(made), notes
 
@@ -114,6 +115,37 @@ def test_fewer_images_can_be_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome(monkeypatch, [(8, 0.95, 0.5), (10, 0.95, 0.5)], enough=0.8)[:2] == (0, 1)
     assert outcome(monkeypatch, [(7, 0.95, 0.5), (10, 0.95, 0.5)], enough=0.8)[:2] == (1, 2)
     assert outcome(monkeypatch, [(10, 0.5, 0.5), (10, 0.95, 0.5)], trusted=0.5)[:2] == (0, 1)
+
+
+STRONG_SECOND = (MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig())
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("results", "kept", "made"),
+    [
+        ([(10, 0.8, 0.6), (10, 0.79, 0.6)], 0, 2),  # without weak pairs it is the same
+        ([(10, 0.8, 0.6), (10, 0.81, 0.65)], 1, 2),
+        ([(9, 0.8, 0.6), (10, 0.8, 0.6), (9, 0.8, 0.6)], 1, 3),  # with fewer images it does not confirm
+        ([(9, 0.8, 0.6), (9, 0.8, 0.6), (10, 0.7, 0.6)], 2, 3),  # two with too few images
+        ([(10, 0.8, 0.6), (10, 0.83, 0.6), (10, 0.7, 0.6)], 1, 3),  # the first one is folded
+        ([(10, 0.8, 0.4), (10, 0.8, 0.6), (10, 0.8, 0.7)], 2, 3),  # not precise
+        ([(10, 0.8, 0.6), None, (10, 0.8, 0.7)], 2, 3),
+        ([(10, 0.8, 0.6), ColmapError("crashed"), (10, 0.8, 0.5)], 0, 3),
+    ],
+)
+def test_another_attempt_may_confirm_the_best(
+    monkeypatch: pytest.MonkeyPatch, results: list[Any], kept: int, made: int, threads: int
+) -> None:
+    seconds = [0.05 * number if number < made else 60 for number in range(3)]
+    found = outcome(monkeypatch, results, threads=threads, seconds=seconds, configs=STRONG_SECOND)
+    assert found[:2] == (kept, made)
+
+
+def test_an_attempt_with_the_same_pairs_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = STRONG_SECOND[0], STRONG_SECOND[2], STRONG_SECOND[1]
+    results = [(10, 0.8, 0.6), (10, 0.8, 0.6), (10, 0.9, 0.6)]
+    assert outcome(monkeypatch, results, configs=configs)[:2] == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -163,15 +163,16 @@ def test_the_strongest_within_the_mask_are_kept_and_no_place_twice(name):
 @pytest.mark.parametrize("per_place", [0.5, 1.0, 1.3])
 @pytest.mark.parametrize("most", [1, 50, 400, 5000])
 def test_sift_finds_the_same_with_no_mask_as_with_one_that_allows_all(monkeypatch, most, per_place):
-    """Without one OpenCV drops the weakest itself, more of them than we would where places have many orientations."""
+    """Without one OpenCV drops the weakest itself, more of them than we would where places have many orientations. So
+    it may be a tenth fewer."""
     monkeypatch.setattr(opencv, "_PER_PLACE", per_place)
     image = texture(3)
     found, same = (detect("sift", image, mask, max_keypoints=most) for mask in (None, np.ones(image.shape[:2], bool)))
-    assert 0 < len(found) <= most
+    assert opencv._NEARLY_ALL * len(same) <= len(found) <= len(same) <= most
     for name, column in found.columns().items():
         # Told of none that is small, OpenCV describes on another scale space.
         np.testing.assert_allclose(
-            column, same.columns()[name], atol=0.03 if name == "descriptors" and most == 1 else 0
+            column, same.columns()[name][: len(found)], atol=0.03 if name == "descriptors" and most == 1 else 0
         )
 
 

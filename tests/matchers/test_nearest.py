@@ -335,6 +335,15 @@ def test_as_many_cells_as_are_looked_up_change_nothing(ratio):
     np.testing.assert_allclose(found.scores, exact.scores, atol=1e-6)
 
 
+@pytest.mark.parametrize(("count", "made"), [(1599, []), (1600, [25]), (3000, [46]), (9000, [64])])
+def test_fewer_descriptors_are_divided_among_fewer_cells(monkeypatch, count, made):
+    numbers = []
+    real = nearest._in_cells
+    monkeypatch.setattr(nearest, "_in_cells", lambda points, cells: numbers.append(cells) or real(points, cells))
+    match(unit(np.random.default_rng(0).normal(size=(count, 8))), np.ones((3, 8), np.float32), cells=64)
+    assert numbers == made
+
+
 def test_cells_without_any_and_equal_descriptors():
     same = np.ones((3000, 8), np.float32)
     other = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)

@@ -40,6 +40,9 @@ IN_TURN = 0.8
 MARGIN = 0.02
 """Of models with equally many images, one with which so much less of the witnesses agrees is folded. Of others, one
 with which so much more of them agrees precisely is better, and else the one that makes use of more keypoints."""
+SHARP = 0.5
+"""Where less of the witnesses agrees precisely, keypoints are not precise: then a mapper that makes use of more of them
+may do better than one that is confirmed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +72,25 @@ class Attempt:
             return self.precision > other.precision
         return self.observations > other.observations
 
+    def confirms(self, other: Attempt) -> bool:
+        """Whether it has as many images and is about as well supported, and both are precise."""
+        return (
+            self.registered >= other.registered
+            and abs(self.support - other.support) <= MARGIN
+            and min(self.precision, other.precision) >= SHARP
+        )
 
-def different(attempts: Sequence[MappingConfig], database: Path, inliers: Mapping[Pair, int]) -> list[int]:
-    """The numbers of the attempts, without those that would do the same as an earlier one in this database."""
-    does: list[tuple[MappingConfig, object]] = []
+
+def different(
+    attempts: Sequence[MappingConfig], database: Path, inliers: Mapping[Pair, int]
+) -> dict[int, frozenset[Pair]]:
+    """The numbers of the attempts, without those that would do the same as an earlier one in this database, and the
+    pairs that each leaves out."""
+    does: list[tuple[MappingConfig, frozenset[Pair]]] = []
     for config in attempts:
         pairs = mapping.left_out(database, inliers, config)
-        does.append((replace(config, min_strength=0.0, max_loop_error=None), set().union(*pairs)))
-    return [number for number, one in enumerate(does) if one not in does[:number]]
+        does.append((replace(config, min_strength=0.0, max_loop_error=None), frozenset().union(*pairs)))
+    return {number: one[1] for number, one in enumerate(does) if one not in does[:number]}
 
 
 def attempt_all(
@@ -95,8 +109,9 @@ def attempt_all(
 
     database: with verified matches. folder: gets a subfolder of models for each attempt.
     enough, trusted: attempts after one whose model has this share of the scene's images, and this share of the verified
-        matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up. Nor is one that
-        would do the same as an earlier one, as both leave out the same pairs, or none.
+        matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up; nor when the best
+        is confirmed by one that leaves out other pairs, as those of repeated structures then made no difference. Nor is
+        one that would do the same as an earlier one, as both leave out the same pairs, or none.
     log: of the attempts, each with its number after the stem. threads: the first attempt has them all; where it is not
         enough, so many of the others run side by side, and share the threads that are left.
     until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
@@ -133,44 +148,57 @@ def attempt_all(
                 event.set()
         return result
 
-    def satisfies(result: Attempt) -> bool:
-        return result.registered >= max(1, enough * len(scene.images)) and result.support >= trusted
+    def complete(result: Attempt) -> bool:
+        return result.registered >= max(1, enough * len(scene.images))
 
-    best, chosen, notes = Attempt([]), MappingConfig(), []
-    results: list[Attempt | None] = []
+    def satisfies(result: Attempt) -> bool:
+        return complete(result) and result.support >= trusted
+
+    best, chosen, notes = Attempt([]), 0, []
+    results: dict[int, Attempt | None] = {}
+    lacks: dict[int, frozenset[Pair]] = {}
     pool = ThreadPoolExecutor(at_once)
 
-    def begun() -> Iterator[tuple[MappingConfig, Future[Attempt | None]]]:
+    def begun() -> Iterator[tuple[int, Future[Attempt | None]]]:
         """The first attempt; the others begin when more are asked for."""
         if not attempts:
             return
-        yield attempts[0], pool.submit(attempt, 0, threads, len(attempts) > 1)
-        others = different(attempts, database, inliers)[1:]
+        yield 0, pool.submit(attempt, 0, threads, len(attempts) > 1)
+        lacks.update(different(attempts, database, inliers))
+        others = list(lacks)[1:]
         share = threads // max(1, min(at_once, len(others)))
         waited_for = others[:-1] if at_once == 1 else []
-        yield from [(attempts[number], pool.submit(attempt, number, share, number in waited_for)) for number in others]
+        yield from [(number, pool.submit(attempt, number, share, number in waited_for)) for number in others]
+
+    def confirmed() -> bool:
+        return complete(best) and any(
+            result is not None and lacks[number] != lacks[chosen] and result.confirms(best)
+            for number, result in results.items()
+        )
 
     try:
-        for config, future in begun():
+        for number, future in begun():
             try:
-                results.append(result := future.result())
+                result = future.result()
             except (KitError, OSError, RuntimeError) as error:
                 notes.append(said(error))
-                results.append(result := Attempt([]))
+                result = Attempt([])
+            results[number] = result
             if result is None:
                 continue
             if result.beats(best):
-                best, chosen = result, config
-            if satisfies(result):
+                best, chosen = result, number
+            if satisfies(result) or (number and confirmed()):
                 break
     finally:
         for event in given_up:
             event.set()
         pool.shutdown(cancel_futures=True)
-    for what, pairs in zip(("contradicted", "weak"), mapping.left_out(database, inliers, chosen), strict=True):
+    kept = attempts[chosen] if attempts else MappingConfig()
+    for what, pairs in zip(("contradicted", "weak"), mapping.left_out(database, inliers, kept), strict=True):
         if pairs:
             logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
                 scene.name, len(pairs), what, ", ".join(" – ".join(pair) for pair in pairs))  # fmt: skip
-    if None in results:
-        notes.append(f"{clock.RAN_OUT} for {results.count(None)} of {len(results)} attempts at mapping")
+    if without := sum(result is None for result in results.values()):
+        notes.append(f"{clock.RAN_OUT} for {without} of {len(results)} attempts at mapping")
     return best, notes

@@ -26,8 +26,9 @@ Grey = NDArray[Any]
 
 _MIN_SIDE = 16
 """Where the shorter side has fewer pixels no keypoint has room, and OpenCV raises errors instead of finding none."""
-_PER_PLACE = 1.4
-"""Orientations that SIFT finds for a place, on average; in photographs 1.1 to 1.35."""
+_PER_PLACE, _NEARLY_ALL = 1.25, 0.9
+"""Orientations that SIFT finds for a place, on average; in photographs 1.1 to 1.35. And the share of the keypoints that
+is not worth another scale space to fill."""
 _ORB_LEVELS, _ORB_STEP = 8, 1.2
 """Of ORB's pyramid: OpenCV's defaults."""
 
@@ -143,7 +144,8 @@ class SiftDetector(OpenCVDetector):
             found, descriptors = self._sift(limit).detectAndCompute(grey, None)
             order = _as_detected(found)
             found = [found[i] for i in order]
-            if len(found) < limit or len(self._kept(found, grey, None)) == self.config.max_keypoints:
+            enough = _NEARLY_ALL * self.config.max_keypoints
+            if len(found) < limit or len(self._kept(found, grey, None)) >= enough:
                 return found, self._normalised(descriptors[order]) if found else np.empty((0, 128), np.float32)
         sift = self._sift(0)
         found = sift.detect(grey, None)

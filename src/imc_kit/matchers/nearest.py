@@ -29,10 +29,12 @@ from imc_kit.types import Features, Float32, Int32, Matches
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
 """Elements in a block."""
+_PER_CELL, _WORTH_IT = 64, 25
+"""Descriptors for which there is a cell; and with fewer cells than so many, comparing all is as fast."""
 _PROBES = 6
 """Cells in which each descriptor of the second image is looked up."""
 _MOST_CELLS = 2**15 - 1
-"""So that their numbers are short, see `_members`."""
+"""So that their numbers are short, see `_sorted`."""
 _CELL_SAMPLE, _CELL_ROUNDS = 32, 4
 """Descriptors a cell from which its centre is learned, and how often it moves."""
 _HAMMING_ROWS = 16
@@ -54,9 +56,9 @@ class NearestConfig(MatcherConfig):
     min_score: float | None = None
     """Keep a match only if its score is at least this."""
     cells: int | None = None
-    """Divide the float descriptors of the first image among so many clusters, and compare each of the second with those
-    of the six nearest only: with 64, several times faster where an image has thousands, and about one match in fifty is
-    another one. On the CPU only. None compares all."""
+    """Divide the float descriptors of the first image among at most so many clusters, and compare each of the second
+    with those of the six nearest only: with 64, several times faster where an image has thousands, and one match in
+    fifty is another one. On the CPU only. None compares all."""
     device: Device = "cpu"
     """Where float descriptors are compared: auto is the GPU if there is one, which takes loading torch to find out.
     Binary ones always are on the CPU."""
@@ -84,13 +86,28 @@ class NearestConfig(MatcherConfig):
 
 
 @dataclass(frozen=True, eq=False)
+class _Ready:
+    """The float descriptors of an image, ready to be compared. Arrays of NumPy or torch."""
+
+    rows: Any
+    """[N, D + 2]: descriptors, −|descriptor|²/2 and 1; those of a cell one after the other."""
+    mean: Float32
+    """[D], of the descriptors."""
+    longest: float
+    """The largest |descriptor|²/2."""
+    order: NDArray[np.intp]
+    """[N]: the number of the feature in each row."""
+    cells: _Cells | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class _Cells:
-    """Vectors in cells around cluster centres."""
+    """How descriptors are divided among cells around cluster centres."""
 
     centres: Float32
     """[K, D]."""
-    members: list[NDArray[np.intp]]
-    """The vectors in each cell: their numbers."""
+    bounds: NDArray[np.intp]
+    """[K + 1]: the first row of each cell, and the number of all."""
 
 
 class NearestMatcher:
@@ -99,8 +116,7 @@ class NearestMatcher:
     def __init__(self, config: NearestConfig) -> None:
         """Raises `KitError` when the GPU that was asked for, or torch for it, is missing."""
         self.config = config
-        self._known: WeakKeyDictionary[Features, _Cells | None] = WeakKeyDictionary()
-        self._placed: WeakKeyDictionary[Features, Any] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Features, _Ready] = WeakKeyDictionary()
         self._xp: ModuleType = np if config.device == "cpu" else _gpu_or_numpy(config.device)
         self._gpu = f"cuda:{gpu_of_thread(config.device)}"
 
@@ -111,31 +127,35 @@ class NearestMatcher:
     def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
         """As `Matcher.match_batch` says; for features that are in several pairs the cells are made once, and what goes
         to a GPU goes there once, in calls for other pairs too."""
-        return [self._match(first, second, self._cells(first)) for first, second in pairs]
+        return [self._match(first, second) for first, second in pairs]
 
-    def _cells(self, features: Features) -> _Cells | None:
-        """As `_made_cells` says; made once for the same object."""
-        if features not in self._known:
-            self._known[features] = self._made_cells(features)
-        return self._known[features]
+    def _ready(self, features: Features, in_cells: bool) -> _Ready:
+        """Made once for the same object, but for its cells, which are made when they are asked for."""
+        known = self._known.get(features)
+        count = self._cells_of(len(features)) if in_cells else None
+        if known is None or (count and known.cells is None):
+            self._known[features] = known = self._made(features.descriptors, count)
+        return known
 
-    def _made_cells(self, features: Features) -> _Cells | None:
-        """None where all is compared: where there are few, that is as fast."""
-        count = self.config.cells
-        points = features.descriptors
-        if count is None or points.dtype == np.uint8 or self._xp is not np or len(points) < _CELL_SAMPLE * count:
+    def _cells_of(self, count: int) -> int | None:
+        """How many cells so many descriptors are divided among; None where all are compared."""
+        if self.config.cells is None or self._xp is not np:
             return None
-        return _in_cells(points.astype(np.float32, copy=False), count)
+        cells = min(self.config.cells, count // _PER_CELL)
+        return cells if cells >= min(self.config.cells, _WORTH_IT) else None
 
-    def _descriptors(self, features: Features) -> Any:
-        """Float descriptors as an array of `_xp`."""
-        if self._xp is np:
-            return features.descriptors.astype(np.float32, copy=False)
-        if features not in self._placed:
-            self._placed[features] = self._xp.tensor(features.descriptors, dtype=self._xp.float32, device=self._gpu)
-        return self._placed[features]
+    def _made(self, descriptors: NDArray[Any], count: int | None) -> _Ready:
+        descriptors = descriptors.astype(np.float32, copy=False)
+        mean, order, cells = descriptors.mean(0), np.arange(len(descriptors)), None
+        if count:
+            cells, order = _in_cells(descriptors, count)
+            descriptors = descriptors[order]
+        vectors = descriptors
+        if self._xp is not np:
+            vectors = self._xp.tensor(descriptors, dtype=self._xp.float32, device=self._gpu)
+        return _prepared(self._xp, vectors, mean, order, cells)
 
-    def _match(self, first: Features, second: Features, cells: _Cells | None) -> Matches:
+    def _match(self, first: Features, second: Features) -> Matches:
         check_comparable(first, second)
         a, b = first.descriptors, second.descriptors
         binary = a.dtype == np.uint8
@@ -147,8 +167,8 @@ class NearestMatcher:
             distances, next_distances = -nearness, -next_nearness
             scores = 1 - distances / np.float32(8 * a.shape[1])
         else:
-            a, b = self._descriptors(first), self._descriptors(second)
-            pairs, distances, next_distances = _euclidean(self._xp, a, b, with_second, cells)
+            one, other = self._ready(first, True), self._ready(second, False)
+            pairs, distances, next_distances = _euclidean(self._xp, one, other, with_second)
             scores = 1 - distances**2 / 2
         keep = np.full(len(pairs), True)
         if self.config.ratio is not None:
@@ -165,22 +185,44 @@ _Neighbours = tuple[Int32, Float32, Float32]
 the nearer of the two: infinite where there is none, and of no meaning unless it is asked for (`with_second`)."""
 
 
-def _euclidean(xp: ModuleType, a: Any, b: Any, with_second: bool, cells: _Cells | None) -> _Neighbours:
-    """a: float32 [N, D], b: float32 [M, D], arrays of `xp`, which is NumPy or torch. cells: of `a`, or None."""
-    candidates = None if cells is None else _candidates(cells, b)
+def _prepared(xp: ModuleType, vectors: Any, mean: Float32, order: NDArray[np.intp], cells: _Cells | None) -> _Ready:
+    half = (vectors * vectors).sum(1)[:, None] / 2
+    rows = xp.concatenate([vectors, -half, xp.ones_like(half)], 1)
+    return _Ready(rows, mean, float(half.max()), order, cells)
+
+
+def _moved(xp: ModuleType, one: _Ready, centre: Float32) -> _Ready:
+    vectors = one.rows[:, :-2] - xp.asarray(centre, device=one.rows.device)
+    return _prepared(xp, vectors, one.mean - centre, one.order, one.cells)
+
+
+def _euclidean(xp: ModuleType, a: _Ready, b: _Ready, with_second: bool) -> _Neighbours:
+    candidates = None if a.cells is None else _candidates(a.cells, b.rows[:, :-2])
     # Moving all of them changes no distance, and near the origin fewer digits cancel in the next step. It is by whole
-    # numbers, so that whole numbers stay exact.
-    centre = xp.round((a.mean(0) + b.mean(0)) / 2)
-    a, b = a - centre, b - centre
-    # −d²/2 = a·b − |a|²/2 − |b|²/2 in one product, with the squares in two more columns.
-    half_a, half_b = ((x * x).sum(1)[:, None] / 2 for x in (a, b))
-    left = xp.concatenate([a, -half_a, xp.ones_like(half_a)], 1)
-    right = xp.concatenate([b, xp.ones_like(half_b), -half_b], 1)
-    blocks = _products(xp, left, right.T) if candidates is None else _products_in_cells(left, right, candidates)
-    pairs, nearness, next_nearness = _mutual(xp, blocks, a, b, with_second)
+    # numbers, so that whole numbers stay exact; descriptors of length 1 are near enough.
+    centre = np.round((a.mean + b.mean) / 2).astype(np.float32)
+    if centre.any():
+        a, b = _moved(xp, a, centre), _moved(xp, b, centre)
+    # −d²/2 = a·b − |a|²/2 − |b|²/2 in one product of the rows, when those of one have their last two columns exchanged.
+    if candidates is None:
+        blocks = _products(xp, _exchanged(a.rows), b.rows.T)
+    else:
+        blocks = _products_in_cells(a.rows, b.rows, candidates)
+    pairs, nearness, next_nearness = _mutual(xp, blocks, a.rows, b.rows, with_second)
+    if a.cells or b.cells:
+        pairs = np.stack([a.order[pairs[:, 0]], b.order[pairs[:, 1]]], 1).astype(np.int32)
+        by_first = np.argsort(pairs[:, 0])
+        pairs, nearness, next_nearness = pairs[by_first], nearness[by_first], next_nearness[by_first]
     # The second is taken for as near as rounding allows: the ratio must not pass when both distances are really 0.
-    rounding = 1e-6 * float(half_a.max() + half_b.max())
+    rounding = 1e-6 * (a.longest + b.longest)
     return pairs, _distance(nearness), _distance(next_nearness + rounding)
+
+
+def _exchanged(rows: Any) -> Any:
+    """A copy with the last two columns exchanged."""
+    copy = rows + 0
+    copy[:, -2], copy[:, -1] = rows[:, -1], rows[:, -2]
+    return copy
 
 
 def _distance(nearness: Float32) -> Float32:
@@ -205,35 +247,40 @@ def _products(xp: ModuleType, left: Any, right: Any) -> Iterator[_Block]:
         yield slice(start, start + len(part)), slice(None), block
 
 
-def _in_cells(points: Float32, count: int) -> _Cells:
+def _in_cells(points: Float32, count: int) -> tuple[_Cells, NDArray[np.intp]]:
+    """The cells of points [N, D], and the numbers [N] of the points in the order of their cells."""
     random = np.random.default_rng(0)
     sample = points[random.permutation(len(points))[: _CELL_SAMPLE * count]]
     centres = kmeans.lloyd(sample, sample[:count], _CELL_ROUNDS)
-    return _Cells(centres, _members(kmeans.nearest(points, centres), count))
+    order, bounds = _sorted(kmeans.nearest(points, centres), count)
+    return _Cells(centres, bounds), order
 
 
-def _members(cells: NDArray[np.intp], count: int) -> list[NDArray[np.intp]]:
-    """Which are in each of `count` cells, given the cell of each."""
-    order = np.argsort(cells.astype(np.int16), kind="stable")  # of so short numbers it sorts in linear time
-    return np.split(order, np.searchsorted(cells[order], np.arange(1, count)))
+def _sorted(cells: NDArray[np.intp], count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The order [N] that sorts the numbers of cells, and the first place of each of `count`, and the last one's end."""
+    cells = cells.astype(np.int16)  # of so short numbers it sorts in linear time
+    order = np.argsort(cells, kind="stable")
+    return order, np.searchsorted(cells[order], np.arange(count + 1))
 
 
-def _candidates(cells: _Cells, points: Float32) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """The vectors in each cell, and which of `points` [M, D] have it among the nearest to them."""
+def _candidates(cells: _Cells, points: Float32) -> list[tuple[slice, NDArray[np.intp]]]:
+    """The rows of each cell, and which of `points` [M, D] have it among the nearest to them."""
     count = len(cells.centres)
     near = np.argpartition(kmeans.nearness(points, cells.centres), count - _PROBES, axis=1)[:, count - _PROBES :]
-    return list(zip(cells.members, (who // _PROBES for who in _members(near.ravel(), count)), strict=True))
+    order, bounds = _sorted(near.ravel(), count)
+    who = order // _PROBES
+    return [(slice(*cells.bounds[cell : cell + 2]), who[bounds[cell] : bounds[cell + 1]]) for cell in range(count)]
 
 
 def _products_in_cells(left: Float32, right: Float32, candidates: Any) -> Iterator[_Block]:
-    """left @ right.T of those in each cell, each gone when the next is asked for."""
+    """As `_products` of `left` with its last columns exchanged and `right.T`, of those in each cell."""
     most = max(len(columns) for _, columns in candidates)
     space = np.empty((most, right.shape[1]), np.float32)
     for rows, columns in candidates:
-        if len(rows) and len(columns):
+        if rows.start < rows.stop and len(columns):
             # Several times as fast as right[columns].
             some = np.take(right, columns, 0, space[: len(columns)], "clip")
-            yield rows, columns, left[rows] @ some.T
+            yield rows, columns, _exchanged(left[rows]) @ some.T
 
 
 def _bits(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Iterator[_Block]:
