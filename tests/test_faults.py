@@ -57,7 +57,8 @@ ALONE = replace(
 
 
 def attempt(number: int) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
-    first, second = ALONE.mapping[number], ALONE.mapping[0 if number else 1]  # by the other mapper
+    first = ALONE.mapping[number]
+    second = next(other for other in ALONE.mapping if other.mapper != first.mapper)
     config = replace(ALONE, mapping=(first, second))
     limited = replace(ALONE, mapping=(replace(first, time_limit=1.0), second))
     return config, limited, lambda job: job.get("output", "").endswith("models-0")
@@ -70,8 +71,8 @@ def step(config: Config, option: str, name: str) -> tuple[Config, Config, Callab
 
 STEPS = {
     "global attempt": attempt(0),
-    "incremental attempt": attempt(1),
-    "attempt without weak pairs": attempt(2),
+    "incremental attempt": attempt(2),
+    "attempt without weak pairs": attempt(1),
     "attempt without contradicted pairs": attempt(3),
     "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
     "merging": step(ONE_ATTEMPT, "merging", "merge"),

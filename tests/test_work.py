@@ -123,7 +123,7 @@ def test_full_blocks_stay_together() -> None:
     )
     with ThreadPoolExecutor(2) as executor:
         chunks = work._pair_chunks(pairs, 256, executor, inf)
-    assert len(chunks) <= len(pairs) / 256 + 16
+    assert len(chunks) <= len(pairs) / 256 + 24
 
 
 @pytest.mark.parametrize("workers", [1, 2, 16])

@@ -111,12 +111,19 @@ def test_a_camera_that_says_as_much_is_left_alone(tmp_path: Path) -> None:
     truth.write(tmp_path / "model")
     model = read_model(tmp_path / "model")
     assert refined(model, tmp_path) is model
-    assert not any((tmp_path / "refined").iterdir())
+    assert not (tmp_path / "refined").exists()
 
 
 def test_what_is_no_model_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ColmapError, match="refinement of a model ended with"):
+    with pytest.raises(KitError, match=r"cannot read the COLMAP model in .*nowhere"):
         refined(Model(tmp_path / "nowhere", {}), tmp_path)
+
+
+def test_a_process_that_ends_badly_is_a_clear_error(tmp_path: Path) -> None:
+    before = simplified(scene(12), tmp_path / "model")
+    (before.folder / "rigs.bin").write_bytes(b"damaged")  # which only COLMAP reads
+    with pytest.raises(ColmapError, match="refinement of a model ended with"):
+        refined(before, tmp_path)
 
 
 @pytest.mark.parametrize("option", ["min_images", "max_median_error", "max_iterations", "time_limit"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from imc_kit.colmap import child, mapping
+from imc_kit.colmap import child, mapping, sparse
 from imc_kit.colmap.database import change_lens
 from imc_kit.errors import KitError
 from imc_kit.types import Model
@@ -21,6 +22,8 @@ _MIN_ANGLE = 1.5
 _TOLERANCE = 1e-6
 """An adjustment ends when a step lowers the cost by a smaller share. COLMAP's 0 takes three times as long, for the same
 poses."""
+_SIMPLE = "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "PINHOLE"
+"""Camera models that give way to a fuller one."""
 
 
 @dataclass(frozen=True)
@@ -56,34 +59,44 @@ class RefinementConfig:
 def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, threads: int = -1) -> Model:
     """The model after adjustment, in `folder`; or `model` where it cannot be trusted to gain by it.
 
-    Raises ColmapError when the child process crashes or runs out of time.
+    Raises ColmapError when the child process crashes or runs out of time, and KitError when the model's files are
+    damaged.
     """
+    cameras = _gaining(model.folder, config)
+    if not cameras:
+        return model
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     job = {
         "job": "refine",
         "model": str(model.folder),
         "output": str(folder),
+        "cameras": cameras,
         "config": asdict(config),
         "threads": threads,
     }
     child.run(job, "refinement of a model", log, config.time_limit)
-    return mapping.read_model(folder) if (folder / "images.bin").is_file() else model
+    return mapping.read_model(folder)
 
 
-def adjust(model: str, output: str, config: RefinementConfig, threads: int) -> None:
-    """What `refine` does in the child process; writes nothing where there is nothing to do."""
+def _gaining(folder: Path, config: RefinementConfig) -> list[int]:
+    """The numbers of the cameras that are to have a fuller model: enough images share them, and the model fits well."""
+    errors = sparse.read_points(folder).errors
+    if not len(errors) or float(np.median(errors)) > config.max_median_error:
+        return []
+    used = Counter(image.camera for image in sparse.read_images(folder))
+    cameras = sparse.read_cameras(folder)
+    return [number for number, count in used.items()
+            if count >= config.min_images and cameras[number].model.name in _SIMPLE]  # fmt: skip
+
+
+def adjust(model: str, output: str, cameras: Sequence[int], config: RefinementConfig, threads: int) -> None:
+    """What `refine` does in the child process."""
     import pycolmap
 
     reconstruction = pycolmap.Reconstruction(model)
-    errors = [point.error for point in reconstruction.points3D.values()]
-    if not errors or float(np.median(errors)) > config.max_median_error:
-        return
-    used = Counter(image.camera_id for image in reconstruction.images.values() if image.has_pose)
-    shared = [camera_id for camera_id, count in used.items() if count >= config.min_images]
-    simple = [camera_id for camera_id in shared if _widen(reconstruction.cameras[camera_id], config.camera_model)]
-    if not simple:
-        return
+    for number in cameras:
+        change_lens(reconstruction.cameras[number], config.camera_model)
     options = pycolmap.BundleAdjustmentOptions(print_summary=False)
     options.ceres.solver_options.num_threads = threads
     options.ceres.solver_options.max_num_iterations = config.max_iterations
@@ -94,11 +107,3 @@ def adjust(model: str, output: str, config: RefinementConfig, threads: int) -> N
         pycolmap.bundle_adjustment(reconstruction, options)
         reconstruction.update_point_3d_errors()
     reconstruction.write(output)
-
-
-def _widen(camera: Any, wanted: str) -> bool:
-    """Give a camera the wanted model, with the same rays; False where it already says as much or more."""
-    if camera.model.name not in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "PINHOLE"):
-        return False
-    change_lens(camera, wanted)
-    return True
