@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/imc-kit demo $(if $(INPUT),--input "$(INPUT)") --out $(or $(OUT),demo)
 
 test: .venv/ready-dev browser
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope $(ARGS)
 
 # For the tests of the report. Where it cannot be had they say so themselves.
 browser:

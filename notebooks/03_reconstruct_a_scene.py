@@ -123,17 +123,17 @@ print(f"{turned.counts['turned']} photographs were turned, {turned.counts['regis
 #
 # Where two sides look alike, wrong pairs verify: every window has its twin. Such a pair is weak beside the chain of
 # strong pairs that joins the same two photographs another way round. So the mapping makes several attempts: with
-# COLMAP's global mapper; with its incremental one and all pairs; with that and only those pairs that have at least
-# `min_strength` of the weakest link of that chain; and without the pairs whose rotation is off by more than
+# COLMAP's global mapper and all pairs; with only those pairs that have at least `min_strength` of the weakest link of
+# that chain; with the incremental mapper; and with that without the pairs whose rotation is off by more than
 # `max_loop_error` degrees from what the others say. An attempt is the last when its model has most images (`enough`)
-# and most verified matches agree with it (`trusted`).
+# and most verified matches agree with it (`trusted`), or when it and another one, with other pairs, agree as well.
 
 # %%
 for number, attempt in enumerate(config.mapping):
     print(f"mapping.{number}: {attempt}")
 
 # %% [markdown]
-# To distrust weak pairs from the start: `imc_kit.preset("sift", {"mapping.1.min_strength": 0.7})`. Too high a strength
+# To distrust weak pairs from the start: `imc_kit.preset("sift", {"mapping.0.min_strength": 0.7})`. Too high a strength
 # cuts a scene in pieces where overlap is thin.
 #
 # ## The report

@@ -42,7 +42,7 @@ def test_help_shows_the_options_of_the_chosen_detector(capsys: pytest.CaptureFix
         (["--detector", "alike"], "aliked"),
         (["--matcher", "nearset"], "nearest"),
         (["--verification.options", "ransac.max_eror", "2"], "ransac.max_error"),
-        (["--mapping.1.options", "mapper.init_max_eror", "2"], "mapper.init_max_error"),
+        (["--mapping.2.options", "mapper.init_max_eror", "2"], "mapper.init_max_error"),
     ],
 )
 def test_an_unknown_name_gets_the_nearest_known_one(

@@ -86,7 +86,8 @@ def test_an_attempt_may_have_another_lens_and_leave_pairs_out(
     """All steps after it take its model as it is."""
     config = replace(ONE_ATTEMPT, mapping=(MappingConfig(camera_model=lens, max_loop_error=15.0),))
     result = stages.solve_scene(scene, tmp_path, store, config, executor)
-    assert list(jobs) == ["incremental", "merge", "localise", "refine"]
+    # OPENCV says already what refinement would make of the others.
+    assert list(jobs) == ["incremental", "merge", "localise", *(["refine"] if lens != "OPENCV" else [])]
     assert result.counts["registered"] == FIRST + 1
     assert result.notes == []
 
@@ -183,9 +184,9 @@ def test_all_of_colmap_fails(
     config = replace(BY_COLMAP, mapping=CONFIG.mapping)
     result = stages.solve_scene(scene, tmp_path / "a", store, config, executor)
     assert list(result.placements) == list(scene.images)
-    # Verification, and three attempts: no pair is weak, so the third would be the second again.
+    # Verification, and three attempts: no pair is weak, so the second would be the first again.
     logs = [re.search(r"colmap(-\d)?\.log", note) for note in result.notes if "ended with aborted" in note]
-    assert [log and log[1] for log in logs] == [None, "-1", "-2", "-4"]
+    assert [log and log[1] for log in logs] == [None, "-1", "-3", "-4"]
     assert result.counts["verified pairs"] > 0
     assert result.counts["models"] == 0
 

@@ -116,7 +116,8 @@ def test_a_chunk_has_few_images_however_few_pairs_each_has(step: int) -> None:
     assert max(len({name for pair in chunk for name in pair}) for chunk in chunks) <= work.MOST_IMAGES_OF_PAIRS
 
 
-def test_full_blocks_stay_together() -> None:
+def test_full_blocks_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "width", lambda _: 2)
     names = [f"{number:03}" for number in range(160)]
     pairs = sorted(
         combinations(names, 2), key=lambda pair: (int(pair[0]) // work.TILE, int(pair[1]) // work.TILE, *pair)

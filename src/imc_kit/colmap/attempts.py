@@ -93,6 +93,60 @@ def different(
     return {number: one[1] for number, one in enumerate(does) if one not in does[:number]}
 
 
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What the attempts at one scene share; see `attempt_all`."""
+
+    database: Path
+    scene: Scene
+    folder: Path
+    attempts: Sequence[MappingConfig]
+    enough: float
+    trusted: float
+    log: Path
+    seed: int
+    until: float
+    witnesses: list[Pair]
+    """Pairs of image names whose matches are for or against a model."""
+    given_up: list[threading.Event]
+    """For each attempt: set when there is no more need of it."""
+    notes: list[str]
+
+    def make(self, number: int, threads: int, awaited: bool) -> Attempt | None:
+        """One attempt; None when there is no time for it, or no need. awaited: others wait for it to end."""
+        seconds = clock.left(clock.portion(self.until, IN_TURN if awaited else 1.0))
+        if seconds < SHORTEST or self.given_up[number].is_set():
+            return None
+        config = self.attempts[number]
+        config = replace(config, time_limit=min(config.time_limit, seconds))
+        runtime = config.time_limit * (1 - ENDING)
+        if config.mapper == "incremental":
+            config = replace(config, options={"max_runtime_seconds": max(1, int(runtime)), **config.options})
+        ending = clock.after(runtime)
+        log = self.log.with_stem(f"{self.log.stem}-{number + 1}")
+        models = mapping.map_scene(
+            self.database, self.scene.root, self.folder / f"models-{number}", config, log, threads, self.seed,
+            self.given_up[number],
+        )  # fmt: skip
+        if not models:
+            return Attempt([])
+        incomplete = len(models[0].poses) < len(self.scene.images)
+        if config.mapper == "incremental" and incomplete and not clock.left(ending):
+            self.notes.append(f"COLMAP's incremental mapping {clock.STOPPED} of {runtime:.0f} s, with what it had")
+        shares = (support(self.database, models[0], self.witnesses, error) for error in (TRUSTWORTHY, PRECISE))
+        result = Attempt(models, *shares)
+        if self.satisfies(result):
+            for event in self.given_up[number + 1 :]:
+                event.set()
+        return result
+
+    def complete(self, result: Attempt) -> bool:
+        return result.registered >= max(1, self.enough * len(self.scene.images))
+
+    def satisfies(self, result: Attempt) -> bool:
+        return self.complete(result) and result.support >= self.trusted
+
+
 def attempt_all(
     database: Path,
     scene: Scene,
@@ -117,65 +171,27 @@ def attempt_all(
     until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
         after the other each but the last `IN_TURN` of it.
     """
+    if not attempts:
+        return Attempt([]), []
     inliers = inlier_counts(database)
     witnesses = [pair for pair, strength in strengths(inliers).items() if strength >= WITNESS]
     given_up = [threading.Event() for _ in attempts]
+    task = _Task(database, scene, folder, attempts, enough, trusted, log, seed, until, witnesses, given_up, notes := [])
     at_once = 1 if clock.left(until) < IN_A_HURRY * len(scene.images) else max(1, min(threads, len(attempts) - 1))
-
-    def attempt(number: int, threads: int, awaited: bool) -> Attempt | None:
-        """None when there is no time for it, or no need. awaited: others wait for it to end."""
-        seconds = clock.left(clock.portion(until, IN_TURN if awaited else 1.0))
-        if seconds < SHORTEST or given_up[number].is_set():
-            return None
-        config = replace(attempts[number], time_limit=min(attempts[number].time_limit, seconds))
-        runtime = config.time_limit * (1 - ENDING)
-        if config.mapper == "incremental":
-            config = replace(config, options={"max_runtime_seconds": max(1, int(runtime)), **config.options})
-        ending = clock.after(runtime)
-        models = mapping.map_scene(
-            database, scene.root, folder / f"models-{number}", config, log.with_stem(f"{log.stem}-{number + 1}"),
-            threads, seed, given_up[number],
-        )  # fmt: skip
-        if not models:
-            return Attempt([])
-        incomplete = len(models[0].poses) < len(scene.images)
-        if config.mapper == "incremental" and incomplete and not clock.left(ending):
-            notes.append(f"COLMAP's incremental mapping {clock.STOPPED} of {runtime:.0f} s, with what it had")
-        shares = (support(database, models[0], witnesses, error) for error in (TRUSTWORTHY, PRECISE))
-        result = Attempt(models, *shares)
-        if satisfies(result):
-            for event in given_up[number + 1 :]:
-                event.set()
-        return result
-
-    def complete(result: Attempt) -> bool:
-        return result.registered >= max(1, enough * len(scene.images))
-
-    def satisfies(result: Attempt) -> bool:
-        return complete(result) and result.support >= trusted
-
-    best, chosen, notes = Attempt([]), 0, []
-    results: dict[int, Attempt | None] = {}
-    lacks: dict[int, frozenset[Pair]] = {}
     pool = ThreadPoolExecutor(at_once)
+    lacks: dict[int, frozenset[Pair]] = {}
 
     def begun() -> Iterator[tuple[int, Future[Attempt | None]]]:
         """The first attempt; the others begin when more are asked for."""
-        if not attempts:
-            return
-        yield 0, pool.submit(attempt, 0, threads, len(attempts) > 1)
+        yield 0, pool.submit(task.make, 0, threads, len(attempts) > 1)
         lacks.update(different(attempts, database, inliers))
         others = list(lacks)[1:]
         share = threads // max(1, min(at_once, len(others)))
         waited_for = others[:-1] if at_once == 1 else []
-        yield from [(number, pool.submit(attempt, number, share, number in waited_for)) for number in others]
+        yield from [(number, pool.submit(task.make, number, share, number in waited_for)) for number in others]
 
-    def confirmed() -> bool:
-        return complete(best) and any(
-            result is not None and lacks[number] != lacks[chosen] and result.confirms(best)
-            for number, result in results.items()
-        )
-
+    best, chosen = Attempt([]), 0
+    results: dict[int, Attempt | None] = {}
     try:
         for number, future in begun():
             try:
@@ -188,17 +204,22 @@ def attempt_all(
                 continue
             if result.beats(best):
                 best, chosen = result, number
-            if satisfies(result) or (number and confirmed()):
+            others = [one for other, one in results.items() if one and lacks and lacks[other] != lacks[chosen]]
+            if task.satisfies(result) or (task.complete(best) and any(one.confirms(best) for one in others)):
                 break
     finally:
         for event in given_up:
             event.set()
         pool.shutdown(cancel_futures=True)
-    kept = attempts[chosen] if attempts else MappingConfig()
-    for what, pairs in zip(("contradicted", "weak"), mapping.left_out(database, inliers, kept), strict=True):
-        if pairs:
-            logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
-                scene.name, len(pairs), what, ", ".join(" – ".join(pair) for pair in pairs))  # fmt: skip
+    _say_what_is_left_out(scene, mapping.left_out(database, inliers, attempts[chosen]))
     if without := sum(result is None for result in results.values()):
         notes.append(f"{clock.RAN_OUT} for {without} of {len(results)} attempts at mapping")
     return best, notes
+
+
+def _say_what_is_left_out(scene: Scene, left_out: tuple[list[Pair], list[Pair]]) -> None:
+    for what, pairs in zip(("contradicted", "weak"), left_out, strict=True):
+        if pairs:
+            named = ", ".join(" – ".join(pair) for pair in pairs)
+            logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
+                scene.name, len(pairs), what, named)  # fmt: skip
