@@ -99,8 +99,8 @@ def test_branches_are_joined(photos: Path, tmp_path: Path) -> None:
     both = replace(SIMPLE, also=(Branch(OrbConfig(max_keypoints=1000), SIMPLE.matcher),))
     joined = solve(photos, tmp_path / "both", both)
     assert registered(joined) == VIEWS
-    points = {name: counts(run)["points"] for name, run in (*alone.items(), ("both", joined))}
-    assert points["both"] > max(points["sift"], points["orb"])
+    pairs = {name: counts(run)["matched pairs"] for name, run in (*alone.items(), ("both", joined))}
+    assert pairs["both"] > max(pairs["sift"], pairs["orb"])
     assert len(list((tmp_path / "both/store/features").iterdir())) == 2
 
 

@@ -83,7 +83,7 @@ def test_many_images_are_not_all_named() -> None:
 def test_a_step_that_was_stopped_is_given_more_time() -> None:
     options = [advice.option for advice in CASES["notes"] if "time-limit" in advice.option]
     assert [option.split()[0] for option in options] == [
-        "--mapping.1.time-limit",
+        "--mapping.2.time-limit",
         "--verification.time-limit",
         "--localisation.time-limit",
     ]

@@ -12,7 +12,7 @@ FEW_KEYPOINTS = 500
 WORTH = 15
 """COLMAP makes nothing of pairs with fewer inliers."""
 _STAGES = {
-    "incremental mapping": "mapping.1",
+    "incremental mapping": "mapping.2",
     "verification": "verification",
     "merging": "merging",
     "localisation": "localisation",
@@ -88,7 +88,7 @@ def advise(
             Advice(
                 f"{_are(linked)} not in the model, in spite of verified matches",
                 "their matches lead to too few points of the model to fix a camera",
-                "--mapping.1.options mapper.abs_pose_min_num_inliers 15",
+                "--mapping.2.options mapper.abs_pose_min_num_inliers 15",
                 _few(linked),
             )
         )
@@ -97,7 +97,7 @@ def advise(
             Advice(
                 "There is no model, in spite of verified matches",
                 "no pair has both enough matches and enough of an angle to start from",
-                "--mapping.1.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8",
+                "--mapping.2.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8",
             )
         )
     if len(models) > 1 and not separate:
