@@ -225,8 +225,8 @@ def test_a_chunk_that_kills_its_workers_costs_its_scene_alone(dask: Cluster, tmp
     write_photographs(tmp_path / "root/test/good/images")
     deadly = tmp_path / "root/test/bad/images"
     deadly.mkdir(parents=True)
-    for number in range(3):
-        cv2.imwrite(str(deadly / f"{number}.png"), np.full((90, 120, 3), 200 - number, np.uint8))
+    for grey in (200, 0, 1):
+        cv2.imwrite(str(deadly / f"{grey}.png"), np.full((90, 120, 3), grey, np.uint8))
     dask.has(3)
     config = replace(ONE_ATTEMPT, detector=HeldConfig(folder=tmp_path, deadly=200))
     with connected(dask.address, tmp_path / "out", threads=1) as executor:
