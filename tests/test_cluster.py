@@ -61,7 +61,7 @@ class Cluster:
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # a second worker that dies is enough
         }
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0")
-        eventually(self.file.exists)
+        eventually(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))  # all of it is written
         self.address = json.loads(self.file.read_text())["address"]
 
     def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
@@ -294,14 +294,25 @@ def test_what_is_cancelled_is_left_out(dask: Cluster, tmp_path: Path) -> None:
     with connected(dask.address, tmp_path) as executor:
         (tmp_path / "hold").touch()
         first = executor.submit(hold, tmp_path / "hold")
+        eventually(lambda: list(executor._client.run(executing).values()) == [1])
         later = [executor.submit(Path.touch, tmp_path / f"{number}") for number in range(5)]
+        eventually(lambda: executor._client.run_on_scheduler(known) == 6)
         assert all(future.cancel() for future in later)
+        eventually(lambda: executor._client.run_on_scheduler(known) == 1)
         eventually(lambda: list(executor._client.run(held).values()) == [1])
         (tmp_path / "hold").unlink()
         assert first.result() == worker
         with pytest.raises(CancelledError):
             later[0].result()
-    assert len(list(tmp_path.iterdir())) <= 1  # the worker may have begun one before it was told
+    assert list(tmp_path.iterdir()) == []
+
+
+def known(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
+def executing(dask_worker: Any) -> int:
+    return len(dask_worker.state.executing)
 
 
 def held(dask_worker: Any) -> int:
