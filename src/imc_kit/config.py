@@ -84,7 +84,8 @@ class Config:
     """No further attempt is made when a model has this share of the scene's images and is trusted: localisation brings
     back most of those that are missing."""
     trusted: float = 0.98
-    """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels."""
+    """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels.
+    Above 1 none is, nor confirmed by another: all attempts are made."""
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)

@@ -142,6 +142,12 @@ def test_another_attempt_may_confirm_the_best(
     assert found[:2] == (kept, made)
 
 
+def test_above_1_all_attempts_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [(10, 1.0, 0.6), (10, 1.0, 0.6), (10, 1.0, 0.7)]
+    assert outcome(monkeypatch, results, trusted=1.1, configs=STRONG_SECOND)[:2] == (2, 3)
+    assert outcome(monkeypatch, results, trusted=1.0, configs=STRONG_SECOND)[:2] == (0, 1)
+
+
 def test_an_attempt_with_the_same_pairs_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     configs = STRONG_SECOND[0], STRONG_SECOND[2], STRONG_SECOND[1]
     results = [(10, 0.8, 0.6), (10, 0.8, 0.6), (10, 0.9, 0.6)]

@@ -105,6 +105,15 @@ def test_a_model_that_fits_badly_is_left_alone(tmp_path: Path) -> None:
     assert refined(before, tmp_path, max_median_error=1.01 * median) is not before
 
 
+def test_points_whose_error_is_not_known_say_nothing(tmp_path: Path) -> None:
+    before = simplified(scene(12), tmp_path / "model")
+    unknown = pycolmap.Reconstruction(before.folder)
+    for point in unknown.points3D.values():
+        point.error = -1.0
+    unknown.write(before.folder)
+    assert refined(before, tmp_path) is before
+
+
 def test_a_camera_that_says_as_much_is_left_alone(tmp_path: Path) -> None:
     truth = scene(12)
     (tmp_path / "model").mkdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import inf
@@ -146,6 +146,10 @@ class _Task:
     def satisfies(self, result: Attempt) -> bool:
         return self.complete(result) and result.support >= self.trusted
 
+    def confirmed(self, best: Attempt, others: Iterable[Attempt]) -> bool:
+        """Whether one of the others, which have other pairs, confirms the best."""
+        return self.trusted <= 1 and self.complete(best) and any(other.confirms(best) for other in others)
+
 
 def attempt_all(
     database: Path,
@@ -165,7 +169,8 @@ def attempt_all(
     enough, trusted: attempts after one whose model has this share of the scene's images, and this share of the verified
         matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up; nor when the best
         is confirmed by one that leaves out other pairs, as those of repeated structures then made no difference. Nor is
-        one that would do the same as an earlier one, as both leave out the same pairs, or none.
+        one that would do the same as an earlier one, as both leave out the same pairs, or none. With `trusted` above 1
+        all others are made.
     log: of the attempts, each with its number after the stem. threads: the first attempt has them all; where it is not
         enough, so many of the others run side by side, and share the threads that are left.
     until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
@@ -205,7 +210,7 @@ def attempt_all(
             if result.beats(best):
                 best, chosen = result, number
             others = [one for other, one in results.items() if one and lacks and lacks[other] != lacks[chosen]]
-            if task.satisfies(result) or (task.complete(best) and any(one.confirms(best) for one in others)):
+            if task.satisfies(result) or task.confirmed(best, others):
                 break
     finally:
         for event in given_up:

@@ -82,7 +82,8 @@ def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, thre
 def _gaining(folder: Path, config: RefinementConfig) -> list[int]:
     """The numbers of the cameras that are to have a fuller model: enough images share them, and the model fits well."""
     errors = sparse.read_points(folder).errors
-    if not len(errors) or float(np.median(errors)) > config.max_median_error:
+    known = errors[errors >= 0]
+    if not len(known) or float(np.median(known)) > config.max_median_error:
         return []
     used = Counter(image.camera for image in sparse.read_images(folder))
     cameras = sparse.read_cameras(folder)
