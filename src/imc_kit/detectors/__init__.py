@@ -8,7 +8,8 @@ from imc_kit.detectors.dedode import DedodeConfig
 from imc_kit.detectors.disk import DiskConfig
 from imc_kit.detectors.keynet import KeyNetConfig
 from imc_kit.detectors.none import NoDetectorConfig
-from imc_kit.detectors.opencv import AkazeConfig, OrbConfig, SiftConfig
+from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.detectors.superpoint import SuperPointConfig
 from imc_kit.detectors.xfeat import XFeatConfig
 from imc_kit.errors import unknown_name

@@ -1,10 +1,10 @@
-"""SIFT, ORB and AKAZE through OpenCV, on the CPU.
+"""ORB and AKAZE through OpenCV, on the CPU.
 
 OpenCV runs outside of Python's lock and every call here makes its own OpenCV object, so that one detector may serve a
 thread for each core. OpenCV also has threads of its own: whoever brings the threads calls `cv2.setNumThreads(1)`.
 
-OpenCV puts the centre of the top-left pixel at (0, 0), as this project does. SIFT needs `enable_precise_upscale`:
-without it, keypoints are off by a quarter of a pixel. Those of ORB and AKAZE are put right here (see `_from_level`).
+OpenCV puts the centre of the top-left pixel at (0, 0), as this project does, but not quite in the smaller levels of its
+pyramids: that is put right here (see `_from_level`).
 """
 
 from __future__ import annotations
@@ -26,35 +26,8 @@ Grey = NDArray[Any]
 
 _MIN_SIDE = 16
 """Where the shorter side has fewer pixels no keypoint has room, and OpenCV raises errors instead of finding none."""
-_PER_PLACE, _NEARLY_ALL = 1.25, 0.9
-"""Orientations that SIFT finds for a place, on average; in photographs 1.1 to 1.35. And the share of the keypoints that
-is not worth another scale space to fill."""
 _ORB_LEVELS, _ORB_STEP = 8, 1.2
 """Of ORB's pyramid: OpenCV's defaults."""
-
-
-@dataclass(frozen=True)
-class SiftConfig(DetectorConfig):
-    """SIFT (Lowe 2004). The thresholds are near COLMAP's; the score is the contrast |DoG|."""
-
-    name: ClassVar[str] = "sift"
-    kind: ClassVar[str] = "sift"
-
-    contrast_threshold: float = 0.02
-    """Drop keypoints of less contrast; 0.02 is COLMAP's peak threshold of 0.0067 times three layers in an octave."""
-    edge_threshold: float = 10.0
-    """Drop keypoints whose principal curvatures have a larger ratio: they lie on an edge."""
-    root: bool = True
-    """Descriptors are RootSIFT (Arandjelović and Zisserman 2012): divided by their sum, then the square root taken.
-    Else they are divided by their length. Either way their length is 1."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.contrast_threshold >= 0, "contrast_threshold", "at least 0")
-        self.require(self.edge_threshold > 0, "edge_threshold", "larger than 0")
-
-    def create(self) -> OpenCVDetector:
-        return SiftDetector(self)
 
 
 @dataclass(frozen=True)
@@ -99,11 +72,11 @@ class AkazeConfig(DetectorConfig):
 
 
 class OpenCVDetector:
-    """What the three share; each says what OpenCV finds in one grey image."""
+    """What both share; each says what OpenCV finds in one grey image."""
 
     config: DetectorConfig
     dimension: int
-    dtype: type[np.float32] | type[np.uint8]
+    dtype = np.uint8
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
         """As `Detector.detect` says, with scales and orientations."""
@@ -129,56 +102,8 @@ class OpenCVDetector:
         return np.array(cv2.KeyPoint.convert(found), np.float32).reshape(-1, 2)
 
 
-class SiftDetector(OpenCVDetector):
-    dimension = 128
-    dtype = np.float32
-
-    def __init__(self, config: SiftConfig) -> None:
-        self.config: SiftConfig = config
-
-    def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
-        # All in one call builds the scale space once. But OpenCV knows no mask before it counts, and counts a place
-        # again for each of its orientations.
-        if mask is None:
-            limit = round(_PER_PLACE * self.config.max_keypoints)
-            found, descriptors = self._sift(limit).detectAndCompute(grey, None)
-            order = _as_detected(found)
-            found = [found[i] for i in order]
-            enough = _NEARLY_ALL * self.config.max_keypoints
-            if len(found) < limit or len(self._kept(found, grey, None)) >= enough:
-                return found, self._normalised(descriptors[order]) if found else np.empty((0, 128), np.float32)
-        sift = self._sift(0)
-        found = sift.detect(grey, None)
-        found, descriptors = sift.compute(grey, [found[i] for i in self._kept(found, grey, mask)])
-        return found, self._normalised(descriptors) if len(found) else descriptors
-
-    def _sift(self, limit: int) -> cv2.SIFT:
-        return cv2.SIFT.create(
-            nfeatures=limit,
-            contrastThreshold=self.config.contrast_threshold,
-            edgeThreshold=self.config.edge_threshold,
-            enable_precise_upscale=True,
-        )
-
-    def _kept(self, found: Sequence[cv2.KeyPoint], grey: Grey, mask: Mask | None) -> NDArray[np.intp]:
-        points, scores = self._points(found, grey.shape[::-1]), _column(found, "response")
-        return strongest(points, scores, mask, self.config.max_keypoints)
-
-    def _normalised(self, descriptors: NDArray[Any]) -> NDArray[Any]:
-        length = descriptors.sum(1) if self.config.root else np.linalg.norm(descriptors, axis=1)
-        descriptors = descriptors / np.maximum(length, 1)[:, None]  # they are whole numbers: 0 only if all are
-        return np.sqrt(descriptors) if self.config.root else descriptors
-
-
-def _as_detected(found: Sequence[cv2.KeyPoint]) -> NDArray[np.intp]:
-    """The order in which OpenCV detects: its limit shuffles it, and of a place's orientations the first is kept."""
-    x, y = np.array(cv2.KeyPoint.convert(found), np.float32).reshape(-1, 2).T
-    return np.lexsort((_column(found, "angle"), -_column(found, "size"), y, x))
-
-
 class OrbDetector(OpenCVDetector):
     dimension = 32
-    dtype = np.uint8
 
     def __init__(self, config: OrbConfig) -> None:
         self.config: OrbConfig = config
@@ -199,7 +124,6 @@ class OrbDetector(OpenCVDetector):
 
 class AkazeDetector(OpenCVDetector):
     dimension = 61
-    dtype = np.uint8
 
     def __init__(self, config: AkazeConfig) -> None:
         self.config: AkazeConfig = config

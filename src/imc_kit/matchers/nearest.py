@@ -162,14 +162,13 @@ class NearestMatcher:
         binary = a.dtype == np.uint8
         if not len(a) or not len(b):
             return Matches.empty()
-        with_second = self.config.ratio is not None
         if binary:
-            pairs, nearness, next_nearness = _mutual(np, _bits(a, b), a, b, with_second)
+            pairs, nearness, next_nearness = _mutual(_bits(a, b), len(a), len(b))
             distances, next_distances = -nearness, -next_nearness
             scores = 1 - distances / np.float32(8 * a.shape[1])
         else:
             one, other = self._ready(first, True), self._ready(second, False)
-            pairs, distances, next_distances = _euclidean(self._xp, one, other, with_second)
+            pairs, distances, next_distances = _euclidean(self._xp, one, other)
             scores = 1 - distances**2 / 2
         keep = np.full(len(pairs), True)
         if self.config.ratio is not None:
@@ -183,7 +182,7 @@ class NearestMatcher:
 
 _Neighbours = tuple[Int32, Float32, Float32]
 """Pairs of mutual nearest neighbours [K, 2], their distances [K], and the distance [K] to the second nearest of either,
-the nearer of the two: infinite where there is none, and of no meaning unless it is asked for (`with_second`)."""
+the nearer of the two: infinite where there is none."""
 
 
 def _prepared(xp: ModuleType, vectors: Any, mean: Float32, order: NDArray[np.intp], cells: _Cells | None) -> _Ready:
@@ -197,7 +196,7 @@ def _moved(xp: ModuleType, one: _Ready, centre: Float32) -> _Ready:
     return _prepared(xp, vectors, one.mean - centre, one.order, one.cells)
 
 
-def _euclidean(xp: ModuleType, a: _Ready, b: _Ready, with_second: bool) -> _Neighbours:
+def _euclidean(xp: ModuleType, a: _Ready, b: _Ready) -> _Neighbours:
     candidates = None if a.cells is None else _candidates(a.cells, b.rows[:, :-2])
     # Moving all of them changes no distance, and near the origin fewer digits cancel in the next step. It is by whole
     # numbers, so that whole numbers stay exact; descriptors of length 1 are near enough.
@@ -209,7 +208,10 @@ def _euclidean(xp: ModuleType, a: _Ready, b: _Ready, with_second: bool) -> _Neig
         blocks = _products(xp, _exchanged(a.rows), b.rows.T)
     else:
         blocks = _products_in_cells(a.rows, b.rows, candidates)
-    pairs, nearness, next_nearness = _mutual(xp, blocks, a.rows, b.rows, with_second)
+    if xp is np:
+        pairs, nearness, next_nearness = _mutual(blocks, len(a.rows), len(b.rows))
+    else:
+        pairs, nearness, next_nearness = _mutual_on_gpu(xp, blocks, a.rows, b.rows)
     if a.cells or b.cells:
         pairs = np.stack([a.order[pairs[:, 0]], b.order[pairs[:, 1]]], 1).astype(np.int32)
         by_first = np.argsort(pairs[:, 0])
@@ -306,39 +308,55 @@ def _bits(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Iterator[_Block]:
         yield slice(start, start + len(part)), slice(None), block
 
 
-def _mutual(xp: ModuleType, blocks: Iterator[_Block], a: Any, b: Any, with_second: bool) -> _Neighbours:
+def _mutual(blocks: Iterator[_Block], rows: int, columns: int) -> _Neighbours:
     """As `_Neighbours` says, but by nearness (larger is nearer, −∞ where there is no second) instead of distance.
 
-    blocks: of the nearness of some of `a` to some of `b`, arrays of `xp`, each of `a` in one of them at most. They are
-        overwritten.
+    blocks: of the nearness of some of so many rows to some of so many columns, each row in one of them at most.
     """
+    from imc_kit.matchers import nearest_loops  # numba takes a while to load
+
+    every = np.arange(columns)
+    of_rows, of_columns = _none_yet(rows), _none_yet(columns)
+    for some, others, block in blocks:
+        here = (values[some] for values in of_rows)
+        nearest_loops.note(block, every[others], some.start, *here, *of_columns)
+    nearest, best, second = of_rows
+    column_nearest, _, column_second = of_columns
+    first = np.flatnonzero(column_nearest[nearest] == np.arange(rows))
+    at = nearest[first]
+    return np.stack([first, at], 1).astype(np.int32), best[first], np.maximum(second[first], column_second[at])
+
+
+def _none_yet(count: int) -> tuple[Int32, Float32, Float32]:
+    """Of so many descriptors the number of the nearest, how near that is, and the next one."""
+    return np.full(count, -1, np.int32), np.full(count, -np.inf, np.float32), np.full(count, -np.inf, np.float32)
+
+
+def _mutual_on_gpu(torch: ModuleType, blocks: Iterator[_Block], a: Any, b: Any) -> _Neighbours:
+    """As `_mutual`, of blocks of some of the rows `a` to all of `b`, arrays of torch. The blocks are overwritten."""
 
     def filled(like: Any, value: float, dtype: Any) -> Any:
-        return xp.full((len(like),), value, dtype=dtype, device=like.device)
+        return torch.full((len(like),), value, dtype=dtype, device=like.device)
 
-    nearest, mutual = filled(a, 0, xp.int64), filled(a, False, xp.bool)
-    best, second = (filled(a, -np.inf, xp.float32) for _ in range(2))
-    column_best, column_second = (filled(b, -np.inf, xp.float32) for _ in range(2))
-    numbers = xp.arange(len(b), device=b.device)
-    for rows, columns, block in blocks:
-        here = xp.arange(len(block), device=block.device)
+    nearest, mutual = filled(a, 0, torch.int64), filled(a, False, torch.bool)
+    best, second = (filled(a, -np.inf, torch.float32) for _ in range(2))
+    column_best, column_second = (filled(b, -np.inf, torch.float32) for _ in range(2))
+    for rows, _, block in blocks:
+        here = torch.arange(len(block), device=block.device)
         at = block.argmax(1)
-        block_best, before = xp.amax(block, 0), column_best[columns]
-        nearest[rows], best[rows] = numbers[columns][at], (value := block[here, at])
+        block_best, before = torch.amax(block, 0), column_best
+        nearest[rows], best[rows] = at, (value := block[here, at])
         # Is the row the nearest to its nearest column, of the rows so far, and the first of those as near?
         likely = (value == block_best[at]) & (value > before[at])
         chosen = here[likely]
         likely[chosen] = block[:, at[chosen]].argmax(0) == chosen
         mutual[rows] = likely
-        column_best[columns] = xp.maximum(before, block_best)
-        if with_second:
-            block[here, at] = -np.inf
-            second[rows] = xp.amax(block, 1)
-            column_second[columns] = xp.maximum(column_second[columns], xp.amax(block, 0))
+        column_best = torch.maximum(before, block_best)
+        block[here, at] = -np.inf
+        second[rows] = torch.amax(block, 1)
+        column_second = torch.maximum(column_second, torch.amax(block, 0))
 
-    gathered = [nearest, best, mutual, second, column_best, column_second]
-    if xp is not np:
-        gathered = [values.cpu().numpy() for values in gathered]
+    gathered = [values.cpu().numpy() for values in (nearest, best, mutual, second, column_best, column_second)]
     nearest, best, mutual, second, column_best, column_second = gathered
     first = np.flatnonzero(mutual & (best == column_best[nearest]))  # else a later block has a nearer row
     at = nearest[first]

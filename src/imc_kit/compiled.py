@@ -1,0 +1,30 @@
+"""Loops that NumPy cannot do well, compiled by numba: the only user of numba.
+
+Compiling takes seconds, once: what comes out is kept beside the source, or where that cannot be written in the user's
+cache, or in the folder that NUMBA_CACHE_DIR names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_MATHS = {"nnan", "nsz", "arcp", "contract", "reassoc"}
+"""Sums may be taken in another order, as the processor likes it best. Nothing may be NaN; infinity is a number."""
+
+
+def compiled(function: F) -> F:
+    """The same function as machine code, for the types that it is called with. It runs outside of Python's lock.
+
+    It may call others of the same module; of another one it would not notice a change.
+    """
+    compiler: Any = partial(numba.njit, nogil=True, fastmath=_MATHS, error_model="numpy")
+    try:
+        return cast(F, compiler(cache=True)(function))
+    except RuntimeError:  # nowhere to keep it
+        return cast(F, compiler()(function))

@@ -1,0 +1,305 @@
+"""The loops of SIFT over one octave of its scale space, compiled. See `sift` for what they are for.
+
+An octave is float32 [layers + 3, h, w]: the image, in grey levels of 0 to 255, blurred more in each layer. A keypoint is
+a row (x, y, layer, contrast) of float32, in pixels of the octave and in layers, both with fractions; the contrast is
+|DoG| as a share of 255.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imc_kit.compiled import compiled
+from imc_kit.types import Float32
+
+SIGMA = 1.6
+"""Blur of an octave's first layer, in its pixels."""
+BORDER = 5
+"""Pixels at the edges of an octave in which there are no keypoints."""
+SPACING = 2
+"""Pixels from one sample of a descriptor to the next. The blur of 2 pixels or more leaves nothing between them."""
+BINS = 4, 8
+"""Of a descriptor: along each side, and of directions."""
+
+_STRIP = 16
+"""Rows that are looked at together: few enough that they stay in the processor's cache."""
+_STEPS = 5
+"""Of Newton's method, at most, from a pixel to an extremum."""
+_TURNS = 36
+"""Bins of the histogram in which a keypoint's orientation is the highest."""
+_RADIUS, _WIDTH = 4.5, 1.5
+"""Of the window for the orientation, and its Gaussian's sigma, in the blur of the keypoint."""
+_BIN = 3.0
+"""A descriptor's bin is so many times as wide as the blur of the keypoint."""
+_MOST = 0.2
+"""No entry of a descriptor is larger than this share of its length."""
+
+_REACH = math.ceil(_RADIUS * 2 * SIGMA * 1.2)  # the blur of a keypoint is below 2.4 sigma
+_SQUARE = math.ceil((BINS[0] + 1) / 2 * math.sqrt(2) * _BIN * 2 * SIGMA * 1.2)
+
+
+@compiled
+def extrema(octave: Float32, contrast: float, edge: float) -> Float32:
+    """Keypoints [N, 4]: extrema of the difference of Gaussians, in place and scale.
+
+    contrast: times three layers in an octave, as OpenCV has it. edge: the largest ratio of principal curvatures.
+    """
+    layers, height, width = octave.shape[0] - 3, octave.shape[1], octave.shape[2]
+    least = np.float32(255 * contrast / layers / 2)  # of the pixel; what is between pixels has more
+    found = np.empty((1024, 4), np.float32)
+    count = 0
+    dog = np.empty((layers + 2, _STRIP + 2, width), np.float32)
+    high, low = np.empty(width, np.float32), np.empty(width, np.float32)
+    extreme = np.zeros((width + 7) // 8 * 8, np.uint8)
+    eights = extreme.view(np.uint64)
+    for top in range(BORDER, height - BORDER, _STRIP):
+        bottom = min(top + _STRIP, height - BORDER)
+        for layer in range(layers + 2):
+            for y in range(top - 1, bottom + 1):
+                blurred, less, difference = octave[layer + 1, y], octave[layer, y], dog[layer, y - top + 1]
+                for x in range(width):
+                    difference[x] = blurred[x] - less[x]
+        for layer in range(1, layers + 1):
+            for y in range(top, bottom):
+                at = y - top + 1
+                a, b, c = dog[layer - 1, at - 1], dog[layer - 1, at], dog[layer - 1, at + 1]
+                d, here, e = dog[layer, at - 1], dog[layer, at], dog[layer, at + 1]
+                f, g, h = dog[layer + 1, at - 1], dog[layer + 1, at], dog[layer + 1, at + 1]
+                for x in range(width):
+                    high[x] = max(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
+                    low[x] = min(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
+                for x in range(BORDER, width - BORDER):
+                    v = here[x]
+                    top_of = (v > least) & (v >= high[x - 1]) & (v >= high[x]) & (v >= high[x + 1])
+                    bottom_of = (v < -least) & (v <= low[x - 1]) & (v <= low[x]) & (v <= low[x + 1])
+                    extreme[x] = top_of | bottom_of
+                for eight in range(len(eights)):
+                    if eights[eight]:
+                        for x in range(8 * eight, 8 * eight + 8):
+                            if extreme[x]:
+                                if count == len(found):
+                                    longer = np.empty((2 * count, 4), np.float32)
+                                    longer[:count] = found
+                                    found = longer
+                                if _refined(octave, x, y, layer, contrast, edge, found[count]):
+                                    count += 1
+    return found[:count]
+
+
+@compiled
+def _refined(octave: Float32, x: int, y: int, layer: int, contrast: float, edge: float, keypoint: Float32) -> bool:
+    """Write the extremum near a pixel to `keypoint`; False where there is none that is worth it.
+
+    It is that of a parabola through the neighbours (Brown and Lowe 2002).
+    """
+    layers, height, width = octave.shape[0] - 3, octave.shape[1], octave.shape[2]
+    for _ in range(_STEPS):
+        v = _dog(octave, layer, y, x)
+        left, right = _dog(octave, layer, y, x - 1), _dog(octave, layer, y, x + 1)
+        above, below = _dog(octave, layer, y - 1, x), _dog(octave, layer, y + 1, x)
+        finer, coarser = _dog(octave, layer - 1, y, x), _dog(octave, layer + 1, y, x)
+        dx, dy, ds = (right - left) / 2, (below - above) / 2, (coarser - finer) / 2
+        dxx, dyy, dss = left + right - 2 * v, above + below - 2 * v, finer + coarser - 2 * v
+        dxy = (
+            _dog(octave, layer, y + 1, x + 1)
+            - _dog(octave, layer, y + 1, x - 1)
+            - _dog(octave, layer, y - 1, x + 1)
+            + _dog(octave, layer, y - 1, x - 1)
+        ) / 4
+        dxs = (
+            _dog(octave, layer + 1, y, x + 1)
+            - _dog(octave, layer + 1, y, x - 1)
+            - _dog(octave, layer - 1, y, x + 1)
+            + _dog(octave, layer - 1, y, x - 1)
+        ) / 4
+        dys = (
+            _dog(octave, layer + 1, y + 1, x)
+            - _dog(octave, layer + 1, y - 1, x)
+            - _dog(octave, layer - 1, y + 1, x)
+            + _dog(octave, layer - 1, y - 1, x)
+        ) / 4
+        # The inverse of a symmetric matrix by its cofactors.
+        xx, xy, xs = dyy * dss - dys * dys, dxs * dys - dxy * dss, dxy * dys - dxs * dyy
+        yy, ys, ss = dxx * dss - dxs * dxs, dxy * dxs - dxx * dys, dxx * dyy - dxy * dxy
+        determinant = dxx * xx + dxy * xy + dxs * xs
+        if determinant == 0:
+            return False
+        to_x = -(xx * dx + xy * dy + xs * ds) / determinant
+        to_y = -(xy * dx + yy * dy + ys * ds) / determinant
+        to_layer = -(xs * dx + ys * dy + ss * ds) / determinant
+        if max(abs(to_x), abs(to_y), abs(to_layer)) < 0.5:
+            peak = abs(v + (dx * to_x + dy * to_y + ds * to_layer) / 2) / 255
+            keypoint[0], keypoint[1], keypoint[2], keypoint[3] = x + to_x, y + to_y, layer + to_layer, peak
+            on_edge = ss <= 0 or (dxx + dyy) ** 2 * edge >= (edge + 1) ** 2 * ss
+            return peak * layers >= contrast and not on_edge
+        if max(abs(to_x), abs(to_y), abs(to_layer)) > max(height, width):
+            return False
+        x, y, layer = x + round(to_x), y + round(to_y), layer + round(to_layer)
+        inside = BORDER <= x < width - BORDER and BORDER <= y < height - BORDER
+        if not (inside and 1 <= layer <= layers):
+            return False
+    return False
+
+
+@compiled
+def _dog(octave: Float32, layer: int, y: int, x: int) -> float:
+    return np.float64(octave[layer + 1, y, x] - octave[layer, y, x])
+
+
+@compiled
+def _blur(octave: Float32, layer: float) -> float:
+    """Of a layer, in pixels of the octave."""
+    return SIGMA * 2.0 ** (layer / (octave.shape[0] - 3))
+
+
+@compiled
+def _turn(dy: float, dx: float) -> float:
+    """The direction of (dx, dy) as a share of a whole turn, in 0 … 1, to 3·10⁻⁶; the loop around it can be vectorised.
+
+    A polynomial for the arc tangent, fitted by least squares at Chebyshev's points.
+    """
+    across, along = abs(dx), abs(dy)
+    t = min(across, along) / (max(across, along) + np.float32(1e-20))
+    s = t * t
+    part = t * (_ATAN[0] + s * (_ATAN[1] + s * (_ATAN[2] + s * (_ATAN[3] + s * _ATAN[4]))))
+    part = np.float32(0.25) - part if along > across else part
+    part = np.float32(0.5) - part if dx < 0 else part
+    return np.float32(1) - part if dy < 0 else part
+
+
+def _fitted(terms: int) -> NDArray[np.float32]:
+    """The polynomial of t² that times t is nearest to atan(t) / 2π for t in 0 … 1."""
+    t = (1 + np.cos(np.pi * (np.arange(400) + 0.5) / 400)) / 2
+    powers = t[:, None] ** (2 * np.arange(terms) + 1)
+    coefficients = np.linalg.lstsq(powers, np.arctan(t) / (2 * np.pi), rcond=None)[0]
+    return coefficients.astype(np.float32)
+
+
+_ATAN = tuple(_fitted(5))
+
+
+@compiled
+def orientations(octave: Float32, keypoints: Float32, turns: Float32) -> None:
+    """Write the orientations of keypoints [N, 4] to `turns` [N]: the most frequent direction of gradients around each,
+    in degrees clockwise."""
+    height, width = octave.shape[1], octave.shape[2]
+    most = (2 * _REACH + 1) ** 2
+    dx, dy, weights = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
+    window = np.empty(2 * _REACH + 1, np.float32)
+    votes, smooth = np.empty(_TURNS, np.float32), np.empty(_TURNS, np.float32)
+    for number in range(len(keypoints)):
+        x, y = round(keypoints[number, 0]), round(keypoints[number, 1])
+        layer = octave[round(keypoints[number, 2])]
+        blur = _blur(octave, keypoints[number, 2])
+        reach = round(_RADIUS * blur)
+        for i in range(2 * reach + 1):
+            window[i] = math.exp(-((i - reach) ** 2) / (2 * (_WIDTH * blur) ** 2))
+        left, top = max(x - reach, 1), max(y - reach, 1)
+        across = min(x + reach, width - 2) + 1 - left
+        count = 0
+        for row in range(top, min(y + reach, height - 2) + 1):
+            above, here, below = layer[row - 1, left:], layer[row, left - 1 :], layer[row + 1, left:]
+            of_row, of_column = window[row - y + reach], window[left - x + reach :]
+            for i in range(across):
+                dx[count + i] = here[i + 2] - here[i]
+                dy[count + i] = below[i] - above[i]
+                weights[count + i] = of_row * of_column[i]
+            count += across
+        for i in range(count):
+            weights[i] *= math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
+            dx[i] = _turn(dy[i], dx[i]) * np.float32(_TURNS) + np.float32(0.5)
+        votes[:] = 0
+        for i in range(count):
+            votes[int(dx[i]) % _TURNS] += weights[i]
+        for i in range(_TURNS):
+            near, far = votes[i - 1] + votes[(i + 1) % _TURNS], votes[i - 2] + votes[(i + 2) % _TURNS]
+            smooth[i] = (6 * votes[i] + 4 * near + far) / 16
+        best = smooth.argmax()
+        before, peak, after = smooth[best - 1], smooth[best], smooth[(best + 1) % _TURNS]
+        bend = before - 2 * peak + after
+        between = (before - after) / (2 * bend) if bend < 0 else np.float32(0)
+        turns[number] = (best + between) * (360 / _TURNS) % 360
+
+
+@compiled
+def describe(octave: Float32, keypoints: Float32, turns: Float32, descriptors: Float32) -> None:
+    """Write the descriptors of keypoints [N, 4] with orientations [N] to `descriptors` [N, 128], of no certain length.
+
+    Histograms of the gradients' directions in 4 × 4 squares, upright in the keypoint's orientation. Each gradient counts
+    in all squares and directions that it is between, by how near it is.
+    """
+    height, width = octave.shape[1], octave.shape[2]
+    side, directions = BINS
+    most = (2 * _SQUARE // SPACING + 1) ** 2
+    dx, dy, weights = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
+    rows, columns = np.empty(most, np.float32), np.empty(most, np.float32)
+    window = np.empty(2 * _SQUARE + 1, np.float32)
+    votes = np.empty((side + 2, side + 2, directions + 1), np.float32)
+    half = (side + 1) / 2  # of the square in which gradients count, in bins
+    for number in range(len(keypoints)):
+        x, y = keypoints[number, 0], keypoints[number, 1]
+        layer = octave[round(keypoints[number, 2])]
+        bin_ = _BIN * _blur(octave, keypoints[number, 2])
+        angle = math.radians(turns[number])
+        cosine, sine = math.cos(angle) / bin_, math.sin(angle) / bin_
+        reach = half * (abs(cosine) + abs(sine)) * bin_ * bin_
+        narrow = -1 / (side * side / 2 * bin_ * bin_)
+        left, right = max(1, math.ceil(x - reach)), min(width - 2, math.floor(x + reach))
+        for column in range(left, right + 1, SPACING):
+            window[column - left] = math.exp((column - x) ** 2 * narrow)
+        count = 0
+        for row in range(max(1, math.ceil(y - reach)), min(height - 2, math.floor(y + reach)) + 1, SPACING):
+            down = row - y
+            # Where the row is in the square: |right·cos + down·sin| < half and |down·cos − right·sin| < half.
+            first, last = -reach, reach
+            if abs(cosine) * bin_ > 1e-6:
+                one, other = (-half - down * sine) / cosine, (half - down * sine) / cosine
+                first, last = max(first, min(one, other)), min(last, max(one, other))
+            if abs(sine) * bin_ > 1e-6:
+                one, other = (down * cosine - half) / sine, (down * cosine + half) / sine
+                first, last = max(first, min(one, other)), min(last, max(one, other))
+            start = max(left, math.ceil(x + first))
+            start += (left - start) % SPACING
+            samples = max(0, (min(right, math.floor(x + last)) - start) // SPACING + 1)
+            above, here, below = layer[row - 1], layer[row], layer[row + 1]
+            of_row = math.exp(down * down * narrow)
+            for i in range(samples):
+                column = start + SPACING * i
+                across = column - x
+                dx[count + i] = here[column + 1] - here[column - 1]
+                dy[count + i] = below[column] - above[column]
+                columns[count + i] = across * cosine + down * sine + half
+                rows[count + i] = down * cosine - across * sine + half
+                weights[count + i] = of_row * window[column - left]
+            count += samples
+        upright = np.float32(turns[number] / 360)
+        for i in range(count):
+            weights[i] *= math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
+            turned = upright - _turn(dy[i], dx[i])
+            dx[i] = np.float32(directions) * (turned + np.float32(1) if turned < 0 else turned)
+        votes[:] = 0
+        for i in range(count):
+            row, column, direction = int(rows[i]), int(columns[i]), min(int(dx[i]), directions - 1)
+            if row > side or column > side or rows[i] < 0 or columns[i] < 0:  # by rounding
+                continue
+            down, across, on = rows[i] - row, columns[i] - column, dx[i] - direction
+            for r in range(2):
+                of_row = weights[i] * (down if r else 1 - down)
+                for c in range(2):
+                    of_column = of_row * (across if c else 1 - across)
+                    votes[row + r, column + c, direction] += of_column * (1 - on)
+                    votes[row + r, column + c, direction + 1] += of_column * on
+        descriptor = descriptors[number]
+        length = np.float32(0)
+        for r in range(side):
+            for c in range(side):
+                for d in range(directions):
+                    entry = votes[r + 1, c + 1, d] + (votes[r + 1, c + 1, directions] if d == 0 else np.float32(0))
+                    descriptor[(r * side + c) * directions + d] = entry
+                    length += entry * entry
+        limit = np.float32(_MOST) * np.float32(math.sqrt(length))
+        for i in range(len(descriptor)):
+            descriptor[i] = min(descriptor[i], limit)
