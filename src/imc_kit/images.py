@@ -59,6 +59,8 @@ _TURNS = {
     8: (3, False),
 }
 _JPEG_END = b"\xff\xd9"
+_METADATA = {"exif", "xmp", "photoshop"}
+"""What Pillow calls the parts of a JPEG's header that name a camera or its focal length."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,17 @@ def probe(path: Path | str) -> ImageInfo:
     path = Path(path)
     with _naming(path), path.open("rb") as file:
         return _open(file)[1]
+
+
+def may_have_exif(path: Path | str) -> bool:
+    """False where the header says that there is none: then nobody need decode the image to look for it.
+
+    Raises `KitError` as `probe` does.
+    """
+    path = Path(path)
+    with _naming(path), path.open("rb") as file:
+        image, _ = _open(file)
+        return not isinstance(image, JpegImagePlugin.JpegImageFile) or not _METADATA.isdisjoint(image.info)
 
 
 def digest(path: Path | str) -> str:

@@ -16,6 +16,7 @@ from itertools import repeat
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -45,6 +46,7 @@ MOST_IMAGES_OF_PAIRS = 48
 TILE = 8
 """Pairs are matched in blocks of so many images against so many, so that each is read from the store once a block."""
 _loading = threading.Lock()
+_loaded_features: WeakValueDictionary[tuple[Path, str], Features] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -210,18 +212,24 @@ def _match_chunk(
 ) -> tuple[int, list[str]]:
     if not clock.left(until):
         return 0, []
-    loaded: dict[str, Features] = {}
-    for key in {key for pair in pairs for key in pair}:
-        one = features[key]
-        if one.descriptors.dtype == np.float16:  # as it is on disk; arithmetic wants more
-            one = replace(one, descriptors=one.descriptors.astype(np.float32))
-        loaded[key] = one
+    loaded = {key: _in_memory(features, key) for key in {key for pair in pairs for key in pair}}
     matcher = matcher_of(config, kind)
     found: list[Matches] = []
     for batch in _batches(pairs, until):
         found += matcher.match_batch([(loaded[first], loaded[second]) for first, second in batch])
     matches.put({pair_key(*pair): one for pair, one in zip(pairs, found, strict=False)})
     return len(found), []
+
+
+def _in_memory(shelf: Shelf[Features], key: str) -> Features:
+    """Features as the matchers take them; the same object while another thread still has it, with what that made of it."""
+    known = _loaded_features.get((shelf.folder, key))
+    if known is None:
+        known = shelf[key]
+        if known.descriptors.dtype == np.float16:  # as it is on disk; arithmetic wants more
+            known = replace(known, descriptors=known.descriptors.astype(np.float32))
+        _loaded_features[shelf.folder, key] = known
+    return known
 
 
 def match_images(

@@ -100,14 +100,21 @@ def adjust(reconstruction: Any, graph: Any, strict: bool, threads: int, seed: in
             break
 
 
+def solver(threads: int, iterations: int) -> Any:
+    """Options of a bundle adjustment of at most so many iterations. All threads take part for small models, too."""
+    options = pycolmap.BundleAdjustmentOptions(print_summary=False)
+    options.ceres.min_num_residuals_for_cpu_multi_threading = 5000
+    options.ceres.solver_options.num_threads = threads
+    options.ceres.solver_options.max_num_iterations = iterations
+    return options
+
+
 def _solve(reconstruction: Any, threads: int, fixed: Collection[int], robust: bool) -> None:
     """One bundle adjustment; `robust` while there may be observations that are far off."""
     posed = sorted(reconstruction.reg_image_ids())
     if len(posed) < 2:
         return
-    options = pycolmap.BundleAdjustmentOptions(print_summary=False)
-    options.ceres.solver_options.num_threads = threads
-    options.ceres.solver_options.max_num_iterations = 50
+    options = solver(threads, iterations=50)
     if robust:
         options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     config = pycolmap.BundleAdjustmentConfig()

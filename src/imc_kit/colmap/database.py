@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imc_kit.errors import KitError
+from imc_kit.images import may_have_exif
 from imc_kit.types import Correspondences, Features, Float64, Int32, Mask, Matches
 
 log = logging.getLogger(__name__)
@@ -287,17 +288,14 @@ def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]
     """The camera's name in EXIF, if it is there, and the camera with COLMAP's own prior of the focal length."""
     import pycolmap
 
-    width, height = image.size
+    bitmap = None
     try:
-        reader = pycolmap.ImageReaderOptions(camera_model=config.model, default_focal_length_factor=config.focal_factor)
-        camera = pycolmap.infer_camera_from_image(image.path, reader)
-        bitmap = pycolmap.Bitmap.read(image.path, as_rgb=False)
-    except (RuntimeError, ValueError) as error:
+        if may_have_exif(image.path):  # COLMAP decodes all of an image to look
+            bitmap = pycolmap.Bitmap.read(image.path, as_rgb=False)
+    except (KitError, RuntimeError, ValueError) as error:
         log.debug("COLMAP cannot read %s (%s): taking the default focal length", image.path, error)
-        focal = config.focal_factor * max(width, height)
-        return None, pycolmap.Camera.create_from_model_name(0, config.model, focal, width, height)
-    if (camera.width, camera.height) != (width, height):  # stored on its side, upright by EXIF
-        prior, focal = camera.has_prior_focal_length, camera.mean_focal_length()
-        camera = pycolmap.Camera.create_from_model_name(0, config.model, focal, width, height)
-        camera.has_prior_focal_length = prior
+    known = bitmap.exif_focal_length() if bitmap else None
+    focal = known or config.focal_factor * max(image.size)
+    camera = pycolmap.Camera.create_from_model_name(0, config.model, focal, *image.size)
+    camera.has_prior_focal_length = bool(known)
     return bitmap.exif_camera_model() if bitmap else None, camera

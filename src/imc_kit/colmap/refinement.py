@@ -95,12 +95,12 @@ def adjust(model: str, output: str, cameras: Sequence[int], config: RefinementCo
     """What `refine` does in the child process."""
     import pycolmap
 
+    from imc_kit.colmap import adjustment
+
     reconstruction = pycolmap.Reconstruction(model)
     for number in cameras:
         change_lens(reconstruction.cameras[number], config.camera_model)
-    options = pycolmap.BundleAdjustmentOptions(print_summary=False)
-    options.ceres.solver_options.num_threads = threads
-    options.ceres.solver_options.max_num_iterations = config.max_iterations
+    options = adjustment.solver(threads, config.max_iterations)
     options.ceres.solver_options.function_tolerance = _TOLERANCE
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     for max_error in config.max_errors:

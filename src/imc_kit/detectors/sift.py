@@ -61,11 +61,13 @@ class SiftDetector:
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
         """As `Detector.detect` says."""
-        return [self._features(image, mask) for image, mask in zip(images, masks, strict=True)]
+        space: list[Float32] = []
+        return [self._features(image, mask, space) for image, mask in zip(images, masks, strict=True)]
 
-    def _features(self, image: Pixels, mask: Mask | None) -> Features:
+    def _features(self, image: Pixels, mask: Mask | None, space: list[Float32]) -> Features:
         size = image.shape[1], image.shape[0]
-        octaves = list(self._scale_space(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
+        self._fill(space, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+        octaves = space
         thresholds = self.config.contrast_threshold, self.config.edge_threshold
         found = [self._loops.extrema(octave, *thresholds) for octave in octaves]
         if not sum(map(len, found)):
@@ -87,26 +89,44 @@ class SiftDetector:
         scores = keypoints[kept, 3]
         return Features(points[kept], scores, self._normalised(descriptors), size, scales.astype(np.float32), turns)
 
-    def _scale_space(self, grey: NDArray[np.uint8]) -> Iterator[Float32]:
-        """The octaves of a grey image [h, w], as `sift_loops` takes them: twice as large, as large, half as large, …"""
+    def _fill(self, space: list[Float32], grey: NDArray[np.uint8]) -> None:
+        """The octaves of a grey image [h, w], as `sift_loops` takes them: twice as large, as large, half as large, …
+
+        space: those of another image, which are overwritten where they have the same size: to get so much memory anew
+            takes as long as to fill it.
+        """
         sigma, step = self._loops.SIGMA, 2 ** (1 / _LAYERS)
         size = 2 * grey.shape[1], 2 * grey.shape[0]
         # Pixel p of the image is at 2p. What lies behind its edge is its mirror image.
         double = np.array([[0.5, 0, 0], [0, 0.5, 0]])
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         image: Any = cv2.warpAffine(grey.astype(np.float32), double, size, flags=how, borderMode=cv2.BORDER_REFLECT)
-        image = cv2.GaussianBlur(image, (0, 0), (sigma**2 - (2 * _CAMERA / 2) ** 2) ** 0.5)
+        number = 0
         while min(image.shape) > 2 * self._loops.BORDER:
-            octave = np.empty((_LAYERS + 3, *image.shape), np.float32)
-            octave[0] = image
+            shape = (_LAYERS + 3, *image.shape)
+            if number == len(space) or space[number].shape != shape:
+                space[number:] = [np.empty(shape, np.float32)]
+            octave = space[number]
+            if number:
+                octave[0] = image
+            else:
+                self._loops.blur(image, _gaussian((sigma**2 - _CAMERA**2) ** 0.5), octave[0])
             for layer in range(1, _LAYERS + 3):
                 more = sigma * step ** (layer - 1) * (step**2 - 1) ** 0.5
-                cv2.GaussianBlur(octave[layer - 1], (0, 0), more, dst=octave[layer])
-            yield octave
+                self._loops.blur(octave[layer - 1], _gaussian(more), octave[layer])
             height, width = image.shape[0] // 2, image.shape[1] // 2
             image = octave[_LAYERS, : 2 * height : 2, : 2 * width : 2]
+            number += 1
+        del space[number:]
 
     def _normalised(self, descriptors: Float32) -> Float32:
         length = descriptors.sum(1) if self.config.root else np.linalg.norm(descriptors, axis=1)
         descriptors /= np.maximum(length, np.float32(1e-12))[:, None]
         return np.sqrt(descriptors) if self.config.root else descriptors
+
+
+def _gaussian(sigma: float) -> Float32:
+    """Half of a kernel to blur with: the weight of a pixel itself, of the one beside it, … up to four sigma."""
+    reach = round(8 * sigma + 1) // 2  # as OpenCV has it
+    kernel: Float32 = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_32F).ravel()
+    return kernel[reach:].copy()

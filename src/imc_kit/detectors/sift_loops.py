@@ -42,6 +42,43 @@ _SQUARE = math.ceil((BINS[0] + 1) / 2 * math.sqrt(2) * _BIN * 2 * SIGMA * 1.2)
 
 
 @compiled
+def blur(image: Float32, kernel: Float32, blurred: Float32) -> None:
+    """Write an image [h, w] blurred by a symmetric kernel to another, down and across.
+
+    kernel: the weight of a pixel itself, of the one beside it, and so on. What lies behind an edge is mirrored there.
+    """
+    height, width = image.shape
+    reach = len(kernel) - 1
+    padded = np.empty(width + 2 * reach, np.float32)
+    row = padded[reach : reach + width]
+    for y in range(height):
+        here, out = image[y], blurred[y]
+        for x in range(width):
+            row[x] = kernel[0] * here[x]
+        for k in range(1, reach + 1):
+            above, below, weight = image[_mirrored(y - k, height)], image[_mirrored(y + k, height)], kernel[k]
+            for x in range(width):
+                row[x] += weight * (above[x] + below[x])
+        for k in range(1, reach + 1):
+            padded[reach - k] = row[_mirrored(-k, width)]
+            padded[reach + width - 1 + k] = row[_mirrored(width - 1 + k, width)]
+        for x in range(width):
+            out[x] = kernel[0] * row[x]
+        for k in range(1, reach + 1):
+            left, right, weight = padded[reach - k :], padded[reach + k :], kernel[k]
+            for x in range(width):
+                out[x] += weight * (left[x] + right[x])
+
+
+@compiled
+def _mirrored(at: int, count: int) -> int:
+    """The pixel of a row of so many, at least two, that stands for one behind its ends."""
+    while at < 0 or at >= count:
+        at = -at if at < 0 else 2 * (count - 1) - at
+    return at
+
+
+@compiled
 def extrema(octave: Float32, contrast: float, edge: float) -> Float32:
     """Keypoints [N, 4]: extrema of the difference of Gaussians, in place and scale.
 
@@ -52,9 +89,13 @@ def extrema(octave: Float32, contrast: float, edge: float) -> Float32:
     found = np.empty((1024, 4), np.float32)
     count = 0
     dog = np.empty((layers + 2, _STRIP + 2, width), np.float32)
-    high, low = np.empty(width, np.float32), np.empty(width, np.float32)
+    highest, lowest = np.empty(width, np.float32), np.empty(width, np.float32)
+    # The same from the left, the same and the right neighbour of each pixel inside the border on: loops over such slices
+    # can be vectorised.
+    high, high_here, high_right = highest[BORDER - 1 :], highest[BORDER:], highest[BORDER + 1 :]
+    low, low_here, low_right = lowest[BORDER - 1 :], lowest[BORDER:], lowest[BORDER + 1 :]
     extreme = np.zeros((width + 7) // 8 * 8, np.uint8)
-    eights = extreme.view(np.uint64)
+    extreme_here, eights = extreme[BORDER:], extreme.view(np.uint64)
     for top in range(BORDER, height - BORDER, _STRIP):
         bottom = min(top + _STRIP, height - BORDER)
         for layer in range(layers + 2):
@@ -68,14 +109,15 @@ def extrema(octave: Float32, contrast: float, edge: float) -> Float32:
                 a, b, c = dog[layer - 1, at - 1], dog[layer - 1, at], dog[layer - 1, at + 1]
                 d, here, e = dog[layer, at - 1], dog[layer, at], dog[layer, at + 1]
                 f, g, h = dog[layer + 1, at - 1], dog[layer + 1, at], dog[layer + 1, at + 1]
+                inner = here[BORDER:]
                 for x in range(width):
-                    high[x] = max(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
-                    low[x] = min(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
-                for x in range(BORDER, width - BORDER):
-                    v = here[x]
-                    top_of = (v > least) & (v >= high[x - 1]) & (v >= high[x]) & (v >= high[x + 1])
-                    bottom_of = (v < -least) & (v <= low[x - 1]) & (v <= low[x]) & (v <= low[x + 1])
-                    extreme[x] = top_of | bottom_of
+                    highest[x] = max(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
+                    lowest[x] = min(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
+                for x in range(width - 2 * BORDER):
+                    v = inner[x]
+                    above_all = (v > least) & (v >= max(high[x], high_here[x], high_right[x]))
+                    below_all = (v < -least) & (v <= min(low[x], low_here[x], low_right[x]))
+                    extreme_here[x] = above_all | below_all
                 for eight in range(len(eights)):
                     if eights[eight]:
                         for x in range(8 * eight, 8 * eight + 8):
