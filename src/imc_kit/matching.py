@@ -34,8 +34,8 @@ _OVERVIEW = 0.5
 """The share of that time that looking at pairs may take. Where there is a quick answer, its matches are used again."""
 _DESCRIPTION = 0.3
 """Seconds an image that describing its features may take: it is not begun when less time is left."""
-_FEW = 10_000
-"""Features from which a vocabulary is learned that need not tell images apart well."""
+_FEW, _STRONG = 4000, 2000
+"""Features from which a vocabulary is learned that need not tell images apart well, and those of each image then."""
 _LOOKS_AT_ONCE = 1024
 """Pairs, in the overview."""
 _VERIFIED_AT_ONCE = 64
@@ -189,7 +189,7 @@ class Matching:
         @cache
         def described() -> Float32 | None:
             enough = clock.left(until) > _DESCRIPTION * len(shots)
-            return self._describe(shots, retrieval.VladConfig(sample=_FEW)) if enough else None
+            return self._describe(shots, retrieval.VladConfig(sample=_FEW, keypoints=_STRONG)) if enough else None
 
         def alike(first: str, second: str) -> float | None:
             if first not in row or second not in row or (rows := described()) is None:

@@ -83,11 +83,11 @@ class SiftDetector:
             some, their_turns = keypoints[kept[rows]], np.empty(len(rows), np.float32)
             theirs = np.empty((len(rows), self.dimension), np.float32)
             self._loops.orientations(octave, some, their_turns)
-            self._loops.describe(octave, some, their_turns, theirs)
+            self._loops.describe(octave, some, their_turns, self.config.root, theirs)
             turns[rows], descriptors[rows] = their_turns, theirs
         scales = 2 * self._loops.SIGMA * np.float32(2) ** (keypoints[kept, 2] / _LAYERS) * zooms[kept]
         scores = keypoints[kept, 3]
-        return Features(points[kept], scores, self._normalised(descriptors), size, scales.astype(np.float32), turns)
+        return Features(points[kept], scores, descriptors, size, scales.astype(np.float32), turns)
 
     def _fill(self, space: list[Float32], grey: NDArray[np.uint8]) -> None:
         """The octaves of a grey image [h, w], as `sift_loops` takes them: twice as large, as large, half as large, …
@@ -96,11 +96,8 @@ class SiftDetector:
             takes as long as to fill it.
         """
         sigma, step = self._loops.SIGMA, 2 ** (1 / _LAYERS)
-        size = 2 * grey.shape[1], 2 * grey.shape[0]
-        # Pixel p of the image is at 2p. What lies behind its edge is its mirror image.
-        double = np.array([[0.5, 0, 0], [0, 0.5, 0]])
-        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        image: Any = cv2.warpAffine(grey.astype(np.float32), double, size, flags=how, borderMode=cv2.BORDER_REFLECT)
+        image = np.empty((2 * grey.shape[0], 2 * grey.shape[1]), np.float32)
+        self._loops.double(grey, image)
         number = 0
         while min(image.shape) > 2 * self._loops.BORDER:
             shape = (_LAYERS + 3, *image.shape)
@@ -118,11 +115,6 @@ class SiftDetector:
             image = octave[_LAYERS, : 2 * height : 2, : 2 * width : 2]
             number += 1
         del space[number:]
-
-    def _normalised(self, descriptors: Float32) -> Float32:
-        length = descriptors.sum(1) if self.config.root else np.linalg.norm(descriptors, axis=1)
-        descriptors /= np.maximum(length, np.float32(1e-12))[:, None]
-        return np.sqrt(descriptors) if self.config.root else descriptors
 
 
 def _gaussian(sigma: float) -> Float32:

@@ -42,6 +42,20 @@ _SQUARE = math.ceil((BINS[0] + 1) / 2 * math.sqrt(2) * _BIN * 2 * SIGMA * 1.2)
 
 
 @compiled
+def double(image: NDArray[np.uint8], doubled: Float32) -> None:
+    """Write an image [h, w] to one [2h, 2w]: pixel p is at 2p there, and what is between pixels is their mean."""
+    height, width = image.shape
+    for y in range(2 * height):
+        one, other, row = image[y // 2], image[min((y + 1) // 2, height - 1)], doubled[y]
+        for x in range(width - 1):
+            left = np.float32(one[x]) + np.float32(other[x])
+            right = np.float32(one[x + 1]) + np.float32(other[x + 1])
+            row[2 * x] = left / 2
+            row[2 * x + 1] = (left + right) / 4
+        row[2 * width - 2 :] = (np.float32(one[width - 1]) + np.float32(other[width - 1])) / 2
+
+
+@compiled
 def blur(image: Float32, kernel: Float32, blurred: Float32) -> None:
     """Write an image [h, w] blurred by a symmetric kernel to another, down and across.
 
@@ -267,8 +281,8 @@ def orientations(octave: Float32, keypoints: Float32, turns: Float32) -> None:
 
 
 @compiled
-def describe(octave: Float32, keypoints: Float32, turns: Float32, descriptors: Float32) -> None:
-    """Write the descriptors of keypoints [N, 4] with orientations [N] to `descriptors` [N, 128], of no certain length.
+def describe(octave: Float32, keypoints: Float32, turns: Float32, root: bool, descriptors: Float32) -> None:
+    """Write the descriptors of keypoints [N, 4] with orientations [N] to `descriptors` [N, 128], of length 1.
 
     Histograms of the gradients' directions in 4 × 4 squares, upright in the keypoint's orientation. Each gradient counts
     in all squares and directions that it is between, by how near it is.
@@ -342,6 +356,13 @@ def describe(octave: Float32, keypoints: Float32, turns: Float32, descriptors: F
                     entry = votes[r + 1, c + 1, d] + (votes[r + 1, c + 1, directions] if d == 0 else np.float32(0))
                     descriptor[(r * side + c) * directions + d] = entry
                     length += entry * entry
-        limit = np.float32(_MOST) * np.float32(math.sqrt(length))
+        limit, size = np.float32(_MOST) * np.float32(math.sqrt(length)), np.float32(0)
         for i in range(len(descriptor)):
-            descriptor[i] = min(descriptor[i], limit)
+            entry = min(descriptor[i], limit)
+            size += entry if root else entry * entry
+            descriptor[i] = entry
+        if size > 0:
+            scale = 1 / size if root else 1 / math.sqrt(size)
+            for i in range(len(descriptor)):
+                entry = descriptor[i] * np.float32(scale)
+                descriptor[i] = math.sqrt(entry) if root else entry

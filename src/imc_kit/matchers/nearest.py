@@ -29,9 +29,9 @@ from imc_kit.types import Features, Float32, Int32, Matches
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
 """Elements in a block."""
-_FEW, _PER_CELL, _WORTH_IT = 2048, 64, 25
-"""Up to so many descriptors there is one cell for so many of them: more would cost more than they save. With fewer
-cells than so many, comparing all is as fast."""
+_PER_CELL, _WORTH_IT = 64, 12
+"""There is one cell for so many descriptors: more would cost more than they save. With fewer cells than so many,
+comparing all is as fast."""
 _PROBES = 6
 """Cells in which each descriptor of the second image is looked up."""
 _MOST_CELLS = 2**15 - 1
@@ -142,7 +142,7 @@ class NearestMatcher:
         """How many cells so many descriptors are divided among; None where all are compared."""
         if self.config.cells is None or self._xp is not np:
             return None
-        cells = self.config.cells if count > _FEW else min(self.config.cells, count // _PER_CELL)
+        cells = min(self.config.cells, count // _PER_CELL)
         return cells if cells >= min(self.config.cells, _WORTH_IT) else None
 
     def _made(self, descriptors: NDArray[Any], count: int | None) -> _Ready:

@@ -74,7 +74,7 @@ class Vlad:
         del sample  # the rows of hundreds of images take more memory than it
         rows = np.zeros((len(images), centres.size), np.float32)
         for row, name in zip(rows, images, strict=True):
-            row[:] = vlad(_vectors(features(name)), centres, self.config.power, self.config.intra)
+            row[:] = vlad(_vectors(features(name), self.config), centres, self.config.power, self.config.intra)
         return rows
 
 
@@ -94,7 +94,7 @@ class Fisher:
         del sample
         rows = np.zeros((len(images), 2 * mixture.means.size), np.float32)
         for row, name in zip(rows, images, strict=True):
-            row[:] = fisher(_vectors(features(name)) @ axes, mixture, self.config.power)
+            row[:] = fisher(_vectors(features(name), self.config) @ axes, mixture, self.config.power)
         return rows
 
 
@@ -173,9 +173,9 @@ def principal_axes(points: Float32, dimension: int) -> Float32:
     return axes[:, ::-1][:, :dimension].astype(np.float32)
 
 
-def _vectors(features: Features) -> Float32:
-    """The local descriptors as vectors, [N, D]."""
-    descriptors = features.descriptors
+def _vectors(features: Features, config: AggregateConfig) -> Float32:
+    """The strongest local descriptors as vectors, [N, D]."""
+    descriptors = features.descriptors[: config.keypoints]
     if descriptors.dtype == np.uint8:
         descriptors = np.unpackbits(descriptors, axis=1)
     return descriptors.astype(np.float32)
@@ -187,7 +187,7 @@ def _sample(images: Sequence[str], features: Callable[[str], Features], config: 
     wanted = min(len(images), _SAMPLED_IMAGES, config.sample)
     parts: list[Float32] = []
     for place in random.permutation(len(images)):
-        points = _vectors(features(images[place]))
+        points = _vectors(features(images[place]), config)
         if len(points):
             parts.append(points[random.permutation(len(points))[: config.sample // wanted]])
         if len(parts) == wanted:

@@ -118,6 +118,8 @@ class AggregateConfig(DescriptorConfig):
     """Each number x of the sum becomes sign(x)·|x|^power: less than 1 damps what occurs in bursts."""
     sample: int = 50_000
     """Of so many local descriptors, from all over the scene, the vocabulary is learned."""
+    keypoints: int | None = None
+    """Of an image, the strongest that are summed up; None takes all."""
     seed: int = 0
     """For the vocabulary."""
 
@@ -125,6 +127,7 @@ class AggregateConfig(DescriptorConfig):
         self.require(self.size >= 1, "size", "at least 1")
         self.require(0 < self.power <= 1, "power", "larger than 0 and at most 1")
         self.require(self.sample >= self.size, "sample", "at least the size of the vocabulary")
+        self.require(self.keypoints is None or self.keypoints >= 1, "keypoints", "at least 1, or None")
         self.require(self.seed >= 0, "seed", "at least 0")
 
     def create(self) -> Aggregate:
