@@ -222,7 +222,7 @@ def _match_chunk(
 
 
 def _in_memory(shelf: Shelf[Features], key: str) -> Features:
-    """Features as the matchers take them; the same object while another thread still has it, with what that made of it."""
+    """Features as matchers take them: the same object while another thread has it, with what that made of it."""
     known = _loaded_features.get((shelf.folder, key))
     if known is None:
         known = shelf[key]

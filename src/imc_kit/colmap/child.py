@@ -22,8 +22,8 @@ from imc_kit import clock
 from imc_kit.colmap.options import with_options
 from imc_kit.errors import KitError
 
-_LOOK_UP = 0.1
-"""Seconds between looks whether a process is to be given up."""
+_LOOK_UP = 0.02
+"""Seconds between looks whether a process has ended, or is to be given up."""
 
 
 class ColmapError(KitError):

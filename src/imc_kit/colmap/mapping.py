@@ -26,8 +26,8 @@ _INCREMENTAL: dict[str, Value] = {
     "ba_global_function_tolerance": 1e-4,
     "ba_local_function_tolerance": 1e-4,
 }
-"""All cameras are adjusted when there are a third more of them, in place of a tenth, and those near a new one once, until
-a step lowers the cost by less than a ten-thousandth: the same poses in 60 % of the time."""
+"""All cameras are adjusted when there are a third more of them, in place of a tenth, and those near a new one once,
+until a step lowers the cost by less than a ten-thousandth: the same poses in two thirds of the time."""
 _OWN_CAMERAS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
 _GLOBAL: dict[str, Value] = {
     "mapper.track_required_tracks_per_view": 100,

@@ -1,14 +1,16 @@
-"""SIFT (Lowe 2004): the same keypoints as OpenCV's, in half the time, with descriptors from every second pixel.
+"""SIFT (Lowe 2004): OpenCV's keypoints in less than half of its time; the loops are compiled (`sift_loops`).
 
-What is blurred OpenCV blurs; the loops over pixels and keypoints are compiled (`sift_loops`). Of keypoints that are kept
-only, orientations and descriptors are computed: one orientation each, the most frequent one.
+Where it differs: orientations and descriptors are computed of those keypoints only that are kept; each has one
+orientation, the most frequent one; and descriptors know where between pixels a keypoint is, and look at every second
+pixel around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -19,8 +21,8 @@ from imc_kit.types import Features, Float32, Mask, Pixels
 
 _LAYERS = 3
 """Of an octave, in which there are keypoints."""
-_CAMERA = 1.0
-"""Blur of an image as it comes, in pixels of the first octave, in which it is twice as large."""
+_CAMERA = 0.5
+"""Blur of an image as it comes, in its pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class SiftConfig(DetectorConfig):
     """Drop keypoints of less contrast; 0.02 is COLMAP's peak threshold of 0.0067 times three layers in an octave."""
     edge_threshold: float = 10.0
     """Drop keypoints whose principal curvatures have a larger ratio: they lie on an edge."""
+    double: bool = True
+    """Look in the image at twice its size first, as Lowe does: for more and finer keypoints, at four times the cost."""
     root: bool = True
     """Descriptors are RootSIFT (Arandjelović and Zisserman 2012): divided by their sum, then the square root taken.
     Else they are divided by their length. Either way their length is 1."""
@@ -61,64 +65,70 @@ class SiftDetector:
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
         """As `Detector.detect` says."""
-        space: list[Float32] = []
+        space = _ScaleSpace(self._loops, self.config.double)
         return [self._features(image, mask, space) for image, mask in zip(images, masks, strict=True)]
 
-    def _features(self, image: Pixels, mask: Mask | None, space: list[Float32]) -> Features:
+    def _features(self, image: Pixels, mask: Mask | None, space: _ScaleSpace) -> Features:
         size = image.shape[1], image.shape[0]
-        self._fill(space, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-        octaves = space
+        octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8))
         thresholds = self.config.contrast_threshold, self.config.edge_threshold
         found = [self._loops.extrema(octave, *thresholds) for octave in octaves]
         if not sum(map(len, found)):
             return Features.empty(size, self.dimension, self.dtype)
         of_octave = np.repeat(np.arange(len(found)), [len(some) for some in found])
         keypoints = np.concatenate(found)
-        zooms = np.float32(2) ** (of_octave - 1).astype(np.float32)
+        zooms = np.float32(2) ** (of_octave - self.config.double).astype(np.float32)
         points = keypoints[:, :2] * zooms[:, None]
         kept = strongest(points, keypoints[:, 3], mask, self.config.max_keypoints)
+        of_octave, keypoints, zooms = of_octave[kept], keypoints[kept], zooms[kept]
         turns, descriptors = np.empty(len(kept), np.float32), np.empty((len(kept), self.dimension), np.float32)
         for number, octave in enumerate(octaves):
-            rows = np.flatnonzero(of_octave[kept] == number)
-            some, their_turns = keypoints[kept[rows]], np.empty(len(rows), np.float32)
-            theirs = np.empty((len(rows), self.dimension), np.float32)
-            self._loops.orientations(octave, some, their_turns)
-            self._loops.describe(octave, some, their_turns, self.config.root, theirs)
-            turns[rows], descriptors[rows] = their_turns, theirs
-        scales = 2 * self._loops.SIGMA * np.float32(2) ** (keypoints[kept, 2] / _LAYERS) * zooms[kept]
-        scores = keypoints[kept, 3]
-        return Features(points[kept], scores, descriptors, size, scales.astype(np.float32), turns)
+            rows = np.flatnonzero(of_octave == number)
+            turns[rows] = self._loops.orientations(octave, keypoints[rows])
+            descriptors[rows] = self._loops.describe(octave, keypoints[rows], turns[rows], self.config.root)
+        scales = np.float32(2 * self._loops.SIGMA) * np.float32(2) ** (keypoints[:, 2] / _LAYERS) * zooms
+        return Features(points[kept], keypoints[:, 3].copy(), descriptors, size, scales, turns)
 
-    def _fill(self, space: list[Float32], grey: NDArray[np.uint8]) -> None:
-        """The octaves of a grey image [h, w], as `sift_loops` takes them: twice as large, as large, half as large, …
 
-        space: those of another image, which are overwritten where they have the same size: to get so much memory anew
-            takes as long as to fill it.
-        """
+class _ScaleSpace:
+    """The scale spaces of images, one after the other in the same memory where they are of the same size: to get so
+    much of it anew takes as long as to fill it."""
+
+    def __init__(self, loops: ModuleType, double: bool) -> None:
+        self._loops = loops
+        self._double = double
+        self._octaves: list[Float32] = []
+
+    def octaves(self, grey: NDArray[np.uint8]) -> list[Float32]:
+        """Those of a grey image [h, w], as `sift_loops` takes them, from large to small, until the next call."""
         sigma, step = self._loops.SIGMA, 2 ** (1 / _LAYERS)
-        image = np.empty((2 * grey.shape[0], 2 * grey.shape[1]), np.float32)
-        self._loops.double(grey, image)
+        image, blur = grey.astype(np.float32), _CAMERA
+        if self._double:
+            image, blur = self._loops.doubled(grey), 2 * _CAMERA
         number = 0
         while min(image.shape) > 2 * self._loops.BORDER:
-            shape = (_LAYERS + 3, *image.shape)
-            if number == len(space) or space[number].shape != shape:
-                space[number:] = [np.empty(shape, np.float32)]
-            octave = space[number]
+            octave = self._space(number, image.shape)
             if number:
                 octave[0] = image
             else:
-                self._loops.blur(image, _gaussian((sigma**2 - _CAMERA**2) ** 0.5), octave[0])
+                self._loops.blur(image, _gaussian((sigma**2 - blur**2) ** 0.5), octave[0])
             for layer in range(1, _LAYERS + 3):
                 more = sigma * step ** (layer - 1) * (step**2 - 1) ** 0.5
                 self._loops.blur(octave[layer - 1], _gaussian(more), octave[layer])
             height, width = image.shape[0] // 2, image.shape[1] // 2
-            image = octave[_LAYERS, : 2 * height : 2, : 2 * width : 2]
+            image = octave[_LAYERS, : 2 * height : 2, : 2 * width : 2]  # of twice the blur of the first layer
             number += 1
-        del space[number:]
+        return self._octaves[:number]
+
+    def _space(self, number: int, shape: tuple[int, ...]) -> Float32:
+        """Memory for an octave of images of this shape; that of smaller ones is kept only if this one's is."""
+        shape = (_LAYERS + 3, *shape)
+        if number == len(self._octaves) or self._octaves[number].shape != shape:
+            self._octaves[number:] = [np.empty(shape, np.float32)]
+        return self._octaves[number]
 
 
 def _gaussian(sigma: float) -> Float32:
     """Half of a kernel to blur with: the weight of a pixel itself, of the one beside it, … up to four sigma."""
     reach = round(8 * sigma + 1) // 2  # as OpenCV has it
-    kernel: Float32 = cv2.getGaussianKernel(2 * reach + 1, sigma, cv2.CV_32F).ravel()
-    return kernel[reach:].copy()
+    return np.array(cv2.getGaussianKernel(2 * reach + 1, sigma)[reach:, 0], np.float32)

@@ -1,13 +1,14 @@
 """The loops of SIFT over one octave of its scale space, compiled. See `sift` for what they are for.
 
-An octave is float32 [layers + 3, h, w]: the image, in grey levels of 0 to 255, blurred more in each layer. A keypoint is
-a row (x, y, layer, contrast) of float32, in pixels of the octave and in layers, both with fractions; the contrast is
-|DoG| as a share of 255.
+An octave is float32 [layers + 3, h, w]: the image, in grey levels of 0 to 255, blurred more in each layer. A keypoint
+is a row (x, y, layer, contrast) of float32, in pixels of the octave and in layers, both with fractions; the contrast is
+|DoG| as a share of 255. Many loops are over slices with an index from 0 on: only such can be vectorised.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,17 +43,19 @@ _SQUARE = math.ceil((BINS[0] + 1) / 2 * math.sqrt(2) * _BIN * 2 * SIGMA * 1.2)
 
 
 @compiled
-def double(image: NDArray[np.uint8], doubled: Float32) -> None:
-    """Write an image [h, w] to one [2h, 2w]: pixel p is at 2p there, and what is between pixels is their mean."""
+def doubled(image: NDArray[np.uint8]) -> Float32:
+    """An image [h, w] at twice its size: pixel p is at 2p, and what is between pixels is their mean."""
     height, width = image.shape
+    large = np.empty((2 * height, 2 * width), np.float32)
     for y in range(2 * height):
-        one, other, row = image[y // 2], image[min((y + 1) // 2, height - 1)], doubled[y]
+        one, other, row = image[y // 2], image[min((y + 1) // 2, height - 1)], large[y]
         for x in range(width - 1):
             left = np.float32(one[x]) + np.float32(other[x])
             right = np.float32(one[x + 1]) + np.float32(other[x + 1])
             row[2 * x] = left / 2
             row[2 * x + 1] = (left + right) / 4
         row[2 * width - 2 :] = (np.float32(one[width - 1]) + np.float32(other[width - 1])) / 2
+    return large
 
 
 @compiled
@@ -104,8 +107,7 @@ def extrema(octave: Float32, contrast: float, edge: float) -> Float32:
     count = 0
     dog = np.empty((layers + 2, _STRIP + 2, width), np.float32)
     highest, lowest = np.empty(width, np.float32), np.empty(width, np.float32)
-    # The same from the left, the same and the right neighbour of each pixel inside the border on: loops over such slices
-    # can be vectorised.
+    # The same, seen from pixels inside the border: of their left neighbours, their own, and of their right ones.
     high, high_here, high_right = highest[BORDER - 1 :], highest[BORDER:], highest[BORDER + 1 :]
     low, low_here, low_right = lowest[BORDER - 1 :], lowest[BORDER:], lowest[BORDER + 1 :]
     extreme = np.zeros((width + 7) // 8 * 8, np.uint8)
@@ -202,17 +204,17 @@ def _refined(octave: Float32, x: int, y: int, layer: int, contrast: float, edge:
 
 @compiled
 def _dog(octave: Float32, layer: int, y: int, x: int) -> float:
-    return np.float64(octave[layer + 1, y, x] - octave[layer, y, x])
+    return float(octave[layer + 1, y, x] - octave[layer, y, x])
 
 
 @compiled
 def _blur(octave: Float32, layer: float) -> float:
     """Of a layer, in pixels of the octave."""
-    return SIGMA * 2.0 ** (layer / (octave.shape[0] - 3))
+    return float(SIGMA * 2.0 ** (layer / (octave.shape[0] - 3)))
 
 
 @compiled
-def _turn(dy: float, dx: float) -> float:
+def _turn(dy: Any, dx: Any) -> Any:
     """The direction of (dx, dy) as a share of a whole turn, in 0 … 1, to 3·10⁻⁶; the loop around it can be vectorised.
 
     A polynomial for the arc tangent, fitted by least squares at Chebyshev's points.
@@ -238,9 +240,9 @@ _ATAN = tuple(_fitted(5))
 
 
 @compiled
-def orientations(octave: Float32, keypoints: Float32, turns: Float32) -> None:
-    """Write the orientations of keypoints [N, 4] to `turns` [N]: the most frequent direction of gradients around each,
-    in degrees clockwise."""
+def orientations(octave: Float32, keypoints: Float32) -> Float32:
+    """Of keypoints [N, 4] the most frequent direction of gradients around each, [N], in degrees clockwise."""
+    turns = np.empty(len(keypoints), np.float32)
     height, width = octave.shape[1], octave.shape[2]
     most = (2 * _REACH + 1) ** 2
     dx, dy, weights = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
@@ -278,17 +280,19 @@ def orientations(octave: Float32, keypoints: Float32, turns: Float32) -> None:
         bend = before - 2 * peak + after
         between = (before - after) / (2 * bend) if bend < 0 else np.float32(0)
         turns[number] = (best + between) * (360 / _TURNS) % 360
+    return turns
 
 
 @compiled
-def describe(octave: Float32, keypoints: Float32, turns: Float32, root: bool, descriptors: Float32) -> None:
-    """Write the descriptors of keypoints [N, 4] with orientations [N] to `descriptors` [N, 128], of length 1.
+def describe(octave: Float32, keypoints: Float32, turns: Float32, root: bool) -> Float32:
+    """The descriptors [N, 128], of length 1, of keypoints [N, 4] with orientations [N].
 
-    Histograms of the gradients' directions in 4 × 4 squares, upright in the keypoint's orientation. Each gradient counts
-    in all squares and directions that it is between, by how near it is.
+    Histograms of the gradients' directions in 4 × 4 squares, upright in the keypoint's orientation. Each gradient
+    counts in all squares and directions that it is between, by how near it is. root: as in `SiftConfig`.
     """
     height, width = octave.shape[1], octave.shape[2]
     side, directions = BINS
+    descriptors = np.empty((len(keypoints), side * side * directions), np.float32)
     most = (2 * _SQUARE // SPACING + 1) ** 2
     dx, dy, weights = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     rows, columns = np.empty(most, np.float32), np.empty(most, np.float32)
@@ -366,3 +370,4 @@ def describe(octave: Float32, keypoints: Float32, turns: Float32, root: bool, de
             for i in range(len(descriptor)):
                 entry = descriptor[i] * np.float32(scale)
                 descriptor[i] = math.sqrt(entry) if root else entry
+    return descriptors

@@ -316,12 +316,13 @@ def _mutual(blocks: Iterator[_Block], rows: int, columns: int) -> _Neighbours:
     from imc_kit.matchers import nearest_loops  # numba takes a while to load
 
     every = np.arange(columns)
-    of_rows, of_columns = _none_yet(rows), _none_yet(columns)
+    nearest, best, second = _none_yet(rows)
+    column_nearest, column_best, column_second = _none_yet(columns)
     for some, others, block in blocks:
-        here = (values[some] for values in of_rows)
-        nearest_loops.note(block, every[others], some.start, *here, *of_columns)
-    nearest, best, second = of_rows
-    column_nearest, _, column_second = of_columns
+        nearest_loops.note(
+            block, every[others], some.start, nearest[some], best[some], second[some],
+            column_nearest, column_best, column_second,
+        )  # fmt: skip
     first = np.flatnonzero(column_nearest[nearest] == np.arange(rows))
     at = nearest[first]
     return np.stack([first, at], 1).astype(np.int32), best[first], np.maximum(second[first], column_second[at])
