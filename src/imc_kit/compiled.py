@@ -6,11 +6,15 @@ cache, or in the folder that NUMBA_CACHE_DIR names.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import event
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -28,3 +32,17 @@ def compiled(function: F) -> F:
         return cast(F, compiler(cache=True)(function))
     except RuntimeError:  # nowhere to keep it
         return cast(F, compiler()(function))
+
+
+class _Announcement(event.Listener):
+    """Says, once, why the first run waits."""
+
+    def on_start(self, _: event.Event) -> None:
+        event.unregister("numba:compile", self)
+        log.info("compiling what is fast, once after installation: about ten seconds")
+
+    def on_end(self, _: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcement())

@@ -1,4 +1,4 @@
-"""SIFT, ORB and AKAZE: where keypoints are, against drawn centres and COLMAP; which are kept; what they describe."""
+"""SIFT, ORB and AKAZE: where keypoints are, against drawn centres; which are kept; what they describe."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+from drawn import blobs, errors, texture
 from scipy.spatial import cKDTree
 
 from imc_kit.detectors import AkazeConfig, OrbConfig, SiftConfig, extract, opencv
 from imc_kit.errors import KitError
-from imc_kit.images import Photo, load
+from imc_kit.images import Photo
 from imc_kit.matchers import NearestConfig
 
 CONFIGS = {"sift": SiftConfig, "orb": OrbConfig, "akaze": AkazeConfig}
@@ -28,41 +29,6 @@ def create(name, **options):
 
 def detect(name, image, mask=None, **options):
     return create(name, **options).detect([image], [mask])[0]
-
-
-def coloured(grey):
-    return np.repeat(np.clip(np.rint(grey), 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def blobs(seed, sigma, width=611, height=487):
-    """An image of Gaussian blobs, and their centres [N, 2], where none is near another or the edge."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    image = np.full((height, width), 100.0)
-    corners = np.stack(np.meshgrid(np.arange(90, width - 100, 75), np.arange(90, height - 100, 75)), -1).reshape(-1, 2)
-    centres = corners + rng.uniform(0, 20, corners.shape)
-    for cx, cy in centres:
-        image += 100 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2))
-    return coloured(image), centres
-
-
-def texture(seed, size=400):
-    """An image with detail of many sizes."""
-    rng = np.random.default_rng(seed)
-    image = sum(
-        cv2.resize(rng.normal(size=(n, n)), (size, size), interpolation=cv2.INTER_CUBIC) for n in (10, 25, 60, 120)
-    )
-    return coloured(128 + 35 * image)
-
-
-def errors(found, centres, near):
-    """From each centre to the strongest keypoint that is near it, [K, 2]."""
-    errors = []
-    for centre in centres:
-        close = np.flatnonzero(np.linalg.norm(found.keypoints - centre, axis=1) < near)
-        if len(close):
-            errors.append(found.keypoints[close[found.scores[close].argmax()]] - centre)
-    return np.array(errors)
 
 
 @pytest.mark.parametrize("sigma", [1.7, 3.5, 7.0, 13.0])
@@ -91,23 +57,6 @@ def test_orb_is_at_the_centres_of_blobs_on_every_level_of_its_pyramid():
         assert len(found) > 100
         assert np.abs(found.mean(0)).max() < 0.02 + 4 * found.std(0).max() / len(found) ** 0.5, level
         assert np.abs(found.mean(0)).max() < 0.3, level
-
-
-def test_sift_is_where_colmap_is(shared):
-    """COLMAP puts the centre of the top-left pixel at (0.5, 0.5)."""
-    pycolmap = pytest.importorskip("pycolmap")
-    photo = load(next((shared / "scenes/test/fountain_P11/images").iterdir()))
-    (ours,) = extract(create("sift"), [photo])
-    options = pycolmap.FeatureExtractionOptions(use_gpu=False)
-    found, _ = pycolmap.FeatureExtractor.create(options).extract(
-        pycolmap.Bitmap.from_array(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))
-    )
-    theirs = np.array([[one.x, one.y] for one in found]) - 0.5
-    apart, nearest = cKDTree(theirs).query(ours.keypoints)
-    same = apart < 0.5
-    assert same.mean() > 0.7
-    shift = (ours.keypoints - theirs[nearest])[same]
-    assert np.abs(np.median(shift, axis=0)).max() < 0.02
 
 
 @each
@@ -158,40 +107,6 @@ def test_the_strongest_within_the_mask_are_kept_and_no_place_twice(name):
     if name != "orb":  # which gives each level of its pyramid a share
         np.testing.assert_array_equal(few.keypoints, masked.keypoints[:40])
         np.testing.assert_array_equal(few.descriptors, masked.descriptors[:40])
-
-
-@pytest.mark.parametrize("per_place", [0.5, 1.0, 1.3])
-@pytest.mark.parametrize("most", [1, 50, 400, 5000])
-def test_sift_finds_the_same_with_no_mask_as_with_one_that_allows_all(monkeypatch, most, per_place):
-    """Without one OpenCV drops the weakest itself, more of them than we would where places have many orientations. So
-    it may be a tenth fewer."""
-    monkeypatch.setattr(opencv, "_PER_PLACE", per_place)
-    image = texture(3)
-    found, same = (detect("sift", image, mask, max_keypoints=most) for mask in (None, np.ones(image.shape[:2], bool)))
-    assert opencv._NEARLY_ALL * len(same) <= len(found) <= len(same) <= most
-    for name, column in found.columns().items():
-        # Told of none that is small, OpenCV describes on another scale space.
-        np.testing.assert_allclose(
-            column, same.columns()[name][: len(found)], atol=0.03 if name == "descriptors" and most == 1 else 0
-        )
-
-
-def test_sift_descriptors_are_root_sift_unless_told_otherwise():
-    image = texture(4)
-    root, plain = detect("sift", image), detect("sift", image, root=False)
-    np.testing.assert_array_equal(root.keypoints, plain.keypoints)
-    for features in (root, plain):
-        assert features.descriptors.dtype == np.float32
-        assert features.descriptors.shape == (len(features), 128)
-        np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(
-        root.descriptors**2, plain.descriptors / plain.descriptors.sum(1, keepdims=True), atol=1e-6
-    )
-    sift = cv2.SIFT.create(contrastThreshold=0.02, enable_precise_upscale=True)
-    found, whole = sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None)
-    known = {(*one.pt, one.angle): row for one, row in zip(found, whole, strict=True)}
-    expected = np.array([known[*key] for key in np.c_[root.keypoints, root.orientations].tolist()])
-    np.testing.assert_allclose(root.descriptors, np.sqrt(expected / expected.sum(1, keepdims=True)), atol=1e-6)
 
 
 @each

@@ -335,7 +335,9 @@ def test_as_many_cells_as_are_looked_up_change_nothing(ratio):
     np.testing.assert_allclose(found.scores, exact.scores, atol=1e-6)
 
 
-@pytest.mark.parametrize(("count", "made"), [(1599, []), (1600, [25]), (2048, [32]), (2049, [64])])
+@pytest.mark.parametrize(
+    ("count", "made"), [(767, []), (768, [12]), (2048, [32]), (4095, [63]), (4096, [64]), (9000, [64])]
+)
 def test_fewer_descriptors_are_divided_among_fewer_cells(monkeypatch, count, made):
     numbers = []
     real = nearest._in_cells

@@ -1,0 +1,42 @@
+"""The loop of nearest neighbours against sorting, in blocks of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from imc_kit.matchers import nearest_loops
+
+
+def none_yet(count):
+    return np.full(count, -1, np.int32), np.full(count, -np.inf, np.float32), np.full(count, -np.inf, np.float32)
+
+
+@pytest.mark.parametrize("levels", [3, 10**6])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 2), (5, 63), (7, 64), (64, 65), (30, 200)])
+def test_the_nearest_and_the_next_in_both_directions(shape, levels):
+    """Of few levels most are equally near."""
+    rng = np.random.default_rng(0)
+    nearness = -rng.integers(0, levels, shape).astype(np.float32)
+    rows, columns = none_yet(shape[0]), none_yet(shape[1])
+    for start in range(0, shape[0], 4):
+        part = slice(start, start + 4)
+        nearest_loops.note(nearness[part], np.arange(shape[1]), start, *(one[part] for one in rows), *columns)
+    for (at, best, second), table in ((rows, nearness), (columns, nearness.T)):
+        np.testing.assert_array_equal(at, table.argmax(1))
+        ordered = np.sort(table, 1)[:, ::-1]
+        np.testing.assert_array_equal(best, ordered[:, 0])
+        np.testing.assert_array_equal(second, ordered[:, 1] if table.shape[1] > 1 else -np.inf)
+
+
+def test_a_block_may_be_of_some_columns():
+    rng = np.random.default_rng(0)
+    nearness = rng.normal(size=(20, 300)).astype(np.float32)
+    some = np.sort(rng.permutation(300)[:90])
+    rows, columns = none_yet(20), none_yet(300)
+    nearest_loops.note(np.ascontiguousarray(nearness[:, some]), some, 0, *rows, *columns)
+    np.testing.assert_array_equal(rows[0], some[nearness[:, some].argmax(1)])
+    np.testing.assert_array_equal(columns[0][some], nearness[:, some].argmax(0))
+    others = np.setdiff1d(np.arange(300), some)
+    assert (columns[0][others] == -1).all()
+    assert np.isneginf(columns[1][others]).all()
