@@ -202,6 +202,26 @@ def test_exif_orientation_is_applied_once(tmp_path, suffix, options, orientation
     np.testing.assert_array_equal(turned, upright)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options", "expected"),
+    [
+        (".jpg", {}, False),
+        (".jpg", {"exif": exif(1)}, True),
+        (".jpg", {"xmp": b"<x:xmpmeta/>"}, True),
+        (".png", {}, True),  # it may stand behind the pixels
+        (".tif", {}, True),
+    ],
+)
+def test_where_a_header_rules_exif_out(tmp_path, suffix, options, expected):
+    assert images.may_have_exif(save(tmp_path / f"a{suffix}", picture(61, 43), **options)) is expected
+
+
+def test_where_there_may_be_exif_is_a_clear_error_for_what_is_no_image(tmp_path):
+    (tmp_path / "a.jpg").write_text("no image")
+    with pytest.raises(KitError, match=r"a\.jpg.* not a JPEG"):
+        images.may_have_exif(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_sixteen_bit_colour_tiff_is_turned_once(tmp_path, orientation):
     upright = picture(61, 43)

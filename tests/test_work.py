@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -140,3 +141,15 @@ def test_all_workers_end_at_about_the_same_time(monkeypatch: pytest.MonkeyPatch,
         ends[ends.index(min(ends))] += len(chunk)
     assert max(ends) - min(ends) <= 1
     assert len(chunks) <= count / work.MOST_IMAGES_PER_CHUNK + 6 * workers
+
+
+def test_features_are_read_once_while_somebody_has_them(tmp_path: Path) -> None:
+    shelf = Store(tmp_path).features("f")
+    one = np.ones(1, np.float32)
+    shelf.put({"a": Features(one[None, [0, 0]], one, one[None].astype(np.float16), (9, 9))})
+    first = work._in_memory(shelf, "a")
+    assert first.descriptors.dtype == np.float32
+    assert work._in_memory(Store(tmp_path).features("f"), "a") is first
+    del first
+    gc.collect()
+    assert not [key for key in work._loaded_features if key[0] == shelf.folder]

@@ -1,6 +1,6 @@
 """A cheap look at pairs of images: how much they have in common, and how much one is turned against the other.
 
-It goes by features of small images, matched by whoever calls: a thousand of SIFT at 640 pixels will do. What comes out
+It goes by features of small images, matched by whoever calls: a thousand of SIFT at 800 pixels will do. What comes out
 says which way up each photograph is (`orientation`), and which pairs are worth matching with care.
 """
 

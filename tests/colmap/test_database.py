@@ -242,6 +242,21 @@ def test_the_focal_length_comes_from_exif(tmp_path: Path) -> None:
     assert camera.has_prior_focal_length
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize(("camera", "focal"), [(None, None), ("A", None), (None, 28), ("A", 50)])
+def test_cameras_are_those_that_colmap_infers(
+    tmp_path: Path, suffix: str, orientation: int, camera: str | None, focal: int | None
+) -> None:
+    image = entry(tmp_path, f"a.{suffix}", camera=camera, focal=focal, orientation=orientation)
+    options = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL", default_focal_length_factor=1.2)
+    expected = pycolmap.infer_camera_from_image(image.path, options)
+    with written(tmp_path, [image]) as database:
+        found = cameras(database)[image.name]
+    assert found.mean_focal_length() == pytest.approx(expected.mean_focal_length())
+    assert found.has_prior_focal_length == expected.has_prior_focal_length
+
+
 @pytest.mark.parametrize("size", [WIDE, HIGH])
 def test_the_focal_length_without_exif(tmp_path: Path, size: tuple[int, int]) -> None:
     config = CameraConfig(focal_factor=1.5, model="OPENCV")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture
@@ -155,6 +157,17 @@ def test_the_same_images_give_the_same_rows(config):
     views = scene()
     first, second = (config.create().describe(list(views), views.__getitem__) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_of_an_image_the_strongest_keypoints_alone_can_count(config):
+    views = scene()
+    most = min(map(len, views.values())) // 2
+    few = {name: features(view.descriptors[:most]) for name, view in views.items()}
+    limited = replace(config, keypoints=most).create().describe(list(views), views.__getitem__)
+    np.testing.assert_array_equal(limited, config.create().describe(list(few), few.__getitem__))
+    with pytest.raises(KitError, match=r"keypoints of descriptor .* must be at least 1, or None"):
+        replace(config, keypoints=0)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

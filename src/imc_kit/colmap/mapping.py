@@ -30,7 +30,7 @@ _INCREMENTAL: dict[str, Value] = {
 until a step lowers the cost by less than a ten-thousandth: the same poses in two thirds of the time."""
 _OWN_CAMERAS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
 _GLOBAL: dict[str, Value] = {
-    "mapper.track_required_tracks_per_view": 100,
+    "mapper.track_required_tracks_per_view": 70,
     "mapper.bundle_adjustment.ceres.auto_select_solver_type": True,
     "mapper.bundle_adjustment.ceres.min_num_residuals_for_cpu_multi_threading": 5000,
 }

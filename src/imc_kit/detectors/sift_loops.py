@@ -38,6 +38,9 @@ _BIN = 3.0
 _MOST = 0.2
 """No entry of a descriptor is larger than this share of its length."""
 
+Step = tuple[int, int, int]
+_LAYER, _Y, _X = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+
 _REACH = math.ceil(_RADIUS * 2 * SIGMA * 1.2)  # the blur of a keypoint is below 2.4 sigma
 _SQUARE = math.ceil((BINS[0] + 1) / 2 * math.sqrt(2) * _BIN * 2 * SIGMA * 1.2)
 
@@ -161,24 +164,9 @@ def _refined(octave: Float32, x: int, y: int, layer: int, contrast: float, edge:
         finer, coarser = _dog(octave, layer - 1, y, x), _dog(octave, layer + 1, y, x)
         dx, dy, ds = (right - left) / 2, (below - above) / 2, (coarser - finer) / 2
         dxx, dyy, dss = left + right - 2 * v, above + below - 2 * v, finer + coarser - 2 * v
-        dxy = (
-            _dog(octave, layer, y + 1, x + 1)
-            - _dog(octave, layer, y + 1, x - 1)
-            - _dog(octave, layer, y - 1, x + 1)
-            + _dog(octave, layer, y - 1, x - 1)
-        ) / 4
-        dxs = (
-            _dog(octave, layer + 1, y, x + 1)
-            - _dog(octave, layer + 1, y, x - 1)
-            - _dog(octave, layer - 1, y, x + 1)
-            + _dog(octave, layer - 1, y, x - 1)
-        ) / 4
-        dys = (
-            _dog(octave, layer + 1, y + 1, x)
-            - _dog(octave, layer + 1, y - 1, x)
-            - _dog(octave, layer - 1, y + 1, x)
-            + _dog(octave, layer - 1, y - 1, x)
-        ) / 4
+        dxy = _mixed(octave, layer, y, x, _Y, _X)
+        dxs = _mixed(octave, layer, y, x, _LAYER, _X)
+        dys = _mixed(octave, layer, y, x, _LAYER, _Y)
         # The inverse of a symmetric matrix by its cofactors.
         xx, xy, xs = dyy * dss - dys * dys, dxs * dys - dxy * dss, dxy * dys - dxs * dyy
         yy, ys, ss = dxx * dss - dxs * dxs, dxy * dxs - dxx * dys, dxx * dyy - dxy * dxy
@@ -205,6 +193,18 @@ def _refined(octave: Float32, x: int, y: int, layer: int, contrast: float, edge:
 @compiled
 def _dog(octave: Float32, layer: int, y: int, x: int) -> float:
     return float(octave[layer + 1, y, x] - octave[layer, y, x])
+
+
+@compiled
+def _mixed(octave: Float32, layer: int, y: int, x: int, one: Step, other: Step) -> float:
+    """The mixed second derivative of the difference of Gaussians."""
+    l1, y1, x1 = one
+    l2, y2, x2 = other
+    same = _dog(octave, layer + l1 + l2, y + y1 + y2, x + x1 + x2)
+    same += _dog(octave, layer - l1 - l2, y - y1 - y2, x - x1 - x2)
+    opposite = _dog(octave, layer + l1 - l2, y + y1 - y2, x + x1 - x2)
+    opposite += _dog(octave, layer - l1 + l2, y - y1 + y2, x - x1 + x2)
+    return (same - opposite) / 4
 
 
 @compiled
