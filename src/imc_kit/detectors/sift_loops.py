@@ -247,7 +247,7 @@ def orientations(octave: Float32, keypoints: Float32) -> Float32:
     most = (2 * _REACH + 1) ** 2
     dx, dy, weights = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     window = np.empty(2 * _REACH + 1, np.float32)
-    votes, smooth = np.empty(_TURNS, np.float32), np.empty(_TURNS, np.float32)
+    votes, smooth = np.empty(_TURNS + 1, np.float32), np.empty(_TURNS, np.float32)
     for number in range(len(keypoints)):
         x, y = round(keypoints[number, 0]), round(keypoints[number, 1])
         layer = octave[round(keypoints[number, 2])]
@@ -271,9 +271,11 @@ def orientations(octave: Float32, keypoints: Float32) -> Float32:
             dx[i] = _turn(dy[i], dx[i]) * np.float32(_TURNS) + np.float32(0.5)
         votes[:] = 0
         for i in range(count):
-            votes[int(dx[i]) % _TURNS] += weights[i]
+            votes[int(dx[i])] += weights[i]
+        votes[0] += votes[_TURNS]  # what is rounded up to a whole turn
         for i in range(_TURNS):
-            near, far = votes[i - 1] + votes[(i + 1) % _TURNS], votes[i - 2] + votes[(i + 2) % _TURNS]
+            near = votes[(i - 1) % _TURNS] + votes[(i + 1) % _TURNS]
+            far = votes[(i - 2) % _TURNS] + votes[(i + 2) % _TURNS]
             smooth[i] = (6 * votes[i] + 4 * near + far) / 16
         best = smooth.argmax()
         before, peak, after = smooth[best - 1], smooth[best], smooth[(best + 1) % _TURNS]

@@ -32,7 +32,7 @@ _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
 _PER_CELL, _WORTH_IT = 64, 12
 """There is one cell for so many descriptors: more would cost more than they save. With fewer cells than so many,
 comparing all is as fast."""
-_PROBES = 6
+_PROBES = 5
 """Cells in which each descriptor of the second image is looked up."""
 _MOST_CELLS = 2**15 - 1
 """So that their numbers are short, see `_sorted`."""
@@ -58,7 +58,7 @@ class NearestConfig(MatcherConfig):
     """Keep a match only if its score is at least this."""
     cells: int | None = None
     """Divide the float descriptors of the first image among at most so many clusters, and compare each of the second
-    with those of the six nearest only: with 64, several times faster where an image has thousands, and one match in
+    with those of the five nearest only: with 64, several times faster where an image has thousands, and one match in
     fifty is another one. On the CPU only. None compares all."""
     device: Device = "cpu"
     """Where float descriptors are compared: auto is the GPU if there is one, which takes loading torch to find out.
