@@ -4,7 +4,8 @@
     python benchmarks/speed.py ROOT --exhaustive liberty135 [--keypoints 2048] [--out FILE]
 
 The first: ALIKED's keypoints, mutual nearest neighbours with a ratio test and, on a GPU, LightGlue, beside a plain loop
-over kornia's own modules, on the same device, with all the threads that torch takes. The second: all pairs of a scene,
+over kornia's own modules, on the same device, with all the threads that torch takes; and SIFT beside OpenCV's, with an
+image on each core. The second: all pairs of a scene,
 SIFT, matched and verified, beside COLMAP's match_exhaustive on its own features, capped at as many. ROOT is in a
 competition's layout.
 """
@@ -22,6 +23,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pycolmap
 import torch
@@ -67,7 +69,7 @@ def main() -> None:
         where = device(arguments.device, "benchmark")
         facts += f"\n- device: {torch.cuda.get_device_name(where) if where.type == 'cuda' else 'the CPU'}"
         scene = replace(known[name], images=known[name].images[: arguments.images])
-        parts = (extraction, matching, *([light_glue] if where.type == "cuda" else []))
+        parts = (sift, extraction, matching, *([light_glue] if where.type == "cuda" else []))
         rows = [row for part in parts for row in part(scene, where)]
     text = f"{facts}\n\n{_markdown(['what', 'ours: s', 'theirs: s', 'times faster', 'agreement'], rows)}\n"
     print(text)
@@ -88,6 +90,36 @@ def best(*calls: Callable[[], Any]) -> list[tuple[float, Any]]:
 
 def row(what: str, ours: float, theirs: float, agreement: str) -> list[str]:
     return [what, f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.1f}", agreement]
+
+
+def sift(scene: Scene, _: torch.device) -> list[list[str]]:
+    """Seconds an image, of photographs in memory, with the preset's thresholds and limit."""
+    config = preset("sift").detector
+    assert isinstance(config, SiftConfig)
+    detector = config.create()
+    photos = [images.load(scene.path(name), config.load_side).pixels for name in scene.images]
+
+    def found_by_opencv(pixels: NDArray[np.uint8]) -> tuple[Any, Any]:
+        options = {"contrastThreshold": config.contrast_threshold, "edgeThreshold": config.edge_threshold}
+        theirs = cv2.SIFT.create(config.max_keypoints, enable_precise_upscale=True, **options)
+        return theirs.detectAndCompute(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), None)
+
+    def kit() -> list[Features]:
+        with workers(None, None) as pool:
+            return list(pool.map(lambda pixels: detector.detect([pixels], [None])[0], photos))
+
+    def plain() -> list[Any]:
+        with workers(None, None) as pool:
+            return [cv2.KeyPoint.convert(found) for found, _ in pool.map(found_by_opencv, photos)]
+
+    kit()  # compiles
+    (ours, mine), (loop, other) = best(kit, plain)
+    far = [
+        np.linalg.norm(points[:, None] - one.keypoints[None], axis=2).min(1)
+        for points, one in zip(other, mine, strict=True)
+    ]
+    same = np.mean(np.concatenate(far) < 0.02)
+    return [row(f"SIFT, {scene.name}, an image", ours / len(photos), loop / len(photos), f"{same:.4f} of keypoints")]
 
 
 def extraction(scene: Scene, where: torch.device) -> list[list[str]]:

@@ -148,7 +148,7 @@ class Config:
 
 
 CHEAP = Config(
-    SiftConfig(max_keypoints=1000, long_side=800, double=False),
+    SiftConfig(max_keypoints=1000, long_side=800, double_up_to=640),
     mapping=(MappingConfig(),),
     pairs=PairsConfig(exhaustive_up_to=60, k=20),
     localisation=LocalisationConfig(on=False),

@@ -173,6 +173,7 @@ def test_akaze_missing_from_opencv_says_what_to_install(monkeypatch):
     ("config", "options"),
     [
         (SiftConfig, {"contrast_threshold": -0.1}),
+        (SiftConfig, {"double_up_to": -1}),
         (SiftConfig, {"edge_threshold": 0.0}),
         (OrbConfig, {"fast_threshold": 256}),
         (AkazeConfig, {"threshold": 0.0}),

@@ -94,7 +94,7 @@ def test_descriptors_are_root_sift_unless_told_otherwise():
 
 def test_not_doubled_it_finds_the_larger_ones_at_the_same_places():
     image = texture(5)
-    doubled, single = (detect(image, double=double, max_keypoints=100_000) for double in (True, False))
+    doubled, single = (detect(image, double_up_to=most, max_keypoints=100_000) for most in (400, 399))
     assert 100 < len(single) < len(doubled)
     assert single.scales.min() > doubled.scales.min()
     large = single.scales > 2 * single.scales.min()
@@ -103,7 +103,7 @@ def test_not_doubled_it_finds_the_larger_ones_at_the_same_places():
     same = apart < 0.3
     assert abs(np.median(np.log(single.scales[large][same] / doubled.scales[nearest[same]]))) < 0.02
     found = np.concatenate(
-        [errors(detect(image, double=False), at, 2) for image, at in (blobs(s, 3.5) for s in (0, 1))]
+        [errors(detect(image, double_up_to=0), at, 2) for image, at in (blobs(s, 3.5) for s in (0, 1))]
     )
     assert len(found) > 30
     assert np.abs(found.mean(0)).max() < 0.05
@@ -118,9 +118,9 @@ def test_images_of_any_size_one_after_the_other_are_as_alone():
             np.testing.assert_array_equal(column, together.columns()[name])
 
 
-@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("most", [None, 0])
 @pytest.mark.parametrize("contrast", [0.0, 0.02])
-def test_hostile_images_are_ordinary(contrast, double):
+def test_hostile_images_are_ordinary(contrast, most):
     rows = np.arange(120)[:, None] * np.ones(130)
     rng = np.random.default_rng(0)
     for grey in (
@@ -132,7 +132,7 @@ def test_hostile_images_are_ordinary(contrast, double):
         255 * rng.integers(0, 2, (120, 130)),
     ):
         image = np.repeat(grey.astype(np.uint8)[:, :, None], 3, 2)
-        found = detect(image, contrast_threshold=contrast, double=double)  # Features checks that all is finite
+        found = detect(image, contrast_threshold=contrast, double_up_to=most)  # Features checks that all is finite
         if not len(found):
             continue
         assert (found.keypoints >= 0).all()

@@ -36,8 +36,9 @@ class SiftConfig(DetectorConfig):
     """Drop keypoints of less contrast; 0.02 is COLMAP's peak threshold of 0.0067 times three layers in an octave."""
     edge_threshold: float = 10.0
     """Drop keypoints whose principal curvatures have a larger ratio: they lie on an edge."""
-    double: bool = True
-    """Look in the image at twice its size first, as Lowe does: for more and finer keypoints, at four times the cost."""
+    double_up_to: int | None = None
+    """Images whose longer side has at most so many pixels are looked at at twice their size first: for more and finer
+    keypoints, at four times the cost. None does so with all, as Lowe does, 0 with none."""
     root: bool = True
     """Descriptors are RootSIFT (Arandjelović and Zisserman 2012): divided by their sum, then the square root taken.
     Else they are divided by their length. Either way their length is 1."""
@@ -46,6 +47,7 @@ class SiftConfig(DetectorConfig):
         super().__post_init__()
         self.require(self.contrast_threshold >= 0, "contrast_threshold", "at least 0")
         self.require(self.edge_threshold > 0, "edge_threshold", "larger than 0")
+        self.require(self.double_up_to is None or self.double_up_to >= 0, "double_up_to", "at least 0, or None")
 
     def create(self) -> SiftDetector:
         return SiftDetector(self)
@@ -65,19 +67,20 @@ class SiftDetector:
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
         """As `Detector.detect` says."""
-        space = _ScaleSpace(self._loops, self.config.double)
+        space = _ScaleSpace(self._loops)
         return [self._features(image, mask, space) for image, mask in zip(images, masks, strict=True)]
 
     def _features(self, image: Pixels, mask: Mask | None, space: _ScaleSpace) -> Features:
         size = image.shape[1], image.shape[0]
-        octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8))
+        double = self.config.double_up_to is None or max(size) <= self.config.double_up_to
+        octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), double)
         thresholds = self.config.contrast_threshold, self.config.edge_threshold
         found = [self._loops.extrema(octave, *thresholds) for octave in octaves]
         if not sum(map(len, found)):
             return Features.empty(size, self.dimension, self.dtype)
         of_octave = np.repeat(np.arange(len(found)), [len(some) for some in found])
         keypoints = np.concatenate(found)
-        zooms = np.float32(2) ** (of_octave - self.config.double).astype(np.float32)
+        zooms = np.float32(2) ** (of_octave - double).astype(np.float32)
         points = keypoints[:, :2] * zooms[:, None]
         kept = strongest(points, keypoints[:, 3], mask, self.config.max_keypoints)
         of_octave, keypoints, zooms = of_octave[kept], keypoints[kept], zooms[kept]
@@ -94,16 +97,18 @@ class _ScaleSpace:
     """The scale spaces of images, one after the other in the same memory where they are of the same size: to get so
     much of it anew takes as long as to fill it."""
 
-    def __init__(self, loops: ModuleType, double: bool) -> None:
+    def __init__(self, loops: ModuleType) -> None:
         self._loops = loops
-        self._double = double
         self._octaves: list[Float32] = []
 
-    def octaves(self, grey: NDArray[np.uint8]) -> list[Float32]:
-        """Those of a grey image [h, w], as `sift_loops` takes them, from large to small, until the next call."""
+    def octaves(self, grey: NDArray[np.uint8], double: bool) -> list[Float32]:
+        """Those of a grey image [h, w], as `sift_loops` takes them, from large to small, until the next call.
+
+        double: whether the first is twice as large as the image.
+        """
         sigma, step = self._loops.SIGMA, 2 ** (1 / _LAYERS)
         image, blur = grey.astype(np.float32), _CAMERA
-        if self._double:
+        if double:
             image, blur = self._loops.doubled(grey), 2 * _CAMERA
         number = 0
         while min(image.shape) > 2 * self._loops.BORDER:
