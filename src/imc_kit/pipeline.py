@@ -112,7 +112,7 @@ def solve(
             pairs=pairs, separate=task.predicts_scene, until=share,
             fewest=earlier.counts["registered"] if earlier else 0,
         )  # fmt: skip
-        return lambda: rest(second_half, max(share, ending(where, number)))
+        return lambda: rest(second_half, max(share, ending(where, number)), number + 1 == len(order))
 
     ahead = ThreadPoolExecutor(1)
     try:

@@ -112,7 +112,7 @@ def solve_scene(
     rest = match_scene(
         scene, folder, store, config, executor, pairs=pairs, separate=separate, until=until, fewest=fewest
     )
-    return rest(executor, until)
+    return rest(executor, until, True)
 
 
 def match_scene(
@@ -126,10 +126,10 @@ def match_scene(
     separate: bool = False,
     until: float = inf,
     fewest: int = 0,
-) -> Callable[[Executor, float], SceneResult]:
+) -> Callable[[Executor, float, bool], SceneResult]:
     """The first half of `solve_scene`, up to the matches; what it gives is the other half, which COLMAP does.
 
-    That takes an executor and a moment of its own, so that the next scene may be matched meanwhile.
+    That takes an executor and a moment of its own, as the next scene may be matched meanwhile, and whether none is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, masks=config.masks.of_scene(scene.name, scene.root), time_limit=None)
@@ -179,8 +179,9 @@ def _reconstruct(
     found: Found,
     executor: Executor,
     until: float,
+    alone: bool,
 ) -> SceneResult:
-    """The other half of `solve_scene`, from matches to poses."""
+    """The other half of `solve_scene`, from matches to poses. alone: whether no other scene is matched meanwhile."""
     config, store = stages.config, stages.store
     bench = _Bench(scene, config, folder, _leaving(_AFTER_ALL, scene, until), stages.notes)
     shutil.rmtree(bench.partial, ignore_errors=True)
@@ -191,7 +192,7 @@ def _reconstruct(
     with cost("map"):
         best, notes = attempts.attempt_all(
             verified, scene, bench.partial, config.mapping, config.enough, config.trusted,
-            bench.log, bench.threads, config.seed, _leaving(_AFTER_MAPPING, scene, bench.until),
+            bench.log, bench.threads, config.seed, _leaving(_AFTER_MAPPING, scene, bench.until), alone,
         )  # fmt: skip
         bench.notes.extend(notes)
     similarity = stages.similarity(shots, bench.until)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import cv2
@@ -195,6 +195,32 @@ def test_threads_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     for threads, configs in ((8, ATTEMPTS), (2, ATTEMPTS), (8, ATTEMPTS[:1]), (8, ())):
         attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0)
     assert given == [8, 4, 4, 2, 1, 1, 8]
+
+
+@pytest.mark.parametrize(
+    ("threads", "weak", "together"), [(2, True, True), (8, True, True), (8, False, False), (1, True, False)]
+)
+def test_alone_the_second_begins_beside_the_first(
+    monkeypatch: pytest.MonkeyPatch, threads: int, weak: bool, together: bool
+) -> None:
+    """Unless it would do the same, or there is one thread."""
+    both = Barrier(2)
+    given: dict[str, int] = {}
+
+    def map_scene(database: Path, images: Path, folder: Path, config: MappingConfig, *rest: Any) -> list[Model]:
+        given[folder.name] = rest[1]
+        if together and len(given) <= 2:
+            both.wait(10)
+        return []
+
+    monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: {**INLIERS, ("a", "c"): 20 if weak else 40})
+    configs = (MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig())
+    _, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0, alone=True)
+    assert notes == []
+    first = threads - 1 if together else threads
+    share = threads if together or not weak else max(1, threads // 2)
+    assert given == {"models-0": first, "models-2": share} | ({"models-1": 1 if together else share} if weak else {})
 
 
 @pytest.mark.parametrize(

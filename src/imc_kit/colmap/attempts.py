@@ -162,6 +162,7 @@ def attempt_all(
     threads: int,
     seed: int,
     until: float = inf,
+    alone: bool = False,
 ) -> tuple[Attempt, list[str]]:
     """The best of the attempts, and a note on each that failed.
 
@@ -173,6 +174,7 @@ def attempt_all(
         all others are made.
     log: of the attempts, each with its number after the stem. threads: the first attempt has them all; where it is not
         enough, so many of the others run side by side, and share the threads that are left.
+    alone: whether nothing else wants the cores: then the second attempt takes one from the first, in case it is needed.
     until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
         after the other each but the last `IN_TURN` of it.
     """
@@ -184,13 +186,16 @@ def attempt_all(
     task = _Task(database, scene, folder, attempts, enough, trusted, log, seed, until, witnesses, given_up, notes := [])
     at_once = 1 if clock.left(until) < IN_A_HURRY * len(scene.images) else max(1, min(threads, len(attempts) - 1))
     pool = ThreadPoolExecutor(at_once)
-    lacks: dict[int, frozenset[Pair]] = {}
+    lacks = different(attempts[: 2 if alone and at_once > 1 else 1], database, inliers)
+    first = list(lacks)
 
     def begun() -> Iterator[tuple[int, Future[Attempt | None]]]:
-        """The first attempt; the others begin when more are asked for."""
-        yield 0, pool.submit(task.make, 0, threads, len(attempts) > 1)
+        """The first attempt, or two; the others begin when more are asked for."""
+        made = [pool.submit(task.make, 0, threads - len(first) + 1, len(attempts) > 1)]
+        made += [pool.submit(task.make, number, 1, False) for number in first[1:]]
+        yield from zip(first, made, strict=True)
         lacks.update(different(attempts, database, inliers))
-        others = list(lacks)[1:]
+        others = [number for number in lacks if number not in first]
         share = threads // max(1, min(at_once, len(others)))
         waited_for = others[:-1] if at_once == 1 else []
         yield from [(number, pool.submit(task.make, number, share, number in waited_for)) for number in others]
@@ -209,7 +214,7 @@ def attempt_all(
                 continue
             if result.beats(best):
                 best, chosen = result, number
-            others = [one for other, one in results.items() if one and lacks and lacks[other] != lacks[chosen]]
+            others = [one for other, one in results.items() if one and lacks[other] != lacks[chosen]]
             if task.satisfies(result) or task.confirmed(best, others):
                 break
     finally:
