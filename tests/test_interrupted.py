@@ -131,7 +131,7 @@ def test_a_tenth_of_the_time(root: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 NAMES = ("a", "b", "c", "d")
 Fake = Callable[[str, str, float], int]
-Rest = Callable[[Executor, float], SceneResult]
+Rest = Callable[[Executor, float, bool], SceneResult]
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
     gives how many images are registered. It then took 2 seconds. The files of an answer say which round it is of."""
     now = 5000.0
 
-    def reconstruct(scene: Scene, folder: Path, _: Executor, until: float) -> SceneResult:
+    def reconstruct(scene: Scene, folder: Path, _: Executor, until: float, alone: bool) -> SceneResult:
         nonlocal now
         where = folder.parent.name
         (folder / "models/0").mkdir(parents=True, exist_ok=True)
@@ -293,8 +293,9 @@ def test_the_next_scene_is_matched_while_one_is_mapped(monkeypatch: pytest.Monke
     def match_scene(scene: Scene, *_: Any, **__: Any) -> Rest:
         matched[scene.name].set()
 
-        def rest(*_: Any) -> SceneResult:
+        def rest(_: Any, until: float, alone: bool) -> SceneResult:
             number = NAMES.index(scene.name)
+            assert alone == (number + 1 == len(NAMES))
             assert all(matched[name].wait(10) for name in NAMES[number + 1 : number + 2])
             assert not any(matched[name].wait(0.1) for name in NAMES[number + 2 :])  # one ahead, and no more
             return solved(scene)
