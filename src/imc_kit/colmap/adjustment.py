@@ -13,6 +13,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from imc_kit.colmap.database import change_lens
+from imc_kit.colmap.mapping import ALL_THREADS_FROM
 from imc_kit.colmap.support import Indices, Pair
 
 ROUNDS = 3
@@ -103,7 +104,7 @@ def adjust(reconstruction: Any, graph: Any, strict: bool, threads: int, seed: in
 def solver(threads: int, iterations: int) -> Any:
     """Options of a bundle adjustment of at most so many iterations. All threads take part for small models, too."""
     options = pycolmap.BundleAdjustmentOptions(print_summary=False)
-    options.ceres.min_num_residuals_for_cpu_multi_threading = 5000
+    options.ceres.min_num_residuals_for_cpu_multi_threading = ALL_THREADS_FROM
     options.ceres.solver_options.num_threads = threads
     options.ceres.solver_options.max_num_iterations = iterations
     return options

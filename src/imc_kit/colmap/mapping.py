@@ -29,14 +29,16 @@ _INCREMENTAL: dict[str, Value] = {
 """All cameras are adjusted when there are a third more of them, in place of a tenth, and those near a new one once,
 until a step lowers the cost by less than a ten-thousandth: the same poses in two thirds of the time."""
 _OWN_CAMERAS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
+ALL_THREADS_FROM = 5000
+"""Residuals from which on an adjustment is made by all threads; COLMAP's own 50,000 leaves most of a machine idle."""
 _GLOBAL: dict[str, Value] = {
     "mapper.track_required_tracks_per_view": 70,
     "mapper.bundle_adjustment.ceres.auto_select_solver_type": True,
-    "mapper.bundle_adjustment.ceres.min_num_residuals_for_cpu_multi_threading": 5000,
+    "mapper.bundle_adjustment.ceres.min_num_residuals_for_cpu_multi_threading": ALL_THREADS_FROM,
 }
 """So many tracks of an image, the longest, place the cameras as well as all do, in a third of the time; the others come
 back when points are triangulated anew. COLMAP's own default is all. Adjusting takes a fifth less time with a dense
-solver for few images, and with all threads for fewer residuals than COLMAP's 50,000."""
+solver for few images, and with all threads for small models."""
 _SHARED_CAMERAS: dict[str, Value] = {"triangulation.ignore_two_view_tracks": False}
 
 
