@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 import cv2
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from imc_kit import clock
 from imc_kit.fanout import fan_out, width, workers
@@ -73,10 +76,43 @@ def test_libraries_use_one_thread_each_while_there_are_workers() -> None:
 
 
 def test_an_executor_that_is_brought_is_left_open() -> None:
+    before = cv2.getNumThreads()
     with ThreadPoolExecutor(2) as mine:
         with workers(mine, None) as pool:
             assert pool is mine
+            assert pool.submit(cv2.getNumThreads).result() == 1
         assert mine.submit(chunk, 4).result() == (4, [])
+    assert cv2.getNumThreads() == before
+
+
+def threads() -> list[int]:
+    """That the libraries loaded here would use for one operation."""
+    assert np.ones((2, 2)).dot(np.ones((2, 2))).all()
+    return [cv2.getNumThreads(), *(library["num_threads"] for library in threadpool_info())]
+
+
+def told_threads() -> tuple[int, list[str]]:
+    return 1, [str(count) for count in threads()]
+
+
+def start_threads() -> None:
+    cv2.setNumThreads(3)
+    threadpool_limits(3)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_libraries_use_one_thread_each_in_processes_too(method: str) -> None:
+    with ProcessPoolExecutor(1, get_context(method), initializer=start_threads) as mine:
+        assert set(mine.submit(threads).result()) == {3}
+        with workers(mine, None) as pool:
+            assert set(fan_out(pool, told_threads, [()], "a", "thing", 1)) == {"1"}
+
+
+def test_this_process_is_as_it_was_after_work_in_its_threads() -> None:
+    before = threads()
+    with ThreadPoolExecutor(2) as mine, workers(mine, None) as pool:
+        assert set(fan_out(pool, told_threads, [()], "a", "thing", 1)) == {"1"}
+    assert threads() == before
 
 
 def test_an_executor_may_say_how_much_it_does_at_once() -> None:

@@ -25,9 +25,10 @@ _MATHS = {"nnan", "nsz", "arcp", "contract", "reassoc"}
 def compiled(function: F) -> F:
     """The same function as machine code, for the types that it is called with. It runs outside of Python's lock.
 
-    It may call others of the same module; of another one it would not notice a change.
+    It may call others of the same module; of another one it would not notice a change. They become part of it: there
+    would be two versions of them, rounding otherwise, and one be run when just compiled and the other from the cache.
     """
-    compiler: Any = partial(numba.njit, nogil=True, fastmath=_MATHS, error_model="numpy")
+    compiler: Any = partial(numba.njit, nogil=True, fastmath=_MATHS, error_model="numpy", forceinline=True)
     try:
         return cast(F, compiler(cache=True)(function))
     except RuntimeError:  # nowhere to keep it

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -27,7 +28,10 @@ def fan_out(
 
     The function gives how many units it has done, and its notes. That it did not come to all is a note too.
     """
-    futures: list[Future[tuple[int, list[str]]]] = [executor.submit(function, *chunk) for chunk in chunks]
+    here = os.getpid()
+    futures: list[Future[tuple[int, list[str]]]] = [
+        executor.submit(_with_one_thread, here, function, *chunk) for chunk in chunks
+    ]
     # Not `as_completed`, which waits for ever for what the end of a pool in another thread has cancelled.
     ended: SimpleQueue[Future[tuple[int, list[str]]]] = SimpleQueue()
     for future in futures:
@@ -49,19 +53,28 @@ def fan_out(
     return notes
 
 
+def _with_one_thread(home: int, function: Callable[..., tuple[int, list[str]]], *chunk: Any) -> tuple[int, list[str]]:
+    """Do a chunk; `home` is the process in which `workers` sees to it that no library starts threads."""
+    if os.getpid() != home:
+        _one_thread_for_good()
+    return function(*chunk)
+
+
 @contextmanager
 def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor]:
-    """The executor given, or a pool with one thread a core in which no library starts threads of its own."""
-    if executor is not None:
-        yield executor
-        return
+    """The executor given, or a pool with one thread a core. Meanwhile no library starts threads of its own here."""
     back = one_thread()
-    heap.one_arena()
-    pool = ThreadPoolExecutor(threads or cores())
     try:
-        yield pool
+        if executor is not None:
+            yield executor
+            return
+        heap.one_arena()
+        pool = ThreadPoolExecutor(threads or cores())
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
     finally:
-        pool.shutdown(cancel_futures=True)
         back()
 
 
@@ -91,6 +104,13 @@ def one_thread() -> Callable[[], None]:
         set_torch_threads(torch_threads or cores())
 
     return back
+
+
+@cache
+def _one_thread_for_good() -> None:
+    """In a process that is there for our work: without it each of several would start a thread a core, and products of
+    matrices be rounded otherwise than by one."""
+    one_thread()
 
 
 def set_torch_threads(count: int) -> int | None:
