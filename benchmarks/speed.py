@@ -164,9 +164,9 @@ def features_of(scene: Scene, config: DetectorConfig) -> list[Features]:
 
 
 def matched(matcher: Matcher, pairs: Sequence[tuple[Features, Features]]) -> list[NDArray[Any]]:
-    """Four pairs at a time, as many at once as there are cores."""
+    """Two pairs at a time, as many at once as there are cores: with more, one core would wait at the end."""
     with workers(None, None) as pool:
-        chunks = [pairs[start : start + 4] for start in range(0, len(pairs), 4)]
+        chunks = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
         return [one.indices for found in pool.map(matcher.match_batch, chunks) for one in found]
 
 
