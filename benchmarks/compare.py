@@ -42,7 +42,7 @@ from imc_kit.types import Pose, Scene
 
 COLMAP = {"colmap-per-image": "PER_IMAGE", "colmap-single": "SINGLE"}
 """COLMAP's camera mode by the method's name."""
-PACKAGES = ("pycolmap", "opencv-python-headless", "opencv-python", "numpy", "torch", "kornia")
+PACKAGES = ("pycolmap", "opencv-python-headless", "opencv-python", "numpy", "numba", "torch", "kornia")
 REMARKS = """\
 registered: images in the scored model; the kit's guesses for the others are scored too, COLMAP leaves them out.
 seconds: the whole run, without starting Python, scoring, and what is compiled once after installation. A run that

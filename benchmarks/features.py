@@ -36,7 +36,8 @@ from threadpoolctl import threadpool_limits
 from untrained import random_where_missing
 
 from imc_kit import images, overview, render
-from imc_kit.detectors import DETECTORS, NoDetectorConfig, SiftConfig, extract
+from imc_kit.config import CHEAP
+from imc_kit.detectors import DETECTORS, NoDetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.fanout import set_torch_threads
 from imc_kit.images import Photo
@@ -46,14 +47,14 @@ from imc_kit.meter import Meter
 from imc_kit.retrieval import DESCRIPTORS, AggregateConfig, NetworkConfig
 from imc_kit.types import Features
 
-PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "torch", "kornia", "timm")
+PACKAGES = ("numpy", "numba", "opencv-python-headless", "opencv-python", "torch", "kornia", "timm")
 VARIANTS = ("model", "descriptor")
 """Options each of whose values has a row."""
 KINDS = ("sift", "superpoint", "orb")
 """Descriptors with which matchers that take nearly all are timed: 128 numbers, 256 numbers, 256 bits."""
 SCENE = 50
 """Images of the scene in which VLAD and Fisher vectors are timed, which make their vocabulary once for all of them."""
-OVERVIEW = SiftConfig(max_keypoints=1000, long_side=640)
+OVERVIEW = CHEAP.detector
 """What the pipeline's overview is made of."""
 SLOW = {"dedode G": "two minutes an image, and 5 GB"}
 """What is not timed, and why."""

@@ -9,7 +9,7 @@ import pytest
 
 import imc_kit
 
-HEAVY = ("torch", "kornia", "pycolmap", "cv2", "pandas", "h5py", "PIL", "matplotlib")
+HEAVY = ("torch", "kornia", "pycolmap", "cv2", "pandas", "h5py", "PIL", "matplotlib", "numba")
 
 
 def test_import_loads_nothing_heavy() -> None:
@@ -18,10 +18,9 @@ def test_import_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_configuration_loads_neither_torch_nor_pycolmap() -> None:
-    code = (
-        "import sys, imc_kit; imc_kit.preset('aliked'); print([n for n in ('torch', 'pycolmap') if n in sys.modules])"
-    )
+def test_the_configuration_loads_neither_torch_nor_pycolmap_nor_numba() -> None:
+    heavy = ("torch", "pycolmap", "numba")
+    code = f"import sys, imc_kit; imc_kit.preset('aliked'); print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -9,11 +9,16 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from tqdm import tqdm
 
 from imc_kit import clock, heap
+
+T = TypeVar("T")
+
+_STARTED = uuid4().hex
 
 
 def fan_out(
@@ -28,7 +33,7 @@ def fan_out(
 
     The function gives how many units it has done, and its notes. That it did not come to all is a note too.
     """
-    here = os.getpid()
+    here = _process()
     futures: list[Future[tuple[int, list[str]]]] = [
         executor.submit(_with_one_thread, here, function, *chunk) for chunk in chunks
     ]
@@ -53,11 +58,16 @@ def fan_out(
     return notes
 
 
-def _with_one_thread(home: int, function: Callable[..., tuple[int, list[str]]], *chunk: Any) -> tuple[int, list[str]]:
+def _with_one_thread(home: tuple[str, int], function: Callable[..., T], *chunk: Any) -> T:
     """Do a chunk; `home` is the process in which `workers` sees to it that no library starts threads."""
-    if os.getpid() != home:
+    if _process() != home:
         _one_thread_for_good()
     return function(*chunk)
+
+
+def _process() -> tuple[str, int]:
+    """Which one this is, of all machines: what is forked has another number, and what is not another name."""
+    return _STARTED, os.getpid()
 
 
 @contextmanager

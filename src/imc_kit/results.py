@@ -19,7 +19,7 @@ from imc_kit.errors import KitError
 from imc_kit.scenes import Task
 from imc_kit.types import Model, Placement, Pose
 
-_PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "numpy", "h5py", "kornia", "timm", "torch")
+_PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "numpy", "numba", "h5py", "kornia", "timm", "torch")
 
 
 @dataclass(frozen=True, eq=False)

@@ -219,8 +219,26 @@ def test_alone_the_second_begins_beside_the_first(
     _, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0, alone=True)
     assert notes == []
     first = threads - 1 if together else threads
-    share = threads if together or not weak else max(1, threads // 2)
+    share = max(1, threads // 2) if weak else threads
     assert given == {"models-0": first, "models-2": share} | ({"models-1": 1 if together else share} if weak else {})
+
+
+def test_alone_the_others_do_not_wait_for_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    third = Event()
+
+    def map_scene(database: Path, images: Path, folder: Path, *rest: Any) -> list[Model]:
+        if folder.name == "models-1":
+            assert third.wait(10)
+        if folder.name == "models-2":
+            third.set()
+        return []
+
+    monkeypatch.setattr(attempts.mapping, "map_scene", map_scene)
+    monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
+    configs = (MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig())
+    _, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), 2, 0, alone=True)
+    assert notes == []
+    assert third.is_set()
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,14 @@ def test_what_the_image_must_provide(tmp_path: Path, python: Path, needs: dict[s
     assert said in last_line(done) if said else done.returncode == 0
 
 
+def test_a_numba_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {"numba": {"from": "0.60", "below": "0.69"}}
+    install._check_needs(needs)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(install.InstallError, match="the notebook's numba cannot be loaded"):
+        install._check_needs(needs)
+
+
 def test_a_kit_that_would_change_numpy_is_found_out(tmp_path: Path, python: Path) -> None:
     kit = write_kit(tmp_path / "input" / "kit")
     wheel = write_wheel(kit / "wheels", "opencv-python", "5.0")

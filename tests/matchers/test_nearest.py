@@ -370,13 +370,23 @@ def test_cells_are_made_once_for_an_image(monkeypatch):
     first, second = (described(unit(np.random.default_rng(0).normal(size=(count, 8)))) for count in (2100, 2200))
     matcher = NearestConfig(ratio=0.8, cells=64).create()
     found = [matcher.match(first, second), *matcher.match_batch([(first, second), (first, first)])]
-    assert made == [2100]
-    assert (found[0].indices == found[1].indices).all()
     matcher.match(second, first)
     assert made == [2100, 2200]
+    assert (found[0].indices == found[1].indices).all()
     del first
     gc.collect()
     assert len(matcher._known) == 1  # forgotten with the image
+
+
+def test_what_was_matched_before_changes_nothing():
+    rng = np.random.default_rng(0)
+    first, second, third = (described(rng.integers(0, 3, (900, 8)).astype(np.float32)) for _ in range(3))  # many ties
+    config = NearestConfig(cells=64)
+    later = config.create()
+    later.match_batch([(second, third), (third, first)])
+    one, other = (matcher.match(first, second) for matcher in (config.create(), later))
+    assert (one.indices == other.indices).all()
+    assert (one.scores == other.scores).all()
 
 
 @pytest.mark.parametrize("cells", [4, 2**15])

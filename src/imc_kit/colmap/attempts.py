@@ -190,15 +190,18 @@ def attempt_all(
     first = list(lacks)
 
     def begun() -> Iterator[tuple[int, Future[Attempt | None]]]:
-        """The first attempt, or two; the others begin when more are asked for."""
-        made = [pool.submit(task.make, 0, threads - len(first) + 1, len(attempts) > 1)]
-        made += [pool.submit(task.make, number, 1, False) for number in first[1:]]
-        yield from zip(first, made, strict=True)
+        """The first attempt, perhaps with the second beside it; the others begin when more are asked for."""
+        made = {0: pool.submit(task.make, 0, threads - len(first) + 1, len(attempts) > 1)}
+        made |= {number: pool.submit(task.make, number, 1, False) for number in first[1:]}
+        yield 0, made[0]
         lacks.update(different(attempts, database, inliers))
-        others = [number for number in lacks if number not in first]
+        others = [number for number in lacks if number]
         share = threads // max(1, min(at_once, len(others)))
         waited_for = others[:-1] if at_once == 1 else []
-        yield from [(number, pool.submit(task.make, number, share, number in waited_for)) for number in others]
+        for number in others:
+            if number not in made:
+                made[number] = pool.submit(task.make, number, share, number in waited_for)
+        yield from [(number, made[number]) for number in others]
 
     best, chosen = Attempt([]), 0
     results: dict[int, Attempt | None] = {}

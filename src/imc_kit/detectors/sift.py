@@ -37,8 +37,9 @@ class SiftConfig(DetectorConfig):
     edge_threshold: float = 10.0
     """Drop keypoints whose principal curvatures have a larger ratio: they lie on an edge."""
     double_up_to: int | None = None
-    """Images whose longer side has at most so many pixels are looked at at twice their size first: for more and finer
-    keypoints, at four times the cost. None does so with all, as Lowe does, 0 with none."""
+    """Images whose longer side has at most so many pixels, once `long_side` has made them smaller, are looked at at
+    twice their size first (COLMAP's `first_octave` −1): for more and finer keypoints, at four times the cost. None does
+    so with all, as Lowe does, 0 with none."""
     root: bool = True
     """Descriptors are RootSIFT (Arandjelović and Zisserman 2012): divided by their sum, then the square root taken.
     Else they are divided by their length. Either way their length is 1."""
@@ -60,6 +61,7 @@ class SiftDetector:
     dtype = np.float32
 
     def __init__(self, config: SiftConfig) -> None:
+        """Raises `KitError` when numba cannot be loaded."""
         from imc_kit.detectors import sift_loops  # numba takes a while to load
 
         self.config = config
@@ -74,7 +76,8 @@ class SiftDetector:
         size = image.shape[1], image.shape[0]
         double = self.config.double_up_to is None or max(size) <= self.config.double_up_to
         octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), double)
-        thresholds = self.config.contrast_threshold, self.config.edge_threshold
+        # A whole number would be another type, for which all is compiled again.
+        thresholds = float(self.config.contrast_threshold), float(self.config.edge_threshold)
         found = [self._loops.extrema(octave, *thresholds) for octave in octaves]
         if not sum(map(len, found)):
             return Features.empty(size, self.dimension, self.dtype)

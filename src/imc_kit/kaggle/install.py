@@ -112,7 +112,7 @@ def _versions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check_needs(needs: dict[str, dict[str, str]]) -> None:
-    """Raise `InstallError` when a package that the image should provide is missing or of another version."""
+    """Raise `InstallError` when a package that the image should provide is missing, of another version, or broken."""
     for name, need in needs.items():
         if name.startswith("opencv"):  # several builds provide the same module
             if find_spec("cv2") is None:
@@ -130,6 +130,13 @@ def _check_needs(needs: dict[str, dict[str, str]]) -> None:
                 f"the notebook's Python has {name} {version}, but the kit needs {need['from']} or newer, below"
                 f" {need['below']}: choose another environment for the notebook"
             )
+    if "numba" in needs:  # each of its versions has a newest NumPy
+        try:
+            importlib.import_module("numba")
+        except ImportError as error:
+            raise InstallError(
+                f"the notebook's numba cannot be loaded ({error}): choose another environment for the notebook"
+            ) from error
 
 
 def _numbers(version: str) -> tuple[int, ...]:

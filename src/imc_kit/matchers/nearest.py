@@ -2,7 +2,7 @@
 
 The distance is Euclidean for float descriptors, of any length, and Hamming's (differing bits) for binary ones. Of
 neighbours at exactly the same distance the one of the lowest index is nearest, as in `cv2.BFMatcher(crossCheck=True)`.
-(Rounding may tell apart float descriptors that are equally near, or the reverse.)
+(Rounding may tell apart float descriptors that are equally near, or the reverse; and in cells it is another of them.)
 
 All pairs of descriptors are compared, in blocks of rows that stay in the processor's cache while both directions are
 read off them, so memory is bounded by the size of a block; or, several times faster, only those that lie in the same
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from types import ModuleType
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -115,7 +116,8 @@ class NearestMatcher:
     """As `Matcher` says."""
 
     def __init__(self, config: NearestConfig) -> None:
-        """Raises `KitError` when the GPU that was asked for, or torch for it, is missing."""
+        """Raises `KitError` when the GPU that was asked for, or torch for it, is missing, or numba cannot be loaded."""
+        import_module("imc_kit.matchers.nearest_loops")  # now, and not after all features are found
         self.config = config
         self._known: WeakKeyDictionary[Features, _Ready] = WeakKeyDictionary()
         self._xp: ModuleType = np if config.device == "cpu" else _gpu_or_numpy(config.device)
@@ -130,12 +132,12 @@ class NearestMatcher:
         to a GPU goes there once, in calls for other pairs too."""
         return [self._match(first, second) for first, second in pairs]
 
-    def _ready(self, features: Features, in_cells: bool) -> _Ready:
-        """Made once for the same object, but for its cells, which are made when they are asked for."""
+    def _ready(self, features: Features) -> _Ready:
+        """Made once for the same object, whether it is the first of a pair or the second: else what is at exactly the
+        same distance, and rounding, would depend on which it was before."""
         known = self._known.get(features)
-        count = self._cells_of(len(features)) if in_cells else None
-        if known is None or (count and known.cells is None):
-            self._known[features] = known = self._made(features.descriptors, count)
+        if known is None:
+            self._known[features] = known = self._made(features.descriptors)
         return known
 
     def _cells_of(self, count: int) -> int | None:
@@ -145,10 +147,10 @@ class NearestMatcher:
         cells = min(self.config.cells, count // _PER_CELL)
         return cells if cells >= min(self.config.cells, _WORTH_IT) else None
 
-    def _made(self, descriptors: NDArray[Any], count: int | None) -> _Ready:
+    def _made(self, descriptors: NDArray[Any]) -> _Ready:
         descriptors = descriptors.astype(np.float32, copy=False)
         mean, order, cells = descriptors.mean(0), np.arange(len(descriptors)), None
-        if count:
+        if count := self._cells_of(len(descriptors)):
             cells, order = _in_cells(descriptors, count)
             descriptors = descriptors[order]
         vectors = descriptors
@@ -167,7 +169,7 @@ class NearestMatcher:
             distances, next_distances = -nearness, -next_nearness
             scores = 1 - distances / np.float32(8 * a.shape[1])
         else:
-            one, other = self._ready(first, True), self._ready(second, False)
+            one, other = self._ready(first), self._ready(second)
             pairs, distances, next_distances = _euclidean(self._xp, one, other)
             scores = 1 - distances**2 / 2
         keep = np.full(len(pairs), True)

@@ -30,7 +30,7 @@ def note(
     nearest, best, second: [R], for each row, written: the number of the nearest column, how near that is, and the next.
     column_…: [M], for each column, kept up to date over all blocks: the same, with the numbers of rows.
 
-    Of equals the first is nearest. One pass, in which the block stays in the processor's fastest cache.
+    Of equals the first is nearest. Each row is read for both directions while it is in the processor's fastest cache.
     """
     count, width = block.shape
     nearest_here = column_nearest[numbers]
