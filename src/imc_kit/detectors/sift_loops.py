@@ -21,8 +21,8 @@ SIGMA = 1.6
 BORDER = 5
 """Pixels at the edges of an octave in which there are no keypoints."""
 SPACING = 2
-"""Pixels from one sample of a descriptor to the next. The blur of 2 pixels or more leaves little between them: four times
-the samples give one match in a hundred more."""
+"""Pixels from one sample of a descriptor to the next. The blur of 2 pixels or more leaves little between them: four
+times the samples give one match in a hundred more."""
 BINS = 4, 8
 """Of a descriptor: along each side, and of directions."""
 
