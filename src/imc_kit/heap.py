@@ -8,7 +8,7 @@ from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 _LARGE = 8 * 2**20
-"""Bytes of a block that is better given back at once. What SIFT needs for an image of 1024 pixels is less."""
+"""Bytes of a block that is better given back at once: the larger this is, the more lies scattered over the heap."""
 _KEPT = 64 * 2**20
 """Bytes that the heap may keep for what comes next."""
 
