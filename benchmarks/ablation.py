@@ -79,7 +79,9 @@ def first_version(config: Config) -> Config:
     return dataclasses.replace(bare(config), mapping=(MappingConfig(by_cameras=False, max_keypoints=None),))
 
 
-bare = chain(*(switched(step, on=False) for step in ("merging", "localisation", "refinement", "turntable")))
+bare = chain(
+    *(switched(step, on=False) for step in ("readmission", "merging", "localisation", "refinement", "turntable"))
+)
 ROWS: dict[str, Callable[[Config], Config]] = {
     "all": lambda config: config,
     "one attempt, and nothing after it": first_version,
@@ -97,6 +99,7 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "the same for own and shared cameras": every_attempt(by_cameras=False),
     "one attempt, without merging": chain(only(2), switched("merging", on=False)),
     "one attempt, without localisation": chain(only(2), switched("localisation", on=False)),
+    "without readmission": switched("readmission", on=False),
     "without localisation": switched("localisation", on=False),
     "without refinement": switched("refinement", on=False),
     "refinement of all": switched("refinement", max_median_error=9.0, min_images=1),

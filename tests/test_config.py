@@ -125,6 +125,7 @@ def test_a_value_of_a_wrong_type_names_the_option(option: str, value: Any) -> No
         {"threads": 0},
         {"time_limit": 0.0},
         {"merging.min_links": 2},
+        {"readmission.min_agreement": 2.0},
         {"localisation.min_inliers": 3},
         {"refinement.min_images": 0},
         {"verification.options": {"ransac.max_trials": 5}},

@@ -14,6 +14,7 @@ import pytest
 
 from children import inject, running
 from imc_kit import scenes, submission
+from imc_kit.colmap import mapping
 from imc_kit.config import Config
 from imc_kit.pipeline import Run, solve
 from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
@@ -75,6 +76,7 @@ STEPS = {
     "attempt without weak pairs": attempt(1),
     "attempt without contradicted pairs": attempt(3),
     "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
+    "readmission": step(ONE_ATTEMPT, "readmission", "readmit"),
     "merging": step(ONE_ATTEMPT, "merging", "merge"),
     "localisation": step(ONE_ATTEMPT, "localisation", "localise"),
     "refinement": step(ONE_ATTEMPT, "refinement", "refine"),
@@ -114,6 +116,8 @@ def test_a_fault_costs_one_step(
     config, limited, which = STEPS[name]
     code, ending = FAULTS[fault]
     met = inject(monkeypatch, code, which)
+    if name == "readmission":
+        monkeypatch.setattr(mapping, "left_out", lambda *_: ([], [("00.png", "02.png")]))
     shutil.copytree(healthy / "out/store", tmp_path / "store")
     run = solve(healthy / "mixed", tmp_path, limited if fault == "hang" else config)
     assert len(met) == 1

@@ -18,7 +18,7 @@ import pytest
 
 from children import inject
 from imc_kit import clock, scenes, stages, submission
-from imc_kit.colmap import attempts, child
+from imc_kit.colmap import attempts, child, mapping
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import Config
 from imc_kit.errors import KitError
@@ -79,6 +79,25 @@ def test_every_step_is_taken_and_can_be_left_out(
     assert len(plain.placements) == len(whole.placements) == ALL
 
 
+def test_pairs_that_the_best_attempt_left_out_come_back(
+    scene: Scene,
+    store: Store,
+    executor: Executor,
+    tmp_path: Path,
+    jobs: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mapping, "left_out", lambda *_: ([], [("00.png", "02.png")]))
+    result = stages.solve_scene(scene, tmp_path / "a", store, ONE_ATTEMPT, executor)
+    assert list(jobs) == ["incremental", "readmit", "merge", "localise", "refine"]
+    assert result.counts["registered"] == FIRST + 1
+    assert result.notes == []
+    assert "1 of 1 pairs that were left out agree with the model" in (tmp_path / "a/colmap.log").read_text()
+    jobs.clear()
+    stages.solve_scene(scene, tmp_path / "b", store, off(ONE_ATTEMPT, "readmission"), executor)
+    assert list(jobs) == ["incremental", "merge", "localise", "refine"]
+
+
 @pytest.mark.parametrize("lens", ["SIMPLE_PINHOLE", "OPENCV"])
 def test_an_attempt_may_have_another_lens_and_leave_pairs_out(
     scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float], lens: str
@@ -87,7 +106,8 @@ def test_an_attempt_may_have_another_lens_and_leave_pairs_out(
     config = replace(ONE_ATTEMPT, mapping=(MappingConfig(camera_model=lens, max_loop_error=15.0),))
     result = stages.solve_scene(scene, tmp_path, store, config, executor)
     # OPENCV says already what refinement would make of the others.
-    assert list(jobs) == ["incremental", "merge", "localise", *(["refine"] if lens != "OPENCV" else [])]
+    refined = ["refine"] if lens != "OPENCV" else []
+    assert list(jobs) == ["incremental", "readmit", "merge", "localise", *refined]
     assert result.counts["registered"] == FIRST + 1
     assert result.notes == []
 

@@ -16,6 +16,7 @@ from imc_kit.colmap.database import CameraConfig
 from imc_kit.colmap.localisation import LocalisationConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.merging import MergingConfig
+from imc_kit.colmap.readmission import ReadmissionConfig
 from imc_kit.colmap.refinement import RefinementConfig
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.combine import CombineConfig
@@ -86,6 +87,7 @@ class Config:
     trusted: float = 0.98
     """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels.
     Above 1 none is, nor confirmed by another: all attempts are made."""
+    readmission: ReadmissionConfig = field(default_factory=ReadmissionConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
@@ -136,6 +138,7 @@ class Config:
         self.verification.check()
         for attempt in self.mapping:
             attempt.check()
+        self.readmission.check()
         self.merging.check()
         self.localisation.check()
         self.refinement.check()

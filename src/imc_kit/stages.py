@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from imc_kit import clock, images, masks, work
 from imc_kit.clock import ran_out
-from imc_kit.colmap import attempts, database, localisation, mapping, merging, refinement, verification
+from imc_kit.colmap import attempts, database, localisation, mapping, merging, readmission, refinement, verification
 from imc_kit.colmap.child import ColmapError
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.config import Config, fingerprint
@@ -197,7 +197,8 @@ def _reconstruct(
         bench.notes.extend(notes)
     similarity = stages.similarity(shots, bench.until)
     with cost("complete"):
-        models = _merged(bench, verified, best.models)
+        models = _readmitted(bench, verified, best)
+        models = _merged(bench, verified, models)
         models = _localised(bench, verified, models, shots, crops, similarity, store, executor)
         models = _refined(bench, models)
     with cost("place"):
@@ -277,6 +278,22 @@ def _verified(
     if ran_out(bench.notes):
         path = bench.folder / "database-hurried.db"
     return database.move(made, path)
+
+
+def _readmitted(bench: _Bench, verified: Path, best: attempts.Attempt) -> list[Model]:
+    """The models, the first adjusted with those of the pairs that were left out which agree with it."""
+    config = bench.config.readmission
+    if not config.on or not best.models or not best.left_out:
+        return best.models
+
+    def step(seconds: float) -> list[Model]:
+        first = readmission.readmit(
+            verified, best.models[0], best.left_out, bench.partial / "readmitted", _within(config, seconds), bench.log,
+            bench.threads, bench.config.seed,
+        )  # fmt: skip
+        return [first, *best.models[1:]]
+
+    return bench.attempt("the readmission of pairs", step, best.models)
 
 
 def _merged(bench: _Bench, verified: Path, models: list[Model]) -> list[Model]:

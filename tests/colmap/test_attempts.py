@@ -69,6 +69,7 @@ def outcome(
     monkeypatch.setattr(attempts, "inlier_counts", lambda _: INLIERS)
     best, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, enough, trusted, Path("colmap.log"), threads, 0)
     kept = int(best.models[0].folder.name.removeprefix("models-")) if best.models else None
+    assert best.left_out == ({("a", "c")} if kept is not None and configs[kept].min_strength else frozenset())
     return kept, len(made), notes
 
 

@@ -47,12 +47,13 @@ may do better than one that is confirmed."""
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """What one attempt gave: its models, largest first, and the shares of the witnesses that agree with the largest,
-    to 2 pixels and precisely."""
+    """What one attempt gave: its models, largest first, the shares of the witnesses that agree with the largest, to 2
+    pixels and precisely, and the pairs that it left out."""
 
     models: list[Model]
     support: float = 0.0
     precision: float = 0.0
+    left_out: frozenset[Pair] = frozenset()
 
     @property
     def registered(self) -> int:
@@ -133,8 +134,11 @@ class _Task:
         incomplete = len(models[0].poses) < len(self.scene.images)
         if config.mapper == "incremental" and incomplete and not clock.left(ending):
             self.notes.append(f"COLMAP's incremental mapping {clock.STOPPED} of {runtime:.0f} s, with what it had")
-        shares = (support(self.database, models[0], self.witnesses, error) for error in (TRUSTWORTHY, PRECISE))
-        result = Attempt(models, *shares)
+        result = Attempt(
+            models,
+            support(self.database, models[0], self.witnesses, TRUSTWORTHY),
+            support(self.database, models[0], self.witnesses, PRECISE),
+        )
         if self.satisfies(result):
             for event in self.given_up[number + 1 :]:
                 event.set()
@@ -227,7 +231,7 @@ def attempt_all(
     _say_what_is_left_out(scene, mapping.left_out(database, inliers, attempts[chosen]))
     if without := sum(result is None for result in results.values()):
         notes.append(f"{clock.RAN_OUT} for {without} of {len(results)} attempts at mapping")
-    return best, notes
+    return replace(best, left_out=lacks[chosen]), notes
 
 
 def _say_what_is_left_out(scene: Scene, left_out: tuple[list[Pair], list[Pair]]) -> None:

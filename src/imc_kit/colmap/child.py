@@ -114,6 +114,12 @@ def _localise(config: Mapping[str, Any], **arguments: Any) -> None:
     resection.localise(config=localisation.LocalisationConfig(**config), **arguments)
 
 
+def _readmit(config: Mapping[str, Any], **arguments: Any) -> None:
+    from imc_kit.colmap import readmission
+
+    readmission.adjust(config=readmission.ReadmissionConfig(**config), **arguments)
+
+
 def _refine(config: Mapping[str, Any], **arguments: Any) -> None:
     from imc_kit.colmap import refinement
 
@@ -124,6 +130,7 @@ _JOBS: dict[str, Callable[..., None]] = {
     "verify": _verify,
     "incremental": _incremental,
     "global": _global,
+    "readmit": _readmit,
     "merge": _merge,
     "localise": _localise,
     "refine": _refine,

@@ -14,6 +14,7 @@ WORTH = 15
 _STAGES = {
     "incremental mapping": "mapping.2",
     "verification": "verification",
+    "readmission": "readmission",
     "merging": "merging",
     "localisation": "localisation",
     "refinement": "refinement",
