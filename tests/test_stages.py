@@ -79,6 +79,19 @@ def test_every_step_is_taken_and_can_be_left_out(
     assert len(plain.placements) == len(whole.placements) == ALL
 
 
+def test_a_damaged_photograph_costs_no_more_than_the_picture_of_its_mask(
+    store: Store, executor: Executor, tmp_path: Path
+) -> None:
+    folder = write_photographs(tmp_path / "mixed")
+    damaged = folder / "03.png"
+    damaged.write_bytes(damaged.read_bytes()[:-30])  # its header is whole
+    (scene,) = scenes.load(folder).scenes
+    config = replace(ONE_ATTEMPT, masks=replace(ONE_ATTEMPT.masks, vegetation=True, pictures=True))
+    result = stages.solve_scene(scene, tmp_path / "a", store, config, executor)
+    assert list(result.placements) == list(scene.images)
+    assert any("no picture of the mask of 03.png: " in note for note in result.notes)
+
+
 def test_pairs_that_the_best_attempt_left_out_come_back(
     scene: Scene,
     store: Store,

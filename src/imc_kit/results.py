@@ -27,11 +27,12 @@ class SceneResult:
     """What became of one scene.
 
     placements: by image name, for the image as it is stored (EXIF orientation undone); for every image of the scene.
-    models: COLMAP's models, largest first, in upright images; none when this was read back from an earlier run.
-    counts: images, readable, pairs, matched and verified pairs, registered, models, points.
+    models: COLMAP's models, largest first, in upright images.
+    counts: images, readable, turned, cropped, pairs, matched and verified pairs, registered, models, points.
     seconds: by stage.
     notes: what went wrong on the way, one sentence each.
     memory: by stage, the peak in bytes of this process (COLMAP's apart), where the system says.
+    turns: of each image that was turned, the quarter turns clockwise beyond EXIF's that make it upright.
     """
 
     placements: dict[str, Placement]
@@ -40,6 +41,7 @@ class SceneResult:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
+    turns: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +94,7 @@ def write_result(path: Path, identity: str, result: SceneResult) -> None:
         }
         for name, placement in result.placements.items()
     }
-    write_json(path, {"identity": identity, **_account(result), "placements": placements})
+    write_json(path, {"identity": identity, **_account(result), "turns": result.turns, "placements": placements})
 
 
 def read_result(path: Path, identity: str) -> SceneResult | None:

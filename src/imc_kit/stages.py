@@ -149,7 +149,7 @@ def match_scene(
             shots = stages.upright(shots)
     if config.masks.pictures:
         with cost("masks"):
-            _picture_masks(shots, config.masks, folder / "masks")
+            stages.notes += _picture_masks(shots, config.masks, folder / "masks")
     with cost("detect"):
         shots = stages.detect(shots)
     if len(shots) < fewest and ran_out(stages.notes):
@@ -210,10 +210,11 @@ def _reconstruct(
         placed |= {name: Placement(pose, None) for name, pose in circle.items()}
         placements = {name: _as_stored(placement, shots.get(name)) for name, placement in placed.items()}
     shutil.rmtree(bench.partial, ignore_errors=True)
+    turns = {name: shot.info.turn for name, shot in shots.items() if shot.info.turn}
     counts = {
         "images": len(scene.images),
         "readable": len(shots),
-        "turned": sum(shot.info.turn != 0 for shot in shots.values()),
+        "turned": len(turns),
         "cropped": len(crops),
         "pairs": len(selected),
         "matched pairs": len(database.match_counts(verified)),
@@ -222,7 +223,7 @@ def _reconstruct(
         "models": len(models),
         "points": len(models[0].points) if models else 0,
     }
-    result = SceneResult(placements, models, counts, cost.seconds, bench.notes, cost.memory)
+    result = SceneResult(placements, models, counts, cost.seconds, bench.notes, cost.memory, turns)
     try:
         write_result(folder / "result.json", f"{identity}, hurried" if ran_out(bench.notes) else identity, result)
     except KitError as error:
@@ -361,6 +362,7 @@ def _loosened(
     until = clock.portion(bench.until, 0.5)
     matching = Matching(bench.scene, store, bench.config.looser(), executor, until)
     found = matching.match(shots, pairs, crops)
+    bench.notes.extend(matching.notes)
     path = bench.partial / "looser.db"
     shutil.copyfile(verified, path)
     some = ((first, second, found.matches(first, second)) for first, second in pairs)
@@ -421,12 +423,17 @@ def _as_stored(placement: Placement, shot: Shot | None) -> Placement:
     return Placement(images.pose_as_stored(placement.pose, info.quarters, info.mirrored, info.turn), placement.model)
 
 
-def _picture_masks(shots: Mapping[str, Shot], config: MaskConfig, folder: Path) -> None:
-    """Save every masked photograph, small, with its mask for a person to look at."""
+def _picture_masks(shots: Mapping[str, Shot], config: MaskConfig, folder: Path) -> list[str]:
+    """Save every masked photograph, small, with its mask for a person to look at; a note on each that cannot be."""
+    notes = []
     for name, shot in shots.items():
-        photo = shot.load(config.long_side)
-        allowed = masks.mask(photo, name, config)
-        if allowed is not None:
-            path = folder / f"{name}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(images.as_jpeg(masks.overlay(photo.pixels, allowed)))
+        try:
+            photo = shot.load(config.long_side)
+            allowed = masks.mask(photo, name, config)
+            if allowed is not None:
+                path = folder / f"{name}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(images.as_jpeg(masks.overlay(photo.pixels, allowed)))
+        except (KitError, OSError) as error:
+            notes.append(f"no picture of the mask of {name}: {said(error)}")
+    return notes

@@ -42,6 +42,19 @@ def read(kit: Path) -> dict[str, bytes]:
     return {path.relative_to(kit).as_posix(): path.read_bytes() for path in sorted(kit.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.parametrize("where", ["imc-kit", "kernel"])
+def test_what_is_not_of_an_earlier_build_is_left_alone(options: build.Build, small: Path, where: str) -> None:
+    file = options.out.parent / where / "precious.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("years of work")
+    with pytest.raises(KitError, match=f"{where} is there and is not of an earlier build: give another folder"):
+        options.run()
+    assert file.read_text() == "years of work"
+    file.unlink()
+    assert options.run() == 0  # an empty folder will do
+    assert options.run() == 0  # and what is of an earlier build
+
+
 def test_a_whole_kit(options: build.Build, small: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = dataclasses.replace(options, preset="aliked", weights_from=shared / "weights")
     assert options.run() == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pages import HOSTILE, Browser  # type: ignore[import-not-found]
 
-from imc_kit import preset, solve
+from imc_kit import images, preset, solve
 from imc_kit.cli import main
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.errors import KitError
@@ -126,6 +126,28 @@ def test_what_is_gone_is_said(solved: Path, tmp_path: Path) -> None:
     assert "photographs are not where they were" in text
     assert "none of the 3 images can be used" in text
     assert "2 of 3" in text
+
+
+def test_photographs_are_shown_as_they_were_matched(
+    solved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy(solved, tmp_path / "run")
+    (path,) = (run / "scenes").glob("*/result.json")
+    content = json.loads(path.read_text())
+    turned = sorted(content["placements"])[0]
+    path.write_text(json.dumps(content | {"turns": {turned: 2}}))
+    loaded: set[tuple[str, int]] = set()
+    real = images.load
+
+    def load(path: Path, long_side: int | None = None, turn: int = 0) -> images.Photo:
+        loaded.add((path.name, turn))
+        return real(path, long_side, turn)
+
+    monkeypatch.setattr(images, "load", load)
+    write_report(run, tmp_path / "report.html")
+    assert (Path(turned).name, 2) in loaded
+    assert {turn for name, turn in loaded if name == Path(turned).name} == {2}
+    assert {turn for name, turn in loaded if name != Path(turned).name} == {0}
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{"])

@@ -40,6 +40,7 @@ _SAFE = re.compile(r"[A-Za-z0-9._-]+")
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 36)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
 """Kaggle's image has glibc 2.35. pip takes a tag only as it is written, so that those of older ones are named too."""
 PYTHONS = ("3.12", "3.13")
+_KERNEL = "kernel-metadata.json"
 _NOTICES = {
     "aliked-": "wheels/LICENSE.aliked",
     "superpoint_v6_": "wheels/LICENSE.superpoint_v6",
@@ -124,6 +125,9 @@ class Build:
             raise KitError(f"{_CHECKOUT} is not a git checkout of imc_kit: clone the repository, and build there")
         if self.weights_from is not None and not self.weights_from.is_dir():
             raise KitError(f"--weights-from {self.weights_from} is not a folder")
+        for folder, file in ((self.out, "manifest.json"), (self.out.absolute().parent / "kernel", _KERNEL)):
+            if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / file).is_file()):
+                raise KitError(f"{folder} is there and is not of an earlier build: give another folder with --out")
 
 
 class Packed(NamedTuple):
@@ -448,7 +452,7 @@ def _write_kernel(kernel: Path, options: Build) -> None:
         "kernel_sources": [],
         "model_sources": [],
     }
-    (kernel / "kernel-metadata.json").write_text(json.dumps(metadata, indent=1), "utf-8")
+    (kernel / _KERNEL).write_text(json.dumps(metadata, indent=1), "utf-8")
 
 
 def _replace(target: Path, new: Path) -> None:

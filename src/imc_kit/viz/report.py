@@ -78,6 +78,8 @@ class _SceneRun:
     """Where the photographs are, if they are still there."""
     scored: metric.OfScene | None
     layout: str
+    turns: Mapping[str, int]
+    """Of photographs that were turned upright: see `SceneResult`."""
 
     @property
     def model_of(self) -> dict[str, int]:
@@ -181,7 +183,7 @@ def _read_scene(run: Path, name: str, photos: Scene | None, scored: metric.OfSce
     return _SceneRun(
         name, result["counts"], result["seconds"], result.get("memory", {}), result["notes"],
         block_order(sorted(result["placements"]), inliers or matches), models, keypoints, matches, inliers, data,
-        photos, scored, layout,
+        photos, scored, layout, result.get("turns", {}),
     )  # fmt: skip
 
 
@@ -399,11 +401,11 @@ def _pair_picture(scene: _SceneRun, first: str, second: str) -> str:
     assert scene.photos is not None  # the caller looks
     assert scene.database is not None
     try:
-        photos = images.load(scene.photos.path(first), PICTURE), images.load(scene.photos.path(second), PICTURE)
+        one, other = (images.load(scene.photos.path(n), PICTURE, scene.turns.get(n, 0)) for n in (first, second))
     except KitError as error:
         log.warning("%s: no picture of a pair: %s", scene.name, error)
         return ""
-    figure = draw_matches(*photos, *database.read_pair(scene.database, first, second), most=80)
+    figure = draw_matches(one, other, *database.read_pair(scene.database, first, second), most=80)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", transparent=True, pil_kwargs={"quality": 72})
     return _data_uri(buffer.getvalue())
@@ -460,7 +462,7 @@ def _thumb(scene: _SceneRun, name: str) -> str:
     if scene.photos is None:
         return ""
     try:
-        pixels = images.load(scene.photos.path(name), THUMB).pixels
+        pixels = images.load(scene.photos.path(name), THUMB, scene.turns.get(name, 0)).pixels
     except KitError:
         return ""
     buffer = io.BytesIO()

@@ -332,7 +332,7 @@ def _layout(table: Float64) -> Float64:
     for _ in range(60):
         apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
         pull = np.where(apart > 0, weights * distance / np.maximum(apart, 1e-12), 0)
-        places = inverse @ (np.diag(pull.sum(axis=1)) - pull) @ places
+        places = inverse @ ((np.diag(pull.sum(axis=1)) - pull) @ places)
     return np.asarray(places, np.float64)
 
 
