@@ -132,22 +132,21 @@ def test_photographs_are_shown_as_they_were_matched(
     solved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copy(solved, tmp_path / "run")
-    (path,) = (run / "scenes").glob("*/result.json")
-    content = json.loads(path.read_text())
-    turned = sorted(content["placements"])[0]
-    path.write_text(json.dumps(content | {"turns": {turned: 2}}))
-    loaded: set[tuple[str, int]] = set()
+    result = sorted((run / "scenes").glob("*/result.json"))[0]
+    content = json.loads(result.read_text())
+    result.write_text(json.dumps(content | {"turns": dict.fromkeys(content["placements"], 2)}))
+    turns: list[int] = []
     real = images.load
 
     def load(path: Path, long_side: int | None = None, turn: int = 0) -> images.Photo:
-        loaded.add((path.name, turn))
+        turns.append(turn)
         return real(path, long_side, turn)
 
     monkeypatch.setattr(images, "load", load)
     write_report(run, tmp_path / "report.html")
-    assert (Path(turned).name, 2) in loaded
-    assert {turn for name, turn in loaded if name == Path(turned).name} == {2}
-    assert {turn for name, turn in loaded if name != Path(turned).name} == {0}
+    assert turns.count(2) >= len(content["placements"])
+    assert turns.count(0) > 0  # the other scenes'
+    assert set(turns) == {0, 2}
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{"])
