@@ -33,7 +33,7 @@ def write_wheel(folder: Path, name: str, version: str = "1.0") -> Path:
     path = folder / f"{module}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file, text in {**files, f"{about}/RECORD": record + f"{about}/RECORD,,\n"}.items():
-            archive.writestr(file, text)
+            archive.writestr(zipfile.ZipInfo(file), text)  # of 1980: the same bytes whenever it is made
     return path
 
 
