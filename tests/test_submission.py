@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
-import os
-import resource
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -195,35 +191,6 @@ def test_what_is_written_reads_back_with_any_reader(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "submission.csv"
-    path.write_text("old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-        with pytest.raises(KitError, match=r"cannot write .*submission.csv"):
-            write(path, ("a",), [{"a": "x" * 100}] * 1_000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_no_data_is_taken_for_written_before_the_disk_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    path = tmp_path / "submission.csv"
-    path.write_text("old")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(KitError, match="No space left on device"):
-        write(path, ("a",), [{"a": "1"}])
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_rows_that_fail_half_way_leave_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     path.write_text("old")
@@ -231,14 +198,6 @@ def test_rows_that_fail_half_way_leave_the_old_file(tmp_path: Path) -> None:
         write(path, ("a", "b"), [{"a": "1", "b": "2"}, {"a": "1"}])
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match=r"cannot write .*No such file"):
-        write(tmp_path / "nowhere" / "submission.csv", ("a",), [])
-    with pytest.raises(KitError, match="cannot write"):
-        write(tmp_path, ("a",), [])
-    assert list(tmp_path.iterdir()) == []
 
 
 # Checking

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imc_kit import images, metric, pipeline, results, submission
+from imc_kit import atomic, images, metric, pipeline, results, submission
 from imc_kit.colmap import database, verification
 from imc_kit.config import PRESETS, Branch, Config, branch, fingerprint, preset
 from imc_kit.detectors import DETECTORS
@@ -357,11 +357,8 @@ def _frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _write(comparison: Comparison, task: Task, configs: Mapping[str, Config], tried: RepeatabilityConfig) -> None:
-    path = comparison.out / "compare.csv"
-    try:
-        comparison.table.to_csv(path, index=False)
-    except OSError as error:
-        raise KitError(f"cannot write {path}: {error.strerror or error}") from error
+    with atomic.writing(comparison.out / "compare.csv") as file:
+        comparison.table.to_csv(file, index=False)
     results.write_json(
         comparison.out / "compare.json",
         {

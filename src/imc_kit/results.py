@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from imc_kit import atomic
 from imc_kit.colmap import mapping
 from imc_kit.config import Config, plain
 from imc_kit.errors import KitError
@@ -46,12 +47,12 @@ class SceneResult:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run: where the submission is, and the result of each scene that could be solved, by its name."""
+    """A finished run: where the submission is, and the best result there is of each scene, by its name."""
 
     submission: Path
     scenes: dict[str, SceneResult]
     failed: dict[str, str]
-    """Scene: what went wrong, one sentence. Its rows have a placeholder pose."""
+    """Scene: what went wrong, one sentence. Its rows have the poses of `scenes`, if it is there, or else a placeholder."""
 
 
 def write_run(
@@ -119,10 +120,6 @@ def _account(result: SceneResult) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write it whole or not at all. Raises `KitError` when it cannot be written."""
-    partial = path.with_suffix(".partial")
-    try:
-        partial.write_text(json.dumps(content, indent=1, default=plain), "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise KitError(f"cannot write {path}: {error.strerror}") from error
+    """Write it whole or not at all (see `atomic.writing`)."""
+    with atomic.writing(path) as file:
+        file.write(json.dumps(content, indent=1, default=plain))

@@ -6,7 +6,6 @@ A pose in a table is two texts of numbers joined by ';': R row by row (nine) and
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from imc_kit import atomic
 from imc_kit.errors import KitError
 from imc_kit.types import Float64, Placement, Pose
 
@@ -141,27 +141,11 @@ def _middle(placements: Iterable[Placement]) -> Pose:
 
 
 def write(path: Path | str, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
-    """Write a CSV file whole or not at all: whoever reads `path`, at any time, finds the old file or the new one.
-
-    Raises `KitError` when the folder cannot be written or the disk is full; the old file is then left as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                table = csv.writer(file, lineterminator="\n")
-                table.writerow(columns)
-                table.writerows([row[column] for column in columns] for row in rows)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise KitError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
+    """Write a CSV file whole or not at all (see `atomic.writing`)."""
+    with atomic.writing(path) as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows([row[column] for column in columns] for row in rows)
 
 
 def check(path: Path | str, columns: Sequence[str], keys: Sequence[Mapping[str, str]]) -> list[str]:

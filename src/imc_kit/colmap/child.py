@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,9 @@ def run(
 ) -> None:
     """Run one job (see `_JOBS`) in a child process and wait for it.
 
-    `what` names the job in messages; COLMAP's output is appended to `log`; `time_limit` is in seconds. Raises
-    ColmapError when the process does not end well, or when another thread sets `given_up`. The child ends with its
-    parent, however that ends.
+    The job gets paths as strings. `what` names it in messages; COLMAP's output is appended to `log`; `time_limit` is in
+    seconds. Raises ColmapError when the process does not end well, or when another thread sets `given_up`. The child
+    ends with its parent, however that ends.
     """
     package_root = str(Path(__file__).parents[2])
     environment = os.environ | {
@@ -47,7 +49,7 @@ def run(
     with log.open("ab") as output:
         try:
             child = subprocess.Popen(
-                [sys.executable, "-m", "imc_kit.colmap.child", json.dumps(job)],
+                [sys.executable, "-m", "imc_kit.colmap.child", json.dumps(job, default=str)],
                 stdin=subprocess.PIPE,  # stays open while we live: see _die_with_parent
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -74,6 +76,16 @@ def run(
         ending = signal.strsignal(-status) or f"signal {-status}" if status < 0 else f"exit status {status}"
         seconds = time.monotonic() - started
         raise ColmapError(f"{what} ended with {ending.lower()} after {seconds:.0f} s (its output is in {log})")
+
+
+def fill(folder: Path, job: str, what: str, config: Any, log: Path, **arguments: Any) -> None:
+    """Run a job that writes its models to `folder`, which is emptied first; the rest and what it raises as `run`.
+
+    config: the dataclass of the step's configuration; its `time_limit` is the job's.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    run({"job": job, "output": folder, "config": asdict(config), **arguments}, what, log, config.time_limit)
 
 
 def _verify(database: str, options: Mapping[str, Any], threads: int, seed: int) -> None:

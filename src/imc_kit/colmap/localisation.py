@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from imc_kit.colmap import child, mapping
@@ -57,16 +56,8 @@ def localise(
     most of the model come first, and what they add helps others. Then all is adjusted. An image that cannot be
     localised well stays out. Raises ColmapError when the child process crashes or runs out of time.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    job = {
-        "job": "localise",
-        "database": str(database),
-        "model": str(model.folder),
-        "output": str(folder),
-        "config": asdict(config),
-        "threads": threads,
-        "seed": seed,
-    }
-    child.run(job, "localisation of images", log, config.time_limit)
+    child.fill(
+        folder, "localise", "localisation of images", config, log,
+        database=database, model=model.folder, threads=threads, seed=seed,
+    )  # fmt: skip
     return mapping.read_model(folder) if (folder / "images.bin").is_file() else model

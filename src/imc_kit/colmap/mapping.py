@@ -120,9 +120,9 @@ def map_scene(
         usual = _INCREMENTAL | (by_cameras if config.by_cameras else {})
     job = {
         "job": config.mapper,
-        "database": str(database),
-        "images": str(images),
-        "output": str(folder),
+        "database": database,
+        "images": images,
+        "output": folder,
         "options": {"min_model_size": config.min_model_size, **usual, **config.options},
         "threads": threads,
         "seed": seed,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from imc_kit.colmap import child, mapping
@@ -65,17 +64,10 @@ def merge_models(
     the poses of shared images. After bundle adjustment of the whole a join that the matches contradict is given up,
     and both stay as they were. Raises ColmapError when the child process crashes or runs out of time.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    job = {
-        "job": "merge",
-        "database": str(database),
-        "models": [str(model.folder) for model in models],
-        "output": str(folder),
-        "config": asdict(config),
-        "threads": threads,
-        "seed": seed,
-    }
-    if models:
-        child.run(job, "merging of models", log, config.time_limit)
+    if not models:
+        return []
+    child.fill(
+        folder, "merge", "merging of models", config, log,
+        database=database, models=[model.folder for model in models], threads=threads, seed=seed,
+    )  # fmt: skip
     return mapping.read_models(folder)

@@ -5,9 +5,8 @@ Where structures repeat, the strong pairs alone may give the right model; but fe
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,19 +57,10 @@ def readmit(
     database: with the model's images, keypoints and verified matches. left_out: pairs of image names. Raises
     ColmapError when the child process crashes or runs out of time.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    job = {
-        "job": "readmit",
-        "database": str(database),
-        "model": str(model.folder),
-        "left_out": sorted(left_out),
-        "output": str(folder),
-        "config": asdict(config),
-        "threads": threads,
-        "seed": seed,
-    }
-    child.run(job, "readmission of pairs", log, config.time_limit)
+    child.fill(
+        folder, "readmit", "readmission of pairs", config, log,
+        database=database, model=model.folder, left_out=sorted(left_out), threads=threads, seed=seed,
+    )  # fmt: skip
     return mapping.read_model(folder) if (folder / "images.bin").is_file() else model
 
 

@@ -3,10 +3,9 @@ images share a camera to tell its lens, and its keypoints are precise."""
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -65,17 +64,10 @@ def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, thre
     cameras = _gaining(model.folder, config)
     if not cameras:
         return model
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    job = {
-        "job": "refine",
-        "model": str(model.folder),
-        "output": str(folder),
-        "cameras": cameras,
-        "config": asdict(config),
-        "threads": threads,
-    }
-    child.run(job, "refinement of a model", log, config.time_limit)
+    child.fill(
+        folder, "refine", "refinement of a model", config, log,
+        model=model.folder, cameras=cameras, threads=threads,
+    )  # fmt: skip
     return mapping.read_model(folder)
 
 
