@@ -52,7 +52,7 @@ class Run:
     submission: Path
     scenes: dict[str, SceneResult]
     failed: dict[str, str]
-    """Scene: what went wrong, one sentence. Its rows have the poses of `scenes`, if it is there, or else a placeholder."""
+    """Scene: what went wrong, one sentence. Its rows have the poses of `scenes`, if it is there, else placeholders."""
 
 
 def write_run(
