@@ -28,8 +28,9 @@ from imc_kit.errors import KitError
 from imc_kit.images import Photo
 from imc_kit.matchers import DenseConfig, LightGlueConfig, NearestConfig
 from imc_kit.matching import Matching
+from imc_kit.metric import THRESHOLDS
 from imc_kit.pipeline import Run, solve
-from imc_kit.render import THRESHOLDS, Camera, orbit, plaza, render_scene, write_layout, write_scene
+from imc_kit.render import Camera, orbit, plaza, render_scene, write_layout, write_scene
 from imc_kit.retrieval import NetworkConfig, PairsConfig
 from imc_kit.store import Store
 from imc_kit.types import Correspondences, Float32, Matches, Pixels, Pose, Scene

@@ -20,12 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
+from imc_kit.metric import THRESHOLDS
 from imc_kit.submission import POSE_COLUMNS, format_pose
 from imc_kit.submission import write as write_table
 from imc_kit.types import Float32, Float64, Int32, Pixels, Pose
-
-THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""The metric's distances for a scene in metres: Kaggle's for ordinary scenes."""
 
 
 def _vector(*values: float) -> Float32:

@@ -1,0 +1,33 @@
+"""How good the poses are: the scores of the Image Matching Challenges of 2024, 2023 and 2025.
+
+`score` is 2024's, `score_centers` the same for arrays in memory; `score_2023` and `score_2025` are those years'. Every
+score is a fraction between 0 and 1 (2025's own program prints a hundred times that). Only in 2023 do rotations count:
+the others look at the cameras' centres, C = −Rᵀt, up to a similarity.
+"""
+
+from imc_kit.metric.centers import FREE, THRESHOLDS, TRANSPARENT_THRESHOLDS, SceneScore, Score, score, score_centers
+from imc_kit.metric.clusters import DatasetScore, Score2025, score_2025
+from imc_kit.metric.pairs import PAIR_THRESHOLDS, PAIR_THRESHOLDS_2023, PairScore, Score2023, score_2023
+from imc_kit.metric.tables import read_thresholds
+from imc_kit.metric.tasks import OfScene, score_scenes
+
+__all__ = [
+    "FREE",
+    "PAIR_THRESHOLDS",
+    "PAIR_THRESHOLDS_2023",
+    "THRESHOLDS",
+    "TRANSPARENT_THRESHOLDS",
+    "DatasetScore",
+    "OfScene",
+    "PairScore",
+    "SceneScore",
+    "Score",
+    "Score2023",
+    "Score2025",
+    "read_thresholds",
+    "score",
+    "score_2023",
+    "score_2025",
+    "score_centers",
+    "score_scenes",
+]

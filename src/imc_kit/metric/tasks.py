@@ -1,0 +1,68 @@
+"""What the metric of a task's year says of each of its scenes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from imc_kit.errors import KitError
+from imc_kit.metric.centers import SceneScore, scene_names, score
+from imc_kit.metric.clusters import DatasetScore, score_2025
+from imc_kit.metric.pairs import score_2023
+from imc_kit.submission import CLUSTER
+
+if TYPE_CHECKING:
+    from imc_kit.metric.tables import Table
+
+
+class OfScene(NamedTuple):
+    """What the metric says of a scene of a task.
+
+    models: how the cameras lie beside the truth, by the number of the model that gave their poses. In 2025 each true
+        scene stands with the model that it was given, else there is one, with number 0.
+    accuracy: the year's score: the mAA, in 2025 the harmonic mean of mAA and clustering; None where it is not defined.
+    """
+
+    models: Mapping[int, SceneScore]
+    accuracy: float | None
+
+
+def score_scenes(
+    layout: str, scenes: Iterable[str], truth: Table, submission: Table, thresholds: Mapping[str, Any] | None = None
+) -> dict[str, OfScene]:
+    """What the metric of a layout's year (`Task.layout`) says of each of a task's scenes that the truth knows.
+
+    thresholds: as the year's metric takes them: `score_2023` for 2023, `score_2025` for 2025, else `score`.
+
+    A task's scene is a dataset in 2025, and named dataset/scene in 2023. Raises `KitError` as those functions do, and
+    for 2025 without thresholds.
+    """
+    if layout == "2025":
+        if thresholds is None:
+            raise KitError("the score of 2025 needs the distances of each scene: give --thresholds FILE.json")
+        datasets = score_2025(truth, submission, thresholds).datasets
+        return {name: OfScene(_by_model(data), data.score) for name, data in datasets.items()}
+    if layout == "2023":
+        datasets_2023 = score_2023(truth, submission, thresholds).datasets
+        pairs = {(dataset, name): one.score for dataset, part in datasets_2023.items() for name, one in part.items()}
+        placed = score(truth, submission).scenes
+        aligned = {"/".join(group): placed[name] for group, name in scene_names(pairs).items()}
+        means = {"/".join(group): mean for group, mean in pairs.items()}
+    else:
+        aligned = score(truth, submission, thresholds).scenes
+        means = {name: one.score for name, one in aligned.items()}
+    return {
+        name: OfScene({0: aligned[name]}, means[name] if np.isfinite(means[name]) else None)
+        for name in scenes
+        if name in aligned
+    }
+
+
+def _by_model(data: DatasetScore) -> dict[int, SceneScore]:
+    """The true scenes of a dataset by the model that they were given; of several with one model the best placed."""
+    order = sorted(data.scenes, key=lambda scene: data.scenes[scene].registered)
+    found = ((re.fullmatch(CLUSTER.format("([1-9][0-9]*)"), data.clusters[scene]), scene) for scene in order)
+    return {int(match[1]) - 1: data.scenes[scene] for match, scene in found if match}
