@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,7 +16,7 @@ from kits import OWN, one_sentence, write_wheel
 
 from imc_kit import weights
 from imc_kit.errors import KitError
-from imc_kit.kaggle import build, install, rehearse
+from imc_kit.kaggle import build, install, locks, rehearse, wheels
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -32,9 +30,9 @@ def options(tmp_path: Path) -> build.Build:
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The lock names one small package that is in the cache; returns its wheel."""
     wheel = write_wheel(tmp_path / "cache" / OWN, "kit-toy")
-    entry = build.Locked("kit-toy", "1.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
-    monkeypatch.setattr(build, "_locked", lambda python: [entry])
-    monkeypatch.setattr(build, "_build_own_wheel", lambda folder, cache: write_wheel(folder, "imc-kit", "9.9"))
+    entry = locks.Locked("kit-toy", "1.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
+    monkeypatch.setattr(locks, "read", lambda python: [entry])
+    monkeypatch.setattr(wheels, "_build_own", lambda folder, cache: write_wheel(folder, "imc-kit", "9.9"))
     return wheel
 
 
@@ -42,9 +40,13 @@ def read(kit: Path) -> dict[str, bytes]:
     return {path.relative_to(kit).as_posix(): path.read_bytes() for path in sorted(kit.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.parametrize("where", ["imc-kit", "kernel"])
-def test_what_is_not_of_an_earlier_build_is_left_alone(options: build.Build, small: Path, where: str) -> None:
-    file = options.out.parent / where / "precious.txt"
+@pytest.mark.parametrize(
+    ("where", "name"), [("imc-kit", "precious.txt"), ("imc-kit", "manifest.json"), ("kernel", "precious.txt")]
+)
+def test_what_is_not_of_an_earlier_build_is_left_alone(
+    options: build.Build, small: Path, where: str, name: str
+) -> None:
+    file = options.out.parent / where / name
     file.parent.mkdir(parents=True)
     file.write_text("years of work")
     with pytest.raises(KitError, match=f"{where} is there and is not of an earlier build: give another folder"):
@@ -199,39 +201,11 @@ def test_the_text_of_a_licence(name: str, said: list[str]) -> None:
     assert all(words in notice for words in said)
 
 
-def test_downloads_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole file in the cache is used as it is; a broken one is fetched again, and appears whole or not at all."""
-    good = write_wheel(tmp_path / "there", "kit-toy")
-    entry = build.Locked("kit-toy", "1.0", (hashlib.sha256(good.read_bytes()).hexdigest(),))
-    calls = []
-
-    def pip(command: list[str], failure: str) -> str:
-        calls.append(command)
-        shutil.copy(good, command[command.index("--dest") + 1])
-        return ""
-
-    monkeypatch.setattr(build, "_run", pip)
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (cache / good.name).write_bytes(good.read_bytes()[:100])
-    for _ in range(2):
-        assert build._fetch_wheel(entry, "3.12", cache).read_bytes() == good.read_bytes()
-    assert len(calls) == 1
-    assert [path.name for path in cache.iterdir()] == [good.name]
-    assert {"--only-binary", "--require-hashes", "manylinux2014_x86_64", "manylinux_2_28_x86_64"} <= set(calls[0])
-
-
 def test_names_that_kaggle_would_change(options: build.Build, small: Path) -> None:
     small.rename(small.with_name("kit_toy-1.0+cpu-py3-none-any.whl"))
     with pytest.raises(KitError, match=r"Kaggle would rename kit_toy-1\.0\+cpu") as caught:
         options.run()
     one_sentence(caught.value)
-
-
-@pytest.mark.parametrize("name", ["torch", "numpy", "opencv-python", "nvidia-cublas"])
-def test_what_the_image_has_is_never_packed(name: str) -> None:
-    with pytest.raises(KitError, match=f"{name} must come from Kaggle's image"):
-        build._refuse_untouchable([build.Locked(name, "1.0", ())])
 
 
 @pytest.mark.parametrize(
@@ -242,6 +216,8 @@ def test_what_the_image_has_is_never_packed(name: str) -> None:
         ({"python": ("3.7",)}, r"there is no .*kaggle-constraints-3\.7\.txt.*choose 3\.11 or 3\.12 or 3\.13"),
         ({"preset": "sfit"}, "did you mean 'sift'"),
         ({"weights_from": Path("/nowhere")}, "--weights-from /nowhere is not a folder"),
+        ({"out": Path("dist/kernel")}, "--out dist/kernel has no name, or the notebook's"),
+        ({"out": Path()}, r"--out \. has no name"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: build.Build, change: dict[str, object], said: str) -> None:
@@ -251,48 +227,17 @@ def test_wrong_options_are_one_sentence(options: build.Build, change: dict[str, 
     assert not options.out.parent.exists()
 
 
-@pytest.mark.parametrize("python", ["3.11", *build.PYTHONS])
-def test_the_locks_are_up_to_date(python: str) -> None:
-    names = {entry.name for entry in build._locked(python)}
-    assert names >= {"pycolmap", "kornia", "kornia-rs"}
-    assert not names & set(build.image(python))
-
-
-def test_a_lock_of_other_requirements_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(CHECKOUT / "wheels", tmp_path / "wheels", ignore=shutil.ignore_patterns("*.whl"))
-    text = (CHECKOUT / "pyproject.toml").read_text()
-    (tmp_path / "pyproject.toml").write_text(text)
-    monkeypatch.setattr(build, "_CHECKOUT", tmp_path)
-    assert build._locked("3.12")
-    (tmp_path / "pyproject.toml").write_text(text.replace("pycolmap>=4.1.1,<4.3", "pycolmap>=4.1.1,<4.2"))
-    with pytest.raises(KitError, match=r"kaggle-3\.12\.lock is out of date: .* --lock --python 3\.12") as caught:
-        build._locked("3.12")
-    one_sentence(caught.value)
-    (tmp_path / "wheels" / "kaggle-3.12.lock").unlink()
-    with pytest.raises(KitError, match=r"kaggle-3\.12\.lock is missing"):
-        build._locked("3.12")
-
-
-@pytest.mark.slow
-def test_this_package_is_built_to_the_same_bytes(tmp_path: Path) -> None:
-    """From a checkout with other times, and with another mask for new files. Downloads setuptools once."""
-    wheels = []
-    for number, mask in enumerate((0o022, 0o077)):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        before = os.umask(mask)
-        try:
-            wheels.append(build._build_own_wheel(folder, CHECKOUT / "build" / "kaggle"))
-        finally:
-            os.umask(before)
-    assert wheels[0].read_bytes() == wheels[1].read_bytes()
-    assert wheels[0].name.startswith("imc_kit-")
+def test_without_a_checkout(options: build.Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (build, locks):
+        monkeypatch.setattr(module, "CHECKOUT", tmp_path)
+    with pytest.raises(KitError, match="is not a git checkout of imc_kit: clone the repository"):
+        options.run()
 
 
 def interpreters() -> dict[str, Path]:
     """Those on this machine for which there is a lock; this one's is always among them."""
     found = {}
-    for python in ("3.11", *build.PYTHONS):
+    for python in ("3.11", *locks.PYTHONS):
         try:
             found[python] = rehearse.find_python(python)
         except KitError:
@@ -305,7 +250,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kit for every Python that has a lock, as a person builds it, from the package index."""
     out = tmp_path_factory.mktemp("real") / "imc-kit"
     command = [sys.executable, "build_dataset.py", "--owner", "someone", "--out", str(out)]
-    pythons = [word for python in ("3.11", *build.PYTHONS) for word in ("--python", python)]
+    pythons = [word for python in ("3.11", *locks.PYTHONS) for word in ("--python", python)]
     subprocess.run([*command, *pythons], cwd=CHECKOUT, check=True)
     return out
 
@@ -326,7 +271,7 @@ def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_pat
     kornia imports torch, whose builds for Kaggle's image take gigabytes: here its compiled half is imported, and of the
     other half that it is there (docs/kaggle.md says what was tried with torch).
     """
-    numpy = build.image(python)["numpy"]
+    numpy = locks.image(python)["numpy"]
     subprocess.run([interpreter, "-m", "venv", str(tmp_path / "environment")], check=True)
     own = tmp_path / "environment" / "bin" / "python"
     subprocess.run([own, "-m", "pip", "install", "-q", f"numpy=={numpy}"], check=True)
@@ -344,13 +289,6 @@ def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_pat
     said = subprocess.check_output([own, "-I", str(script), str(real)], text=True).splitlines()[-1].split()
     assert said[:2] == ["numpy", numpy]
     assert Path(said[2]).is_relative_to(tmp_path / "environment")
-
-
-def test_locking_without_uv_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "uv" else find(name))
-    with pytest.raises(KitError, match=r"pip install \"imc-kit\[build\]\""):
-        build.lock("3.12")
 
 
 def test_upload_without_kaggles_command(options: build.Build, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

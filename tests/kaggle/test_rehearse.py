@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import nbformat
 import pytest
@@ -189,25 +192,135 @@ def test_the_submission_is_checked_as_the_competition_does(tmp_path: Path, chang
     assert said in problem
 
 
-def test_some_scenes_of_a_competition(tmp_path: Path, shared: Path) -> None:
-    task = scenes.load(shared / "scenes")
+class Staged(NamedTuple):
+    """What a notebook would find, and what it is asked for."""
+
+    inputs: set[str]
+    task: scenes.Task
+    asked: rehearse.Asked | None
+    images: int
+    flaws: list[str]
+    """Of the sample submission, by what is asked."""
+
+
+Rehearsed = Callable[..., Staged]
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rehearsed:
+    """Rehearses a kit without running its notebook, in no environment, with flat mounts."""
+    found: list[Staged] = []
+
+    def run_notebook(
+        notebook: Path, python: Path, inputs: dict[str, Path], asked: rehearse.Asked | None, images: int, results: Path,
+        stage: Path, *_: object,
+    ) -> None:  # fmt: skip
+        root = stage / "input"
+        for name, source in inputs.items():
+            inside.place(source.absolute(), root / name, mount=False)
+        sample = root / "rehearsal" / "sample_submission.csv"
+        task = scenes.load(root / "rehearsal")
+        flaws = submission.check(sample, *asked) if asked else []
+        found.append(Staged({path.name for path in root.iterdir()}, task, asked, images, flaws))
+
+    def run(competition: Path, *only: str, **options: Any) -> Staged:
+        out = tmp_path / "out"
+        rehearse.rehearse(kit, competition, out, python=OWN, only=only, mount="flat", **options)
+        return found.pop()
+
     kit = write_kit(tmp_path / "kit")
-    (tmp_path / "stage").mkdir()
-    inputs, (columns, keys), images = rehearse._inputs(
-        kit, task, shared / "scenes", ("door12", "fern20"), "flat", tmp_path / "stage"
-    )
-    root = tmp_path / "root"
-    for name, source in inputs.items():
-        inside.place(source.absolute(), root / name, mount=False)
-    assert {path.name for path in root.iterdir()} == {"imc-kit", "rehearsal"}
-    part = scenes.load(root / "rehearsal")
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel" / "submission.ipynb").touch()
+    monkeypatch.setattr(rehearse, "_base", lambda *_: (tmp_path, ""))
+    monkeypatch.setattr(rehearse, "_fresh", lambda *_: Path(sys.executable))
+    monkeypatch.setattr(rehearse, "run_notebook", run_notebook)
+    return run
+
+
+def test_some_scenes_of_a_competition(staged: Rehearsed, shared: Path) -> None:
+    task = scenes.load(shared / "scenes")
+    inputs, part, asked, images, flaws = staged(shared / "scenes", "door12", "fern20")
+    assert inputs == {"imc-kit", "rehearsal"}
     assert {scene.name: len(scene.images) for scene in part.scenes} == {"door12": 12, "fern20": 20}
-    assert images == len(part.rows) == len(keys) == 32
-    assert part.columns == tuple(columns)
+    assert images == len(part.rows) == 32
+    assert asked == (part.columns, part.keys)
+    assert part.columns == task.columns
     assert [row.key for row in part.rows] == [row.key for row in task.rows if row.scene in ("door12", "fern20")]
-    assert submission.check(root / "rehearsal" / "sample_submission.csv", columns, keys) == []
-    with pytest.raises(KitError, match="did you mean 'door12'"):
-        rehearse._inputs(kit, task, shared / "scenes", ("door21",), "flat", tmp_path / "stage")
+    assert flaws == []
+
+
+@pytest.fixture
+def two_scenes(tmp_path: Path) -> Path:
+    """A competition with a tower and a vase, which is transparent."""
+    root = write_competition(tmp_path / "competition")
+    shutil.copytree(root / "test" / "tower", root / "test" / "vase")
+    (root / "test" / "categories.csv").write_text("scene,categories\nvase,transparent\n")
+    with (root / "sample_submission.csv").open("a") as file:
+        file.write("test/vase/images/a.png,vase,vase,1;0;0;0;1;0;0;0;1,0;0;0\n")
+    return root
+
+
+@pytest.mark.parametrize("asked_by", ["a table", "what is there"])
+@pytest.mark.parametrize("only", [(), ("vase",)])
+def test_scenes_keep_their_categories(
+    staged: Rehearsed, two_scenes: Path, only: tuple[str, ...], asked_by: str
+) -> None:
+    if asked_by == "what is there":
+        (two_scenes / "sample_submission.csv").unlink()
+    found = staged(two_scenes, *only)
+    expected = {"tower": (), "vase": ("transparent",)}
+    categories = {scene.name: scene.categories for scene in found.task.scenes}
+    assert categories == {name: expected[name] for name in only or expected}
+    assert found.asked == (found.task.columns, found.task.keys)
+    assert found.flaws == []
+
+
+def test_what_cannot_be_rehearsed_leaves_the_last_results(staged: Rehearsed, two_scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "executed.ipynb").touch()
+    with pytest.raises(KitError, match="did you mean 'tower'"):
+        staged(two_scenes, "towr")
+    with pytest.raises(KitError, match=r"images is not a competition's data: give its root"):
+        staged(two_scenes / "test" / "vase" / "images")
+    assert (tmp_path / "out" / "executed.ipynb").exists()
+    staged(two_scenes)
+    assert not (tmp_path / "out" / "executed.ipynb").exists()
+
+
+def test_which_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = True
+    monkeypatch.setattr(rehearse, "_is_installed", lambda name: here)
+    needs = {"needs": {"torch": {}}}
+    assert rehearse._which_torch("auto", {"needs": {}}, OWN) == "none"
+    assert rehearse._which_torch("auto", needs, OWN) == "borrow"
+    assert rehearse._which_torch("auto", needs, "3.1") == "install"
+    assert rehearse._which_torch("none", needs, OWN) == "none"
+    with pytest.raises(KitError, match=r"there is no torch to borrow: run this with a Python 3\.1 that has it"):
+        rehearse._which_torch("borrow", needs, "3.1")
+    here = False
+    assert rehearse._which_torch("auto", needs, OWN) == "install"
+    with pytest.raises(KitError, match="there is no torch to borrow"):
+        rehearse._which_torch("borrow", needs, OWN)
+
+
+@pytest.mark.parametrize("pins", [["numpy==2.0.2", "torch==2.11.0", "timm==1.0.27"], ["numpy==2.0.2", "torch==2.11.0"]])
+def test_an_environment_with_and_without_the_images_timm(
+    pins: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[list[str]] = []
+
+    def run(command: list[str], failure: str) -> str:
+        if command[2] == "venv":
+            Path(command[-1], "lib", "python3", "site-packages").mkdir(parents=True)
+        else:
+            installed.append([word for word in command[5:] if not word.startswith("--")])
+        return ""
+
+    monkeypatch.setattr(rehearse, "run", run)
+    monkeypatch.setattr(rehearse, "_closure", lambda names: {})
+    for _ in range(2):  # made once
+        rehearse._base(Path(sys.executable), pins, "borrow", tmp_path)
+    assert installed == [["nbclient", "ipykernel", "numpy==2.0.2"], *([pin] for pin in pins if "timm" in pin)]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +364,15 @@ def test_results_of_others_are_not_deleted(tmp_path: Path) -> None:
     with pytest.raises(KitError, match="holds precious: give another folder"):
         rehearse._emptied(tmp_path)
     assert (tmp_path / "precious").exists()
+    with pytest.raises(KitError, match="precious is not a folder: give another one with --out"):
+        rehearse._emptied(tmp_path / "precious")
+
+
+def test_results_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real" / "working").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    assert rehearse._emptied(tmp_path / "out") == tmp_path / "real"
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_missing_notebook_and_a_missing_manifest(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imc_kit import scenes, submission
-from imc_kit.errors import KitError, unknown_name
+from imc_kit.errors import KitError
 from imc_kit.kaggle import guard, inside, install
+from imc_kit.kaggle.processes import run
 
 Mount = Literal["nested", "flat"]
 """Where Kaggle puts inputs: datasets/OWNER/SLUG and competitions/SLUG, or SLUG."""
@@ -32,8 +33,12 @@ Torch = Literal["auto", "install", "borrow", "none"]
 Asked = tuple[Sequence[str], Sequence[Mapping[str, str]]]
 """What a submission must have: its columns, and the keys of its rows, in order."""
 
+_SAMPLE = "sample_submission.csv"
 _JUPYTER = ("nbclient", "ipykernel")
 _WITH_TORCH = ("torch", "torchvision", "timm")
+_NO_ENVIRONMENT = "no environment to rehearse in"
+_OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The version of this Python."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,15 @@ def rehearse(
     if not notebook.is_file():
         raise KitError(f"there is no {notebook}: build the kit again, which puts the notebook beside it")
     task = scenes.load(competition)
-    results = _emptied(out)
+    if task.layout == "folder":
+        raise KitError(f"{competition} is not a competition's data: give its root, which has a folder test with scenes")
+    whole = not only and (task.root / _SAMPLE).is_file()
+    if only:
+        task = task.only(*only)
     version = python or _default_python(manifest["pythons"])
     interpreter = find_python(version)
-    if torch == "auto":
-        torch = _which_torch(manifest, version)
+    torch = _which_torch(torch, manifest, version)
+    results = _emptied(out)
     report.facts.append(
         ("kit", f"imc_kit {manifest['version']} ({manifest['commit']}), preset {manifest['preset']}, from {kit}")
     )
@@ -120,12 +129,13 @@ def rehearse(
         report.facts.append(
             ("python", f"{version} ({interpreter}), a fresh environment with {_named(pins, 'numpy', 'pandas')}")
         )
-        torches = {"none": "not there: the kit holds no weights", "install": f"{_named(pins, 'torch')}, installed"}
+        torches = {"none": "not there", "install": f"{_named(pins, 'torch')}, installed"}
         report.facts.append(
             ("torch", torches.get(torch) or f"borrowed from {sys.executable}, not Kaggle's: {borrowed}")
         )
-        inputs, asked, images = _inputs(kit, task, competition, only, mount, stage)
-        run_notebook(notebook, environment, inputs, asked, images, results, stage, limits, report)
+        inputs = _inputs(kit, task, mount, None if whole else stage / _SAMPLE)
+        images = sum(len(scene.images) for scene in task.scenes)
+        run_notebook(notebook, environment, inputs, (task.columns, task.keys), images, results, stage, limits, report)
     return report
 
 
@@ -211,12 +221,12 @@ def _add_scenes(path: Path, report: Report) -> None:
     """How many photographs were registered, and which scenes failed: a submission of guesses is valid, too."""
     if not path.is_file():
         return
-    run = json.loads(path.read_text("utf-8"))
-    counts = [scene["counts"] for scene in run["scenes"].values()]
+    summary = json.loads(path.read_text("utf-8"))
+    counts = [scene["counts"] for scene in summary["scenes"].values()]
     registered, images = (sum(count[what] for count in counts) for what in ("registered", "images"))
     report.facts.append(("poses", f"{registered} of {images} images registered; scenes solved: {len(counts)}"))
-    report.problems += [f"scene {name} could not be solved: {reason}" for name, reason in run["failed"].items()]
-    if not registered and not run["failed"]:
+    report.problems += [f"scene {name} could not be solved: {reason}" for name, reason in summary["failed"].items()]
+    if not registered and not summary["failed"]:
         report.problems.append("not one image was registered")
 
 
@@ -250,15 +260,22 @@ def find_python(version: str) -> Path:
 
 
 def _default_python(pythons: Sequence[str]) -> str:
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return own if own in pythons else pythons[0]
+    return _OWN if _OWN in pythons else pythons[0]
 
 
-def _which_torch(manifest: Mapping[str, Any], version: str) -> Torch:
+def _which_torch(asked: Torch, manifest: Mapping[str, Any], version: str) -> Torch:
+    """What is asked for, or the best that can be. Raises `KitError` where there is no torch to borrow."""
+    can_borrow = version == _OWN and all(map(_is_installed, ("torch", "torchvision")))
+    if asked == "borrow" and not can_borrow:
+        raise KitError(
+            f"there is no torch to borrow: run this with a Python {version} that has it and torchvision, or give"
+            " --torch install"
+        )
+    if asked != "auto":
+        return asked
     if "torch" not in manifest["needs"]:
         return "none"
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return "borrow" if version == own and all(map(_is_installed, ("torch", "torchvision"))) else "install"
+    return "borrow" if can_borrow else "install"
 
 
 def _is_installed(name: str) -> bool:
@@ -278,14 +295,16 @@ def _base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> 
     if not (folder / "ready").is_file():
         print(f"making an environment in {folder} (once)", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
-        _command([str(interpreter), "-m", "venv", str(folder)], "venv")
+        run([str(interpreter), "-m", "venv", str(folder)], _NO_ENVIRONMENT)
         alone = [pin for pin in pins if pin.split("==")[0] in _WITH_TORCH]
+        timm = [pin for pin in alone if pin.startswith("timm==")]  # not there where the kit brings it
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _command([*pip, *_JUPYTER, *(pin for pin in pins if pin not in alone)], "pip")
+        run([*pip, *_JUPYTER, *(pin for pin in pins if pin not in alone)], _NO_ENVIRONMENT)
         if torch == "install":
-            _command([*pip, *alone], "pip")
+            run([*pip, *alone], _NO_ENVIRONMENT)
         elif torch == "borrow":
-            _command([*pip, "--no-deps", *(pin for pin in alone if pin.startswith("timm"))], "pip")
+            if timm:
+                run([*pip, "--no-deps", *timm], _NO_ENVIRONMENT)
             _link(borrowed.values(), _site(folder))
         (folder / "ready").touch()
     return _site(folder), said
@@ -293,7 +312,7 @@ def _base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> 
 
 def _fresh(interpreter: Path, base: Path, folder: Path) -> Path:
     """A new environment on top of another's packages; returns its interpreter."""
-    _command([str(interpreter), "-m", "venv", "--without-pip", str(folder)], "venv")
+    run([str(interpreter), "-m", "venv", "--without-pip", str(folder)], _NO_ENVIRONMENT)
     (_site(folder) / "imc_kit_base.pth").write_text(f"import site; site.addsitedir({str(base)!r})\n", "utf-8")
     return folder / "bin" / "python"
 
@@ -335,39 +354,22 @@ def _site(environment: Path) -> Path:
     return next(environment.glob("lib/python3*/site-packages"))
 
 
-def _command(command: Sequence[str], what: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise KitError(f"no environment to rehearse in: {what} failed: {' '.join(' '.join(said[-2:]).split())}")
+def _inputs(kit: Path, task: scenes.Task, mount: Mount, sample: Path | None) -> dict[str, Path]:
+    """What is attached, by its path below the input root.
 
-
-def _inputs(
-    kit: Path, task: scenes.Task, competition: Path, only: Sequence[str], mount: Mount, stage: Path
-) -> tuple[dict[str, Path], Asked, int]:
-    """What is attached, by its path below the input root; what the submission must have; the number of photographs."""
+    sample: gets the rows of the task, and takes the place of the competition's own; None where that asks for these.
+    """
     owner, slug = json.loads((kit / "dataset-metadata.json").read_text("utf-8"))["id"].split("/")
     dataset, challenge = f"datasets/{owner}/{slug}", "competitions/rehearsal"
     if mount == "flat":
         dataset, challenge = slug, "rehearsal"
     # Kaggle does not mount the description of the dataset.
     inputs = {f"{dataset}/{path.name}": path for path in sorted(kit.iterdir()) if path.name != "dataset-metadata.json"}
-    chosen = [scene for scene in task.scenes if scene.name in only]
-    for name in only:
-        if name not in [scene.name for scene in task.scenes]:
-            raise unknown_name("scene", name, [scene.name for scene in task.scenes])
-    if not only and (competition / "sample_submission.csv").is_file():
-        inputs[challenge] = competition
-        return inputs, (task.columns, task.keys), sum(len(scene.images) for scene in task.scenes)
-    chosen = chosen or list(task.scenes)
-    names = [scene.name for scene in chosen]
-    rows = [row for row in task.rows if row.scene in names]
-    sample = stage / "sample_submission.csv"
-    submission.write(sample, task.columns, submission.compose(rows, {}, predict_scene=task.predicts_scene))
-    inputs[f"{challenge}/sample_submission.csv"] = sample
-    inputs |= {f"{challenge}/{scene.root.relative_to(task.root).as_posix()}": scene.root for scene in chosen}
-    keys = [key for key, row in zip(task.keys, task.rows, strict=True) if row.scene in names]
-    return inputs, (task.columns, keys), sum(len(scene.images) for scene in chosen)
+    if sample is None:
+        return inputs | {challenge: task.root}
+    submission.write(sample, task.columns, submission.compose(task.rows, {}, predict_scene=task.predicts_scene))
+    others = (path for path in sorted(task.root.iterdir()) if path.name != _SAMPLE)
+    return inputs | {f"{challenge}/{path.name}": path for path in others} | {f"{challenge}/{_SAMPLE}": sample}
 
 
 def _variables(python: Path, stage: Path, root: Path, calls: Path) -> dict[str, str]:
@@ -429,7 +431,9 @@ def _listing(inputs: Iterable[Path]) -> list[tuple[str, int, int]]:
 
 def _emptied(folder: Path) -> Path:
     """The folder, without what an earlier rehearsal left. Raises `KitError` if it holds anything else."""
-    folder = folder.absolute()
+    folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise KitError(f"{folder} is not a folder: give another one with --out")
     left = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     ours = {"executed.ipynb", "notebook.log", "outcome.json", "working"}
     if left - ours:
