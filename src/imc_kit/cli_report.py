@@ -1,4 +1,4 @@
-"""`imc-kit report`: a finished run as one HTML file."""
+"""`imc-kit report`: a run as one HTML file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FILE = tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")
 
 @dataclass(frozen=True)
 class Report:
-    """Show what happened in a finished run: one HTML file that opens without a network."""
+    """Show what happened in a run, finished or not: one HTML file that opens without a network."""
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """The folder that `imc-kit solve` wrote."""

@@ -47,3 +47,13 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table.write_text(table.read_text("utf-8") + row, "utf-8")
     solve(root / "data", root / "out", preset("sift", {"threads": 1}))
     return root
+
+
+@pytest.fixture(scope="session")
+def report(solved: Path) -> Path:
+    from imc_kit.viz.report import write_report
+
+    data = solved / "data"
+    return write_report(
+        solved / "out", solved / "report.html", truth=data / "truth.csv", thresholds=data / "thresholds.json"
+    )

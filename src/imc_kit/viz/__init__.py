@@ -7,7 +7,8 @@ packages load when the first figure is drawn: `pip install "imc-kit[viz]"`.
 from imc_kit.viz.compare import draw_changes, draw_metric, draw_stages
 from imc_kit.viz.gallery import Gallery, gallery
 from imc_kit.viz.images import draw_keypoints, draw_mask, draw_matches, draw_neighbours
-from imc_kit.viz.scene import block_order, draw_graph, draw_matrix, draw_model
+from imc_kit.viz.model import draw_model
+from imc_kit.viz.pairs import block_order, draw_graph, draw_matrix
 from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
 
 __all__ = [

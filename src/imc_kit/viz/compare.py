@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imc_kit import atomic
 from imc_kit.compare import Row, summarize
 from imc_kit.errors import unknown_name
 from imc_kit.repeatability import CHANGES
-from imc_kit.viz.page import cell, e, number_cell, page, plot, table, write_page
+from imc_kit.viz.page import cell, e, number_cell, page, plot, table
 from imc_kit.viz.palette import SERIES, package
-from imc_kit.viz.scene import LEGEND, styled
 from imc_kit.viz.scores import draw_seconds
+from imc_kit.viz.style import LEGEND, styled
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,9 @@ def write_comparison(rows: Sequence[Row], path: Path, title: str) -> None:
 
     title: of what was solved.
     """
-    write_page(path, page(f"{title}: imc-kit compare", _body(rows, title)))
+    text = page(f"{title}: imc-kit compare", _body(rows, title))
+    with atomic.writing(path) as file:
+        file.write(text)
 
 
 def _body(rows: Sequence[Row], title: str) -> str:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape as e
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from imc_kit.errors import KitError
 from imc_kit.viz.palette import package
 
-__all__ = ["cell", "e", "number_cell", "page", "plot", "table", "write_page"]
+__all__ = ["cell", "e", "number_cell", "page", "plot", "table"]
 
 
 def page(title: str, body: str) -> str:
@@ -33,16 +30,6 @@ def page(title: str, body: str) -> str:
         "<noscript><p>The figures and the scenes need JavaScript.</p></noscript>"
         f'<script type="text/plain" id="plotly">{_packed_plotly()}</script><script>{script}</script></body></html>\n'
     )
-
-
-def write_page(path: Path, text: str) -> None:
-    """Write it whole or not at all. Raises `KitError` when it cannot be written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise KitError(f"cannot write the report to {path}: {error.strerror or error}") from error
 
 
 def plot(figure: Any, label: str, kind: str, said: str, *, turn: bool = False) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from imc_kit.metric import SceneScore
 from imc_kit.viz.palette import NEUTRAL, SERIES, STAGES, package
-from imc_kit.viz.scene import LEGEND, styled
+from imc_kit.viz.style import LEGEND, styled
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 

@@ -1,0 +1,166 @@
+"""The figure of a 3D model: its points, its cameras, and the true ones beside them. It is plotly's."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imc_kit.metric import SceneScore
+from imc_kit.types import Float64, Model
+from imc_kit.viz import space
+from imc_kit.viz.palette import NEUTRAL, REGISTERED, TRUTH, package
+from imc_kit.viz.style import LEGEND, evenly, styled
+from imc_kit.viz.truth import match_names, similarity
+
+_ROOM = 1.04
+"""The axes of the 3D view are so many times as long as what is drawn."""
+_USUAL = 1.5
+"""Width / height of a notebook's cell."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """A model as it is drawn: in the frame of the truth where that is known, and level.
+
+    centers [n, 3] and axes [n, 3, 3] are those of the cameras `names`; true: the true centres of some of them.
+    """
+
+    names: Sequence[str]
+    centers: Float64
+    axes: Float64
+    points: Float64
+    true: Mapping[str, Float64]
+    unit: str
+
+
+def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 15000) -> Any:
+    """The 3D model: its points in colour, its cameras as frusta, the true cameras beside them where they are known.
+
+    score: what the metric found; its images are matched to the model's by the ends of their names. The model is then
+        drawn in the frame and the unit of the truth, as the metric aligned it, with a line from each camera to its
+        true place. Left out of account when fewer than three of the model's cameras are in it.
+    most: so many points are drawn, evenly taken from all; those far outside are left out.
+
+    Drawn with the mean of the cameras' upright directions up, seen from where the cameras are and so far away that all
+    is in view. How far that is depends on the shape of the view: `layout.meta["distances"]` has pairs of width / height
+    and distance from the camera's `center`, for whoever knows that shape.
+    """
+    figure = package("plotly.graph_objects").Figure()
+    placed = _placed(model, score)
+    near = np.flatnonzero(space.not_far(placed.points, placed.centers))
+    chosen = near[evenly(len(near), most)]
+    points, true = placed.points[chosen], np.array(list(placed.true.values())).reshape(-1, 3)
+    size = space.frustum_size(placed.centers)
+    drawn = np.concatenate([points, placed.centers - size, placed.centers + size, true])
+    low, high = (drawn.min(axis=0), drawn.max(axis=0)) if len(drawn) else (np.zeros(3), np.ones(3))
+    sides = np.maximum(high - low, max(0.1 * (high - low).max(), 1e-9))
+    middle = (low + high) / 2
+    eye = space.eye(placed.axes)
+    seen = [points, true]
+    if len(chosen):
+        known = len(model.colors) == len(model.points) and model.colors.any()
+        shown = [f"#{bytes(color).hex()}" for color in model.colors[chosen]] if known else NEUTRAL
+        figure.add_scatter3d(
+            **_xyz(points), mode="markers", hoverinfo="skip", name=f"points ({len(model.points):,})",
+            marker={"size": 1.8, "color": shown, "line": {"width": 0}}, showlegend=False,
+        )  # fmt: skip
+    if placed.names:
+        frames = [model.frames.get(name, (0.5, 0.375)) for name in placed.names]
+        frusta = space.frusta(placed.centers, placed.axes, frames, size)
+        _add_cameras(figure, placed, frusta)
+        _add_truth(figure, placed)
+        bar = _add_scale(figure, [*middle[:2], low[2]], sides, eye, placed.unit)
+        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # the text is below it
+    center, distances = space.view((np.concatenate(seen) - middle) / (_ROOM * sides.max()), eye)
+    ends = np.stack([middle - _ROOM / 2 * sides, middle + _ROOM / 2 * sides], axis=1)
+    figure.update_layout(
+        scene={
+            **{f"{name}axis": {"visible": False, "range": span}
+               for name, span in zip("xyz", ends.tolist(), strict=True)},
+            "aspectmode": "manual",
+            "aspectratio": dict(zip("xyz", (sides / sides.max()).tolist(), strict=True)),
+            "camera": {
+                "center": dict(zip("xyz", center.tolist(), strict=True)),
+                "eye": dict(zip("xyz", (center + eye * distances[_USUAL]).tolist(), strict=True)),
+                "up": {"x": 0, "y": 0, "z": 1},
+            },
+        },
+        meta={"distances": list(distances.items())},
+        legend=LEGEND | {"itemsizing": "constant"},
+    )  # fmt: skip
+    return styled(figure, empty="" if placed.names else "no model")
+
+
+def _placed(model: Model, score: SceneScore | None) -> _Placed:
+    names = sorted(model.poses)
+    centers = np.array([model.poses[name].center for name in names]).reshape(-1, 3)
+    axes = np.array([model.poses[name].rotation for name in names]).reshape(-1, 3, 3)
+    points, true, unit = model.points, {}, "unit of the model"
+    to_truth = None if score is None else similarity(names, centers, score)
+    if score is not None and to_truth is not None:
+        rows = match_names(names, score.names)
+        true = {name: score.truth[rows[name]] for name in names if name in rows}
+        centers, axes, points = to_truth.moved(centers), axes @ to_truth.turn.T, to_truth.moved(points)
+        unit = "unit of the truth"
+    level = space.level(axes)
+    true = {name: level @ center for name, center in true.items()}
+    return _Placed(names, centers @ level.T, axes @ level.T, points @ level.T, true, unit)
+
+
+def _add_cameras(figure: Any, placed: _Placed, frusta: Float64) -> None:
+    figure.add_scatter3d(
+        **_xyz(frusta), mode="lines", hoverinfo="skip", line={"color": REGISTERED, "width": 2.5}, showlegend=False,
+        name="frusta",
+    )  # fmt: skip
+    hover = [html.escape(name) for name in placed.names]
+    for number, name in enumerate(placed.names):
+        if name in placed.true:
+            error = np.linalg.norm(placed.true[name] - placed.centers[number])
+            hover[number] += f"<br>{error:.3g} ({placed.unit}) from the truth"
+    figure.add_scatter3d(
+        **_xyz(placed.centers), mode="markers", marker={"size": 4, "color": REGISTERED},
+        name=f"cameras ({len(placed.names)})", hovertext=hover, hovertemplate="%{hovertext}<extra></extra>",
+    )  # fmt: skip
+
+
+def _add_truth(figure: Any, placed: _Placed) -> None:
+    """The true cameras, and a line from each to where it came out."""
+    if not placed.true:
+        return
+    true = np.array(list(placed.true.values()))
+    links = np.full((len(true), 3, 3), np.nan)
+    links[:, 0], links[:, 1] = true, placed.centers[[name in placed.true for name in placed.names]]
+    figure.add_scatter3d(
+        **_xyz(links.reshape(-1, 3)), mode="lines", hoverinfo="skip", line={"color": TRUTH, "width": 3},
+        showlegend=False, name="errors",
+    )  # fmt: skip
+    figure.add_scatter3d(
+        **_xyz(true), mode="markers", name=f"true cameras ({len(true)})",
+        marker={"size": 5, "color": TRUTH, "symbol": "diamond-open"},
+        hovertext=[html.escape(name) for name in placed.true], hovertemplate="%{hovertext}, true<extra></extra>",
+    )  # fmt: skip
+
+
+def _add_scale(figure: Any, ground: Sequence[float], sides: Float64, eye: Float64, unit: str) -> Float64:
+    """A bar [3, 3] of a round length, in front of `ground`, which is below the middle of a box with these sides."""
+    length = space.round_length(0.3 * float(sides[:2].max()))
+    towards = np.array([eye[0], eye[1], 0]) / np.hypot(eye[0], eye[1])
+    across = np.array([-towards[1], towards[0], 0])  # as it is seen
+    room = (sides - np.abs(across) * length)[:2] / 2 / np.maximum(np.abs(towards[:2]), 1e-9)
+    # Towards the eye, but inside, as plotly cuts off the rest, and not so near that it is below the view.
+    start = ground + towards * max(0.0, 0.6 * float(room.min())) - across * length / 2
+    bar = np.asarray(start + np.array([[0.0], [0.5], [1.0]]) * across * length, np.float64)
+    figure.add_scatter3d(
+        **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="bottom center",
+        line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
+    )  # fmt: skip
+    return bar
+
+
+def _xyz(places: Float64) -> dict[str, NDArray[np.float32]]:
+    return dict(zip("xyz", places.astype(np.float32).T, strict=True))

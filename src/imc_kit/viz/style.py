@@ -1,0 +1,27 @@
+"""What the plotly figures have in common: their look, their legend, and what of many is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEGEND = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
+
+
+def styled(figure: Any, empty: str = "") -> Any:
+    """The same quiet look for all: nothing but the data is coloured. `empty` is said where there is nothing to see."""
+    figure.update_layout(
+        template="plotly_white", margin={"l": 8, "r": 8, "t": 36, "b": 8}, font={"size": 13, "color": "#333333"},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+    )  # fmt: skip
+    if empty:
+        figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
+        figure.add_annotation(text=empty, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 16})
+    return figure
+
+
+def evenly(count: int, most: int) -> NDArray[np.intp]:
+    """Which of `count` to draw: all, or of more than `most` so many, evenly spread."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(np.intp)
