@@ -389,7 +389,7 @@ def test_what_was_matched_before_changes_nothing():
     assert (one.scores == other.scores).all()
 
 
-@pytest.mark.parametrize("cells", [4, 2**15])
+@pytest.mark.parametrize("cells", [5, 2**15])
 def test_too_few_or_too_many_cells_are_refused(cells):
-    with pytest.raises(KitError, match="cells of matcher 'nearest' must be 5 to 32767, or None"):
+    with pytest.raises(KitError, match="cells of matcher 'nearest' must be 6 to 32767, or None"):
         NearestConfig(cells=cells)

@@ -1,4 +1,4 @@
-"""The loop of nearest neighbours against sorting, in blocks of any size."""
+"""The loops of nearest neighbours against sorting."""
 
 from __future__ import annotations
 
@@ -40,3 +40,26 @@ def test_a_block_may_be_of_some_columns():
     others = np.setdiff1d(np.arange(300), some)
     assert (columns[0][others] == -1).all()
     assert np.isneginf(columns[1][others]).all()
+
+
+@pytest.mark.parametrize(("points", "cells", "most"), [(0, 6, 3), (1, 6, 6), (50, 6, 6), (300, 40, 4)])
+@pytest.mark.parametrize("farthest", [1.0, 1.4, 100.0])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_points_are_looked_up_in_the_nearest_cells_that_are_not_too_far(points, cells, most, farthest, size):
+    rng = np.random.default_rng(0)
+    a, b = (size * rng.normal(size=(count, 8)).astype(np.float32) for count in (points, cells))
+    halves = (a * a).sum(1) / 2
+    who, bounds = nearest_loops.lookups(a @ b.T - (b * b).sum(1) / 2, halves, most, farthest)
+    far = np.linalg.norm(a[:, None].astype(float) - b, axis=2) ** 2
+    near_enough = far <= farthest * far.min(1, keepdims=True) * (1 + 1e-4)
+    expected = near_enough & (far.argsort(1).argsort(1) < most)
+    assert (bounds[0], bounds[-1]) == (0, len(who))
+    for cell in range(cells):
+        assert who[bounds[cell] : bounds[cell + 1]].tolist() == np.flatnonzero(expected[:, cell]).tolist()
+
+
+def test_a_point_that_is_a_centre_is_looked_up_there():
+    """Where rounding puts it nearer than 0."""
+    near = np.array([[0.5000001, 0.4], [0.5, 0.5], [0.3, 0.5]], np.float32)
+    who, bounds = nearest_loops.lookups(near, np.full(3, 0.5, np.float32), 2, 1.4)
+    assert (who.tolist(), bounds.tolist()) == ([0, 1, 1, 2], [0, 2, 4])

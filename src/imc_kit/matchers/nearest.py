@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import pairwise
 from types import ModuleType
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -33,8 +34,10 @@ _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
 _PER_CELL, _WORTH_IT = 64, 12
 """There is one cell for so many descriptors: more would cost more than they save. With fewer cells than so many,
 comparing all is as fast."""
-_PROBES = 5
-"""Cells in which each descriptor of the second image is looked up."""
+_PROBES, _FARTHEST = 6, 1.4
+"""Each descriptor of the second image is looked up in at most so many cells, the nearest, and of these in those whose
+centre is at most at so many times the squared distance of the nearest: as many matches are found as with five cells,
+and a sixth fewer products are made."""
 _MOST_CELLS = 2**15 - 1
 """So that their numbers are short, see `_sorted`."""
 _CELL_SAMPLE, _CELL_ROUNDS = 32, 4
@@ -59,7 +62,7 @@ class NearestConfig(MatcherConfig):
     """Keep a match only if its score is at least this."""
     cells: int | None = None
     """Divide the float descriptors of the first image among at most so many clusters, and compare each of the second
-    with those of the five nearest only: with 64, several times faster where an image has thousands, and one match in
+    with those of the nearest few only: with 64, several times faster where an image has thousands, and one match in
     fifty is another one. On the CPU only. None compares all."""
     device: Device = "cpu"
     """Where float descriptors are compared: auto is the GPU if there is one, which takes loading torch to find out.
@@ -199,7 +202,7 @@ def _moved(xp: ModuleType, one: _Ready, centre: Float32) -> _Ready:
 
 
 def _euclidean(xp: ModuleType, a: _Ready, b: _Ready) -> _Neighbours:
-    candidates = None if a.cells is None else _candidates(a.cells, b.rows[:, :-2])
+    candidates = None if a.cells is None else _candidates(a.cells, b.rows[:, :-2], -b.rows[:, -2])
     # Moving all of them changes no distance, and near the origin fewer digits cancel in the next step. It is by whole
     # numbers, so that whole numbers stay exact; descriptors of length 1 are near enough.
     centre = np.round((a.mean + b.mean) / 2).astype(np.float32)
@@ -269,13 +272,15 @@ def _sorted(cells: NDArray[np.intp], count: int) -> tuple[NDArray[np.intp], NDAr
     return order, np.searchsorted(cells[order], np.arange(count + 1))
 
 
-def _candidates(cells: _Cells, points: Float32) -> list[tuple[slice, NDArray[np.intp]]]:
-    """The rows of each cell, and which of `points` [M, D] have it among the nearest to them."""
-    count = len(cells.centres)
-    near = np.argpartition(kmeans.nearness(points, cells.centres), count - _PROBES, axis=1)[:, count - _PROBES :]
-    order, bounds = _sorted(near.ravel(), count)
-    who = order // _PROBES
-    return [(slice(*cells.bounds[cell : cell + 2]), who[bounds[cell] : bounds[cell + 1]]) for cell in range(count)]
+def _candidates(cells: _Cells, points: Float32, halves: Float32) -> list[tuple[slice, NDArray[np.intp]]]:
+    """The rows of each cell, and which of `points` [M, D] are looked up in it. halves: [M], half of |point|²."""
+    from imc_kit.matchers import nearest_loops  # numba takes a while to load
+
+    near = kmeans.nearness(points, cells.centres)
+    who, bounds = nearest_loops.lookups(near, np.ascontiguousarray(halves), _PROBES, _FARTHEST)
+    return [
+        (slice(*rows), who[slice(*found)]) for rows, found in zip(pairwise(cells.bounds), pairwise(bounds), strict=True)
+    ]
 
 
 def _products_in_cells(left: Float32, right: Float32, candidates: Any) -> Iterator[_Block]:

@@ -1,4 +1,4 @@
-"""The loop of nearest neighbours over a block of descriptors' products, compiled."""
+"""The loops of nearest neighbours, compiled: over a block of descriptors' products, and over the nearness of cells."""
 
 from __future__ import annotations
 
@@ -70,3 +70,44 @@ def note(
                 next_ = max(next_, row[j])
         nearest[i], best[i], second[i] = numbers[at], top, next_
     column_nearest[numbers], column_best[numbers], column_second[numbers] = nearest_here, best_here, second_here
+
+
+@compiled
+def lookups(near: Float32, halves: Float32, most: int, farthest: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """In which cells to look points up: at most so many, the nearest, of those that are not too far.
+
+    near: [M, K], of each point a·b − |b|²/2 for the centre b of each cell. halves: [M], |a|²/2 of each point.
+    farthest: the largest squared distance of a cell's centre, in that of the nearest centre.
+
+    Gives the points [L], cell by cell and in order, and [K + 1] the place of each cell's first, and the end.
+    """
+    points, cells = near.shape
+    chosen = np.full((points, most), -1)
+    bounds = np.zeros(cells + 1, np.intp)
+    top, at = np.empty(most, np.float32), np.empty(most, np.intp)
+    for i in range(points):
+        top[:] = -np.inf
+        row = near[i]
+        for j in range(cells):
+            value = row[j]
+            if value > top[most - 1]:
+                k = most - 1
+                while k > 0 and value > top[k - 1]:
+                    top[k], at[k] = top[k - 1], at[k - 1]
+                    k -= 1
+                top[k], at[k] = value, j
+        least = halves[i] - farthest * max(halves[i] - top[0], 0.0)
+        for k in range(most):
+            if k == 0 or top[k] >= least:  # never where there is no such cell: it is −∞
+                chosen[i, k] = at[k]
+                bounds[at[k] + 1] += 1
+    for cell in range(cells):
+        bounds[cell + 1] += bounds[cell]
+    who, place = np.empty(bounds[cells], np.intp), bounds.copy()
+    for i in range(points):
+        for k in range(most):
+            cell = chosen[i, k]
+            if cell >= 0:
+                who[place[cell]] = i
+                place[cell] += 1
+    return who, bounds
