@@ -39,7 +39,7 @@ def write_report(
         quick/NAME) with result.json, models, database.
     path: the file to write; report.html in that folder when left out.
     truth: a CSV file with the true poses, as for `imc-kit score`; the score of the layout's year and the true cameras
-        are then shown. The mean is over all scenes of the truth, whether they were solved or not.
+        are then shown. The mean is over the scenes that were asked for, whether they were solved or not.
     thresholds: a JSON file with the metric's distances, as for `imc-kit score`.
 
     What is missing (scenes that an interrupted run has not come to, a database that was deleted or is damaged,

@@ -108,15 +108,20 @@ class RunFolder:
 
     @property
     def mean(self) -> float | None:
-        """The mean score of the scenes of the truth; in 2023 the mean over its datasets of the means over their scenes.
+        """The mean score of the scenes that were asked for; in 2023 the mean over datasets of the means over scenes.
 
-        It is what `imc-kit score` says of the submission: a scene that was not solved counts.
+        It is what `imc-kit score` says of the submission where the truth has no others: a scene that was not solved
+        counts.
         """
         groups: dict[str, list[float]] = {}
         for name, scored in self.scores.items():
-            if scored.accuracy is not None:
+            if scored.accuracy is not None and name in self._asked:
                 groups.setdefault(name.split("/")[0] if self.layout == "2023" else name, []).append(scored.accuracy)
         return float(np.mean([np.mean(group) for group in groups.values()])) if groups else None
+
+    @property
+    def _asked(self) -> set[str]:
+        return {*(scene.name for scene in self.scenes), *self.failed, *self.waiting}
 
     @property
     def notes(self) -> list[str]:
@@ -128,12 +133,12 @@ class RunFolder:
             some = f"{quick} of {self.count} scenes have only a quick answer" if quick else ""
             parts = " and ".join(filter(None, (waiting, some)))
             notes.append(f"The run is not finished: {parts}; the same imc-kit solve command goes on from there")
-        known = {*(scene.name for scene in self.scenes), *self.failed, *self.waiting}
-        strange = [name for name, scored in self.scores.items() if name not in known and scored.accuracy is not None]
+        asked = self._asked
+        strange = [name for name, scored in self.scores.items() if name not in asked and scored.accuracy is not None]
         if strange:
             named = ", ".join(strange[:10]) + (" …" if len(strange) > 10 else "")
             notes.append(
-                f"The mean {measure(self.layout)} counts all scenes of the truth, also those not of this run: {named}"
+                f"The mean {measure(self.layout)} leaves out the scenes of the truth that are not of this run: {named}"
             )
         return [*notes, *self.content.get("notes", [])]
 
