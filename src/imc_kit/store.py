@@ -75,6 +75,28 @@ _CODECS: dict[str, _Codec[Any]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """An open chunk file: what is small in memory, and where the rest is, as to look that up takes longer than to read
+    it."""
+
+    file: h5py.File
+    keys: list[str]
+    headers: NDArray[Any]
+    offsets: NDArray[np.int64]
+    columns: dict[str, h5py.Dataset]
+
+    @classmethod
+    def open(cls, path: Path) -> _Chunk:
+        file = h5py.File(path, "r")
+        try:
+            keys = [key.decode() for key in file["keys"][:]]
+            return cls(file, keys, file["headers"][:], file["offsets"][:], dict(file["columns"].items()))
+        except BaseException:
+            file.close()
+            raise
+
+
 class Shelf(Generic[T]):
     """Values by key in a folder of chunk files. Safe to use from several threads; pickled, it opens the folder anew."""
 
@@ -84,7 +106,7 @@ class Shelf(Generic[T]):
         self._codec: _Codec[T] = _CODECS[kind]
         self._where: dict[str, tuple[Path, int]] = {}
         self._known: set[Path] = set()
-        self._open: OrderedDict[Path, h5py.File] = OrderedDict()
+        self._open: OrderedDict[Path, _Chunk] = OrderedDict()
         self._lock = threading.RLock()
         self.refresh()
 
@@ -104,10 +126,10 @@ class Shelf(Generic[T]):
     def __getitem__(self, key: str) -> T:
         path, row = self._where[key]
         with self._lock:
-            file = self._file(path)
-            start, stop = file["offsets"][row : row + 2]
-            columns = {name: column[start:stop] for name, column in file["columns"].items()}
-            return self._codec.value(columns, file["headers"][row])
+            chunk = self._chunk(path)
+            start, stop = chunk.offsets[row : row + 2]
+            columns = {name: column[start:stop] for name, column in chunk.columns.items()}
+            return self._codec.value(columns, chunk.headers[row])
 
     def put(self, values: Mapping[str, T]) -> None:
         """Write one chunk. Raises KitError when the disk does not take it; then nothing of it is kept."""
@@ -135,7 +157,7 @@ class Shelf(Generic[T]):
     def close(self) -> None:
         with self._lock:
             while self._open:
-                self._open.popitem()[1].close()
+                self._open.popitem()[1].file.close()
 
     def _write(self, path: Path, values: Mapping[str, T]) -> None:
         columns = [self._codec.columns(value) for value in values.values()]
@@ -159,22 +181,20 @@ class Shelf(Generic[T]):
         with self._lock:
             self._known.add(path)
             try:
-                keys = [key.decode() for key in self._file(path)["keys"][:]]
+                keys = self._chunk(path).keys
             except (OSError, KeyError) as error:
                 log.warning("dropping the damaged store file %s (%s): what it held is computed again", path, error)
-                if path in self._open:
-                    self._open.pop(path).close()
                 path.unlink(missing_ok=True)
                 return
             self._where |= {key: (path, row) for row, key in enumerate(keys)}
 
-    def _file(self, path: Path) -> h5py.File:
+    def _chunk(self, path: Path) -> _Chunk:
         if path in self._open:
             self._open.move_to_end(path)
         else:
-            self._open[path] = h5py.File(path, "r")
+            self._open[path] = _Chunk.open(path)
             if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
+                self._open.popitem(last=False)[1].file.close()
         return self._open[path]
 
 
