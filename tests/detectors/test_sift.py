@@ -203,3 +203,19 @@ print(len(found), hashlib.sha256(b"".join(part.tobytes() for part in parts)).hex
         assert any(tmp_path.rglob("*.nbc"))
     assert said[0] == said[1]
     assert int(said[0].split()[0]) > 100
+
+
+@pytest.mark.parametrize("period", [4, 7, 16, 31])
+def test_descriptors_of_patterns_are_finite(period):
+    """Where whole parts of a keypoint's surroundings are without a gradient, rounding must not make votes negative."""
+    rows, columns = np.mgrid[:300, :400]
+    for pattern in (
+        rows // period + columns // period,
+        columns // period,
+        (rows % period < 2) & (columns % period < 2),
+    ):
+        grey = np.where(np.asarray(pattern) % 2 == 1, 255, 0).astype(np.uint8)
+        for root in (True, False):
+            found = detect(np.dstack([grey] * 3), contrast_threshold=0.0, edge_threshold=1000.0, root=root)
+            assert np.isfinite(found.descriptors).all()
+            assert (found.descriptors >= 0).all()

@@ -300,8 +300,11 @@ def describe(octave: Float32, keypoints: Float32, turns: Float32, root: bool) ->
     dx, dy, weights = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     rows, columns = np.empty(most, np.float32), np.empty(most, np.float32)
     window = np.empty(2 * _SQUARE + 1, np.float32)
+    squares, next_, first = np.empty((4, most), np.float32), np.empty(most, np.float32), np.empty(most, np.int32)
     votes = np.empty((side + 2, side + 2, directions + 1), np.float32)
+    every = votes.reshape(-1)
     half = (side + 1) / 2  # of the square in which gradients count, in bins
+    last = np.float32(side + 1) - np.float32(1e-4)  # by rounding a sample may be at its edge
     for number in range(len(keypoints)):
         x, y = keypoints[number, 0], keypoints[number, 1]
         layer = octave[round(keypoints[number, 2])]
@@ -317,16 +320,16 @@ def describe(octave: Float32, keypoints: Float32, turns: Float32, root: bool) ->
         for row in range(max(1, math.ceil(y - reach)), min(height - 2, math.floor(y + reach)) + 1, SPACING):
             down = row - y
             # Where the row is in the square: |right·cos + down·sin| < half and |down·cos − right·sin| < half.
-            first, last = -reach, reach
+            begin, end = -reach, reach
             if abs(cosine) * bin_ > 1e-6:
                 one, other = (-half - down * sine) / cosine, (half - down * sine) / cosine
-                first, last = max(first, min(one, other)), min(last, max(one, other))
+                begin, end = max(begin, min(one, other)), min(end, max(one, other))
             if abs(sine) * bin_ > 1e-6:
                 one, other = (down * cosine - half) / sine, (down * cosine + half) / sine
-                first, last = max(first, min(one, other)), min(last, max(one, other))
-            start = max(left, math.ceil(x + first))
+                begin, end = max(begin, min(one, other)), min(end, max(one, other))
+            start = max(left, math.ceil(x + begin))
             start += (left - start) % SPACING
-            samples = max(0, (min(right, math.floor(x + last)) - start) // SPACING + 1)
+            samples = max(0, (min(right, math.floor(x + end)) - start) // SPACING + 1)
             above, here, below = layer[row - 1], layer[row], layer[row + 1]
             of_row = math.exp(down * down * narrow)
             for i in range(samples):
@@ -338,23 +341,31 @@ def describe(octave: Float32, keypoints: Float32, turns: Float32, root: bool) ->
                 rows[count + i] = down * cosine - across * sine + half
                 weights[count + i] = of_row * window[column - left]
             count += samples
+        # Of each sample its first square and direction, and how much of its weight is in each square around it and in
+        # the next direction. All that can be vectorised is here.
         upright = np.float32(turns[number] / 360)
         for i in range(count):
-            weights[i] *= math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
+            weight = weights[i] * math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
             turned = upright - _turn(dy[i], dx[i])
-            dx[i] = np.float32(directions) * (turned + np.float32(1) if turned < 0 else turned)
+            turned = np.float32(directions) * (turned + np.float32(1) if turned < 0 else turned)
+            down, across = min(max(rows[i], np.float32(0)), last), min(max(columns[i], np.float32(0)), last)
+            row_, column_ = np.int32(down), np.int32(across)
+            direction = min(np.int32(turned), np.int32(directions - 1))
+            first[i] = (row_ * np.int32(side + 2) + column_) * np.int32(directions + 1) + direction
+            down -= np.float32(row_)
+            across -= np.float32(column_)
+            next_[i] = turned - np.float32(direction)
+            lower = weight * down
+            upper = weight - lower
+            squares[1, i], squares[3, i] = upper * across, lower * across
+            squares[0, i], squares[2, i] = upper - squares[1, i], lower - squares[3, i]  # never below 0
         votes[:] = 0
         for i in range(count):
-            row, column, direction = int(rows[i]), int(columns[i]), min(int(dx[i]), directions - 1)
-            if row > side or column > side or rows[i] < 0 or columns[i] < 0:  # by rounding
-                continue
-            down, across, on = rows[i] - row, columns[i] - column, dx[i] - direction
-            for r in range(2):
-                of_row = weights[i] * (down if r else 1 - down)
-                for c in range(2):
-                    of_column = of_row * (across if c else 1 - across)
-                    votes[row + r, column + c, direction] += of_column * (1 - on)
-                    votes[row + r, column + c, direction + 1] += of_column * on
+            for square in range(4):
+                at = first[i] + (square // 2 * (side + 2) + square % 2) * (directions + 1)
+                more = squares[square, i] * next_[i]
+                every[at] += squares[square, i] - more
+                every[at + 1] += more
         descriptor = descriptors[number]
         length = np.float32(0)
         for r in range(side):
