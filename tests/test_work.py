@@ -143,7 +143,7 @@ def test_all_workers_end_at_about_the_same_time(monkeypatch: pytest.MonkeyPatch,
     assert len(chunks) <= count / work.MOST_IMAGES_PER_CHUNK + 6 * workers
 
 
-def test_features_are_read_once_while_somebody_has_them(tmp_path: Path) -> None:
+def test_features_are_read_once_while_somebody_may_want_them(tmp_path: Path) -> None:
     shelf = Store(tmp_path).features("f")
     one = np.ones(1, np.float32)
     shelf.put({"a": Features(one[None, [0, 0]], one, one[None].astype(np.float16), (9, 9))})
@@ -151,5 +151,9 @@ def test_features_are_read_once_while_somebody_has_them(tmp_path: Path) -> None:
     assert first.descriptors.dtype == np.float32
     assert work._in_memory(Store(tmp_path).features("f"), "a") is first
     del first
+    gc.collect()
+    assert [key for key in work._loaded_features if key[0] == shelf.folder]
+    with ThreadPoolExecutor(1) as executor:  # when all is matched nobody does
+        work.match({}, [], shelf, Store(tmp_path).matches("m"), SlowConfig(), "f", executor, "")
     gc.collect()
     assert not [key for key in work._loaded_features if key[0] == shelf.folder]

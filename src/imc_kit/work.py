@@ -8,6 +8,7 @@ left out.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ TILE = 8
 """Pairs are matched in blocks of so many images against so many, so that each is read from the store once a block."""
 _loading = threading.Lock()
 _loaded_features: WeakValueDictionary[tuple[Path, str], Features] = WeakValueDictionary()
+_recent: deque[Features] = deque(maxlen=32)
+"""Those that the next chunk may want, too: chunks that follow one another share images."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,10 @@ def match(
         (features, matches, config, kind, [(shots[a].key, shots[b].key) for a, b in chunk], until)
         for chunk in _pair_chunks(missing, MOST_PAIRS_PER_CHUNK, executor, until)
     ]
-    return _filled(executor, _match_chunk, chunks, f"{label}: {config.name} matches", "pair", len(missing), matches)
+    try:
+        return _filled(executor, _match_chunk, chunks, f"{label}: {config.name} matches", "pair", len(missing), matches)
+    finally:
+        _recent.clear()
 
 
 def _match_chunk(
@@ -229,6 +235,7 @@ def _in_memory(shelf: Shelf[Features], key: str) -> Features:
         if known.descriptors.dtype == np.float16:  # as it is on disk; arithmetic wants more
             known = replace(known, descriptors=known.descriptors.astype(np.float32))
         _loaded_features[shelf.folder, key] = known
+        _recent.append(known)
     return known
 
 
