@@ -219,9 +219,9 @@ def test_alone_the_second_begins_beside_the_first(
     configs = (MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig())
     _, notes = attempt_all(Path("db"), SCENE, Path("out"), configs, 1.0, 0.9, Path("log"), threads, 0, alone=True)
     assert notes == []
-    first = threads - 1 if together else threads
     share = max(1, threads // 2) if weak else threads
-    assert given == {"models-0": first, "models-2": share} | ({"models-1": 1 if together else share} if weak else {})
+    second = {"models-1": threads if together else share} if weak else {}
+    assert given == {"models-0": threads, "models-2": share} | second
 
 
 def test_alone_the_others_do_not_wait_for_the_second(monkeypatch: pytest.MonkeyPatch) -> None:

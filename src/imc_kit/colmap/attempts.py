@@ -177,8 +177,9 @@ def attempt_all(
         one that would do the same as an earlier one, as both leave out the same pairs, or none. With `trusted` above 1
         all others are made.
     log: of the attempts, each with its number after the stem. threads: the first attempt has them all; where it is not
-        enough, so many of the others run side by side, and share the threads that are left.
-    alone: whether nothing else wants the cores: then the second attempt takes one from the first, in case it is needed.
+        enough, so many of the others run side by side, and share the threads.
+    alone: whether nothing else wants the cores: then the second attempt is made beside the first, in case it is needed,
+        with all threads too, as one of the two is alone at the end.
     until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
         after the other each but the last `IN_TURN` of it.
     """
@@ -195,8 +196,7 @@ def attempt_all(
 
     def begun() -> Iterator[tuple[int, Future[Attempt | None]]]:
         """The first attempt, perhaps with the second beside it; the others begin when more are asked for."""
-        made = {0: pool.submit(task.make, 0, threads - len(first) + 1, len(attempts) > 1)}
-        made |= {number: pool.submit(task.make, number, 1, False) for number in first[1:]}
+        made = {number: pool.submit(task.make, number, threads, not number and len(attempts) > 1) for number in first}
         yield 0, made[0]
         lacks.update(different(attempts, database, inliers))
         others = [number for number in lacks if number]
