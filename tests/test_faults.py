@@ -23,10 +23,11 @@ CRASH = "import ctypes; ctypes.string_at(0)"
 HANG = "import time; time.sleep(600)"
 JOB = """
 import json, sys, time
-from imc_kit.colmap import child, joining, refinement, resection  # all that the jobs load is here, and pycolmap
+from imc_kit.colmap import jobs, joining, refinement, resection  # all that the jobs load is here, and pycolmap
 job = json.loads(sys.argv[1])
 {}
-child._JOBS[job.pop("job")](**job)
+del job["log"]
+jobs.JOBS[job.pop("job")](**job)
 """
 MEMORY = JOB.format("""
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

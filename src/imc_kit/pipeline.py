@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from imc_kit import clock, scenes, submission
+from imc_kit.colmap import child
 from imc_kit.config import Config, cheap, preset
 from imc_kit.errors import KitError, said
 from imc_kit.fanout import workers
@@ -117,7 +118,11 @@ def solve(
     ahead = ThreadPoolExecutor(1)
     try:
         # The halves have workers of their own, so that one does not wait for what the other has begun.
-        with workers(executor, config.threads) as second_half, workers(executor, config.threads) as first_half:
+        with (
+            child.loading(),
+            workers(executor, config.threads) as second_half,
+            workers(executor, config.threads) as first_half,
+        ):
             for where in rounds:
                 for scene, begun in zip(order, _one_ahead(ahead, partial(begin, where), len(order)), strict=True):
                     earlier, solved = results.get(scene.name), partial(_gone_on, begun)

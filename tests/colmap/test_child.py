@@ -1,6 +1,6 @@
 """COLMAP's process may end in any way; it costs one clear error, and nothing of it stays.
 
-The jobs here find a module in pycolmap's place that does the worst as soon as it is imported.
+The jobs here find a module in pycolmap's place that does the worst as soon as it is used, or imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,24 @@ from imc_kit.errors import KitError
 
 JOB = {"job": "verify", "database": "none.db", "options": {}, "threads": 1, "seed": 0}
 WHAT = "COLMAP's test"
-Stand = Callable[[str], None]
+NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+Stand = Callable[..., None]
 STAY = "import time; time.sleep(600)"
 
 
 @pytest.fixture
-def pycolmap_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stand:
-    """Puts a module that runs some code in pycolmap's place. It locks `tmp_path`/alive, which holds its process id."""
+def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing has loaded COLMAP before, and nothing of it is there after."""
+    monkeypatch.setattr(child, "_forker", None)
+    yield
+    if child._forker is not None:
+        child._forker.end()
+
+
+@pytest.fixture
+def pycolmap_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anew: None) -> Stand:
+    """Puts a module that runs some code in pycolmap's place, in the job or when it is loaded for all. It locks
+    `tmp_path`/alive, which holds its process id."""
     start = f"""
 import fcntl, os
 alive = open({str(tmp_path / "alive")!r}, "w")
@@ -36,9 +48,12 @@ fcntl.flock(alive, fcntl.LOCK_EX)
 print(os.getpid(), file=alive, flush=True)
 """
 
-    def write(code: str) -> None:
-        (tmp_path / "modules").mkdir()
-        (tmp_path / "modules" / "pycolmap.py").write_text(start + code)
+    def write(code: str, *, when_loaded: bool = False) -> None:
+        (tmp_path / "modules").mkdir(exist_ok=True)
+        whole = start + code
+        if not when_loaded:
+            whole = f"def __getattr__(name):\n    if not name.startswith('_'):\n        exec({whole!r}, {{}})\n"
+        (tmp_path / "modules" / "pycolmap.py").write_text(whole)
         monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
 
     return write
@@ -114,14 +129,91 @@ def test_it_goes_first_when_memory_runs_out(tmp_path: Path, pycolmap_that: Stand
     assert (tmp_path / "log.txt").read_text().split() == ["1000"]
 
 
-def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when there is no memory for it, or its models are too many to name."""
+def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anew: None) -> None:
+    """As when there is no memory for it."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    with pytest.raises(child.ColmapError, match="COLMAP's test could not be started: No such file"):
+    with child.loading(), pytest.raises(child.ColmapError, match="COLMAP's test could not be started: No such file"):
         child.run(JOB, WHAT, tmp_path / "log.txt", 60)
-    monkeypatch.undo()
-    with pytest.raises(child.ColmapError, match="could not be started: Argument list too long"):
+
+
+def test_a_job_of_any_length(tmp_path: Path) -> None:
+    """The pairs that are left out of a large scene are many to name."""
+    with pytest.raises(child.ColmapError, match="ended with"):
         child.run({**JOB, "database": "x" * 10**6}, WHAT, tmp_path / "log.txt", 60)
+    assert "x" * 10**5 in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [("raise ImportError('no such library')", "exit status 1"), ("import os; os.abort()", "aborted")],
+)
+def test_colmap_cannot_be_loaded(tmp_path: Path, pycolmap_that: Stand, code: str, ending: str) -> None:
+    pycolmap_that(NO_CORE + code, when_loaded=True)
+    with child.loading():
+        wait_until(lambda: started(tmp_path) and gone(tmp_path))
+        for _ in range(2):
+            assert ending in run(tmp_path)
+    assert ("no such library" in (tmp_path / "log.txt").read_text()) == ("library" in code)
+
+
+def test_loading_does_not_end(tmp_path: Path, pycolmap_that: Stand) -> None:
+    pycolmap_that(STAY, when_loaded=True)
+    assert "time limit of 1 s" in run(tmp_path, 1)
+
+
+def test_the_process_that_loads_colmap_is_killed(tmp_path: Path, pycolmap_that: Stand) -> None:
+    """It takes the jobs with it, and the next job finds another."""
+    pycolmap_that(STAY)
+    with child.loading():
+        first = child._forker
+
+        def kill() -> None:
+            wait_until(lambda: started(tmp_path))
+            assert first is not None
+            os.kill(first._process.pid, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with pytest.raises(child.ColmapError, match="killed"):
+            child.run(JOB, WHAT, tmp_path / "log.txt", 60)
+        thread.join()
+        wait_until(lambda: gone(tmp_path))
+        pycolmap_that("raise SystemExit(7)")
+        assert "exit status 7" in run(tmp_path)
+        assert child._forker is not first
+
+
+def test_jobs_side_by_side(tmp_path: Path, pycolmap_that: Stand) -> None:
+    """Each ends in its own way, and one that is given up leaves the other alone."""
+    pycolmap_that(
+        "import pathlib, sys, time\nwhile not pathlib.Path(alive.name + '2').exists(): time.sleep(0.01)\nsys.exit(5)"
+    )
+    given_up = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(child.run, JOB, "one", tmp_path / "one.txt", 60)
+        wait_until(lambda: started(tmp_path))
+        other = pool.submit(child.run, JOB, "other", tmp_path / "other.txt", 60, given_up)
+        time.sleep(0.2)
+        given_up.set()
+        with pytest.raises(child.ColmapError, match="other was given up"):
+            other.result(30)
+        assert not one.done()
+        (tmp_path / "alive2").touch()
+        with pytest.raises(child.ColmapError, match="one ended with exit status 5"):
+            one.result(30)
+
+
+def test_it_is_loaded_once_and_ends_with_the_last_that_uses_it(anew: None, tmp_path: Path) -> None:
+    with child.loading():
+        with child.loading():
+            first = child._forker
+        assert child._forker is first
+        assert first is not None
+        with pytest.raises(child.ColmapError):
+            child.run(JOB, WHAT, tmp_path / "log.txt", 60)
+        assert child._forker is first
+    assert child._forker is None
+    assert not first.alive
 
 
 @pytest.mark.parametrize("code", [f"import signal; signal.signal(15, signal.SIG_IGN); {STAY}", "while True: pass"])
@@ -168,15 +260,17 @@ def test_other_errors_of_ours_end_the_child(
 ) -> None:
     """A Ctrl-C while waiting, or anything else."""
     pycolmap_that(STAY)
-    wait = subprocess.Popen.wait
+    status = child._Forker.status
+    asked: list[int] = []
 
-    def interrupted(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
-        if timeout is None:
-            return wait(self)
+    def interrupted(self: child._Forker, number: int, seconds: float) -> int | None:
+        asked.append(number)
+        if len(asked) > 1:  # to end it
+            return status(self, number, seconds)
         wait_until(lambda: started(tmp_path))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    monkeypatch.setattr(child._Forker, "status", interrupted)
     with pytest.raises(KeyboardInterrupt):
         child.run(JOB, WHAT, tmp_path / "log.txt", 60)
     assert gone(tmp_path)

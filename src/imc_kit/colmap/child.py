@@ -1,31 +1,35 @@
-"""COLMAP in a process of its own, with a time limit.
+"""COLMAP in processes of their own, with a time limit.
 
 COLMAP is C++: it can abort, crash, hang or eat memory, and that must cost one attempt at one scene. So the calls that
-do its long work run as `python -m imc_kit.colmap.child JOB.json`; everything it prints goes to a log file.
+do its long work run in `jobs`, each in a process of its own, and everything that prints goes to a log file. To load
+COLMAP takes a fifth of a second, so one process does that, once, and forks for each job.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from imc_kit import clock
-from imc_kit.colmap.options import with_options
 from imc_kit.errors import KitError
 
 _LOOK_UP = 0.02
-"""Seconds between looks whether a process has ended, or is to be given up."""
+"""Seconds between looks whether a job has ended, or is to be given up."""
+_PATIENCE = 1.0
+"""Seconds after which the process that forks is killed itself, when it does not kill a job."""
 
 
 class ColmapError(KitError):
@@ -35,43 +39,28 @@ class ColmapError(KitError):
 def run(
     job: Mapping[str, Any], what: str, log: Path, time_limit: float, given_up: threading.Event | None = None
 ) -> None:
-    """Run one job (see `_JOBS`) in a child process and wait for it.
+    """Run one job (see `jobs.JOBS`) in a child process and wait for it.
 
     The job gets paths as strings. `what` names it in messages; COLMAP's output is appended to `log`; `time_limit` is in
     seconds. Raises ColmapError when the process does not end well, or when another thread sets `given_up`. The child
-    ends with its parent, however that ends.
+    ends with this process, however that ends.
     """
-    package_root = str(Path(__file__).parents[2])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    }
     started = time.monotonic()
-    with log.open("ab") as output:
-        try:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "imc_kit.colmap.child", json.dumps(job, default=str)],
-                stdin=subprocess.PIPE,  # stays open while we live: see _die_with_parent
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is ours to handle
-            )
-        except OSError as error:
-            raise ColmapError(f"{what} could not be started: {error.strerror}") from error
-        try:
-            while (status := child.poll()) is None:
-                with suppress(subprocess.TimeoutExpired):
-                    child.wait(max(0.0, min(_LOOK_UP, time_limit - (time.monotonic() - started))))
-                if child.returncode is None and given_up is not None and given_up.is_set():
-                    raise ColmapError(f"{what} was given up, as there was no more need of it")
-                if child.returncode is None and time.monotonic() - started >= time_limit:
-                    raise ColmapError(f"{what} {clock.STOPPED} of {time_limit:.0f} s (its output is in {log})")
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-            if child.stdin:
-                child.stdin.close()
+    try:
+        forker = _loaded(log)
+    except OSError as error:
+        raise ColmapError(f"{what} could not be started: {error.strerror}") from error
+    number, status = forker.begin({"log": log, **job}), None
+    try:
+        while status is None:
+            status = forker.status(number, max(0.0, min(_LOOK_UP, time_limit - (time.monotonic() - started))))
+            if status is None and given_up is not None and given_up.is_set():
+                raise ColmapError(f"{what} was given up, as there was no more need of it")
+            if status is None and time.monotonic() - started >= time_limit:
+                raise ColmapError(f"{what} {clock.STOPPED} of {time_limit:.0f} s (its output is in {log})")
+    finally:
+        if status is None:
+            forker.kill(number)
     if status != 0:
         ending = signal.strsignal(-status) or f"signal {-status}" if status < 0 else f"exit status {status}"
         seconds = time.monotonic() - started
@@ -88,85 +77,107 @@ def fill(folder: Path, job: str, what: str, config: Any, log: Path, **arguments:
     run({"job": job, "output": folder, "config": asdict(config), **arguments}, what, log, config.time_limit)
 
 
-def _verify(database: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
-    import pycolmap
-
-    geometry = pycolmap.TwoViewGeometryOptions()
-    geometry.ransac.random_seed = seed
-    pycolmap.geometric_verification(
-        database,
-        verifier_options=pycolmap.GeometricVerifierOptions(num_threads=threads),
-        two_view_geometry_options=with_options(geometry, options, "verification"),
-    )
-
-
-def _incremental(database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
-    import pycolmap
-
-    pipeline = pycolmap.IncrementalPipelineOptions(num_threads=threads, random_seed=seed)
-    pycolmap.incremental_mapping(database, images, output, with_options(pipeline, options, "incremental mapping"))
-
-
-def _global(database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
-    import pycolmap
-
-    pipeline = pycolmap.GlobalPipelineOptions(num_threads=threads, random_seed=seed)
-    pycolmap.global_mapping(database, images, output, with_options(pipeline, options, "global mapping"))
+@contextmanager
+def loading() -> Iterator[None]:
+    """Meanwhile COLMAP is loaded, while others are busy, so that the first job need not wait for it. The process that
+    has it ends when the last that asked for this is done."""
+    global _users, _forker
+    with suppress(OSError):  # `run` will say it
+        _loaded(None)
+    with _lock:
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users and _forker is not None:
+                _forker.end()
+                _forker = None
 
 
-def _merge(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import joining, merging
+class _Forker:
+    """The process that has loaded COLMAP; see `jobs`. Several threads may use it."""
 
-    joining.merge(config=merging.MergingConfig(**config), **arguments)
+    def __init__(self, log: Path | None) -> None:
+        package_root = str(Path(__file__).parents[2])
+        path = os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        with (log or Path(os.devnull)).open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "imc_kit.colmap.jobs"],
+                stdin=subprocess.PIPE,  # stays open while we live: that is how the process knows
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                bufsize=0,
+                env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},  # NumPy's would be lost in a fork
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+        self._numbers = count()
+        self._statuses: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def begin(self, job: Mapping[str, Any]) -> int:
+        """Begin a job; gives its number."""
+        number = next(self._numbers)
+        self._command(number, job)
+        return number
+
+    def status(self, number: int, seconds: float) -> int | None:
+        """The exit status of a job, or of this process if that has ended; None if nothing comes in so many seconds."""
+        out = self._process.stdout
+        assert out is not None
+        with self._lock:
+            if number not in self._statuses and not out.closed and select.select([out], [], [], seconds)[0]:
+                line = out.readline()
+                if line:
+                    ended, status = json.loads(line)
+                    self._statuses[ended] = status
+                else:
+                    out.close()
+            return self._process.wait() if out.closed else self._statuses.pop(number, None)
+
+    def kill(self, number: int) -> None:
+        """End a job."""
+        self._command(number, None)
+        end = time.monotonic() + _PATIENCE
+        while self.status(number, _LOOK_UP) is None:
+            if time.monotonic() > end:
+                self._process.kill()
+
+    def end(self) -> None:
+        """End this process and with it all jobs."""
+        self._process.kill()
+        self._process.wait()
+        with self._lock:
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                pipe.close()
+
+    def _command(self, number: int, job: Mapping[str, Any] | None) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        left = memoryview(json.dumps([number, job], default=str).encode() + b"\n")
+        with self._lock, suppress(BrokenPipeError, ValueError):  # it has ended, as `status` will say
+            while left:
+                left = left[pipe.write(left) :]
 
 
-def _localise(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import localisation, resection
-
-    resection.localise(config=localisation.LocalisationConfig(**config), **arguments)
-
-
-def _readmit(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import readmission
-
-    readmission.adjust(config=readmission.ReadmissionConfig(**config), **arguments)
+_forker: _Forker | None = None
+_users = 0
+_lock = threading.Lock()
 
 
-def _refine(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import refinement
-
-    refinement.adjust(config=refinement.RefinementConfig(**config), **arguments)
-
-
-_JOBS: dict[str, Callable[..., None]] = {
-    "verify": _verify,
-    "incremental": _incremental,
-    "global": _global,
-    "readmit": _readmit,
-    "merge": _merge,
-    "localise": _localise,
-    "refine": _refine,
-}
-
-
-def _die_with_parent() -> None:
-    """End this process when the pipe that its parent holds open closes."""
-
-    def watch() -> None:
-        os.read(0, 1)  # unbuffered: a lock on sys.stdin would stop the interpreter from ending
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _die_first() -> None:
-    """When memory runs out, Linux is to end this process and not its parent."""
-    with suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-if __name__ == "__main__":
-    _die_with_parent()
-    _die_first()
-    arguments = json.loads(sys.argv[1])
-    _JOBS[arguments.pop("job")](**arguments)
+def _loaded(log: Path | None) -> _Forker:
+    """The process that has loaded COLMAP, or does so now. log: gets what keeps it from that."""
+    global _forker
+    with _lock:
+        if _forker is not None and not _forker.alive:
+            _forker.end()
+            _forker = None
+        if _forker is None:
+            _forker = _Forker(log)
+        return _forker
