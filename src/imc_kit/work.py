@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 MOST_IMAGES_PER_CHUNK = 4
 MOST_PAIRS_PER_CHUNK = 256
-FEWEST_PAIRS_PER_CHUNK = 8
+FEWEST_PAIRS_PER_CHUNK = 4
 HURRIED_CHUNK = 8
 """Pairs in a chunk when the time is limited."""
 HURRIED_BAND = 64
