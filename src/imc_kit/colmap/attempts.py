@@ -44,6 +44,9 @@ SHARP = 0.5
 """Where less of the witnesses agrees precisely, keypoints are not precise: then a mapper that makes use of more of them
 may do better than one that is confirmed."""
 
+_NAMED = 5
+"""Pairs that the log names."""
+
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
@@ -237,6 +240,6 @@ def attempt_all(
 def _say_what_is_left_out(scene: Scene, left_out: tuple[list[Pair], list[Pair]]) -> None:
     for what, pairs in zip(("contradicted", "weak"), left_out, strict=True):
         if pairs:
-            named = ", ".join(" – ".join(pair) for pair in pairs)
+            named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
             logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
                 scene.name, len(pairs), what, named)  # fmt: skip
