@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import imc_kit
-from imc_kit.kaggle import rehearse
+from imc_kit.kaggle import environments
 
 
 def layered_python(folder: Path) -> Path:
@@ -15,7 +15,7 @@ def layered_python(folder: Path) -> Path:
 
     A layer of its own, so that nothing is put into the environment of the tests.
     """
-    python = rehearse._fresh(Path(sys.executable), Path(sysconfig.get_path("purelib")), folder)
+    python = environments.fresh(Path(sys.executable), Path(sysconfig.get_path("purelib")), folder)
     source = str(Path(imc_kit.__file__).parents[1])
-    (rehearse._site(folder) / "source.pth").write_text(f"import sys; sys.path.insert(0, {source!r})\n")
+    (environments.site(folder) / "source.pth").write_text(f"import sys; sys.path.insert(0, {source!r})\n")
     return python

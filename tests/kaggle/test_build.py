@@ -16,7 +16,7 @@ from kits import OWN, one_sentence, write_wheel
 
 from imc_kit import weights
 from imc_kit.errors import KitError
-from imc_kit.kaggle import build, install, locks, rehearse, wheels
+from imc_kit.kaggle import build, environments, install, locks, wheels
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -239,7 +239,7 @@ def interpreters() -> dict[str, Path]:
     found = {}
     for python in ("3.11", *locks.PYTHONS):
         try:
-            found[python] = rehearse.find_python(python)
+            found[python] = environments.find_python(python)
         except KitError:
             continue
     return found

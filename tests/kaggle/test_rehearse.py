@@ -18,7 +18,7 @@ from stages import layered_python
 
 from imc_kit import scenes, submission
 from imc_kit.errors import KitError
-from imc_kit.kaggle import inside, rehearse
+from imc_kit.kaggle import environments, inside, rehearse
 
 COLUMNS = ("image_path", "dataset", "scene", "rotation_matrix", "translation_vector")
 WRITE = """
@@ -231,8 +231,8 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rehearsed:
     kit = write_kit(tmp_path / "kit")
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel" / "submission.ipynb").touch()
-    monkeypatch.setattr(rehearse, "_base", lambda *_: (tmp_path, ""))
-    monkeypatch.setattr(rehearse, "_fresh", lambda *_: Path(sys.executable))
+    monkeypatch.setattr(environments, "base", lambda *_: (tmp_path, ""))
+    monkeypatch.setattr(environments, "fresh", lambda *_: Path(sys.executable))
     monkeypatch.setattr(rehearse, "run_notebook", run_notebook)
     return run
 
@@ -287,42 +287,6 @@ def test_what_cannot_be_rehearsed_leaves_the_last_results(staged: Rehearsed, two
     assert not (tmp_path / "out" / "executed.ipynb").exists()
 
 
-def test_which_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = True
-    monkeypatch.setattr(rehearse, "_is_installed", lambda name: here)
-    needs = {"needs": {"torch": {}}}
-    assert rehearse._which_torch("auto", {"needs": {}}, OWN) == "none"
-    assert rehearse._which_torch("auto", needs, OWN) == "borrow"
-    assert rehearse._which_torch("auto", needs, "3.1") == "install"
-    assert rehearse._which_torch("none", needs, OWN) == "none"
-    with pytest.raises(KitError, match=r"there is no torch to borrow: run this with a Python 3\.1 that has it"):
-        rehearse._which_torch("borrow", needs, "3.1")
-    here = False
-    assert rehearse._which_torch("auto", needs, OWN) == "install"
-    with pytest.raises(KitError, match="there is no torch to borrow"):
-        rehearse._which_torch("borrow", needs, OWN)
-
-
-@pytest.mark.parametrize("pins", [["numpy==2.0.2", "torch==2.11.0", "timm==1.0.27"], ["numpy==2.0.2", "torch==2.11.0"]])
-def test_an_environment_with_and_without_the_images_timm(
-    pins: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed: list[list[str]] = []
-
-    def run(command: list[str], failure: str) -> str:
-        if command[2] == "venv":
-            Path(command[-1], "lib", "python3", "site-packages").mkdir(parents=True)
-        else:
-            installed.append([word for word in command[5:] if not word.startswith("--")])
-        return ""
-
-    monkeypatch.setattr(rehearse, "run", run)
-    monkeypatch.setattr(rehearse, "_closure", lambda names: {})
-    for _ in range(2):  # made once
-        rehearse._base(Path(sys.executable), pins, "borrow", tmp_path)
-    assert installed == [["nbclient", "ipykernel", "numpy==2.0.2"], *([pin] for pin in pins if "timm" in pin)]
-
-
 @pytest.mark.parametrize(
     ("registered", "failed", "problems"),
     [
@@ -351,12 +315,6 @@ def test_limits_are_scaled_by_the_photographs() -> None:
     assert limits.seconds(1000) == 9 * 3600
     assert limits.seconds(100) == 3240
     assert limits.seconds(1) == 600
-
-
-def test_find_python() -> None:
-    assert Path(rehearse.find_python(OWN)) == Path(sys.executable)
-    with pytest.raises(KitError, match=r"there is no Python 3\.1 on this machine"):
-        rehearse.find_python("3.1")
 
 
 def test_results_of_others_are_not_deleted(tmp_path: Path) -> None:

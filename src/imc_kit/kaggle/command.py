@@ -7,7 +7,8 @@ from pathlib import Path
 
 import tyro
 
-from imc_kit.kaggle.rehearse import Limits, Mount, Torch, rehearse
+from imc_kit.kaggle.environments import Torch
+from imc_kit.kaggle.rehearse import Limits, Mount, rehearse
 
 
 @dataclass(frozen=True)
