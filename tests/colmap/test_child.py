@@ -23,14 +23,18 @@ from imc_kit.errors import KitError
 
 JOB = {"job": "verify", "database": "none.db", "options": {}, "threads": 1, "seed": 0}
 WHAT = "COLMAP's test"
+FORKS = pytest.mark.parametrize("anew", [True], indirect=True, ids=["forks"])
 NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
 Stand = Callable[..., None]
 STAY = "import time; time.sleep(600)"
 
 
-@pytest.fixture
-def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing has loaded COLMAP before, and nothing of it is there after."""
+@pytest.fixture(params=[True, False], ids=["forks", "single"])
+def anew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing has loaded COLMAP before, and nothing of it is there after. Also where jobs are no forks."""
+    if request.param and not child._FORKS:
+        pytest.skip("there is no safe fork")
+    monkeypatch.setattr(child, "_FORKS", request.param)
     monkeypatch.setattr(child, "_forker", None)
     yield
     if child._forker is not None:
@@ -136,13 +140,14 @@ def test_a_process_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.Mo
         child.run(JOB, WHAT, tmp_path / "log.txt", 60)
 
 
-def test_a_job_of_any_length(tmp_path: Path) -> None:
+def test_a_job_of_any_length(tmp_path: Path, anew: None) -> None:
     """The pairs that are left out of a large scene are many to name."""
     with pytest.raises(child.ColmapError, match="ended with"):
         child.run({**JOB, "database": "x" * 10**6}, WHAT, tmp_path / "log.txt", 60)
     assert "x" * 10**5 in (tmp_path / "log.txt").read_text()
 
 
+@FORKS
 @pytest.mark.parametrize(
     ("code", "ending"),
     [("raise ImportError('no such library')", "exit status 1"), ("import os; os.abort()", "aborted")],
@@ -161,6 +166,7 @@ def test_loading_does_not_end(tmp_path: Path, pycolmap_that: Stand) -> None:
     assert "time limit of 1 s" in run(tmp_path, 1)
 
 
+@FORKS
 def test_the_process_that_loads_colmap_is_killed(tmp_path: Path, pycolmap_that: Stand) -> None:
     """It takes the jobs with it, and the next job finds another."""
     pycolmap_that(STAY)
@@ -203,6 +209,7 @@ def test_jobs_side_by_side(tmp_path: Path, pycolmap_that: Stand) -> None:
             one.result(30)
 
 
+@FORKS
 def test_it_is_loaded_once_and_ends_with_the_last_that_uses_it(anew: None, tmp_path: Path) -> None:
     with child.loading():
         with child.loading():
@@ -260,7 +267,8 @@ def test_other_errors_of_ours_end_the_child(
 ) -> None:
     """A Ctrl-C while waiting, or anything else."""
     pycolmap_that(STAY)
-    status = child._Forker.status
+    kind = child._Forker if child._FORKS else child._Single
+    status = kind.status
     asked: list[int] = []
 
     def interrupted(self: child._Forker, number: int, seconds: float) -> int | None:
@@ -270,7 +278,7 @@ def test_other_errors_of_ours_end_the_child(
         wait_until(lambda: started(tmp_path))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(child._Forker, "status", interrupted)
+    monkeypatch.setattr(kind, "status", interrupted)
     with pytest.raises(KeyboardInterrupt):
         child.run(JOB, WHAT, tmp_path / "log.txt", 60)
     assert gone(tmp_path)

@@ -2,7 +2,7 @@
 
 COLMAP is C++: it can abort, crash, hang or eat memory, and that must cost one attempt at one scene. So the calls that
 do its long work run in `jobs`, each in a process of its own, and everything that prints goes to a log file. To load
-COLMAP takes a fifth of a second, so one process does that, once, and forks for each job.
+COLMAP takes a fifth of a second, so on Linux one process does that, once, and forks for each job.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from imc_kit.errors import KitError
 
 _LOOK_UP = 0.02
 """Seconds between looks whether a job has ended, or is to be given up."""
+_FORKS = sys.platform == "linux"
+"""Elsewhere libraries do not survive a fork, or there is none: each job has a process that loads COLMAP itself."""
 _PATIENCE = 1.0
 """Seconds after which the process that forks is killed itself, when it does not kill a job."""
 
@@ -82,8 +84,9 @@ def loading() -> Iterator[None]:
     """Meanwhile COLMAP is loaded, while others are busy, so that the first job need not wait for it. The process that
     has it ends when the last that asked for this is done."""
     global _users, _forker
-    with suppress(OSError):  # `run` will say it
-        _loaded(None)
+    if _FORKS:
+        with suppress(OSError):  # `run` will say it
+            _loaded(None)
     with _lock:
         _users += 1
     try:
@@ -99,12 +102,12 @@ def loading() -> Iterator[None]:
 class _Forker:
     """The process that has loaded COLMAP; see `jobs`. Several threads may use it."""
 
-    def __init__(self, log: Path | None) -> None:
+    def __init__(self, log: Path | None, *arguments: str) -> None:
         package_root = str(Path(__file__).parents[2])
         path = os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         with (log or Path(os.devnull)).open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "imc_kit.colmap.jobs"],
+                [sys.executable, "-m", "imc_kit.colmap.jobs", *arguments],
                 stdin=subprocess.PIPE,  # stays open while we live: that is how the process knows
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -166,6 +169,26 @@ class _Forker:
                 left = left[pipe.write(left) :]
 
 
+class _Single(_Forker):
+    """A process for one job."""
+
+    def __init__(self, log: Path | None) -> None:
+        super().__init__(log, "one")
+
+    def status(self, number: int, seconds: float) -> int | None:
+        """As `_Forker.status` says."""
+        try:
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self.end()
+        return status
+
+    def kill(self, number: int) -> None:
+        """As `_Forker.kill` says."""
+        self.end()
+
+
 _forker: _Forker | None = None
 _users = 0
 _lock = threading.Lock()
@@ -174,6 +197,8 @@ _lock = threading.Lock()
 def _loaded(log: Path | None) -> _Forker:
     """The process that has loaded COLMAP, or does so now. log: gets what keeps it from that."""
     global _forker
+    if not _FORKS:
+        return _Single(log)
     with _lock:
         if _forker is not None and not _forker.alive:
             _forker.end()

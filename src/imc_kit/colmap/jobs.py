@@ -3,7 +3,7 @@
 A command is a line of JSON from standard input: the number of a job, and the job, or null to kill it. A job has the
 name of one of `JOBS`, the log that everything it prints goes to, and arguments. When one has ended, a line of its
 number and its exit status (minus the signal that ended it) goes to standard output. When standard input ends all do.
-See `child`, which is the other side.
+With the argument `one` it does not fork, but does the first job itself. See `child`, which is the other side.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -87,9 +88,11 @@ JOBS: dict[str, Callable[..., None]] = {
 
 
 def main() -> None:
-    """Do what is commanded; in a fork of this process, do one job."""
+    """Do what is commanded, or in a fork of this process one job."""
     import_module("pycolmap")  # this takes a fifth of a second, and a fork of the process that has done it none
-
+    if sys.argv[1:] == ["one"]:
+        _do(**json.loads(sys.stdin.readline())[1])
+        return
     life, ours = os.pipe()  # the other end closes when this process ends, however it does
     begun: dict[int, int] = {}
     read = b""
@@ -107,7 +110,8 @@ def main() -> None:
                     begun[process] = number
                 else:
                     os.close(ours)
-                    _do(life, **job)
+                    os.dup2(life, 0)
+                    _do(**job)
                     return
         while begun and (ended := os.waitpid(-1, os.WNOHANG))[0]:
             print(json.dumps([begun.pop(ended[0]), os.waitstatus_to_exitcode(ended[1])]), flush=True)
@@ -115,8 +119,7 @@ def main() -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def _do(life: int, job: str, log: str, **arguments: Any) -> None:
-    os.dup2(life, 0)
+def _do(job: str, log: str, **arguments: Any) -> None:
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -126,7 +129,7 @@ def _do(life: int, job: str, log: str, **arguments: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this process when the pipe that its parent holds open closes."""
+    """End this process when standard input closes, which its parent holds open."""
 
     def watch() -> None:
         os.read(0, 1)  # unbuffered: a lock on sys.stdin would stop the interpreter from ending
