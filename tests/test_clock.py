@@ -82,6 +82,8 @@ def test_which_notes_say_that_time_ran_out() -> None:
 def test_a_child_that_is_stopped_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pycolmap.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    if child._forker is not None:  # it has loaded another pycolmap, for an earlier test
+        child._forker.end()
     job = {"job": "verify", "database": "none.db", "options": {}, "threads": 1, "seed": 0}
     with pytest.raises(child.ColmapError) as raised:
         child.run(job, "it", tmp_path / "log", 0.2)
