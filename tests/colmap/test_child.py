@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -302,3 +304,16 @@ def test_the_child_ends_with_its_parent(
         parent.send_signal(ending)
         parent.wait(30)
     wait_until(lambda: gone(tmp_path))
+
+
+def test_with_very_many_open_files(tmp_path: Path, pycolmap_that: Stand) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip(f"no more than {hard} files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    pycolmap_that("raise SystemExit(6)")
+    with ExitStack() as files:
+        for _ in range(1200):
+            files.enter_context(open(os.devnull))  # noqa: PTH123
+        assert "exit status 6" in run(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -115,6 +115,10 @@ class _Forker:
                 env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},  # NumPy's would be lost in a fork
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
+        assert self._process.stdout is not None
+        if _FORKS:
+            self._said = select.poll()  # `select.select` takes only files of low numbers
+            self._said.register(self._process.stdout, select.POLLIN)
         self._numbers = count()
         self._statuses: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -134,7 +138,7 @@ class _Forker:
         out = self._process.stdout
         assert out is not None
         with self._lock:
-            if number not in self._statuses and not out.closed and select.select([out], [], [], seconds)[0]:
+            if number not in self._statuses and not out.closed and self._said.poll(1000 * seconds):
                 line = out.readline()
                 if line:
                     ended, status = json.loads(line)
