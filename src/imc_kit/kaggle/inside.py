@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -148,13 +149,22 @@ def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> Outcom
         elif disk > job.disk:
             ended = f"it was stopped with {disk / 1e9:.3f} GB in its working folder, of {job.disk / 1e9:.3f} allowed"
         if ended:
-            for member in reversed(_family(process.pid)):
-                try:
-                    os.kill(member, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            _kill_family(process.pid)
             process.wait()
             return replace(outcome, ended=ended)
+
+
+def _kill_family(parent: int) -> None:
+    """End a process and all that descend from it, those too that start meanwhile: at first all are halted."""
+    halted: set[int] = set()
+    while members := set(_family(parent)) - halted:
+        for member in members:
+            with suppress(ProcessLookupError):
+                os.kill(member, signal.SIGSTOP)
+        halted |= members
+    for member in halted:
+        with suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
 
 
 def _family(parent: int) -> list[int]:
