@@ -25,12 +25,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from imc_kit import metric, scenes
+from imc_kit import metric
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import Config, preset
+from imc_kit.data import scenes
 from imc_kit.errors import KitError
-from imc_kit.pipeline import solve
-from imc_kit.render_turntable import write_turntable
+from imc_kit.pipeline.run import solve
+from imc_kit.synthetic.turntable import write_turntable
 
 MATCHING = ("inspect", "upright", "masks", "detect", "pairs", "match")
 """The stages that rows share."""
@@ -79,9 +80,7 @@ def first_version(config: Config) -> Config:
     return dataclasses.replace(bare(config), mapping=(MappingConfig(by_cameras=False, max_keypoints=None),))
 
 
-bare = chain(
-    *(switched(step, on=False) for step in ("readmission", "merging", "localisation", "refinement", "turntable"))
-)
+bare = chain(*(switched(step, on=False) for step in ("readding", "merging", "localisation", "refinement", "turntable")))
 ROWS: dict[str, Callable[[Config], Config]] = {
     "all": lambda config: config,
     "one attempt, and nothing after it": first_version,
@@ -92,14 +91,14 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "without the global mapper": only(2, 3),
     "without strong pairs": only(0, 2, 3),
     "without the attempt without contradicted pairs": only(0, 1, 2),
-    "loops to 20 degrees in every attempt": every_attempt(max_loop_error=20.0),
+    "loops to 20 degrees in every attempt": every_attempt(max_cycle_error=20.0),
     "a fifth attempt: OPENCV": another_attempt(camera_model="OPENCV"),
     "a fifth attempt: SIMPLE_PINHOLE": another_attempt(camera_model="SIMPLE_PINHOLE"),
     "all keypoints in mapping": every_attempt(max_keypoints=None),
     "the same for own and shared cameras": every_attempt(by_cameras=False),
     "one attempt, without merging": chain(only(2), switched("merging", on=False)),
     "one attempt, without localisation": chain(only(2), switched("localisation", on=False)),
-    "without readmission": switched("readmission", on=False),
+    "without readding": switched("readding", on=False),
     "without localisation": switched("localisation", on=False),
     "without refinement": switched("refinement", on=False),
     "refinement of all": switched("refinement", max_median_error=9.0, min_images=1),

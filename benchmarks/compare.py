@@ -34,10 +34,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imc_kit import metric, scenes, submission
+from imc_kit import metric
+from imc_kit.data import scenes, submission
+from imc_kit.data.images import Photo
 from imc_kit.detectors import extract
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.images import Photo
 from imc_kit.types import Pose, Scene
 
 COLMAP = {"colmap-per-image": "PER_IMAGE", "colmap-single": "SINGLE"}
@@ -185,14 +186,14 @@ def _prepare(preset: str) -> None:
     config = _config(preset)
     config.check()
     pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
-    for branch in config.sparse:
-        (features,) = extract(branch.detector.create(), [Photo(pixels, (300, 200), 0, False)])
-        branch.matcher.create(branch.detector.kind).match(features, features)
+    for feature_pipeline in config.sparse:
+        (features,) = extract(feature_pipeline.detector.create(), [Photo(pixels, (300, 200), 0, False)])
+        feature_pipeline.matcher.create(feature_pipeline.detector.kind).match(features, features)
 
 
 def _kit(task: scenes.Task, job: Job) -> tuple[Any, Row]:
     """The submission's path, and what is known of the run."""
-    from imc_kit.pipeline import solve
+    from imc_kit.pipeline.run import solve
 
     config = dataclasses.replace(_config(job["method"]), seed=job["seed"])
     run = solve(task, Path(job["folder"]) / "out", config)
@@ -211,7 +212,7 @@ def _config(method: str) -> Any:
     from imc_kit.config import preset
 
     first, *others = (preset(name) for name in method.split("+"))
-    added = tuple(branch for other in others for branch in other.branches)
+    added = tuple(feature_pipeline for other in others for feature_pipeline in other.feature_pipelines)
     upright = first.upright or any(other.upright for other in others)
     return dataclasses.replace(first, also=(*first.also, *added), upright=upright)
 

@@ -35,17 +35,19 @@ import cv2
 from threadpoolctl import threadpool_limits
 from untrained import random_where_missing
 
-from imc_kit import images, overview, render
 from imc_kit.config import CHEAP
+from imc_kit.data import images
+from imc_kit.data.images import Photo
+from imc_kit.data.masks import MaskConfig, vegetation
 from imc_kit.detectors import DETECTORS, NoDetectorConfig, extract
 from imc_kit.errors import KitError
-from imc_kit.fanout import set_torch_threads
-from imc_kit.images import Photo
-from imc_kit.masks import MaskConfig, vegetation
-from imc_kit.matchers import MATCHERS, DenseConfig, LightGlueConfig, NearestConfig
-from imc_kit.meter import Meter
-from imc_kit.retrieval import DESCRIPTORS, AggregateConfig, NetworkConfig
+from imc_kit.matchers import MATCHERS, DetectorFreeConfig, LightGlueConfig, NearestConfig
+from imc_kit.retrieval import DESCRIPTORS, AggregateConfig, NetworkDescriptorConfig
+from imc_kit.runtime.executors import set_torch_threads
+from imc_kit.runtime.meter import Meter
+from imc_kit.synthetic import plaza
 from imc_kit.types import Features
+from imc_kit.viewgraph import lowres
 
 PACKAGES = ("numpy", "numba", "opencv-python-headless", "opencv-python", "torch", "kornia", "timm")
 VARIANTS = ("model", "descriptor")
@@ -154,8 +156,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _plaza(folder: Path, long_side: int) -> list[Path]:
-    camera = render.Camera.centred((long_side, long_side * 3 // 4))
-    views = render.render_scene(render.plaza(), camera, render.orbit(24)[:2])
+    camera = plaza.Camera.centred((long_side, long_side * 3 // 4))
+    views = plaza.render_scene(plaza.plaza(), camera, plaza.orbit(24)[:2])
     paths = [folder / f"plaza{number}.png" for number in range(len(views))]
     for path, view in zip(paths, views, strict=True):
         cv2.imwrite(str(path), view[..., ::-1])
@@ -181,7 +183,7 @@ def _detectors(photos: Sequence[Photo], arguments: argparse.Namespace) -> Iterat
 
 def _matchers(paths: Sequence[Path], known: Known) -> Iterator[Row]:
     for config in (config_class() for config_class in MATCHERS.values()):
-        if isinstance(config, DenseConfig):
+        if isinstance(config, DetectorFreeConfig):
             photos = [images.load(path, config.long_side) for path in paths]
 
             def prepare(config=config, photos=photos) -> Callable[[], Any]:
@@ -205,7 +207,7 @@ def _descriptors(paths: Sequence[Path], known: Known) -> Iterator[Row]:
     for config_class in DESCRIPTORS.values():
         for label, variant in _variants(config_class):
             config = config_class(**variant)
-            if isinstance(config, NetworkConfig):
+            if isinstance(config, NetworkDescriptorConfig):
                 pixels = [images.load(path, config.long_side).pixels for path in paths]
 
                 def prepare(config=config, pixels=pixels) -> Callable[[], Any]:
@@ -229,7 +231,7 @@ def _looks(paths: Sequence[Path]) -> Iterator[Row]:
     pair = extract(detector, photos)
     yield Row("vegetation, an image", lambda: lambda: vegetation(photos[0].pixels, masks))
     yield Row("overview, an image", lambda: lambda: extract(detector, photos[:1]))
-    yield Row("overview, a pair", lambda: lambda: overview.look(*pair, matcher.match(*pair)))
+    yield Row("overview, a pair", lambda: lambda: lowres.look(*pair, matcher.match(*pair)))
 
 
 def _variants(config_class: type) -> list[tuple[str, dict[str, Any]]]:

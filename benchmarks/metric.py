@@ -20,7 +20,7 @@ from math import comb
 import numpy as np
 
 from imc_kit.metric import FREE, THRESHOLDS
-from imc_kit.registration import register
+from imc_kit.metric.similarity import register
 from imc_kit.types import Float64
 
 SIZE = (8, 8, 2)

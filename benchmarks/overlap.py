@@ -13,10 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from imc_kit import scenes
 from imc_kit.config import Config, preset
+from imc_kit.data import scenes
 from imc_kit.errors import KitError
-from imc_kit.pipeline import solve
+from imc_kit.pipeline.run import solve
 
 
 def main() -> None:

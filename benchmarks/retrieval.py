@@ -29,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from imc_kit import images, scenes, submission
 from imc_kit.config import fingerprint
+from imc_kit.data import images, scenes, submission
+from imc_kit.data.store import Store, Table
 from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, extract
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.matchers import NearestConfig
@@ -40,11 +41,10 @@ from imc_kit.retrieval import (
     DescriptorConfig,
     DinoConfig,
     FisherConfig,
-    NetworkConfig,
+    NetworkDescriptorConfig,
     ResNetConfig,
     VladConfig,
 )
-from imc_kit.store import Shelf, Store
 from imc_kit.types import Features, Float32, Float64, Pose, Scene
 
 NEAR, FARTHEST = 30.0, 60.0
@@ -141,7 +141,7 @@ def _angles(poses: Sequence[Pose]) -> Float64:
     return np.degrees(np.arccos(np.clip(rays @ rays.T, -1, 1)))
 
 
-def _matched(scene: Scene, poses: Sequence[Pose], angles: Float64, features: Shelf[Features]) -> Overlap:
+def _matched(scene: Scene, poses: Sequence[Pose], angles: Float64, features: Table[Features]) -> Overlap:
     """Which pairs have enough matches that agree with the true poses."""
     all_features = [features[images.digest(scene.path(name))] for name in scene.images]
     matcher = NearestConfig(ratio=0.8).create()
@@ -183,14 +183,14 @@ def _off(points: tuple[Float32, Float32], poses: tuple[Pose, Pose], focal: float
 # What is described.
 
 
-def _features(scene: Scene, config: DetectorConfig, store: Store) -> Shelf[Features]:
-    shelf = store.features(fingerprint(config))
+def _features(scene: Scene, config: DetectorConfig, store: Store) -> Table[Features]:
+    table = store.features(fingerprint(config))
     digests = {images.digest(scene.path(name)): name for name in scene.images}
-    missing = shelf.missing(digests)
+    missing = table.missing(digests)
     detector = config.create()
     for digest in tqdm(missing, desc=f"{config.name} features", unit="image", leave=False, disable=None):
-        shelf.put({digest: extract(detector, [images.load(scene.path(digests[digest]), config.long_side)])[0]})
-    return shelf
+        table.put({digest: extract(detector, [images.load(scene.path(digests[digest]), config.long_side)])[0]})
+    return table
 
 
 def _described(scene: Scene, descriptor: DescriptorConfig, detector: DetectorConfig | None, store: Store) -> Float32:
@@ -200,13 +200,13 @@ def _described(scene: Scene, descriptor: DescriptorConfig, detector: DetectorCon
         assert isinstance(descriptor, AggregateConfig)
         features = _features(scene, detector, store)
         return descriptor.create().describe(scene.images, lambda name: features[digests[name]])
-    assert isinstance(descriptor, NetworkConfig)
+    assert isinstance(descriptor, NetworkDescriptorConfig)
     network = descriptor.create()
-    shelf = store.descriptors(fingerprint(descriptor))
+    table = store.descriptors(fingerprint(descriptor))
     paths = {digests[name]: scene.path(name) for name in scene.images}
-    for digest in tqdm(shelf.missing(paths), desc=descriptor.name, unit="image", leave=False, disable=None):
-        shelf.put({digest: network.describe([images.load(paths[digest], descriptor.long_side).pixels])[0]})
-    return np.stack([shelf[digests[name]] for name in scene.images])
+    for digest in tqdm(table.missing(paths), desc=descriptor.name, unit="image", leave=False, disable=None):
+        table.put({digest: network.describe([images.load(paths[digest], descriptor.long_side).pixels])[0]})
+    return np.stack([table[digests[name]] for name in scene.images])
 
 
 # How good that is.

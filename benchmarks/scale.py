@@ -24,8 +24,8 @@ from typing import Any
 import cv2
 from compare import _facts, _markdown
 
-from imc_kit import render
 from imc_kit.errors import KitError
+from imc_kit.synthetic import plaza
 
 STAGES = ("inspect", "upright", "detect", "pairs", "match", "verify", "map", "complete", "place")
 MB = 1e6
@@ -84,17 +84,17 @@ def main() -> None:
 def photograph(folder: Path, count: int, long_side: int) -> list[Path]:
     """So many views, all different, four pixels across for three down; those that are in `folder` already stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    solids = render.plaza()
-    camera = render.Camera.centred((long_side, long_side * 3 // 4))
+    solids = plaza.plaza()
+    camera = plaza.Camera.centred((long_side, long_side * 3 // 4))
     paths = [folder / f"{count}-{long_side}-{number:04}.jpg" for number in range(count)]
 
-    def take(path: Path, pose: render.Pose) -> None:
+    def take(path: Path, pose: plaza.Pose) -> None:
         if not path.exists():
-            pixels = render.render(solids, camera, pose, samples=1)
+            pixels = plaza.render(solids, camera, pose, samples=1)
             path.write_bytes(cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes())
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(take, paths, render.orbit(count)))
+        list(pool.map(take, paths, plaza.orbit(count)))
     return paths
 
 
@@ -131,11 +131,11 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     import pycolmap  # noqa: F401  (so that it counts as what is held at the start)
 
     from imc_kit.config import preset
-    from imc_kit.fanout import workers
-    from imc_kit.meter import peak_memory
+    from imc_kit.data.store import Store
+    from imc_kit.pipeline.scene import solve_scene
     from imc_kit.retrieval import PairsConfig
-    from imc_kit.stages import solve_scene
-    from imc_kit.store import Store
+    from imc_kit.runtime.executors import workers
+    from imc_kit.runtime.meter import peak_memory
     from imc_kit.types import Scene
 
     config = preset(job["preset"], {"detector.max_keypoints": job["keypoints"], "detector.long_side": job["long_side"]})

@@ -32,16 +32,18 @@ from kornia import feature
 from numpy.typing import NDArray
 from untrained import random_where_missing
 
-from imc_kit import images, scenes, weights, work
 from imc_kit.colmap import database, verification
 from imc_kit.config import preset
+from imc_kit.data import images, scenes
+from imc_kit.data.masks import MaskConfig
+from imc_kit.data.store import Store, pair_key
 from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.fanout import workers
-from imc_kit.learned import device
-from imc_kit.masks import MaskConfig
 from imc_kit.matchers import LightGlueConfig, Matcher, NearestConfig
-from imc_kit.store import Store, pair_key
+from imc_kit.pipeline import tasks
+from imc_kit.runtime import weights
+from imc_kit.runtime.executors import workers
+from imc_kit.runtime.torch_utils import device
 from imc_kit.types import Features, Scene
 
 RATIO = 0.8
@@ -157,10 +159,10 @@ def extraction(scene: Scene, where: torch.device) -> list[list[str]]:
 def features_of(scene: Scene, config: DetectorConfig) -> list[Features]:
     """Found as the pipeline finds them."""
     with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
-        shots, _ = work.inspect(scene, MaskConfig(), pool)
-        shelf = Store(Path(folder)).features("x")
-        work.detect(shots, shelf, config, MaskConfig(), pool, "")
-        return [shelf[shot.key] for shot in shots.values()]
+        records, _ = tasks.inspect(scene, MaskConfig(), pool)
+        table = Store(Path(folder)).features("x")
+        tasks.detect(records, table, config, MaskConfig(), pool, "")
+        return [table[record.key] for record in records.values()]
 
 
 def matched(matcher: Matcher, pairs: Sequence[tuple[Features, Features]]) -> list[NDArray[Any]]:
@@ -231,18 +233,18 @@ def exhaustive(scene: Scene, keypoints: int) -> list[list[str]]:
     detector = SiftConfig(**{**vars(config.detector), "max_keypoints": keypoints})
     with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
         root = Path(folder)
-        shots, _ = work.inspect(scene, MaskConfig(), pool)
+        records, _ = tasks.inspect(scene, MaskConfig(), pool)
         store = Store(root / "store")
         features, matches = store.features("x"), store.matches("x")
-        work.detect(shots, features, detector, MaskConfig(), pool, scene.name)
-        pairs = list(combinations(shots, 2))
+        tasks.detect(records, features, detector, MaskConfig(), pool, scene.name)
+        pairs = list(combinations(records, 2))
         started = time.perf_counter()
-        work.match(shots, pairs, features, matches, config.matcher, detector.kind, pool, scene.name)
-        entries = [database.ImageEntry(name, shot.path, shot.info.size) for name, shot in shots.items()]
-        found = ((a, b, matches[pair_key(shots[a].key, shots[b].key)]) for a, b in pairs)
+        tasks.match(records, pairs, features, matches, config.matcher, detector.kind, pool, scene.name)
+        entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in records.items()]
+        found = ((a, b, matches[pair_key(records[a].key, records[b].key)]) for a, b in pairs)
         some = (entry for entry in found if len(entry[2]) >= config.min_matches)
         path = root / "ours.db"
-        database.write_database(path, entries, lambda name: features[shots[name].key], some, config.cameras)
+        database.write_database(path, entries, lambda name: features[records[name].key], some, config.cameras)
         verification.verify(path, config.verification, root / "log", pool)
         ours = time.perf_counter() - started
         verified = verification.inlier_counts(path)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from imc_kit import weights
 from imc_kit.errors import KitError
+from imc_kit.runtime import weights
 
 State = dict[str, Any]
 

@@ -16,14 +16,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from imc_kit import images, viz
+from imc_kit import viz
 from imc_kit.colmap import database, verification
 from imc_kit.colmap.mapping import read_models
 from imc_kit.config import preset
+from imc_kit.data import images
 from imc_kit.detectors import extract
 from imc_kit.metric import score
-from imc_kit.pipeline import solve
-from imc_kit.render import Camera, look_at, orbit, plaza, render, render_scene, write_scene
+from imc_kit.pipeline.run import solve
+from imc_kit.synthetic.plaza import Camera, look_at, orbit, plaza, render, render_scene, write_scene
 from imc_kit.viz.report import write_report
 
 FOLDER = Path(__file__).parent / "pictures"

@@ -30,6 +30,7 @@
 
 # %%
 from imc_kit import explore, viz
+from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import (
     AkazeConfig,
     AlikedConfig,
@@ -41,7 +42,6 @@ from imc_kit.detectors import (
     SuperPointConfig,
     XFeatConfig,
 )
-from imc_kit.masks import MaskConfig
 
 INPUT = ""
 
@@ -140,7 +140,7 @@ viz.gallery(
 # anything is left; by default such a photograph stays unmasked.)
 
 # %%
-from imc_kit import masks
+from imc_kit.data import masks
 
 plants = MaskConfig(vegetation=True, min_share=0)
 plain, masked = (

@@ -125,7 +125,7 @@ print(f"{turned.counts['turned']} photographs were turned, {turned.counts['regis
 # strong pairs that joins the same two photographs another way round. So the mapping makes several attempts: with
 # COLMAP's global mapper and all pairs; with only those pairs that have at least `min_strength` of the weakest link of
 # that chain; with the incremental mapper; and with that without the pairs whose rotation is off by more than
-# `max_loop_error` degrees from what the others say. An attempt is the last when its model has most images (`enough`)
+# `max_cycle_error` degrees from what the others say. An attempt is the last when its model has most images (`enough`)
 # and most verified matches agree with it (`trusted`), or when it and another one, with other pairs, agree as well.
 
 # %%

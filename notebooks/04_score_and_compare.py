@@ -28,9 +28,10 @@ from pathlib import Path
 
 import imc_kit
 from imc_kit import explore, viz
-from imc_kit.compare import compare
+from imc_kit.compare import page
+from imc_kit.compare.repeatability import RepeatabilityConfig
+from imc_kit.compare.run import compare
 from imc_kit.detectors import OrbConfig
-from imc_kit.repeatability import RepeatabilityConfig
 
 INPUT = ""
 OUT = Path(tempfile.mkdtemp(prefix="imc-kit-"))
@@ -85,10 +86,10 @@ print(comparison)
 # detector can be good at finding points again and bad at telling them apart.
 
 # %%
-viz.draw_metric(comparison.rows, "matching_score")
+page.draw_metric(comparison.rows, "matching_score")
 
 # %%
-viz.draw_changes(comparison.rows, "matching_score")
+page.draw_changes(comparison.rows, "matching_score")
 
 # %% [markdown]
 # Which change hurts which detector tells where it will fail: *scale* between near and far views, *perspective* between
@@ -127,7 +128,7 @@ viz.draw_model(explore.largest_model(results["ORB"]), scores["ORB"])
 # The same stages for both: what differs tells where the time goes.
 
 # %%
-viz.draw_stages(comparison.rows)
+page.draw_stages(comparison.rows)
 
 # %% [markdown]
 # `compare` has left all of this in `OUT`: `compare.html` to look at, `compare.csv` and `compare.json` to go on from. On

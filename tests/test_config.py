@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.config import PRESETS, Branch, Config, fingerprint, plain, preset
+from imc_kit.config import PRESETS, Config, FeaturePipeline, fingerprint, plain, preset
 from imc_kit.detectors import DETECTORS, AkazeConfig, OrbConfig, SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import NearestConfig
@@ -55,7 +55,7 @@ def test_overrides() -> None:
         MappingConfig("global"),
         MappingConfig("global", min_strength=0.7, time_limit=60.0),
         MappingConfig(options={"min_model_size": 5}),
-        MappingConfig(max_loop_error=5.0),
+        MappingConfig(max_cycle_error=5.0),
     )
     assert config.verification.options == {"min_num_inliers": 20}
     assert (config.threads, config.seed) == (1, 7)
@@ -125,7 +125,7 @@ def test_a_value_of_a_wrong_type_names_the_option(option: str, value: Any) -> No
         {"threads": 0},
         {"time_limit": 0.0},
         {"merging.min_links": 2},
-        {"readmission.min_agreement": 2.0},
+        {"readding.min_agreement": 2.0},
         {"localisation.min_inliers": 3},
         {"refinement.min_images": 0},
         {"verification.options": {"ransac.max_trials": 5}},
@@ -147,7 +147,7 @@ def _changed(config: Any) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, tuple) and len(value) > 1:
             others = [value[:1], value[::-1]]
         elif isinstance(value, tuple):
-            others = [(*value, Branch(OrbConfig(), NearestConfig()))]
+            others = [(*value, FeaturePipeline(OrbConfig(), NearestConfig()))]
         elif isinstance(value, dict):
             others = [{"x": 1}, {"x": 2}]
         elif isinstance(value, bool):

@@ -14,7 +14,8 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import imc_kit
-from imc_kit import cli, viz
+from imc_kit import viz
+from imc_kit.cli.main import main
 from imc_kit.config import PRESETS, Config
 from imc_kit.detectors import DETECTORS
 from imc_kit.matchers import MATCHERS, check_accepts
@@ -65,7 +66,7 @@ def options() -> set[str]:
     said = io.StringIO()
     for arguments in everything:
         with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
-            cli.main([*arguments, "--help"])
+            main.main([*arguments, "--help"])
     for script in SCRIPTS:
         command = [sys.executable, str(ROOT / script), "--help"]
         said.write(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -109,16 +110,16 @@ def test_the_options_in_the_text_exist(path: Path, options: set[str]) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_the_commands_in_the_text_are_understood(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Any] = []
-    for command in (cli.Solve, cli.Score, cli.Report, cli.Compare, cli.Demo, cli.Weights, cli.Rehearse):
+    for command in (main.Solve, main.Score, main.Report, main.Compare, main.Demo, main.Weights, main.Rehearse):
         monkeypatch.setattr(command, "run", lambda self: ran.append(self) or 0)
     for line in commands(path):
         arguments = shlex.split(line, comments=True)[1:]
         if "--help" not in arguments:
-            assert cli.main(arguments) == 0, line
+            assert main.main(arguments) == 0, line
     for command in ran:
-        if isinstance(command, cli.Solve):
-            for branch in command.config.branches:
-                check_accepts(branch.matcher, branch.detector.kind)
+        if isinstance(command, main.Solve):
+            for feature_pipeline in command.config.feature_pipelines:
+                check_accepts(feature_pipeline.matcher, feature_pipeline.detector.kind)
 
 
 def test_the_python_in_the_text_runs(monkeypatch: pytest.MonkeyPatch) -> None:

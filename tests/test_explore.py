@@ -12,16 +12,18 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import imc_kit
-from imc_kit import explore, images, metric, weights
+from imc_kit import explore, metric
+from imc_kit.data import images
+from imc_kit.data.images import Photo
+from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import AlikedConfig, OrbConfig, SiftConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.explore import View
-from imc_kit.images import Photo
-from imc_kit.masks import MaskConfig
 from imc_kit.matchers import AdalamConfig, NearestConfig
-from imc_kit.render import Camera, look_at, paint, plaza, render, write_scene
-from imc_kit.results import SceneResult
+from imc_kit.pipeline.results import SceneResult
 from imc_kit.retrieval import VladConfig, exhaustive
+from imc_kit.runtime import weights
+from imc_kit.synthetic.plaza import Camera, look_at, paint, plaza, render, write_scene
 from imc_kit.types import Features, Scene
 
 ENDS = {"truth": ".csv", "thresholds": ".json"}

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imc_kit.config import PRESETS, Config, preset
+    from imc_kit.data.scenes import Task, load
     from imc_kit.errors import KitError
     from imc_kit.metric import score, score_2023, score_2025
-    from imc_kit.pipeline import Run, SceneResult, solve
-    from imc_kit.scenes import Task, load
+    from imc_kit.pipeline.run import Run, SceneResult, solve
     from imc_kit.types import Features, Matches, Model, Placement, Pose, Scene
 
 _HOMES = {
     "config": ("PRESETS", "Config", "preset"),
     "errors": ("KitError",),
     "metric": ("score", "score_2023", "score_2025"),
-    "pipeline": ("Run", "SceneResult", "solve"),
-    "scenes": ("Task", "load"),
+    "pipeline.run": ("Run", "SceneResult", "solve"),
+    "data.scenes": ("Task", "load"),
     "types": ("Features", "Matches", "Model", "Placement", "Pose", "Scene"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}

@@ -16,24 +16,31 @@ from imc_kit.colmap.database import CameraConfig
 from imc_kit.colmap.localisation import LocalisationConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.merging import MergingConfig
-from imc_kit.colmap.readmission import ReadmissionConfig
+from imc_kit.colmap.readding import ReaddingConfig
 from imc_kit.colmap.refinement import RefinementConfig
 from imc_kit.colmap.verification import VerificationConfig
-from imc_kit.combine import CombineConfig
-from imc_kit.crops import CropConfig
+from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, SuperPointConfig
 from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.masks import MaskConfig
-from imc_kit.matchers import AnyMatcherConfig, DenseConfig, LightGlueConfig, MergeConfig, NearestConfig, check_accepts
+from imc_kit.matchers import (
+    AnyMatcherConfig,
+    DetectorFreeConfig,
+    LightGlueConfig,
+    MergeConfig,
+    NearestConfig,
+    check_accepts,
+)
 from imc_kit.matchers import config_class as matcher_class
-from imc_kit.overview import OverviewConfig
+from imc_kit.matchers.combine import CombineConfig
+from imc_kit.pipeline.crops import CropConfig
 from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.retrieval import DinoConfig, PairsConfig
+from imc_kit.viewgraph.lowres import LowResConfig
 
 
 @dataclass(frozen=True)
-class Branch:
+class FeaturePipeline:
     """One way to matches: a detector with a matcher, or detector `none` with a detector-free matcher."""
 
     detector: DetectorConfig
@@ -42,7 +49,7 @@ class Branch:
     def check(self) -> None:
         """Raise KitError when the two do not go together, or when something that they need is missing."""
         check_accepts(self.matcher, self.detector.kind)
-        if isinstance(self.matcher, DenseConfig):
+        if isinstance(self.matcher, DetectorFreeConfig):
             self.matcher.create()
         else:
             self.detector.create()
@@ -60,13 +67,13 @@ class Config:
 
     detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0))
     matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8, cells=64))
-    also: tuple[Branch, ...] = ()
+    also: tuple[FeaturePipeline, ...] = ()
     """Further detectors with their matchers, whose keypoints and matches are joined to the first's."""
     combine: CombineConfig = field(default_factory=CombineConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     upright: bool = False
     """Find photographs that lie on their side or head, from cheap matches, and detect on them upright."""
-    overview: OverviewConfig = field(default_factory=OverviewConfig)
+    overview: LowResConfig = field(default_factory=LowResConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
     crops: CropConfig = field(default_factory=CropConfig)
@@ -77,7 +84,7 @@ class Config:
         MappingConfig("global"),
         MappingConfig("global", min_strength=0.7),
         MappingConfig(),
-        MappingConfig(max_loop_error=5.0),
+        MappingConfig(max_cycle_error=5.0),
     )
     """Attempts: the first, and where it is not enough the others, as many at once as there are threads. Of their models
     the one with most images is kept, and of equals the one that agrees most precisely with the strongest pairs."""
@@ -87,7 +94,7 @@ class Config:
     trusted: float = 0.98
     """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels.
     Above 1 none is, nor confirmed by another: all attempts are made."""
-    readmission: ReadmissionConfig = field(default_factory=ReadmissionConfig)
+    readding: ReaddingConfig = field(default_factory=ReaddingConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
@@ -103,22 +110,30 @@ class Config:
     """For everything random. With `threads` 1 the same input gives the same poses on the same machine."""
 
     @property
-    def branches(self) -> tuple[Branch, ...]:
-        return Branch(self.detector, self.matcher), *self.also
+    def feature_pipelines(self) -> tuple[FeaturePipeline, ...]:
+        return FeaturePipeline(self.detector, self.matcher), *self.also
 
     @property
-    def sparse(self) -> list[Branch]:
-        """The branches with a detector."""
-        return [branch for branch in self.branches if not isinstance(branch.matcher, DenseConfig)]
+    def sparse(self) -> list[FeaturePipeline]:
+        """The feature_pipelines with a detector."""
+        return [
+            feature_pipeline
+            for feature_pipeline in self.feature_pipelines
+            if not isinstance(feature_pipeline.matcher, DetectorFreeConfig)
+        ]
 
     def looser(self) -> Config:
         """The same with matchers of lower demands."""
 
-        def loosened(branch: Branch) -> Branch:
-            matcher = branch.matcher
-            return branch if isinstance(matcher, DenseConfig) else Branch(branch.detector, matcher.looser())
+        def loosened(feature_pipeline: FeaturePipeline) -> FeaturePipeline:
+            matcher = feature_pipeline.matcher
+            return (
+                feature_pipeline
+                if isinstance(matcher, DetectorFreeConfig)
+                else FeaturePipeline(feature_pipeline.detector, matcher.looser())
+            )
 
-        first, *others = map(loosened, self.branches)
+        first, *others = map(loosened, self.feature_pipelines)
         return dataclasses.replace(self, matcher=first.matcher, also=tuple(others))
 
     def weight_files(self) -> tuple[str, ...]:
@@ -126,24 +141,24 @@ class Config:
 
         Raises KitError for a matcher that does not go with its detector.
         """
-        names = [name for branch in self.branches for name in branch.weight_files()]
+        names = [name for feature_pipeline in self.feature_pipelines for name in feature_pipeline.weight_files()]
         return tuple(dict.fromkeys([*names, *self.pairs.weight_files()]))
 
     def check(self) -> None:
         """Raise KitError, before any work, for anything that cannot go well: see the configuration of each stage."""
-        for branch in self.branches:
-            branch.check()
+        for feature_pipeline in self.feature_pipelines:
+            feature_pipeline.check()
         self.masks.check()
         self.pairs.check()
         self.verification.check()
         for attempt in self.mapping:
             attempt.check()
-        self.readmission.check()
+        self.readding.check()
         self.merging.check()
         self.localisation.check()
         self.refinement.check()
         if self.crops.on and not self.sparse:
-            raise KitError("crops are detected in again: add a branch with a detector, or switch them off")
+            raise KitError("crops are detected in again: add a feature_pipeline with a detector, or switch them off")
         if self.min_matches < 1 or (self.threads is not None and self.threads < 1):
             raise KitError("min_matches and threads must be at least 1")
         if self.time_limit is not None and self.time_limit <= 0:
@@ -166,12 +181,12 @@ def cheap(config: Config) -> Config:
     return dataclasses.replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 
-def _aliked(long_side: int = 1024) -> Branch:
-    return Branch(AlikedConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
+def _aliked(long_side: int = 1024) -> FeaturePipeline:
+    return FeaturePipeline(AlikedConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
 
 
-def _superpoint(long_side: int = 1024) -> Branch:
-    return Branch(SuperPointConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
+def _superpoint(long_side: int = 1024) -> FeaturePipeline:
+    return FeaturePipeline(SuperPointConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
 
 
 _DINO = PairsConfig(exhaustive_up_to=20, descriptors=(DinoConfig(),))
@@ -207,7 +222,7 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     return config
 
 
-def branch(name: str) -> Branch:
+def feature_pipeline(name: str) -> FeaturePipeline:
     """A detector and a matcher by their names, as in `aliked+lightglue` or `none+loftr`.
 
     `nearest` has the ratio test of the sift preset, all else its own defaults. Raises KitError with the nearest name.
@@ -215,7 +230,7 @@ def branch(name: str) -> Branch:
     detector, plus, matcher = name.partition("+")
     if not plus:
         raise KitError(f"{name!r} is not a detector and a matcher, as aliked+lightglue or none+loftr are")
-    return Branch(detector_class(detector)(), matcher_named(matcher))
+    return FeaturePipeline(detector_class(detector)(), matcher_named(matcher))
 
 
 def matcher_named(name: str) -> AnyMatcherConfig:

@@ -16,23 +16,26 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from imc_kit import images, masks, metric, render, scenes, weights
+from imc_kit import metric
 from imc_kit.colmap import database, verification
 from imc_kit.colmap.database import CameraConfig, ImageEntry
 from imc_kit.colmap.verification import VerificationConfig
+from imc_kit.data import images, masks, scenes
+from imc_kit.data.images import Photo
+from imc_kit.data.masks import MaskConfig
+from imc_kit.data.scenes import Task
+from imc_kit.data.submission import POSE_COLUMNS, read_table
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
-from imc_kit.fanout import workers
-from imc_kit.images import Photo
-from imc_kit.masks import MaskConfig
 from imc_kit.matchers import MatcherConfig, check_accepts
 from imc_kit.metric import Score
-from imc_kit.results import SceneResult
-from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkConfig, Pair
-from imc_kit.scenes import Task
-from imc_kit.submission import POSE_COLUMNS, read_table
-from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Model, Scene
-from imc_kit.work import detector_of, matcher_of
+from imc_kit.pipeline.results import SceneResult
+from imc_kit.pipeline.tasks import detector_of, matcher_of
+from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
+from imc_kit.runtime import weights
+from imc_kit.runtime.executors import workers
+from imc_kit.synthetic import plaza
+from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Model, Pair, Scene
 
 ENOUGH = 15
 """Inliers of a pair from which on COLMAP makes use of it."""
@@ -160,7 +163,7 @@ def views(scene: Scene, detector: DetectorConfig, *, most: int = 24) -> dict[str
 
 def describe(views: Mapping[str, View], descriptor: DescriptorConfig) -> Float32:
     """A global descriptor of each view, [N, D], rows of length 1 (or 0): their products are the similarities."""
-    if isinstance(descriptor, NetworkConfig):
+    if isinstance(descriptor, NetworkDescriptorConfig):
         return descriptor.create().describe([view.photo.pixels for view in views.values()])
     assert isinstance(descriptor, AggregateConfig)
     return descriptor.create().describe(list(views), lambda name: views[name].features)
@@ -292,5 +295,5 @@ def _attached() -> Path | None:
 @cache
 def _rendered() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory(prefix="imc-kit-", ignore_cleanup_errors=True)
-    render.write_scene(folder.name)
+    plaza.write_scene(folder.name)
     return folder

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
+Pair = tuple[str, str]
+"""Two images of a scene, by name."""
 Pixels = NDArray[np.uint8]
 """An upright image: uint8 [H, W, 3], RGB."""
 Mask = NDArray[np.bool_]

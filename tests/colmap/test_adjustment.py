@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
-from synthetic_models import Synthetic, errors, part, synthesize
 
 from imc_kit.colmap.adjustment import adjust, correspondence_graph, observed, read_matched_pairs
 from imc_kit.colmap.mapping import read_model
 from imc_kit.colmap.support import Evidence, read_evidence
+from synthetic_models import Synthetic, errors, part, synthesize
 
 
 @pytest.fixture

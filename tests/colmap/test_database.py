@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from imc_kit.colmap.database import (
-    LENSES,
+    CAMERA_MODELS,
     CameraConfig,
     ImageEntry,
+    change_camera_models,
     change_lens,
-    change_lenses,
     keep_best_connected,
     keypoint_counts,
     match_counts,
@@ -418,7 +418,6 @@ import numpy as np
 from imc_kit.colmap.database import CameraConfig, ImageEntry, delete_pairs, replace_matches, write_database
 from imc_kit.colmap.verification import VerificationConfig, verify
 from imc_kit.errors import KitError
-from imc_kit.types import Features, Matches
 
 points = np.random.default_rng(0).uniform(0, 59, (500, 2)).astype(np.float32)
 features = Features(points, np.ones(500, np.float32), np.zeros((500, 1), np.uint8), (80, 60))
@@ -514,8 +513,8 @@ RAYS = np.random.default_rng(0).uniform([-0.5, -0.4, 1], [0.5, 0.4, 1], (50, 3))
 
 
 @pytest.mark.parametrize("prior", [False, True])
-@pytest.mark.parametrize("after", LENSES)
-@pytest.mark.parametrize("before", LENSES)
+@pytest.mark.parametrize("after", CAMERA_MODELS)
+@pytest.mark.parametrize("before", CAMERA_MODELS)
 def test_another_lens_sees_the_same(before: str, after: str, prior: bool) -> None:
     camera = pycolmap.Camera.create_from_model_name(7, before, 900.0, 1000, 800)
     camera.principal_point_x, camera.principal_point_y = 490.0, 410.0
@@ -533,7 +532,7 @@ def test_another_lens_sees_the_same(before: str, after: str, prior: bool) -> Non
 def test_a_fuller_lens_has_the_distortion_and_a_simpler_one_what_it_can(before: str, distortion: list[float]) -> None:
     camera = pycolmap.Camera.create_from_model_name(1, before, 900.0, 1000, 800)
     camera.params = [*camera.params[: -len(distortion)], *distortion]
-    for wider in LENSES[LENSES.index(before) + 1 :]:
+    for wider in CAMERA_MODELS[CAMERA_MODELS.index(before) + 1 :]:
         np.testing.assert_allclose(with_lens(camera, wider).img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9)
     assert with_lens(camera, "SIMPLE_RADIAL").params.tolist() == [900, 500, 400, -0.1]
     assert with_lens(camera, "SIMPLE_PINHOLE").params.tolist() == [900, 500, 400]
@@ -550,7 +549,7 @@ def test_all_cameras_of_a_database_get_another_lens(tmp_path: Path) -> None:
     entries = [entry(tmp_path, "wide.jpg", camera="A", focal=28), entry(tmp_path, "high.jpg", HIGH)]
     with written(tmp_path, entries) as database:
         before = cameras(database)
-    change_lenses(tmp_path / "database.db", "OPENCV")
+    change_camera_models(tmp_path / "database.db", "OPENCV")
     with pycolmap.Database.open(tmp_path / "database.db") as database:
         after = cameras(database)
     for name, camera in before.items():

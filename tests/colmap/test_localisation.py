@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
-from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
 
 from imc_kit.colmap import resection
 from imc_kit.colmap.adjustment import one_to_one
@@ -19,6 +18,7 @@ from imc_kit.colmap.localisation import LocalisationConfig, localise
 from imc_kit.colmap.mapping import read_model
 from imc_kit.errors import KitError
 from imc_kit.types import Model
+from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
 
 ALL = range(1, 21)
 WITHHELD = (2, 5, 9, 13, 17, 20)

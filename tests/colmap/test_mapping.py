@@ -15,14 +15,14 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap import mapping
-from imc_kit.colmap.database import LENSES, CameraConfig, ImageEntry, write_database
+from imc_kit.colmap.database import CAMERA_MODELS, CameraConfig, ImageEntry, write_database
 from imc_kit.colmap.mapping import MappingConfig, left_out, map_scene, read_model, read_models
 from imc_kit.colmap.support import support
 from imc_kit.colmap.verification import VerificationConfig, inlier_counts, relative_rotations, verify
 from imc_kit.errors import KitError
-from imc_kit.render import Camera, orbit
+from imc_kit.synthetic.plaza import Camera, orbit
 from imc_kit.types import Features, Matches, Model, Pose
-from imc_kit.viewgraph import strengths
+from imc_kit.viewgraph.strengths import strengths
 
 FILES = ("cameras.bin", "rigs.bin", "frames.bin", "images.bin", "points3D.bin")
 
@@ -404,7 +404,7 @@ def test_pairs_that_loops_contradict_are_left_out_of_a_copy(twins: Twins, tmp_pa
     assert min(inliers[pair] for pair in twins.wrong) > max(
         count for pair, count in inliers.items() if pair not in twins.wrong
     )
-    config = MappingConfig(max_loop_error=10.0)
+    config = MappingConfig(max_cycle_error=10.0)
     against, weak = left_out(twins.database, inliers, config)
     assert (set(against), weak) == (twins.wrong, [])
     (model,) = map_scene(twins.database, tmp_path, tmp_path / "models", config, tmp_path / "log", threads=1)
@@ -426,7 +426,7 @@ def test_a_geometry_that_says_nothing_has_no_rotation(twins: Twins, tmp_path: Pa
         geometry.F = np.full((3, 3), np.nan)
         opened.update_two_view_geometry(*(ids[name] for name in broken), geometry)
     assert set(pairs) - set(relative_rotations(path, pairs)) == {broken}
-    assert set(left_out(path, pairs, MappingConfig(max_loop_error=10.0))[0]) == twins.wrong - {broken}
+    assert set(left_out(path, pairs, MappingConfig(max_cycle_error=10.0))[0]) == twins.wrong - {broken}
 
 
 def test_weak_pairs_are_those_without_the_contradicted_ones(twins: Twins) -> None:
@@ -434,7 +434,7 @@ def test_weak_pairs_are_those_without_the_contradicted_ones(twins: Twins) -> Non
     inliers = inlier_counts(twins.database)
     config = MappingConfig(min_strength=0.9)
     alone = left_out(twins.database, inliers, config)
-    both = left_out(twins.database, inliers, replace(config, max_loop_error=10.0))
+    both = left_out(twins.database, inliers, replace(config, max_cycle_error=10.0))
     rest = {pair: count for pair, count in inliers.items() if pair not in twins.wrong}
     assert alone[0] == []
     assert set(both[0]) == twins.wrong
@@ -442,7 +442,7 @@ def test_weak_pairs_are_those_without_the_contradicted_ones(twins: Twins) -> Non
 
 
 def test_where_all_agree_loops_leave_nothing_out(database: Path) -> None:
-    assert left_out(database, inlier_counts(database), MappingConfig(max_loop_error=5.0)) == ([], [])
+    assert left_out(database, inlier_counts(database), MappingConfig(max_cycle_error=5.0)) == ([], [])
 
 
 @pytest.mark.parametrize("mapper", ["incremental", "global"])
@@ -459,7 +459,7 @@ def test_an_attempt_may_have_another_lens(truth: Truth, database: Path, tmp_path
     assert support(database, model, list(inlier_counts(database))) > 0.99
 
 
-@pytest.mark.parametrize("lens", LENSES)
+@pytest.mark.parametrize("lens", CAMERA_MODELS)
 def test_lenses_have_names(lens: str) -> None:
     MappingConfig(camera_model=lens).check()
     with pytest.raises(KitError, match=f"unknown camera model '{lens[:-1]}': did you mean '{lens}'"):
@@ -468,9 +468,9 @@ def test_lenses_have_names(lens: str) -> None:
 
 @pytest.mark.parametrize("error", [0.0, -1.0, 181.0, float("nan"), float("inf")])
 def test_a_loop_error_that_makes_no_sense_is_refused(error: float) -> None:
-    with pytest.raises(KitError, match="max_loop_error"):
-        MappingConfig(max_loop_error=error).check()
-    MappingConfig(max_loop_error=180.0).check()
+    with pytest.raises(KitError, match="max_cycle_error"):
+        MappingConfig(max_cycle_error=error).check()
+    MappingConfig(max_cycle_error=180.0).check()
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
-from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
 
 from imc_kit.colmap import joining
 from imc_kit.colmap.child import ColmapError
@@ -18,6 +17,7 @@ from imc_kit.colmap.mapping import read_model, read_models
 from imc_kit.colmap.merging import MergingConfig, merge_models
 from imc_kit.errors import KitError
 from imc_kit.types import Model
+from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
 
 LEFT, RIGHT = range(1, 13), range(10, 21)
 """Blocks of twelve and eleven of twenty images, which share 10, 11 and 12."""

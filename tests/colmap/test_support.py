@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pycolmap
 import pytest
-from synthetic_models import part, shuffle, synthesize
 
 from imc_kit.colmap.support import agreement, read_evidence, support
 from imc_kit.colmap.verification import inlier_counts
+from synthetic_models import part, shuffle, synthesize
 
 
 @pytest.mark.parametrize("max_error", [0.25, 2.0])

@@ -7,6 +7,7 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
+
 from random_networks import create_from, superpoint_state, with_statistics
 
 

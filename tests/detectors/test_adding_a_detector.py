@@ -11,8 +11,8 @@ import pytest
 
 from imc_kit import detectors
 from imc_kit.config import Config, preset
+from imc_kit.data.images import Photo
 from imc_kit.detectors import DETECTORS, extract
-from imc_kit.images import Photo
 from imc_kit.matchers import NearestConfig
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-detector.md"

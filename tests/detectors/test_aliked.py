@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from imc_kit import weights
+from imc_kit.data.images import Photo, load
 from imc_kit.detectors import AlikedConfig, extract
 from imc_kit.detectors.aliked import _dense_maps
 from imc_kit.errors import KitError
-from imc_kit.images import Photo, load
+from imc_kit.runtime import weights
 from imc_kit.types import Features
 
 torch = pytest.importorskip("torch")

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from imc_kit import detectors
+from imc_kit.data.images import Photo, load
 from imc_kit.detectors import DETECTORS, DetectorConfig, base, extract
 from imc_kit.errors import KitError
-from imc_kit.images import Photo, load
 from imc_kit.types import Features
 
 

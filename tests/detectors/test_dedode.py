@@ -6,10 +6,10 @@ import functools
 
 import numpy as np
 import pytest
-from random_networks import create_from, with_statistics
 
 from imc_kit.detectors import DedodeConfig
 from imc_kit.errors import KitError
+from random_networks import create_from, with_statistics
 
 torch = pytest.importorskip("torch")
 kornia = pytest.importorskip("kornia.feature")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from random_networks import create_from
 
 torch = pytest.importorskip("torch")

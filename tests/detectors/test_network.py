@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from random_networks import create_from
 from scipy.spatial import cKDTree
 
 from imc_kit.detectors import DETECTORS
-from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector
+from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig
 from imc_kit.errors import KitError
+from random_networks import create_from
 
 torch = pytest.importorskip("torch")
 
@@ -189,7 +189,7 @@ def test_gpu_gives_what_the_cpu_gives(weight_folder, create, texture, name):
 
 
 @dataclass(frozen=True)
-class BrightestConfig(NetworkConfig):
+class BrightestConfig(NetworkDetectorConfig):
     name: ClassVar[str] = "brightest"
     kind: ClassVar[str] = "brightest"
 

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from drawn import blobs, errors, texture
 from scipy.spatial import cKDTree
 
+from drawn import blobs, errors, texture
+from imc_kit.data.images import Photo
 from imc_kit.detectors import AkazeConfig, OrbConfig, SiftConfig, extract, opencv
 from imc_kit.errors import KitError
-from imc_kit.images import Photo
 from imc_kit.matchers import NearestConfig
 
 CONFIGS = {"sift": SiftConfig, "orb": OrbConfig, "akaze": AkazeConfig}

@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from drawn import blobs, errors, texture
 from scipy.spatial import cKDTree
 
-from imc_kit.detectors import SiftConfig, extract, sift_loops
-from imc_kit.images import load
+from drawn import blobs, errors, texture
+from imc_kit.data.images import load
+from imc_kit.detectors import SiftConfig, extract, sift_numba
 
 
 def detect(image, mask=None, **options):
@@ -158,14 +158,14 @@ def test_blurring_is_opencvs(shape, sigma):
     size = round(8 * sigma + 1) | 1
     kernel = cv2.getGaussianKernel(size, sigma, cv2.CV_32F).ravel()[size // 2 :].copy()
     blurred = np.empty_like(image)
-    sift_loops.blur(image, kernel, blurred)
+    sift_numba.blur(image, kernel, blurred)
     np.testing.assert_allclose(blurred, cv2.GaussianBlur(image, (0, 0), sigma), atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (8, 1), (30, 41)])
 def test_doubling_keeps_pixels_at_twice_their_place(shape):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    large = sift_loops.doubled(image)
+    large = sift_numba.doubled(image)
     assert large.shape == (2 * shape[0], 2 * shape[1])
     np.testing.assert_array_equal(large[::2, ::2], image)
     move = np.array([[0.5, 0, 0], [0, 0.5, 0]])
@@ -180,10 +180,10 @@ def test_directions_are_those_of_the_arc_tangent():
     angles = np.radians(np.arange(0, 360, 0.25))
     for length in (1e-6, 1.0, 1e4):
         dx, dy = (length * np.cos(angles)).astype(np.float32), (length * np.sin(angles)).astype(np.float32)
-        turns = np.array([sift_loops._turn(*pair) for pair in zip(dy, dx, strict=True)])
+        turns = np.array([sift_numba._turn(*pair) for pair in zip(dy, dx, strict=True)])
         off = (turns - angles / (2 * np.pi) + 0.5) % 1 - 0.5
         assert np.abs(off).max() < 1e-5
-    assert sift_loops._turn(np.float32(0), np.float32(0)) == 0
+    assert sift_numba._turn(np.float32(0), np.float32(0)) == 0
 
 
 @pytest.mark.slow
@@ -196,7 +196,10 @@ found = SiftConfig(double_up_to=0).create().detect([texture(3)], [None])[0]
 parts = found.keypoints, found.scores, found.orientations, found.descriptors
 print(len(found), hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
 """
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).parents[1] / "helpers"),
+    }
     said = []
     for _ in range(2):
         said.append(subprocess.check_output([sys.executable, "-c", code], env=environment, text=True))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from random_networks import SUPERPOINT, create_from, superpoint_state
 
 from imc_kit.detectors import SuperPointConfig
 from imc_kit.errors import KitError
+from random_networks import SUPERPOINT, create_from, superpoint_state
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kits import flip, one_sentence, write_competition, write_kit
 
 from imc_kit import kaggle
 from imc_kit.errors import KitError
+from kits import flip, one_sentence, write_competition, write_kit
 
 
 @pytest.fixture(autouse=True)

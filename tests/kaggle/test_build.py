@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from kits import OWN, one_sentence, write_wheel
 
-from imc_kit import weights
 from imc_kit.errors import KitError
 from imc_kit.kaggle import build, environments, install, locks, wheels
+from imc_kit.runtime import weights
+from kits import OWN, one_sentence, write_wheel
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from kits import OWN
 
 from imc_kit.errors import KitError
 from imc_kit.kaggle import environments
+from kits import OWN
 
 
 def test_which_torch(monkeypatch: pytest.MonkeyPatch) -> None:

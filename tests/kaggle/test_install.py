@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from kits import OWN, flip, one_sentence, seal, write_kit, write_wheel
 
 from imc_kit.kaggle import install
+from kits import OWN, flip, one_sentence, seal, write_kit, write_wheel
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "submission.ipynb"
 

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kits import one_sentence
 
 from imc_kit.errors import KitError
 from imc_kit.kaggle import locks
+from kits import one_sentence
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from imc_kit.data import scenes
+from imc_kit.kaggle import rehearse
 from kits import write_kit
 from stages import layered_python
-
-from imc_kit import scenes
-from imc_kit.kaggle import rehearse
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

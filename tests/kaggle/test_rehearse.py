@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import nbformat
 import pytest
-from kits import OWN, flip, write_competition, write_kit
-from stages import layered_python
 
-from imc_kit import scenes, submission
+from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
 from imc_kit.kaggle import environments, inside, rehearse
+from kits import OWN, flip, write_competition, write_kit
+from stages import layered_python
 
 COLUMNS = ("image_path", "dataset", "scene", "rotation_matrix", "translation_vector")
 WRITE = """

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from kits import write_wheel
 
 from imc_kit.kaggle import locks, wheels
+from kits import write_wheel
 
 CHECKOUT = Path(__file__).parents[2]
 

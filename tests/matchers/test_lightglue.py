@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from imc_kit import matchers, weights
+from imc_kit import matchers
+from imc_kit.data.images import load
 from imc_kit.detectors import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.images import load
 from imc_kit.matchers import LightGlueConfig, lightglue
+from imc_kit.runtime import weights
 from imc_kit.types import Features
 
 torch = pytest.importorskip("torch")

@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from imc_kit import matchers, weights
+from imc_kit import matchers
+from imc_kit.data.images import Photo
 from imc_kit.detectors import NoDetectorConfig
 from imc_kit.errors import KitError
-from imc_kit.images import Photo
 from imc_kit.matchers import LoftrConfig
+from imc_kit.runtime import weights
 
 torch = pytest.importorskip("torch")
 kornia = pytest.importorskip("kornia.feature")

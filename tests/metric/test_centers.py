@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from posed_tables import table
 
-from imc_kit import metric, registration
+from imc_kit import metric
 from imc_kit.errors import KitError
+from imc_kit.metric import similarity
 from imc_kit.types import Float64
 from plain_registration import plain_counts, similar
+from posed_tables import table
 
 CASES = (
     *("00_perfect_8", "01_noise_20", "02_outliers_24", "03_nan_20", "04_mirror_16", "05_coincident_10"),
@@ -92,8 +93,8 @@ def test_plain_program(kind: str, seed: int):
 def test_pieces_do_not_matter(pieces: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
     truth, estimated = problem("outliers", 11)
     whole = metric.score_centers(truth, estimated).counts
-    monkeypatch.setattr(registration, "_TRIPLETS", pieces[0])
-    monkeypatch.setattr(registration, "_ELEMENTS", pieces[1])
+    monkeypatch.setattr(similarity, "_TRIPLETS", pieces[0])
+    monkeypatch.setattr(similarity, "_ELEMENTS", pieces[1])
     assert metric.score_centers(truth, estimated).counts == whole
 
 
@@ -226,8 +227,8 @@ def test_bounds_are_shown_where_not_all_triplets_are_tried(
     assert exact.at_most == exact.score
     assert "at_most" not in exact.to_json()
     assert not caplog.records
-    monkeypatch.setattr(registration, "EXHAUSTIVE", 10)
-    monkeypatch.setattr(registration, "SAMPLED", 200)
+    monkeypatch.setattr(similarity, "EXHAUSTIVE", 10)
+    monkeypatch.setattr(similarity, "SAMPLED", 200)
     result = metric.score(true, other)
     few, many = result.scenes["few"], result.scenes["many"]
     assert few.exact  # reaching all is proof enough

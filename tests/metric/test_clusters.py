@@ -8,12 +8,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from posed_tables import BOTH, LIMITS, clustered
 
 from imc_kit import metric
 from imc_kit.errors import KitError
 from imc_kit.types import Float64
 from plain_registration import plain_counts
+from posed_tables import BOTH, LIMITS, clustered
 
 
 def harmonic(a: float, b: float) -> float:

@@ -9,12 +9,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from posed_tables import cameras, posed, turn
 
 from imc_kit import metric
 from imc_kit.errors import KitError
 from imc_kit.types import Float64
 from plain_registration import rotation
+from posed_tables import cameras, posed, turn
 
 
 def plain_2023(true: list[tuple[Float64, Float64]], other: list[tuple[Float64, Float64]], thresholds) -> list[float]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from posed_tables import table
 
 from imc_kit import metric
+from imc_kit.data.submission import NO_POSE
 from imc_kit.errors import KitError
-from imc_kit.submission import NO_POSE
+from posed_tables import table
 
 
 def test_missing_is_nan_and_order_is_nothing(random: np.random.Generator, tmp_path: Path):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from posed_tables import BOTH, LIMITS, cameras, clustered, posed, table
 
 from imc_kit import metric
 from imc_kit.errors import KitError
+from posed_tables import BOTH, LIMITS, cameras, clustered, posed, table
 
 
 def test_scenes_of_a_task_of_2024(random: np.random.Generator):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imc_kit.render import Camera
-from imc_kit.render_turntable import circle_of_views, render_turntable
+from imc_kit.synthetic.plaza import Camera
+from imc_kit.synthetic.turntable import circle_of_views, render_turntable
 from imc_kit.types import Pixels
 
 

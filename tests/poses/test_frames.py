@@ -5,11 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from tours import wrong_steps
 
 from imc_kit.poses import frames
 from imc_kit.poses.turntable import cycle
 from imc_kit.types import Pixels
+from tours import wrong_steps
 
 
 def marked(image: Pixels) -> Pixels:

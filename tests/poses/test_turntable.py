@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tours import wrong_steps
 
 import imc_kit
-from imc_kit import images
+from imc_kit.data import images
 from imc_kit.errors import KitError
 from imc_kit.metric import TRANSPARENT_THRESHOLDS, score_centers
 from imc_kit.poses import frames, turntable
 from imc_kit.poses.turntable import TurntableConfig, better, circle, cycle, placed, step_angles, suspicion
-from imc_kit.render_turntable import circle_of_views, write_turntable
+from imc_kit.synthetic.turntable import circle_of_views, write_turntable
 from imc_kit.types import Pixels
+from tours import wrong_steps
 
 DEFAULT = TurntableConfig()
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.mixture import GaussianMixture
 
-from imc_kit import kmeans
 from imc_kit.errors import KitError
+from imc_kit.matchers import kmeans
 from imc_kit.retrieval import DESCRIPTORS, FisherConfig, VladConfig, aggregates, descriptor_class
 from imc_kit.retrieval.aggregates import expectation_maximisation, fisher, fit_mixture, principal_axes, vlad
 from imc_kit.types import Features

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imc_kit import weights
 from imc_kit.errors import KitError
 from imc_kit.retrieval import ClipConfig, DinoConfig, ResNetConfig
+from imc_kit.runtime import weights
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pages import HOSTILE, Browser
 
 
@@ -33,7 +34,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
     from imc_kit import preset, solve
-    from imc_kit.render import write_scene
+    from imc_kit.synthetic.plaza import write_scene
 
     root = tmp_path_factory.mktemp("competition")
     write_scene(root / "data", views=16, size=(400, 300))

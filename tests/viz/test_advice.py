@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imc_kit.cli import main
+from imc_kit.cli.main import main
 from imc_kit.viz.advice import Advice, advise
 
 NAMES = ["a", "b", "c", "d"]

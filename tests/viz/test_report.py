@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import HOSTILE  # type: ignore[import-not-found]
-from reports import Page, copy, said
 
-from imc_kit.cli import main
+from imc_kit.cli.main import main
 from imc_kit.errors import KitError
 from imc_kit.viz.report import write_report
+from pages import HOSTILE  # type: ignore[import-not-found]
+from reports import Page, copy, said
 
 
 def test_nothing_in_it_is_anywhere_else(report: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import Browser  # type: ignore[import-not-found]
 
 from imc_kit import preset, solve
 from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.results import Run
+from imc_kit.pipeline.results import Run
 from imc_kit.viz.report import write_report
+from pages import Browser  # type: ignore[import-not-found]
 
 FIGURES = """
 const scene = arguments[0] === null ? null : document.querySelectorAll("details.scene")[arguments[0]];

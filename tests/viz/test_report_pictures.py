@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from reports import copy
 
-from imc_kit import images
+from imc_kit.data import images
 from imc_kit.viz.report import write_report
+from reports import copy
 
 
 def test_photographs_are_shown_as_they_were_matched(

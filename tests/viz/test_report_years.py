@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from imc_kit import metric, preset, solve
+from imc_kit.data.submission import NO_POSE, POSE_COLUMNS, format_pose, write
 from imc_kit.errors import KitError
-from imc_kit.render import Camera, orbit, plaza, render_scene
-from imc_kit.results import Run
-from imc_kit.submission import NO_POSE, POSE_COLUMNS, format_pose, write
+from imc_kit.pipeline.results import Run
+from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene
 from imc_kit.types import Pose
 from imc_kit.viz.report import write_report
 

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reports import copy, said
 
-from imc_kit import metric, pipeline, preset, solve
-from imc_kit.cli import main
+from imc_kit import metric, preset, solve
+from imc_kit.cli.main import main
+from imc_kit.data.submission import NO_POSE, POSE_COLUMNS, format_pose, read_table, write
 from imc_kit.errors import KitError
-from imc_kit.stages import match_scene
-from imc_kit.submission import NO_POSE, POSE_COLUMNS, format_pose, read_table, write
+from imc_kit.pipeline import run as pipeline_run
+from imc_kit.pipeline.scene import match_scene
 from imc_kit.types import Pose
 from imc_kit.viz.report import write_report
 from imc_kit.viz.run_folder import read_run
+from reports import copy, said
 
 COLUMNS = ("image_path", "dataset", "scene", *POSE_COLUMNS)
 
@@ -163,7 +164,7 @@ def test_a_run_stopped_between_its_rounds(solved: Path, tmp_path: Path, monkeypa
             raise KeyboardInterrupt
         return match_scene(scene, folder, *arguments, **more)
 
-    monkeypatch.setattr(pipeline, "match_scene", stopped)
+    monkeypatch.setattr(pipeline_run, "match_scene", stopped)
     with pytest.raises(KeyboardInterrupt):
         solve(solved / "data", tmp_path / "out", preset("sift", {"threads": 1, "time_limit": 600}))
     data = solved / "data"

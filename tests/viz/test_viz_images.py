@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 
-from imc_kit.images import Photo
+from imc_kit.data.images import Photo
 from imc_kit.types import Correspondences, Features
 from imc_kit.viz import draw_keypoints, draw_mask, draw_matches, draw_neighbours
 from imc_kit.viz.images import shortened, spread

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figures import trace
 
+from figures import trace
 from imc_kit.metric import SceneScore, score_centers
-from imc_kit.render import Camera, look_at
+from imc_kit.synthetic.plaza import Camera, look_at
 from imc_kit.types import Model, Pose
 from imc_kit.viz import draw_model
 from imc_kit.viz.palette import REGISTERED, TRUTH

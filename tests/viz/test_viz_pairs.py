@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
-from figures import trace
 
+from figures import trace
 from imc_kit.viz import block_order, draw_graph, draw_matrix
 from imc_kit.viz.palette import OTHER_MODEL, REGISTERED, UNREGISTERED
 

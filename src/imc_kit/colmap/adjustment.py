@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from imc_kit.colmap.database import change_lens
 from imc_kit.colmap.mapping import ALL_THREADS_FROM
-from imc_kit.colmap.support import Indices, Pair
+from imc_kit.colmap.support import IdPair, Indices
 
 ROUNDS = 3
 """Of adjusting and dropping, at most, and at least two: fewer when little changes."""
@@ -44,7 +44,7 @@ def load_all(reconstruction: Any, cache: Any) -> None:
     reconstruction.load(cache)
 
 
-def read_matched_pairs(opened: Any, *, verified: bool = True) -> list[Pair]:
+def read_matched_pairs(opened: Any, *, verified: bool = True) -> list[IdPair]:
     """The pairs of ids in an open database that have verified matches, or any."""
     pair_ids, counts = opened.read_two_view_geometry_num_inliers() if verified else opened.read_num_matches()
     pairs = [pycolmap.pair_id_to_image_pair(pair_id) for pair_id, count in zip(pair_ids, counts, strict=True) if count]
@@ -64,7 +64,7 @@ def one_to_one(voted: NDArray[np.int64]) -> NDArray[np.int64]:
     return voted[sorted(kept)]
 
 
-def correspondence_graph(reconstruction: Any, matches: Mapping[Pair, Indices]) -> Any:
+def correspondence_graph(reconstruction: Any, matches: Mapping[IdPair, Indices]) -> Any:
     """COLMAP's graph of the matches between the images of a reconstruction."""
     graph = pycolmap.CorrespondenceGraph()
     for image in reconstruction.images.values():

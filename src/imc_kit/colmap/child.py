@@ -23,8 +23,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from imc_kit import clock
 from imc_kit.errors import KitError
+from imc_kit.runtime import deadline
 
 _LOOK_UP = 0.02
 """Seconds between looks whether a job has ended, or is to be given up."""
@@ -59,7 +59,7 @@ def run(
             if status is None and given_up is not None and given_up.is_set():
                 raise ColmapError(f"{what} was given up, as there was no more need of it")
             if status is None and time.monotonic() - started >= time_limit:
-                raise ColmapError(f"{what} {clock.STOPPED} of {time_limit:.0f} s (its output is in {log})")
+                raise ColmapError(f"{what} {deadline.STOPPED} of {time_limit:.0f} s (its output is in {log})")
     finally:
         if status is None:
             forker.kill(number)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from imc_kit.data.images import may_have_exif
 from imc_kit.errors import KitError
-from imc_kit.images import may_have_exif
 from imc_kit.types import Correspondences, Features, Float64, Int32, Mask, Matches
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _RECENT = 128
 """Images whose keypoints are kept."""
 HALF_PIXEL = np.float32(0.5)  # COLMAP puts the centre of the top-left pixel at (0.5, 0.5)
-LENSES = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
+CAMERA_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 """Camera models of COLMAP's of which a later one has the distortion of an earlier one, and more."""
 
 
@@ -118,7 +118,7 @@ def writing(path: Path) -> Iterator[Any]:
 
 
 def change_lens(camera: Any, model: str) -> None:
-    """Give a camera another of the models `LENSES`: the same rays, but for distortion that this does not have."""
+    """Give a camera another of the models `CAMERA_MODELS`: the same rays, but for distortion that this does not have."""
     import pycolmap
 
     other = pycolmap.Camera.create_from_model_name(
@@ -128,14 +128,14 @@ def change_lens(camera: Any, model: str) -> None:
         other.focal_length_x, other.focal_length_y = camera.focal_length_x, camera.focal_length_y
     other.principal_point_x, other.principal_point_y = camera.principal_point_x, camera.principal_point_y
     params = list(other.params)
-    if camera.model.name in LENSES:
+    if camera.model.name in CAMERA_MODELS:
         for place, source in zip(other.extra_params_idxs(), camera.extra_params_idxs(), strict=False):
             params[place] = camera.params[source]
     camera.model, camera.params = other.model, params
 
 
-def change_lenses(path: Path, model: str) -> None:
-    """Give all cameras of a database another of the models `LENSES`."""
+def change_camera_models(path: Path, model: str) -> None:
+    """Give all cameras of a database another of the models `CAMERA_MODELS`."""
     with writing(path) as database:
         for camera in database.read_all_cameras():
             change_lens(camera, model)

@@ -65,9 +65,9 @@ def _localise(config: Mapping[str, Any], **arguments: Any) -> None:
 
 
 def _readmit(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import readmission
+    from imc_kit.colmap import readding
 
-    readmission.adjust(config=readmission.ReadmissionConfig(**config), **arguments)
+    readding.adjust(config=readding.ReaddingConfig(**config), **arguments)
 
 
 def _refine(config: Mapping[str, Any], **arguments: Any) -> None:
@@ -80,7 +80,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "verify": _verify,
     "incremental": _incremental,
     "global": _global,
-    "readmit": _readmit,
+    "readd": _readmit,
     "merge": _merge,
     "localise": _localise,
     "refine": _refine,

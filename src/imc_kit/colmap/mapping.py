@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from imc_kit.colmap import child, sparse
-from imc_kit.colmap.database import LENSES, change_lenses, delete_pairs, keep_best_connected
+from imc_kit.colmap.database import CAMERA_MODELS, change_camera_models, delete_pairs, keep_best_connected
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.colmap.verification import inlier_counts, relative_rotations
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.loops import contradicted
-from imc_kit.types import Model
-from imc_kit.viewgraph import Pair, strengths
+from imc_kit.types import Model, Pair
+from imc_kit.viewgraph.rotation_cycles import contradicted
+from imc_kit.viewgraph.strengths import strengths
 
 _INCREMENTAL: dict[str, Value] = {
     "ba_global_frames_ratio": 1.3,
@@ -57,7 +57,7 @@ class MappingConfig:
     min_strength: float = 0.0
     """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
     repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
-    max_loop_error: float | None = None
+    max_cycle_error: float | None = None
     """Leave out pairs whose relative rotation is off by more than so many degrees from what the other pairs say
     (`loops.contradicted`). Right ones are off by some 5, as focal lengths are guesses. None leaves out none."""
     camera_model: str | None = None
@@ -79,10 +79,10 @@ class MappingConfig:
 
         if not 0 <= self.min_strength <= 1:
             raise KitError(f"min_strength of a mapping must be in 0 … 1, not {self.min_strength}")
-        if self.max_loop_error is not None and not 0 < self.max_loop_error <= 180:
-            raise KitError(f"max_loop_error of a mapping must be in 0 … 180 degrees, not {self.max_loop_error}")
-        if self.camera_model is not None and self.camera_model not in LENSES:
-            raise unknown_name("camera model", self.camera_model, LENSES)
+        if self.max_cycle_error is not None and not 0 < self.max_cycle_error <= 180:
+            raise KitError(f"max_cycle_error of a mapping must be in 0 … 180 degrees, not {self.max_cycle_error}")
+        if self.camera_model is not None and self.camera_model not in CAMERA_MODELS:
+            raise unknown_name("camera model", self.camera_model, CAMERA_MODELS)
         if self.max_keypoints is not None and self.max_keypoints < 1:
             raise KitError(f"max_keypoints of a mapping must be at least 1, or None, not {self.max_keypoints}")
         target = (
@@ -112,7 +112,7 @@ def map_scene(
     own = config.by_cameras and cameras_are_own(database)
     if own:
         config = replace(config, max_keypoints=None)
-    if config.min_strength or config.max_loop_error or config.camera_model or config.max_keypoints:
+    if config.min_strength or config.max_cycle_error or config.camera_model or config.max_keypoints:
         database = _changed(database, folder.with_suffix(".db"), config)
     usual = _GLOBAL
     if config.mapper == "incremental":
@@ -145,8 +145,8 @@ def left_out(database: Path, inliers: Mapping[Pair, int], config: MappingConfig)
     inliers: of all pairs of the database, as `inlier_counts` gives them.
     """
     against: list[Pair] = []
-    if config.max_loop_error:
-        against = contradicted(relative_rotations(database, inliers), inliers, config.max_loop_error)
+    if config.max_cycle_error:
+        against = contradicted(relative_rotations(database, inliers), inliers, config.max_cycle_error)
     rest = dict(inliers)
     for pair in against:
         del rest[pair]
@@ -160,7 +160,7 @@ def _changed(database: Path, path: Path, config: MappingConfig) -> Path:
     for pairs in left_out(database, inlier_counts(database), config):
         delete_pairs(path, "two_view_geometries", pairs)
     if config.camera_model:
-        change_lenses(path, config.camera_model)
+        change_camera_models(path, config.camera_model)
     if config.max_keypoints:
         keep_best_connected(path, config.max_keypoints)
     return path

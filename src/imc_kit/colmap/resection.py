@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from imc_kit.colmap.adjustment import adjust, correspondence_graph, load_all, observed, one_to_one, read_matched_pairs
 from imc_kit.colmap.mapping import cameras_are_own
-from imc_kit.colmap.support import Evidence, Indices, Pair, agreement, epipolar_errors, read_evidence
+from imc_kit.colmap.support import Evidence, IdPair, Indices, agreement, epipolar_errors, read_evidence
 
 if TYPE_CHECKING:
     from imc_kit.colmap.localisation import LocalisationConfig
@@ -59,7 +59,7 @@ def localise(database: str, model: str, output: str, config: LocalisationConfig,
         reconstruction.write(output)
 
 
-def guided_matches(reconstruction: Any, raw: Evidence, max_error: float) -> dict[Pair, Indices]:
+def guided_matches(reconstruction: Any, raw: Evidence, max_error: float) -> dict[IdPair, Indices]:
     """Of the matches of two images with poses those that agree with these."""
     posed = set(reconstruction.reg_image_ids())
     return {

@@ -14,7 +14,7 @@ from imc_kit.colmap import sparse
 from imc_kit.colmap.database import recent_keypoints
 from imc_kit.types import Float64, Model
 
-Pair = tuple[int, int]
+IdPair = tuple[int, int]
 Indices = NDArray[Any]
 
 
@@ -54,11 +54,11 @@ class Evidence:
 
     keypoints: dict[int, Float64]
     """In COLMAP's coordinates, [N, 2], by image."""
-    matches: dict[Pair, Indices]
+    matches: dict[IdPair, Indices]
     """[K, 2], by pair: indices of the first and the second image's keypoints."""
 
 
-def read_evidence(opened: Any, pairs: Iterable[Pair], *, verified: bool = True) -> Evidence:
+def read_evidence(opened: Any, pairs: Iterable[IdPair], *, verified: bool = True) -> Evidence:
     """The verified matches of `pairs` of ids in an open database, or all their matches, and the keypoints of these."""
     matches = {
         pair: opened.read_two_view_geometry(*pair).inlier_matches if verified else opened.read_matches(*pair)
@@ -69,7 +69,7 @@ def read_evidence(opened: Any, pairs: Iterable[Pair], *, verified: bool = True) 
 
 
 def agreement(
-    reconstruction: Any, evidence: Evidence, pairs: Iterable[Pair], max_error: float = 2.0
+    reconstruction: Any, evidence: Evidence, pairs: Iterable[IdPair], max_error: float = 2.0
 ) -> tuple[int, int]:
     """How many of the matches of `pairs` agree with a reconstruction, as `support` says, of how many.
 
@@ -84,7 +84,7 @@ def agreement(
     return agreeing, total
 
 
-def epipolar_errors(reconstruction: Any, evidence: Evidence, pair: Pair) -> Float64:
+def epipolar_errors(reconstruction: Any, evidence: Evidence, pair: IdPair) -> Float64:
     """Sampson's distance, in pixels, [K], of the matches of two posed images."""
     first, second = (reconstruction.images[image] for image in pair)
     matches = evidence.matches[pair]

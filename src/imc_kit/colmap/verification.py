@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from imc_kit import clock
 from imc_kit.colmap import child
 from imc_kit.colmap.database import delete_pairs, recent_keypoints, writing
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.errors import KitError
-from imc_kit.geometry import fundamental
+from imc_kit.runtime import deadline
 from imc_kit.types import Float64, Mask
+from imc_kit.viewgraph.two_view import fundamental
 
 _PAIRS_AT_ONCE = 64
 _BY_CHANCE = 10
@@ -87,7 +87,7 @@ def verify(
 
     Raises ColmapError when COLMAP's process does not end well.
     """
-    until = min(until, clock.after(config.time_limit))
+    until = min(until, deadline.after(config.time_limit))
     if config.method == "magsac":
         return _by_magsac(database, config, executor, until)
     options = {
@@ -102,7 +102,7 @@ def verify(
         "threads": threads,
         "seed": seed,
     }
-    child.run(job, "COLMAP's geometric verification", log, clock.left(until))
+    child.run(job, "COLMAP's geometric verification", log, deadline.left(until))
     return []
 
 
@@ -116,9 +116,9 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
         bar = tqdm(total=len(pair_ids), desc="verification", unit="pair", delay=2, disable=None, leave=False)
         with bar:
             for start in range(0, len(pair_ids), _PAIRS_AT_ONCE):
-                if not clock.left(until):
+                if not deadline.left(until):
                     left = len(pair_ids) - start
-                    return [f"{clock.RAN_OUT}: {left} of {len(pair_ids)} matched pairs were not verified"]
+                    return [f"{deadline.RAN_OUT}: {left} of {len(pair_ids)} matched pairs were not verified"]
                 pairs = [pycolmap.pair_id_to_image_pair(pair) for pair in pair_ids[start : start + _PAIRS_AT_ONCE]]
                 matches = [database.read_matches(*pair) for pair in pairs]
                 firsts, seconds = (

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector
-from imc_kit.learned import fill, read_state
+from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig
+from imc_kit.runtime.torch_utils import fill, read_state
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class AlikedConfig(NetworkConfig):
+class AlikedConfig(NetworkDetectorConfig):
     """ALIKED, a learned detector. The score is the network's, in 0 … 1."""
 
     name: ClassVar[str] = "aliked"

@@ -19,7 +19,7 @@ from imc_kit.errors import KitError
 from imc_kit.types import Features, Float32, Mask, Pixels
 
 if TYPE_CHECKING:
-    from imc_kit.images import Photo
+    from imc_kit.data.images import Photo
 
 
 class Detector(Protocol):

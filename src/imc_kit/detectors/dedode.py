@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled
+from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled
 from imc_kit.errors import KitError
-from imc_kit.learned import read_state
+from imc_kit.runtime.torch_utils import read_state
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class DedodeConfig(NetworkConfig):
+class DedodeConfig(NetworkDetectorConfig):
     """DeDoDe, a learned detector and descriptor. The score is the share of this pixel in a probability over the whole
     image, raised where few others are near; there is no least one, so as many keypoints come out as may."""
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled, rows_of
+from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled, rows_of
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class DiskConfig(NetworkConfig):
+class DiskConfig(NetworkDetectorConfig):
     """DISK, a learned detector, in its training with depth maps. The score is the network's, of no particular unit."""
 
     name: ClassVar[str] = "disk"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled
+from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ _PATCHES = 2048
 
 
 @dataclass(frozen=True)
-class KeyNetConfig(NetworkConfig):
+class KeyNetConfig(NetworkDetectorConfig):
     """Key.Net with AffNet, OriNet and HardNet: corners in a pyramid, with scales and orientations. The score is
     Key.Net's response."""
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import cv2
 import numpy as np
 
-from imc_kit import weights
+from imc_kit.data.images import Photo
 from imc_kit.detectors.base import DetectorConfig, in_original, strongest
 from imc_kit.errors import KitError
-from imc_kit.images import Photo
-from imc_kit.learned import Device, device, fill, on_device, read_state
+from imc_kit.runtime import weights
+from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
 from imc_kit.types import Features, Mask, Pixels
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory",
 
 
 @dataclass(frozen=True)
-class NetworkConfig(DetectorConfig):
+class NetworkDetectorConfig(DetectorConfig):
     """The options that all network detectors share."""
 
     weights: Path | None = None
@@ -80,7 +80,7 @@ class Candidates:
     describe: Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
-C = TypeVar("C", bound=NetworkConfig)
+C = TypeVar("C", bound=NetworkDetectorConfig)
 
 
 class NetworkDetector(ABC, Generic[C]):

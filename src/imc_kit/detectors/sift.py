@@ -66,10 +66,10 @@ class SiftDetector:
 
     def __init__(self, config: SiftConfig) -> None:
         """Raises `KitError` when numba cannot be loaded."""
-        from imc_kit.detectors import sift_loops  # numba takes a while to load
+        from imc_kit.detectors import sift_numba  # numba takes a while to load
 
         self.config = config
-        self._loops = sift_loops
+        self._loops = sift_numba
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
         """As `Detector.detect` says."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled
+from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ _CELL = 8
 
 
 @dataclass(frozen=True)
-class SuperPointConfig(NetworkConfig):
+class SuperPointConfig(NetworkDetectorConfig):
     """SuperPoint, a learned detector. The score is a probability among the 64 pixels of a cell and "none"."""
 
     name: ClassVar[str] = "superpoint"

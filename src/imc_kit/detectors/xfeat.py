@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from imc_kit.detectors.network import Candidates, NetworkConfig, NetworkDetector, filled, rows_of
+from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled, rows_of
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ _MULTIPLE = 32
 
 
 @dataclass(frozen=True)
-class XFeatConfig(NetworkConfig):
+class XFeatConfig(NetworkDetectorConfig):
     """XFeat, a learned detector, small and fast. The score, in 0 … 1, is the network's for a keypoint times that for
     its reliability."""
 

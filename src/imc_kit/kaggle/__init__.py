@@ -12,7 +12,7 @@ from typing import Literal
 
 from imc_kit.errors import KitError
 from imc_kit.kaggle import install
-from imc_kit.weights import kaggle_input
+from imc_kit.runtime.weights import kaggle_input
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
 """A session at the screen; "Save & Run All"; the scoring of a submission, on the hidden photographs; not on Kaggle."""

@@ -19,13 +19,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from imc_kit import weights
 from imc_kit.config import PRESETS, Config, preset
-from imc_kit.download import fetch
 from imc_kit.errors import KitError
 from imc_kit.kaggle import install, locks, wheels
 from imc_kit.kaggle.checkout import CHECKOUT, commit
 from imc_kit.kaggle.wheels import Packed
+from imc_kit.runtime import weights
+from imc_kit.runtime.download import fetch
 
 _SAFE = re.compile(r"[A-Za-z0-9._-]+")
 """Kaggle strips other characters from the names of files."""

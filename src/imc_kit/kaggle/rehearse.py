@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from imc_kit import scenes, submission
+from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
 from imc_kit.kaggle import environments, guard, inside, install
 from imc_kit.kaggle.environments import Torch

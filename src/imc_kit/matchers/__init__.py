@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.matchers.adalam import AdalamConfig
-from imc_kit.matchers.base import PHOTOGRAPHS, DenseConfig, DenseMatcher, Matcher, MatcherConfig
-from imc_kit.matchers.dense import MergeConfig, merge
+from imc_kit.matchers.base import PHOTOGRAPHS, DetectorFreeConfig, DetectorFreeMatcher, Matcher, MatcherConfig
+from imc_kit.matchers.detector_free import MergeConfig, merge
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.loftr import LoftrConfig
 from imc_kit.matchers.nearest import NearestConfig
@@ -14,8 +14,8 @@ __all__ = [
     "MATCHERS",
     "AdalamConfig",
     "AnyMatcherConfig",
-    "DenseConfig",
-    "DenseMatcher",
+    "DetectorFreeConfig",
+    "DetectorFreeMatcher",
     "LightGlueConfig",
     "LoftrConfig",
     "Matcher",
@@ -27,7 +27,7 @@ __all__ = [
     "merge",
 ]
 
-AnyMatcherConfig = MatcherConfig | DenseConfig
+AnyMatcherConfig = MatcherConfig | DetectorFreeConfig
 
 MATCHERS: dict[str, type[AnyMatcherConfig]] = {
     config.name: config for config in (NearestConfig, AdalamConfig, LightGlueConfig, LoftrConfig)
@@ -46,5 +46,5 @@ def check_accepts(matcher: AnyMatcherConfig, kind: str) -> None:
     if not matcher.accepts(kind):
         right = sorted(name for name, config in MATCHERS.items() if config().accepts(kind))
         what = "photographs without keypoints (detector 'none')" if kind == PHOTOGRAPHS else f"{kind} descriptors"
-        hint = "; it takes photographs: choose detector 'none'" if isinstance(matcher, DenseConfig) else ""
+        hint = "; it takes photographs: choose detector 'none'" if isinstance(matcher, DetectorFreeConfig) else ""
         raise KitError(f"matcher {matcher.name!r} cannot match {what}: {', '.join(right)} can{hint}")

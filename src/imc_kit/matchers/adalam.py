@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from imc_kit.errors import KitError
-from imc_kit.learned import Device, device
 from imc_kit.matchers.base import PHOTOGRAPHS, MatcherConfig, OneByOne, check_comparable
+from imc_kit.runtime.torch_utils import Device, device
 from imc_kit.types import Features, Matches
 
 

@@ -3,7 +3,7 @@
 A matcher of features is told the features of two images and says which are the same. A detector-free one is told the
 photographs themselves; `dense.merge` then makes features and matches of what it found.
 
-To add one, write one file with a subclass of `MatcherConfig` or `DenseConfig` and the class that its `create` returns,
+To add one, write one file with a subclass of `MatcherConfig` or `DetectorFreeConfig` and the class that its `create` returns,
 and name the subclass in `matchers/__init__.py`.
 """
 
@@ -19,7 +19,7 @@ from imc_kit.errors import KitError
 from imc_kit.types import Correspondences, Features, Matches
 
 if TYPE_CHECKING:
-    from imc_kit.images import Photo
+    from imc_kit.data.images import Photo
 
 
 class Matcher(Protocol):
@@ -42,12 +42,12 @@ class OneByOne:
         return [self.match(first, second) for first, second in pairs]
 
 
-class DenseMatcher(Protocol):
+class DetectorFreeMatcher(Protocol):
     """Finds points of two photographs that show the same, detecting nothing first. May be called from several threads
     at once."""
 
     @property
-    def config(self) -> DenseConfig: ...
+    def config(self) -> DetectorFreeConfig: ...
 
     def match_images(self, first: Photo, second: Photo) -> Correspondences:
         """Points of both, in pixels of the originals.
@@ -103,7 +103,7 @@ class MatcherConfig(_Config):
 
 
 @dataclass(frozen=True)
-class DenseConfig(_Config):
+class DetectorFreeConfig(_Config):
     """The options of a detector-free matcher."""
 
     long_side: int = 840
@@ -117,7 +117,7 @@ class DenseConfig(_Config):
         """As `MatcherConfig.weight_files` says."""
         return ()
 
-    def create(self) -> DenseMatcher:
+    def create(self) -> DetectorFreeMatcher:
         """The matcher itself. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
 

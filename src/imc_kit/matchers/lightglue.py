@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from imc_kit import weights
 from imc_kit.errors import KitError
-from imc_kit.learned import Device, device, fill, on_device, read_state
 from imc_kit.matchers.base import MatcherConfig
+from imc_kit.runtime import weights
+from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
 from imc_kit.types import Features, Float32, Matches
 
 if TYPE_CHECKING:

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cv2
 import numpy as np
 
-from imc_kit import weights
-from imc_kit.learned import Device, device, fill, on_device, read_state
-from imc_kit.matchers.base import DenseConfig
+from imc_kit.matchers.base import DetectorFreeConfig
+from imc_kit.runtime import weights
+from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
 from imc_kit.types import Correspondences
 
 if TYPE_CHECKING:
     import torch
 
-    from imc_kit.images import Photo
+    from imc_kit.data.images import Photo
 
 _FILE = "loftr_outdoor.ckpt"
 _KEPT = 16
@@ -32,7 +32,7 @@ _KEPT = 16
 
 
 @dataclass(frozen=True)
-class LoftrConfig(DenseConfig):
+class LoftrConfig(DetectorFreeConfig):
     """LoFTR as trained outdoors. The score is the network's, in 0 … 1."""
 
     name: ClassVar[str] = "loftr"
@@ -58,7 +58,7 @@ class LoftrConfig(DenseConfig):
 
 
 class LoftrMatcher:
-    """As `DenseMatcher` says."""
+    """As `DetectorFreeMatcher` says."""
 
     def __init__(self, config: LoftrConfig) -> None:
         """Raises `KitError` when torch or kornia, the weight file or the GPU that was asked for is missing."""
@@ -67,11 +67,11 @@ class LoftrMatcher:
         self._network = _load(config).to(self._device)
 
     def match_images(self, first: Photo, second: Photo) -> Correspondences:
-        """As `DenseMatcher.match_images` says."""
+        """As `DetectorFreeMatcher.match_images` says."""
         return self.match_batch([(first, second)])[0]
 
     def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
-        """As `DenseMatcher.match_batch` says: the last sixteen photographs are remembered."""
+        """As `DetectorFreeMatcher.match_batch` says: the last sixteen photographs are remembered."""
         photos = {id(photo): photo for pair in pairs for photo in pair}
         maps = lru_cache(_KEPT)(lambda number: self._maps(photos[number]))
         return [self._match(first, second, maps(id(first)), maps(id(second))) for first, second in pairs]

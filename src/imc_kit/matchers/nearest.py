@@ -23,10 +23,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit import kmeans
 from imc_kit.errors import KitError
-from imc_kit.learned import Device, gpu_of_thread
+from imc_kit.matchers import kmeans
 from imc_kit.matchers.base import PHOTOGRAPHS, MatcherConfig, check_comparable
+from imc_kit.runtime.torch_utils import Device, gpu_of_thread
 from imc_kit.types import Features, Float32, Int32, Matches
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
@@ -120,7 +120,7 @@ class NearestMatcher:
 
     def __init__(self, config: NearestConfig) -> None:
         """Raises `KitError` when the GPU that was asked for, or torch for it, is missing, or numba cannot be loaded."""
-        import_module("imc_kit.matchers.nearest_loops")  # now, and not after all features are found
+        import_module("imc_kit.matchers.nearest_numba")  # now, and not after all features are found
         self.config = config
         self._known: WeakKeyDictionary[Features, _Ready] = WeakKeyDictionary()
         self._xp: ModuleType = np if config.device == "cpu" else _gpu_or_numpy(config.device)
@@ -274,10 +274,10 @@ def _sorted(cells: NDArray[np.intp], count: int) -> tuple[NDArray[np.intp], NDAr
 
 def _candidates(cells: _Cells, points: Float32, halves: Float32) -> list[tuple[slice, NDArray[np.intp]]]:
     """The rows of each cell, and which of `points` [M, D] are looked up in it. halves: [M], half of |point|²."""
-    from imc_kit.matchers import nearest_loops  # numba takes a while to load
+    from imc_kit.matchers import nearest_numba  # numba takes a while to load
 
     near = kmeans.nearness(points, cells.centres)
-    who, bounds = nearest_loops.lookups(near, np.ascontiguousarray(halves), _PROBES, _FARTHEST)
+    who, bounds = nearest_numba.lookups(near, np.ascontiguousarray(halves), _PROBES, _FARTHEST)
     return [
         (slice(*rows), who[slice(*found)]) for rows, found in zip(pairwise(cells.bounds), pairwise(bounds), strict=True)
     ]
@@ -321,13 +321,13 @@ def _mutual(blocks: Iterator[_Block], rows: int, columns: int) -> _Neighbours:
 
     blocks: of the nearness of some of so many rows to some of so many columns, each row in one of them at most.
     """
-    from imc_kit.matchers import nearest_loops  # numba takes a while to load
+    from imc_kit.matchers import nearest_numba  # numba takes a while to load
 
     every = np.arange(columns)
     nearest, best, second = _none_yet(rows)
     column_nearest, column_best, column_second = _none_yet(columns)
     for some, others, block in blocks:
-        nearest_loops.note(
+        nearest_numba.note(
             block, every[others], some.start, nearest[some], best[some], second[some],
             column_nearest, column_best, column_second,
         )  # fmt: skip

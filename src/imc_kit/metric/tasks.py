@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from imc_kit.data.submission import CLUSTER
 from imc_kit.errors import KitError
 from imc_kit.metric.centers import SceneScore, scene_names, score
 from imc_kit.metric.clusters import DatasetScore, score_2025
 from imc_kit.metric.pairs import score_2023
-from imc_kit.submission import CLUSTER
 
 if TYPE_CHECKING:
     from imc_kit.metric.tables import Table

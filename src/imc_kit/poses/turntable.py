@@ -12,9 +12,9 @@ from math import inf
 
 import numpy as np
 
-from imc_kit import clock
 from imc_kit.errors import KitError
 from imc_kit.poses.frames import distances
+from imc_kit.runtime import deadline
 from imc_kit.types import Float32, Float64, Int32, Pose
 
 TRANSPARENT = "transparent"
@@ -191,7 +191,7 @@ def _shortest_tour(apart: Float64, tries: int, seed: int, until: float) -> Int32
         (_two_opt(apart, _nearest_neighbours(apart, start)) for start in starts), key=lambda t: _length(apart, t)
     )
     for _ in range(tries):
-        if not clock.left(until):
+        if not deadline.left(until):
             break
         a, b, c = np.sort(rng.choice(np.arange(1, count), 3, replace=False))
         tour = _two_opt(apart, np.concatenate([best[:a], best[b:c], best[a:b], best[c:]]))

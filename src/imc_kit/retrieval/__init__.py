@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from imc_kit.errors import unknown_name
 from imc_kit.retrieval.aggregates import FisherConfig, VladConfig
-from imc_kit.retrieval.base import Aggregate, AggregateConfig, DescriptorConfig, Network, NetworkConfig
+from imc_kit.retrieval.base import Aggregate, AggregateConfig, DescriptorConfig, Network, NetworkDescriptorConfig
 from imc_kit.retrieval.networks import ClipConfig, DinoConfig, ResNetConfig
 from imc_kit.retrieval.pairs import (
-    Pair,
     PairsConfig,
     by_matches,
     exhaustive,
@@ -27,8 +26,7 @@ __all__ = [
     "DinoConfig",
     "FisherConfig",
     "Network",
-    "NetworkConfig",
-    "Pair",
+    "NetworkDescriptorConfig",
     "PairsConfig",
     "ResNetConfig",
     "VladConfig",

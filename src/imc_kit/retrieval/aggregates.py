@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit import kmeans
+from imc_kit.matchers import kmeans
 from imc_kit.retrieval.base import AggregateConfig
 from imc_kit.types import Features, Float32, Float64
 

@@ -4,7 +4,7 @@ The similarity of two images is the product of their vectors, whose length is 1:
 Networks describe an image from its pixels. Aggregates sum up the local features that are detected anyway, with a
 vocabulary that is learned from the scene's own, and need no weight file.
 
-To add one, write one file with a subclass of `NetworkConfig` or `AggregateConfig` and the class that its `create`
+To add one, write one file with a subclass of `NetworkDescriptorConfig` or `AggregateConfig` and the class that its `create`
 returns, and name the subclass in `retrieval/__init__.py`.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from imc_kit.errors import KitError
-from imc_kit.learned import Device
+from imc_kit.runtime.torch_utils import Device
 from imc_kit.types import Features, Float32, Pixels
 
 
@@ -24,7 +24,7 @@ class Network(Protocol):
     """Describes images by their pixels. May be called from several threads at once."""
 
     @property
-    def config(self) -> NetworkConfig: ...
+    def config(self) -> NetworkDescriptorConfig: ...
 
     def describe(self, images: Sequence[Pixels]) -> Float32:
         """A row of length 1 for each image, [N, D].
@@ -65,7 +65,7 @@ class DescriptorConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig(DescriptorConfig):
+class NetworkDescriptorConfig(DescriptorConfig):
     """The options that all networks share."""
 
     weights: Path | None = None

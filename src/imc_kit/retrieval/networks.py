@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from PIL import Image
 
-from imc_kit import weights
 from imc_kit.errors import KitError
-from imc_kit.learned import device, fill, on_device, read_state
-from imc_kit.retrieval.base import NetworkConfig
+from imc_kit.retrieval.base import NetworkDescriptorConfig
+from imc_kit.runtime import weights
+from imc_kit.runtime.torch_utils import device, fill, on_device, read_state
 from imc_kit.types import Float32, Pixels
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Pooling = Literal["cls", "mean", "max", "gem"]
 
 
 @dataclass(frozen=True)
-class DinoConfig(NetworkConfig):
+class DinoConfig(NetworkDescriptorConfig):
     """DINOv2 (Oquab et al. 2024), self-supervised vision transformers."""
 
     name: ClassVar[str] = "dinov2"
@@ -67,7 +67,7 @@ _DINO = {
 
 
 @dataclass(frozen=True)
-class ClipConfig(NetworkConfig):
+class ClipConfig(NetworkDescriptorConfig):
     """OpenAI's CLIP (Radford et al. 2021), the image side of ViT-B/16, before the projection to the text's space."""
 
     name: ClassVar[str] = "clip"
@@ -86,7 +86,7 @@ class ClipConfig(NetworkConfig):
 
 
 @dataclass(frozen=True)
-class ResNetConfig(NetworkConfig):
+class ResNetConfig(NetworkDescriptorConfig):
     """ResNet50 (He et al. 2016), trained on ImageNet by Wightman et al. (2021)."""
 
     name: ClassVar[str] = "resnet50"
@@ -112,7 +112,7 @@ class ResNetConfig(NetworkConfig):
 class TimmNetwork:
     """As `Network` says."""
 
-    def __init__(self, config: NetworkConfig, network: Any) -> None:
+    def __init__(self, config: NetworkDescriptorConfig, network: Any) -> None:
         """network: timm's, ready to run, without a classifier."""
         import torch
 
@@ -189,7 +189,7 @@ def _fill(network: Any, state: dict[str, Any], path: Path) -> None:
     fill(network, kept, path, f"timm's {cfg['architecture']}")
 
 
-def _device(config: NetworkConfig) -> torch.device:
+def _device(config: NetworkDescriptorConfig) -> torch.device:
     """Where it runs. Raises `KitError` when timm, torch or the GPU that was asked for is missing."""
     who = f"descriptor {config.name!r}"
     try:

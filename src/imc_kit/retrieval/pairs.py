@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
 from imc_kit.retrieval.aggregates import VladConfig
-from imc_kit.retrieval.base import DescriptorConfig, NetworkConfig
-from imc_kit.types import Float32, Float64
-
-Pair = tuple[str, str]
+from imc_kit.retrieval.base import DescriptorConfig, NetworkDescriptorConfig
+from imc_kit.types import Float32, Float64, Pair
 
 _BLOCK = 2**22
 """Similarities that are computed at once."""
@@ -83,7 +81,7 @@ class PairsConfig:
         if self.method == "file" and self.file is not None and not self.file.is_file():
             raise KitError(f"there is no list of pairs {self.file}: give a text that names two images a line")
         for descriptor in self._asked:
-            if isinstance(descriptor, NetworkConfig):
+            if isinstance(descriptor, NetworkDescriptorConfig):
                 descriptor.create()
 
     def weight_files(self) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ Figures of photographs are matplotlib's; those of scenes and scores are plotly's
 packages load when the first figure is drawn: `pip install "imc-kit[viz]"`.
 """
 
-from imc_kit.viz.compare import draw_changes, draw_metric, draw_stages
 from imc_kit.viz.gallery import Gallery, gallery
 from imc_kit.viz.images import draw_keypoints, draw_mask, draw_matches, draw_neighbours
 from imc_kit.viz.model import draw_model
@@ -15,17 +14,14 @@ __all__ = [
     "Gallery",
     "block_order",
     "draw_accuracy",
-    "draw_changes",
     "draw_graph",
     "draw_keypoints",
     "draw_mask",
     "draw_matches",
     "draw_matrix",
     "draw_memory",
-    "draw_metric",
     "draw_model",
     "draw_neighbours",
     "draw_seconds",
-    "draw_stages",
     "gallery",
 ]

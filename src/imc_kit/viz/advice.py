@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from imc_kit.clock import RAN_OUT
+from imc_kit.runtime.deadline import RAN_OUT
 
 FEW_KEYPOINTS = 500
 """Images with fewer are worth a word: the kit's detectors find thousands in an ordinary photograph."""
@@ -14,7 +14,7 @@ WORTH = 15
 _STAGES = {
     "incremental mapping": "mapping.2",
     "verification": "verification",
-    "readmission": "readmission",
+    "readding": "readding",
     "merging": "merging",
     "localisation": "localisation",
     "refinement": "refinement",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.images import Photo
+from imc_kit.data.images import Photo
 from imc_kit.types import Correspondences, Features, Float32, Mask
 from imc_kit.viz.palette import INLIER, MASKED, OUTLIER, QUERY, SCORES, package
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from imc_kit import atomic
+from imc_kit.data import atomic
 from imc_kit.viz.advice import Advice
 from imc_kit.viz.page import cell, e, number_cell, page, plot, table
 from imc_kit.viz.report_scene import advice_html, name_html, remedy_html, scene_part

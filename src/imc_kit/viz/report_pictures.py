@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imc_kit import images
 from imc_kit.colmap import database
+from imc_kit.data import images
 from imc_kit.errors import KitError
+from imc_kit.types import Pair
 from imc_kit.viz.images import draw_matches
 from imc_kit.viz.page import e
 from imc_kit.viz.palette import package
@@ -23,8 +24,6 @@ THUMB = 128
 """Long side of the small pictures of the table of images, in pixels."""
 PICTURE = 512
 """Long side of a photograph in the pictures of pairs, in pixels."""
-
-Pair = tuple[str, str]
 
 
 def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from imc_kit.types import Pair
 from imc_kit.viz.advice import Advice
 from imc_kit.viz.model import draw_model
 from imc_kit.viz.page import cell, e, number_cell, plot, table
 from imc_kit.viz.pairs import draw_graph, draw_matrix
-from imc_kit.viz.report_pictures import Pair, pair_pictures, thumb
+from imc_kit.viz.report_pictures import pair_pictures, thumb
 from imc_kit.viz.run_folder import SceneRun, measure
 from imc_kit.viz.truth import match_names
 

@@ -1,0 +1,151 @@
+"""The commands `imc-kit weights list`, `get` and `check`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from imc_kit.config import preset
+from imc_kit.errors import KitError, unknown_name
+from imc_kit.runtime import weights
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class List:
+    """Show the known weight files: what uses them, their licence and size, and which are here."""
+
+    def run(self) -> int:
+        here: dict[str, Path] = {}
+        for weight, path in weights.present(weights.places(), weights.manifest().values()):
+            here.setdefault(weight.name, path)
+        rows = [("name", "used by", "licence", "redistributable", "size", "here")]
+        rows += [(*facts(weight), str(here.get(weight.name, "no"))) for weight in weights.manifest().values()]
+        print(_table(rows))
+        return 0
+
+
+@dataclass(frozen=True)
+class Get:
+    """Download weight files, unless they are here already; nothing else in this kit uses the network.
+
+    An interrupted download goes on where it stopped when the command is given again.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Files, or the detectors, matchers and global descriptors that use them: `imc-kit weights list` shows both."""
+    preset: str | None = None
+    """Get what this preset reads."""
+    to: Path | None = None
+    """The folder for them; otherwise the first of IMC_KIT_WEIGHTS, `weights` in a checkout, or torch's cache."""
+
+    def run(self) -> int:
+        """The exit status: 1 when a file could not be got, 130 when interrupted."""
+        if not self.names and self.preset is None:
+            raise KitError("name the files to get, or what uses them: 'imc-kit weights list' shows both")
+        wanted = resolve([*self.names, *([] if self.preset is None else preset(self.preset).weight_files())])
+        if not wanted:
+            print(f"preset {self.preset} reads no weight files")
+        failed = False
+        for weight in wanted:
+            try:
+                self._get(weight)
+            except KitError as error:
+                print(f"imc-kit: {error}", file=sys.stderr)
+                failed = True
+            except KeyboardInterrupt:
+                print("imc-kit: stopped; the same command goes on from here", file=sys.stderr)
+                return 130
+        return 1 if failed else 0
+
+    def _get(self, weight: weights.Weight) -> None:
+        here = weights.usable(weights.places() if self.to is None else [self.to], weight)
+        if here is not None:
+            print(f"{here} is here already")
+            return
+        from imc_kit.runtime.download import fetch
+
+        if not weight.redistributable:
+            logger.warning("%s: use it, but do not pass it on (licence: %s)", weight.name, weight.license)
+        print(fetch(weight, self.to or weights.download_folder()))
+
+
+@dataclass(frozen=True)
+class Check:
+    """Compare the weight files that are here with the published ones."""
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """Where they are; all the usual places when left out."""
+
+    def run(self) -> int:
+        """The exit status: 1 when a file is not what it should be, or there is none."""
+        if self.folder is not None and not self.folder.is_dir():
+            raise KitError(f"{self.folder} is not a folder: give one that holds weight files")
+        folders = weights.places() if self.folder is None else [self.folder]
+        known = weights.manifest().values()
+        checked = flaws = 0
+        for weight, path in weights.present(folders, known):
+            checked += 1
+            flaw = weights.flaw_of(path, weight)
+            if flaw is not None:
+                flaws += 1
+                print(f"imc-kit: {path} {flaw}", file=sys.stderr)
+            elif weights.expected_sha256(weight, path.parent) is None:
+                print(f"{path} has a known name, but what it should hold is not known")
+            else:
+                print(f"{path} is right")
+        names = {name for weight in known for name in weight.names}
+        for path in sorted(self.folder.iterdir()) if self.folder is not None else []:
+            if path.suffix.lower() in _SUFFIXES and path.name not in names:
+                print(f"{path} does not have a known name, so it was not compared")
+        if not checked:
+            print(f"imc-kit: no known weight file in {', '.join(map(str, folders))}", file=sys.stderr)
+        return 0 if checked and not flaws else 1
+
+
+@dataclass(frozen=True)
+class Weights:
+    """List, download and check the weight files of networks."""
+
+    command: Annotated[
+        Annotated[List, tyro.conf.subcommand("list", prefix_name=False)]
+        | Annotated[Get, tyro.conf.subcommand("get", prefix_name=False)]
+        | Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> int:
+        return self.command.run()
+
+
+def resolve(names: Sequence[str]) -> list[weights.Weight]:
+    """The files meant by these names, each once, in the manifest's order.
+
+    Raises `KitError`, with the nearest one, for a name that is neither a file's nor that of something that uses one.
+    """
+    known = weights.manifest().values()
+    users = {user for weight in known for user in weight.used_by}
+    for name in names:
+        if name not in users and name not in weights.manifest():
+            raise unknown_name("weight file or user of one", name, [*weights.manifest(), *users])
+    return [weight for weight in known if {weight.name, *weight.used_by} & set(names)]
+
+
+def facts(weight: weights.Weight) -> tuple[str, str, str, str, str]:
+    """For a table: the file's name, what uses it, its licence, whether it may be passed on, and its size."""
+    size = f"{weight.bytes / 1e6:.1f} MB" if weight.bytes else "unknown"
+    return weight.name, ", ".join(weight.used_by), weight.license, "yes" if weight.redistributable else "no", size
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,0 +1,54 @@
+"""What the steps of one scene's reconstruction share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from imc_kit.colmap import mapping_runs
+from imc_kit.config import Config
+from imc_kit.errors import KitError, said
+from imc_kit.runtime import deadline
+from imc_kit.runtime.executors import cores
+from imc_kit.types import Scene
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SceneContext:
+    """A scene with its configuration, folder, time and threads; `notes` collects what went wrong."""
+
+    scene: Scene
+    config: Config
+    folder: Path
+    until: float
+    """When the last step that may take long must end; placing and writing come after."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "colmap.log"
+
+    @property
+    def partial(self) -> Path:
+        """What is here at the end was of use on the way only."""
+        return self.folder / "partial"
+
+    @property
+    def threads(self) -> int:
+        return self.config.threads or cores()
+
+    def attempt(self, what: str, step: Callable[[float], T], otherwise: T) -> T:
+        """What a step gives that the scene can do without. It is told the seconds that it has."""
+        seconds = deadline.left(self.until)
+        if seconds < mapping_runs.SHORTEST:
+            self.notes.append(f"{deadline.RAN_OUT} for {what}")
+            return otherwise
+        try:
+            return step(seconds)
+        except (KitError, OSError, RuntimeError) as error:
+            self.notes.append(said(error))
+            return otherwise

@@ -1,0 +1,298 @@
+"""Features, matches and global descriptors on disk."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from imc_kit.data import store
+from imc_kit.data.store import Store, Table, pair_key
+from imc_kit.errors import KitError
+from imc_kit.types import Features, Matches
+
+SIZE = (640, 480)
+COLUMNS = ("keypoints", "scores", "descriptors", "scales", "orientations", "shapes")
+
+
+def features(count: int, seed: int = 0, dtype: Any = np.float16, *, optional: bool = False) -> Features:
+    random = np.random.default_rng(seed)
+    extra = [random.uniform(1, 90, count).astype(np.float32) if optional else None for _ in range(2)]
+    shapes = random.normal(0, 20, (count, 2, 2)).astype(np.float32) if optional else None
+    return Features(
+        random.uniform(0, 470, (count, 2)).astype(np.float32),
+        random.uniform(0, 1, count).astype(np.float32),
+        random.uniform(0, 255, (count, 8)).astype(dtype),
+        SIZE,
+        *extra,
+        shapes,
+    )
+
+
+def matches(count: int, seed: int = 0) -> Matches:
+    random = np.random.default_rng(seed)
+    return Matches(
+        random.integers(0, 2**31 - 1, (count, 2)).astype(np.int32), random.uniform(0, 1, count).astype(np.float32)
+    )
+
+
+def assert_same(found: Features, wanted: Features, columns: tuple[str, ...] = COLUMNS) -> None:
+    assert found.image_size == wanted.image_size
+    for name in columns:
+        left, right = getattr(found, name), getattr(wanted, name)
+        assert (left is None) == (right is None), name
+        if left is not None:
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[Table[Features]]:
+    made = Store(tmp_path).features("abc")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.uint8])
+@pytest.mark.parametrize("optional", [False, True])
+def test_features_come_back_as_they_were(table: Table[Features], dtype: Any, optional: bool) -> None:
+    values = {f"k{count}": features(count, count, dtype, optional=optional) for count in (5, 0, 1, 3000)}
+    table.put(values)
+    reopened = Table[Features](table.folder, "features")
+    for opened in (table, reopened):
+        assert len(opened) == 4
+        for key, value in values.items():
+            assert key in opened
+            assert_same(opened[key], value)
+
+
+def test_float32_descriptors_are_halved_and_keypoints_are_not(table: Table[Features]) -> None:
+    value = features(50, dtype=np.float32)
+    table.put({"k": value})
+    assert_same(table["k"], value, ("keypoints", "scores"))
+    assert table["k"].descriptors.dtype == np.float16
+    np.testing.assert_allclose(table["k"].descriptors, value.descriptors, rtol=1e-3)
+
+
+def test_keypoints_of_huge_images_keep_their_places(table: Table[Features]) -> None:
+    points = np.array([[19999.375, 12345.625]], np.float32)  # float16 would make 20000 of it
+    table.put({"k": Features(points, np.ones(1, np.float32), np.ones((1, 8), np.float16), (20000, 15000))})
+    np.testing.assert_array_equal(table["k"].keypoints, points)
+
+
+def test_empty_values_may_lack_what_their_neighbours_have(table: Table[Features]) -> None:
+    full = features(7, optional=True)
+    values = {"first": Features.empty(SIZE, 8), "full": full, "last": Features.empty((3, 9), 8)}
+    table.put(values)
+    assert_same(table["full"], full)
+    for key in ("first", "last"):
+        assert len(table[key]) == 0
+        assert table[key].descriptors.shape == (0, 8)
+        assert table[key].image_size == values[key].image_size
+
+
+def test_a_chunk_of_empty_values_only(table: Table[Features]) -> None:
+    table.put({"a": Features.empty(SIZE, 32, np.uint8), "b": Features.empty(SIZE, 32, np.uint8)})
+    assert_same(table["b"], Features.empty(SIZE, 32, np.uint8))
+
+
+def test_matches_come_back_as_they_were(tmp_path: Path) -> None:
+    table = Store(tmp_path).matches("abc")
+    values = {pair_key("a", str(count)): matches(count, count) for count in (4, 0, 1)}
+    table.put(values)
+    for key, value in values.items():
+        np.testing.assert_array_equal(table[key].indices, value.indices)
+        np.testing.assert_array_equal(table[key].scores, value.scores)
+        assert table[key].indices.dtype == np.int32
+
+
+def test_global_descriptors_come_back_as_they_were(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values = {str(length): random.normal(size=length).astype(np.float32) for length in (384, 0, 1, 8192)}
+    Store(tmp_path).descriptors("abc").put(values)
+    table = Store(tmp_path).descriptors("abc")
+    for key, value in values.items():
+        np.testing.assert_array_equal(table[key], value)
+        assert table[key].dtype == np.float32
+    assert Store(tmp_path).descriptors("other").missing(["1"]) == ["1"]
+
+
+def test_pair_keys_tell_the_order_apart() -> None:
+    assert pair_key("a", "b") != pair_key("b", "a")
+
+
+def test_shelves_of_other_fingerprints_are_apart(tmp_path: Path) -> None:
+    Store(tmp_path).features("one").put({"k": features(2)})
+    assert Store(tmp_path).features("two").missing(["k"]) == ["k"]
+    assert Store(tmp_path).matches("one").missing(["k"]) == ["k"]
+
+
+def test_missing_names_each_key_once_in_order(table: Table[Features]) -> None:
+    table.put({"b": features(1)})
+    assert table.missing(["c", "b", "a", "c"]) == ["c", "a"]
+    assert table.missing([]) == []
+    with pytest.raises(KeyError):
+        table["c"]
+
+
+def test_putting_nothing_writes_nothing(table: Table[Features]) -> None:
+    table.put({})
+    assert not table.folder.exists()
+
+
+def test_a_leftover_of_a_killed_writer_is_ignored(table: Table[Features]) -> None:
+    table.put({"k": features(3)})
+    (chunk,) = table.folder.glob("*.h5")
+    (table.folder / f".{chunk.stem}.1.2.partial").write_bytes(chunk.read_bytes()[:100])
+    reopened = Table[Features](table.folder, "features")
+    assert len(reopened) == 1
+    assert_same(reopened["k"], features(3))
+
+
+def test_no_partial_file_stays(table: Table[Features]) -> None:
+    table.put({"k": features(3)})
+    assert [path.suffix for path in table.folder.iterdir()] == [".h5"]
+
+
+def test_a_value_that_cannot_be_written_leaves_no_chunk(table: Table[Features]) -> None:
+    with pytest.raises((KeyError, ValueError)):
+        table.put({"a": features(3, optional=True), "b": features(3)})
+    assert Table[Features](table.folder, "features").missing(["a", "b"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("left", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_chunk_is_dropped(table: Table[Features], left: float, caplog: pytest.LogCaptureFixture) -> None:
+    table.put({"good": features(2)})
+    (good,) = table.folder.glob("*.h5")
+    table.put({"bad": features(500), "worse": features(500)})
+    (bad,) = set(table.folder.glob("*.h5")) - {good}
+    table.close()  # HDF5 would go on reading what this process has open
+    bad.write_bytes(bad.read_bytes()[: int(left * bad.stat().st_size)])
+    with caplog.at_level(logging.WARNING, "imc_kit"):
+        reopened = Table[Features](table.folder, "features")
+    assert bad.name in caplog.text
+    assert reopened.missing(["bad", "good", "worse"]) == ["bad", "worse"]
+    assert not bad.exists()
+    reopened.put({"bad": features(500), "worse": features(500)})
+    assert_same(reopened["worse"], features(500))
+    assert_same(reopened["good"], features(2))
+
+
+def test_a_chunk_without_keys_is_dropped_and_written_again(table: Table[Features]) -> None:
+    values = {"k": features(2)}
+    table.put(values)
+    (chunk,) = table.folder.glob("*.h5")
+    with h5py.File(chunk.with_suffix(".other"), "w"):
+        pass
+    chunk.with_suffix(".other").replace(chunk)
+    reopened = Table[Features](table.folder, "features")
+    assert reopened.missing(["k"]) == ["k"]
+    reopened.put(values)
+    assert_same(reopened["k"], values["k"])
+
+
+def test_refresh_takes_in_what_others_wrote(table: Table[Features]) -> None:
+    other = Table[Features](table.folder, "features")
+    other.put({"k": features(2)})
+    assert "k" not in table
+    table.refresh()
+    assert_same(table["k"], features(2))
+
+
+def test_a_pickled_shelf_opens_its_folder_anew(table: Table[Features]) -> None:
+    table.put({"k": features(2)})
+    assert_same(table["k"], features(2))  # so that a file is open
+    copy = pickle.loads(pickle.dumps(table))
+    assert_same(copy["k"], features(2))
+    copy.put({"l": features(3)})
+    table.refresh()
+    assert_same(table["l"], features(3))
+
+
+def test_more_chunks_than_open_files(table: Table[Features], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "OPEN_FILES", 3)
+    for number in range(10):
+        table.put({str(number): features(2, number)})
+    for _ in range(2):
+        for number in range(10):
+            assert_same(table[str(number)], features(2, number))
+    assert len(table._open) == 3
+
+
+def test_closed_files_open_again(table: Table[Features]) -> None:
+    table.put({"k": features(2)})
+    table.close()
+    assert_same(table["k"], features(2))
+
+
+def test_threads_put_and_read_at_once(table: Table[Features], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "OPEN_FILES", 4)  # so that files close while others read
+
+    def work(number: int) -> None:
+        table.put({f"{number}-{part}": features(5, number) for part in range(3)})
+        table.refresh()
+        for before in range(number):
+            if f"{before}-1" in table:
+                assert_same(table[f"{before}-1"], features(5, before))
+        assert_same(table[f"{number}-2"], features(5, number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert len(Table[Features](table.folder, "features")) == 120
+
+
+def test_threads_may_put_the_same_chunk(table: Table[Features]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(table.put, [{"k": features(5)}] * 16))
+    assert_same(table["k"], features(5))
+    assert len(list(table.folder.iterdir())) == 1
+
+
+def _put_in_process(table: Table[Features], number: int) -> None:
+    table.put({f"{number}-{part}": features(5, number) for part in range(3)})
+    table.put({"shared": features(4, 99)})
+    assert_same(table["shared"], features(4, 99))
+
+
+def test_processes_put_at_once(table: Table[Features]) -> None:
+    table.put({"before": features(1)})
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_put_in_process, [table] * 10, range(10)))
+    table.refresh()
+    assert len(table) == 32
+    for number in range(10):
+        assert_same(table[f"{number}-1"], features(5, number))
+    assert_same(table["shared"], features(4, 99))
+
+
+@pytest.mark.parametrize("blocked", ["root", "root/features", "root/features/abc"])
+def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path, blocked: str) -> None:
+    (tmp_path / blocked).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / blocked).write_text("in the way")
+    table = Store(tmp_path / "root").features("abc")
+    assert table.missing(["k"]) == ["k"]
+    with pytest.raises(KitError, match=r"cannot write to the store in .*abc"):
+        table.put({"k": features(2)})
+    assert table.missing(["k"]) == ["k"]
+    assert (tmp_path / blocked).read_text() == "in the way"
+
+
+def test_a_full_disk_is_a_clear_error(table: Table[Features], monkeypatch: pytest.MonkeyPatch) -> None:
+    table.put({"k": features(2)})
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(KitError, match="No space left"):
+        table.put({"l": features(2)})
+    assert table.missing(["k", "l"]) == ["l"]
+    assert [path.suffix for path in table.folder.iterdir()] == [".h5"]

@@ -1,0 +1,72 @@
+"""Scenes that cost next to nothing: a photograph is of one grey, and a detector for it knows which points it shows.
+
+Two places of ten and eight photographs, which share nothing, and one photograph more that sees `FEW` points of the
+first: too few for COLMAP's mapper, enough to be localised. So every step of a run has something to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.config import Config
+from imc_kit.detectors import DetectorConfig
+from imc_kit.matchers import NearestConfig
+from imc_kit.poses.turntable import TurntableConfig
+from imc_kit.synthetic.plaza import Camera, orbit
+from imc_kit.types import Features
+
+FIRST, SECOND = 10, 8
+ALL = FIRST + SECOND + 1
+FEW = 14
+POINTS = 150
+SIZE = (400, 300)
+
+
+def write_photographs(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(ALL):
+        cv2.imwrite(str(folder / f"{number:02}.png"), np.full((*SIZE[::-1], 3), number, np.uint8))
+    return folder
+
+
+@dataclass(frozen=True)
+class PointsConfig(DetectorConfig):
+    name: ClassVar[str] = "points"
+    kind: ClassVar[str] = "points"
+
+    def create(self) -> Points:
+        return Points(self)
+
+
+class Points:
+    dimension = 16
+
+    def __init__(self, config: PointsConfig) -> None:
+        self.config = config
+
+    def detect(self, images: Sequence[Any], masks: Sequence[Any]) -> list[Features]:
+        return [self.seen(int(image[0, 0, 0])) for image in images]
+
+    def seen(self, number: int) -> Features:
+        place = int(FIRST <= number < FIRST + SECOND)
+        random = np.random.default_rng(place)
+        points = random.uniform([-1.5, -1.5, 0], [1.5, 1.5, 3], (POINTS, 3))
+        descriptors = random.normal(size=(POINTS, self.dimension)).astype(np.float32)
+        pose = orbit(ALL, seed=place)[number]
+        keypoints = Camera.centred(SIZE).project(pose, points)
+        keypoints += np.random.default_rng(number).normal(0, 0.3, keypoints.shape)
+        shown = ((keypoints >= 0) & (keypoints <= np.subtract(SIZE, 1))).all(1)
+        shown[FEW if number == ALL - 1 else POINTS :] = False
+        return Features(keypoints[shown].astype(np.float32), np.ones(shown.sum(), np.float32), descriptors[shown], SIZE)
+
+
+CONFIG = Config(PointsConfig(), NearestConfig(ratio=0.8), turntable=TurntableConfig(on=False), threads=1)
+BY_COLMAP = replace(CONFIG, verification=replace(CONFIG.verification, method="colmap"))
+ONE_ATTEMPT = replace(CONFIG, mapping=(MappingConfig(),))

@@ -1,0 +1,136 @@
+"""COLMAP's child process crashes, hangs, runs out of memory or finds the disk full, for real, in each of its steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+import pytest
+
+from children import inject, running
+from imc_kit.colmap import mapping
+from imc_kit.config import Config
+from imc_kit.data import scenes, submission
+from imc_kit.pipeline.run import Run, solve
+from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
+
+CRASH = "import ctypes; ctypes.string_at(0)"
+HANG = "import time; time.sleep(600)"
+JOB = """
+import json, sys, time
+from imc_kit.colmap import jobs, joining, refinement, resection  # all that the jobs load is here, and pycolmap
+job = json.loads(sys.argv[1])
+{}
+del job["log"]
+jobs.JOBS[job.pop("job")](**job)
+"""
+MEMORY = JOB.format("""
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used, used))
+hoard = []
+for size in (10**6, 10**4, 520) * 2:  # threads that end meanwhile give something back
+    time.sleep(0.1)
+    try:
+        while True:
+            hoard.append(bytes(size))
+    except MemoryError:
+        pass
+del hoard[-20:]  # something is left to begin with
+""")
+DISK = JOB.format("resource.setrlimit(resource.RLIMIT_FSIZE, (33_000, 33_000))")  # SQLite's index of 32 KiB fits
+FAULTS = {
+    "crash": (CRASH, "ended with segmentation fault"),
+    "hang": (HANG, "was stopped at its time limit of 1 s"),
+    "memory": (MEMORY, "ended with "),
+    "disk": (DISK, ""),
+}
+
+ALONE = replace(
+    CONFIG,
+    merging=replace(CONFIG.merging, on=False),
+    localisation=replace(CONFIG.localisation, on=False),
+    refinement=replace(CONFIG.refinement, on=False),
+)
+
+
+def attempt(number: int) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
+    first = ALONE.mapping[number]
+    second = next(other for other in ALONE.mapping if other.mapper != first.mapper)
+    config = replace(ALONE, mapping=(first, second))
+    limited = replace(ALONE, mapping=(replace(first, time_limit=1.0), second))
+    return config, limited, lambda job: job.get("output", "").endswith("models-0")
+
+
+def step(config: Config, option: str, name: str) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
+    limited = replace(config, **{option: replace(getattr(config, option), time_limit=1.0)})
+    return config, limited, lambda job: job["job"] == name
+
+
+STEPS = {
+    "global attempt": attempt(0),
+    "incremental attempt": attempt(2),
+    "attempt without weak pairs": attempt(1),
+    "attempt without contradicted pairs": attempt(3),
+    "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
+    "readding": step(ONE_ATTEMPT, "readding", "readd"),
+    "merging": step(ONE_ATTEMPT, "merging", "merge"),
+    "localisation": step(ONE_ATTEMPT, "localisation", "localise"),
+    "refinement": step(ONE_ATTEMPT, "refinement", "refine"),
+}
+"""For each: the configuration, that with a time limit of a second for this step, and which job it is."""
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs in `mixed`, and in `out` a run of one attempt that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("healthy")
+    run = solve(write_photographs(folder / "mixed"), folder / "out", ONE_ATTEMPT)
+    assert run.scenes["mixed"].counts["registered"] == FIRST + 1
+    assert run.scenes["mixed"].counts["models"] == 2
+    assert run.scenes["mixed"].notes == []
+    assert camera(run) == "OPENCV"
+    return folder
+
+
+def camera(run: Run) -> str:
+    (one,) = pycolmap.Reconstruction(run.scenes["mixed"].models[0].folder).cameras.values()
+    return str(one.model.name)
+
+
+def assert_valid(photographs: Path, run: Run) -> None:
+    task = scenes.load(photographs)
+    assert submission.check(run.submission, task.columns, task.keys) == []
+    assert len(submission.read_table(run.submission)) == ALL
+    assert run.failed == {}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", STEPS)
+def test_a_fault_costs_one_step(
+    healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: str
+) -> None:
+    config, limited, which = STEPS[name]
+    code, ending = FAULTS[fault]
+    met = inject(monkeypatch, code, which)
+    if name == "readding":
+        monkeypatch.setattr(mapping, "left_out", lambda *_: ([], [("00.png", "02.png")]))
+    shutil.copytree(healthy / "out/store", tmp_path / "store")
+    run = solve(healthy / "mixed", tmp_path, limited if fault == "hang" else config)
+    assert len(met) == 1
+    assert_valid(healthy / "mixed", run)
+    result = run.scenes["mixed"]
+    (note,) = result.notes
+    assert ending in note
+    assert "\n" not in note
+    identity = json.loads((tmp_path / "scenes/mixed/result.json").read_text())["identity"]
+    assert identity.endswith("hurried") == (fault == "hang")  # with more time it may come to an end
+    expected = FIRST if name == "localisation" or "attempt" in name else FIRST + 1
+    assert result.counts["registered"] == expected
+    assert result.counts["models"] == 2
+    assert camera(run) == ("SIMPLE_RADIAL" if name == "refinement" or "attempt" in name else "OPENCV")
+    assert running(tmp_path) == []

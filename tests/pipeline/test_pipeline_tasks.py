@@ -1,0 +1,160 @@
+"""Work under a time limit: what has not begun is left out, and what is most useful comes first."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+from math import inf
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from imc_kit.data.images import ImageInfo
+from imc_kit.data.store import Store, Table, pair_key
+from imc_kit.matchers import MatcherConfig
+from imc_kit.pipeline import tasks
+from imc_kit.pipeline.tasks import ImageRecord
+from imc_kit.runtime import deadline
+from imc_kit.types import Features, Matches
+
+COUNT = 20
+NAMES = [f"{number:02}" for number in range(COUNT)]
+now = [0.0]
+asked: list[tuple[int, int]] = []
+
+
+@dataclass(frozen=True)
+class SlowConfig(MatcherConfig):
+    """Finds one match in every pair, and takes a second for it."""
+
+    name: ClassVar[str] = "slow"
+
+    def create(self, kind: str) -> Slow:
+        return Slow()
+
+
+class Slow:
+    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        now[0] += len(pairs)
+        asked.extend((first.image_size[0], second.image_size[0]) for first, second in pairs)
+        return [Matches(np.zeros((1, 2), np.int32), np.ones(1, np.float32)) for _ in pairs]
+
+
+@pytest.fixture(autouse=True)
+def start(monkeypatch: pytest.MonkeyPatch) -> None:
+    now[0] = 0.0
+    asked.clear()
+    monkeypatch.setattr(deadline.time, "time", lambda: now[0])
+
+
+def match(folder: Path, pairs: Sequence[tuple[str, str]], until: float) -> tuple[Table[Any], list[str]]:
+    """Match with one worker; the width of an image is its number."""
+    features, matches = Store(folder).features("f"), Store(folder).matches("m")
+    one = np.ones(1, np.float32)
+    features.put(
+        {name: Features(one[None, [0, 0]], one, one[None], (number + 9, 9)) for number, name in enumerate(NAMES)}
+    )
+    records = {name: ImageRecord(Path(name), ImageInfo((9, 9), 0, False), name) for name in NAMES}
+    with ThreadPoolExecutor(1) as executor:
+        notes = tasks.match(records, pairs, features, matches, SlowConfig(), "kind", executor, "scene", until)
+    return matches, notes
+
+
+def in_some_order() -> list[tuple[str, str]]:
+    pairs = list(combinations(NAMES, 2))
+    return [pairs[row] for row in np.random.default_rng(0).permutation(len(pairs))]
+
+
+def test_pairs_come_about_in_the_order_given_until_time_runs_out(tmp_path: Path) -> None:
+    pairs = in_some_order()
+    band = tasks.HURRIED_BAND
+    matches, notes = match(tmp_path, pairs, 70.0)
+    named = [(NAMES[a - 9], NAMES[b - 9]) for a, b in asked]
+    assert sorted(named[:band]) == sorted(pairs[:band])  # all of the first ones, those of the same images together
+    assert set(named[band:]) < set(pairs[band : 2 * band])
+    blocks = [((a - 9) // tasks.TILE, (b - 9) // tasks.TILE) for a, b in asked]
+    assert blocks[:band] == sorted(blocks[:band])
+    assert sorted(matches.missing(pair_key(*pair) for pair in pairs)) == sorted(
+        pair_key(*pair) for pair in pairs if pair not in named
+    )
+    assert notes == [f"scene: slow matches: {deadline.RAN_OUT}, 70 of 190 pairs were done"]
+
+    matches, notes = match(tmp_path, pairs, inf)  # another run does the rest, and only that
+    assert matches.missing(pair_key(*pair) for pair in pairs) == []
+    assert notes == []
+    assert len(asked) == len(pairs)
+
+
+def test_nothing_begins_after_the_end(tmp_path: Path) -> None:
+    matches, notes = match(tmp_path, in_some_order(), -1.0)
+    assert len(matches) == len(asked) == 0
+    assert deadline.ran_out(notes)
+    assert match(tmp_path, [], -1.0)[1] == []
+
+
+def test_with_all_the_time_there_is_pairs_of_the_same_images_are_together(tmp_path: Path) -> None:
+    pairs = in_some_order()
+    matches, notes = match(tmp_path, pairs, inf)
+    assert len(matches) == len(pairs)
+    assert notes == []
+    blocks = [((a - 9) // tasks.TILE, (b - 9) // tasks.TILE) for a, b in asked]
+    assert blocks == sorted(blocks)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 100])
+def test_a_chunk_has_few_images_however_few_pairs_each_has(step: int) -> None:
+    names = [f"{number:03}" for number in range(300)]
+    pairs = list(combinations(names, 2))[::step]
+    with ThreadPoolExecutor(2) as executor:
+        chunks = tasks._pair_chunks(pairs, 256, executor, inf)
+        assert tasks._pair_chunks([], 256, executor, inf) == []
+    assert [pair for chunk in chunks for pair in chunk] == pairs
+    assert all(0 < len(chunk) <= 256 for chunk in chunks)
+    assert max(len({name for pair in chunk for name in pair}) for chunk in chunks) <= tasks.MOST_IMAGES_OF_PAIRS
+
+
+def test_full_blocks_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "width", lambda _: 2)
+    names = [f"{number:03}" for number in range(160)]
+    pairs = sorted(
+        combinations(names, 2), key=lambda pair: (int(pair[0]) // tasks.TILE, int(pair[1]) // tasks.TILE, *pair)
+    )
+    with ThreadPoolExecutor(2) as executor:
+        chunks = tasks._pair_chunks(pairs, 256, executor, inf)
+    assert len(chunks) <= len(pairs) / 256 + 24
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("count", [0, 1, 11, 40, 300])
+def test_all_workers_end_at_about_the_same_time(monkeypatch: pytest.MonkeyPatch, workers: int, count: int) -> None:
+    monkeypatch.setattr(tasks, "width", lambda _: workers)
+    with ThreadPoolExecutor(1) as executor:
+        chunks = tasks._image_chunks(range(count), executor, inf)
+        assert [len(chunk) for chunk in tasks._image_chunks(range(count), executor, 5.0)] == [1] * count
+    assert [image for chunk in chunks for image in chunk] == list(range(count))
+    ends = [0] * workers
+    for chunk in chunks:
+        ends[ends.index(min(ends))] += len(chunk)
+    assert max(ends) - min(ends) <= 1
+    assert len(chunks) <= count / tasks.MOST_IMAGES_PER_CHUNK + 6 * workers
+
+
+def test_features_are_read_once_while_somebody_may_want_them(tmp_path: Path) -> None:
+    table = Store(tmp_path).features("f")
+    one = np.ones(1, np.float32)
+    table.put({"a": Features(one[None, [0, 0]], one, one[None].astype(np.float16), (9, 9))})
+    first = tasks._in_memory(table, "a")
+    assert first.descriptors.dtype == np.float32
+    assert tasks._in_memory(Store(tmp_path).features("f"), "a") is first
+    del first
+    gc.collect()
+    assert [key for key in tasks._loaded_features if key[0] == table.folder]
+    with ThreadPoolExecutor(1) as executor:  # when all is matched nobody does
+        tasks.match({}, [], table, Store(tmp_path).matches("m"), SlowConfig(), "f", executor, "")
+    gc.collect()
+    assert not [key for key in tasks._loaded_features if key[0] == table.folder]

@@ -1,0 +1,421 @@
+"""A Dask cluster of real processes, some of which are killed, and clusters that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+
+from imc_kit import metric
+from imc_kit.cli.main import main
+from imc_kit.data import scenes, submission
+from imc_kit.data.store import Store
+from imc_kit.errors import KitError
+from imc_kit.pipeline import tasks
+from imc_kit.pipeline.run import solve
+from imc_kit.runtime import dask_executor
+from imc_kit.runtime.dask_executor import connected
+from imc_kit.runtime.executors import cores, fan_out, width
+from imc_kit.synthetic.plaza import write_scene
+from imc_kit.types import Features
+from point_scenes import ALL, FIRST, ONE_ATTEMPT, Points, PointsConfig, write_photographs
+
+HERE = Path(__file__).parents[1] / "helpers"
+BLIND = """
+import sys
+def hook(event, arguments):
+    if event == "open" and "out of sight" in str(arguments[0]):
+        raise FileNotFoundError(2, "No such file or directory")
+sys.addaudithook(hook)
+"""
+"""Makes a worker blind for folders of this name, as one on another machine is."""
+
+
+def eventually(true: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+class Cluster:
+    """A scheduler and workers without nannies: what is killed stays away."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "scheduler.json"
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(Path(dask_executor.__file__).parents[2]), str(HERE)]),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # a second worker that dies is enough
+        }
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0")
+        eventually(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))  # all of it is written
+        self.address = json.loads(self.file.read_text())["address"]
+
+    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "dask", what, "--scheduler-file", str(self.file), "--no-dashboard", *options]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def worker(self, *options: str) -> subprocess.Popen[bytes]:
+        options = ("--no-nanny", "--nthreads", "1", "--local-directory", str(self.folder), *options)
+        process = self._start("worker", *options)
+        self.workers.append(process)
+        return process
+
+    def has(self, count: int) -> list[int]:
+        """Let there be so many workers; gives their process numbers."""
+        from distributed import Client
+
+        self.workers = [process for process in self.workers if process.poll() is None]
+        while len(self.workers) > count:
+            kill(self.workers.pop())
+        while len(self.workers) < count:
+            self.worker()
+        with Client(self.address, set_as_default=False) as client:
+            eventually(lambda: len(client.nthreads()) == count)
+        return [process.pid for process in self.workers]
+
+    def close(self) -> None:
+        for process in (*self.workers, self.scheduler):
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("dask"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@dataclass(frozen=True)
+class HeldConfig(PointsConfig):
+    """Writes down what it has done in a folder. There it waits with some photographs while a file says so."""
+
+    name: ClassVar[str] = "held"
+    folder: Path = Path()
+    held_from: int = 8
+    deadly: int = 255
+    """The grey of a photograph that ends the process."""
+
+    def create(self) -> Held:
+        return Held(self)
+
+
+class Held(Points):
+    config: HeldConfig
+
+    def detect(self, images: Sequence[Any], masks: Sequence[Any]) -> list[Features]:
+        greys = [int(image[0, 0, 0]) for image in images]
+        if self.config.deadly in greys:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while max(greys) >= self.config.held_from and (self.config.folder / "hold").exists():
+            (self.config.folder / f"waiting-{os.getpid()}").touch()
+            time.sleep(0.02)
+        for grey in greys:
+            (self.config.folder / f"done-{grey}-{time.monotonic_ns()}").touch()
+        return super().detect(images, masks)
+
+
+def contents(out: Path) -> tuple[set[str], set[str], set[frozenset[str]]]:
+    """Whose features the store has, whose matches, and these without their order: looser ones may have another."""
+    store = Store(out / "store")
+    features = {key for path in (out / "store/features").iterdir() for key in store.features(path.name)._where}
+    matches = {key for path in (out / "store/matches").iterdir() for key in store.matches(path.name)._where}
+    return features, matches, {frozenset(key.split("-")) for key in matches}
+
+
+# ---- workers that die ----
+
+
+def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Path) -> None:
+    photographs = write_photographs(tmp_path / "mixed")
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    config = replace(ONE_ATTEMPT, detector=HeldConfig(folder=notes))
+    local = solve(photographs, tmp_path / "local", config)
+    for path in notes.iterdir():
+        path.unlink()
+
+    (notes / "hold").touch()
+    victim, survivor = dask.has(2)
+    with connected(dask.address, tmp_path / "out", [photographs], 1) as executor:
+        thread = threading.Thread(
+            target=solve, args=(photographs, tmp_path / "out", config), kwargs={"executor": executor}
+        )
+        thread.start()
+        eventually(
+            lambda: {path.name for path in notes.glob("waiting-*")} == {f"waiting-{victim}", f"waiting-{survivor}"}
+        )
+        chunks = tasks._image_chunks(range(ALL), executor, inf)
+        left = sum(max(chunk) >= config.detector.held_from for chunk in chunks)
+        eventually(lambda: len(executor._client.futures) == left)  # the others have been taken note of
+        os.kill(victim, signal.SIGKILL)
+        (notes / "hold").unlink()
+        thread.join()
+    run = solve(photographs, tmp_path / "out", config)  # all is done, so this reads it
+
+    done = [int(path.name.split("-")[1]) for path in notes.glob("done-*")]
+    assert sorted(done) == list(range(ALL))  # each image once: what was finished is not done again
+    assert run.submission.read_bytes() == local.submission.read_bytes()
+    assert run.scenes["mixed"].notes == local.scenes["mixed"].notes == []
+    assert run.scenes["mixed"].counts["registered"] == FIRST + 1
+    features, _, pairs = stored = contents(tmp_path / "out")
+    assert (len(features), len(pairs)) == (ALL, ALL * (ALL - 1) // 2)
+    assert stored == contents(tmp_path / "local")
+    assert list((tmp_path / "out").glob(".cluster-*")) == []
+
+
+def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
+    dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = 16
+    write_scene(tmp_path / "root", views=views, size=(400, 300))
+    command = ["solve", "root", "--detector.max-keypoints", "1500", "--threads", "1", "--out"]
+    monkeypatch.chdir(tmp_path)  # workers are somewhere else
+    assert main([*command, "local"]) == 0
+
+    victim, _ = dask.has(2)
+
+    def killer() -> None:
+        eventually(lambda: any((tmp_path / "out/store").glob("matches/*/*.h5")))
+        os.kill(victim, signal.SIGKILL)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    assert main([*command, "out", "--cluster", str(dask.file)]) == 0
+    thread.join()
+    assert dask.workers[0].wait(10) == -signal.SIGKILL
+
+    task = scenes.load(tmp_path / "root")
+    assert submission.check(tmp_path / "out/submission.csv", task.columns, task.keys) == []
+    assert len(submission.read_table(tmp_path / "out/submission.csv")) == views
+    thresholds = metric.read_thresholds(tmp_path / "root/thresholds.json")
+    scores = [
+        metric.score(tmp_path / "root/truth.csv", tmp_path / name / "submission.csv", thresholds).mean
+        for name in ("local", "out")
+    ]
+    assert scores[1] >= scores[0] >= 0.9
+    features, _, pairs = stored = contents(tmp_path / "out")
+    assert (len(features), len(pairs)) == (views, views * (views - 1) // 2)
+    assert stored == contents(tmp_path / "local")
+
+
+def test_a_chunk_that_kills_its_workers_costs_its_scene_alone(dask: Cluster, tmp_path: Path) -> None:
+    write_photographs(tmp_path / "root/test/good/images")
+    deadly = tmp_path / "root/test/bad/images"
+    deadly.mkdir(parents=True)
+    for grey in (200, 0, 1):
+        cv2.imwrite(str(deadly / f"{grey}.png"), np.full((90, 120, 3), grey, np.uint8))
+    dask.has(3)
+    config = replace(ONE_ATTEMPT, detector=HeldConfig(folder=tmp_path, deadly=200))
+    with connected(dask.address, tmp_path / "out", threads=1) as executor:
+        run = solve(tmp_path / "root", tmp_path / "out", config, executor=executor)
+    assert set(run.scenes) == {"good"}
+    assert run.scenes["good"].counts["registered"] == FIRST + 1
+    assert set(run.failed) == {"bad"}
+    assert "ended 2 workers one after the other, the last at tcp://127.0.0.1" in run.failed["bad"]
+    task = scenes.load(tmp_path / "root")
+    assert submission.check(run.submission, task.columns, task.keys) == []
+
+
+def test_all_workers_are_gone(dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_executor, "PATIENCE", 0.5)
+    (only,) = dask.has(1)
+    with connected(dask.address, tmp_path) as executor:
+        future = executor.submit(time.sleep, 600)
+        os.kill(only, signal.SIGKILL)
+        with pytest.raises(KitError, match="no worker"):
+            future.result(60)
+        assert width(executor) == cores()  # nothing better is known
+
+
+def test_the_scheduler_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_executor, "CONNECT", 3.0)
+    own = Cluster(tmp_path)
+    try:
+        own.has(1)
+        with connected(own.address, tmp_path) as executor:
+            future = executor.submit(time.sleep, 600)
+            kill(own.scheduler)
+            with pytest.raises(KitError, match="no scheduler"):
+                future.result(60)
+            with pytest.raises(KitError, match="no scheduler"):
+                executor.submit(os.getpid).result(60)
+    finally:
+        own.close()
+
+
+# ---- the executor ----
+
+
+def test_what_goes_to_the_cluster_and_what_stays_here(dask: Cluster, tmp_path: Path) -> None:
+    workers = set(dask.has(2))
+    threads = cv2.getNumThreads()
+    with connected(dask.address, tmp_path / "new/out") as executor:
+        assert executor.width == width(executor) == 2
+        assert executor.submit(os.getpid).result() in workers
+        assert executor.submit(cv2.getNumThreads).result() == 1
+        assert executor.submit(len, ["open", (1, 2)]).result() == 2
+        assert set(executor.map(lambda first, second: (os.getpid(), first + second), [1, 2], [3, 4], chunksize=2)) == {
+            (os.getpid(), 4),
+            (os.getpid(), 6),
+        }
+        with pytest.raises(KitError, match="as it is"):
+            executor.submit(fail, "as it is").result()
+        assert fan_out(executor, noted, [("a",), ("b",)], "", "image", 2) in (["a", "b"], ["b", "a"])
+        assert fan_out(executor, noted, [], "", "image", 0) == []
+    assert cv2.getNumThreads() == threads
+    assert list((tmp_path / "new/out").iterdir()) == []
+
+
+def test_what_is_cancelled_is_left_out(dask: Cluster, tmp_path: Path) -> None:
+    (worker,) = dask.has(1)
+    with connected(dask.address, tmp_path) as executor:
+        (tmp_path / "hold").touch()
+        first = executor.submit(hold, tmp_path / "hold")
+        eventually(lambda: list(executor._client.run(executing).values()) == [1])
+        later = [executor.submit(Path.touch, tmp_path / f"{number}") for number in range(5)]
+        eventually(lambda: executor._client.run_on_scheduler(known) == 6)
+        assert all(future.cancel() for future in later)
+        eventually(lambda: executor._client.run_on_scheduler(known) == 1)
+        eventually(lambda: list(executor._client.run(held).values()) == [1])
+        (tmp_path / "hold").unlink()
+        assert first.result() == worker
+        with pytest.raises(CancelledError):
+            later[0].result()
+    assert list(tmp_path.iterdir()) == []
+
+
+def known(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
+def executing(dask_worker: Any) -> int:
+    return len(dask_worker.state.executing)
+
+
+def held(dask_worker: Any) -> int:
+    return len(dask_worker.state.tasks)
+
+
+def fail(reason: str) -> None:
+    raise KitError(reason)
+
+
+def noted(note: str) -> tuple[int, list[str]]:
+    return 1, [note]
+
+
+def hold(path: Path) -> int:
+    while path.exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
+# ---- clusters that cannot be used ----
+
+
+def refusal(address: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence that a person gets."""
+    photographs = write_photographs(out.parent / "photographs")
+    assert main(["solve", str(photographs), "--out", str(out), "--cluster", address]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("imc-kit: ")]
+    assert len(said) == 1
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:1", "127.0.0.1:1", "nowhere", "/no/such/file.json", "htp://a:1", ""]
+)
+def test_no_scheduler(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dask_executor, "CONNECT", 0.5)
+    said = refusal(address, tmp_path / "out", capsys)
+    assert f"no Dask scheduler answers at {address}: " in said
+
+
+def test_a_file_that_is_no_scheduler_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("{}")
+    assert "no Dask scheduler answers at" in refusal(str(tmp_path / "file"), tmp_path / "out", capsys)
+
+
+def test_no_worker(
+    dask: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dask.has(0)
+    monkeypatch.setattr(dask_executor, "CONNECT", 0.5)
+    assert f"has no worker: start one (dask worker {dask.address})" in refusal(dask.address, tmp_path / "out", capsys)
+
+
+def test_dask_is_not_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert 'pip install "imc-kit[cluster]"' in refusal("tcp://127.0.0.1:1", tmp_path / "out", capsys)
+
+
+def test_another_version(dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dask.has(1)
+    monkeypatch.setattr(dask_executor, "_version", lambda: "0.0.7")
+    with pytest.raises(KitError, match=r"the worker tcp://\S+ cannot take part: it has imc_kit .*, and .* 0\.0\.7"):
+        enter(dask, tmp_path)
+
+
+def test_a_worker_that_is_blind(dask: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It comes to a run that has begun, and then there is another run."""
+    dask.has(1)
+    out = tmp_path / "out of sight"
+    preload = tmp_path / "preload.py"
+    preload.write_text(BLIND)
+    with connected(dask.address, out) as executor:
+        blind = dask.worker("--preload", str(preload))
+        eventually(lambda: executor.width == 2)
+        chunks = [executor.submit(time.sleep, 0.2) for _ in range(8)]
+        faults = [future.exception() for future in chunks]
+        assert any(faults)
+        assert not all(faults)
+        assert {type(fault) for fault in faults if fault} == {KitError}
+    said = refusal(dask.address, out, capsys)
+    assert "the worker tcp://127.0.0.1:" in said
+    assert f"it cannot see {out}" in said
+    hidden = (tmp_path / "photographs").rename(tmp_path / "photographs out of sight")
+    with pytest.raises(KitError, match=f"it cannot see {hidden}"):
+        enter(dask, tmp_path / "other", *hidden.iterdir())
+    kill(blind)
+
+
+def test_a_folder_that_cannot_be_made(dask: Cluster, tmp_path: Path) -> None:
+    dask.has(1)
+    (tmp_path / "file").touch()
+    with pytest.raises(KitError, match="cannot write to the folder"):
+        enter(dask, tmp_path / "file/out")
+
+
+def enter(dask: Cluster, out: Path, *inputs: Path) -> None:
+    with connected(dask.address, out, inputs):
+        raise AssertionError("never comes here")

@@ -1,0 +1,111 @@
+"""Moments and shares of time, on a clock that only the test moves."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from imc_kit.colmap import child
+from imc_kit.config import CHEAP, Config, FeaturePipeline, cheap, preset
+from imc_kit.data.masks import MaskConfig
+from imc_kit.detectors import NoDetectorConfig
+from imc_kit.matchers import LightGlueConfig, LoftrConfig, NearestConfig
+from imc_kit.runtime import deadline
+
+
+class Hand:
+    now = 1000.0
+
+
+@pytest.fixture
+def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
+    hand = Hand()
+    monkeypatch.setattr(deadline.time, "time", lambda: hand.now)
+    return hand
+
+
+def test_moments(hand: Hand) -> None:
+    until = deadline.after(60)
+    assert until == 1060
+    assert deadline.left(until) == 60
+    hand.now += 45
+    assert deadline.left(until) == 15
+    hand.now += 45
+    assert deadline.left(until) == 0
+    assert deadline.after(None) == inf
+    assert deadline.left(inf) == inf
+
+
+def test_portions_are_of_the_time_that_is_left(hand: Hand) -> None:
+    until = deadline.after(100)
+    assert deadline.portion(until, 0.25) == 1025
+    hand.now += 60
+    assert deadline.portion(until, 0.25) == 1070
+    assert deadline.portion(until, 0) == hand.now
+    assert deadline.portion(until, 1) == until
+    hand.now += 60
+    assert deadline.portion(until, 0.25) == hand.now  # no time is left, and none is given back
+    assert deadline.portion(inf, 0.25) == inf
+
+
+def test_what_is_reserved_is_no_more_than_is_needed_and_no_more_than_a_share(hand: Hand) -> None:
+    until = deadline.after(100)
+    assert deadline.reserved(until, 20, 0.5) == 1080
+    assert deadline.reserved(until, 80, 0.5) == 1050
+    hand.now += 90
+    assert deadline.reserved(until, 20, 0.5) == 1095
+    hand.now += 20
+    assert deadline.reserved(until, 20, 0.5) == until  # nothing is left to reserve
+    assert deadline.reserved(inf, 20, 0.5) == inf
+
+
+@pytest.mark.parametrize("efforts", [[1], [1, 1, 1], [5, 1, 2]])
+def test_shares_move_when_work_ends_early(hand: Hand, efforts: list[int]) -> None:
+    """Each takes half of its share: the next one's grows by that, in proportion to its effort."""
+    until = deadline.after(80)
+    for number, effort in enumerate(efforts):
+        expected = (1080 - hand.now) * effort / sum(efforts[number:])
+        share = deadline.portion(until, effort / sum(efforts[number:]))
+        assert share - hand.now == pytest.approx(expected)
+        assert share <= until
+        hand.now += expected / 2
+    assert share == pytest.approx(until)  # the last may take all that is left
+
+
+def test_which_notes_say_that_time_ran_out() -> None:
+    assert not deadline.ran_out([])
+    assert not deadline.ran_out(["cannot read the image x.jpg"])
+    assert deadline.ran_out(["fine", f"{deadline.RAN_OUT} for the merging of models"])
+
+
+def test_a_child_that_is_stopped_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pycolmap.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    if child._forker is not None:  # it has loaded another pycolmap, for an earlier test
+        child._forker.end()
+    job = {"job": "verify", "database": "none.db", "options": {}, "threads": 1, "seed": 0}
+    with pytest.raises(child.ColmapError) as raised:
+        child.run(job, "it", tmp_path / "log", 0.2)
+    assert deadline.ran_out([str(raised.value)])
+
+
+def test_the_quick_answer_keeps_what_is_about_the_scene() -> None:
+    config = preset("aliked", {"threads": 3, "seed": 7, "time_limit": 60.0, "cameras.sharing": "image"})
+    quick = cheap(config)
+    assert (quick.threads, quick.seed, quick.time_limit, quick.cameras) == (3, 7, 60.0, config.cameras)
+    assert (quick.detector, quick.matcher, quick.mapping) == (CHEAP.detector, CHEAP.matcher, CHEAP.mapping)
+    assert quick.masks == MaskConfig()
+    assert quick.weight_files() == ()
+
+
+def test_looser_matchers_ask_for_less() -> None:
+    assert NearestConfig(ratio=0.8, max_distance=0.5, min_score=0.1).looser() == NearestConfig(ratio=0.9)
+    assert NearestConfig(ratio=None).looser() == NearestConfig(ratio=None)
+    assert LightGlueConfig(filter_threshold=0.1).looser() == LightGlueConfig(filter_threshold=0.05)
+    dense = FeaturePipeline(NoDetectorConfig(), LoftrConfig())
+    config = Config(also=(FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.2)), dense))
+    loose = config.looser()
+    assert loose.matcher == config.matcher.looser() != config.matcher
+    assert loose.also == (FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.1)), dense)
+    assert loose.detector == config.detector

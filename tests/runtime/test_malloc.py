@@ -1,0 +1,90 @@
+"""What glibc is told, seen from outside: each case in a process of its own, as it holds for good."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from imc_kit.runtime import malloc
+
+glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+
+ARENAS = """
+import ctypes, threading
+from concurrent.futures import ThreadPoolExecutor
+from imc_kit.fanout import workers
+together = threading.Barrier(3)
+def use():
+    together.wait(10)
+    libc.free(libc.malloc(1000))
+    together.wait(10)
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+with workers(None, 3) as pool:
+    for future in [pool.submit(use) for _ in range(3)]:
+        future.result()
+    libc.malloc_stats()
+"""
+BLOCKS = """
+import ctypes, sys
+from imc_kit import heap
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def take(megabytes):
+    block = libc.malloc(megabytes << 20)
+    ctypes.memset(block, 1, megabytes << 20)
+    return block
+if "heap" in sys.argv:
+    heap.give_back_large_blocks()
+libc.free(take(30))  # from now on glibc would keep blocks of this size, if it is not told otherwise
+before = held()
+large, small = [], []
+for _ in range(20):
+    large.append(take(20))
+    small.append(take(1))
+for block in large:
+    libc.free(block)
+print(held() - before)
+"""
+
+
+def said(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+
+
+@glibc
+def test_workers_take_memory_from_one_place() -> None:
+    separate = ARENAS.replace("with workers(None, 3)", "with ThreadPoolExecutor(3)")
+    assert said(separate).stderr.count("Arena ") > 2
+    assert said(ARENAS).stderr.count("Arena ") <= 2  # an import may have begun one
+
+
+@glibc
+def test_large_blocks_between_small_ones_are_given_back() -> None:
+    assert int(said(BLOCKS).stdout) > 200
+    assert int(said(BLOCKS, "heap").stdout) < 50
+
+
+def test_torch_is_told_before_it_begins() -> None:
+    code = "import os; from imc_kit import learned; learned.device('cpu', 'a network'); print(os.environ[{!r}])"
+    name = "THP_MEM_ALLOC_ENABLE"
+    assert said(code.format(name)).stdout == "1\n"
+    assert said(f"import os; os.environ[{name!r}] = '0'; " + code.format(name)).stdout == "0\n"  # who knows better
+
+
+@pytest.mark.parametrize("error", [OSError("no C library"), TypeError("bad argument type"), AttributeError("mallopt")])
+def test_where_nothing_can_be_told_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", os.environ.get("THP_MEM_ALLOC_ENABLE", "1"))
+    malloc.one_arena()
+    malloc.give_back_large_blocks()
