@@ -9,7 +9,27 @@ from pathlib import Path
 import imc_kit
 
 ROOT = Path(imc_kit.__file__).parent
-LAYERS = ["errors", "types", "runtime", "data", "viewgraph", "detectors", "matchers", "metric", "colmap", "poses", "retrieval", "config", "synthetic", "pipeline", "viz", "explore", "compare", "kaggle", "cli"]
+LAYERS = [
+    "errors",
+    "types",
+    "runtime",
+    "data",
+    "viewgraph",
+    "detectors",
+    "matchers",
+    "metric",
+    "colmap",
+    "poses",
+    "retrieval",
+    "config",
+    "synthetic",
+    "pipeline",
+    "viz",
+    "explore",
+    "compare",
+    "kaggle",
+    "cli",
+]
 """Rooms and top-level modules, from the lowest to the highest."""
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path

@@ -23,6 +23,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
     return KitError(f"unknown {kind} {name!r}: {hint}known are {', '.join(some) or 'none'}")
 
 
+def require(valid: bool, option: str, wanted: str, value: object) -> None:
+    """Raise `KitError` unless `valid`: the one way in which configurations refuse a value.
+
+    option: its name with what it belongs to, as in "max_keypoints of detector 'sift'". wanted: what it must be, as in
+    "at least 1". Write `valid` so that nan fails: `value > 0`, not `not value <= 0`.
+    """
+    if not valid:
+        raise KitError(f"{option} must be {wanted}, not {value!r}")
+
+
 def said(error: Exception) -> str:
     """What an error says as one sentence, with its kind where it is none of ours."""
     return str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,89 @@
+"""Detectors, matchers and global descriptors by name: the kit's own, other packages', and those of a notebook cell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from importlib import import_module, metadata
+from pkgutil import iter_modules
+from threading import RLock
+from typing import Protocol, TypeVar
+
+from imc_kit.errors import KitError, unknown_name
+
+log = logging.getLogger(__name__)
+
+
+class Named(Protocol):
+    """A configuration class that says by which name it is chosen."""
+
+    name: str
+
+
+Config = TypeVar("Config", bound=type[Named])
+
+
+class Registry(Mapping[str, Config]):
+    """Configuration classes by their `name`. Looking one up loads the modules that may register it, once.
+
+    These are all modules of the kit's package, and whatever installed packages name in an entry-point group of the
+    same name. A class registers itself when its module is imported, so a new one is one file. Safe to use from several
+    threads.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        """kind: what messages call an entry, for example "detector". package: for example "imc_kit.detectors"."""
+        self.kind = kind
+        self.package = package
+        self._known: dict[str, Config] = {}
+        self._loaded = False
+        self._lock = RLock()
+
+    def register(self, config: Config) -> Config:
+        """Add a configuration class; for use as a decorator.
+
+        The same class may be registered again, as when a notebook cell is run twice: the later one counts. Raises
+        KitError when another class has its name.
+        """
+        with self._lock:
+            other = self._known.get(config.name)
+            if other is not None and _identity(other) != _identity(config):
+                raise KitError(
+                    f"{self.kind} {config.name!r} is registered twice, by {_identity(other)} and {_identity(config)}:"
+                    " rename one of them"
+                )
+            self._known[config.name] = config
+            return config
+
+    def __getitem__(self, name: str) -> Config:
+        """The configuration class. Raises KitError with the nearest name if there is none."""
+        known = self._all()
+        if name not in known:
+            raise unknown_name(self.kind, name, known)
+        return known[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._all()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> dict[str, Config]:
+        with self._lock:
+            if not self._loaded:
+                self._loaded = True  # a module that looks up a name while it is imported must not start over
+                for module in iter_modules(import_module(self.package).__path__):
+                    import_module(f"{self.package}.{module.name}")
+                for entry in metadata.entry_points(group=self.package):
+                    try:
+                        entry.load()
+                    except Exception as error:  # somebody else's package must not cost the kit's own entries
+                        log.warning("cannot load the %s %r of %s: %s", self.kind, entry.name, entry.value, error)
+            return dict(self._known)
+
+
+def _identity(config: type[Named]) -> str:
+    return f"{config.__module__}.{config.__qualname__}"
