@@ -109,7 +109,7 @@ def test_every_format_gives_the_pixels(tmp_path, suffix, options, tolerance):
     assert photo.pixels.flags.c_contiguous
     assert photo.pixels.flags.writeable
     assert photo.size == (61, 43)
-    assert (photo.quarters, photo.mirrored) == (0, False)
+    assert (photo.rotation_quarters, photo.mirrored) == (0, False)
     assert suffix in scenes.IMAGE_SUFFIXES
     np.testing.assert_allclose(photo.pixels.astype(int), expected, atol=tolerance)
 
@@ -196,9 +196,9 @@ def test_exif_orientation_is_applied_once(tmp_path, suffix, options, orientation
     photo = images.load(path)
     np.testing.assert_allclose(photo.pixels.astype(int), upright, atol=3)
     assert photo.size == (61, 43)
-    assert images.probe(path) == images.ImageInfo(photo.size, photo.quarters, photo.mirrored)
+    assert images.probe(path) == images.ImageInfo(photo.size, photo.rotation_quarters, photo.mirrored)
     # What it reports turns the stored raster upright.
-    turned = np.rot90(stored[:, ::-1] if photo.mirrored else stored, -photo.quarters)
+    turned = np.rot90(stored[:, ::-1] if photo.mirrored else stored, -photo.rotation_quarters)
     np.testing.assert_array_equal(turned, upright)
 
 
@@ -255,7 +255,7 @@ def test_png_exif_behind_the_pixels_is_found_without_decoding(tmp_path):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_senseless_exif_means_upright(tmp_path, block):
     photo = images.load(save(tmp_path / "a.jpg", picture(), exif=block))
-    assert (photo.size, photo.quarters, photo.mirrored) == ((61, 43), 0, False)
+    assert (photo.size, photo.rotation_quarters, photo.mirrored) == ((61, 43), 0, False)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -272,7 +272,7 @@ def test_pose_as_stored_projects_to_the_stored_pixel(tmp_path, orientation):
         return np.array([focal * x / z + (width - 1) / 2, focal * y / z + (height - 1) / 2])
 
     x, y = project(pose, upright_width, upright_height)
-    stored = project(images.pose_as_stored(pose, photo.quarters, photo.mirrored), width, height)
+    stored = project(images.pose_as_stored(pose, photo.rotation_quarters, photo.mirrored), width, height)
     rows, columns = upright_index(orientation, upright_height, upright_width)
 
     def at(index: np.ndarray) -> float:  # it is linear, so it can be read between pixels too
@@ -280,7 +280,7 @@ def test_pose_as_stored_projects_to_the_stored_pixel(tmp_path, orientation):
         return origin + (right - origin) * stored[0] + (below - origin) * stored[1]
 
     np.testing.assert_allclose([at(columns), at(rows)], [x, y], atol=1e-9)
-    np.testing.assert_allclose(images.pose_as_stored(pose, photo.quarters, False).center, pose.center, atol=1e-12)
+    np.testing.assert_allclose(images.pose_as_stored(pose, photo.rotation_quarters, False).center, pose.center, atol=1e-12)
 
 
 def test_pose_of_a_mirrored_raster_is_that_of_the_upright_image():
@@ -298,13 +298,13 @@ def test_turned_beyond_exif(tmp_path, suffix, orientation, turn):
     path = save(tmp_path / f"a{suffix}", upright[upright_index(orientation, 43, 61)], exif=exif(orientation))
     with Image.open(path) as image:
         expected = np.rot90(np.asarray(ImageOps.exif_transpose(image)), -turn)
-    photo = images.load(path, turn=turn)
+    photo = images.load(path, extra_quarters=turn)
     np.testing.assert_array_equal(photo.pixels, expected)
     assert photo.pixels.flags.c_contiguous
     assert photo.size == (expected.shape[1], expected.shape[0])
-    info = images.probe(path).turned(turn)
-    assert info == images.ImageInfo(photo.size, photo.quarters, photo.mirrored, turn)
-    assert info.turned(-turn) == images.probe(path)
+    info = images.probe(path).rotated(turn)
+    assert info == images.ImageInfo(photo.size, photo.rotation_quarters, photo.mirrored, turn)
+    assert info.rotated(-turn) == images.probe(path)
     small = images.load(path, 30, turn)
     np.testing.assert_array_equal(small.pixels, np.rot90(images.load(path, 30).pixels, -turn))
     assert small.size == photo.size
@@ -314,7 +314,7 @@ def test_turned_beyond_exif(tmp_path, suffix, orientation, turn):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pose_of_a_turned_photograph_projects_to_the_same_stored_pixel(tmp_path, orientation, turn):
     path = save(tmp_path / "a.png", picture(61, 43), exif=exif(orientation))
-    plain, info = images.probe(path), images.probe(path).turned(turn)
+    plain, info = images.probe(path), images.probe(path).rotated(turn)
     angle, focal = 0.3, 50.0
     rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
     pose = Pose(rotation, np.array([0.1, -0.2, 4.0]))  # of the upright, turned image
@@ -323,12 +323,12 @@ def test_pose_of_a_turned_photograph_projects_to_the_same_stored_pixel(tmp_path,
         x, y, z = pose.rotation @ np.array([0.4, 0.3, 0.5]) + pose.translation
         return np.array([[focal * x / z + (size[0] - 1) / 2, focal * y / z + (size[1] - 1) / 2]], np.float32)
 
-    as_exif_has_it = images.turn_points(project(pose, info.size), info.size, -turn)
-    stored_pose = images.pose_as_stored(pose, info.quarters, info.mirrored, info.turn)
+    as_exif_has_it = images.rotate_points(project(pose, info.size), info.size, -turn)
+    stored_pose = images.pose_as_stored(pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
     if info.mirrored:  # no camera sees what is stored: the pose is for the image as EXIF has it
         np.testing.assert_allclose(project(stored_pose, plain.size), as_exif_has_it, atol=1e-4)
     else:
-        stored = images.turn_points(as_exif_has_it, plain.size, -plain.quarters)
+        stored = images.rotate_points(as_exif_has_it, plain.size, -plain.rotation_quarters)
         np.testing.assert_allclose(project(stored_pose, (61, 43)), stored, atol=1e-4)
     np.testing.assert_allclose(stored_pose.center, pose.center, atol=1e-12)
 
@@ -339,17 +339,17 @@ def test_points_turn_with_the_pixels(turn):
     x, y = np.meshgrid(np.arange(7, dtype=np.float32), np.arange(5, dtype=np.float32))
     points = np.stack([x.ravel(), y.ravel()], axis=1)
     turned = np.rot90(pixels, -turn)
-    moved = images.turn_points(points, (7, 5), turn)
+    moved = images.rotate_points(points, (7, 5), turn)
     assert moved.dtype == np.float32
     np.testing.assert_array_equal(turned[moved[:, 1].astype(int), moved[:, 0].astype(int)], pixels.reshape(-1, 3))
     after = turned.shape[1], turned.shape[0]
-    np.testing.assert_array_equal(images.turn_points(moved, after, -turn), points)
+    np.testing.assert_array_equal(images.rotate_points(moved, after, -turn), points)
     corners = np.array([[-0.5, -0.5], [6.5, 4.5]], np.float32)
-    assert np.sort(images.turn_points(corners, (7, 5), turn), axis=0).tolist() == [
+    assert np.sort(images.rotate_points(corners, (7, 5), turn), axis=0).tolist() == [
         [-0.5, -0.5],
         [after[0] - 0.5, after[1] - 0.5],
     ]
-    assert images.turn_points(points[:0], (7, 5), turn).shape == (0, 2)
+    assert images.rotate_points(points[:0], (7, 5), turn).shape == (0, 2)
 
 
 # ---- sizes and coordinates ----

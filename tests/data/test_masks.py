@@ -192,7 +192,7 @@ def test_a_mask_is_turned_as_its_photograph_is(tmp_path, orientation, turn, its_
     block[0x0112] = orientation
     path = save(tmp_path / "photos" / "a.png", stored, exif=block)
     save(tmp_path / "masks" / "a.png", stored[..., 0], **({"exif": block} if its_own else {}))
-    seen = images.load(path, turn=turn)
+    seen = images.load(path, extra_quarters=turn)
     allowed = masks.mask(seen, "a.png", MaskConfig(folder=tmp_path / "masks"))
     np.testing.assert_array_equal(allowed, seen.pixels[..., 0] > 0)
     assert allowed.flags.c_contiguous

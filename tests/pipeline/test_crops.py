@@ -195,7 +195,7 @@ def test_a_turned_image_is_cut_upright_and_its_features_are_kept_under_their_own
     with ThreadPoolExecutor(1) as pool:
         records, _ = tasks.inspect(scene, MaskConfig(), pool)
         (record,) = records.values()
-        record = replace(record, info=record.info.turned(1))
+        record = replace(record, info=record.info.rotated(1))
         parts = {"a.png": replace(record, crop=(320, 0, 640, 240))}
         for some in ({"a.png": record}, parts, parts):
             assert tasks.detect(some, table, SiftConfig(long_side=300), MaskConfig(), pool, "a") == []

@@ -1,10 +1,10 @@
-"""Photographs from disk: decoded, upright, at the wanted size, or refused with a reason.
+"""Photos from disk: decoded upright at the wanted size, or refused with a reason.
 
-The content of a file decides what it is, not its suffix. Of several frames the first is used, colour profiles are
-ignored, and alpha is dropped: under the mask of a cut-out there is most often the photograph still.
+The content of a file decides its format, not its suffix. Only the first frame is used. Colour profiles are ignored, and
+alpha is dropped: the transparent pixels of a cut-out usually still hold the photo.
 
-Pillow does the decoding: it reads EXIF from every format, is silent, and is as fast as OpenCV (the same libjpeg-turbo)
-except for the copy out of it. Everything here may be called from many threads.
+Pillow decodes: it reads EXIF from every format, prints nothing, and is about as fast as OpenCV (both use
+libjpeg-turbo). Every function may be called from several threads at once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from imc_kit.errors import KitError
 from imc_kit.types import Float32, Pixels, Pose
 
 MIN_SIDE = 16
-"""Images with a shorter side, in pixels, are refused: nothing can be detected in them."""
+"""Images with a shorter side, in pixels, are refused. Detectors look at patches of about this size."""
 MAX_PIXELS = 250_000_000
-"""Images with more pixels are refused by their header: a few kilobytes can unpack to gigabytes."""
+"""Images with more pixels are refused by their header: a few kilobytes can unpack to gigabytes.
+
+The largest medium-format cameras take 150 million pixels. 250 million decode to 750 MB.
+"""
 
 logger = logging.getLogger(__name__)
 
-# The classes themselves, not Image.open: that tries fifty formats more and warns about large photographs.
+# The classes themselves, not Image.open, which tries fifty more formats and warns about large photos.
 _FORMATS: dict[bytes, Callable[[BinaryIO], ImageFile]] = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
@@ -47,8 +50,8 @@ _FORMATS: dict[bytes, Callable[[BinaryIO], ImageFile]] = {
     b"BM": BmpImagePlugin.BmpImageFile,
 }
 _ORIENTATION = 0x0112
-# EXIF's number -> (quarter turns clockwise, mirrored). The stored raster is mirrored left to right first, then turned.
-_TURNS = {
+# EXIF orientation -> (clockwise 90° rotations, mirrored). The stored raster is mirrored left to right, then rotated.
+_UPRIGHT = {
     1: (0, False),
     2: (0, True),
     3: (2, False),
@@ -60,97 +63,101 @@ _TURNS = {
 }
 _JPEG_END = b"\xff\xd9"
 _METADATA = {"exif", "xmp", "photoshop"}
-"""What Pillow calls the parts of a JPEG's header that name a camera or its focal length."""
+"""Pillow's names for the parts of a JPEG header that may hold the camera or its focal length."""
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file's header says. `size`, `quarters` and `mirrored` are as in `Photo`."""
+    """The header of an image file.
+
+    size: (width, height) of the upright image in pixels.
+    rotation_quarters: how many 90° rotations clockwise, 0 to 3, make the stored raster upright.
+    mirrored: whether the stored raster is mirrored left to right before it is rotated.
+    extra_quarters: how many of the rotations EXIF does not ask for, 0 to 3, such as an estimated one.
+    """
 
     size: tuple[int, int]
-    quarters: int
+    rotation_quarters: int
     mirrored: bool
-    turn: int = 0
-    """How many of the quarters, 0 to 3, EXIF did not ask for."""
+    extra_quarters: int = 0
 
-    def turned(self, turn: int) -> ImageInfo:
-        """That of the photograph turned clockwise by `turn` · 90° more, as `load(…, turn=turn)` gives it."""
-        size = self.size[::-1] if turn % 2 else self.size
-        return ImageInfo(size, (self.quarters + turn) % 4, self.mirrored, (self.turn + turn) % 4)
+    def rotated(self, quarters: int) -> ImageInfo:
+        """The info after `quarters` more 90° rotations clockwise; the image is `load(…, extra_quarters=quarters)`."""
+        size = self.size[::-1] if quarters % 2 else self.size
+        rotations = (self.rotation_quarters + quarters) % 4
+        return ImageInfo(size, rotations, self.mirrored, (self.extra_quarters + quarters) % 4)
 
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A decoded photograph.
+    """A decoded image.
 
-    pixels: uint8 [h, w, 3], RGB, upright, perhaps smaller than the original.
-    size: (width, height) of the original, upright.
-    quarters: quarter turns clockwise, 0 to 3, that took the stored raster upright: those that its EXIF asked for, and
-        those that the caller of `load` did.
-    mirrored: whether the stored raster was mirrored left to right before that.
+    pixels: uint8 [h, w, 3], RGB, upright. It may be smaller than the original.
+    size: (width, height) of the original, upright, in pixels.
+    rotation_quarters, mirrored: how the stored raster was made upright, as in `ImageInfo`.
     """
 
     pixels: Pixels
     size: tuple[int, int]
-    quarters: int
+    rotation_quarters: int
     mirrored: bool
 
     def to_original(self, points: Float32) -> Float32:
-        """Points (x, y), float32 [N, 2], in pixels of `pixels` → in pixels of the original, upright image.
+        """Map points (x, y), float32 [N, 2], from pixels of `pixels` to pixels of the original, upright image.
 
-        In both the centre of the top-left pixel is at (0, 0).
+        The centre of the top-left pixel is (0, 0) in both.
         """
         height, width = self.pixels.shape[:2]
         scale = np.array([width, height]) / self.size
         return ((points + 0.5) / scale - 0.5).astype(np.float32)
 
 
-def load(path: Path | str, long_side: int | None = None, turn: int = 0) -> Photo:
-    """Decode an image upright, its longer side at most `long_side` pixels; it is never enlarged.
+def load(path: Path | str, long_side: int | None = None, extra_quarters: int = 0) -> Photo:
+    """Decode an image upright, with its longer side at most `long_side` pixels. It is never enlarged.
 
-    turn: quarter turns clockwise beyond what EXIF asks for, where that does not make it upright (see `orientation`).
+    extra_quarters: 90° rotations clockwise beyond those that EXIF asks for (see `viewgraph.orientation`).
 
-    JPEGs are decoded at a half, a quarter or an eighth where that is enough; what is left is resized by area. `pixels`
-    spans the original exactly, whatever the sizes.
+    A JPEG is decoded at a half, a quarter or an eighth of its size where that is enough. The rest of the reduction is
+    area interpolation. `pixels` covers exactly the area of the original.
 
-    Of 16-bit samples, the smallest depth among 8, 10, 12, 14 and 16 bits that holds the brightest one is taken for the
-    whole range, so that a sensor's twelve bits in a 16-bit file do not come out black.
+    16-bit samples are scaled by the smallest depth of 8, 10, 12, 14 and 16 bits that holds the brightest sample.
+    Otherwise 12-bit sensor data in a 16-bit file would come out black.
 
-    A JPEG that is cut off is used as far as it goes, with a warning: the flat remainder gives no keypoints.
-    Raises `KitError`, naming the file and the reason, for anything else that cannot be decoded.
+    A truncated JPEG is used up to its end, with a warning: the flat remainder gives no keypoints. Raises `KitError`,
+    with the file and the reason, when anything else cannot be decoded.
     """
     path = Path(path)
     with _naming(path), path.open("rb") as file:
         image, info = _open(file)
         target = _fitting(image.size, long_side)
         try:
-            pixels, extent = _decode(image, file, target)
+            pixels = _decode(image, file, target)
         except OSError:
             if not isinstance(image, JpegImagePlugin.JpegImageFile):
                 raise
             file.seek(0)
-            mended = io.BytesIO(file.read() + _JPEG_END)
-            pixels, extent = _decode(_open(mended)[0], mended, target)
-            logger.warning("%s is cut off: what there is of it is used", path)
-    pixels = _resize(pixels, extent, target)
-    if not _turned_by_pillow(image):
-        pixels = np.rot90(pixels[:, ::-1] if info.mirrored else pixels, -info.quarters)
-    info = info.turned(turn)
-    return Photo(np.ascontiguousarray(np.rot90(pixels, -turn)), info.size, info.quarters, info.mirrored)
+            completed = io.BytesIO(file.read() + _JPEG_END)
+            pixels = _decode(_open(completed)[0], completed, target)
+            logger.warning("%s is truncated: only the part that is there is used", path)
+    if not _is_made_upright_by_pillow(image):
+        pixels = np.rot90(pixels[:, ::-1] if info.mirrored else pixels, -info.rotation_quarters)
+    info = info.rotated(extra_quarters)
+    pixels = np.ascontiguousarray(np.rot90(pixels, -extra_quarters))
+    return Photo(pixels, info.size, info.rotation_quarters, info.mirrored)
 
 
 def as_jpeg(pixels: Pixels, quality: int = 90) -> bytes:
-    """The file of a picture, for people."""
+    """Encode uint8 RGB pixels [h, w, 3] as a JPEG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "jpeg", quality=quality)
     return file.getvalue()
 
 
 def probe(path: Path | str) -> ImageInfo:
-    """What the header of an image says, without decoding it.
+    """Read the header of an image without decoding it.
 
-    Raises `KitError`, naming the file and the reason, where `load` would refuse it by its header: it is missing, a
-    folder, empty, not an image of a known format, too small (`MIN_SIDE`) or too large (`MAX_PIXELS`).
+    Raises `KitError`, with the file and the reason, when the file is missing, a folder, empty, not of a known format,
+    too small (`MIN_SIDE`) or too large (`MAX_PIXELS`).
     """
     path = Path(path)
     with _naming(path), path.open("rb") as file:
@@ -158,7 +165,7 @@ def probe(path: Path | str) -> ImageInfo:
 
 
 def may_have_exif(path: Path | str) -> bool:
-    """False where the header says that there is none: then nobody need decode the image to look for it.
+    """Whether the image may have EXIF. False is certain and saves decoding the image to look for it.
 
     Raises `KitError` as `probe` does.
     """
@@ -169,7 +176,7 @@ def may_have_exif(path: Path | str) -> bool:
 
 
 def digest(path: Path | str) -> str:
-    """32 hexadecimal digits that name the content of a file (its BLAKE2b). Raises `KitError` if it cannot be read."""
+    """The BLAKE2b hash of a file's content, 32 hexadecimal digits. Raises `KitError` if the file cannot be read."""
     path = Path(path)
     with _naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
@@ -184,29 +191,29 @@ def pose_as_stored(pose: Pose, quarters: int, mirrored: bool, turn: int = 0) -> 
     return pose.turned(-turn if mirrored else -quarters)
 
 
-def turn_points(points: Float32, size: tuple[int, int], turn: int) -> Float32:
-    """Points (x, y), float32 [N, 2], of an image → of the same image turned clockwise by `turn` · 90°.
+def rotate_points(points: Float32, size: tuple[int, int], quarters: int) -> Float32:
+    """Map points (x, y), float32 [N, 2], of an image to the same image rotated clockwise by `quarters` · 90°.
 
-    size: (width, height) of the image before. The way back is `turn_points(points, size_after, -turn)`.
+    size: (width, height) before the rotation. The inverse is `rotate_points(points, size_after, -quarters)`.
     """
-    for _ in range(turn % 4):
+    for _ in range(quarters % 4):
         points = np.stack([size[1] - 1 - points[:, 1], points[:, 0]], axis=1)
         size = size[::-1]
     return points
 
 
 class _RefusedError(Exception):
-    """A reason, still without the name of the file."""
+    """The reason why an image is refused, without the name of the file."""
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turns whatever goes wrong inside into a `KitError` that names the file."""
+    """Turn any error inside the block into a `KitError` that names the file."""
     try:
         if not path.is_file():
             raise _RefusedError("it is not a file" if path.exists() else "there is no such file")
         yield
-    except Exception as error:  # fed with anything, a decoder raises anything
+    except Exception as error:  # decoders raise errors of many kinds for damaged files
         if isinstance(error, _RefusedError):
             reason = str(error)
         elif isinstance(error, OSError) and error.strerror:
@@ -217,7 +224,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _open(file: BinaryIO) -> tuple[ImageFile, ImageInfo]:
-    """The image, its header read and found good but nothing decoded."""
+    """Read and check the header of an image; nothing is decoded."""
     start = file.read(16)
     if not start:
         raise _RefusedError("the file is empty")
@@ -231,19 +238,19 @@ def _open(file: BinaryIO) -> tuple[ImageFile, ImageInfo]:
         raise _RefusedError(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
     if width * height > MAX_PIXELS:
         raise _RefusedError(f"{width} × {height} pixels are more than the {MAX_PIXELS:,} that are accepted")
-    quarters, mirrored = _TURNS.get(_orientation(image, file), (0, False))
-    if quarters % 2 and not _turned_by_pillow(image):
+    quarters, mirrored = _UPRIGHT.get(_orientation(image, file), (0, False))
+    if quarters % 2 and not _is_made_upright_by_pillow(image):
         width, height = height, width
     return image, ImageInfo((width, height), quarters, mirrored)
 
 
-def _turned_by_pillow(image: ImageFile) -> bool:
-    """Whether Pillow itself makes the image, and its size, upright: it does so with TIFFs, and only with them."""
+def _is_made_upright_by_pillow(image: ImageFile) -> bool:
+    """Whether Pillow applies the EXIF orientation itself, also to the size: it does so for TIFF only."""
     return isinstance(image, TiffImagePlugin.TiffImageFile)
 
 
 def _orientation(image: ImageFile, file: BinaryIO) -> Any:
-    """The EXIF orientation, 1 to 8, or whatever stands in its place."""
+    """The EXIF orientation: 1 to 8, None, or an invalid value from the file."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2.get(_ORIENTATION)
     block = _png_exif(file) if isinstance(image, PngImagePlugin.PngImageFile) else image.info.get("exif", b"")
@@ -251,12 +258,12 @@ def _orientation(image: ImageFile, file: BinaryIO) -> Any:
     try:
         exif.load(block)
         return exif.get(_ORIENTATION)
-    except Exception:  # as above; damaged EXIF is no reason to lose the photograph
+    except Exception:  # of many kinds; damaged EXIF is no reason to lose the image
         return None
 
 
 def _png_exif(file: BinaryIO) -> bytes:
-    """The eXIf chunk of a PNG, wherever it stands: Pillow finds one behind the pixels only by decoding them."""
+    """The eXIf chunk of a PNG. It may follow the pixels, where Pillow finds it only by decoding them."""
     position = file.tell()
     file.seek(8)
     block = b""
@@ -274,41 +281,40 @@ def _fitting(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _decode(image: ImageFile, file: BinaryIO, target: tuple[int, int]) -> tuple[Pixels, tuple[float, float]]:
-    """Pixels of at least the target's size, RGB, and the width and height of the whole image in these pixels.
-
-    Decoded at 1/s, a JPEG has ⌈side / s⌉ pixels, and the last of them covers less than s of the original. So the width
-    and the height may be fractions, a little less than the number of pixels.
-    """
+def _decode(image: ImageFile, file: BinaryIO, target: tuple[int, int]) -> Pixels:
+    """Decode an opened image to RGB pixels of the target's (width, height), not yet upright."""
+    # A JPEG decoded at 1/s has ⌈side / s⌉ pixels, and the last one covers less than s pixels of the original. So the
+    # extent of the original in decoded pixels may be a fraction below the number of decoded pixels.
     drafted = image.draft(None, target)
-    extent = drafted[1][2:] if drafted else image.size
-    cut_to_eight = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
+    width, height = drafted[1][2:] if drafted else image.size
+    pixels = _rgb(image, file)
+    factors = target[0] / width, target[1] / height
+    if factors != (1, 1):
+        # Given factors instead of a size, OpenCV uses them exactly, including fractions of a pixel.
+        resized = cv2.resize(pixels, None, fx=factors[0], fy=factors[1], interpolation=cv2.INTER_AREA)
+        pixels = np.asarray(resized, np.uint8)
+    return pixels[: target[1], : target[0]]
+
+
+def _rgb(image: ImageFile, file: BinaryIO) -> Pixels:
+    """All pixels of an opened image, uint8 [h, w, 3], at the size that was drafted."""
+    reduced_to_8_bits = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
     image.load()
-    if cut_to_eight:  # Pillow keeps the upper eight bits of a colour, OpenCV all 16
-        file.seek(0)  # OpenCV prints its complaints: it is given only what Pillow has just read
+    if reduced_to_8_bits:  # Pillow keeps only the upper 8 bits of 16-bit colour, so OpenCV decodes it
+        file.seek(0)  # OpenCV prints warnings for damaged files, so it only gets what Pillow could read
         samples = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, EXIF ignored
         if samples is None or samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[:2] != image.size[::-1]:
             raise _RefusedError("16-bit colour of this kind is not supported")
-        return _to_eight_bits(samples[..., 2::-1]), extent
+        return _to_8_bits(samples[..., 2::-1])
     if image.mode.startswith("I;16"):
-        return np.repeat(_to_eight_bits(np.asarray(image))[..., None], 3, axis=2), extent
+        return np.repeat(_to_8_bits(np.asarray(image))[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise _RefusedError("its samples have 32 bits, not 8 or 16")
-    return np.array(image.convert("RGB")), extent  # a copy: what Pillow lends cannot be written to
+    return np.array(image.convert("RGB"))  # a copy, because Pillow's own array is read-only
 
 
-def _to_eight_bits(samples: NDArray[Any]) -> Pixels:
+def _to_8_bits(samples: NDArray[Any]) -> Pixels:
     brightest = int(samples.max())
     depth = next(depth for depth in (8, 10, 12, 14, 16) if brightest < 1 << depth)
     scaled = cv2.convertScaleAbs(samples.astype(np.uint16), alpha=255 / ((1 << depth) - 1))  # rounds
     return np.asarray(scaled, np.uint8)
-
-
-def _resize(pixels: Pixels, extent: tuple[float, float], target: tuple[int, int]) -> Pixels:
-    """Area interpolation of the first `extent` = (width, height) of `pixels` to `target` = (width, height)."""
-    width, height = target
-    across, down = width / extent[0], height / extent[1]
-    if (across, down) != (1, 1):
-        # Given factors, not a size, OpenCV takes them as they are, fractions of a pixel included.
-        pixels = np.asarray(cv2.resize(pixels, None, fx=across, fy=down, interpolation=cv2.INTER_AREA), np.uint8)
-    return pixels[:height, :width]

@@ -120,13 +120,13 @@ def read(path: Path, photo: Photo) -> Mask:
     picture = images.load(path)
     brightest = picture.pixels.max(axis=2).astype(int)
     allowed = _as_stored(16 * brightest > brightest.max(), picture)
-    width, height = photo.size if photo.quarters % 2 == 0 else photo.size[::-1]
+    width, height = photo.size if photo.rotation_quarters % 2 == 0 else photo.size[::-1]
     if (allowed.shape[1] - allowed.shape[0]) * (width - height) < 0:
         raise KitError(
             f"the mask {path} is {allowed.shape[1]} × {allowed.shape[0]} pixels, but its image is stored as"
             f" {width} × {height}: turn the mask as the image is stored, not as its EXIF orientation shows it"
         )
-    upright = np.rot90(allowed[:, ::-1] if photo.mirrored else allowed, -photo.quarters)
+    upright = np.rot90(allowed[:, ::-1] if photo.mirrored else allowed, -photo.rotation_quarters)
     return np.ascontiguousarray(upright)
 
 
@@ -162,7 +162,7 @@ def stretched(values: Mask, shape: tuple[int, ...]) -> Mask:
 
 def _as_stored(values: Mask, picture: Photo) -> Mask:
     """What EXIF did to a picture, undone: the way back of `images.load`."""
-    turned = np.rot90(values, picture.quarters)
+    turned = np.rot90(values, picture.rotation_quarters)
     return turned[:, ::-1] if picture.mirrored else turned
 
 

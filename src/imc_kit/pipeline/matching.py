@@ -75,7 +75,7 @@ class Matching:
         turned = [name for name, turn in turns.items() if turn]
         if turned:
             log.info("%s: %d images are turned upright", self.scene.name, len(turned))
-        return {name: replace(record, info=record.info.turned(turns[name])) for name, record in records.items()}
+        return {name: replace(record, info=record.info.rotated(turns[name])) for name, record in records.items()}
 
     def detect(self, records: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
         """Fill the tables of all feature_pipelines; gives the images that are in all of them."""
@@ -105,7 +105,9 @@ class Matching:
         row = {name: number for number, name in enumerate(records)}
         numbers = np.arange(len(records))
         alike = -np.abs(numbers[:, None] - numbers) / max(1, len(records))
-        key = {name: replace(record, info=replace(record.info, turn=0)).key for name, record in records.items()}
+        key = {
+            name: replace(record, info=replace(record.info, extra_quarters=0)).key for name, record in records.items()
+        }
         quick = self.store.matches(fingerprint(CHEAP.detector, CHEAP.matcher, self._mask))
         for first, second in pairs:
             if (pair := pair_key(key[first], key[second])) in quick:

@@ -167,7 +167,7 @@ def _reconstruct(
         placed |= {name: Placement(pose, None) for name, pose in circle.items()}
         placements = {name: _as_stored(placement, records.get(name)) for name, placement in placed.items()}
     shutil.rmtree(context.partial, ignore_errors=True)
-    turns = {name: record.info.turn for name, record in records.items() if record.info.turn}
+    turns = {name: record.info.extra_quarters for name, record in records.items() if record.info.extra_quarters}
     counts = {
         "images": len(scene.images),
         "readable": len(records),
@@ -248,7 +248,10 @@ def _as_stored(placement: Placement, record: ImageRecord | None) -> Placement:
     if record is None:
         return placement
     info = record.info
-    return Placement(images.pose_as_stored(placement.pose, info.quarters, info.mirrored, info.turn), placement.model)
+    return Placement(
+        images.pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters),
+        placement.model,
+    )
 
 
 def _picture_masks(records: Mapping[str, ImageRecord], config: MaskConfig, folder: Path) -> list[str]:

@@ -69,13 +69,13 @@ class ImageRecord:
     @property
     def key(self) -> str:
         """Names all that features depend on, but for the configuration."""
-        turn = f"@{self.info.turn}" if self.info.turn else ""
+        turn = f"@{self.info.extra_quarters}" if self.info.extra_quarters else ""
         crop = f"#{','.join(map(str, self.crop))}" if self.crop else ""
         return "".join([self.digest, turn, self.mask and f"+{self.mask}", crop])
 
     def load(self, long_side: int | None) -> Photo:
         """All of it."""
-        return images.load(self.path, long_side, self.info.turn)
+        return images.load(self.path, long_side, self.info.extra_quarters)
 
 
 def inspect(scene: Scene, config: MaskConfig, executor: Executor) -> tuple[dict[str, ImageRecord], list[str]]:
