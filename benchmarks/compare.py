@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 
 from imc_kit import metric
-from imc_kit.data import scenes, submission
+from imc_kit.data import scenes, tables
 from imc_kit.data.images import Photo
 from imc_kit.detectors import extract
 from imc_kit.errors import KitError, unknown_name
@@ -123,7 +123,7 @@ def _restricted(task: scenes.Task, name: str) -> scenes.Task:
 
 def _truth(task: scenes.Task) -> pd.DataFrame:
     path = task.root / "truth.csv"
-    table = submission.read_table(path, ("image_path", *submission.POSE_COLUMNS))
+    table = tables.read_table(path, ("image_path", *tables.POSE_COLUMNS))
     truth = table[table["image_path"].isin([row.key["image_path"] for row in task.rows])]
     if truth.empty:
         raise KitError(f"{path} has no row of scene {task.scenes[0].name}: name the scenes to run with --scenes")
@@ -238,9 +238,9 @@ def _colmap(task: scenes.Task, job: Job) -> tuple[Any, Row]:
         largest = max(models.values(), key=lambda model: model.num_reg_images())
         for image in (largest.images[number] for number in largest.reg_image_ids()):
             matrix = image.cam_from_world().matrix()
-            poses[image.name] = submission.format_pose(Pose(matrix[:, :3], matrix[:, 3]))
+            poses[image.name] = tables.format_pose(Pose(matrix[:, :3], matrix[:, 3]))
     answered = [
-        row.key | dict(zip(submission.POSE_COLUMNS, poses[row.image], strict=True))
+        row.key | dict(zip(tables.POSE_COLUMNS, poses[row.image], strict=True))
         for row in task.rows
         if row.image in poses
     ]  # to the metric, no row is a row of nan

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from imc_kit.config import fingerprint
-from imc_kit.data import images, scenes, submission
+from imc_kit.data import images, scenes, tables
 from imc_kit.data.store import Store, Table
 from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, extract
 from imc_kit.errors import KitError, unknown_name
@@ -120,11 +120,11 @@ def _scene(root: Path, name: str) -> tuple[Scene, list[Pose]]:
     known = {scene.name: scene for scene in task.scenes}
     if name not in known:
         raise unknown_name("scene", name, known)
-    table = submission.read_table(task.root / "truth.csv", ("image_path", *submission.POSE_COLUMNS))
-    columns = (table[column] for column in ("image_path", *submission.POSE_COLUMNS))
+    table = tables.read_table(task.root / "truth.csv", ("image_path", *tables.POSE_COLUMNS))
+    columns = (table[column] for column in ("image_path", *tables.POSE_COLUMNS))
     texts = {path: pose for path, *pose in zip(*columns, strict=True)}
     paths = {row.image: row.key["image_path"] for row in task.rows if row.scene == name}
-    return known[name], [Pose(*submission.parse_pose(*texts[paths[image]])) for image in known[name].images]
+    return known[name], [Pose(*tables.parse_pose(*texts[paths[image]])) for image in known[name].images]
 
 
 # What overlaps.

@@ -24,7 +24,7 @@ from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.scenes import Task
-from imc_kit.data.submission import POSE_COLUMNS, read_table
+from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.matchers import MatcherConfig, check_accepts

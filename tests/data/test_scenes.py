@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from imc_kit.data.scenes import Task, load
-from imc_kit.data.submission import POSE_COLUMNS, check, compose, write
+from imc_kit.data.submission import check, compose, write
+from imc_kit.data.tables import POSE_COLUMNS
 from imc_kit.errors import KitError
 
 POSE = ("1;0;0;0;1;0;0;0;1", "0;0;0")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from imc_kit.data.scenes import Row
-from imc_kit.data.submission import NO_POSE, POSE_COLUMNS, check, compose, format_pose, parse_pose, read_table, write
+from imc_kit.data.submission import NO_POSE, check, compose, write
+from imc_kit.data.tables import POSE_COLUMNS, format_pose, parse_pose, read_table
 from imc_kit.errors import KitError
 from imc_kit.types import Placement, Pose
 

@@ -15,7 +15,7 @@ import pytest
 from children import inject, running
 from imc_kit.colmap import mapping
 from imc_kit.config import Config
-from imc_kit.data import scenes, submission
+from imc_kit.data import scenes, submission, tables
 from imc_kit.pipeline.run import Run, solve
 from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
 
@@ -105,7 +105,7 @@ def camera(run: Run) -> str:
 def assert_valid(photographs: Path, run: Run) -> None:
     task = scenes.load(photographs)
     assert submission.check(run.submission, task.columns, task.keys) == []
-    assert len(submission.read_table(run.submission)) == ALL
+    assert len(tables.read_table(run.submission)) == ALL
     assert run.failed == {}
 
 

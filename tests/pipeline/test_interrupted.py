@@ -22,7 +22,7 @@ import pytest
 
 from children import running
 from imc_kit.config import Config, preset
-from imc_kit.data import scenes, submission
+from imc_kit.data import scenes, submission, tables
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline import run as pipeline_run
@@ -247,7 +247,7 @@ def test_the_better_answer_is_kept_with_its_files(monkeypatch: pytest.MonkeyPatc
     assert done.failed == {}
     assert problems(task, task.parent / "out") == []
     assert registered(task.parent / "out") == {"a": 5, "b": 3, "c": 3, "d": 3}
-    table = submission.read_table(done.submission)
+    table = tables.read_table(done.submission)
     for name, kept, count in (("a", "scenes", 5), ("b", "scenes", 3), ("c", "quick", 3), ("d", "quick", 3)):
         folder = task.parent / "out/scenes" / name
         assert (folder / "models/0/images.bin").read_text() == kept
@@ -376,6 +376,6 @@ def test_a_submission_that_cannot_be_written_for_a_while(
         assert set(run(monkeypatch, task, fake, None).scenes) == set(NAMES)
     assert now == "d"
     assert problems(task, task.parent / "out") == []
-    written = submission.read_table(task.parent / "out/submission.csv").groupby("scene")["translation_vector"].first()
+    written = tables.read_table(task.parent / "out/submission.csv").groupby("scene")["translation_vector"].first()
     solved = {"a"} if "d" in full else set(NAMES)
     assert {name for name in NAMES if written[name] == "4.0;4.0;4.0"} == solved

@@ -20,7 +20,7 @@ import pytest
 from imc_kit.cli.main import main
 from imc_kit.colmap import verification
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint, preset
-from imc_kit.data import images, scenes, submission
+from imc_kit.data import images, scenes, submission, tables
 from imc_kit.data.images import Photo
 from imc_kit.data.store import Store
 from imc_kit.detectors import NoDetectorConfig, OrbConfig, SiftConfig, extract
@@ -430,18 +430,17 @@ def test_turned_photographs_score_as_upright_ones(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from imc_kit import metric
-    from imc_kit.data import submission
 
     monkeypatch.setenv("IMC_KIT_WEIGHTS", str(shared / "weights"))
     limits = {"detector.max_keypoints": 1500, "detector.long_side": 800}
     config = preset(name, {"upright": True, **limits})
-    truth = submission.read_table(shared / "scenes/truth.csv")
+    truth = tables.read_table(shared / "scenes/truth.csv")
     scores, placed = {}, {}
     for scene in ("fountain_P11", "fountain_P11_rotated"):
         run = solve(shared / "scenes/test" / scene / "images", tmp_path / scene, config)
         expected, found = [], []
         for row in truth[truth["scene"] == scene].to_dict("records"):
-            rotation, translation = submission.parse_pose(row["rotation_matrix"], row["translation_vector"])
+            rotation, translation = tables.parse_pose(row["rotation_matrix"], row["translation_vector"])
             expected.append(-rotation.T @ translation)
             found.append(placements(run)[Path(row["image_path"]).name].pose.center)
         scores[scene] = metric.score_centers(np.array(expected), np.array(found)).score

@@ -23,7 +23,7 @@ import pytest
 from children import inject
 from imc_kit import metric
 from imc_kit.config import preset
-from imc_kit.data import scenes, submission
+from imc_kit.data import scenes, submission, tables
 from imc_kit.errors import KitError
 from imc_kit.pipeline.run import Run, solve
 from imc_kit.synthetic.plaza import write_scene
@@ -300,7 +300,7 @@ def test_2025_gives_each_model_a_scene_of_its_own(rendered: Path, tmp_path: Path
     (tmp_path / "root/sample_submission.csv").write_text(header + "".join(rows))
     run = solve(tmp_path / "root", tmp_path / "out", FAST)
     assert problems(tmp_path / "root", run) == []
-    answer = submission.read_table(run.submission).set_index("image")
+    answer = tables.read_table(run.submission).set_index("image")
     assert answer.loc["stranger.png", "scene"] == "outliers"
     assert set(answer.drop("stranger.png")["scene"]) == {"cluster1"}
 
@@ -332,11 +332,11 @@ def test_real_photographs(shared: Path, tmp_path: Path, name: str) -> None:
     task = scenes.load(shared / "scenes")
     folder = next(scene.root for scene in task.scenes if scene.name == name)
     run = solve(folder, tmp_path / "out")
-    truth = submission.read_table(shared / "scenes/truth.csv")
+    truth = tables.read_table(shared / "scenes/truth.csv")
     truth = truth[truth["scene"] == name]
     expected, found = [], []
     for row in truth.to_dict("records"):
-        rotation, translation = submission.parse_pose(row["rotation_matrix"], row["translation_vector"])
+        rotation, translation = tables.parse_pose(row["rotation_matrix"], row["translation_vector"])
         expected.append(-rotation.T @ translation)
         found.append(run.scenes[folder.name].placements[Path(row["image_path"]).name].pose.center)
     assert metric.score_centers(np.array(expected), np.array(found), metric.THRESHOLDS).score >= 0.95

@@ -22,7 +22,7 @@ import pytest
 
 from imc_kit import metric
 from imc_kit.cli.main import main
-from imc_kit.data import scenes, submission
+from imc_kit.data import scenes, submission, tables
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline import tasks
@@ -212,7 +212,7 @@ def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
 
     task = scenes.load(tmp_path / "root")
     assert submission.check(tmp_path / "out/submission.csv", task.columns, task.keys) == []
-    assert len(submission.read_table(tmp_path / "out/submission.csv")) == views
+    assert len(tables.read_table(tmp_path / "out/submission.csv")) == views
     thresholds = metric.read_thresholds(tmp_path / "root/thresholds.json")
     scores = [
         metric.score(tmp_path / "root/truth.csv", tmp_path / name / "submission.csv", thresholds).mean

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from imc_kit import metric, preset, solve
-from imc_kit.data.submission import NO_POSE, POSE_COLUMNS, format_pose, write
+from imc_kit.data.submission import NO_POSE, write
+from imc_kit.data.tables import POSE_COLUMNS, format_pose
 from imc_kit.errors import KitError
 from imc_kit.pipeline.results import Run
 from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene

@@ -15,7 +15,8 @@ import pytest
 
 from imc_kit import metric, preset, solve
 from imc_kit.cli.main import main
-from imc_kit.data.submission import NO_POSE, POSE_COLUMNS, format_pose, read_table, write
+from imc_kit.data.submission import NO_POSE, write
+from imc_kit.data.tables import POSE_COLUMNS, format_pose, read_table
 from imc_kit.errors import KitError
 from imc_kit.pipeline import run as pipeline_run
 from imc_kit.pipeline.scene import match_scene

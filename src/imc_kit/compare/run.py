@@ -20,7 +20,7 @@ from imc_kit import metric
 from imc_kit.colmap import database, verification
 from imc_kit.compare.repeatability import CHANGES, Change, RepeatabilityConfig, Repeated, average, measure
 from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, fingerprint, preset
-from imc_kit.data import atomic, images, submission
+from imc_kit.data import atomic, images, tables
 from imc_kit.data.scenes import Task, load
 from imc_kit.detectors import DETECTORS
 from imc_kit.errors import KitError, unknown_name
@@ -175,7 +175,7 @@ def compare(
             raise KitError(f"configuration {name!r} cannot be the name of a folder: call it otherwise")
     distances = None if thresholds is None else metric.read_thresholds(thresholds)
     if truth is not None:
-        submission.read_table(truth, submission.POSE_COLUMNS)
+        tables.read_table(truth, tables.POSE_COLUMNS)
     tried = repeatability or RepeatabilityConfig()
     try:
         out.mkdir(parents=True, exist_ok=True)

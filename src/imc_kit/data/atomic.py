@@ -13,16 +13,16 @@ from imc_kit.errors import KitError
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[TextIO]:
-    """A file in UTF-8 that takes the place of `path` when the block ends well: until then, and if it does not, whoever
-    reads `path` finds what was there before.
+    """Open a UTF-8 file that replaces `path` when the block ends without an error.
 
-    Raises `KitError` when the folder cannot be written or the disk is full.
+    Until then, and after an error, readers of `path` find its old content. Raises `KitError` when the folder cannot be
+    written or the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         try:
-            # Of names that are not UTF-8 the bytes come out as they are on disk.
+            # surrogateescape: file names that are not valid UTF-8 keep the bytes that they have on disk.
             with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 yield file
                 file.flush()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from imc_kit.data.submission import POSE_COLUMNS, read_table
+from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Scene
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imc_kit.data.submission import OUTLIERS, POSE_COLUMNS
+from imc_kit.data.submission import OUTLIERS
+from imc_kit.data.tables import POSE_COLUMNS
 from imc_kit.errors import KitError
 from imc_kit.metric.centers import FREE, SceneScore, score_centers
 from imc_kit.metric.tables import Key, Posed, centers_of, checked, full_names, grouped, read_both, warn_of_unknown

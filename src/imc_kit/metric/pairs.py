@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imc_kit.data.submission import POSE_COLUMNS
+from imc_kit.data.tables import POSE_COLUMNS
 from imc_kit.errors import KitError
 from imc_kit.metric.tables import NOTHING, Posed, checked, full_names, grouped, read_both, warn_of_unknown
 from imc_kit.metric.text import aligned, mean_of, or_none

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from imc_kit.data.submission import parse_pose, read_table
+from imc_kit.data.tables import parse_pose, read_table
 from imc_kit.errors import KitError
 from imc_kit.types import Float64
 

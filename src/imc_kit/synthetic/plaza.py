@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.data.submission import POSE_COLUMNS, format_pose
 from imc_kit.data.submission import write as write_table
+from imc_kit.data.tables import POSE_COLUMNS, format_pose
 from imc_kit.errors import KitError
 from imc_kit.metric import THRESHOLDS
 from imc_kit.types import Float32, Float64, Int32, Pixels, Pose

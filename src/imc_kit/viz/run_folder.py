@@ -13,7 +13,7 @@ import numpy as np
 from imc_kit import metric
 from imc_kit.colmap import database, mapping, verification
 from imc_kit.data.scenes import SPLITS, Task, load
-from imc_kit.data.submission import read_table
+from imc_kit.data.tables import read_table
 from imc_kit.errors import KitError
 from imc_kit.types import Model, Scene
 from imc_kit.viz.advice import Advice, advise
