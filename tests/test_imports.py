@@ -25,9 +25,9 @@ LAYERS = [
     "synthetic",
     "pipeline",
     "viz",
+    "kaggle",
     "explore",
     "compare",
-    "kaggle",
     "cli",
 ]
 """Rooms and top-level modules, from the lowest to the highest."""

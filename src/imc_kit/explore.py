@@ -27,6 +27,7 @@ from imc_kit.data.scenes import Task
 from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
+from imc_kit.kaggle.inputs import input_root
 from imc_kit.matchers import MatcherConfig, check_accepts
 from imc_kit.metric import Score
 from imc_kit.pipeline.results import SceneResult
@@ -282,7 +283,7 @@ def _matched(views: Mapping[str, View], wanted: Sequence[tuple[int, Pair, Matche
 
 
 def _attached() -> Path | None:
-    root = weights.kaggle_input()
+    root = input_root()
     for depth in range(_DEEPEST + 1):
         found = sorted(path.parent for path in root.glob("*/" * depth + "sample_submission.csv"))
         if len(found) > 1:

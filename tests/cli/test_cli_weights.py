@@ -159,7 +159,7 @@ def test_check_names_each_flaw(tmp_path, capsys):
     said = capsys.readouterr()
     assert said.err.splitlines() == [
         f"imc-kit: {cut} has 3 of 400 bytes: it is cut off, or another file",
-        f"imc-kit: {page} is a web page that was saved in its stead",
+        f"imc-kit: {page} is a web page that was saved instead",
     ]
     assert f"{good} is right" in said.out
     assert main(["weights", "check", str(tmp_path / "one")]) == 0

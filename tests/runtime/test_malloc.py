@@ -17,7 +17,7 @@ glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="th
 ARENAS = """
 import ctypes, threading
 from concurrent.futures import ThreadPoolExecutor
-from imc_kit.fanout import workers
+from imc_kit.runtime.executors import workers
 together = threading.Barrier(3)
 def use():
     together.wait(10)
@@ -32,7 +32,7 @@ with workers(None, 3) as pool:
 """
 BLOCKS = """
 import ctypes, sys
-from imc_kit import heap
+from imc_kit.runtime import malloc
 def held():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
 libc = ctypes.CDLL(None)
@@ -73,7 +73,9 @@ def test_large_blocks_between_small_ones_are_given_back() -> None:
 
 
 def test_torch_is_told_before_it_begins() -> None:
-    code = "import os; from imc_kit import learned; learned.device('cpu', 'a network'); print(os.environ[{!r}])"
+    code = (
+        "import os; from imc_kit.runtime.torch_utils import device; device('cpu', 'a network'); print(os.environ[{!r}])"
+    )
     name = "THP_MEM_ALLOC_ENABLE"
     assert said(code.format(name)).stdout == "1\n"
     assert said(f"import os; os.environ[{name!r}] = '0'; " + code.format(name)).stdout == "0\n"  # who knows better

@@ -109,6 +109,6 @@ def test_arrays_reach_the_gpu() -> None:
 
 
 def test_without_torch_no_thread_needs_a_gpu() -> None:
-    code = "import sys; sys.modules['torch'] = None; from imc_kit import learned; print(learned.gpu_of_thread('auto'))"
+    code = "import sys; sys.modules['torch'] = None; from imc_kit.runtime import torch_utils as t; print(t.gpu_of_thread('auto'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"

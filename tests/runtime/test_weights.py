@@ -106,14 +106,12 @@ def test_a_file_with_a_name_of_its_own_is_the_persons(tmp_path, caplog):
     caplog.set_level(logging.INFO, "imc_kit")
     file = put(tmp_path / "mine" / "retrained.pth", b"other tensors")
     assert weights.find(NAME, file) == file
-    assert f"{file} is taken for toy.pth" in caplog.text
+    assert f"using {file} for toy.pth" in caplog.text
     with pytest.raises(KitError, match=r"toy\.pth is missing"):
         weights.find(NAME, file.parent)
     with pytest.raises(KitError, match=r"is not the published file: it has the name of another one, loose\.pth"):
         weights.find(NAME, put(tmp_path / "mine" / LOOSE.name))
-    with pytest.raises(
-        KitError, match=r"not usable: \S*retrained\.pth is a web page that was saved in its stead; get it"
-    ):
+    with pytest.raises(KitError, match=r"not usable: \S*retrained\.pth is a web page that was saved instead; get it"):
         weights.find(NAME, put(file, b"<html>"))
 
 
@@ -135,7 +133,7 @@ def test_missing_says_what_where_and_whence(tmp_path):
         (b" \n" * 600, "is empty"),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "is a web page"),
         (b"\xef\xbb\xbf\r\n<HTML>" + CONTENT, "is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 420\n", "is a pointer of Git LFS"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 420\n", "is a Git LFS pointer"),
         (CONTENT[:-1] + b"?", "is not the published file"),
         (CONTENT + b"?", "has 421 of 420 bytes: it is not the published file"),
     ],

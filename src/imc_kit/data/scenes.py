@@ -1,42 +1,46 @@
-"""Competition layouts and plain folders of photographs, as scenes to solve and rows to answer.
+"""Read a competition's folder, or any folder of photos, as scenes to solve and rows to answer.
 
-The layouts as Kaggle publishes them; the rows of the test split are always those of `sample_submission.csv`.
+The layouts as Kaggle publishes them, for a split "test" or "train":
 
-- 2023: `<split>/<dataset>/<scene>/images/*`, named by `image_path` relative to `<split>`; `train/train_labels.csv`.
-- 2024: `<split>/<scene>/images/*`, named by `image_path` relative to the root; `train/train_labels.csv`, where
-  `image_name` is the file's name alone.
-- 2025: `<split>/<dataset>/*`, named by `dataset` and `image`; `train_labels.csv`; the `scene` is part of the answer.
-- folder: any folder of images, which is one scene.
+======  ==================================  ===============================  ======================
+layout  image files                         a row names its image by         table of the train split
+======  ==================================  ===============================  ======================
+2023    SPLIT/DATASET/SCENE/images/IMAGE    image_path, relative to SPLIT    train/train_labels.csv
+2024    SPLIT/SCENE/images/IMAGE            image_path, relative to root;    train/train_labels.csv
+                                            in train: scene and image_name
+2025    SPLIT/DATASET/IMAGE                 dataset and image                train_labels.csv
+folder  IMAGE: the whole folder is a scene  image_path, relative to root     none
+======  ==================================  ===============================  ======================
+
+The table of the test split is `sample_submission.csv`. In 2025 the column `scene` is part of the answer, and what the
+kit calls a scene is a dataset.
 """
 
 from __future__ import annotations
 
-import os
-import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from imc_kit.data.image_files import IMAGE_SUFFIXES, find_images, fits_table, match_names
 from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Scene
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
-"""Suffixes of image files, in lower case."""
 SPLITS = ("test", "train")
 _NAMED_BY = (("image_path",), ("dataset", "image"), ("scene", "image_name"))
-"""The columns that name a row's image: of 2023 and 2024, of 2025, of 2024's training labels."""
+"""The columns that name a row's image: in 2023 and 2024, in 2025, and in 2024's training labels."""
 
 Key = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line that the submission must have.
+    """One row that the submission must have.
 
-    key: all columns but the pose, in order, as they were read.
+    key: the values of all columns but the pose, in order, as they were read.
     scene: the name of the scene that the image belongs to.
     image: the image's name within that scene; None when there is no such file.
     """
@@ -48,12 +52,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """What a run has to answer.
+    """The scenes and rows that a run has to answer.
 
+    layout: "2023", "2024", "2025" or "folder".
     columns: all columns of the submission, in order.
-    scenes: those with at least one image, in the order in which rows first name them, each with all images in its
-        folder, asked for or not. A row may name a scene that is not among them: its folder is missing or empty.
-    notes: what a person should know about the input, one sentence each.
+    scenes: those with at least one image, in the order of their first rows. Each has all images in its folder,
+        requested or not. A row's scene is missing here when its folder is missing or empty.
+    notes: remarks on the input for the user, one sentence each.
     """
 
     root: Path
@@ -65,17 +70,17 @@ class Task:
 
     @property
     def predicts_scene(self) -> bool:
-        """Whether the `scene` column is part of the answer."""
+        """Whether the column `scene` is part of the answer."""
         return self.layout == "2025"
 
     @property
     def keys(self) -> list[Key]:
-        """For each row, what the submission must say in the columns that are not part of the answer."""
+        """For each row, the values that the submission must have in the columns that are not part of the answer."""
         answered = {"scene"} if self.predicts_scene else set()
         return [{column: row.key[column] for column in row.key if column not in answered} for row in self.rows]
 
     def only(self, *names: str) -> Task:
-        """What this task asks of some of its scenes. Raises `KitError` for a name that is none of them."""
+        """The task reduced to some scenes. Raises `KitError` for an unknown scene."""
         known = [scene.name for scene in self.scenes]
         for name in names:
             if name not in known:
@@ -84,25 +89,16 @@ class Task:
         return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
 
 
-class _Place(NamedTuple):
-    """Where the image of a row is looked for."""
-
-    scene: str
-    folder: PurePosixPath
-    """The scene's own, relative to the root and without `images`."""
-    image: str
-
-
 def load(root: Path | str, split: str = "test") -> Task:
-    """Recognise the layout under `root` and list what the `split` ("test" or "train") asks for; decodes no image.
+    """Recognise the layout under `root` and list what the split ("test" or "train") asks for. Decodes no image.
 
-    A requested name that differs from one file alone, and only in case, Unicode form or extension, stands for that
-    file. A file that is not there, or whose path leaves its scene, keeps its row. Both are said in the task's notes.
-    Where a competition's table of rows is missing, every image is a row. Hidden files and folders, `__MACOSX` and
-    files without an image's suffix do not count.
+    A requested name that differs from exactly one file only in case, Unicode form or extension means that file. A row
+    is kept when its file is missing or its path leaves the scene. The task's notes mention both. If a competition's
+    table of rows is missing, every image is a row. Hidden files and folders, `__MACOSX` and files without an image
+    suffix are ignored.
 
-    Raises `KitError` when there is no such folder or no image at all, and when the table of rows cannot be read,
-    lacks a column or asks for an image twice.
+    Raises `KitError` when the folder is missing or holds no image, and when the table of rows cannot be read, lacks a
+    column or asks for an image twice.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -112,22 +108,23 @@ def load(root: Path | str, split: str = "test") -> Task:
     root = root.resolve()
     labels = [path for path in (root / "train" / "train_labels.csv", root / "train_labels.csv") if path.is_file()]
     table = root / "sample_submission.csv" if split == "test" else (labels or [root / "train_labels.csv"])[0]
+    notes = []
     if table.exists():
         columns, keys = _read_keys(table)
-        return _task(root, split, _layout_of(columns, keys), columns, keys, [])
-
-    layout, columns, keys = _made_up_keys(root, split)
-    if layout != "folder":
-        note = f"there is no {table}, so every image in {root / split} is a row"
-        return _task(root, split, layout, columns, keys, [note])
-    if labels or split == "train":
-        raise KitError(
-            f"{root} has neither {table.name} nor images in a folder {split}: choose another split or folder"
-        )
-    return _task(root, split, layout, columns, keys, [])
+        layout = _layout_of(columns, keys)
+    else:
+        layout, columns, keys = _keys_of_all_images(root, split)
+        if layout != "folder":
+            notes.append(f"there is no {table}, so every image in {root / split} is a row")
+        elif labels or split == "train":
+            raise KitError(
+                f"{root} has neither {table.name} nor images in a folder {split}: choose another split or folder"
+            )
+    return _task(root, split, layout, columns, keys, notes)
 
 
 def _read_keys(table: Path) -> tuple[tuple[str, ...], list[Key]]:
+    """The columns of a table of rows, and the key of each row."""
     frame = read_table(table, ("dataset", "scene", *POSE_COLUMNS))
     columns = tuple(frame.columns)
     if not any(names[-1] in columns for names in _NAMED_BY):
@@ -138,15 +135,15 @@ def _read_keys(table: Path) -> tuple[tuple[str, ...], list[Key]]:
         raise KitError(f"{table} asks for no rows")
     seen: dict[str, int] = {}
     for number, key in enumerate(keys, 1):
-        image = _said(key)
+        image = _image_of(key)
         if seen.setdefault(image, number) != number:
             rows = f"in rows {seen[image]} and {number}"
             raise KitError(f"{table} asks for {image} twice, {rows}: leave one of them out")
     return columns, keys
 
 
-def _said(key: Key) -> str:
-    """A row's image, in its own words."""
+def _image_of(key: Key) -> str:
+    """How a row names its image."""
     names = next(names for names in _NAMED_BY if names[-1] in key)
     return "/".join(key[name] for name in names)
 
@@ -158,10 +155,10 @@ def _layout_of(columns: Sequence[str], keys: Iterable[Key]) -> str:
     return "2024" if any(key["image_path"].startswith(from_root) for key in keys) else "2023"
 
 
-def _made_up_keys(root: Path, split: str) -> tuple[str, tuple[str, ...], list[Key]]:
-    """The layout that the images speak for, and the rows that its published table would have for them."""
+def _keys_of_all_images(root: Path, split: str) -> tuple[str, tuple[str, ...], list[Key]]:
+    """The layout that fits the image files, its columns, and the key that its table would have for each image."""
     by_path = ("image_path", "dataset", "scene", *POSE_COLUMNS)
-    paths = [PurePosixPath(name) for name in _find_images(root / split)[0]]
+    paths = [PurePosixPath(name) for name in find_images(root / split)[0]]
     for layout, prefix, depth in (("2024", split, 1), ("2023", "", 2)):
         inside = [path for path in paths if path.parts[depth:-1][:1] == ("images",)]
         if inside:
@@ -172,34 +169,34 @@ def _made_up_keys(root: Path, split: str) -> tuple[str, tuple[str, ...], list[Ke
         columns = ("image_id", "dataset", "scene", "image", *POSE_COLUMNS)
         keys = [{"image_id": f"{name}/{image}", "dataset": name, "scene": "", "image": image} for name, image in flat]
         return "2025", columns, keys
-    name = root.name if root.name and _is_writable(root.name) else "images"
-    return "folder", by_path, [_path_key(image, name, name) for image in _find_images(root)[0]]
+    name = root.name if root.name and fits_table(root.name) else "images"
+    return "folder", by_path, [_path_key(image, name, name) for image in find_images(root)[0]]
 
 
 def _path_key(path: str, dataset: str, scene: str) -> Key:
     return {"image_path": path, "dataset": dataset, "scene": scene}
 
 
-def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: Iterable[str]) -> Task:
-    notes = list(notes)
+def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: list[str]) -> Task:
+    """The task whose rows have these keys, with the files that they mean."""
     places = [_place(split, layout, key) for key in keys]
-    refused = [_said(key) for key, place in zip(keys, places, strict=True) if place is None]
-    if refused:
-        notes.append(f"rows whose path lies in no scene get a guess: {_few(refused)}")
-    asked: defaultdict[tuple[str, PurePosixPath], list[str]] = defaultdict(list)
+    outside = [_image_of(key) for key, place in zip(keys, places, strict=True) if place is None]
+    if outside:
+        notes.append(f"rows whose path lies in no scene get a guess: {_few(outside)}")
+    wanted: defaultdict[tuple[str, PurePosixPath], list[str]] = defaultdict(list)
     for place in places:
         if place is not None:
-            asked[place.scene, place.folder].append(place.image)
+            wanted[place.scene, place.folder].append(place.image)
 
     categories = _read_categories(root / split / "categories.csv", notes)
     scenes = []
     files: dict[str, dict[str, str]] = {}
-    for (name, inner), images in asked.items():
-        folder = root / inner
+    for (name, inside_root), images in wanted.items():
+        folder = root / inside_root
         if layout in ("2023", "2024") and _is_folder(folder / "images"):
             folder = folder / "images"
-        present, unwritable = _find_images(folder)
-        files[name] = _match(images, present)
+        present, unwritable = find_images(folder)
+        files[name] = match_names(images, present)
         notes += _remarks(name, folder, images, files[name], unwritable)
         if present:
             scenes.append(Scene(name, folder, tuple(present), categories.get(name, ())))
@@ -209,7 +206,7 @@ def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: l
             f"{' '.join(sorted(IMAGE_SUFFIXES))} there, or give another folder"
         )
     rows = tuple(
-        Row(key, _scene_column(layout, key), None)
+        Row(key, _scene_of(layout, key), None)
         if place is None
         else Row(key, place.scene, files[place.scene].get(place.image))
         for key, place in zip(keys, places, strict=True)
@@ -217,16 +214,23 @@ def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: l
     return Task(root, layout, columns, tuple(scenes), rows, tuple(notes))
 
 
+class _Place(NamedTuple):
+    """Where the image of a row is looked for."""
+
+    scene: str
+    folder: PurePosixPath
+    """The scene's folder, relative to the root and without `images`."""
+    image: str
+
+
 def _place(split: str, layout: str, key: Key) -> _Place | None:
-    """Where the image of a row should be; None when its path does not lie inside a scene."""
+    """Where the image of a row should be; None when its path is not inside a scene."""
     if layout == "2025":
         names = [split, key["dataset"], key["image"]]
     elif "image_path" not in key:
         names = [split, key["scene"], "images", key["image_name"]]
-    elif layout == "2023":
-        names = [split, key["image_path"]]
     else:
-        names = [key["image_path"]]
+        names = [split, key["image_path"]] if layout == "2023" else [key["image_path"]]
     if not all(map(_is_inside, names)):
         return None
     parts = PurePosixPath(*names).parts
@@ -234,7 +238,7 @@ def _place(split: str, layout: str, key: Key) -> _Place | None:
         return _Place(key["scene"], PurePosixPath(), "/".join(parts))
     if len(parts) < 3 or parts[0] not in SPLITS:
         return None
-    # The folder `images`, where there is one, ends the scene's own; else its depth does.
+    # The scene's folder ends before a folder `images`. Without one, the layout's depth decides.
     if layout == "2025":
         end = start = 1 + len(PurePosixPath(key["dataset"]).parts)
     elif "images" in parts[2:-1]:
@@ -249,12 +253,13 @@ def _place(split: str, layout: str, key: Key) -> _Place | None:
 
 
 def _is_inside(name: str) -> bool:
+    """Whether a relative path stays below its start and can be a file's name."""
     path = PurePosixPath(name)
-    return path.parts != () and not path.is_absolute() and ".." not in path.parts and _is_writable(name)
+    return path.parts != () and not path.is_absolute() and ".." not in path.parts and fits_table(name)
 
 
-def _scene_column(layout: str, key: Key) -> str:
-    """The scene that a row's columns name, where its path names none."""
+def _scene_of(layout: str, key: Key) -> str:
+    """The scene by a row's columns, for a row whose path is not inside a scene."""
     if layout == "2025":
         return key["dataset"]
     return f"{key['dataset']}/{key['scene']}" if layout == "2023" else key["scene"]
@@ -263,77 +268,20 @@ def _scene_column(layout: str, key: Key) -> str:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except (OSError, ValueError):  # a name too long, or with a zero byte
+    except (OSError, ValueError):  # the name is too long or contains a zero byte
         return False
 
 
-def _is_writable(name: str) -> bool:
-    """Whether a file's name can stand in a table: it is Unicode, on one line."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
-
-
-def _find_images(folder: Path) -> tuple[list[str], list[str]]:
-    """The POSIX paths of all images under `folder`, sorted; apart, those whose names cannot stand in a table."""
-    images = []
-    visited = set()
-    pending = [folder]
-    while pending:
-        for current, folders, files in os.walk(pending.pop(0)):
-            here = Path(current)
-            status = here.stat()
-            if (status.st_dev, status.st_ino) in visited:
-                folders.clear()
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-            # Links come last, so that an image is named by its real path, and a link to a folder above ends there.
-            pending += [here / name for name in folders if (here / name).is_symlink()]
-            images += [
-                (here / name).relative_to(folder).as_posix()
-                for name in files
-                if not name.startswith(".")
-                and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-                and (here / name).is_file()
-            ]
-    images.sort()
-    return [name for name in images if _is_writable(name)], [name for name in images if not _is_writable(name)]
-
-
-def _match(asked: Sequence[str], present: Sequence[str]) -> dict[str, str]:
-    """The file that each name asked for stands for: the very one, or the only one that is alike and not taken."""
-    files = set(present)
-    found = {name: name for name in asked if name in files}
-    for form in (_in_one_case, _without_suffix):
-        alike: defaultdict[str, list[str]] = defaultdict(list)
-        for file in files.difference(found.values()):
-            alike[form(file)].append(file)
-        near = {name: alike[form(name)] for name in asked if name not in found}
-        only = {name: candidates[0] for name, candidates in near.items() if len(candidates) == 1}
-        claims = Counter(only.values())
-        found |= {name: file for name, file in only.items() if claims[file] == 1}
-    return found
-
-
-def _in_one_case(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _without_suffix(name: str) -> str:
-    path = PurePosixPath(_in_one_case(name))
-    return str(path.with_suffix("")) if path.suffix in IMAGE_SUFFIXES else str(path)
-
-
 def _remarks(
-    scene: str, folder: Path, asked: Sequence[str], found: dict[str, str], unwritable: Sequence[str]
+    scene: str, folder: Path, wanted: Sequence[str], found: dict[str, str], unwritable: Sequence[str]
 ) -> list[str]:
     notes = []
-    missing = [name for name in asked if name not in found]
+    missing = [name for name in wanted if name not in found]
     if missing and not _is_folder(folder):
         notes.append(f"{scene}: there is no folder {folder}, so its rows get a guess")
     elif missing:
-        notes.append(f"{scene}: {len(missing)} of {len(asked)} images asked for have no file: {_few(missing)}")
-    renamed = [f"{name} is {file}" for name, file in found.items() if name != file]
-    if renamed:
+        notes.append(f"{scene}: {len(missing)} of {len(wanted)} images asked for have no file: {_few(missing)}")
+    if renamed := [f"{name} is {file}" for name, file in found.items() if name != file]:
         notes.append(f"{scene}: names differ from the files in case or extension: {_few(renamed)}")
     if unwritable:
         notes.append(f"{scene}: left out for their names: {_few([ascii(name) for name in unwritable])}")
@@ -345,6 +293,7 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 
 
 def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]:
+    """The categories of each scene from 2024's `categories.csv`; nothing, with a note, when it cannot be read."""
     if not path.is_file():
         return {}
     try:

@@ -1,8 +1,11 @@
 """Features, matches, correspondences and global descriptors on disk: the only user of HDF5.
 
-A table holds the results that one configuration gave, under a key for each. Results arrive in chunks, each an HDF5
-file of its own that is written beside its name and then moved there. So a killed run loses the chunks that were in
-flight and nothing else, several processes may write at once, and a file is never changed once it is there.
+A table holds the results of one configuration, each under a key. Results arrive in chunks. A chunk is one HDF5 file,
+written under a temporary name and then renamed, and never changed afterwards. So a killed run loses only the chunks in
+flight, and several processes may write at once.
+
+A chunk file has the datasets `keys` [K], `headers` [K, H], `offsets` [K + 1] and `columns/NAME`: row i of the table is
+`columns/NAME[offsets[i]:offsets[i + 1]]`.
 """
 
 from __future__ import annotations
@@ -29,56 +32,57 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 OPEN_FILES = 64
+"""Chunk files that a table keeps open. Systems commonly allow a process 256 to 1024 open files, for several tables."""
 
 
 @dataclass(frozen=True)
 class _Codec(Generic[T]):
-    """A value as arrays of one length each (joined end to end in a chunk), and a fixed-size header."""
+    """How a value becomes arrays and back.
+
+    columns: named arrays of equal length, which a chunk joins end to end. header: a small array of fixed size.
+    value: the value from its columns and its header.
+    """
 
     columns: Callable[[T], Arrays]
     header: Callable[[T], NDArray[Any]]
     value: Callable[[Arrays, NDArray[Any]], T]
 
 
+def _of_arrays(kind: Callable[..., T], *names: str) -> _Codec[T]:
+    """The codec of a value that has only arrays, its attributes `names`."""
+    return _Codec(
+        lambda value: {name: getattr(value, name) for name in names},
+        lambda value: np.empty(0, np.int32),
+        lambda columns, header: kind(**columns),
+    )
+
+
 def _feature_columns(features: Features) -> Arrays:
     columns = features.columns()
-    if features.descriptors.dtype == np.float32:  # half the space; keypoints stay as they are
+    if features.descriptors.dtype == np.float32:  # float16 takes half the space; keypoints keep their precision
         columns["descriptors"] = features.descriptors.astype(np.float16)
     return columns
 
 
-_FEATURES = _Codec[Features](
-    _feature_columns,
-    lambda features: np.array(features.image_size, np.int32),
-    lambda columns, header: Features(image_size=(int(header[0]), int(header[1])), **columns),
-)
-_MATCHES = _Codec[Matches](
-    lambda matches: {"indices": matches.indices, "scores": matches.scores},
-    lambda matches: np.empty(0, np.int32),
-    lambda columns, header: Matches(**columns),
-)
-_CORRESPONDENCES = _Codec[Correspondences](
-    lambda found: {"first": found.first, "second": found.second, "scores": found.scores},
-    lambda found: np.empty(0, np.int32),
-    lambda columns, header: Correspondences(**columns),
-)
-_VECTORS = _Codec[Float32](
-    lambda vector: {"values": vector}, lambda vector: np.empty(0, np.int32), lambda columns, header: columns["values"]
-)
-
-
 _CODECS: dict[str, _Codec[Any]] = {
-    "features": _FEATURES,
-    "matches": _MATCHES,
-    "correspondences": _CORRESPONDENCES,
-    "vectors": _VECTORS,
+    "features": _Codec[Features](
+        _feature_columns,
+        lambda features: np.array(features.image_size, np.int32),
+        lambda columns, header: Features(image_size=(int(header[0]), int(header[1])), **columns),
+    ),
+    "matches": _of_arrays(Matches, "indices", "scores"),
+    "correspondences": _of_arrays(Correspondences, "first", "second", "scores"),
+    "vectors": _Codec[Float32](
+        lambda vector: {"values": vector},
+        lambda vector: np.empty(0, np.int32),
+        lambda columns, header: columns["values"],
+    ),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """An open chunk file: what is small in memory, and where the rest is, as to look that up takes longer than to read
-    it."""
+    """An open chunk file. What is small is in memory; datasets are looked up once, which takes longer than reading."""
 
     file: h5py.File
     keys: list[str]
@@ -98,7 +102,7 @@ class _Chunk:
 
 
 class Table(Generic[T]):
-    """Values by key in a folder of chunk files. Safe to use from several threads; pickled, it opens the folder anew."""
+    """Values by key, in a folder of chunk files. Thread-safe. A pickled table opens its folder again."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
@@ -120,7 +124,7 @@ class Table(Generic[T]):
         return len(self._where)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of `keys` that are not here, once each, in order."""
+        """The keys that the table lacks, each once, in order."""
         return [key for key in dict.fromkeys(keys) if key not in self._where]
 
     def __getitem__(self, key: str) -> T:
@@ -132,7 +136,7 @@ class Table(Generic[T]):
             return self._codec.value(columns, chunk.headers[row])
 
     def put(self, values: Mapping[str, T]) -> None:
-        """Write one chunk. Raises KitError when the disk does not take it; then nothing of it is kept."""
+        """Write values as one chunk. Raises `KitError`, and keeps nothing of it, when the disk refuses it."""
         if not values:
             return
         name = hashlib.sha256("\n".join(values).encode()).hexdigest()[:24]
@@ -143,18 +147,19 @@ class Table(Generic[T]):
             self._write(partial, values)
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # h5py raises both
-            with suppress(OSError):  # the folder itself may be what is wrong
+            with suppress(OSError):  # the folder itself may be the problem
                 partial.unlink()
             raise KitError(f"cannot write to the store in {self.folder}: {error}") from error
         self._index(path)
 
     def refresh(self) -> None:
-        """Take in the chunks that other processes have written."""
+        """Read the chunks that other processes have written since."""
         for path in sorted(self.folder.glob("*.h5")):
             if path not in self._known:
                 self._index(path)
 
     def close(self) -> None:
+        """Close all files. They open again when needed."""
         with self._lock:
             while self._open:
                 self._open.popitem()[1].file.close()
@@ -163,13 +168,13 @@ class Table(Generic[T]):
         columns = [self._codec.columns(value) for value in values.values()]
         names = list(dict.fromkeys(name for column in columns for name in column))
         lengths = [len(next(iter(column.values()))) for column in columns]
-        # In memory at first: HDF5 may crash, and the process with it, when a disk is full.
+        # First in memory: HDF5 may crash the process when the disk is full.
         with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
             file["keys"] = np.array([key.encode() for key in values], dtype=h5py.string_dtype())
             file["headers"] = np.stack([self._codec.header(value) for value in values.values()])
             file["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
             for name in names:
-                # A value of length zero may lack an optional column; any other must have what its neighbours have.
+                # An empty value may lack an optional column. All other values of a chunk have the same columns.
                 parts = [
                     column[name] for column, length in zip(columns, lengths, strict=True) if name in column or length
                 ]
@@ -183,7 +188,7 @@ class Table(Generic[T]):
             try:
                 keys = self._chunk(path).keys
             except (OSError, KeyError) as error:
-                log.warning("dropping the damaged store file %s (%s): what it held is computed again", path, error)
+                log.warning("deleting the damaged store file %s (%s): its content is computed again", path, error)
                 path.unlink(missing_ok=True)
                 return
             self._where |= {key: (path, row) for row, key in enumerate(keys)}
@@ -199,25 +204,25 @@ class Table(Generic[T]):
 
 
 class Store:
-    """Results of the slow stages, by configuration and input: change either, and what depends on it runs again."""
+    """The tables of a run. A fingerprint names what made a table, so a changed configuration uses another table."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def features(self, fingerprint: str) -> Table[Features]:
-        """Features of images, by the image's digest; `fingerprint` names the detector's configuration."""
+        """Features by image digest. fingerprint: of the detector's configuration."""
         return Table(self.root / "features" / fingerprint, "features")
 
     def descriptors(self, fingerprint: str) -> Table[Float32]:
-        """Global descriptors [D] of images, by the image's digest; `fingerprint` names what they were made from."""
+        """Global descriptors [D] by image digest. fingerprint: of the descriptor's configuration and its input."""
         return Table(self.root / "descriptors" / fingerprint, "vectors")
 
     def matches(self, fingerprint: str) -> Table[Matches]:
-        """Matches, by `pair_key`; `fingerprint` names the detector's and the matcher's configuration."""
+        """Matches by `pair_key`. fingerprint: of the detector's and the matcher's configuration."""
         return Table(self.root / "matches" / fingerprint, "matches")
 
     def correspondences(self, fingerprint: str) -> Table[Correspondences]:
-        """What a detector-free matcher found, by `pair_key`; `fingerprint` names its configuration."""
+        """Correspondences by `pair_key`. fingerprint: of the detector-free matcher's configuration."""
         return Table(self.root / "correspondences" / fingerprint, "correspondences")
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from imc_kit.errors import KitError
 from imc_kit.kaggle import install
-from imc_kit.runtime.weights import kaggle_input
+from imc_kit.kaggle.inputs import input_root
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
 """A session at the screen; "Save & Run All"; the scoring of a submission, on the hidden photographs; not on Kaggle."""
@@ -53,7 +53,7 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     Raises `KitError` when one of them is missing or not the only one, a weight file is damaged, or the working folder
     cannot be written.
     """
-    root = kaggle_input() if root is None else root
+    root = input_root() if root is None else root
     kit = find_kit(root)
     data = find_competition(root, competition)
     try:

@@ -1,13 +1,11 @@
-"""The only module that uses the network, when a person asks for weight files: `imc-kit weights get`."""
+"""Download weight files: the only module that uses the network, for `imc-kit weights get`."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import logging
-import os
-import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pooch  # type: ignore[import-untyped]
@@ -19,126 +17,93 @@ from imc_kit.runtime.weights import PINS, UNPINNED, Weight, expected_sha256, fla
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = (10, 60)
-"""Patience when connecting, and between two pieces."""
+_TIMEOUT = (10, 60)
+"""Seconds to wait for a connection, and for the next piece of a file. Common values; slow mirrors need the 60."""
 _PIECE = 1 << 16
+"""Bytes per write: pooch's 1 KiB would make a million writes of a large file."""
 
 
 def fetch(weight: Weight, folder: Path) -> Path:
-    """The path of `weight` in `folder`, where it is downloaded unless it is there and its content is right.
+    """The path of `weight` in `folder`. It is downloaded unless it is there with the right content.
 
-    It has its name only once it is whole and checked. An interrupted download leaves NAME.partial, and the next one
-    goes on from there. The SHA-256 of an unpinned file is written to `PINS` beside it.
+    The file gets its name only when it is whole and its SHA-256 is right. An interrupted download leaves NAME.partial,
+    and the next one continues it. An unpinned file starts again, and its SHA-256 is written to `PINS` beside it.
 
-    Raises `KitError` when there is no network, no such file at the address, no space, or another content.
+    Raises `KitError` when there is no network, no such file at the address, no space, or a wrong content.
     """
     folder = folder.expanduser()
     path = folder / weight.name
-    if not path.is_file() or flaw_of(path, weight) is not None:
-        try:
+    try:
+        if not path.is_file() or flaw_of(path, weight) is not None:
             _retrieve(weight, path)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise KitError(
-                    f"no space left in {folder} for {weight.name}: make some, and the same command goes on from there"
-                ) from error
-            raise KitError(f"cannot write {weight.name} into {folder}: {error.strerror or error}") from error
-    if expected_sha256(weight, folder) is None:
-        _pin(weight, path)
+        if expected_sha256(weight, folder) is None:
+            _pin(weight, path)
+    except requests.HTTPError as error:
+        raise KitError(
+            f"cannot download {weight.name}: {error}; try again later, or put a copy from elsewhere into {folder}"
+        ) from error
+    except requests.RequestException as error:
+        raise KitError(
+            f"the connection to {urlsplit(weight.url).hostname} for {weight.name} failed ({type(error).__name__}):"
+            " check the network; the same command continues the download"
+        ) from error
+    except OSError as error:
+        raise KitError(f"cannot write {weight.name} into {folder}: {error.strerror or error}") from error
     return path
 
 
 def _retrieve(weight: Weight, path: Path) -> None:
     expected = expected_sha256(weight, path.parent)
     if expected is None:
-        path.unlink(missing_ok=True)  # pooch would keep it, as there is nothing to compare it with
+        path.unlink(missing_ok=True)  # pooch would keep it, because there is no SHA-256 to compare it with
     pooch.get_logger().setLevel(logging.WARNING)
-    partial = path.with_name(f"{weight.name}.partial")
-    host = urlsplit(weight.url).hostname
-
-    def download(_url: str, output: str, _pooch: object) -> None:
-        _stream(weight, partial, checked=expected is not None)
-        with partial.open("rb") as file:
-            flaw = other_content(file.read(1024))
-        if flaw is not None:
-            partial.unlink()
-            raise KitError(f"what came from {weight.url} {flaw}, so it was not kept as {weight.name}")
-        partial.replace(output)
-
+    downloader = partial(_download, weight, path.with_name(f"{weight.name}.partial"), pinned=expected is not None)
     try:
-        pooch.retrieve(weight.url, expected, weight.name, path.parent, downloader=download)
-    except requests.RequestException as error:
-        got = partial.stat().st_size if partial.is_file() else 0
-        if not got:
-            raise KitError(
-                f"no connection to {host} for {weight.name}: is there a network? ({type(error).__name__})"
-            ) from error
+        pooch.retrieve(weight.url, expected, weight.name, path.parent, downloader=downloader)
+    except ValueError as error:  # pooch has deleted the file
+        hint = f"; to accept it, delete its line in {path.with_name(PINS)}" if weight.sha256 == UNPINNED else ""
         raise KitError(
-            f"the connection to {host} broke off after {got:,} bytes of {weight.name}:"
-            " the same command goes on from there"
-        ) from error
-    except ValueError as error:  # of pooch, which has deleted the file
-        anew = f"; to take it nevertheless, delete its line in {path.with_name(PINS)}"
-        raise KitError(
-            f"what came from {weight.url} is not the {weight.name} that was expected, so it was deleted:"
-            f" its SHA-256 is not {expected}{anew if weight.sha256 == UNPINNED else ''}"
+            f"the file from {weight.url} is not the expected {weight.name}, so it was deleted: its SHA-256 is not"
+            f" {expected}{hint}"
         ) from error
 
 
-def _stream(weight: Weight, partial: Path, checked: bool) -> None:
-    """Bring `partial` to the whole content of the address, from where it ends.
+def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, pinned: bool) -> None:
+    """Continue the file `rest`, check that it may be weights, and move it to `output`.
 
-    checked: whether the whole will be compared with a SHA-256. If not, what there is must be of the same file, by the
-        ETag that is kept beside it.
+    pinned: whether pooch will compare the SHA-256. Without one, nothing would detect a file joined from two versions or
+        cut off, so the download starts again and the server must state the length.
     """
-    etag_file = partial.with_name(f"{partial.name}.etag")
-    etag = etag_file.read_text("utf-8") if etag_file.is_file() else ""
-    done = partial.stat().st_size if partial.is_file() else 0
-    headers = {"Accept-Encoding": "identity"}
-    if done and (checked or etag):
-        headers["Range"] = f"bytes={done}-"
-        if not checked:
-            headers["If-Range"] = etag
-    with requests.get(weight.url, headers=headers, stream=True, timeout=_SECONDS) as answer:
-        if done and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            partial.unlink()  # it is longer than the file, so it is of another one
-            return _stream(weight, partial, checked)
-        if not answer.ok:
-            raise KitError(
-                f"the answer to {weight.url} is {answer.status_code} {answer.reason}: try again later, or put a copy"
-                f" of {weight.name} from elsewhere into {partial.parent}"
-            )
-        if answer.status_code != requests.codes.partial_content:
-            done = 0  # all of it comes
-        length = answer.headers.get("Content-Length")
-        size = None if length is None else done + int(length)
-        if size is None and not checked:
-            raise KitError(
-                f"{weight.url} does not say how large {weight.name} is, so a part could be taken for the whole"
-            )
-        if size is not None and size - done > shutil.disk_usage(partial.parent).free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with (
-            partial.open("ab" if done else "wb") as file,
-            tqdm(total=size, initial=done, unit="B", unit_scale=True, desc=weight.name, disable=None) as bar,
-        ):
-            if not done:  # only now that the old content is gone
-                etag_file.write_text(answer.headers.get("ETag", ""), "utf-8")
-            for piece in answer.iter_content(_PIECE):
-                file.write(piece)
-                bar.update(len(piece))
-    if size is not None and partial.stat().st_size != size:
-        raise requests.ConnectionError(f"{partial.stat().st_size:,} of {size:,} bytes came")
-    etag_file.unlink(missing_ok=True)
-    return None
+    if not pinned:
+        rest.unlink(missing_ok=True)
+
+    def begin(answer: requests.Response, **_: Any) -> None:
+        sends_all = answer.status_code == requests.codes.ok
+        if file.tell() and (sends_all or answer.status_code == requests.codes.requested_range_not_satisfiable):
+            file.truncate(0)  # in the second case it is longer than the published file
+        if sends_all and not pinned and "Content-Length" not in answer.headers:
+            raise KitError(f"{url} does not state the size of {weight.name}: a part of it could not be detected")
+
+    with (
+        rest.open("ab") as file,
+        tqdm(total=weight.bytes or 1, unit="B", unit_scale=True, desc=weight.name, disable=None) as bar,
+    ):
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={file.tell()}-"} if file.tell() else {})
+        options = {"headers": headers, "hooks": {"response": begin}, "timeout": _TIMEOUT}
+        pooch.HTTPDownloader(progressbar=bar, chunk_size=_PIECE, **options)(url, file, None)
+    with rest.open("rb") as whole:
+        flaw = other_content(whole.read(1024))
+    if flaw is not None:
+        rest.unlink()
+        raise KitError(f"the file from {url} {flaw}, so it was not kept as {weight.name}")
+    rest.replace(output)
 
 
 def _pin(weight: Weight, path: Path) -> None:
-    with path.open("rb") as file:
-        pins = {**read_pins(path.parent), weight.name: hashlib.file_digest(file, "sha256").hexdigest()}
+    pins = {**read_pins(path.parent), weight.name: pooch.file_hash(path)}
     lines = ["# The SHA-256 of files whose publisher states none, as they were when first downloaded."]
     lines += [f'"{name}" = "{digest}"' for name, digest in sorted(pins.items())]
-    partial = path.with_name(f"{PINS}.partial")
-    partial.write_text("\n".join(lines) + "\n", "utf-8")
-    partial.replace(path.with_name(PINS))
-    logger.info("the SHA-256 of %s is not published: from now on it is held to %s", weight.name, pins[weight.name])
+    partial_pins = path.with_name(f"{PINS}.partial")
+    partial_pins.write_text("\n".join(lines) + "\n", "utf-8")
+    partial_pins.replace(path.with_name(PINS))
+    logger.info("the SHA-256 of %s is not published: from now on it must be %s", weight.name, pins[weight.name])

@@ -1,4 +1,4 @@
-"""The only place that finds a weight file. It never uses the network: `download` does, when it is asked to."""
+"""Find the weight files of networks. This module never uses the network: `download` does, on request."""
 
 from __future__ import annotations
 
@@ -18,37 +18,40 @@ logger = logging.getLogger(__name__)
 
 UNPINNED = "unpinned"
 PINS = "pins.toml"
-"""Beside downloaded files: the SHA-256 that those which are unpinned had at first, by name."""
+"""A file beside downloaded files: the SHA-256 of unpinned ones when they were first downloaded, by name."""
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
 class Weight:
-    """A published file, as weights.toml describes it."""
+    """A published file, as described in weights.toml.
+
+    sha256: of its content, hexadecimal, or `UNPINNED`.
+    license: an SPDX identifier, or a few words.
+    used_by: names of detectors, matchers and global descriptors.
+    bytes: its size; 0 if unknown.
+    aliases: other names under which it is searched, such as those in torch's cache.
+    """
 
     name: str
     url: str
     sha256: str
-    """Of its content, hexadecimal, or `UNPINNED`."""
     license: str
-    """An SPDX identifier, or a few words."""
     redistributable: bool
     used_by: tuple[str, ...]
-    """Names of detectors, matchers and global descriptors."""
     bytes: int = 0
-    """Its size; 0 where it is not known."""
     aliases: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names under which it is looked for."""
+        """All names under which it is searched."""
         return (self.name, *self.aliases)
 
 
 @cache
 def manifest() -> dict[str, Weight]:
-    """Every file that is known, by its name."""
+    """All known files by name."""
     table = tomllib.loads(resources.files("imc_kit.runtime").joinpath("weights.toml").read_text("utf-8"))
     return {
         name: Weight(name, **facts | {key: tuple(facts.get(key, ())) for key in ("used_by", "aliases")})
@@ -57,29 +60,29 @@ def manifest() -> dict[str, Weight]:
 
 
 def find(name: str, explicit: Path | None = None) -> Path:
-    """The path of the published file `name`, its content checked.
+    """The path of the published file `name`, with its content checked.
 
-    explicit: a file, or a folder that holds it; it is looked for nowhere else then. A file with a name of its own is
-        taken as it is: it may be a retrained one. Without `explicit` the places are those of `places`; among them a
-        file with other content is passed over with a warning.
+    explicit: a file, or a folder that holds it. Then no other place is searched. A file whose name is not a published
+        one is accepted with any content, because it may be retrained. Without `explicit`, `places` are searched, and a
+        file with wrong content is skipped with a warning.
 
-    Raises `KitError` for a name that is not in the manifest, and when there is no such file: with what was wrong with
-    those that were found, all the places, the command that gets it and its licence.
+    Raises `KitError` for an unknown name and when no usable file is found. The message has the flaws of the files
+    found, all places, the command that downloads it, and its licence.
     """
     if name not in manifest():
         raise unknown_name("weight file", name, manifest())
     weight = manifest()[name]
+    is_file = explicit is not None and explicit.is_file()
     folders = places() if explicit is None else [explicit]
-    given = explicit is not None and explicit.is_file()
     flaws: list[str] = []
-    for path in folders if given else [path for _, path in present(folders, [weight])]:
+    for path in folders if is_file else [path for _, path in present(folders, [weight])]:
         flaw = flaw_of(path, weight)
         if flaw is None:
-            for passed_over in flaws:
-                logger.warning("weight file %s; took %s", passed_over, path)
+            for skipped in flaws:
+                logger.warning("weight file %s; using %s", skipped, path)
             return path
         flaws.append(f"{path} {flaw}")
-    looked = [] if given else [f"looked in {', '.join(map(str, folders))}"]
+    looked = [] if is_file else [f"looked in {', '.join(map(str, folders))}"]
     target = f" --to {explicit}" if explicit is not None and explicit.is_dir() else ""
     raise KitError(
         f"weight file {name} is {'not usable' if flaws else 'missing'}: {'; '.join([*flaws, *looked])};"
@@ -89,31 +92,34 @@ def find(name: str, explicit: Path | None = None) -> Path:
 
 
 def places() -> list[Path]:
-    """The folders to look in, in order: those in the environment variable IMC_KIT_WEIGHTS, `weights` in a checkout of
-    this project, `kaggle_input` (at any depth), and torch's cache of downloads."""
+    """The folders that are searched, in order.
+
+    They are those in the environment variable IMC_KIT_WEIGHTS, `weights` in a checkout of this project, the folder of
+    attached inputs with all its subfolders, and torch's cache of downloads.
+    """
     named = [Path(folder).expanduser() for folder in os.environ.get("IMC_KIT_WEIGHTS", "").split(os.pathsep) if folder]
     if (_CHECKOUT / "pyproject.toml").is_file():
         named.append(_CHECKOUT / "weights")
     cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     torch_home = Path(os.environ.get("TORCH_HOME", cache_home / "torch"))
-    return [*named, kaggle_input(), torch_home.expanduser() / "hub" / "checkpoints"]
+    return [*named, _attached(), torch_home.expanduser() / "hub" / "checkpoints"]
 
 
-def kaggle_input() -> Path:
-    """Where Kaggle mounts what is attached; IMC_KIT_INPUT names another folder, for rehearsals."""
+def _attached() -> Path:
+    """The folder of attached inputs, as in `kaggle.inputs.input_root`, which this lower layer must not import."""
     return Path(os.environ.get("IMC_KIT_INPUT", "/kaggle/input"))
 
 
 def download_folder() -> Path:
-    """Where downloads go unless a person says otherwise: the first of `places`, but not Kaggle's."""
-    return next(place for place in places() if place != kaggle_input())
+    """The default folder for downloads: the first of `places` that is not the folder of attached inputs."""
+    return next(place for place in places() if place != _attached())
 
 
 def present(folders: Iterable[Path], wanted: Iterable[Weight]) -> Iterator[tuple[Weight, Path]]:
-    """The files in those folders that go by a name of a wanted one, in the order of the folders; nothing is read."""
+    """The files in `folders`, in that order, that have a name of a wanted one. Their content is not read."""
     by_name = {name: weight for weight in wanted for name in weight.names}
     for folder in folders:
-        if folder == kaggle_input():  # what is attached is unpacked at any depth
+        if folder == _attached():  # attached data sets are unpacked at any depth
             paths = sorted(Path(at) / name for at, _, names in os.walk(folder) for name in names if name in by_name)
         else:
             paths = [folder / name for name in by_name]
@@ -121,14 +127,14 @@ def present(folders: Iterable[Path], wanted: Iterable[Weight]) -> Iterator[tuple
 
 
 def usable(folders: Iterable[Path], weight: Weight) -> Path | None:
-    """The first file in those folders that is `weight`, its content checked."""
+    """The first file in `folders` that is `weight`, with its content checked."""
     return next((path for _, path in present(folders, [weight]) if flaw_of(path, weight) is None), None)
 
 
 def flaw_of(path: Path, weight: Weight) -> str | None:
-    """What is wrong with a file that is to be `weight`, to follow its path in a sentence; None if nothing is.
+    """What is wrong with a file that should be `weight`, as a clause that follows its path; None if it is right.
 
-    The content of a file with a name of its own is not compared with the published one.
+    A file whose name is not a published one is only checked for being something else than weights.
     """
     try:
         status = path.stat()
@@ -151,44 +157,44 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
     return "is not the published file: its SHA-256 differs"
 
 
+def _flaw_of_own(path: Path, weight: Weight) -> str | None:
+    other = next((other.name for other in manifest().values() if path.name in other.names), None)
+    if other is not None:
+        return f"is not the published file: it has the name of another one, {other}"
+    logger.info("using %s for %s; its content is not compared, because it has another name", path, weight.name)
+    return None
+
+
 def other_content(start: bytes) -> str | None:
-    """What a file that starts with these bytes is in place of weights, as for `flaw_of`; None if it may be weights."""
+    """What a file that starts with these bytes is instead of weights, as for `flaw_of`; None if it may be weights."""
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not start:
         return "is empty"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<!--")):
-        return "is a web page that was saved in its stead"
+        return "is a web page that was saved instead"
     if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not what it points to"
+        return "is a Git LFS pointer, not the file itself"
     return None
 
 
 def expected_sha256(weight: Weight, folder: Path) -> str | None:
-    """The SHA-256 that a file in `folder` is held to; None for one that is unpinned and was not downloaded there."""
+    """The SHA-256 that a file in `folder` must have; None if it is unpinned and was not downloaded there."""
     return read_pins(folder).get(weight.name) if weight.sha256 == UNPINNED else weight.sha256
 
 
 def read_pins(folder: Path) -> dict[str, str]:
-    """The SHA-256 of unpinned files by name, as they were when first downloaded into `folder`."""
+    """The SHA-256 of unpinned files, by name, when they were first downloaded into `folder`."""
     try:
         text = (folder / PINS).read_text("utf-8")
         return {name: str(digest) for name, digest in tomllib.loads(text).items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise KitError(f"cannot read {folder / PINS}: {error}; delete it to trust the files beside it anew") from error
-
-
-def _flaw_of_own(path: Path, weight: Weight) -> str | None:
-    other = next((other.name for other in manifest().values() if path.name in other.names), None)
-    if other is not None:
-        return f"is not the published file: it has the name of another one, {other}"
-    logger.info("%s is taken for %s; its name is its own, so its content is not compared", path, weight.name)
-    return None
+        raise KitError(f"cannot read {folder / PINS}: {error}; delete it to trust the files beside it again") from error
 
 
 @cache
 def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    """Of a file's content; read once in a process, unless the file's size or time of change is another."""
+    """The SHA-256 of a file, read once per process unless its size or modification time changes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
