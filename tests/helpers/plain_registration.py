@@ -1,4 +1,4 @@
-"""The search for the best similarities as a slow and plain program, with Horn's quaternions for matrices."""
+"""The search for the best similarities as a slow, plain program, with rotations from Horn's quaternions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def matrix(quaternion: Float64) -> Float64:
 
 
 def plain_counts(truth: Float64, estimated: Float64, thresholds: Sequence[float]) -> tuple[list[int], int]:
-    """2024's numbers, one triplet at a time, and the largest sum of them that one similarity has."""
+    """2024's counts, from one triplet at a time, and the largest sum of counts of one similarity."""
     finite = np.isfinite(estimated).all(axis=1)
     truth, estimated = truth[finite], estimated[finite]
     best, total, fitted = np.zeros(len(thresholds), int), 0, set()

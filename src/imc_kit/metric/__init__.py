@@ -1,8 +1,8 @@
-"""How good the poses are: the scores of the Image Matching Challenges of 2024, 2023 and 2025.
+"""The scores of the Image Matching Challenges of 2023, 2024 and 2025.
 
-`score` is 2024's, `score_centers` the same for arrays in memory; `score_2023` and `score_2025` are those years'. Every
-score is a fraction between 0 and 1 (2025's own program prints a hundred times that). Only in 2023 do rotations count:
-the others look at the cameras' centres, C = −Rᵀt, up to a similarity.
+`score` computes 2024's score, `score_centers` the same from arrays, and `score_2023` and `score_2025` the scores of
+these years. Every score is a fraction between 0 and 1; 2025's own program prints it in percent. Only 2023 scores
+rotations. The other years compare camera centres C = −Rᵀt up to a similarity.
 """
 
 from imc_kit.metric.centers import FREE, THRESHOLDS, TRANSPARENT_THRESHOLDS, SceneScore, Score, score, score_centers

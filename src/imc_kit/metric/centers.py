@@ -1,4 +1,4 @@
-"""The score of 2024: how many cameras' centres one similarity brings near to the true ones."""
+"""The score of 2024: how many camera centres one similarity brings close to the true ones."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""2024's distances in metres for all scenes but the transparent ones."""
+"""2024's distances in metres, for all scenes but the transparent ones (from the evaluation page)."""
 TRANSPARENT_THRESHOLDS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
-"""2024's distances in metres for scenes of the category 'transparent'."""
+"""2024's distances in metres for scenes of the category 'transparent' (from the evaluation page)."""
 FREE = 3
-"""A similarity fits three cameras to almost anything, so that many are not counted (2024 and 2025)."""
+"""Images per scene that do not count in 2024 and 2025, because a similarity fits almost any three centres."""
 
 
 @dataclass(frozen=True, eq=False)
 class SceneScore:
-    """What became of one scene.
+    """The score of one scene with m images.
 
     thresholds: the distances, in the unit of the truth.
-    counts: for each, the largest number of images that one similarity brings nearer than that to their true centre.
+    counts: for each threshold, the largest number of centres that one similarity brings within it.
     truth: true centres [m, 3].
-    aligned: submitted centres [m, 3], nan where there is none, under the similarity that has the largest sum of such
-        numbers over all thresholds, of those tried (the first of several); all nan when no three centres fix one.
-    registered: how many submitted centres are finite.
+    aligned: submitted centres [m, 3] under the similarity with the largest sum of such numbers over all thresholds, of
+        those tried (the first of equal ones). Missing centres are nan; all are nan when no three centres fix one.
+    registered: the number of finite submitted centres.
     names: the images, in the order of the rows.
-    most: what the counts would be at most if every triplet were tried; where they differ, counts are lower bounds.
+    most: upper bounds of the counts if every triplet were tried. Where they differ, counts are lower bounds.
     """
 
     thresholds: tuple[float, ...]
@@ -57,17 +57,17 @@ class SceneScore:
 
     @property
     def fractions(self) -> tuple[float, ...]:
-        """The score at each threshold: max(0, count − 3) / (images − 3); nan for three images and fewer."""
+        """The score at each threshold: max(0, count − 3) / (images − 3); nan for up to three images."""
         return self._fractions(self.counts)
 
     @property
     def score(self) -> float:
-        """The mean over the thresholds (mAA); nan for three images and fewer."""
+        """The mean over the thresholds (mAA); nan for up to three images."""
         return float(np.mean(self.fractions))
 
     @property
     def at_most(self) -> float:
-        """The score that `most` would give: an upper bound, the score itself where that is exact."""
+        """The score from `most`: an upper bound, and equal to the score if that is exact."""
         return float(np.mean(self._fractions(self.most)))
 
     @property
@@ -92,17 +92,17 @@ class SceneScore:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """2024's score of a submission: printed, a table of its scenes, in which a–b stands for what is only bounded."""
+    """2024's score of a submission. Prints as a table of scenes, in which a–b are bounds."""
 
     scenes: dict[str, SceneScore]
 
     @property
     def mean(self) -> float:
-        """The unweighted mean over the scenes that have a score; nan when none has."""
+        """The unweighted mean over the scenes with a score; nan if there is none."""
         return mean_of(scene.score for scene in self.scenes.values())
 
     def to_json(self) -> dict[str, Any]:
-        """`{"mean": …, "scenes": {name: number}, "details": {name: {…}}}`; null stands for no score."""
+        """`{"mean": …, "scenes": {name: number}, "details": {name: {…}}}`; null means no score."""
         return {
             "mean": or_none(self.mean),
             "scenes": {name: or_none(scene.score) for name, scene in self.scenes.items()},
@@ -130,12 +130,12 @@ def score(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[flo
 
     truth, submission: a CSV file or a DataFrame with the columns image_path, dataset, scene, rotation_matrix and
         translation_vector, world-to-camera. Rows are paired by dataset, scene and image_path, in any order. A row that
-        the submission lacks is as good as one of nan; rows that the truth lacks are ignored, with a warning.
-    thresholds: distances by scene, in the unit of the truth; a scene that is not named has `THRESHOLDS`. Scenes are
-        called as `scene_names` says, here and in the result.
+        is missing in the submission counts as nan. A row that is missing in the truth is ignored, with a warning.
+    thresholds: distances by scene, in the unit of the truth (default: `THRESHOLDS`). Scenes have the names of
+        `scene_names`, here and in the result.
 
-    The hosts' program is the notebook fabiobellavia/imc2024-3d-metric-evaluation-example on Kaggle, with every triplet
-    tried and every inlier set fitted again. This is the same search, see `score_centers`.
+    Source: the hosts' notebook fabiobellavia/imc2024-3d-metric-evaluation-example on Kaggle, with every triplet tried
+    and every inlier set fitted again. `score_centers` does the same search.
 
     Raises `KitError` for tables that cannot be read, lack columns, name an image twice or hold a malformed pose, for a
     truth that is not finite, and for thresholds that are not positive.
@@ -154,9 +154,9 @@ def score(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[flo
 
 
 def scene_names(groups: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """What each (dataset, scene) is called: by its scene alone, or dataset/scene where another is called so.
+    """The name of each (dataset, scene): the scene alone if that is unique, else dataset/scene.
 
-    Raises `KitError` where that does not tell two of them apart.
+    Raises `KitError` when two of them still have the same name.
     """
     full = full_names(groups)
     called = Counter(name for group, name in full.items() for name in {group[-1], name})
@@ -168,27 +168,27 @@ def score_centers(
 ) -> SceneScore:
     """Score one scene as the challenges of 2024 and 2025 do.
 
-    truth: the cameras' true centres [m, 3], finite.
-    estimated: their estimates [m, 3] in any frame and unit; a row that is not finite stands for none.
+    truth: true camera centres [m, 3], finite.
+    estimated: their estimates [m, 3] in any frame and unit; a row that is not finite counts as missing.
     thresholds: distances in the unit of the truth.
-    names: the images; by default their numbers.
+    names: the images (default: their numbers).
 
-    Every triplet of cameras gives a similarity. For each threshold, the three or more cameras that it brings nearer
-    than that give another. The largest number of cameras within a threshold, over all these second similarities,
-    counts.
+    Every triplet of cameras gives a similarity. For each threshold, the cameras that it brings within the threshold, at
+    least three, give a second similarity. The count of a threshold is the largest number of cameras that one of all
+    second similarities brings within it.
 
-    With up to 300 estimates the numbers are those of all triplets. With more they are, too, where they reach an upper
-    bound that holds for any similarity, as when all cameras are right but for some that are far off. Otherwise 200,000
-    triplets are tried, the same ones each time: `counts` are lower bounds, `most` has upper bounds (the number of
-    estimates where there are more than 3000), and a warning says so.
+    Up to 300 estimates the counts are exact. With more they are exact when they reach an upper bound for any
+    similarity, for example when most cameras are right and the others far off. Otherwise 200,000 triplets are tried,
+    the same ones each time, and a warning is logged: `counts` are lower bounds and `most` upper bounds (the number of
+    estimates if that is above 3000).
 
-    Centres that do not differ (by more than rounding) fix no similarity and are passed over; where centres on a line
-    leave the turn about it open, which one is taken is not defined, here or in the hosts' program.
+    Centres that differ only by rounding fix no similarity and are skipped. Centres on a line leave the rotation about
+    it open; which one is used is not defined, here or in the hosts' program.
 
-    On one core 100 cameras take up to 3 seconds, 300 up to 140, 1000 about 10 seconds. Memory is some tens of MB
-    for 1000 cameras and grows as m² up to 3000. See docs/benchmarks.md.
+    On one core 100 cameras take up to 3 s, 300 up to 140 s, 1000 about 10 s. 1000 cameras take some tens of MB, which
+    grows as m² up to 3000. See docs/benchmarks.md.
 
-    Raises `ValueError` for arrays of other shapes, `KitError` for thresholds that are not positive.
+    Raises `ValueError` for wrong shapes and `KitError` for thresholds that are not positive.
     """
     truth, estimated = np.asarray(truth, np.float64), np.asarray(estimated, np.float64)
     if truth.shape != (len(truth), 3) or estimated.shape != truth.shape or not np.isfinite(truth).all():
@@ -210,7 +210,7 @@ def score_centers(
     )
     if not result.exact:
         log.warning(
-            "of %d cameras not all triplets were tried: the score is at least %.4f and at most %.4f",
+            "not all triplets of %d cameras were tried: the score is at least %.4f and at most %.4f",
             *(result.registered, result.score, result.at_most),
         )
     return result

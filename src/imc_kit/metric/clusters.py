@@ -1,4 +1,4 @@
-"""The score of 2025: poses, and which images belong together."""
+"""The score of 2025: poses, and the clustering of images into scenes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from imc_kit.metric.tables import Table
 
 SKIPPED_2025 = 2
-"""2025's scenes have more distances than count: the first two are left out."""
+"""2025's program ignores the first two distances of each scene."""
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetScore:
-    """What became of one of 2025's datasets.
+    """The score of one of 2025's datasets.
 
-    accuracy: the mAA over its scenes, recall-like.
-    clustering: of the images in the clusters that its scenes were given, the fraction that belongs there.
-    scenes: each true scene as the images of its cluster show it.
-    clusters: which of the submission's clusters each true scene was given.
+    accuracy: the mAA over its scenes, like a recall.
+    clustering: the fraction of the images in the assigned clusters that belongs there, like a precision.
+    scenes: the score of each true scene, with the images of its cluster.
+    clusters: the submission's cluster that is assigned to each true scene.
     """
 
     accuracy: float
@@ -58,7 +58,7 @@ class Score2025:
     def to_json(self) -> dict[str, Any]:
         """`{"mean": …, "datasets": {name: {…}}, "scenes": {"dataset/scene": number}}`.
 
-        A scene's number is its mAA as 2024 defines it, over all its distances; null stands for none.
+        A scene's number is its mAA as in 2024, over all its distances; null means no score.
         """
         return {
             "mean": self.mean,
@@ -82,32 +82,33 @@ class Score2025:
 
 
 def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[float]]) -> Score2025:
-    """Score a submission as the challenge of 2025 does: poses, and which images belong together.
+    """Score a submission as the challenge of 2025 does: poses, and the clustering of images into scenes.
 
     truth, submission: CSV files or DataFrames with the columns dataset, scene, image, rotation_matrix and
-        translation_vector. Rows are paired by dataset and image. In the submission `scene` is a cluster of any name.
-        The scene 'outliers' is for images of no scene, in both; the truth's may be nan.
-    thresholds: distances by 'dataset/scene', equally many for all scenes. The first two do not count. (Kaggle's
-        train_thresholds.csv has those of the training scenes; there are no defaults.)
+        translation_vector. Rows are paired by dataset and image. In the submission `scene` is a cluster with any
+        name. In both, the scene 'outliers' holds images of no scene; their poses may be nan in the truth.
+    thresholds: distances by 'dataset/scene', equally many for all scenes. The first two do not count. There are no
+        defaults; Kaggle's train_thresholds.csv has those of the training scenes.
 
-    Each true scene but the outliers is given the cluster that shares the most images with it or, among equals, the one
-    with the best mAA, as 2024 defines it, or else the one whose first row comes first; two scenes may share a cluster.
-    Per dataset, with m the images of a scene and c the largest number of its cluster's images within a threshold,
+    Each true scene but the outliers is assigned the cluster that shares the most images with it. Ties are broken by the
+    best mAA as in 2024, then by the first row. Two scenes may share a cluster. Per dataset, with m the images of a
+    scene and c the largest number of its cluster's images within a threshold,
 
         mAA        = Σ over scenes, thresholds of max(0, c − 3) / Σ over scenes, thresholds of (m − 3)
         clustering = Σ over scenes of images shared with the cluster / Σ over scenes of images in the cluster
 
     and the score is the mean over datasets of 2·mAA·clustering / (mAA + clustering).
 
-    Source: metric.py of the hosts' data set imc25-utils on Kaggle, from copies in public repositories, and what it
-    computes when it differs from its comments. So, as there, a scene that shares no image with any cluster is given
-    the submission's first: its images then count against clustering; and if that first one is 'outliers' they do not,
-    but nor do the scene's m images count in mAA, which may then exceed 1.
+    Source: metric.py of the hosts' data set imc25-utils on Kaggle, from copies in public repositories. Where its code
+    and its comments differ, this follows the code. So a scene that shares no image with any cluster is assigned the
+    submission's first cluster, whose images then count against clustering. If that cluster is 'outliers' they do not
+    count, but the scene's m images do not count in mAA either, which may then exceed 1.
 
-    Where a scene has so many images that `score_centers` has bounds only, c is the lower one.
+    Where `score_centers` only has bounds, c is the lower one.
 
-    Not compared with the program that Kaggle ran, nor can the hidden scenes' thresholds be. The program refuses rows
-    that are missing or unknown: here the former are outliers, the latter are ignored with a warning.
+    Six random cases agree with the hosts' program to 1e-9 (tests/metric). The hidden scenes' thresholds are not known.
+    The hosts' program refuses missing and unknown rows. Here missing rows are outliers and unknown ones are ignored,
+    with a warning.
 
     Raises `KitError` as `score` does, and for a scene without thresholds.
     """
@@ -122,7 +123,7 @@ def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequenc
     warn_of_unknown(thresholds, names.values())
     distances = {group: checked(thresholds[name], name, SKIPPED_2025 + 1) for group, name in names.items()}
     if len(set(map(len, distances.values()))) > 1:
-        raise KitError("all scenes need equally many thresholds")
+        raise KitError("all scenes must have equally many thresholds")
 
     datasets = {}
     for dataset in dict.fromkeys(key[0] for key in true):
@@ -153,14 +154,14 @@ def _score_dataset(
         truth = np.array([true[key].center for key in keys])
         common = {name: set(keys).intersection(cluster) for name, cluster in clusters.items() if name != OUTLIERS}
         most = max(map(len, common.values()), default=0)
-        # Without a shared image the first cluster is taken, which may be that of the outliers.
+        # Without a shared image the first cluster is assigned, which may be that of the outliers.
         sharing = [name for name, members in common.items() if len(members) == most]
         tried = {}
         for name in sharing if most else list(clusters)[:1]:
             members = common.get(name, set())
             centers = centers_of({key: submitted[key] for key in members}, keys)
             tried[name] = score_centers(truth, centers, distances, names=[key[-1] for key in keys])
-        best = max(tried, key=lambda name: _gained(tried[name]))  # the first, among equals
+        best = max(tried, key=lambda name: _gained(tried[name]))  # the first of equal ones
         given[scene], results[scene] = best, tried[best]
         reached += _gained(tried[best])
         reachable -= FREE

@@ -10,7 +10,7 @@ import numpy as np
 
 from imc_kit.data.tables import POSE_COLUMNS
 from imc_kit.errors import KitError
-from imc_kit.metric.tables import NOTHING, Posed, checked, full_names, grouped, read_both, warn_of_unknown
+from imc_kit.metric.tables import NO_ROW, Posed, checked, full_names, grouped, read_both, warn_of_unknown
 from imc_kit.metric.text import aligned, mean_of, or_none
 from imc_kit.types import Float64
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from imc_kit.metric.tables import Table
 
 PairThresholds = tuple[Sequence[float], Sequence[float]]
-"""Degrees of rotation and metres of translation, as many of one as of the other."""
+"""Degrees of rotation and metres of translation, equally many."""
 
 
 def _ten(degrees: float, nearest: float, farthest: float) -> PairThresholds:
@@ -26,7 +26,7 @@ def _ten(degrees: float, nearest: float, farthest: float) -> PairThresholds:
 
 
 PAIR_THRESHOLDS = _ten(1, 0.2, 5)
-"""2023's thresholds as its evaluation page gives them, for scenes whose own are not published."""
+"""2023's thresholds from its evaluation page, for scenes whose own thresholds are not published."""
 PAIR_THRESHOLDS_2023 = {
     "haiper/bike": _ten(1, 0.05, 0.5),
     "haiper/chairs": _ten(1, 0.05, 0.5),
@@ -36,15 +36,16 @@ PAIR_THRESHOLDS_2023 = {
     "heritage/wall": _ten(0.2, 0.05, 1),
     "urban/kyiv-puppet-theater": _ten(1, 0.5, 5),
 }
-"""2023's thresholds of the training scenes, from the hosts' notebook."""
+"""2023's thresholds for the training scenes, from the hosts' notebook."""
 
 
 @dataclass(frozen=True, eq=False)
 class PairScore:
-    """What became of one scene by 2023's measure.
+    """2023's score of one scene.
 
     thresholds: (degrees, metres) pairs.
-    fractions: for each, the fraction of all pairs of images whose relative pose is as good as that.
+    fractions: for each threshold, the fraction of image pairs whose relative pose is within it.
+    images, registered: the number of images, and of those with a finite submitted pose.
     """
 
     thresholds: tuple[tuple[float, float], ...]
@@ -66,11 +67,11 @@ class Score2023:
 
     @property
     def mean(self) -> float:
-        """The mean over datasets of the mean over their scenes, without the scenes that have no score."""
+        """The mean over datasets of the mean over their scenes; scenes without a score are left out."""
         return mean_of(mean_of(scene.score for scene in scenes.values()) for scenes in self.datasets.values())
 
     def to_json(self) -> dict[str, Any]:
-        """`{"mean": …, "scenes": {"dataset/scene": number}}`; null stands for no score."""
+        """`{"mean": …, "scenes": {"dataset/scene": number}}`; null means no score."""
         return {
             "mean": or_none(self.mean),
             "scenes": {
@@ -90,21 +91,21 @@ class Score2023:
 
 
 def score_2023(truth: Table, submission: Table, thresholds: Mapping[str, PairThresholds] | None = None) -> Score2023:
-    """Score a submission as the challenge of 2023 does: by the relative poses of all pairs of images.
+    """Score a submission as the challenge of 2023 does: the relative poses of all image pairs.
 
     truth, submission: tables as for `score`.
-    thresholds: (degrees, metres) by 'dataset/scene', as many of one as of the other. A scene that is not named has
-        the hosts' own (`PAIR_THRESHOLDS_2023`) or, failing that, `PAIR_THRESHOLDS`.
+    thresholds: (degrees, metres) by 'dataset/scene', equally many. The defaults are the hosts' own
+        (`PAIR_THRESHOLDS_2023`), else `PAIR_THRESHOLDS`.
 
     For images i and j the relative pose is R = Rⱼ·Rᵢᵀ, t = tⱼ − R·tᵢ. Its errors are the angle between the true and
-    the submitted R, and the distance between the true t and the submitted t, which is first given the true one's
-    length and the better of the two signs: scale is never judged. A pair counts where both errors are at most the
-    threshold's. Source: the competition's evaluation page and the hosts' notebook eduardtrulls/imc2023-evaluation,
-    which takes a mean over thresholds, then scenes, then datasets.
+    the submitted R, and the distance between the true and the submitted t. The submitted t is first scaled to the true
+    length, with the better of both signs, so scale never counts. A pair counts when both errors are within the
+    threshold. The score is the mean over thresholds, then scenes, then datasets.
 
-    Written from a reader's copy of that notebook; not compared with the program that Kaggle ran, nor are the
-    thresholds of hidden scenes known. The notebook refuses a submission that lacks rows: here a missing row counts as
-    one of nan. It also turns a matrix that is no rotation into the nearest one, which is not done here.
+    Source: the competition's evaluation page and a copy of the hosts' notebook eduardtrulls/imc2023-evaluation. It was
+    not compared with the program that Kaggle ran, and the hidden scenes' thresholds are not known. The notebook refuses
+    a submission that lacks rows, and replaces a matrix that is not a rotation by the nearest rotation. Here a missing
+    row counts as nan, and matrices are used as they are.
 
     Raises `KitError` as `score` does.
     """
@@ -117,7 +118,7 @@ def score_2023(truth: Table, submission: Table, thresholds: Mapping[str, PairThr
     limits = {name: _limits(chosen.get(name, PAIR_THRESHOLDS), name) for name in names.values()}
     datasets: dict[str, dict[str, PairScore]] = {}
     for (dataset, scene), keys in groups.items():
-        poses = [true[key] for key in keys], [submitted.get(key, NOTHING) for key in keys]
+        poses = [true[key] for key in keys], [submitted.get(key, NO_ROW) for key in keys]
         datasets.setdefault(dataset, {})[scene] = _score_pairs(*poses, limits[names[dataset, scene]])
     return Score2023(datasets)
 
@@ -129,10 +130,12 @@ def _limits(thresholds: PairThresholds, name: str) -> tuple[tuple[float, float],
         raise KitError(
             f"the thresholds of {name} must be two lists, of degrees and of metres, not {thresholds!r}"
         ) from None
-    turns, ways = checked(degrees, f"{name}, in degrees,"), checked(metres, f"{name}, in metres,")
-    if len(turns) != len(ways):
-        raise KitError(f"{name} needs as many thresholds in degrees as in metres, not {len(turns)} and {len(ways)}")
-    return tuple(zip(turns, ways, strict=True))
+    angles, distances = checked(degrees, f"{name}, in degrees,"), checked(metres, f"{name}, in metres,")
+    if len(angles) != len(distances):
+        raise KitError(
+            f"{name} needs as many thresholds in degrees as in metres, not {len(angles)} and {len(distances)}"
+        )
+    return tuple(zip(angles, distances, strict=True))
 
 
 def _score_pairs(
@@ -141,10 +144,10 @@ def _score_pairs(
     registered = sum(bool(np.isfinite(pose.center).all()) for pose in submitted)
     if len(true) < 2:
         return PairScore(thresholds, (float("nan"),) * len(thresholds), len(true), registered)
-    with np.errstate(all="ignore"):  # errors of missing poses are nan, and nan is within nothing
+    with np.errstate(all="ignore"):  # errors of missing poses are nan, which is within no threshold
         true_r, true_t = _relative(true)
         r, t = _relative(submitted)
-        # ‖R − R'‖ = 2·√2·sin(angle / 2), exact also for small angles
+        # ‖R − R'‖ = 2·√2·sin(angle / 2), which is accurate for small angles too
         chord = np.linalg.norm(true_r - r, axis=(1, 2)) / np.sqrt(8)
         degrees = np.degrees(2 * np.arcsin(np.minimum(chord, 1)))
         length = np.linalg.norm(true_t, axis=1)
@@ -155,7 +158,7 @@ def _score_pairs(
 
 
 def _relative(poses: Sequence[Posed]) -> tuple[Float64, Float64]:
-    """R [P, 3, 3] and t [P, 3] from the first to the second camera, of all pairs."""
+    """R [P, 3, 3] and t [P, 3] from the first to the second camera of all P pairs."""
     rotations = np.array([pose.rotation for pose in poses])
     translations = np.array([pose.translation for pose in poses])
     first, second = np.triu_indices(len(poses), 1)

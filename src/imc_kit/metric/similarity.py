@@ -1,7 +1,10 @@
-"""The similarities that bring the most camera centres near to the true ones: the search behind the challenges' scores.
+"""Search for the similarities that bring the most camera centres close to the true ones.
 
-A model is [3, 4]: A, a rotation times a scale, and b; it maps x to A·x + b. Each triplet of points has one, which is
-fitted again to the points that it brings within a threshold; these second models count.
+This search is behind the scores of 2024 and 2025. It fits a similarity to each triplet of points. For each threshold it
+then fits a second similarity to the points that the first one brings within the threshold. Only second similarities
+count. A similarity is a matrix [3, 4]: A, a rotation times a scale, and b. It maps x to A·x + b.
+
+Sets of points are stored as bits: uint64 [words], 64 points per word.
 """
 
 from __future__ import annotations
@@ -18,19 +21,19 @@ from numpy.typing import NDArray
 from imc_kit.types import Float64, Mask
 
 EXHAUSTIVE = 300
-"""Points of which every triplet is tried, if need be."""
+"""Up to this many points all triplets are tried if needed: 4.5 million, up to 140 s (docs/benchmarks.md)."""
 SAMPLED = 200_000
-"""Triplets that are tried of more points."""
+"""Triplets that are tried for more points: about 10 s for 1000 points (docs/benchmarks.md)."""
 BOUNDED = 3000
-"""Points for which an upper bound is looked for: the distances between more take too much memory."""
+"""Up to this many points upper bounds are computed. Their distance matrices take 16·n² bytes, here 144 MB."""
 _TRIPLETS = 1 << 14
-"""Triplets whose inlier sets are compared with each other before the second fit."""
+"""Triplets per batch. Equal inlier sets of a batch are fitted once, so larger batches save fits but take memory."""
 _ELEMENTS = 1 << 16
-"""Distances computed in one piece: what stays in a processor's cache is several times faster."""
+"""Distances per piece of work: 512 KB, which stays in a processor's cache. Larger pieces are several times slower."""
 _SPLITS = 32
 """How often a range of scales is halved for an upper bound."""
 _HUGE = 1e200
-"""Of numbers larger than that the squares have no place in a float."""
+"""Larger numbers are clipped, because their squares overflow."""
 
 _Counts = NDArray[np.int64]
 _Numbers = NDArray[np.intp]
@@ -40,12 +43,12 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """What a search has found.
+    """The result of a search.
 
-    counts: for each threshold the largest number of points that a second model brings nearer than that.
-    most: what these would be at most if all triplets were tried; the same where nothing more can be found.
-    model: of those tried, the one with the largest sum of such numbers (the first of several); nan if there is none.
-    tried: how many triplets.
+    counts: for each threshold, the largest number of points that one second similarity brings within it.
+    most: upper bounds of the counts if all triplets were tried; equal to the counts where these are final.
+    model: the second similarity [3, 4] with the largest sum of such numbers (the first of equal ones); nan if none.
+    tried: the number of triplets.
     """
 
     counts: _Counts
@@ -59,16 +62,15 @@ def register(source: Float64, target: Float64, thresholds: Float64) -> Registrat
 
     source, target: [3, n], finite.
 
-    Every triplet of up to `EXHAUSTIVE` points is tried. The search ends earlier, and has the same result, when the
-    numbers found are an upper bound for any similarity, see `_at_most`. Of more points `SAMPLED` triplets are tried:
-    half of them spread evenly over all, the others, for each threshold, over the points that the best model so far
-    brings within it. The numbers are then lower bounds. Of more than `BOUNDED` points no upper bound is known but their
-    number. The same points always give the same answer.
+    Up to `EXHAUSTIVE` points all triplets are tried. The search ends early, with the same result, when the counts
+    reach the upper bound of `_at_most`. For more points, `SAMPLED` triplets are tried and the counts are lower bounds:
+    one half of the triplets is spread evenly over all, the other half, for each threshold, over the inliers of the best
+    model so far. Beyond `BOUNDED` points the upper bound is n. The result is deterministic.
     """
     from threadpoolctl import threadpool_limits
 
-    # Many small products: threads that wait for each other take a hundred times as long on a busy machine.
-    # Models of degenerate sets are nan, and nothing is within nan.
+    # One thread: the products are small, and on a busy machine threads that wait for each other take 100 times as long.
+    # Errors are ignored: the models of degenerate sets are nan, which is within no threshold.
     with threadpool_limits(1), np.errstate(all="ignore"):
         search = _Search(source, target, thresholds)
         most = search.run()
@@ -76,7 +78,10 @@ def register(source: Float64, target: Float64, thresholds: Float64) -> Registrat
 
 
 class _Search:
-    """The best models so far: of all, and for each threshold."""
+    """The best second similarities so far.
+
+    counts [T], models [T, 3, 4]: the best for each threshold. total, model: the best for the sum over thresholds.
+    """
 
     def __init__(self, source: Float64, target: Float64, thresholds: Float64) -> None:
         self.source, self.target, self.thresholds = source, target, thresholds
@@ -85,21 +90,22 @@ class _Search:
         self.models = np.full((len(thresholds), 3, 4), np.nan)
         self.total, self.model = 0, np.full((3, 4), np.nan)
         self.tried = 0
-        # What the second fits need are sums over their points of these terms, taken about the middle of all points.
-        self.middles = [np.median(points, axis=1) if self.n else np.zeros(3) for points in (source, target)]
-        x, y = (points - middle[:, None] for points, middle in zip((source, target), self.middles, strict=True))
+        # A second fit needs sums of these terms over its points, relative to the median for accuracy:
+        # 1, x, y, |x|², |y|² and y·xᵀ, together 17.
+        self.medians = [np.median(points, axis=1) if self.n else np.zeros(3) for points in (source, target)]
+        x, y = (points - median[:, None] for points, median in zip((source, target), self.medians, strict=True))
         squares = [np.square(points).sum(axis=0)[None] for points in (x, y)]
         terms = np.concatenate([np.ones((1, self.n)), x, y, *squares, (y[:, None] * x).reshape(9, self.n)])
-        self.terms = np.clip(terms.T, -_HUGE, _HUGE)  # 0 times infinity is not 0
+        self.terms = np.clip(terms.T, -_HUGE, _HUGE)  # 0 · infinity would be nan
 
     def run(self) -> _Counts:
-        """Try triplets; gives the upper bounds."""
-        triplets = comb(self.n, 3)
+        """Try triplets and return the upper bounds [T]."""
         most = np.full(len(self.thresholds), self.n)
-        for numbers in _triplets(self.n, triplets if self.n <= EXHAUSTIVE else SAMPLED // 2):
-            first = self.tried == 0
-            self.try_triplets(numbers)
-            if first and self.tried < triplets and self.n <= BOUNDED:
+        total = comb(self.n, 3)
+        for triplets in _triplets(self.n, total if self.n <= EXHAUSTIVE else SAMPLED // 2):
+            is_first = self.tried == 0
+            self.try_triplets(triplets)
+            if is_first and self.tried < total and self.n <= BOUNDED:
                 most = self.at_most()
             if (self.counts == most).all():
                 return most
@@ -108,22 +114,24 @@ class _Search:
         for place in np.flatnonzero(self.counts < most):
             inliers = _inliers(self.models[place, None], self.source, self.target, self.thresholds[place, None])
             near = np.flatnonzero(_members(inliers[:, 0], self.n))
-            for numbers in _triplets(len(near), SAMPLED // 2 // len(most)):
-                self.try_triplets(near[numbers])
+            for triplets in _triplets(len(near), SAMPLED // 2 // len(most)):
+                self.try_triplets(near[triplets])
         return most
 
     def at_most(self) -> _Counts:
-        """For each threshold, a number of points that no similarity brings more of within it."""
-        apart = _distances(self.source), _distances(self.target)
+        """For each threshold, an upper bound of the number of points that any similarity brings within it."""
+        from scipy.spatial.distance import cdist  # type: ignore[import-untyped]
+
+        apart, true_apart = (cdist(points.T, points.T) for points in (self.source, self.target))
         scales = np.cbrt(np.linalg.det(self.models[:, :, :3]))
         found = zip(self.thresholds.tolist(), self.counts.tolist(), scales.tolist(), strict=True)
-        return np.array([_at_most(*apart, *one) for one in found])
+        return np.array([_at_most(apart, true_apart, *each) for each in found])
 
-    def try_triplets(self, numbers: _Numbers) -> None:
-        """numbers: [K, 3], of points."""
-        self.tried += len(numbers)
-        corners, true_corners = (points[:, numbers].transpose(1, 0, 2) for points in (self.source, self.target))
-        models = _similarities(corners, true_corners, np.ones(numbers.shape))
+    def try_triplets(self, triplets: _Numbers) -> None:
+        """Fit twice and keep the best. triplets: [K, 3], numbers of points."""
+        self.tried += len(triplets)
+        corners, true_corners = (points[:, triplets].transpose(1, 0, 2) for points in (self.source, self.target))
+        models = _similarities(corners, true_corners, np.ones(triplets.shape))
         sets = _distinct(_inliers(models, self.source, self.target, self.thresholds))
         for start in range(0, len(sets), _TRIPLETS):
             models = self._fit_again(sets[start : start + _TRIPLETS])
@@ -137,27 +145,27 @@ class _Search:
                 self.total, self.model = int(totals.max()), models[totals.argmax()]
 
     def _fit_again(self, sets: _Sets) -> Float64:
-        """The similarity [S, 3, 4] of each of the sets [S, words]."""
+        """The similarity [S, 3, 4] of each set [S, words], from sums of `terms`."""
         sums = np.concatenate([_members(piece, self.n) @ self.terms for piece in _pieces(sets, self.n)])
         size, x, y, xx, yy, yx = np.split(sums, (1, 4, 7, 8, 9), axis=1)
         x, y = x / size, y / size
         x_spread, y_spread = xx - size * np.square(x).sum(1)[:, None], yy - size * np.square(y).sum(1)[:, None]
         covariance = yx.reshape(-1, 3, 3) - size[:, None] * y[:, :, None] * x[:, None]
-        x_mean, y_mean = (mean + middle for mean, middle in zip((x, y), self.middles, strict=True))
-        models = _fitted(size[:, 0], x_mean, y_mean, x_spread[:, 0], y_spread[:, 0], covariance)
-        # Points near to each other and far from the middle leave too few digits.
-        fine = (x_spread > 1e-4 * xx) & (y_spread > 1e-4 * yy) & (np.maximum(xx, yy) < _HUGE)
-        for piece in _pieces(np.flatnonzero(~fine), self.n):
+        x_mean, y_mean = (mean + median for mean, median in zip((x, y), self.medians, strict=True))
+        models = _from_moments(size[:, 0], x_mean, y_mean, x_spread[:, 0], y_spread[:, 0], covariance)
+        # The differences lose too many digits for sets that are small and far from the median: fit these directly.
+        accurate = (x_spread > 1e-4 * xx) & (y_spread > 1e-4 * yy) & (np.maximum(xx, yy) < _HUGE)
+        for piece in _pieces(np.flatnonzero(~accurate), self.n):
             models[piece] = _similarities(self.source, self.target, _members(sets[piece], self.n))
         return models
 
 
 def _triplets(n: int, number: int) -> Iterator[_Numbers]:
-    """Different triplets of 0 … n − 1, at most so many, spread evenly over all, as arrays [≤ _TRIPLETS, 3]."""
+    """Up to `number` different triplets of 0 … n − 1, spread evenly over all, in batches [≤ _TRIPLETS, 3]."""
     total = comb(n, 3)
-    # Steps of the golden section of all fall evenly; without a common divisor none comes twice.
+    # Steps of the golden ratio are spread evenly; a step that is coprime to the total repeats none.
     step = next((s for s in range(int((5**0.5 - 1) / 2 * total), total) if gcd(s, total) == 1), 1)
-    # The place of i < j < k among all, ordered by k, then j, then i, is C(k, 3) + C(j, 2) + i.
+    # The triplets i < j < k ordered by k, then j, then i have the numbers C(k, 3) + C(j, 2) + i.
     threes, twos = (np.array([comb(i, size) for i in range(n + 1)]) for size in (3, 2))
     for start in range(0, min(number, total), _TRIPLETS):
         count = min(_TRIPLETS, number - start, total - start)
@@ -169,13 +177,13 @@ def _triplets(n: int, number: int) -> Iterator[_Numbers]:
 
 
 def _pieces(rows: NDArray[_Value], n: int) -> Iterator[NDArray[_Value]]:
-    """The rows of an array in pieces for which n distances each are computed at a time."""
+    """The rows of an array in pieces, for `_ELEMENTS` distances at a time with n distances per row."""
     step = max(1, _ELEMENTS // n)
     return (rows[start : start + step] for start in range(0, len(rows), step))
 
 
 def _similarities(source: Float64, target: Float64, members: Float64) -> Float64:
-    """The similarity [K, 3, 4] from source to target of each of K sets of points; nan where a set fixes none.
+    """The similarity [K, 3, 4] from source to target for each of K sets of points; nan for degenerate sets.
 
     source, target: [3, N], the same for all sets, or [K, 3, N].
     members: [K, N], 1 where a point is in the set, else 0.
@@ -183,16 +191,15 @@ def _similarities(source: Float64, target: Float64, members: Float64) -> Float64
     size = members.sum(axis=1)
     source_mean = source @ members[..., None] / size[:, None, None]
     target_mean = target @ members[..., None] / size[:, None, None]
-    source, target = source - source_mean, target - target_mean
-    source *= members[:, None]
-    target *= members[:, None]
+    source = (source - source_mean) * members[:, None]
+    target = (target - target_mean) * members[:, None]
     source_spread = np.einsum("kin,kin->k", source, source)
     target_spread = np.einsum("kin,kin->k", target, target)
     covariance = target @ source.transpose(0, 2, 1)
-    return _fitted(size, source_mean[..., 0], target_mean[..., 0], source_spread, target_spread, covariance)
+    return _from_moments(size, source_mean[..., 0], target_mean[..., 0], source_spread, target_spread, covariance)
 
 
-def _fitted(
+def _from_moments(
     size: Float64,
     source_mean: Float64,
     target_mean: Float64,
@@ -200,11 +207,13 @@ def _fitted(
     target_spread: Float64,
     covariance: Float64,
 ) -> Float64:
-    """The similarities [K, 3, 4] of K sets from their sizes [K], means [K, 3] and, about these, sums of squares [K] and
-    of products [K, 3, 3]; nan where a set fixes none.
+    """The similarities [K, 3, 4] of K sets of points; nan for degenerate sets.
 
-    Kabsch's rotation with determinant +1 (Acta Cryst. A32, 1976); the scale is Horn's symmetric one, the ratio of the
-    root mean square distances from the centroids (J. Opt. Soc. Am. A 4, 1987).
+    size: [K]. means: [K, 3]. spreads: sums of squared distances from the mean, [K]. covariance: sums of products about
+    the means, [K, 3, 3].
+
+    Kabsch's rotation with determinant +1 (Acta Cryst. A32, 1976) and Horn's symmetric scale, the ratio of the root mean
+    square distances from the centroids (J. Opt. Soc. Am. A 4, 1987).
     """
     rounding = 8 * np.finfo(np.float64).eps * np.abs(source_mean).max(axis=1)
     usable = (source_spread > size * rounding**2) & np.isfinite(source_spread)
@@ -217,15 +226,15 @@ def _fitted(
 
 
 def _members(sets: _Sets, n: int) -> Float64:
-    """[S, n], 1 where a point is in the set [S, words], else 0."""
+    """Unpack sets [S, words] of n points to [S, n]: 1 where a point is in the set, else 0."""
     return np.unpackbits(sets.view(np.uint8), axis=1, count=n).astype(np.float64)
 
 
 def _inliers(models: Float64, source: Float64, target: Float64, thresholds: Float64) -> _Sets:
-    """Which of n points each of K models brings within each of T thresholds: [K, T, words], one bit a point."""
+    """The set of points that each of K models brings within each of T thresholds: [K, T, words]."""
     n = source.shape[1]
+    # [A b −1] times the points (x, 1, y) gives the residuals A·x + b − y in one product.
     points = np.concatenate([source, np.ones((1, n)), target])
-    # Beside A and b stands −1, so that one product gives the residuals A·x + b − y.
     models = np.concatenate([models, np.broadcast_to(-np.eye(3), (len(models), 3, 3))], axis=2)
     packed = np.zeros((len(models), len(thresholds), -(-n // 64) * 8), np.uint8)
     for piece, bits in zip(_pieces(models, n), _pieces(packed, n), strict=True):
@@ -236,59 +245,56 @@ def _inliers(models: Float64, source: Float64, target: Float64, thresholds: Floa
 
 
 def _distinct(sets: _Sets) -> _Sets:
-    """The different sets [S, words] of three or more among [K, T, words]."""
+    """The different sets [S, words] with three or more points among [K, T, words]."""
     sets = sets.reshape(-1, sets.shape[-1])
     sets = sets[np.bitwise_count(sets).sum(axis=1) >= 3]
+    # Sorting by a hash makes equal sets neighbours. Sets with the same hash by chance only cost a repeated fit.
     factors = np.random.default_rng(0).integers(1 << 63, size=sets.shape[1], dtype=np.uint64)
-    sets = sets[np.argsort(sets @ factors)]  # brings the same together; different ones seldom have the same number
-    new = np.ones(len(sets), bool)
-    new[1:] = (sets[1:] != sets[:-1]).any(axis=1)
-    return sets[new]
+    sets = sets[np.argsort(sets @ factors)]
+    is_new = np.ones(len(sets), bool)
+    is_new[1:] = (sets[1:] != sets[:-1]).any(axis=1)
+    return sets[is_new]
 
 
 def _at_most(apart: Float64, true_apart: Float64, threshold: float, reached: int, scale: float) -> int:
-    """A number of points that no similarity brings more of within the threshold.
+    """An upper bound of the number of points that any similarity brings within the threshold.
 
-    apart, true_apart: the distances [n, n] between the points and between their targets.
-    reached: what has been found. No smaller number is looked for.
-    scale: where the largest number is likely.
+    apart, true_apart: distances [n, n] between the points and between their targets.
+    reached: the number that is already found. The bound is not searched below it.
+    scale: the likely scale of the best similarity.
 
-    If a similarity with scale s brings x and x' within t of y and y', then |s·|x − x'| − |y − y'|| < 2t: call the two
-    partners at s. All points that it brings that near are partners of each other, so points with fewer partners are not
-    among them, nor count as partners of others. Scales are looked at in ranges, where partners are those at any scale
-    of the range, and the range that allows the most points is halved.
+    If a similarity of scale s brings x and x' within t of y and y', then |s·|x − x'| − |y − y'|| < 2t. Call such points
+    partners at s. All points that the similarity brings within t are partners of each other. So a point with fewer
+    partners than that is not among them, and does not count as a partner of others (`_largest_core`). This is a branch
+    and bound over ranges of scales, in which points are partners if they are at any scale of the range: the range with
+    the largest bound is halved.
     """
-    # The margins are far more than what rounding does.
+    # The margins are far larger than rounding errors.
     most_apart = (true_apart + 2 * threshold) * (1 + 1e-9)
     least_apart = true_apart - 2 * threshold - 1e-9 * most_apart
 
-    def allowing(low: float, high: float) -> tuple[int, float, float]:
+    def bounded(low: float, high: float) -> tuple[int, float, float]:
         partners = ~(low * apart >= most_apart) & ~(high * apart <= least_apart)  # also where 0 · inf is nan
         return -_largest_core(partners, reached), low, high
 
-    ranges = [allowing(0, np.inf)]
+    ranges = [bounded(0, np.inf)]  # a heap: the range with the largest bound is first
     for _ in range(_SPLITS):
-        _, low, high = ranges[0]
-        if -ranges[0][0] <= reached:
+        bound, low, high = ranges[0]
+        if -bound <= reached:
             break
         if high < np.inf:
             middle = np.sqrt(low * high) if low else high / 2
         else:
             middle = 2 * low if low else scale if 0 < scale < np.inf else 1.0
-        heapq.heapreplace(ranges, allowing(low, middle))
-        heapq.heappush(ranges, allowing(middle, high))
+        heapq.heapreplace(ranges, bounded(low, middle))
+        heapq.heappush(ranges, bounded(middle, high))
     return -ranges[0][0]
 
 
-def _distances(points: Float64) -> Float64:
-    """[n, n], between all points [3, n]."""
-    return np.asarray(np.sqrt(sum(np.square(row[:, None] - row) for row in points)))
-
-
 def _largest_core(partners: Mask, reached: int) -> int:
-    """The largest k for which there are points that each have k partners among them, themselves included.
+    """The largest k for which some points each have k partners among them, themselves included; at least `reached`.
 
-    partners: [n, n], symmetric. Where k is no larger than `reached`, that is the answer.
+    partners: [n, n], symmetric.
     """
     degrees, left = partners.sum(axis=0), np.ones(len(partners), bool)
     while True:

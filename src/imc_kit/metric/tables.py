@@ -1,4 +1,4 @@
-"""What the scores of all years share: the tables that they read, paired row by row, and the thresholds."""
+"""What the scores of all years share: reading tables row by row, and checking thresholds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Key = tuple[str, ...]
 
 
 class Posed(NamedTuple):
-    """A row: what it says of the scene, and the pose, world-to-camera; nan where there is none."""
+    """A row: its scene and its pose, world-to-camera; nan if there is none."""
 
     scene: str
     rotation: Float64
@@ -38,13 +38,16 @@ class Posed(NamedTuple):
             return -self.rotation.T @ self.translation
 
 
-NOTHING = Posed("", np.full((3, 3), np.nan), np.full(3, np.nan))
+NO_ROW = Posed("", np.full((3, 3), np.nan), np.full(3, np.nan))
 
 
 def read_both(
     truth: Table, submission: Table, columns: Sequence[str], key: Sequence[str], unposed: str | None = None
 ) -> tuple[dict[Key, Posed], dict[Key, Posed]]:
-    """The rows of both tables by the values of their `key` columns; the truth must be finite but in scene `unposed`."""
+    """Read both tables, by the values of the `key` columns.
+
+    unposed: the scene whose true poses may be nan. Raises `KitError` as `score` does.
+    """
     true = _read(truth, "the truth", columns, key)
     submitted = _read(submission, "the submission", columns, key)
     if not true:
@@ -85,7 +88,7 @@ def _called(table: Table, role: str) -> str:
 
 
 def grouped(keys: Iterable[Key], group: Callable[[Key], Key]) -> dict[Key, list[Key]]:
-    """The keys of each group, in their order."""
+    """The keys of each group, in order."""
     groups: dict[Key, list[Key]] = {}
     for key in keys:
         groups.setdefault(group(key), []).append(key)
@@ -93,13 +96,12 @@ def grouped(keys: Iterable[Key], group: Callable[[Key], Key]) -> dict[Key, list[
 
 
 def centers_of(poses: Mapping[Key, Posed], keys: Sequence[Key]) -> Float64:
-    """[m, 3], nan where there is no pose."""
-    return np.array([poses.get(key, NOTHING).center for key in keys]).reshape(-1, 3)
+    """The camera centres [m, 3] of some keys; nan where there is no pose."""
+    return np.array([poses.get(key, NO_ROW).center for key in keys]).reshape(-1, 3)
 
 
 def checked(thresholds: Sequence[float], scene: str = "", least: int = 1) -> tuple[float, ...]:
-    """The thresholds of a scene as numbers. Raises `KitError`, which names it, when they are not `least` or more
-    positive ones."""
+    """The thresholds of a scene as numbers. Raises `KitError` unless there are `least` or more, all positive."""
     try:
         values = () if isinstance(thresholds, str) else tuple(float(value) for value in thresholds)
     except (TypeError, ValueError):
@@ -112,7 +114,7 @@ def checked(thresholds: Sequence[float], scene: str = "", least: int = 1) -> tup
 
 
 def full_names(groups: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """dataset/scene of each. Raises `KitError` for two that are the same, as names may have a '/' of their own."""
+    """The name dataset/scene of each. Raises `KitError` when two are equal, because the parts may contain '/'."""
     names = {group: "/".join(group) for group in groups}
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
@@ -127,7 +129,7 @@ def warn_of_unknown(thresholds: Iterable[str] | None, scenes: Iterable[str]) -> 
 
 
 def read_thresholds(path: Path | str) -> dict[str, Any]:
-    """The content of a JSON file of thresholds. Raises `KitError` when it cannot be read or holds no object."""
+    """Read a JSON file of thresholds, `{scene: [distances]}`. Raises `KitError` when it cannot be read."""
     try:
         content = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:

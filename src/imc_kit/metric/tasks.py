@@ -1,4 +1,4 @@
-"""What the metric of a task's year says of each of its scenes."""
+"""The scores of a task's scenes, by the metric of its year."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class OfScene(NamedTuple):
-    """What the metric says of a scene of a task.
+    """The score of a task's scene.
 
-    models: how the cameras lie beside the truth, by the number of the model that gave their poses. In 2025 each true
-        scene stands with the model that it was given, else there is one, with number 0.
-    accuracy: the year's score: the mAA, in 2025 the harmonic mean of mAA and clustering; None where it is not defined.
+    models: the cameras against the truth, by the number of the model that gave their poses. In 2025 each true scene
+        has the model that it was assigned. In other years there is only number 0.
+    accuracy: the year's score: the mAA, or in 2025 the harmonic mean of mAA and clustering; None if undefined.
     """
 
     models: Mapping[int, SceneScore]
@@ -33,12 +33,12 @@ class OfScene(NamedTuple):
 def score_scenes(
     layout: str, scenes: Iterable[str], truth: Table, submission: Table, thresholds: Mapping[str, Any] | None = None
 ) -> dict[str, OfScene]:
-    """What the metric of a layout's year (`Task.layout`) says of each of a task's scenes that the truth knows.
+    """Score each of a task's scenes that the truth contains, by the metric of its layout (`Task.layout`).
 
-    thresholds: as the year's metric takes them: `score_2023` for 2023, `score_2025` for 2025, else `score`.
+    thresholds: as for `score_2023` in 2023, `score_2025` in 2025, else `score`.
 
-    A task's scene is a dataset in 2025, and named dataset/scene in 2023. Raises `KitError` as those functions do, and
-    for 2025 without thresholds.
+    A task's scene is a dataset in 2025 and is named dataset/scene in 2023. Raises `KitError` as those functions do, and
+    in 2025 without thresholds.
     """
     if layout == "2025":
         if thresholds is None:
@@ -62,7 +62,7 @@ def score_scenes(
 
 
 def _by_model(data: DatasetScore) -> dict[int, SceneScore]:
-    """The true scenes of a dataset by the model that they were given; of several with one model the best placed."""
+    """The true scenes of a dataset by their assigned model; of several, the one with the most registered images."""
     order = sorted(data.scenes, key=lambda scene: data.scenes[scene].registered)
     found = ((re.fullmatch(CLUSTER.format("([1-9][0-9]*)"), data.clusters[scene]), scene) for scene in order)
     return {int(match[1]) - 1: data.scenes[scene] for match, scene in found if match}

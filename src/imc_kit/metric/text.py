@@ -1,4 +1,4 @@
-"""How scores are printed and written."""
+"""Format scores for printing and for JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def span(low: float, high: float) -> str:
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of aligned columns, the first one to the left."""
+    """A table as text, its first column aligned to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in (header, *rows)

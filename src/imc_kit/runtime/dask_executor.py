@@ -1,7 +1,7 @@
 """Detection and matching on several machines: the executor of a Dask cluster, for `solve(executor=…)`.
 
-A chunk of work names its input and writes its results to the store, so all machines must see the same disk, and a chunk
-whose worker dies is done again by another. What carries its arrays with it stays on this machine, as COLMAP does.
+A chunk of work names its input and writes its results to the store. So all machines need a common disk, and a chunk
+whose worker dies is repeated by another. Calls that carry arrays stay on this machine, and so does COLMAP.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT = 10.0
-"""Seconds in which a scheduler must answer and a worker be there."""
+"""Seconds to wait for an answer of the scheduler, and for a first worker. Less than Dask's 30: a typo shows soon."""
 PATIENCE = 60.0
-"""Seconds that work waits for a worker when all are gone."""
+"""Seconds that work waits for a worker when there is none: time to start a new one before the scene is given up."""
 
 
 @contextmanager
 def connected(
     address: str, out: Path, inputs: Iterable[Path] = (), threads: int | None = None
 ) -> Iterator[ClusterExecutor]:
-    """The executor of the Dask cluster at `address`, as in tcp://host:8786, or the path of its scheduler file.
+    """The executor of the Dask cluster at `address`, such as tcp://host:8786 or the path of its scheduler file.
 
     out: the run's folder, which every worker must be able to write to.
     inputs: files and folders that every worker must see as they are here.
-    threads: for what stays on this machine; one a core when left out.
+    threads: for the work that stays on this machine (default: one per core).
 
-    Raises KitError when Dask is not installed, the cluster is not there or has no worker, or a worker cannot do its
-    part, which is named. A worker that joins later is looked at before its first chunk.
+    Raises `KitError` when Dask is not installed, there is no scheduler or no worker, or a worker is unfit. The message
+    names that worker. A worker that joins later is checked before its first chunk.
     """
     try:
         from distributed import Client
@@ -53,59 +53,62 @@ def connected(
     place = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
     try:
         client = Client(**place, timeout=CONNECT, set_as_default=False)
-    except Exception as error:  # an AssertionError for a file of another kind
+    except Exception as error:  # of many kinds: an AssertionError for a file that is no scheduler file
         raise KitError(f"no Dask scheduler answers at {address}: start one (dask scheduler), or correct it") from error
-    with client, _seen(out, inputs) as seen, workers(None, threads) as here:
+    with client, _requirements(out, inputs) as required, workers(None, threads) as here:
         try:
             client.wait_for_workers(1, CONNECT)
         except TimeoutError as error:
             start = f"start one (dask worker {client.scheduler_info()['address']})"
             raise KitError(f"the cluster at {address} has no worker: {start}") from error
-        for worker, fault in client.run(seen.fault, on_error="return").items():
+        for worker, fault in client.run(required.fault, on_error="return").items():
             if fault:
                 raise _unfit(worker, said(fault) if isinstance(fault, Exception) else fault)
-        executor = ClusterExecutor(client, seen, here)
-        over = threading.Event()
-        watch = threading.Thread(target=executor.watch, args=(over,), daemon=True)
+        executor = ClusterExecutor(client, required, here)
+        ended = threading.Event()
+        watch = threading.Thread(target=executor.watch, args=(ended,), daemon=True)
         watch.start()
         try:
             yield executor
         finally:
-            over.set()
+            ended.set()
             watch.join()
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What this machine has, and a worker must have too."""
+class _Requirements:
+    """What a worker must have in common with this machine.
+
+    probe: a file in the run's folder that contains its own name.
+    sizes: the inputs with their sizes in bytes; 0 for folders.
+    version: of imc_kit.
+    """
 
     probe: Path
-    """A file in the run's folder that says its own name."""
     sizes: tuple[tuple[Path, int], ...]
-    """In bytes, of files; 0 for folders."""
     version: str
 
     def fault(self) -> str:
-        """Make this process ready for work, the first time; why it is of no use, or nothing."""
+        """Why this process is unfit, or an empty text. The first call also prepares it for work."""
         return _fault(self)
 
 
 @cache
-def _fault(seen: _Seen) -> str:
+def _fault(required: _Requirements) -> str:
     one_thread()
-    if (version := _version()) != seen.version:
-        return f"it has imc_kit {version}, and this machine {seen.version}"
-    for path, size in ((seen.probe, len(seen.probe.name)), *seen.sizes):
+    if (version := _version()) != required.version:
+        return f"it has imc_kit {version}, and this machine {required.version}"
+    for path, size in ((required.probe, len(required.probe.name)), *required.sizes):
         try:
             if size != _size(path):
                 return f"it sees another {path}"
         except OSError as error:
             return f"it cannot see {path} ({error.strerror})"
-    return "" if os.access(seen.probe.parent, os.W_OK) else f"it cannot write to {seen.probe.parent}"
+    return "" if os.access(required.probe.parent, os.W_OK) else f"it cannot write to {required.probe.parent}"
 
 
 @contextmanager
-def _seen(out: Path, inputs: Iterable[Path]) -> Iterator[_Seen]:
+def _requirements(out: Path, inputs: Iterable[Path]) -> Iterator[_Requirements]:
     probe = out.absolute() / f".cluster-{uuid4().hex}"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -114,17 +117,17 @@ def _seen(out: Path, inputs: Iterable[Path]) -> Iterator[_Seen]:
         raise KitError(f"cannot write to the folder {out}: {error.strerror}; choose another one") from error
     sizes = []
     for path in inputs:
-        with suppress(OSError):  # what nobody can see is not a worker's fault
+        with suppress(OSError):  # an input that this machine cannot read is not a worker's fault
             sizes.append((path.absolute(), _size(path)))
     try:
-        yield _Seen(probe, tuple(sizes), _version())
+        yield _Requirements(probe, tuple(sizes), _version())
     finally:
         with suppress(OSError):
             probe.unlink()
 
 
 def _size(path: Path) -> int:
-    """Of a file that can be opened, 0 for a folder."""
+    """The size of a readable file in bytes; 0 for a folder."""
     if path.is_dir():
         return 0
     with path.open("rb") as file:
@@ -134,19 +137,19 @@ def _size(path: Path) -> int:
 def _version() -> str:
     try:
         return metadata.version("imc-kit")
-    except metadata.PackageNotFoundError:  # a checkout on the path
+    except metadata.PackageNotFoundError:  # it runs from a checkout that is not installed
         return "of no version"
 
 
 def _unfit(worker: str, fault: str) -> KitError:
     return KitError(
-        f"the worker {worker} cannot take part: {fault}; all machines need the same imc_kit and a folder in common"
+        f"the worker {worker} cannot take part: {fault}; all machines need the same imc_kit and a common folder"
     )
 
 
-def _done(seen: _Seen, call: Callable[[], T]) -> T:
-    """Do a chunk, in a worker."""
-    if fault := seen.fault():
+def _run_chunk(required: _Requirements, call: Callable[[], T]) -> T:
+    """Process a chunk in a worker, after a check of the worker."""
+    if fault := required.fault():
         from distributed import get_worker
 
         raise _unfit(get_worker().address, fault)
@@ -154,26 +157,26 @@ def _done(seen: _Seen, call: Callable[[], T]) -> T:
 
 
 class ClusterExecutor(Executor):
-    """`submit` sends to the cluster, `map` does not: it is for many small calls, which carry what they work on."""
+    """`submit` runs a call on the cluster. `map` runs calls here: it is used for many small ones that carry arrays."""
 
-    def __init__(self, client: distributed.Client, seen: _Seen, here: Executor) -> None:
+    def __init__(self, client: distributed.Client, required: _Requirements, here: Executor) -> None:
         self._client = client
-        self._seen = seen
+        self._required = required
         self._here = here
         self._waiting: set[distributed.Future[Any]] = set()
 
     @property
     def width(self) -> int:
-        """How many chunks the cluster works on at once, now; 0 when it is gone."""
+        """How many chunks the cluster works on at once now; 0 when the scheduler is gone."""
         try:
             return sum(self._client.nthreads().values())
-        except Exception:  # of many kinds, when there is no scheduler any more
+        except Exception:  # of many kinds, when the scheduler is gone
             return 0
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
         future: Future[T] = Future()
-        call = partial(function, *arguments, **named)  # Dask does not look into it
-        remote = self._client.submit(_done, self._seen, call, key=f"imc_kit-{uuid4().hex}", pure=False)
+        call = partial(function, *arguments, **named)  # Dask does not look for its own futures in a partial
+        remote = self._client.submit(_run_chunk, self._required, call, key=f"imc_kit-{uuid4().hex}", pure=False)
         self._waiting.add(remote)
         future.add_done_callback(lambda done: remote.cancel() if done.cancelled() else None)
         remote.add_done_callback(partial(self._hand_over, future))
@@ -185,8 +188,9 @@ class ClusterExecutor(Executor):
         return self._here.map(fn, *iterables, timeout=timeout, chunksize=chunksize)
 
     def _hand_over(self, future: Future[T], remote: distributed.Future[T]) -> None:
+        """Copy the result or the error of a Dask future."""
         self._waiting.discard(remote)
-        if not future.set_running_or_notify_cancel():  # cancelled
+        if not future.set_running_or_notify_cancel():
             return
         from distributed import KilledWorker
 
@@ -195,20 +199,20 @@ class ClusterExecutor(Executor):
         except KilledWorker as error:
             future.set_exception(
                 KitError(
-                    f"a chunk of the work ended {error.allowed_failures + 1} workers one after the other, the last at"
+                    f"a task killed {error.allowed_failures + 1} workers in a row, the last at"
                     f" {error.last_worker.address}: see its log; it may need more memory"
                 )
             )
-        except BaseException as error:  # a cancelled one is not always an Exception
-            lost = KitError("the cluster is gone: no scheduler, or no worker; the same command goes on from here")
+        except BaseException as error:  # Dask's CancelledError is not an Exception in every version
+            lost = KitError("the cluster is gone: no scheduler, or no worker; run the same command to resume")
             future.set_exception(lost if remote.cancelled() else error)
         finally:
-            remote.release()  # or it would be done again when its worker dies later
+            remote.release()  # otherwise it would be repeated when its worker dies later
 
-    def watch(self, over: threading.Event) -> None:
-        """Give up what waits when there has been no worker for long: nobody else would end such a run."""
+    def watch(self, ended: threading.Event) -> None:
+        """Cancel all waiting work when there has been no worker for `PATIENCE` seconds. Dask would wait forever."""
         seen = time.monotonic()
-        while not over.wait(PATIENCE / 20):
+        while not ended.wait(PATIENCE / 20):
             if self.width:
                 seen = time.monotonic()
             elif time.monotonic() - seen > PATIENCE:

@@ -18,7 +18,7 @@ from imc_kit.runtime.weights import PINS, UNPINNED, Weight, expected_sha256, fla
 logger = logging.getLogger(__name__)
 
 _TIMEOUT = (10, 60)
-"""Seconds to wait for a connection, and for the next piece of a file. Common values; slow mirrors need the 60."""
+"""Seconds to wait for a connection, and for the next piece of a file."""
 _PIECE = 1 << 16
 """Bytes per write: pooch's 1 KiB would make a million writes of a large file."""
 

@@ -1,4 +1,4 @@
-"""Work in chunks through an executor: threads of this machine, or whatever executor one brings."""
+"""Run work in chunks through an executor: threads of this machine, or an executor that the caller brings."""
 
 from __future__ import annotations
 
@@ -29,15 +29,18 @@ def fan_out(
     unit: str,
     total: int,
 ) -> list[str]:
-    """Call `function` on every chunk, showing progress; returns all their notes. An error ends the rest.
+    """Call `function` on every chunk, show progress, and return the notes of all chunks.
 
-    The function gives how many units it has done, and its notes. That it did not come to all is a note too.
+    function: returns how many units it has done, and its notes.
+    total: units in all chunks. If fewer are done, that is another note.
+
+    An error in one chunk cancels the others and is raised.
     """
     here = _process()
     futures: list[Future[tuple[int, list[str]]]] = [
         executor.submit(_with_one_thread, here, function, *chunk) for chunk in chunks
     ]
-    # Not `as_completed`, which waits for ever for what the end of a pool in another thread has cancelled.
+    # Not `as_completed`: it waits forever for futures that are cancelled when another thread shuts the pool down.
     ended: SimpleQueue[Future[tuple[int, list[str]]]] = SimpleQueue()
     for future in futures:
         future.add_done_callback(ended.put)
@@ -59,21 +62,24 @@ def fan_out(
 
 
 def _with_one_thread(home: tuple[str, int], function: Callable[..., T], *chunk: Any) -> T:
-    """Do a chunk; `home` is the process in which `workers` sees to it that no library starts threads."""
+    """Process a chunk. In the process `home`, `workers` already limits the libraries' threads."""
     if _process() != home:
         _one_thread_for_good()
     return function(*chunk)
 
 
 def _process() -> tuple[str, int]:
-    """Which one this is, of all machines: what is forked has another number, and what is not another name."""
+    """Identify this process among all machines: a forked process has another id, a new one another name."""
     return _STARTED, os.getpid()
 
 
 @contextmanager
 def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor]:
-    """The executor given, or a pool with one thread a core. Meanwhile no library starts threads of its own here."""
-    back = one_thread()
+    """The given executor, or a pool with `threads` threads (default: one per core).
+
+    Meanwhile OpenCV, BLAS and torch use one thread per call in this process.
+    """
+    restore = one_thread()
     try:
         if executor is not None:
             yield executor
@@ -85,21 +91,21 @@ def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor
         finally:
             pool.shutdown(cancel_futures=True)
     finally:
-        back()
+        restore()
 
 
 def cores() -> int:
-    """The processor's cores that this process may use, which may be fewer than the machine has."""
+    """The processor cores that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def width(executor: Executor) -> int:
-    """How many chunks the executor works on at once, as it says or as there are cores."""
+    """How many chunks the executor works on at once: its attribute `width`, or the number of cores."""
     return getattr(executor, "width", None) or cores()
 
 
 def one_thread() -> Callable[[], None]:
-    """Let OpenCV, BLAS and torch use one thread each, as the workers are many; returns what undoes it."""
+    """Limit OpenCV, BLAS and torch to one thread per call, because there are many workers; returns the undo."""
     import cv2
     from threadpoolctl import threadpool_limits
 
@@ -108,23 +114,22 @@ def one_thread() -> Callable[[], None]:
     cv2.setNumThreads(1)
     limits = threadpool_limits(1)
 
-    def back() -> None:
+    def restore() -> None:
         limits.restore_original_limits()
         cv2.setNumThreads(opencv_threads)
         set_torch_threads(torch_threads or cores())
 
-    return back
+    return restore
 
 
 @cache
 def _one_thread_for_good() -> None:
-    """In a process that is there for our work: without it each of several would start a thread a core, and products of
-    matrices be rounded otherwise than by one."""
+    """Limit threads in a worker process. Else each starts a thread per core, and matrix products round differently."""
     one_thread()
 
 
 def set_torch_threads(count: int) -> int | None:
-    """Set torch's threads for one operation if torch is loaded at all; returns what it was."""
+    """Set torch's threads per operation and return the old number; None if torch is not loaded."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return None

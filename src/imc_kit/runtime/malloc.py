@@ -1,4 +1,4 @@
-"""How this process takes memory from glibc and gives it back; with another C library nothing happens."""
+"""Tune how glibc's malloc takes memory and returns it. With another C library nothing happens."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import ctypes
 import os
 from contextlib import suppress
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # from malloc.h
 _LARGE = 8 * 2**20
-"""Bytes of a block that is better given back at once: the larger this is, the more lies scattered over the heap."""
+"""Bytes from which a block is returned to the system at once. A larger value leaves more blocks scattered in memory."""
 _KEPT = 64 * 2**20
-"""Bytes that the heap may keep for what comes next."""
+"""Bytes of free memory that the process keeps for later. A smaller value asks the system for memory more often."""
 
 
 def one_arena() -> None:
-    """Let all threads take memory from one place: else each keeps for itself what it has freed, which with ALIKED is
-    200 MB a thread."""
+    """Let all threads share one arena. Otherwise each thread keeps what it has freed: 200 MB per thread with ALIKED."""
     _set(_M_ARENA_MAX, 1)
 
 
 def give_back_large_blocks() -> None:
-    """Let large blocks be given back when they are freed: else those of several threads lie scattered over the heap,
-    which grows with every image, with ALIKED by half a GB. And let torch take them in huge pages, else it costs a fifth
-    of the time; torch asks for that when it begins, so this must come before it is imported."""
+    """Return large blocks to the system when they are freed, and let torch use huge pages.
+
+    Without the first, blocks of several threads stay scattered and memory grows with every image, by 0.5 GB with
+    ALIKED. Without the second, the first costs a fifth of the time. Torch reads its setting when it is imported, so
+    call this before.
+    """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     _set(_M_MMAP_THRESHOLD, _LARGE)
     _set(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def _set(option: int, value: int) -> None:
-    with suppress(OSError, AttributeError, TypeError):  # as macOS and Windows have it
+    with suppress(OSError, AttributeError, TypeError):  # macOS and Windows have no mallopt
         ctypes.CDLL(None).mallopt(option, value)

@@ -1,4 +1,4 @@
-"""What stages cost: seconds, and on Linux the peak of this process's resident memory."""
+"""What stages cost: seconds and, on Linux, the peak of this process's resident memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ _lock = threading.Lock()
 
 @dataclass(eq=False)
 class _Peak:
-    """Of the memory since a stage began. The system keeps one, and each stage that begins lets it start anew."""
+    """The peak of the memory since a stage began, in bytes."""
 
     size: int | None = None
 
 
-_open: list[_Peak] = []
+_running: list[_Peak] = []
+"""The peaks of all running stages: Linux keeps a single one, which every stage resets when it begins."""
 
 
 class Meter:
-    """`with meter("match"): …` adds to the stage's cost.
+    """`with meter("match"): …` adds to the cost of a stage.
 
-    seconds: by stage. memory: the peak in bytes, of this process alone, by stage; empty where the system does not say.
+    seconds: by stage.
+    memory: the peak in bytes, by stage, of this process without its children; empty where the system does not tell.
     """
 
     def __init__(self) -> None:
@@ -38,32 +40,32 @@ class Meter:
     def __call__(self, stage: str) -> Iterator[None]:
         peak = _Peak()
         with _lock:
-            _look()
-            _open.append(peak)
+            _update_running()
+            _running.append(peak)
             with suppress(OSError):
-                (_PROCESS / "clear_refs").write_text("5")  # the peak starts anew from what is held now
+                (_PROCESS / "clear_refs").write_text("5")  # resets the peak to what is in use now
         started = time.monotonic()
         try:
             yield
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - started, 3)
             with _lock:
-                _look()
-                _open.remove(peak)
+                _update_running()
+                _running.remove(peak)
             if peak.size is not None:
                 self.memory[stage] = max(self.memory.get(stage, 0), peak.size)
 
 
-def _look() -> None:
-    """Tell all stages that go on, in whatever thread, what the peak has been."""
+def _update_running() -> None:
+    """Raise the peaks of all running stages, of any thread, to the system's peak."""
     size = peak_memory()
     if size is not None:
-        for peak in _open:
+        for peak in _running:
             peak.size = max(peak.size or 0, size)
 
 
 def peak_memory() -> int | None:
-    """The peak of the resident memory in bytes since it was last reset, or None where the system does not say."""
+    """The peak of the resident memory in bytes since the last reset; None where the system does not tell."""
     try:
         found = re.search(r"^VmHWM:\s+(\d+) kB$", (_PROCESS / "status").read_text(), re.MULTILINE)
     except OSError:

@@ -1,7 +1,7 @@
-"""Loops that NumPy cannot do well, compiled by numba: the only user of numba.
+"""Compile loops that NumPy cannot do well, and cache the machine code: the only user of numba.
 
-Compiling takes seconds, once: what comes out is kept beside the source, or where that cannot be written in the user's
-cache, or in the folder that NUMBA_CACHE_DIR names.
+Compiling takes some seconds, once. The result is cached beside the source, in the user's cache if that is not writable,
+or in the folder that NUMBA_CACHE_DIR names.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from imc_kit.errors import KitError
 try:
     import numba
     from numba.core import event
-except ImportError as error:  # missing, or made for another NumPy
+except ImportError as error:  # it is missing, or was built for another NumPy
     raise KitError(
-        f"numba, which compiles SIFT and the matching, cannot be loaded beside NumPy {np.__version__}: {error}"
+        f"numba, which compiles SIFT and the matching, cannot be loaded with NumPy {np.__version__}: {error}"
         ' (pip install "numba>=0.60,<0.69")'
     ) from error
 
@@ -30,25 +30,25 @@ log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., object])
 
 _MATHS = {"nnan", "nsz", "arcp", "contract", "reassoc"}
-"""Sums may be taken in another order, as the processor likes it best. Nothing may be NaN; infinity is a number."""
+"""LLVM's fast-math flags but `ninf`: sums may be reordered and values are never NaN, but infinity is a number."""
 
 
 def compiled(function: F) -> F:
-    """The same function as machine code, for the types that it is called with. It runs outside of Python's lock.
+    """Compile a function for the types that it is called with; for use as a decorator. It releases Python's lock.
 
-    It may call others of the same module; of another one it would not notice a change. Those are always inlined: else
-    a function that was just compiled and the same one from the cache may call different versions of them, which round
-    differently.
+    It may call compiled functions of its own module only, because the cache does not notice changes in another module.
+    They are always inlined. Otherwise a fresh and a cached function might call differently compiled versions of them,
+    which round differently.
     """
     compiler: Any = partial(numba.njit, nogil=True, fastmath=_MATHS, error_model="numpy", forceinline=True)
     try:
         dispatcher = compiler(cache=True)(function)
-    except RuntimeError:  # nowhere to keep it
+    except RuntimeError:  # there is no place for the cache
         return cast(F, compiler()(function))
     save = dispatcher._cache.save_overload
 
     def save_if_possible(*what: Any) -> None:
-        with suppress(OSError):  # a full disk costs the next process some seconds, not this one its work
+        with suppress(OSError):  # with a full disk only the next process loses some seconds
             save(*what)
 
     dispatcher._cache.save_overload = save_if_possible
@@ -56,7 +56,7 @@ def compiled(function: F) -> F:
 
 
 class _Announcement(event.Listener):
-    """Says, once, why the first run waits."""
+    """Log once why the first run waits."""
 
     said = False
 
@@ -64,7 +64,7 @@ class _Announcement(event.Listener):
         function = getattr(what.data["dispatcher"], "py_func", None)
         if not self.said and str(getattr(function, "__module__", "")).startswith("imc_kit."):
             self.said = True
-            log.info("compiling the loops of SIFT and of matching, once after installation: about ten seconds")
+            log.info("compiling SIFT and matching, once after installation: about ten seconds")
 
     def on_end(self, _: event.Event) -> None:
         pass

@@ -1,6 +1,6 @@
-"""What all networks have in common: torch when it is needed, the device, and loading a file whole or not at all.
+"""What all networks share: importing torch when needed, choosing a device, and loading a whole file or nothing.
 
-Where there are several GPUs, threads take turns: each has one of its own, and what it creates is there.
+With several GPUs, each thread is assigned one in rotation, and everything that it creates is there.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Device = Literal["auto", "cpu", "cuda"]
-"""Where a network runs: auto is a GPU if there is one."""
-_turns = count()
+"""Where a network runs: auto means a GPU if there is one."""
+_thread_numbers = count()
 _thread = threading.local()
 
 
 def device(wanted: Device, who: str) -> torch.device:
-    """The device meant. Raises `KitError`, in the name of `who`, when torch, kornia or the GPU asked for is missing."""
+    """The torch device for this thread.
+
+    who: what needs it, for the message. Raises `KitError` when torch, kornia or the requested GPU is missing.
+    """
     malloc.give_back_large_blocks()
     try:
         import kornia  # noqa: F401
@@ -41,7 +44,7 @@ def device(wanted: Device, who: str) -> torch.device:
 
 
 def gpu_of_thread(wanted: Device) -> int:
-    """The number of the GPU that this thread uses where `wanted` says so; 0 where there is one, or none."""
+    """The number of this thread's GPU; 0 if there is only one or none, or if `wanted` is the CPU."""
     if wanted == "cpu":
         return 0
     try:
@@ -51,13 +54,13 @@ def gpu_of_thread(wanted: Device) -> int:
     gpus = torch.cuda.device_count()
     if gpus < 2:
         return 0
-    if not hasattr(_thread, "turn"):
-        _thread.turn = next(_turns)
-    return int(_thread.turn % gpus)
+    if not hasattr(_thread, "number"):
+        _thread.number = next(_thread_numbers)
+    return int(_thread.number % gpus)
 
 
 def on_device(values: NDArray[Any], where: torch.device) -> torch.Tensor:
-    """An array as a tensor there; to a GPU it goes from pinned memory, while the CPU goes on."""
+    """Copy an array to a tensor on a device; to a GPU from pinned memory, while the CPU continues."""
     import torch
 
     tensor = torch.from_numpy(values)
@@ -65,9 +68,9 @@ def on_device(values: NDArray[Any], where: torch.device) -> torch.Tensor:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The tensors of a checkpoint (.pth, .pt, .ckpt, .safetensors), by their keys; nested dictionaries stay nested.
+    """Read the tensors of a checkpoint (.pth, .pt, .ckpt, .safetensors) by key; nested dictionaries stay nested.
 
-    Only tensors and plain containers are unpickled. Raises `KitError` for a file that is anything else or is cut off.
+    Only tensors and plain containers are unpickled. Raises `KitError` for a truncated file and for any other content.
     """
     import torch
 
@@ -78,8 +81,8 @@ def read_state(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise KitError(f"{path} is not a whole file of tensors, so it is not loaded: {error}") from error
-    except Exception as error:  # safetensors has an exception of its own, in a package that may be missing
+        raise KitError(f"{path} is not a complete file of tensors, so it is not loaded: {error}") from error
+    except Exception as error:  # safetensors has its own exception, in a package that may be missing
         raise KitError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(state, Mapping):
         raise KitError(f"{path} holds a {type(state).__name__}, not tensors by name, so it is not loaded")
@@ -87,9 +90,10 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def fill(network: torch.nn.Module, state: Mapping[str, Any], path: Path, what: str) -> None:
-    """Load `state` into `network`, which `what` names, strictly, and make it ready to run.
+    """Load `state` from the file `path` into `network` and prepare it for inference.
 
-    Raises `KitError`, naming the file and the keys, unless they are exactly those of the network, with its shapes.
+    what: the network's name, for the message. Raises `KitError`, with the file and the keys, unless keys and shapes are
+    exactly those of the network.
     """
     try:
         network.load_state_dict(dict(state))
