@@ -1,3 +1,5 @@
+"""Decoding: the right pixels upright at the right size, or a clear refusal."""
+
 from __future__ import annotations
 
 import hashlib
@@ -11,17 +13,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from imc_kit.data import images, scenes
 from imc_kit.errors import KitError
-from imc_kit.types import Pose
 
 RNG = np.random.default_rng(0)
 
 
 def picture(width: int = 61, height: int = 43) -> np.ndarray:
-    """A smooth picture, no symmetry, that survives JPEG."""
+    """A smooth picture without symmetry that survives JPEG."""
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     return np.stack([40 + 200 * x, 230 - 190 * y, 60 + 150 * x * y], axis=2).astype(np.uint8)
 
@@ -43,14 +44,14 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, *late: bytes) -> bytes:
-    """A PNG by hand: some headers and chunks no encoder writes."""
+    """A PNG with headers and chunks that no encoder writes."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", zlib.compress(rows)), *late, png_chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def tiff_with_orientation(data: bytes, orientation: int) -> bytes:
-    """A little-endian TIFF with the tag added to its directory, written anew at the end."""
+    """A little-endian TIFF with the tag added to its directory, which moves to the end."""
     (start,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, start)
     entries = [data[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
@@ -60,7 +61,7 @@ def tiff_with_orientation(data: bytes, orientation: int) -> bytes:
     return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory
 
 
-# Where EXIF says that the stored row 0 and the stored column 0 are seen in the upright picture.
+# EXIF orientation -> the sides of the upright picture where the stored row 0 and the stored column 0 are.
 SIDES = {
     1: ("top", "left"),
     2: ("top", "right"),
@@ -74,7 +75,7 @@ SIDES = {
 
 
 def upright_index(orientation: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every stored pixel, the row and the column of the upright picture [height, width] it shows."""
+    """For every stored pixel, its row and column in the upright picture [height, width]."""
     row_side, column_side = SIDES[orientation]
     swapped = row_side in ("left", "right")
     rows, columns = np.indices((width, height) if swapped else (height, width))
@@ -114,16 +115,13 @@ def test_every_format_gives_the_pixels(tmp_path, suffix, options, tolerance):
     np.testing.assert_allclose(photo.pixels.astype(int), expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "1"])
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_grey_comes_out_as_rgb(tmp_path, mode, suffix):
-    path = save(tmp_path / f"a{suffix}", picture(), mode)
-    with Image.open(path) as image:
-        expected = np.asarray(image.convert("L"))
-    np.testing.assert_array_equal(images.load(path).pixels, np.repeat(expected[..., None], 3, axis=2))
-
-
-def test_palette_is_looked_up(tmp_path):
+def test_grey_and_palettes_become_rgb(tmp_path):
+    for mode in ("L", "LA", "1"):
+        for suffix in (".png", ".tif"):
+            path = save(tmp_path / f"a{suffix}", picture(), mode)
+            with Image.open(path) as image:
+                expected = np.asarray(image.convert("L"))
+            np.testing.assert_array_equal(images.load(path).pixels, np.repeat(expected[..., None], 3, axis=2))
     indices = RNG.integers(0, 4, (20, 30)).astype(np.uint8)
     palette = RNG.integers(0, 256, (4, 3)).astype(np.uint8)
     image = Image.fromarray(indices)
@@ -152,11 +150,10 @@ def test_cmyk_has_its_colours(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(
-    ("brightest", "white"), [(65535, 65535), (20000, 65535), (4095, 4095), (3000, 4095), (200, 255)]
+    ("brightest", "white", "channels"), [(65535, 65535, 1), (20000, 65535, 3), (3000, 4095, 4), (200, 255, 3)]
 )
-def test_sixteen_bits_are_scaled_by_the_depth_in_use(tmp_path, suffix, channels, brightest, white):
+def test_sixteen_bits_are_scaled_by_the_depth_in_use(tmp_path, suffix, brightest, white, channels):
     samples = RNG.integers(0, brightest + 1, (30, 40, channels)).astype(np.uint16)
     samples[3, 4] = brightest
     assert cv2.imwrite(str(tmp_path / f"a{suffix}"), samples)  # OpenCV takes BGR
@@ -197,9 +194,9 @@ def test_exif_orientation_is_applied_once(tmp_path, suffix, options, orientation
     np.testing.assert_allclose(photo.pixels.astype(int), upright, atol=3)
     assert photo.size == (61, 43)
     assert images.probe(path) == images.ImageInfo(photo.size, photo.rotation_quarters, photo.mirrored)
-    # What it reports turns the stored raster upright.
-    turned = np.rot90(stored[:, ::-1] if photo.mirrored else stored, -photo.rotation_quarters)
-    np.testing.assert_array_equal(turned, upright)
+    # The reported rotation makes the stored raster upright.
+    rotated = np.rot90(stored[:, ::-1] if photo.mirrored else stored, -photo.rotation_quarters)
+    np.testing.assert_array_equal(rotated, upright)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +213,8 @@ def test_where_a_header_rules_exif_out(tmp_path, suffix, options, expected):
     assert images.may_have_exif(save(tmp_path / f"a{suffix}", picture(61, 43), **options)) is expected
 
 
-def test_where_there_may_be_exif_is_a_clear_error_for_what_is_no_image(tmp_path):
-    (tmp_path / "a.jpg").write_text("no image")
-    with pytest.raises(KitError, match=r"a\.jpg.* not a JPEG"):
-        images.may_have_exif(tmp_path / "a.jpg")
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_sixteen_bit_colour_tiff_is_turned_once(tmp_path, orientation):
+def test_sixteen_bit_colour_tiff_is_made_upright_once(tmp_path, orientation):
     upright = picture(61, 43)
     stored = upright[upright_index(orientation, 43, 61)].astype(np.uint16) * 257
     data = cv2.imencode(".tif", stored[..., ::-1])[1].tobytes()
@@ -231,14 +222,13 @@ def test_sixteen_bit_colour_tiff_is_turned_once(tmp_path, orientation):
     np.testing.assert_array_equal(images.load(tmp_path / "a.tif").pixels, upright)
 
 
-@pytest.mark.parametrize("orientation", [6, 8])
-def test_reduced_and_turned(tmp_path, orientation):
-    upright = picture(1203, 801)
-    stored = upright[upright_index(orientation, 801, 1203)]
-    photo = images.load(save(tmp_path / "a.jpg", stored, quality=95, exif=exif(orientation)), 150)
-    assert photo.pixels.shape == (100, 150, 3)
-    assert photo.size == (1203, 801)
-    expected = cv2.resize(upright, (150, 100), interpolation=cv2.INTER_AREA)
+def test_reduced_and_upright(tmp_path):
+    upright = picture(603, 401)
+    stored = upright[upright_index(6, 401, 603)]
+    photo = images.load(save(tmp_path / "a.jpg", stored, quality=95, exif=exif(6)), 75)
+    assert photo.pixels.shape == (50, 75, 3)
+    assert photo.size == (603, 401)
+    expected = cv2.resize(upright, (75, 50), interpolation=cv2.INTER_AREA)
     np.testing.assert_allclose(photo.pixels.astype(int), expected, atol=4)
 
 
@@ -258,98 +248,39 @@ def test_senseless_exif_means_upright(tmp_path, block):
     assert (photo.size, photo.rotation_quarters, photo.mirrored) == ((61, 43), 0, False)
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_pose_as_stored_projects_to_the_stored_pixel(tmp_path, orientation):
-    width, height, focal = 61, 43, 50.0
-    photo = images.load(save(tmp_path / "a.jpg", picture(width, height), exif=exif(orientation)))
-    upright_width, upright_height = photo.size
-    angle = 0.3
-    rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
-    pose = Pose(rotation, np.array([0.1, -0.2, 4.0]))
-
-    def project(pose: Pose, width: int, height: int) -> np.ndarray:
-        x, y, z = pose.rotation @ np.array([0.4, 0.3, 0.5]) + pose.translation
-        return np.array([focal * x / z + (width - 1) / 2, focal * y / z + (height - 1) / 2])
-
-    x, y = project(pose, upright_width, upright_height)
-    stored = project(images.pose_as_stored(pose, photo.rotation_quarters, photo.mirrored), width, height)
-    rows, columns = upright_index(orientation, upright_height, upright_width)
-
-    def at(index: np.ndarray) -> float:  # it is linear, so it can be read between pixels too
-        origin, right, below = (float(index[row, column]) for row, column in ((0, 0), (0, 1), (1, 0)))
-        return origin + (right - origin) * stored[0] + (below - origin) * stored[1]
-
-    np.testing.assert_allclose([at(columns), at(rows)], [x, y], atol=1e-9)
-    np.testing.assert_allclose(images.pose_as_stored(pose, photo.rotation_quarters, False).center, pose.center, atol=1e-12)
-
-
-def test_pose_of_a_mirrored_raster_is_that_of_the_upright_image():
-    pose = Pose(np.eye(3), np.array([1.0, 2.0, 3.0]))
-    seen = images.pose_as_stored(pose, 3, True)
-    np.testing.assert_array_equal(seen.rotation, pose.rotation)
-    np.testing.assert_array_equal(seen.translation, pose.translation)
-
-
-@pytest.mark.parametrize("turn", range(4))
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".png", ".tif"])  # Pillow turns the second by itself
-def test_turned_beyond_exif(tmp_path, suffix, orientation, turn):
-    upright = picture(61, 43)
-    path = save(tmp_path / f"a{suffix}", upright[upright_index(orientation, 43, 61)], exif=exif(orientation))
-    with Image.open(path) as image:
-        expected = np.rot90(np.asarray(ImageOps.exif_transpose(image)), -turn)
-    photo = images.load(path, extra_quarters=turn)
-    np.testing.assert_array_equal(photo.pixels, expected)
+@pytest.mark.parametrize("quarters", range(1, 4))
+@pytest.mark.parametrize("orientation", [1, 6, 7])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])  # Pillow itself makes a TIFF upright
+def test_extra_rotations(tmp_path, suffix, orientation, quarters):
+    path = save(tmp_path / f"a{suffix}", picture(61, 43), exif=exif(orientation))
+    plain, photo = images.load(path), images.load(path, extra_quarters=quarters)
+    np.testing.assert_array_equal(photo.pixels, np.rot90(plain.pixels, -quarters))
     assert photo.pixels.flags.c_contiguous
-    assert photo.size == (expected.shape[1], expected.shape[0])
-    info = images.probe(path).rotated(turn)
-    assert info == images.ImageInfo(photo.size, photo.rotation_quarters, photo.mirrored, turn)
-    assert info.rotated(-turn) == images.probe(path)
-    small = images.load(path, 30, turn)
-    np.testing.assert_array_equal(small.pixels, np.rot90(images.load(path, 30).pixels, -turn))
-    assert small.size == photo.size
+    info = images.probe(path).rotated(quarters)
+    assert info == images.ImageInfo(photo.size, photo.rotation_quarters, photo.mirrored, quarters)
+    assert info.rotated(-quarters) == images.probe(path)
+    small = images.load(path, 30, quarters)
+    np.testing.assert_array_equal(small.pixels, np.rot90(images.load(path, 30).pixels, -quarters))
+    assert small.size == photo.size == info.size
 
 
-@pytest.mark.parametrize("turn", range(4))
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_pose_of_a_turned_photograph_projects_to_the_same_stored_pixel(tmp_path, orientation, turn):
-    path = save(tmp_path / "a.png", picture(61, 43), exif=exif(orientation))
-    plain, info = images.probe(path), images.probe(path).rotated(turn)
-    angle, focal = 0.3, 50.0
-    rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
-    pose = Pose(rotation, np.array([0.1, -0.2, 4.0]))  # of the upright, turned image
-
-    def project(pose: Pose, size: tuple[int, int]) -> np.ndarray:
-        x, y, z = pose.rotation @ np.array([0.4, 0.3, 0.5]) + pose.translation
-        return np.array([[focal * x / z + (size[0] - 1) / 2, focal * y / z + (size[1] - 1) / 2]], np.float32)
-
-    as_exif_has_it = images.rotate_points(project(pose, info.size), info.size, -turn)
-    stored_pose = images.pose_as_stored(pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
-    if info.mirrored:  # no camera sees what is stored: the pose is for the image as EXIF has it
-        np.testing.assert_allclose(project(stored_pose, plain.size), as_exif_has_it, atol=1e-4)
-    else:
-        stored = images.rotate_points(as_exif_has_it, plain.size, -plain.rotation_quarters)
-        np.testing.assert_allclose(project(stored_pose, (61, 43)), stored, atol=1e-4)
-    np.testing.assert_allclose(stored_pose.center, pose.center, atol=1e-12)
-
-
-@pytest.mark.parametrize("turn", range(-4, 5))
-def test_points_turn_with_the_pixels(turn):
+@pytest.mark.parametrize("quarters", range(-4, 5))
+def test_points_rotate_with_the_pixels(quarters):
     pixels = picture(7, 5)
     x, y = np.meshgrid(np.arange(7, dtype=np.float32), np.arange(5, dtype=np.float32))
     points = np.stack([x.ravel(), y.ravel()], axis=1)
-    turned = np.rot90(pixels, -turn)
-    moved = images.rotate_points(points, (7, 5), turn)
+    rotated = np.rot90(pixels, -quarters)
+    moved = images.rotate_points(points, (7, 5), quarters)
     assert moved.dtype == np.float32
-    np.testing.assert_array_equal(turned[moved[:, 1].astype(int), moved[:, 0].astype(int)], pixels.reshape(-1, 3))
-    after = turned.shape[1], turned.shape[0]
-    np.testing.assert_array_equal(images.rotate_points(moved, after, -turn), points)
+    np.testing.assert_array_equal(rotated[moved[:, 1].astype(int), moved[:, 0].astype(int)], pixels.reshape(-1, 3))
+    after = rotated.shape[1], rotated.shape[0]
+    np.testing.assert_array_equal(images.rotate_points(moved, after, -quarters), points)
     corners = np.array([[-0.5, -0.5], [6.5, 4.5]], np.float32)
-    assert np.sort(images.rotate_points(corners, (7, 5), turn), axis=0).tolist() == [
+    assert np.sort(images.rotate_points(corners, (7, 5), quarters), axis=0).tolist() == [
         [-0.5, -0.5],
         [after[0] - 0.5, after[1] - 0.5],
     ]
-    assert images.rotate_points(points[:0], (7, 5), turn).shape == (0, 2)
+    assert images.rotate_points(points[:0], (7, 5), quarters).shape == (0, 2)
 
 
 # ---- sizes and coordinates ----
@@ -366,10 +297,8 @@ def blobs(width: int, height: int, sigma: float) -> tuple[np.ndarray, np.ndarray
     return np.repeat(np.clip(np.round(value), 0, 255).astype(np.uint8)[..., None], 3, axis=2), centers
 
 
-@pytest.mark.parametrize(
-    ("suffix", "size"), [(".jpg", (1003, 757)), (".jpg", (1001, 999)), (".jpg", (751, 1207)), (".png", (1003, 757))]
-)
-@pytest.mark.parametrize("long_side", [None, 1000, 501, 500, 333, 250, 125, 100])
+@pytest.mark.parametrize(("suffix", "size"), [(".jpg", (1003, 757)), (".jpg", (751, 1207)), (".png", (1003, 757))])
+@pytest.mark.parametrize("long_side", [None, 1000, 501, 333, 250, 100])
 def test_to_original_is_exact(tmp_path, suffix, size, long_side):
     width, height = size
     factor = max(size) / min(long_side or max(size), max(size))
@@ -412,10 +341,10 @@ def test_long_side_bounds_and_the_picture_is_spanned(tmp_path, size, long_side, 
 
 def test_reduction_keeps_the_mean_of_fine_texture(tmp_path):
     """Area interpolation neither skips nor repeats pixels: noise is averaged away."""
-    noise = np.repeat(RNG.integers(0, 256, (1201, 1603, 1)).astype(np.uint8), 3, axis=2)
+    noise = np.repeat(RNG.integers(0, 256, (801, 1003, 1)).astype(np.uint8), 3, axis=2)
     for suffix in (".jpg", ".png"):
         reduced = images.load(save(tmp_path / f"a{suffix}", noise, quality=95), 100).pixels
-        assert reduced.std() < 8  # 74 in the original, 16 pixels across are averaged
+        assert reduced.std() < 10  # 74 in the original; blocks of 10 × 10 pixels are averaged
         assert abs(reduced.mean() - noise.mean()) < 1
 
 
@@ -459,7 +388,7 @@ def encoded(suffix: str, pixels: np.ndarray | None = None) -> bytes:
 )
 def test_header_is_refused_in_one_quiet_sentence(tmp_path, capfd, name, content, reason):
     (tmp_path / name).write_bytes(content)
-    for read in (images.load, images.probe):
+    for read in (images.load, images.probe, images.may_have_exif):
         with pytest.raises(KitError, match=reason) as error:
             read(tmp_path / name)
         assert name in str(error.value)
@@ -469,7 +398,7 @@ def test_header_is_refused_in_one_quiet_sentence(tmp_path, capfd, name, content,
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".bmp"])
 @pytest.mark.parametrize("part", [0.3, 0.9])
-def test_cut_off_files_are_refused(tmp_path, capfd, suffix, part):
+def test_truncated_files_are_refused(tmp_path, capfd, suffix, part):
     content = encoded(suffix)
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(content[: int(part * len(content))])
@@ -479,7 +408,7 @@ def test_cut_off_files_are_refused(tmp_path, capfd, suffix, part):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of a damaged directory
-def test_sixteen_bit_colour_cut_off_is_refused_quietly(tmp_path, capfd):
+def test_truncated_sixteen_bit_colour_is_refused_quietly(tmp_path, capfd):
     for suffix in (".png", ".tif"):
         content = cv2.imencode(suffix, RNG.integers(0, 65536, (40, 50, 3)).astype(np.uint16))[1].tobytes()
         (tmp_path / f"cut{suffix}").write_bytes(content[: len(content) // 2])
@@ -489,7 +418,7 @@ def test_sixteen_bit_colour_cut_off_is_refused_quietly(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("long_side", [None, 60])
-def test_jpeg_cut_off_is_used_as_far_as_it_goes(tmp_path, caplog, capfd, long_side):
+def test_a_truncated_jpeg_is_used_up_to_its_end(tmp_path, caplog, capfd, long_side):
     texture = cv2.resize(RNG.integers(0, 256, (60, 80, 3)).astype(np.uint8), (320, 240))
     whole = save(tmp_path / "whole.jpg", texture, quality=90)
     content = whole.read_bytes()
@@ -527,9 +456,9 @@ def test_damaged_bytes_give_a_photo_or_a_kit_error(tmp_path, capfd, suffix):
     content = encoded(suffix, picture(40, 30))
     rng = np.random.default_rng(1)
     path = tmp_path / f"a{suffix}"
-    for attempt in range(60):
+    for trial in range(40):
         damaged = bytearray(content)
-        where = rng.integers(0, min(len(content), 200 if attempt % 2 else len(content)), rng.integers(1, 6))
+        where = rng.integers(0, min(len(content), 200 if trial % 2 else len(content)), rng.integers(1, 6))
         for i in where:
             damaged[i] = rng.integers(0, 256)
         path.write_bytes(damaged)

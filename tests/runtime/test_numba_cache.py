@@ -1,4 +1,4 @@
-"""Compiled loops: the same results, outside of the interpreter's lock, with a place to keep them or without."""
+"""Compiled functions: the same results, without Python's lock, with and without a cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 
 import numba
 import numpy as np
-import pytest
 
 from imc_kit.runtime.numba_cache import _Announcement, compiled
 
@@ -26,13 +25,13 @@ def total(values, rounds):
 
 
 def function():
-    """One that has no file, so that there is no place to keep what is compiled."""
+    """A function without a file, so that there is no place for the cache."""
     names = {}
     exec(SOURCE, names)
     return names["total"]
 
 
-def test_without_a_place_to_keep_it_it_is_compiled_all_the_same():
+def test_without_a_place_for_the_cache_it_is_compiled_all_the_same():
     values = np.arange(1000, dtype=np.float64)
     assert compiled(function())(values, 3) == 3 * values.sum()
 
@@ -47,45 +46,49 @@ def infinite(values):
 def test_infinity_is_a_number():
     values = np.array([1.0, -np.inf, 3.0])
     assert compiled(infinite)(values) == 1
-    assert numba.njit(fastmath=True)(infinite)(values) == 0  # what compiled must not say
+    assert numba.njit(fastmath=True)(infinite)(values) == 0  # all fast-math flags get it wrong
 
 
 FULL_DISK = """
 import resource, signal
-import numpy as np
-from imc_kit.matchers.nearest_numba import note
+from tiny import twice
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-nearness = np.array([[1, 3, 2]], np.float32)
-rows, columns = ((np.full(n, -1, np.int32), *np.full((2, n), -np.inf, np.float32)) for n in (1, 3))
-note(nearness, np.arange(3), 0, *rows, *columns)
-print(rows[0])
+print(twice(21))
 """
 
 
-def test_a_full_disk_costs_nothing_but_the_cache(tmp_path):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    assert subprocess.check_output([sys.executable, "-c", FULL_DISK], env=environment, text=True) == "[1]\n"
-    assert not list(tmp_path.rglob("*.nbi"))
+def test_a_full_disk_costs_only_the_cache(tmp_path):
+    (tmp_path / "tiny.py").write_text(
+        "from imc_kit.runtime.numba_cache import compiled\n@compiled\ndef twice(x):\n    return 2 * x\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": path}
+    for limited, code in ((True, FULL_DISK), (False, "from tiny import twice; print(twice(21))")):
+        assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "42\n"
+        assert any(tmp_path.rglob("*.nbi")) is not limited
 
 
-@pytest.mark.parametrize("made", ["preset('sift').check()", "SiftConfig().create()", "NearestConfig().create()"])
-def test_without_numba_the_configuration_says_so(made):
-    """And not after the detection."""
-    code = f"""
+WITHOUT_NUMBA = """
 import sys
 sys.modules["numba"] = None
 from imc_kit.config import NearestConfig, SiftConfig, preset
-try:
-    {made}
-except Exception as error:
-    print(type(error).__name__, error)
+for make in (preset("sift").check, SiftConfig().create, NearestConfig().create):
+    try:
+        make()
+    except Exception as error:
+        print(type(error).__name__, error)
 """
-    said = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert said.startswith("KitError numba, which compiles SIFT and the matching, cannot be loaded with NumPy")
 
 
-def test_it_is_announced_once_and_for_our_loops_only(caplog):
+def test_without_numba_configurations_are_refused_before_the_work_starts():
+    lines = subprocess.check_output([sys.executable, "-c", WITHOUT_NUMBA], text=True).splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("KitError numba, which compiles SIFT and the matching, cannot be loaded with NumPy")
+
+
+def test_compiling_is_announced_once_and_only_for_the_kit(caplog):
     caplog.set_level(logging.INFO)
     announcement = _Announcement()
     numba.core.event.register("numba:compile", announcement)
@@ -94,16 +97,16 @@ def test_it_is_announced_once_and_for_our_loops_only(caplog):
         assert not announcement.said
         for _ in range(2):
             ours = function()
-            ours.__module__ = "imc_kit.detectors.loops"
+            ours.__module__ = "imc_kit.detectors.any"
             compiled(ours)(np.ones(3), 1)
     finally:
         numba.core.event.unregister("numba:compile", announcement)
     assert announcement.said
     said = [record.message for record in caplog.records if record.name == "imc_kit.runtime.numba_cache"]
-    assert 1 <= len(said) <= 2  # the module's own, if it is its first, too
+    assert 1 <= len(said) <= 2  # the module's own listener may announce it too
 
 
-def test_python_goes_on_meanwhile():
+def test_other_threads_run_meanwhile():
     total = compiled(function())
     values = np.ones(1000)
     total(values, 1)
