@@ -1,10 +1,10 @@
-"""Sentences about what went wrong."""
+"""Error messages."""
 
 from __future__ import annotations
 
 import pytest
 
-from imc_kit.errors import KitError, said, unknown_name
+from imc_kit.errors import KitError, require, said, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_an_unknown_name(name: str, known: list[str], sentence: str) -> None:
     assert str(unknown_name("preset", name, known)) == sentence
 
 
-def test_of_many_known_names_a_few_are_said() -> None:
+def test_of_many_known_names_only_a_few_are_listed() -> None:
     many = [f"mapper.option_{number:03}" for number in range(200)] + ["mapper.tolerance"]
     sentence = str(unknown_name("option", "mapper.tolerence", many))
     assert "did you mean 'mapper.tolerance'? known are mapper.tolerance, " in sentence
@@ -28,6 +28,12 @@ def test_of_many_known_names_a_few_are_said() -> None:
     assert str(unknown_name("option", "ßß", many)).endswith("mapper.option_004, 201 in all")
 
 
-def test_what_an_error_says() -> None:
+def test_the_message_of_an_error() -> None:
     assert said(KitError("the file is empty")) == "the file is empty"
     assert said(ValueError("not a number")) == "ValueError: not a number"
+
+
+def test_a_refused_option() -> None:
+    require(True, "ratio of matcher 'nearest'", "above 0", 0.8)
+    with pytest.raises(KitError, match="ratio of matcher 'nearest' must be above 0, not nan"):
+        require(float("nan") > 0, "ratio of matcher 'nearest'", "above 0", float("nan"))

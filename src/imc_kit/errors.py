@@ -1,4 +1,4 @@
-"""The one exception that people are meant to read, and the sentence that suggests the right name."""
+"""The one exception for users, and helpers that raise it with a clear message."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import difflib
 from collections.abc import Iterable
 
 _ALL = 20
-"""So many known names are all said; of more the nearest."""
+"""Up to this many known names are all listed; of more only the nearest, so that the message stays one sentence."""
 _FEW = 5
+"""How many near names are listed then."""
 
 
 class KitError(Exception):
-    """Something a person can put right; the message says what is wrong, where, and what to do."""
+    """An error that the user can fix. Its message says what is wrong, where, and what to do."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
-    """A `KitError` for a name that is not among `known`, with the nearest known one, and the others or some of them."""
+    """A `KitError` for a name that is not in `known`. It suggests the nearest known name and lists the others."""
     names = sorted(known)
     nearest = difflib.get_close_matches(name, names, n=_FEW, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
@@ -34,5 +35,5 @@ def require(valid: bool, option: str, wanted: str, value: object) -> None:
 
 
 def said(error: Exception) -> str:
-    """What an error says as one sentence, with its kind where it is none of ours."""
+    """The message of an error, with its type in front unless it is a `KitError`."""
     return str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Masks, against colours and shapes that are known."""
+"""Masks, compared with known colours and shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scipy import ndimage
 from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import SiftConfig, extract
+from imc_kit.detectors import OrbConfig, extract
 from imc_kit.errors import KitError
 
 RNG = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def save(path: Path, values: np.ndarray, **options) -> Path:
 # ---- vegetation ----
 
 
-def test_every_colour_is_judged_as_the_standard_library_converts_it():
+def test_hue_saturation_and_value_are_those_of_the_standard_library():
     pixels = RNG.integers(0, 256, (80, 100, 3)).astype(np.uint8)
     hsv = np.array([colorsys.rgb_to_hsv(*rgb) for rgb in (pixels.reshape(-1, 3) / 255).tolist()]).reshape(pixels.shape)
     hue, saturation, value = hsv[..., 0] * 360, hsv[..., 1], hsv[..., 2]
@@ -73,11 +73,11 @@ def test_every_colour_is_judged_as_the_standard_library_converts_it():
         (np.array([0, 0, 0]), False),
     ],
 )
-def test_colours_of_things(rgb, plant):
+def test_typical_colours(rgb, plant):
     assert (masks.vegetation(plain(*rgb), MaskConfig(vegetation=True)) == plant).all()
 
 
-def test_spots_are_dropped_and_gaps_filled_as_scipy_does():
+def test_spots_are_dropped_and_gaps_filled_as_in_scipy():
     green = ndimage.gaussian_filter(RNG.normal(size=(90, 120)), 1.5) > 0
     green[:12] = green[-12:] = green[:, :12] = green[:, -12:] = False  # at the edges, conventions differ
     pixels = np.where(green[..., None], colour(120), colour(30)).astype(np.uint8)
@@ -90,7 +90,7 @@ def test_spots_are_dropped_and_gaps_filled_as_scipy_does():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_half_of_a_photograph_is_masked_at_the_working_size():
+def test_half_of_a_photo_is_masked_at_the_working_size():
     pixels = plain(200, 150, 100, size=(2000, 1000))
     pixels[:, 1000:] = colour(120)
     allowed = masks.mask(photo(pixels), "a.jpg", MaskConfig(vegetation=True, long_side=200))
@@ -104,7 +104,7 @@ def test_odd_sizes(size):
     assert masks.vegetation(plain(0, 255, 0, size=size), MaskConfig()).all()
 
 
-def test_a_photograph_of_plants_only_stays_and_that_is_said(caplog):
+def test_a_photo_of_only_plants_is_not_masked_with_a_warning(caplog):
     pixels = plain(*colour(120))
     pixels[:3] = 200
     with caplog.at_level(logging.WARNING):
@@ -175,30 +175,29 @@ def test_folder_and_vegetation_together(tmp_path, caplog):
     expected = np.zeros((30, 40), bool)
     expected[15:, :20] = True
     np.testing.assert_array_equal(masks.mask(photo(pixels), "a.jpg", config), expected)
-    # What the folder allows is plants only: the folder is obeyed nevertheless.
+    # The folder allows only plants: then its mask is used alone.
     pixels[:, :20] = colour(120)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(masks.mask(photo(pixels), "a.jpg", config), values > 0)
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("turn", range(4))
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("its_own", [False, True])
-def test_a_mask_is_turned_as_its_photograph_is(tmp_path, orientation, turn, its_own):
+@pytest.mark.parametrize(("extra", "own_exif"), [(0, False), (1, True)])
+def test_a_mask_is_rotated_as_its_photo_is(tmp_path, orientation, extra, own_exif):
     stored = np.full((30, 40, 3), 255, np.uint8)
     stored[3:9, 5:20] = 0
     block = Image.Exif()
     block[0x0112] = orientation
     path = save(tmp_path / "photos" / "a.png", stored, exif=block)
-    save(tmp_path / "masks" / "a.png", stored[..., 0], **({"exif": block} if its_own else {}))
-    seen = images.load(path, extra_quarters=turn)
+    save(tmp_path / "masks" / "a.png", stored[..., 0], **({"exif": block} if own_exif else {}))
+    seen = images.load(path, extra_quarters=extra)
     allowed = masks.mask(seen, "a.png", MaskConfig(folder=tmp_path / "masks"))
     np.testing.assert_array_equal(allowed, seen.pixels[..., 0] > 0)
     assert allowed.flags.c_contiguous
 
 
-def test_what_cannot_be_a_mask_is_refused_by_name(tmp_path):
+def test_a_file_that_cannot_be_a_mask_is_refused_by_name(tmp_path):
     config = MaskConfig(folder=tmp_path)
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.png").touch()
@@ -208,10 +207,10 @@ def test_what_cannot_be_a_mask_is_refused_by_name(tmp_path):
         with pytest.raises(KitError, match=rf"{name}\.png"):
             masks.mask(photo(plain(0, 0, 0, size=(40, 30))), f"{name}.jpg", config)
     square = masks.read(save(tmp_path / "square.png", np.zeros((20, 20), np.uint8)), photo(plain(0, 0, 0)))
-    assert square.shape == (20, 20)  # from a network, say: it is stretched
+    assert square.shape == (20, 20)  # it is stretched later
 
 
-def test_check_wants_the_folder(tmp_path):
+def test_check_requires_the_folder(tmp_path):
     MaskConfig().check()
     MaskConfig(folder=tmp_path).check()
     (tmp_path / "file").touch()
@@ -234,12 +233,12 @@ def test_check_wants_the_folder(tmp_path):
         {"min_share": float("nan")},
     ],
 )
-def test_senseless_options_are_refused(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(KitError, match=f"{next(iter(options))} of the masks"):
         MaskConfig(**options)
 
 
-# ---- with detectors, and for people ----
+# ---- with detectors, and as pictures ----
 
 
 def test_no_keypoints_on_the_plants(tmp_path):
@@ -248,7 +247,7 @@ def test_no_keypoints_on_the_plants(tmp_path):
     pixels[:, 160:, [0, 2]] //= 3
     pixels[:, 160:, 1] |= 128
     taken = photo(pixels)
-    detector = SiftConfig().create()
+    detector = OrbConfig().create()
     (everywhere,) = extract(detector, [taken])
     (masked,) = extract(detector, [taken], [masks.mask(taken, "a.jpg", MaskConfig(vegetation=True))])
     assert (everywhere.keypoints[:, 0] > 164).any()
@@ -256,7 +255,7 @@ def test_no_keypoints_on_the_plants(tmp_path):
     assert masked.keypoints[:, 0].max() < 161
 
 
-def test_overlay_tints_what_is_masked_and_nothing_else():
+def test_overlay_colours_only_masked_pixels():
     pixels = RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)
     allowed = np.ones((4, 6), bool)
     allowed[1, 2] = False
@@ -270,8 +269,7 @@ def test_overlay_tints_what_is_masked_and_nothing_else():
     np.testing.assert_array_equal(pixels, before)
 
 
-def test_a_fern_and_a_fountain(shared):
-    """The plant is masked; red sandstone is left as it is."""
+def test_a_fern_is_masked_and_a_fountain_of_sandstone_is_not(shared):
     folder = shared / "scenes" / "test"
     config = MaskConfig(vegetation=True)
     left = {}

@@ -74,7 +74,7 @@ def test_features_come_back_as_they_were(table: Table[Features], dtype: Any, opt
             assert_same(opened[key], value)
 
 
-def test_float32_descriptors_are_halved_and_keypoints_are_not(table: Table[Features]) -> None:
+def test_float32_descriptors_become_float16_and_keypoints_do_not(table: Table[Features]) -> None:
     value = features(50, dtype=np.float32)
     table.put({"k": value})
     assert_same(table["k"], value, ("keypoints", "scores"))
@@ -83,12 +83,12 @@ def test_float32_descriptors_are_halved_and_keypoints_are_not(table: Table[Featu
 
 
 def test_keypoints_of_huge_images_keep_their_places(table: Table[Features]) -> None:
-    points = np.array([[19999.375, 12345.625]], np.float32)  # float16 would make 20000 of it
+    points = np.array([[19999.375, 12345.625]], np.float32)  # 20000 in float16
     table.put({"k": Features(points, np.ones(1, np.float32), np.ones((1, 8), np.float16), (20000, 15000))})
     np.testing.assert_array_equal(table["k"].keypoints, points)
 
 
-def test_empty_values_may_lack_what_their_neighbours_have(table: Table[Features]) -> None:
+def test_empty_values_may_lack_optional_columns(table: Table[Features]) -> None:
     full = features(7, optional=True)
     values = {"first": Features.empty(SIZE, 8), "full": full, "last": Features.empty((3, 9), 8)}
     table.put(values)
@@ -125,11 +125,7 @@ def test_global_descriptors_come_back_as_they_were(tmp_path: Path) -> None:
     assert Store(tmp_path).descriptors("other").missing(["1"]) == ["1"]
 
 
-def test_pair_keys_tell_the_order_apart() -> None:
-    assert pair_key("a", "b") != pair_key("b", "a")
-
-
-def test_shelves_of_other_fingerprints_are_apart(tmp_path: Path) -> None:
+def test_tables_of_other_fingerprints_are_separate(tmp_path: Path) -> None:
     Store(tmp_path).features("one").put({"k": features(2)})
     assert Store(tmp_path).features("two").missing(["k"]) == ["k"]
     assert Store(tmp_path).matches("one").missing(["k"]) == ["k"]
@@ -148,18 +144,13 @@ def test_putting_nothing_writes_nothing(table: Table[Features]) -> None:
     assert not table.folder.exists()
 
 
-def test_a_leftover_of_a_killed_writer_is_ignored(table: Table[Features]) -> None:
+def test_the_partial_file_of_a_killed_writer_is_ignored(table: Table[Features]) -> None:
     table.put({"k": features(3)})
-    (chunk,) = table.folder.glob("*.h5")
+    (chunk,) = table.folder.iterdir()
     (table.folder / f".{chunk.stem}.1.2.partial").write_bytes(chunk.read_bytes()[:100])
     reopened = Table[Features](table.folder, "features")
     assert len(reopened) == 1
     assert_same(reopened["k"], features(3))
-
-
-def test_no_partial_file_stays(table: Table[Features]) -> None:
-    table.put({"k": features(3)})
-    assert [path.suffix for path in table.folder.iterdir()] == [".h5"]
 
 
 def test_a_value_that_cannot_be_written_leaves_no_chunk(table: Table[Features]) -> None:
@@ -168,13 +159,13 @@ def test_a_value_that_cannot_be_written_leaves_no_chunk(table: Table[Features]) 
     assert Table[Features](table.folder, "features").missing(["a", "b"]) == ["a", "b"]
 
 
-@pytest.mark.parametrize("left", [0.0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.99])
 def test_a_truncated_chunk_is_dropped(table: Table[Features], left: float, caplog: pytest.LogCaptureFixture) -> None:
     table.put({"good": features(2)})
     (good,) = table.folder.glob("*.h5")
     table.put({"bad": features(500), "worse": features(500)})
     (bad,) = set(table.folder.glob("*.h5")) - {good}
-    table.close()  # HDF5 would go on reading what this process has open
+    table.close()  # HDF5 would keep reading the open file
     bad.write_bytes(bad.read_bytes()[: int(left * bad.stat().st_size)])
     with caplog.at_level(logging.WARNING, "imc_kit"):
         reopened = Table[Features](table.folder, "features")
@@ -199,7 +190,7 @@ def test_a_chunk_without_keys_is_dropped_and_written_again(table: Table[Features
     assert_same(reopened["k"], values["k"])
 
 
-def test_refresh_takes_in_what_others_wrote(table: Table[Features]) -> None:
+def test_refresh_reads_chunks_of_other_processes(table: Table[Features]) -> None:
     other = Table[Features](table.folder, "features")
     other.put({"k": features(2)})
     assert "k" not in table
@@ -207,9 +198,9 @@ def test_refresh_takes_in_what_others_wrote(table: Table[Features]) -> None:
     assert_same(table["k"], features(2))
 
 
-def test_a_pickled_shelf_opens_its_folder_anew(table: Table[Features]) -> None:
+def test_a_pickled_table_opens_its_folder_again(table: Table[Features]) -> None:
     table.put({"k": features(2)})
-    assert_same(table["k"], features(2))  # so that a file is open
+    assert_same(table["k"], features(2))  # opens a file
     copy = pickle.loads(pickle.dumps(table))
     assert_same(copy["k"], features(2))
     copy.put({"l": features(3)})
@@ -234,7 +225,7 @@ def test_closed_files_open_again(table: Table[Features]) -> None:
 
 
 def test_threads_put_and_read_at_once(table: Table[Features], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "OPEN_FILES", 4)  # so that files close while others read
+    monkeypatch.setattr(store, "OPEN_FILES", 4)  # files close while others read
 
     def work(number: int) -> None:
         table.put({f"{number}-{part}": features(5, number) for part in range(3)})
@@ -245,8 +236,8 @@ def test_threads_put_and_read_at_once(table: Table[Features], monkeypatch: pytes
         assert_same(table[f"{number}-2"], features(5, number))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(40)))
-    assert len(Table[Features](table.folder, "features")) == 120
+        list(pool.map(work, range(16)))
+    assert len(Table[Features](table.folder, "features")) == 48
 
 
 def test_threads_may_put_the_same_chunk(table: Table[Features]) -> None:
@@ -265,10 +256,10 @@ def _put_in_process(table: Table[Features], number: int) -> None:
 def test_processes_put_at_once(table: Table[Features]) -> None:
     table.put({"before": features(1)})
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(_put_in_process, [table] * 10, range(10)))
+        list(pool.map(_put_in_process, [table] * 4, range(4)))
     table.refresh()
-    assert len(table) == 32
-    for number in range(10):
+    assert len(table) == 14
+    for number in range(4):
         assert_same(table[f"{number}-1"], features(5, number))
     assert_same(table["shared"], features(4, 99))
 

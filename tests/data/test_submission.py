@@ -1,4 +1,4 @@
-"""Tables of poses: reading, writing, composing and checking them."""
+"""Submissions: composing, writing and checking them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ import pytest
 from imc_kit.data.scenes import Row
 from imc_kit.data.submission import NO_POSE, check, compose, write
 from imc_kit.data.tables import POSE_COLUMNS, format_pose, parse_pose, read_table
-from imc_kit.errors import KitError
 from imc_kit.types import Placement, Pose
+from posed_tables import random_pose
 
 COLUMNS = ("image_path", "dataset", "scene", *POSE_COLUMNS)
 IDENTITY = ("1.0;0.0;0.0;0.0;1.0;0.0;0.0;0.0;1.0", "0.0;0.0;0.0")
-
-
-def random_pose(seed: int) -> Pose:
-    generator = np.random.default_rng(seed)
-    turn, _ = np.linalg.qr(generator.normal(size=(3, 3)))
-    return Pose(turn * np.sign(np.linalg.det(turn)), generator.normal(size=3) * 10.0 ** generator.integers(-9, 9))
 
 
 def asked(image: str, scene: str = "church", file: str | None = "") -> Row:
@@ -29,107 +23,10 @@ def asked(image: str, scene: str = "church", file: str | None = "") -> Row:
     return Row(key, scene, image if file == "" else file)
 
 
-# Reading
-
-
-def test_values_are_texts_as_they_are_written(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_bytes('\ufeffimage,a,b\r\nnan,,1.50\r\n\r\n"x,""y""\nz",NA,é 1\r\n'.encode())
-    table = read_table(path, ["b"])
-    assert list(table.columns) == ["image", "a", "b"]
-    assert table.to_numpy().tolist() == [["nan", "", "1.50"], ['x,"y"\nz', "NA", "é 1"]]
-
-
-def test_a_header_alone_is_a_table_without_rows(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_text("a,b\n")
-    table = read_table(str(path), ("a", "b"))
-    assert list(table.columns) == ["a", "b"]
-    assert len(table) == 0
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "is empty"),
-        (b"\n\n", "is empty"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not a CSV file in UTF-8"),
-        (b'a,b\n"1,2\n', "not a CSV file"),
-        (b"a,b\n" + b"x" * 200_000 + b",1\n", "not a CSV file"),
-        (b"a,b\n1,2\n1\n", "row 2 has 1 values, the header 2"),
-        (b"a,b\n1,2,3\n", "row 1 has 3 values, the header 2"),
-        (b"a,b,a\n1,2,3\n", "more than once"),
-        (b"a,c\n1,2\n", "lacks the column b, d"),
-    ],
-)
-def test_what_is_no_table_is_said_in_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
-    path = tmp_path / "table.csv"
-    path.write_bytes(content)
-    with pytest.raises(KitError, match=said) as caught:
-        read_table(path, ("a", "b", "d") if b"a,c" in content else ())
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match=r"there is no file .*nowhere.csv"):
-        read_table(tmp_path / "nowhere.csv")
-    with pytest.raises(KitError, match=f"cannot read {tmp_path}"):
-        read_table(tmp_path)
-
-
-def test_reads_the_shared_truth(shared: Path) -> None:
-    table = read_table(shared / "scenes" / "truth.csv", COLUMNS)
-    for rotation, translation in zip(*(table[column] for column in POSE_COLUMNS), strict=True):
-        Pose(*parse_pose(rotation, translation))
-    assert len(table) == 350
-
-
-# Poses
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_poses_come_back_to_the_last_bit(seed: int) -> None:
-    pose = random_pose(seed)
-    rotation, translation = parse_pose(*format_pose(pose))
-    assert rotation.tobytes() == pose.rotation.tobytes()
-    assert translation.tobytes() == pose.translation.tobytes()
-
-
-def test_a_rotation_is_written_row_by_row() -> None:
-    quarter = Pose(np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.array([0.1, 1e-20, -3]))
-    assert format_pose(quarter) == ("0.0;-1.0;0.0;1.0;0.0;0.0;0.0;0.0;1.0", "0.1;1e-20;-3.0")
-
-
-def test_nan_and_inf_are_numbers() -> None:
-    rotation, translation = parse_pose(NO_POSE[0], "nan;inf;-inf")
-    assert np.isnan(rotation).all()
-    assert rotation.shape == (3, 3)
-    np.testing.assert_array_equal(translation, [np.nan, np.inf, -np.inf])
-
-
-@pytest.mark.parametrize(
-    ("rotation", "translation", "said"),
-    [
-        ("1;2;3", IDENTITY[1], "a rotation is 9 numbers"),
-        (IDENTITY[0] + ";1", IDENTITY[1], "not 10"),
-        (IDENTITY[0], "", "a translation is 3 numbers"),
-        (IDENTITY[0], "1;2;", "a translation"),
-        (IDENTITY[0], "1;2;x", "'1;2;x'"),
-        (IDENTITY[0], "1,2,3", "a translation"),
-        ("x" * 10**6, IDENTITY[1], "a rotation"),
-    ],
-)
-def test_what_is_no_pose_is_refused(rotation: str, translation: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as caught:
-        parse_pose(rotation, translation)
-    assert len(str(caught.value)) < 200
-
-
 # Composing
 
 
-def test_every_row_is_there_in_order_before_anything_is_solved() -> None:
+def test_all_rows_are_there_in_order_before_anything_is_solved() -> None:
     rows = [asked("b.jpg"), asked("a.jpg"), asked("gone.jpg", file=None), asked("x.jpg", "pond")]
     answer = compose(rows, {})
     assert [row["image_path"] for row in answer] == [row.key["image_path"] for row in rows]
@@ -138,7 +35,7 @@ def test_every_row_is_there_in_order_before_anything_is_solved() -> None:
     assert compose([], {}) == []
 
 
-def test_images_without_a_placement_stand_amid_their_scene() -> None:
+def test_images_without_a_placement_are_at_the_mean_of_their_scene() -> None:
     near, far = random_pose(1).rotation, random_pose(2).rotation
     placed = {
         "near.jpg": Placement(Pose.from_center(near, np.array([1.0, 0, 0])), 0),
@@ -179,7 +76,7 @@ def test_2025_puts_each_model_in_a_cluster_and_the_rest_among_the_outliers() -> 
 # Writing
 
 
-def test_what_is_written_reads_back_with_any_reader(tmp_path: Path) -> None:
+def test_a_written_file_can_be_read_by_any_reader(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     rows = [{"b": "1", "a": 'with, "quotes"'}, {"a": "two\nlines", "b": "é 東"}]
     write(path, ("a", "b"), rows)
@@ -192,7 +89,7 @@ def test_what_is_written_reads_back_with_any_reader(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_rows_that_fail_half_way_leave_the_old_file(tmp_path: Path) -> None:
+def test_rows_that_fail_leave_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     path.write_text("old")
     with pytest.raises(KeyError):
@@ -209,7 +106,7 @@ def checked(tmp_path: Path, rows: list[dict[str, str]], keys: list[dict[str, str
     return "; ".join(check(tmp_path / "submission.csv", COLUMNS, keys))
 
 
-def test_the_check_finds_what_is_wrong(tmp_path: Path) -> None:
+def test_the_check_finds_wrong_rows_and_poses(tmp_path: Path) -> None:
     rows = [asked(f"{name}.jpg") for name in "abc"]
     keys = [row.key for row in rows]
     good = compose(rows, {})

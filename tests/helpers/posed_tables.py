@@ -8,13 +8,18 @@ import numpy as np
 import pandas as pd
 
 from imc_kit.data.submission import NO_POSE
-from imc_kit.types import Float64
+from imc_kit.types import Float64, Pose
 from plain_registration import rotation
 
 
 def turn(degrees: float) -> Float64:
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
+def random_pose(seed: int) -> Pose:
+    random = np.random.default_rng(seed)
+    return Pose(rotation(random), random.normal(size=3) * 10.0 ** random.integers(-9, 9))
 
 
 def text(values) -> str:

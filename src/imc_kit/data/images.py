@@ -81,11 +81,11 @@ class ImageInfo:
     mirrored: bool
     extra_quarters: int = 0
 
-    def rotated(self, quarters: int) -> ImageInfo:
-        """The info after `quarters` more 90° rotations clockwise; the image is `load(…, extra_quarters=quarters)`."""
-        size = self.size[::-1] if quarters % 2 else self.size
-        rotations = (self.rotation_quarters + quarters) % 4
-        return ImageInfo(size, rotations, self.mirrored, (self.extra_quarters + quarters) % 4)
+    def rotated(self, extra: int) -> ImageInfo:
+        """The info after `extra` more 90° rotations clockwise. The image is that of `load(…, extra_quarters=extra)`."""
+        size = self.size[::-1] if extra % 2 else self.size
+        rotation_quarters = (self.rotation_quarters + extra) % 4
+        return ImageInfo(size, rotation_quarters, self.mirrored, (self.extra_quarters + extra) % 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +126,7 @@ def load(path: Path | str, long_side: int | None = None, extra_quarters: int = 0
     A truncated JPEG is used up to its end, with a warning: the flat remainder gives no keypoints. Raises `KitError`,
     with the file and the reason, when anything else cannot be decoded.
     """
-    path = Path(path)
-    with _naming(path), path.open("rb") as file:
+    with _reading(path) as file:
         image, info = _open(file)
         target = _fitting(image.size, long_side)
         try:
@@ -159,8 +158,7 @@ def probe(path: Path | str) -> ImageInfo:
     Raises `KitError`, with the file and the reason, when the file is missing, a folder, empty, not of a known format,
     too small (`MIN_SIDE`) or too large (`MAX_PIXELS`).
     """
-    path = Path(path)
-    with _naming(path), path.open("rb") as file:
+    with _reading(path) as file:
         return _open(file)[1]
 
 
@@ -169,16 +167,14 @@ def may_have_exif(path: Path | str) -> bool:
 
     Raises `KitError` as `probe` does.
     """
-    path = Path(path)
-    with _naming(path), path.open("rb") as file:
+    with _reading(path) as file:
         image, _ = _open(file)
         return not isinstance(image, JpegImagePlugin.JpegImageFile) or not _METADATA.isdisjoint(image.info)
 
 
 def digest(path: Path | str) -> str:
     """The BLAKE2b hash of a file's content, 32 hexadecimal digits. Raises `KitError` if the file cannot be read."""
-    path = Path(path)
-    with _naming(path), path.open("rb") as file:
+    with _reading(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
@@ -191,12 +187,12 @@ def pose_as_stored(pose: Pose, quarters: int, mirrored: bool, turn: int = 0) -> 
     return pose.turned(-turn if mirrored else -quarters)
 
 
-def rotate_points(points: Float32, size: tuple[int, int], quarters: int) -> Float32:
-    """Map points (x, y), float32 [N, 2], of an image to the same image rotated clockwise by `quarters` · 90°.
+def rotate_points(points: Float32, size: tuple[int, int], rotation_quarters: int) -> Float32:
+    """Map points (x, y), float32 [N, 2], of an image to the same image rotated clockwise by 90° · `rotation_quarters`.
 
-    size: (width, height) before the rotation. The inverse is `rotate_points(points, size_after, -quarters)`.
+    size: (width, height) before the rotation. The inverse is `rotate_points(points, size_after, -rotation_quarters)`.
     """
-    for _ in range(quarters % 4):
+    for _ in range(rotation_quarters % 4):
         points = np.stack([size[1] - 1 - points[:, 1], points[:, 0]], axis=1)
         size = size[::-1]
     return points
@@ -207,12 +203,14 @@ class _RefusedError(Exception):
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn any error inside the block into a `KitError` that names the file."""
+def _reading(path: Path | str) -> Iterator[io.BufferedReader]:
+    """Open a file, and turn any error inside the block into a `KitError` that names it."""
+    path = Path(path)
     try:
         if not path.is_file():
             raise _RefusedError("it is not a file" if path.exists() else "there is no such file")
-        yield
+        with path.open("rb") as file:
+            yield file
     except Exception as error:  # decoders raise errors of many kinds for damaged files
         if isinstance(error, _RefusedError):
             reason = str(error)
@@ -238,10 +236,10 @@ def _open(file: BinaryIO) -> tuple[ImageFile, ImageInfo]:
         raise _RefusedError(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
     if width * height > MAX_PIXELS:
         raise _RefusedError(f"{width} × {height} pixels are more than the {MAX_PIXELS:,} that are accepted")
-    quarters, mirrored = _UPRIGHT.get(_orientation(image, file), (0, False))
-    if quarters % 2 and not _is_made_upright_by_pillow(image):
+    rotation_quarters, mirrored = _UPRIGHT.get(_orientation(image, file), (0, False))
+    if rotation_quarters % 2 and not _is_made_upright_by_pillow(image):
         width, height = height, width
-    return image, ImageInfo((width, height), quarters, mirrored)
+    return image, ImageInfo((width, height), rotation_quarters, mirrored)
 
 
 def _is_made_upright_by_pillow(image: ImageFile) -> bool:

@@ -146,31 +146,46 @@ def _score_dataset(
     scenes: Mapping[str, tuple[Sequence[Key], Sequence[float]]],
     clusters: Mapping[str, Sequence[Key]],
 ) -> DatasetScore:
+    """Score a dataset. scenes: the keys and the distances of each true scene. clusters: the keys of each cluster."""
+    clusters = clusters or {OUTLIERS: ()}
     results: dict[str, SceneScore] = {}
     given: dict[str, str] = {}
     shared = sizes = reached = reachable = 0
-    clusters = clusters or {OUTLIERS: ()}
     for scene, (keys, distances) in scenes.items():
-        truth = np.array([true[key].center for key in keys])
-        common = {name: set(keys).intersection(cluster) for name, cluster in clusters.items() if name != OUTLIERS}
-        most = max(map(len, common.values()), default=0)
-        # Without a shared image the first cluster is assigned, which may be that of the outliers.
-        sharing = [name for name, members in common.items() if len(members) == most]
-        tried = {}
-        for name in sharing if most else list(clusters)[:1]:
-            members = common.get(name, set())
-            centers = centers_of({key: submitted[key] for key in members}, keys)
-            tried[name] = score_centers(truth, centers, distances, names=[key[-1] for key in keys])
-        best = max(tried, key=lambda name: _gained(tried[name]))  # the first of equal ones
-        given[scene], results[scene] = best, tried[best]
-        reached += _gained(tried[best])
+        name, result = _assign(true, submitted, keys, distances, clusters)
+        given[scene], results[scene] = name, result
+        reached += _gained(result)
         reachable -= FREE
-        if best != OUTLIERS:
-            shared, sizes, reachable = shared + most, sizes + len(clusters[best]), reachable + len(keys)
+        if name != OUTLIERS:
+            shared += len(set(keys).intersection(clusters[name]))
+            sizes += len(clusters[name])
+            reachable += len(keys)
     counting = max((len(distances) for _, distances in scenes.values()), default=0) - SKIPPED_2025
     accuracy = reached / (counting * reachable) if counting > 0 and reachable > 0 else 0.0
     return DatasetScore(accuracy, shared / sizes if sizes else 0.0, results, given)
 
 
+def _assign(
+    true: Mapping[Key, Posed],
+    submitted: Mapping[Key, Posed],
+    keys: Sequence[Key],
+    distances: Sequence[float],
+    clusters: Mapping[str, Sequence[Key]],
+) -> tuple[str, SceneScore]:
+    """The cluster that a scene is assigned, and the scene's score with the cluster's images."""
+    truth = np.array([true[key].center for key in keys])
+    common = {name: set(keys).intersection(cluster) for name, cluster in clusters.items() if name != OUTLIERS}
+    most = max(map(len, common.values()), default=0)
+    # Without a shared image the first cluster is assigned, which may be that of the outliers.
+    candidates = [name for name, members in common.items() if len(members) == most] if most else list(clusters)[:1]
+    tried = {}
+    for name in candidates:
+        centers = centers_of({key: submitted[key] for key in common.get(name, ())}, keys)
+        tried[name] = score_centers(truth, centers, distances, names=[key[-1] for key in keys])
+    best = max(tried, key=lambda name: _gained(tried[name]))  # the first of equal ones
+    return best, tried[best]
+
+
 def _gained(result: SceneScore) -> int:
+    """The images that count, summed over the thresholds that count."""
     return sum(max(0, count - FREE) for count in result.counts[SKIPPED_2025:])

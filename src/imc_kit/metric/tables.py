@@ -63,13 +63,9 @@ def read_both(
 
 def _read(table: Table, role: str, columns: Sequence[str], key: Sequence[str]) -> dict[Key, Posed]:
     name = _called(table, role)
-    if isinstance(table, Path | str):
-        frame = read_table(table, columns)
-    else:
-        missing = [column for column in columns if column not in table.columns]
-        if missing:
-            raise KitError(f"{name} lacks the column {', '.join(missing)}: it has {', '.join(map(str, table.columns))}")
-        frame = table
+    frame = read_table(table) if isinstance(table, Path | str) else table
+    if missing := [column for column in columns if column not in frame.columns]:
+        raise KitError(f"{name} lacks the column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}")
     rows: dict[Key, Posed] = {}
     for number, values in enumerate(zip(*(frame[column].astype(str) for column in columns), strict=True), 1):
         row = dict(zip(columns, values, strict=True))
