@@ -41,7 +41,7 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path, error: type[Base
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -57,7 +57,7 @@ def test_a_disk_that_fills_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_data_is_taken_for_written_before_the_disk_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_replaced_only_after_the_disk_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -70,7 +70,7 @@ def test_no_data_is_taken_for_written_before_the_disk_has_it(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(KitError, match=r"cannot write .*No such file"), atomic.writing(tmp_path / "nowhere" / "a.txt"):
         pytest.fail("there is nothing to write to")
     with pytest.raises(KitError, match="cannot write"), atomic.writing(tmp_path):

@@ -266,7 +266,7 @@ def test_the_scheduler_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 # ---- the executor ----
 
 
-def test_what_goes_to_the_cluster_and_what_stays_here(dask: Cluster, tmp_path: Path) -> None:
+def test_submit_runs_on_the_cluster_and_map_here(dask: Cluster, tmp_path: Path) -> None:
     workers = set(dask.has(2))
     threads = cv2.getNumThreads()
     with connected(dask.address, tmp_path / "new/out") as executor:
@@ -286,7 +286,7 @@ def test_what_goes_to_the_cluster_and_what_stays_here(dask: Cluster, tmp_path: P
     assert list((tmp_path / "new/out").iterdir()) == []
 
 
-def test_what_is_cancelled_is_left_out(dask: Cluster, tmp_path: Path) -> None:
+def test_cancelled_work_is_not_done(dask: Cluster, tmp_path: Path) -> None:
     (worker,) = dask.has(1)
     with connected(dask.address, tmp_path) as executor:
         (tmp_path / "hold").touch()
@@ -373,7 +373,9 @@ def test_another_version(dask: Cluster, tmp_path: Path, monkeypatch: pytest.Monk
         enter(dask, tmp_path)
 
 
-def test_a_worker_that_is_blind(dask: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_does_not_see_the_folders(
+    dask: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It joins a run that has begun, and is still there for the next run."""
     dask.has(1)
     out = tmp_path / "out of sight"

@@ -1,4 +1,4 @@
-"""Moments and shares of time, on a clock that only the test moves."""
+"""Deadlines and shares of time, with a clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_moments(hand: Hand) -> None:
     assert deadline.left(inf) == inf
 
 
-def test_portions_are_of_the_time_that_is_left(hand: Hand) -> None:
+def test_a_portion_is_of_the_time_that_is_left(hand: Hand) -> None:
     until = deadline.after(100)
     assert deadline.portion(until, 0.25) == 1025
     hand.now += 60
@@ -45,11 +45,11 @@ def test_portions_are_of_the_time_that_is_left(hand: Hand) -> None:
     assert deadline.portion(until, 0) == hand.now
     assert deadline.portion(until, 1) == until
     hand.now += 60
-    assert deadline.portion(until, 0.25) == hand.now  # no time is left, and none is given back
+    assert deadline.portion(until, 0.25) == hand.now  # no time is left
     assert deadline.portion(inf, 0.25) == inf
 
 
-def test_what_is_reserved_is_no_more_than_is_needed_and_no_more_than_a_share(hand: Hand) -> None:
+def test_the_reserve_is_at_most_the_seconds_and_at_most_the_share(hand: Hand) -> None:
     until = deadline.after(100)
     assert deadline.reserved(until, 20, 0.5) == 1080
     assert deadline.reserved(until, 80, 0.5) == 1050
@@ -62,7 +62,7 @@ def test_what_is_reserved_is_no_more_than_is_needed_and_no_more_than_a_share(han
 
 @pytest.mark.parametrize("efforts", [[1], [1, 1, 1], [5, 1, 2]])
 def test_shares_move_when_work_ends_early(hand: Hand, efforts: list[int]) -> None:
-    """Each takes half of its share: the next one's grows by that, in proportion to its effort."""
+    """Each takes half of its share, so the shares of the others grow in proportion to their effort."""
     until = deadline.after(80)
     for number, effort in enumerate(efforts):
         expected = (1080 - hand.now) * effort / sum(efforts[number:])
@@ -73,7 +73,7 @@ def test_shares_move_when_work_ends_early(hand: Hand, efforts: list[int]) -> Non
     assert share == pytest.approx(until)  # the last may take all that is left
 
 
-def test_which_notes_say_that_time_ran_out() -> None:
+def test_notes_on_lack_of_time() -> None:
     assert not deadline.ran_out([])
     assert not deadline.ran_out(["cannot read the image x.jpg"])
     assert deadline.ran_out(["fine", f"{deadline.RAN_OUT} for the merging of models"])
@@ -90,7 +90,7 @@ def test_a_child_that_is_stopped_says_so(tmp_path, monkeypatch: pytest.MonkeyPat
     assert deadline.ran_out([str(raised.value)])
 
 
-def test_the_quick_answer_keeps_what_is_about_the_scene() -> None:
+def test_the_cheap_configuration_keeps_the_options_of_the_scene() -> None:
     config = preset("aliked", {"threads": 3, "seed": 7, "time_limit": 60.0, "cameras.sharing": "image"})
     quick = cheap(config)
     assert (quick.threads, quick.seed, quick.time_limit, quick.cameras) == (3, 7, 60.0, config.cameras)
@@ -99,13 +99,13 @@ def test_the_quick_answer_keeps_what_is_about_the_scene() -> None:
     assert quick.weight_files() == ()
 
 
-def test_looser_matchers_ask_for_less() -> None:
+def test_looser_matchers_have_lower_thresholds() -> None:
     assert NearestConfig(ratio=0.8, max_distance=0.5, min_score=0.1).looser() == NearestConfig(ratio=0.9)
     assert NearestConfig(ratio=None).looser() == NearestConfig(ratio=None)
     assert LightGlueConfig(filter_threshold=0.1).looser() == LightGlueConfig(filter_threshold=0.05)
-    dense = FeaturePipeline(NoDetectorConfig(), LoftrConfig())
-    config = Config(also=(FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.2)), dense))
+    detector_free = FeaturePipeline(NoDetectorConfig(), LoftrConfig())
+    config = Config(also=(FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.2)), detector_free))
     loose = config.looser()
     assert loose.matcher == config.matcher.looser() != config.matcher
-    assert loose.also == (FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.1)), dense)
+    assert loose.also == (FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.1)), detector_free)
     assert loose.detector == config.detector

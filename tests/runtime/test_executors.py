@@ -75,7 +75,7 @@ def test_libraries_use_one_thread_each_while_there_are_workers() -> None:
     assert cv2.getNumThreads() == before
 
 
-def test_an_executor_that_is_brought_is_left_open() -> None:
+def test_a_given_executor_is_left_open() -> None:
     before = cv2.getNumThreads()
     with ThreadPoolExecutor(2) as mine:
         with workers(mine, None) as pool:
@@ -86,7 +86,7 @@ def test_an_executor_that_is_brought_is_left_open() -> None:
 
 
 def threads() -> list[int]:
-    """That OpenCV and each BLAS loaded here would use for one operation."""
+    """The threads that OpenCV and each loaded BLAS use for one operation."""
     assert np.ones((2, 2)).dot(np.ones((2, 2))).all()
     blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
     assert blas
@@ -110,14 +110,14 @@ def test_libraries_use_one_thread_each_in_processes_too(method: str) -> None:
             assert set(fan_out(pool, told_threads, [()], "a", "thing", 1)) == {"1"}
 
 
-def test_this_process_is_as_it_was_after_work_in_its_threads() -> None:
+def test_the_thread_limits_of_this_process_are_restored() -> None:
     before = threads()
     with ThreadPoolExecutor(2) as mine, workers(mine, None) as pool:
         assert set(fan_out(pool, told_threads, [()], "a", "thing", 1)) == {"1"}
     assert threads() == before
 
 
-def test_an_executor_may_say_how_much_it_does_at_once() -> None:
+def test_an_executor_may_have_a_width() -> None:
     class Wide(ThreadPoolExecutor):
         width = 70
 

@@ -1,4 +1,4 @@
-"""What stages cost."""
+"""Seconds and memory of stages."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_seconds_add_up_and_survive_an_error() -> None:
     assert cost.seconds["a"] >= 0.04 > cost.seconds["b"]
 
 
-@pytest.mark.skipif(meter.peak_memory() is None, reason="the system does not say what memory a process has held")
-def test_the_peak_is_each_stages_own() -> None:
+@pytest.mark.skipif(meter.peak_memory() is None, reason="the system does not tell the peak memory of a process")
+def test_each_stage_has_its_own_peak() -> None:
     cost = Meter()
     with cost("small"):
         pass
@@ -39,8 +39,8 @@ def test_the_peak_is_each_stages_own() -> None:
     assert large - again > 150_000_000
 
 
-@pytest.mark.skipif(meter.peak_memory() is None, reason="the system does not say what memory a process has held")
-def test_a_stage_in_another_thread_hides_no_peak() -> None:
+@pytest.mark.skipif(meter.peak_memory() is None, reason="the system does not tell the peak memory of a process")
+def test_a_stage_in_another_thread_does_not_hide_a_peak() -> None:
     one, other = Meter(), Meter()
     with one("large"):
         np.ones(200_000_000, np.uint8)
@@ -51,7 +51,7 @@ def test_a_stage_in_another_thread_hides_no_peak() -> None:
     assert one.memory["large"] - one.memory["after"] > 150_000_000
 
 
-def test_a_system_that_does_not_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(meter, "_PROCESS", tmp_path / "none")
     cost = Meter()
     with cost("a"):

@@ -1,4 +1,4 @@
-"""Threads and GPUs. (That files are loaded whole or not at all is tested with each network.)"""
+"""Threads and GPUs. (Loading files is tested with each network.)"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def in_threads(number: int, function: Callable[[], T]) -> list[T]:
-    """What it gives in so many threads at once."""
+    """The results of a function in several threads at once."""
     together = threading.Barrier(number)
 
     def call() -> T:
@@ -37,7 +37,7 @@ def in_threads(number: int, function: Callable[[], T]) -> list[T]:
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Say that there are so many."""
+    """Pretend that there are some GPUs."""
     monkeypatch.setattr(torch_utils, "_thread_numbers", count())
     monkeypatch.setattr(torch_utils, "_thread", threading.local())
 
@@ -49,7 +49,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize(("number", "threads", "expected"), [(2, 4, {0: 2, 1: 2}), (3, 3, {0: 1, 1: 1, 2: 1})])
-def test_threads_take_turns(gpus: Callable[[int], None], number: int, threads: int, expected: dict[int, int]) -> None:
+def test_threads_are_assigned_gpus_in_rotation(
+    gpus: Callable[[int], None], number: int, threads: int, expected: dict[int, int]
+) -> None:
     gpus(number)
     found = in_threads(threads, lambda: [torch_utils.device("auto", "a network") for _ in range(3)])
     assert all(first == second == third for first, second, third in found)
@@ -70,7 +72,7 @@ made: list[Any] = []
 
 @dataclass(frozen=True)
 class WithDevice:
-    """Creates what says where it is, slowly."""
+    """Creates a value that holds its device."""
 
     device: torch_utils.Device = "auto"
 

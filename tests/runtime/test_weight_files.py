@@ -1,4 +1,4 @@
-"""Which weight files a configuration says that it reads: exactly those that are then looked for."""
+"""A configuration lists exactly the weight files that it then searches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def readers() -> Iterator[tuple[str, tuple[str, ...], Callable[[], object]]]:
     for config in detectors:
         yield config.name, config.weight_files(), config.create
     for config in (config for kind in MATCHERS.values() for config in variants(kind)):
-        # No detector here finds doghardnet's features, but one of your own may.
+        # No detector of the kit has doghardnet features, but another one may.
         for kind in sorted({*(detector.kind for detector in detectors), "doghardnet"}):
             if config.accepts(kind):
                 create = (
@@ -47,7 +47,7 @@ def readers() -> Iterator[tuple[str, tuple[str, ...], Callable[[], object]]]:
         yield config.name, config.weight_files(), config.create
 
 
-def test_what_is_looked_for_is_what_was_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_listed_files_are_those_that_are_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     asked: list[str] = []
     monkeypatch.setattr(weights, "find", lambda name, explicit=None: asked.append(name) or tmp_path / "nowhere")
@@ -59,14 +59,14 @@ def test_what_is_looked_for_is_what_was_said(monkeypatch: pytest.MonkeyPatch, tm
         asked.clear()
         if files or name == "none":
             with torch.device("meta"), pytest.raises(KitError, match="nowhere" if files else "detects nothing"):
-                create()  # networks without numbers are quickly made
+                create()  # networks without weights are quick to create
         else:
             create()
         assert (name, sorted(asked)) == (name, sorted(files))
     assert {file for _, files in seen for file in files} == set(weights.manifest())
 
 
-def test_the_manifest_says_what_reads_each_file() -> None:
+def test_the_manifest_lists_the_users_of_each_file() -> None:
     used = defaultdict(set)
     for name, files, _ in readers():
         for file in files:
@@ -75,7 +75,7 @@ def test_the_manifest_says_what_reads_each_file() -> None:
 
 
 @pytest.mark.parametrize("config", [*DETECTORS.values(), *DESCRIPTORS.values(), LightGlueConfig, LoftrConfig])
-def test_files_of_ones_own_are_not_looked_for(config: type[Any], tmp_path: Path) -> None:
+def test_own_files_are_not_listed(config: type[Any], tmp_path: Path) -> None:
     if not any(field.name == "weights" for field in dataclasses.fields(config)):
         assert config().weight_files() == ()
         return
@@ -84,7 +84,7 @@ def test_files_of_ones_own_are_not_looked_for(config: type[Any], tmp_path: Path)
     assert config().weight_files(*kind)
 
 
-def test_a_detector_with_several_files_wants_a_folder(tmp_path: Path) -> None:
+def test_a_detector_with_several_files_needs_a_folder(tmp_path: Path) -> None:
     file = tmp_path / "mine.pth"
     file.touch()
     with pytest.raises(KitError, match="weights of detector 'keynet' must be a folder that holds its files, or None"):
@@ -122,7 +122,7 @@ def test_a_whole_configuration() -> None:
     assert several.weight_files() == (ClipConfig.file,)
 
 
-def test_what_does_not_go_together_reads_nothing() -> None:
+def test_a_wrong_combination_is_refused() -> None:
     with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors"):
         FeaturePipeline(OrbConfig(), LightGlueConfig()).weight_files()
     with pytest.raises(KitError, match="it takes photographs"):

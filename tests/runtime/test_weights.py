@@ -1,4 +1,4 @@
-"""Where weight files are looked for, and which are refused."""
+"""Where weight files are searched, and which are refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_download_folder_is_never_what_kaggle_attaches(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["one", "kaggle/x/y", "torch/hub/checkpoints"])
-def test_names_that_kornia_gives_are_known(tmp_path, place):
+def test_kornias_names_are_known(tmp_path, place):
     path = put(tmp_path / place / "toy_v0-1-pth")
     assert weights.find(NAME) == path
     path.write_bytes(CONTENT[::-1])
@@ -87,7 +87,7 @@ def test_cache_of_torch_without_its_variable(tmp_path, monkeypatch):
     assert weights.find(NAME) == path
 
 
-def test_explicit_file_or_folder_is_the_only_place(tmp_path):
+def test_an_explicit_file_or_folder_is_the_only_place(tmp_path):
     put(tmp_path / "one" / NAME)
     with pytest.raises(KitError, match=r"toy\.pth is missing: looked in .*typo;"):
         weights.find(NAME, tmp_path / "typo")
@@ -101,8 +101,8 @@ def test_explicit_file_or_folder_is_the_only_place(tmp_path):
     assert weights.find(NAME, folder) == weights.find(NAME, path) == path
 
 
-def test_a_file_with_a_name_of_its_own_is_the_persons(tmp_path, caplog):
-    """As after training it anew. It is not taken for one of another published file, nor for a web page."""
+def test_a_file_with_an_unknown_name_is_accepted_as_it_is(tmp_path, caplog):
+    """It may be retrained. A file with the name of another published file, or a web page, is refused."""
     caplog.set_level(logging.INFO, "imc_kit")
     file = put(tmp_path / "mine" / "retrained.pth", b"other tensors")
     assert weights.find(NAME, file) == file
@@ -115,7 +115,7 @@ def test_a_file_with_a_name_of_its_own_is_the_persons(tmp_path, caplog):
         weights.find(NAME, put(file, b"<html>"))
 
 
-def test_missing_says_what_where_and_whence(tmp_path):
+def test_a_missing_file_is_named_with_places_command_and_licence(tmp_path):
     with pytest.raises(KitError) as caught:
         weights.find(NAME)
     message = str(caught.value)
@@ -170,7 +170,7 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     assert len(read) == 2
 
 
-def test_an_unpinned_file_is_held_to_its_pin(tmp_path):
+def test_an_unpinned_file_must_match_its_pin(tmp_path):
     path = put(tmp_path / "one" / LOOSE.name)
     assert weights.find(LOOSE.name) == path
     (tmp_path / "one" / weights.PINS).write_text(f'"other.pth" = "0"\n"loose.pth" = "{TOY.sha256}"\n')
@@ -199,7 +199,7 @@ def test_broken_file_does_not_hide_a_good_one(tmp_path, caplog):
     assert f"{tmp_path / 'one' / NAME} has 100 of 420 bytes" in caplog.text
 
 
-def test_folders_named_like_the_file_are_passed_over(tmp_path):
+def test_folders_named_like_the_file_are_skipped(tmp_path):
     (tmp_path / "one" / NAME).mkdir(parents=True)
     (tmp_path / "kaggle" / NAME).mkdir(parents=True)
     good = put(tmp_path / "kaggle" / NAME / NAME)
@@ -258,7 +258,7 @@ def test_the_manifest_is_consistent(monkeypatch):
 
 @pytest.mark.slow
 def test_the_manifest_has_the_files_that_kornia_downloads(monkeypatch):
-    """Under the names that it gives them in torch's cache, and, but for the host, from the same addresses."""
+    """With its names in torch's cache, and from the same addresses except for the host."""
     monkeypatch.undo()
     torch = pytest.importorskip("torch")
     kornia = pytest.importorskip("kornia.feature")

@@ -145,10 +145,9 @@ def vegetation(pixels: Pixels, config: MaskConfig) -> Mask:
     scale = min(1.0, config.long_side / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    hue, saturation, value = np.moveaxis(cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2HSV), 2, 0)
-    green = (hue >= config.hue_low) & (hue <= config.hue_high)
-    green &= (saturation >= config.min_saturation) & (value >= config.min_value)
-    plants = cv2.morphologyEx(green.astype(np.uint8), cv2.MORPH_OPEN, _disc(config.open_radius))
+    hsv = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # degrees, 0 … 1, 0 … 1
+    green = cv2.inRange(hsv, (config.hue_low, config.min_saturation, config.min_value), (config.hue_high, 2, 2))
+    plants = cv2.morphologyEx(green, cv2.MORPH_OPEN, _disc(config.open_radius))
     plants = cv2.morphologyEx(plants, cv2.MORPH_CLOSE, _disc(config.close_radius))
     return np.asarray(plants, np.bool_)
 

@@ -80,24 +80,18 @@ _CODECS: dict[str, _Codec[Any]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
 class _Chunk:
     """An open chunk file. What is small is in memory; datasets are looked up once, which takes longer than reading."""
 
-    file: h5py.File
-    keys: list[str]
-    headers: NDArray[Any]
-    offsets: NDArray[np.int64]
-    columns: dict[str, h5py.Dataset]
-
-    @classmethod
-    def open(cls, path: Path) -> _Chunk:
-        file = h5py.File(path, "r")
+    def __init__(self, path: Path) -> None:
+        self.file = h5py.File(path, "r")
         try:
-            keys = [key.decode() for key in file["keys"][:]]
-            return cls(file, keys, file["headers"][:], file["offsets"][:], dict(file["columns"].items()))
+            self.keys: list[str] = [key.decode() for key in self.file["keys"][:]]
+            self.headers: NDArray[Any] = self.file["headers"][:]
+            self.offsets: NDArray[np.int64] = self.file["offsets"][:]
+            self.columns: dict[str, h5py.Dataset] = dict(self.file["columns"].items())
         except BaseException:
-            file.close()
+            self.file.close()
             raise
 
 
@@ -197,7 +191,7 @@ class Table(Generic[T]):
         if path in self._open:
             self._open.move_to_end(path)
         else:
-            self._open[path] = _Chunk.open(path)
+            self._open[path] = _Chunk(path)
             if len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)[1].file.close()
         return self._open[path]

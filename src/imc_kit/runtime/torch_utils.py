@@ -5,9 +5,7 @@ With several GPUs, each thread is assigned one in rotation, and everything that 
 
 from __future__ import annotations
 
-import pickle
 import threading
-import zipfile
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -80,10 +78,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise KitError(f"{path} is not a complete file of tensors, so it is not loaded: {error}") from error
-    except Exception as error:  # safetensors has its own exception, in a package that may be missing
-        raise KitError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+    except Exception as error:  # torch, pickle, zipfile and safetensors raise their own
+        said = f"{type(error).__name__}: {error}"
+        raise KitError(f"{path} is not a complete file of tensors, so it is not loaded: {said}") from error
     if not isinstance(state, Mapping):
         raise KitError(f"{path} holds a {type(state).__name__}, not tensors by name, so it is not loaded")
     return dict(state)
