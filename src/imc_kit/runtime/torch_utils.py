@@ -80,7 +80,7 @@ def read_state(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zipfile and safetensors raise their own
         said = f"{type(error).__name__}: {error}"
-        raise KitError(f"{path} is not a complete file of tensors, so it is not loaded: {said}") from error
+        raise KitError(f"{path} is not a whole file of tensors, so it is not loaded: {said}") from error
     if not isinstance(state, Mapping):
         raise KitError(f"{path} holds a {type(state).__name__}, not tensors by name, so it is not loaded")
     return dict(state)
