@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pooch  # type: ignore[import-untyped]
 import requests
-from tqdm import tqdm
 
 from imc_kit.errors import KitError
+from imc_kit.runtime import progress
 from imc_kit.runtime.weights import PINS, UNPINNED, Weight, expected_sha256, flaw_of, other_content, read_pins
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def _stream(weight: Weight, partial: Path, checked: bool) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with (
             partial.open("ab" if done else "wb") as file,
-            tqdm(total=size, initial=done, unit="B", unit_scale=True, desc=weight.name, disable=None) as bar,
+            progress.bar(total=size, initial=done, unit="B", unit_scale=True, desc=weight.name) as bar,
         ):
             if not done:  # only now that the old content is gone
                 etag_file.write_text(answer.headers.get("ETag", ""), "utf-8")
