@@ -138,3 +138,13 @@ def test_every_picture_is_shown_and_made_by_the_kit() -> None:
 def test_every_figure_is_in_the_table_of_figures() -> None:
     named = re.findall(r"`(draw_\w+)`", (ROOT / "docs/pictures.md").read_text("utf-8"))
     assert sorted(named) == sorted(name for name in {*dir(viz), *dir(page)} if name.startswith("draw_"))
+
+
+def test_what_github_shows_is_short_and_asks_for_the_record_of_a_run() -> None:
+    texts = {name: (ROOT / name).read_text("utf-8") for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")}
+    assert {name: line for name, text in texts.items() for line in text.splitlines() if len(line) > 120} == {}
+    assert len(texts["README.md"].splitlines()) <= 130
+    templates = [path.read_text("utf-8") for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")]
+    assert len(templates) == 2
+    assert all("Attach run.json" in text for text in templates)
+    assert ".ci/run" in (ROOT / ".github/workflows/ci.yml").read_text("utf-8")

@@ -36,7 +36,7 @@ class Command:
     quiet: Switch = False
     """Print results, warnings and errors only."""
     verbose: Switch = False
-    """Print the time and the module of each message, and more messages."""
+    """Print the time and the module of each message."""
 
     @classmethod
     def parse(cls, name: str, arguments: Sequence[str]) -> Self:

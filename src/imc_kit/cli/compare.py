@@ -39,13 +39,9 @@ class Compare(Command):
         from imc_kit.data.scenes import load
 
         comparison = compare(
-            load(self.input, self.split),
-            configurations(self.presets),
-            self.out,
-            truth=self.truth,
-            thresholds=self.thresholds,
-            scenes=self.scenes or None,
-        )
+            load(self.input, self.split), configurations(self.presets), self.out,
+            truth=self.truth, thresholds=self.thresholds, scenes=self.scenes or None,
+        )  # fmt: skip
         for row in comparison.rows:
             where = f"{row.configuration}, {row.scene}" if row.scene else row.configuration
             for remark in row.remarks:

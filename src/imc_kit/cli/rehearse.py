@@ -17,7 +17,7 @@ from imc_kit.kaggle.rehearse import Limits, Mount, rehearse
 class Rehearse(Command):
     """Run a kit's notebook offline, as Kaggle would, and check its submission."""
 
-    kit: tyro.conf.Positional[Folder]
+    kit: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="KIT")]
     """The folder that build_dataset.py wrote; the notebook is in `kernel` next to it."""
     competition: Folder
     """The root of a competition's data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,9 +17,9 @@ from imc_kit.errors import KitError
 class Score(Command):
     """Compare a submission with the true poses: the competition's mAA."""
 
-    truth: tyro.conf.Positional[Path]
+    truth: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")]
     """CSV file with the true poses."""
-    submission: tyro.conf.Positional[Path]
+    submission: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SUBMISSION")]
     """CSV file with the submitted poses."""
     thresholds: File = None
     """JSON file in the unit of the truth: {scene: [distances]}; for 2023 {dataset/scene: [[degrees], [distances]]}.

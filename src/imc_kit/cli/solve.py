@@ -68,7 +68,7 @@ class Solve(Command):
     @classmethod
     def parse(cls, name: str, arguments: Sequence[str]) -> Self:
         """First what is chosen by name, then all options of the stages that this leads to."""
-        choices, _ = tyro.cli(Choices, args=arguments, return_unknown_args=True, add_help=False)
+        choices, _ = tyro.cli(Choices, prog=f"imc-kit {name}", args=arguments, return_unknown_args=True, add_help=False)
         config = choices.config()
         topic = solve_help.topic(arguments)
         if topic is not None:

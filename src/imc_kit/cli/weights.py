@@ -83,7 +83,7 @@ class Get(Command):
 class Check(Command):
     """Compare the weight files that are here with the published ones."""
 
-    folder: tyro.conf.Positional[Path | None] = None
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")] = None
     """Where they are. Default: all the usual places."""
 
     def run(self) -> int:
