@@ -66,7 +66,7 @@ def test_the_help_fits_a_screen_and_names_everything(capsys: pytest.CaptureFixtu
 
 def test_every_option_of_the_short_help_exists(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys, "solve", "--help").split("more help:")[0]
-    switches = {"--report", "--upright", "--quiet", "--verbose"}
+    switches = {"--report", "--upright", "--no-upright", "--quiet", "--verbose"}
     names = {"--split": "train", "--preset": "small", "--detector": "orb", "--matcher": "adalam"}
     names |= {"--add": "orb+nearest", "--descriptors": "vlad"}
     typed = [[option, names.get(option, "1")] for option in sorted(options_in(text) - switches - {"--out"})]
@@ -159,7 +159,7 @@ def test_an_unknown_name_gets_the_nearest_known_one(
 
 
 @pytest.mark.parametrize(
-    "option", ["--threads 0", "--threads -2", "--time-limit 0", "--time-limit -5", "--min-matches 0"]
+    "option", ["--threads 0", "--threads -2", "--time-limit 0", "--time-limit -5", "--masks.min-share nan"]
 )
 def test_a_senseless_number_is_refused_in_one_sentence(
     solving: list[str], capsys: pytest.CaptureFixture[str], option: str
