@@ -60,6 +60,8 @@ def test_the_help_fits_a_screen_and_names_everything(capsys: pytest.CaptureFixtu
     assert set(re.findall(r"[\w]+", text)) >= {*PRESETS, *DETECTORS, *MATCHERS, *DESCRIPTORS}
     flat = {entry.name for entry in fields(Config) if not is_dataclass(getattr(Config(), entry.name))}
     assert options_in(text) >= {"--" + name.replace("_", "-") for name in flat - {"also", "mapping"}}
+    for default in (Config().min_matches, Config().enough, Config().trusted, Config().seed):
+        assert f"default: {default})" in text
     for example in re.findall(r"^  imc-kit (solve .+)", text, re.MULTILINE):
         parse(example.split())
 
