@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/sh
 
-.PHONY: demo test browser lint types check bench kit notebooks pictures clean
+.PHONY: demo test room browser lint types check bench kit notebooks pictures clean
 
 demo: .venv/ready
 	$(BIN)/imc-kit demo $(if $(INPUT),--input "$(INPUT)") --out $(or $(OUT),demo)
 
 test: .venv/ready-dev browser
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope $(ARGS)
+
+# The fast tests of one room: make room ROOM=matchers
+room: .venv/ready-dev
+	$(BIN)/python -m pytest --quiet -m "not slow" tests/$(ROOM) $(ARGS)
 
 # For the tests of the report. Where it cannot be had they say so themselves.
 browser:

@@ -86,7 +86,7 @@ def test_get_goes_on_after_a_failure_and_skips_what_is_right(tmp_path, capsys, c
     said = capsys.readouterr()
     assert said.out.splitlines() == [f"{here} is here already", str(tmp_path / "one/loose.pth")]
     assert said.err.splitlines()[-1] == "imc-kit: no connection"
-    assert "kept.pth: use it, but do not pass it on (licence: for you alone)" in caplog.text
+    assert "kept.pth: you may use it but not pass it on (licence: for you alone)" in caplog.text
     assert main(["weights", "get", "toys"]) == 0
     assert [name for name, _ in fetched] == ["kept.pth", "loose.pth", "kept.pth"]
 
@@ -119,7 +119,7 @@ def test_get_that_is_interrupted_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setattr(download, "fetch", stop)
     assert main(["weights", "get", "toy.pth"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert capsys.readouterr().err == "imc-kit: interrupted: run the same command to resume\n"
 
 
 @pytest.mark.parametrize("options", [[], ["--to", "two"]])
@@ -139,7 +139,7 @@ def test_get_completes_a_preset(tmp_path, capsys, monkeypatch, fetched, options)
     assert main(["weights", "get", "--preset", "mien", *options]) == 2
     assert "did you mean 'mine'" in capsys.readouterr().err
     assert main(["weights", "get", "--preset", "bare"]) == 0
-    assert "preset bare reads no weight files" in capsys.readouterr().out
+    assert "preset bare needs no weight files" in capsys.readouterr().out
 
 
 def test_check_names_each_flaw(tmp_path, capsys):
@@ -151,8 +151,8 @@ def test_check_names_each_flaw(tmp_path, capsys):
     assert main(["weights", "check", str(tmp_path / "one")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{good} is right",
-        f"{loose} has a known name, but what it should hold is not known",
-        f"{mine} does not have a known name, so it was not compared",
+        f"{loose} has a known name, but its SHA-256 is not known",
+        f"{mine} has no known name, so it was not compared",
     ]
     cut, page = put(tmp_path / "weights/kept.pth", CONTENT[:3]), put(tmp_path / "kaggle/a/loose.pth", b"<html>")
     assert main(["weights", "check"]) == 1
@@ -185,8 +185,9 @@ def refuse(*_, **__): raise AssertionError("a socket was opened")
 socket.socket.connect = socket.socket.connect_ex = socket.socket.bind = socket.getaddrinfo = refuse
 socket.socket.sendto = socket.gethostbyname = refuse
 from pathlib import Path
-import imc_kit, imc_kit.cli, imc_kit.config, imc_kit.pipeline
-from imc_kit import KitError, weights
+import imc_kit, imc_kit.cli.main, imc_kit.config, imc_kit.pipeline.run
+from imc_kit import KitError
+from imc_kit.runtime import weights
 folder = Path(sys.argv[1])
 weights.find("aliked-t16.pth", folder)
 try: weights.find("loftr_outdoor.ckpt")

@@ -1,27 +1,25 @@
-"""`imc-kit report`: a run as one HTML file."""
+"""The command `imc-kit report`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import tyro
 
-_FILE = tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")
+from imc_kit.cli.command import Command, File, Folder
 
 
 @dataclass(frozen=True)
-class Report:
-    """Show what happened in a run, finished or not: one HTML file that opens without a network."""
+class Report(Command):
+    """Show what happened in a run, finished or not, in one HTML file that works offline."""
 
-    run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    run_folder: tyro.conf.Positional[Folder]
     """The folder that `imc-kit solve` wrote."""
-    out: Annotated[Path | None, _FILE] = None
-    """The file to write; report.html in that folder when left out."""
-    truth: Annotated[Path | None, _FILE] = None
-    """CSV file with the true poses: shows the mAA, and the true cameras beside the found ones."""
-    thresholds: Annotated[Path | None, _FILE] = None
+    out: File = None
+    """The file to write. Default: report.html in that folder."""
+    truth: File = None
+    """CSV file with the true poses: shows the mAA, and the true cameras next to the estimated ones."""
+    thresholds: File = None
     """JSON file with the metric's distances, as for `imc-kit score`."""
 
     def run(self) -> int:

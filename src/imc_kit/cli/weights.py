@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from imc_kit.cli.command import Command, Names
 from imc_kit.config import preset
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.runtime import weights
@@ -21,8 +22,8 @@ _SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True)
-class List:
-    """Show the known weight files: what uses them, their licence and size, and which are here."""
+class List(Command):
+    """Show the known weight files: users, licence, size, and which are here."""
 
     def run(self) -> int:
         here: dict[str, Path] = {}
@@ -35,59 +36,58 @@ class List:
 
 
 @dataclass(frozen=True)
-class Get:
-    """Download weight files, unless they are here already; nothing else in this kit uses the network.
+class Get(Command):
+    """Download weight files: the only command that uses the network.
 
-    An interrupted download goes on where it stopped when the command is given again.
+    The same command resumes a stopped download.
     """
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    names: tyro.conf.Positional[Names] = ()
     """Files, or the detectors, matchers and global descriptors that use them: `imc-kit weights list` shows both."""
     preset: str | None = None
-    """Get what this preset reads."""
-    to: Path | None = None
-    """The folder for them; otherwise the first of IMC_KIT_WEIGHTS, `weights` in a checkout, or torch's cache."""
+    """Get the files of this preset."""
+    to: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where to put them. Default: the first of IMC_KIT_WEIGHTS, `weights` in a checkout, or torch's cache."""
 
     def run(self) -> int:
-        """The exit status: 1 when a file could not be got, 130 when interrupted."""
+        """The exit status: 1 when a file could not be downloaded."""
         if not self.names and self.preset is None:
             raise KitError("name the files to get, or what uses them: 'imc-kit weights list' shows both")
         wanted = resolve([*self.names, *([] if self.preset is None else preset(self.preset).weight_files())])
         if not wanted:
-            print(f"preset {self.preset} reads no weight files")
+            print(f"preset {self.preset} needs no weight files")
         failed = False
         for weight in wanted:
             try:
-                self._get(weight)
+                print(self._get(weight))
             except KitError as error:
                 print(f"imc-kit: {error}", file=sys.stderr)
                 failed = True
-            except KeyboardInterrupt:
-                print("imc-kit: stopped; the same command goes on from here", file=sys.stderr)
-                return 130
         return 1 if failed else 0
 
-    def _get(self, weight: weights.Weight) -> None:
+    def _get(self, weight: weights.Weight) -> str:
         here = weights.usable(weights.places() if self.to is None else [self.to], weight)
         if here is not None:
-            print(f"{here} is here already")
-            return
+            return f"{here} is here already"
         from imc_kit.runtime.download import fetch
 
         if not weight.redistributable:
-            logger.warning("%s: use it, but do not pass it on (licence: %s)", weight.name, weight.license)
-        print(fetch(weight, self.to or weights.download_folder()))
+            logger.warning("%s: you may use it but not pass it on (licence: %s)", weight.name, weight.license)
+        return str(fetch(weight, self.to or weights.download_folder()))
+
+    def interrupted(self) -> str:
+        return "interrupted: run the same command to resume"
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Command):
     """Compare the weight files that are here with the published ones."""
 
-    folder: tyro.conf.Positional[Path | None] = None
-    """Where they are; all the usual places when left out."""
+    folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")] = None
+    """Where they are. Default: all the usual places."""
 
     def run(self) -> int:
-        """The exit status: 1 when a file is not what it should be, or there is none."""
+        """The exit status: 1 when a file differs from the published one, or there is none."""
         if self.folder is not None and not self.folder.is_dir():
             raise KitError(f"{self.folder} is not a folder: give one that holds weight files")
         folders = weights.places() if self.folder is None else [self.folder]
@@ -100,37 +100,22 @@ class Check:
                 flaws += 1
                 print(f"imc-kit: {path} {flaw}", file=sys.stderr)
             elif weights.expected_sha256(weight, path.parent) is None:
-                print(f"{path} has a known name, but what it should hold is not known")
+                print(f"{path} has a known name, but its SHA-256 is not known")
             else:
                 print(f"{path} is right")
         names = {name for weight in known for name in weight.names}
         for path in sorted(self.folder.iterdir()) if self.folder is not None else []:
             if path.suffix.lower() in _SUFFIXES and path.name not in names:
-                print(f"{path} does not have a known name, so it was not compared")
+                print(f"{path} has no known name, so it was not compared")
         if not checked:
             print(f"imc-kit: no known weight file in {', '.join(map(str, folders))}", file=sys.stderr)
         return 0 if checked and not flaws else 1
 
 
-@dataclass(frozen=True)
-class Weights:
-    """List, download and check the weight files of networks."""
-
-    command: Annotated[
-        Annotated[List, tyro.conf.subcommand("list", prefix_name=False)]
-        | Annotated[Get, tyro.conf.subcommand("get", prefix_name=False)]
-        | Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)],
-        tyro.conf.arg(name=""),
-    ]
-
-    def run(self) -> int:
-        return self.command.run()
-
-
 def resolve(names: Sequence[str]) -> list[weights.Weight]:
-    """The files meant by these names, each once, in the manifest's order.
+    """The files of these names and those that they use, each once, in the manifest's order.
 
-    Raises `KitError`, with the nearest one, for a name that is neither a file's nor that of something that uses one.
+    Raises `KitError`, with the nearest name, for one that is neither a file nor something that uses a file.
     """
     known = weights.manifest().values()
     users = {user for weight in known for user in weight.used_by}

@@ -12,13 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from imc_kit.colmap import child
 from imc_kit.colmap.database import delete_pairs, recent_keypoints, writing
 from imc_kit.colmap.options import Value, with_options
 from imc_kit.errors import KitError
-from imc_kit.runtime import deadline
+from imc_kit.runtime import deadline, progress
 from imc_kit.types import Float64, Mask
 from imc_kit.viewgraph.two_view import fundamental
 
@@ -113,7 +112,7 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
     with writing(path) as database:
         keypoints = recent_keypoints(database)
         pair_ids = database.read_num_matches()[0]
-        bar = tqdm(total=len(pair_ids), desc="verification", unit="pair", delay=2, disable=None, leave=False)
+        bar = progress.bar(total=len(pair_ids), desc="verification", unit="pair", delay=2, leave=False)
         with bar:
             for start in range(0, len(pair_ids), _PAIRS_AT_ONCE):
                 if not deadline.left(until):

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pooch  # type: ignore[import-untyped]
 import requests
-from tqdm import tqdm
 
 from imc_kit.errors import KitError
+from imc_kit.runtime import progress
 from imc_kit.runtime.weights import PINS, UNPINNED, Weight, expected_sha256, flaw_of, other_content, read_pins
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, p
 
     with (
         rest.open("ab") as file,
-        tqdm(total=weight.bytes or 1, unit="B", unit_scale=True, desc=weight.name, disable=None) as bar,
+        progress.bar(total=weight.bytes or 1, unit="B", unit_scale=True, desc=weight.name) as bar,
     ):
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={file.tell()}-"} if file.tell() else {})
         options = {"headers": headers, "hooks": {"response": begin}, "timeout": _TIMEOUT}

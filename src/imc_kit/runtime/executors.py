@@ -12,9 +12,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from tqdm import tqdm
-
-from imc_kit.runtime import deadline, malloc
+from imc_kit.runtime import deadline, malloc, progress
 
 T = TypeVar("T")
 
@@ -47,7 +45,7 @@ def fan_out(
     notes = []
     done = 0
     try:
-        with tqdm(total=total, desc=label, unit=unit, delay=2, disable=None, leave=False) as bar:
+        with progress.bar(total=total, desc=label, unit=unit, delay=2, leave=False) as bar:
             for _ in futures:
                 count, some = ended.get().result()
                 bar.update(count)

@@ -1,0 +1,64 @@
+"""What all commands share: how they are parsed, how much they say, and how a list is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar, cast
+
+import tyro
+
+T = TypeVar("T")
+Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")]
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""An option without a value and without a `--no-` form."""
+
+
+def _split(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+Names = Annotated[
+    tuple[str, ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*", metavar="NAME ...", instance_from_str=_split, is_instance=lambda _: True, str_from_instance=list
+    ),
+]
+"""A list of names, separated by spaces or commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command: its options are its fields."""
+
+    quiet: Switch = False
+    """Print results, warnings and errors only."""
+    verbose: Switch = False
+    """Print the time and the module of each message."""
+
+    @classmethod
+    def parse(cls, name: str, arguments: Sequence[str]) -> Self:
+        """The command with the options that were typed. Exits after the help, and after a wrong option."""
+        return parse(cls, name, arguments)
+
+    def run(self) -> int:
+        """Do it; returns the exit status."""
+        raise NotImplementedError
+
+    def interrupted(self) -> str:
+        """What to say after Ctrl-C."""
+        return "interrupted"
+
+
+def resumable(submission: Path) -> str:
+    """What to say after Ctrl-C in a run that writes this file."""
+    valid = "submission.csv is valid; " if submission.is_file() else ""
+    return f"interrupted: {valid}run the same command to resume"
+
+
+def parse(kind: type[T], name: str, arguments: Sequence[str], default: Any = tyro.MISSING_NONPROP) -> T:
+    """A dataclass with the options that were typed, by tyro; `name` is what the help calls the command."""
+    avoid = (tyro.conf.AvoidSubcommands,)  # a field of several possible types is of its default's type
+    return cast(T, tyro.cli(kind, prog=f"imc-kit {name}", args=arguments, default=default, config=avoid))
