@@ -43,18 +43,16 @@ def read(kit: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("where", "name"), [("imc-kit", "precious.txt"), ("imc-kit", "manifest.json"), ("kernel", "precious.txt")]
 )
-def test_what_is_not_of_an_earlier_build_is_left_alone(
-    options: build.Build, small: Path, where: str, name: str
-) -> None:
+def test_folders_of_others_are_not_replaced(options: build.Build, small: Path, where: str, name: str) -> None:
     file = options.out.parent / where / name
     file.parent.mkdir(parents=True)
     file.write_text("years of work")
-    with pytest.raises(KitError, match=f"{where} is there and is not of an earlier build: give another folder"):
+    with pytest.raises(KitError, match=f"{where} exists and is not from an earlier build: give another folder"):
         options.run()
     assert file.read_text() == "years of work"
     file.unlink()
-    assert options.run() == 0  # an empty folder will do
-    assert options.run() == 0  # and what is of an earlier build
+    assert options.run() == 0  # an empty folder is replaced
+    assert options.run() == 0  # and so is an earlier build
 
 
 def test_a_whole_kit(options: build.Build, small: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +195,7 @@ def test_weights_from_a_folder_are_not_downloaded(
     ],
 )
 def test_the_text_of_a_licence(name: str, said: list[str]) -> None:
-    notice = build._notice(weights.manifest()[name])
+    notice = build._licence_text(weights.manifest()[name])
     assert all(words in notice for words in said)
 
 
@@ -211,13 +209,13 @@ def test_names_that_kaggle_would_change(options: build.Build, small: Path) -> No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"owner": "some one"}, "--owner must be as it is in Kaggle's addresses"),
+        ({"owner": "some one"}, "--owner must be as in Kaggle's addresses"),
         ({"slug": "Kit"}, "--slug must be"),
-        ({"python": ("3.7",)}, r"there is no .*kaggle-constraints-3\.7\.txt.*choose 3\.11 or 3\.12 or 3\.13"),
+        ({"python": ("3.7",)}, r"kaggle-constraints-3\.7\.txt, .* is missing: choose 3\.11 or 3\.12 or 3\.13"),
         ({"preset": "sfit"}, "did you mean 'sift'"),
         ({"weights_from": Path("/nowhere")}, "--weights-from /nowhere is not a folder"),
-        ({"out": Path("dist/kernel")}, "--out dist/kernel has no name, or the notebook's"),
-        ({"out": Path()}, r"--out \. has no name"),
+        ({"out": Path("dist/kernel")}, "--out must be a named folder other than the notebook's"),
+        ({"out": Path()}, r"--out must be a named folder .* not '\.'"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: build.Build, change: dict[str, object], said: str) -> None:
@@ -227,10 +225,16 @@ def test_wrong_options_are_one_sentence(options: build.Build, change: dict[str, 
     assert not options.out.parent.exists()
 
 
+def test_a_wrong_option_of_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["build_dataset.py", "--owner", "some one"])
+    assert build.main() == 2
+    assert capsys.readouterr().err.startswith("build_dataset.py: --owner must be as in Kaggle's addresses")
+
+
 def test_without_a_checkout(options: build.Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (build, locks):
         monkeypatch.setattr(module, "CHECKOUT", tmp_path)
-    with pytest.raises(KitError, match="is not a git checkout of imc_kit: clone the repository"):
+    with pytest.raises(KitError, match="is not a git checkout of imc_kit: clone the repository and build there"):
         options.run()
 
 
