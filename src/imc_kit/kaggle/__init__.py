@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imc_kit.errors import KitError
-from imc_kit.kaggle import install
+from imc_kit.kaggle.install import InstallError, read_manifest, verify
 from imc_kit.runtime.weights import kaggle_input
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
@@ -61,7 +61,7 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     root = kaggle_input() if root is None else root
     kit = find_kit(root)
     data = find_competition(root, competition)
-    manifest = read_manifest(kit, verify="weights/")
+    manifest = manifest_of(kit, verified="weights/")
     _check_writable(Path.cwd())
     others = os.environ.get("IMC_KIT_WEIGHTS")
     os.environ["IMC_KIT_WEIGHTS"] = os.pathsep.join([str(kit / "weights"), *([others] if others else [])])
@@ -102,13 +102,13 @@ def _only(found: list[Path], what: str, add: str, choose: str, root: Path) -> Pa
     return found[0]
 
 
-def read_manifest(kit: Path, verify: str | None = None) -> dict[str, Any]:
-    """The kit's manifest. verify: also check the files whose names start with this. Raises `KitError` for a flaw."""
+def manifest_of(kit: Path, verified: str | None = None) -> dict[str, Any]:
+    """The kit's manifest. verified: check the files whose names start with this. Raises `KitError` for a flaw."""
     try:
-        if verify is not None:
-            install.verify(kit, verify)
-        return install.read_manifest(kit)
-    except install.InstallError as problem:
+        if verified is not None:
+            verify(kit, verified)
+        return read_manifest(kit)
+    except InstallError as problem:
         raise KitError(str(problem)) from problem
 
 

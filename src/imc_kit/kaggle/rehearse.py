@@ -21,7 +21,7 @@ from typing import Literal
 
 from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
-from imc_kit.kaggle import environments, guard, inside, read_manifest
+from imc_kit.kaggle import environments, guard, inside, manifest_of
 from imc_kit.kaggle.environments import Torch
 from imc_kit.kaggle.limits import Limits
 from imc_kit.kaggle.report import Report
@@ -59,7 +59,7 @@ def rehearse(
     """
     if not kit.is_dir():
         raise KitError(f"there is no folder {kit}: build the kit first, with build_dataset.py")
-    manifest = read_manifest(kit)
+    manifest = manifest_of(kit)
     notebook = kit.absolute().parent / "kernel" / "submission.ipynb"
     if not notebook.is_file():
         raise KitError(f"there is no {notebook}: build the kit again, which puts the notebook there")
@@ -75,10 +75,7 @@ def rehearse(
         pins = manifest["images"].get(version) or next(iter(manifest["images"].values()))
         base, borrowed = environments.base(interpreter, pins, torch, cache.absolute() / "environments")
         environment = environments.fresh(interpreter, base, stage / "environment")
-        having = _in_words(pins, "numpy", "pandas")
-        report.add("python", f"{version} ({interpreter}), a fresh environment with {having}")
-        torches = {"none": "not there", "install": f"{_in_words(pins, 'torch')}, installed"}
-        report.add("torch", torches.get(torch) or f"borrowed from {sys.executable}, not Kaggle's: {borrowed}")
+        report.facts += _packages(version, interpreter, pins, torch, borrowed)
         images = sum(len(scene.images) for scene in task.scenes)
         seconds = limits.seconds(images)
         report.add("time limit", f"{seconds:.0f} s for {images} images ({limits.hours:g} h for {limits.images})")
@@ -87,6 +84,21 @@ def rehearse(
         job = inside.Job(notebook, inputs, environment, stage, results, limits, seconds, can_isolate())
         run_notebook(job, task, report)
     return report
+
+
+def _packages(
+    version: str, interpreter: Path, pins: Sequence[str], torch: Torch, borrowed: str
+) -> list[tuple[str, str]]:
+    """The facts of the report about Python and its packages."""
+
+    def pinned(*names: str) -> str:
+        return ", ".join(pin.replace("==", " ") for pin in pins if pin.split("==")[0] in names)
+
+    torches = {"none": "not there", "install": f"{pinned('torch')}, installed"}
+    return [
+        ("python", f"{version} ({interpreter}), a fresh environment with {pinned('numpy', 'pandas')}"),
+        ("torch", torches.get(torch) or f"borrowed from {sys.executable}, not Kaggle's: {borrowed}"),
+    ]
 
 
 def _load_task(competition: Path, only: Sequence[str]) -> scenes.Task:
@@ -189,7 +201,3 @@ def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-def _in_words(pins: Sequence[str], *names: str) -> str:
-    return ", ".join(pin.replace("==", " ") for pin in pins if pin.split("==")[0] in names)
