@@ -272,8 +272,8 @@ def test_size_of_a_real_kit(real: Path) -> None:
 def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_path: Path) -> None:
     """Into an environment with the numpy of Kaggle's image, which does not change.
 
-    kornia imports torch, whose builds for Kaggle's image take gigabytes. So this test imports kornia's compiled part and
-    only checks that the rest is installed (docs/kaggle.md says what was tried with torch).
+    kornia imports torch, whose builds for Kaggle's image take gigabytes. So this test imports kornia's compiled part
+    and only checks that the rest is installed (docs/kaggle.md says what was tried with torch).
     """
     numpy = locks.image(python)["numpy"]
     own = environment_with_pip(interpreter, tmp_path / "environment")
