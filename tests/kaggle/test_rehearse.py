@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -63,8 +64,9 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return rehearse.can_isolate()
 
 
-def test_passes(stage: Stage, isolation: bool) -> None:
+def test_passes(stage: Stage, isolation: bool, capfd: pytest.CaptureFixture[str]) -> None:
     report = stage.run("import os; print(os.getcwd())", WRITE)
+    assert f"{stage.folder}/stage/kaggle/working\n" in capfd.readouterr().out  # the notebook's log
     assert report.problems == []
     assert str(report).endswith("\nPASS")
     facts = dict(report.facts)
@@ -130,13 +132,14 @@ for folder in (os.environ["IMC_KIT_INPUT"] + "/competitions/x", os.getcwd()):
     ids=["disk", "memory", "time"],
 )
 def test_limits_end_a_process_and_its_children(
-    tmp_path: Path, code: str, limits: dict[str, float], seconds: float, said: str
+    tmp_path: Path, code: str, limits: dict[str, float], seconds: float, said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     limited = job(tmp_path, tmp_path / "none.ipynb", Path(sys.executable), {}, **limits)
     limited = dataclasses.replace(limited, time_limit=seconds)
     limited.working.mkdir(parents=True)
     process = subprocess.Popen([sys.executable, "-c", f"{code}\nimport time; time.sleep(60)"], cwd=limited.working)
-    outcome = inside._watch(process, limited, time.monotonic())
+    outcome = inside._watch(process, limited, time.monotonic(), io.BytesIO(b"halfway"))
+    assert capfd.readouterr().out == "halfway"  # the log is forwarded while the process runs
     assert outcome.ended.startswith("it was stopped ")
     assert said in outcome.ended
     assert process.returncode is not None

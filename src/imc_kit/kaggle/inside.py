@@ -21,6 +21,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from imc_kit.kaggle import guard
 from imc_kit.kaggle.limits import GB, Limits
@@ -30,12 +31,18 @@ import sys, nbclient, nbformat
 source, target, folder = sys.argv[1:]
 notebook = nbformat.read(source, 4)
 place = {"metadata": {"path": folder}}
-client = nbclient.NotebookClient(notebook, kernel_name="python3", timeout=None, resources=place)
+class Client(nbclient.NotebookClient):
+    def output(self, outs, msg, display_id, cell_index):
+        if msg["msg_type"] == "stream":
+            print(msg["content"]["text"], end="", flush=True)
+        return super().output(outs, msg, display_id, cell_index)
+client = Client(notebook, kernel_name="python3", timeout=None, resources=place)
 try:
     client.execute()
 finally:
     nbformat.write(notebook, target)
 """
+"""Executes a notebook and prints what its cells print."""
 _LARGEST_KEPT = 200_000_000
 """Bytes. Larger files of the working folder are not copied to the results, to keep them small."""
 _POLL_SECONDS = 0.5
@@ -105,12 +112,13 @@ def run(job: Job) -> Outcome:
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: job.limits.cores]))
     log = job.results / "notebook.log"
     started = time.monotonic()
-    with log.open("wb") as output:
+    with log.open("wb") as output, log.open("rb") as written:
         process = subprocess.Popen(
             [job.python, "-c", _RUNNER, job.notebook, job.results / "executed.ipynb", job.working],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=_variables(job), cwd=job.working,
         )  # fmt: skip
-        outcome = _watch(process, job, started)
+        outcome = _watch(process, job, started, written)
+        _forward(written)
     outcome = replace(outcome, seconds=round(time.monotonic() - started, 1))
     if outcome.ended == "done" and process.returncode != 0:
         said = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
@@ -166,13 +174,17 @@ def _loopback_up() -> None:
         fcntl.ioctl(probe, set_flags, struct.pack("16sH14x", b"lo", flags | up))
 
 
-def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> Outcome:
-    """Wait until the process ends, or stop it with all its descendants when it exceeds a limit of the job."""
+def _watch(process: subprocess.Popen[bytes], job: Job, started: float, log: BinaryIO) -> Outcome:
+    """Wait until the process ends, or stop it with all its descendants when it exceeds a limit of the job.
+
+    log: what the process prints; it is forwarded meanwhile.
+    """
     memory = disk = 0
     while True:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_POLL_SECONDS)
             return Outcome(memory=memory, disk=disk)
+        _forward(log)
         memory_now = sum(map(_memory, _family(process.pid)))
         disk_now = sum(path.lstat().st_size for path in job.working.rglob("*") if path.is_file())
         memory, disk = max(memory, memory_now), max(disk, disk_now)
@@ -187,6 +199,12 @@ def _watch(process: subprocess.Popen[bytes], job: Job, started: float) -> Outcom
             _kill_family(process.pid)
             process.wait()
             return Outcome(f"it was stopped {ended}", memory=memory, disk=disk)
+
+
+def _forward(log: BinaryIO) -> None:
+    """Print what was added to the log since the last call."""
+    sys.stdout.buffer.write(log.read())
+    sys.stdout.buffer.flush()
 
 
 def _kill_family(parent: int) -> None:

@@ -109,7 +109,7 @@ def _load_task(competition: Path, only: Sequence[str]) -> scenes.Task:
 
 
 def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> None:
-    """Run a notebook under Kaggle's conditions and add to the report how it went.
+    """Run a notebook under Kaggle's conditions, print its log meanwhile, and add to the report how it went.
 
     task: what the notebook's submission must answer; None for a notebook without a submission.
     """
@@ -120,7 +120,7 @@ def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> N
     package = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [*prefix, sys.executable, "-c", "from imc_kit.kaggle import inside; inside.main()"],
-        input=pickle.dumps(job), capture_output=True, env=os.environ | {"PYTHONPATH": package},
+        input=pickle.dumps(job), stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": package},
     )  # fmt: skip
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
