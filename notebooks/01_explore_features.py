@@ -21,8 +21,8 @@
 #
 # You need no data, no weight files and no internet: without an input, the notebook uses a scene that the kit renders
 # (half a minute). To look at your own photos, set `INPUT` to their folder or to a competition's folder. At home,
-# install the kit with `pip install '.[notebooks]'`. On Kaggle, run the first cell of `submission` here first; the input
-# is then the attached competition.
+# install the kit with `pip install '.[notebooks]'`. On Kaggle, run the install cell of `submission` here first; the
+# input is then the attached competition.
 #
 # This is the first of four notebooks: keypoints (here), matches (`02_matches_and_pairs`), cameras
 # (`03_reconstruct_a_scene`), score (`04_score_and_compare`). You can read each on its own.

@@ -18,7 +18,18 @@
 # This notebook needs two inputs and no internet: the competition's data, and the dataset that `build_dataset.py` made.
 # It runs unchanged in a session, as "Save & Run All", and when a submission is scored on the hidden photos.
 #
-# **Install.** The first cell finds the kit wherever Kaggle mounted it and runs its `install.py`. This checks every file
+# **Settings.** You can leave all of them as they are.
+
+# %%
+PRESET = ""  # where the options start, for example "sift"; empty: the preset that the kit was built for
+OPTIONS = {}  # changes to the preset by name, for example {"detector.max_keypoints": 2048}
+SCENES = ()  # scenes to solve, for example ("church", "dioscuri"); empty: all, which a submission needs
+SPLIT = "test"  # "train" solves the training photos instead
+TIME_LIMIT = 8.5 * 3600  # seconds; Kaggle stops a notebook after nine hours
+SCORE = False  # True prints the score; this needs the true poses in a truth.csv next to sample_submission.csv
+
+# %% [markdown]
+# **Install.** This cell finds the kit wherever Kaggle mounted it and runs its `install.py`. That checks every file
 # against the kit's manifest and installs the wheels for this Python. torch, numpy and OpenCV do not change.
 
 # %%
@@ -40,7 +51,7 @@ runpy.run_path(str(kits[0] / "install.py"))["install"](kits[0])
 import logging
 
 import imc_kit
-from imc_kit import kaggle
+from imc_kit import explore, kaggle
 
 logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
 session = kaggle.attach()
@@ -48,13 +59,14 @@ print(session)
 
 # %% [markdown]
 # **Solve.** `submission.csv` has a row for every photo before the first scene begins, and is rewritten after each
-# scene. A scene that fails costs that scene only. Kaggle stops a notebook after nine hours. The time limit of 8.5 hours
-# makes the run end by itself; every scene gets a quick answer first. To try something, change the preset here or set
-# any option by its name, for example `"detector.max_keypoints": 2048` next to the time limit.
+# scene. A scene that fails costs that scene only. With the time limit, every scene gets a quick answer first and the
+# run ends by itself before Kaggle stops it.
 
 # %%
-config = imc_kit.preset(session.preset, {"time_limit": 8.5 * 3600})
-run = imc_kit.solve(session.competition, out=Path.cwd(), config=config)
+config = imc_kit.preset(PRESET or session.preset, {"time_limit": TIME_LIMIT, **OPTIONS})
+task = imc_kit.load(session.competition, SPLIT)
+task = task.only(*SCENES) if SCENES else task
+run = imc_kit.solve(task, out=Path.cwd(), config=config)
 
 # %% [markdown]
 # **Results.** How many photos of each scene have a pose, and how long each scene took.
@@ -66,3 +78,5 @@ for name, result in run.scenes.items():
 for name, reason in run.failed.items():
     print(f"{name} could not be solved: {reason}")
 print(f"submission: {run.submission}")
+if SCORE:
+    print(explore.score(task, run.submission))

@@ -1,4 +1,4 @@
-"""The installer that every kit carries, and the notebook's first cell, which runs it."""
+"""The installer that every kit carries, and the notebook's cell that runs it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return layered_python(tmp_path_factory.mktemp("layer") / "environment")
 
 
-def first_cell(input_root: Path, interpreter: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
-    """Run the notebook's first cell of code as it is, in a process of its own."""
+def install_cell(input_root: Path, interpreter: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
+    """Run the notebook's cell that installs the kit, in a process of its own."""
     cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    code = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = next(source for source in sources if "install.py" in source)
     environment = {"IMC_KIT_INPUT": str(input_root), "PATH": "/usr/bin:/bin"}
     return subprocess.run([interpreter, "-c", code], capture_output=True, text=True, env=environment)
 
@@ -38,26 +39,26 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_installs_offline_and_leaves_numpy(attached: Path, python: Path) -> None:
-    done = first_cell(attached, python)
+    done = install_cell(attached, python)
     assert done.returncode == 0, done.stderr
     assert "imc_kit 9.9 (0123456789ab) installed" in done.stdout
     code = "import kit_toy, importlib.metadata as m; print(kit_toy.version, m.version('numpy'))"
     assert subprocess.check_output([python, "-c", code], text=True).split() == ["1.0", metadata.version("numpy")]
-    assert first_cell(attached, python).returncode == 0  # the cell may be run again
+    assert install_cell(attached, python).returncode == 0  # the cell may be run again
 
 
-def test_what_stops_the_first_cell(tmp_path: Path) -> None:
+def test_what_stops_the_install_cell(tmp_path: Path) -> None:
     """No kit, two kits, a kit for other Pythons, a kit without its manifest."""
     root = tmp_path / "input"
     root.mkdir()
-    assert "attach one imc_kit dataset (Add Input): 0 of them" in last_line(first_cell(root))
+    assert "attach one imc_kit dataset (Add Input): 0 of them" in last_line(install_cell(root))
     kit = write_kit(root / "datasets" / "me" / "a", pythons=("3.8", "3.9"))
-    said = last_line(first_cell(root))
+    said = last_line(install_cell(root))
     assert f"this kit has wheels for Python 3.8 and 3.9 but the notebook runs {OWN}" in said
     (kit / "manifest.json").unlink()
-    assert "has no manifest.json" in last_line(first_cell(root))
+    assert "has no manifest.json" in last_line(install_cell(root))
     write_kit(root / "b")
-    assert "attach one imc_kit dataset (Add Input): 2 of them" in last_line(first_cell(root))
+    assert "attach one imc_kit dataset (Add Input): 2 of them" in last_line(install_cell(root))
 
 
 @pytest.mark.parametrize("file", ["wheels/kit_toy-1.0-py3-none-any.whl", "weights/toy.pth", "imc_kit.lock"])
@@ -89,7 +90,7 @@ def test_wheels_that_must_not_be_installed(tmp_path: Path, python: Path, name: s
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest() if right else "0" * 64
     (kit / "imc_kit.lock").write_text(f"{name}==1.0 --hash=sha256:{digest}\n")
     seal(kit)
-    assert said in last_line(first_cell(tmp_path / "input", python))
+    assert said in last_line(install_cell(tmp_path / "input", python))
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,13 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_passes(stage: Stage, isolation: bool, capfd: pytest.CaptureFixture[str]) -> None:
-    report = stage.run("import os; print(os.getcwd())", WRITE)
+    report = stage.run("import os; print(os.getcwd())", WRITE, "# install.py")
     assert f"{stage.folder}/stage/kaggle/working\n" in capfd.readouterr().out  # the notebook's log
     assert report.problems == []
     assert str(report).endswith("\nPASS")
     facts = dict(report.facts)
     assert "valid: 2 rows" in facts["submission"]
-    assert facts["first cell"].endswith(" s")
+    assert facts["install"].endswith(" s")
     assert facts["network"].startswith("none: a namespace" if isolation else "blocked in Python only")
 
 

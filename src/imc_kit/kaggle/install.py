@@ -1,7 +1,7 @@
 """Installs an attached kit into the running Python, without a network and without touching installed packages.
 
-`build` copies this file into every kit. The notebook's first cell runs it before anything of the kit is installed, so
-it uses the standard library only and imports nothing of this package.
+`build` copies this file into every kit. A cell of the notebook runs it before anything of the kit is installed, so it
+uses the standard library only and imports nothing of this package.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ class Report:
         outcome = Outcome(**json.loads((results / "outcome.json").read_text("utf-8")))
         used = f"{outcome.memory / 1e9:.1f} GB of memory and {outcome.disk / 1e9:.3f} GB in the working folder"
         self.add("used", f"{outcome.seconds:.0f} s, at most {used}")
-        first = _first_cell_seconds(results / "executed.ipynb")
-        if first is not None:
-            self.add("first cell", f"{first:.0f} s")
+        seconds = _install_seconds(results / "executed.ipynb")
+        if seconds is not None:
+            self.add("install", f"{seconds:.0f} s")
         self.add("results", str(results))
         if outcome.ended == "error":
             self.problems.append(f"the notebook ended with an error: {outcome.error}")
@@ -82,11 +82,12 @@ class Report:
         ]
 
 
-def _first_cell_seconds(path: Path) -> float | None:
-    """How long the first cell of code took, if the notebook says so."""
+def _install_seconds(path: Path) -> float | None:
+    """How long the cell took that installs the kit, if there is one and the notebook says so."""
     try:
         cells = json.loads(path.read_text("utf-8"))["cells"]
-        times = next(cell for cell in cells if cell["cell_type"] == "code")["metadata"]["execution"]
+        installing = (cell for cell in cells if cell["cell_type"] == "code" and "install.py" in "".join(cell["source"]))
+        times = next(installing)["metadata"]["execution"]
         start, end = map(datetime.fromisoformat, (times["iopub.execute_input"], times["shell.execute_reply"]))
     except (OSError, ValueError, KeyError, StopIteration):
         return None
