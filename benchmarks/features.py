@@ -56,7 +56,7 @@ KINDS = ("sift", "superpoint", "orb")
 """Matchers that accept nearly all descriptors are timed with these: 128 numbers, 256 numbers, 256 bits."""
 SCENE = 50
 """Number of images for VLAD, which learns its vocabulary once for all images of a scene."""
-OVERVIEW = CHEAP.detector
+LOW_RESOLUTION = CHEAP.detector
 """The detector of low-resolution matching."""
 SLOW = {"dedode G": "two minutes and 5 GB for each image"}
 """Detectors that are not timed, with the reason."""
@@ -70,7 +70,7 @@ processor time, so other work on the machine hardly matters. MB: peak memory tha
 included. random weights: the weight file is missing, so a network of the same shape was timed and its result is not
 shown. LightGlue with random weights never stops early and drops no keypoints, so with real weights it is faster. vlad:
 of SIFT, in a scene of {SCENE} images, vocabulary included. low-resolution matching: SIFT, at most
-{OVERVIEW.max_keypoints} keypoints of an image with {OVERVIEW.long_side} pixels on its longer side."""
+{LOW_RESOLUTION.max_keypoints} keypoints of an image with {LOW_RESOLUTION.long_side} pixels on its longer side."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def main() -> None:
     arguments = _arguments()
     for library in ("torch", "kornia.feature", "timm"):  # imported now, so that they do not count as memory of a row
         importlib.import_module(library)
-    cv2.setNumThreads(1)  # and before processes are forked, which do not survive a pool of threads
+    cv2.setNumThreads(1)  # before processes are forked, because a pool of threads does not survive a fork
     set_torch_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -118,10 +118,10 @@ def main() -> None:
         print(*text, sep="\n")
         known: Known = {}
         for heading, unit, found, rows in (
-            ("Detectors", "s an image", "keypoints", _detectors(photos, arguments)),
-            ("Matchers", "s a pair", "matches", _matchers(paths, known)),
-            ("Global descriptors", "s an image", "", _descriptors(paths, known)),
-            ("Masks and overview", "s", "", _looks(paths)),
+            ("Detectors", "s per image", "keypoints", _detectors(photos, arguments)),
+            ("Matchers", "s per pair", "matches", _matchers(paths, known)),
+            ("Global descriptors", "s per image", "", _descriptors(paths, known)),
+            ("Masks and low-resolution matching", "s", "", _looks(paths)),
         ):
             text += _say("", f"| {heading} | {unit} | MB | {found} |", "|---|--:|--:|---|")
             for row in rows:
@@ -226,8 +226,8 @@ def _descriptors(paths: Sequence[Path], known: Known) -> Iterator[Row]:
 
 
 def _looks(paths: Sequence[Path]) -> Iterator[Row]:
-    masks, detector, matcher = MaskConfig(vegetation=True), OVERVIEW.create(), NearestConfig(ratio=0.8).create()
-    photos = [images.load(path, OVERVIEW.long_side) for path in paths]
+    masks, detector, matcher = MaskConfig(vegetation=True), LOW_RESOLUTION.create(), NearestConfig(ratio=0.8).create()
+    photos = [images.load(path, LOW_RESOLUTION.long_side) for path in paths]
     pair = extract(detector, photos)
     yield Row("vegetation mask, per image", lambda: lambda: vegetation(photos[0].pixels, masks))
     yield Row("low-resolution matching: detection, per image", lambda: lambda: extract(detector, photos[:1]))

@@ -51,7 +51,7 @@ def main() -> None:
     print(text)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        views = photograph(arguments.views or Path(scratch) / "views", sizes[-1], arguments.long_side)
+        views = render_views(arguments.views or Path(scratch) / "views", sizes[-1], arguments.long_side)
         for size in sizes:
             job = {
                 "views": [str(views[number * len(views) // size]) for number in range(size)],
@@ -80,7 +80,7 @@ def main() -> None:
         arguments.out.write_text(text, "utf-8")
 
 
-def photograph(folder: Path, count: int, long_side: int) -> list[Path]:
+def render_views(folder: Path, count: int, long_side: int) -> list[Path]:
     """Render `count` different views with an aspect ratio of 4:3; views that are in `folder` already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     solids = plaza.plaza()

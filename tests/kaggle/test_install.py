@@ -20,7 +20,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "submission.ipynb"
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with the packages of the tests, of which no installation may change numpy."""
+    """An interpreter with the packages of the tests. No installation may change its numpy."""
     return layered_python(tmp_path_factory.mktemp("layer") / "environment")
 
 

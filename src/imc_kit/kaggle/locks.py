@@ -52,18 +52,13 @@ def lock(python: str) -> None:
             "pip", "compile", str(wanted), "--constraint", str(constraints(python)), "--python-version", python,
             "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:",
             "--generate-hashes", "--no-annotate", "--no-header",
+            *(word for name in present for word in ("--no-emit-package", name)),
         ]  # fmt: skip
-        resolved = parse(run(command, f"uv could not lock Python {python}"))
-    missing = [entry for entry in resolved if entry.name not in present]
+        text = run(command, f"uv could not lock Python {python}")
+    missing = parse(text)
     _refuse_untouchable(missing)
-    lines = [
-        f"# What Kaggle's image for Python {python} lacks (build_dataset.py --lock wrote this; do not edit).",
-        f"# Inputs: {_inputs(python)}",
-    ]
-    for entry in missing:
-        hashes = (f"    --hash=sha256:{digest}" for digest in sorted(entry.hashes))
-        lines.append(" \\\n".join([f"{entry.name}=={entry.version}", *hashes]))
-    _path(python).write_text("\n".join(lines) + "\n", "utf-8")
+    header = f"# What Kaggle's image for Python {python} lacks (build_dataset.py --lock wrote this; do not edit).\n"
+    _path(python).write_text(f"{header}# Inputs: {_inputs(python)}\n{text}", "utf-8")
     print(f"{_path(python)}: {', '.join(f'{entry.name} {entry.version}' for entry in missing)}")
 
 
