@@ -1,4 +1,4 @@
-"""What a notebook finds, and what it says when something is not as it should be."""
+"""What a notebook finds, and what it says if something is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The builder: what goes into a kit, and what is refused."""
+"""The builder: what a kit contains, and what is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def options(tmp_path: Path) -> build.Build:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The lock names one small package that is in the cache; returns its wheel."""
+    """The lock has one small package, which is in the cache. Returns its wheel."""
     wheel = write_wheel(tmp_path / "cache" / OWN, "kit-toy")
     entry = locks.Locked("kit-toy", "1.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
     monkeypatch.setattr(locks, "read", lambda python: [entry])
@@ -94,7 +94,7 @@ def test_a_whole_kit(options: build.Build, small: Path, shared: Path, capsys: py
     assert f"kaggle kernels push -p {kernel}" in said
 
 
-def test_the_same_again_but_for_the_time(options: build.Build, small: Path) -> None:
+def test_two_builds_differ_in_the_time_only(options: build.Build, small: Path) -> None:
     options.run()
     first = read(options.out)
     options.run()
@@ -116,7 +116,7 @@ def test_a_build_that_fails_leaves_the_old_kit(options: build.Build, small: Path
     assert {path.name for path in options.out.parent.iterdir()} == {"imc-kit", "kernel"}  # nothing half-written is left
 
 
-def test_weights_that_may_not_be_passed_on(
+def test_weights_that_must_not_be_redistributed(
     options: build.Build, small: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = weights.manifest()
@@ -132,7 +132,7 @@ def test_weights_that_may_not_be_passed_on(
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """All weight files can be downloaded, none is here yet; returns the names of those that were."""
+    """Every weight file can be downloaded and none is here. Returns the names of those that are downloaded."""
     known = {
         name: dataclasses.replace(weight, sha256=hashlib.sha256(name.encode()).hexdigest(), bytes=len(name))
         for name, weight in weights.manifest().items()
@@ -157,7 +157,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_missing_weights_are_downloaded(
     options: build.Build, small: Path, published: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """But those that are here are not, nor any that may not be packed."""
+    """Files that are here are not downloaded, nor files that must not be packed."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "aliked-n16.pth").write_text("aliked-n16.pth")
     options = dataclasses.replace(options, preset="ensemble")
@@ -313,7 +313,7 @@ def test_upload_without_kaggles_command(options: build.Build, small: Path, monke
 def test_upload_runs_the_commands(
     options: build.Build, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new dataset is created; one that is there gets a version."""
+    """A new dataset is created; an existing one gets a new version."""
     log = tmp_path / "log"
     fake = tmp_path / "bin" / "kaggle"
     fake.parent.mkdir()

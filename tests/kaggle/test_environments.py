@@ -1,4 +1,4 @@
-"""Which interpreter, torch and packages a rehearsal has."""
+"""The interpreter, torch and packages of a rehearsal."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_broken_files_stop_it_before_anything_is_installed(tmp_path: Path, file:
     ],
 )
 def test_wheels_that_must_not_be_installed(tmp_path: Path, python: Path, name: str, right: bool, said: str) -> None:
-    """The manifest may be right about a wheel that the lock does not know, and about one that changes the image."""
+    """One is not the wheel of the lock, the other changes a package of the image; the manifest knows both."""
     kit = write_kit(tmp_path / "input" / "kit")
     wheel = write_wheel(kit / "wheels", name)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest() if right else "0" * 64
