@@ -17,7 +17,7 @@ class Rehearse:
     """Run an offline kit's notebook as Kaggle would, without network, and check its submission."""
 
     kit: tyro.conf.Positional[Path]
-    """The folder that build_dataset.py made; the notebook is in `kernel` next to it."""
+    """The folder that build_dataset.py made; the notebook is in `kernel` beside it."""
     competition: Path
     """The root of a competition's data."""
     scenes: tuple[str, ...] = ()
