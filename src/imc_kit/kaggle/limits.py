@@ -19,9 +19,9 @@ class Limits:
     """What a notebook may use; the defaults are Kaggle's."""
 
     hours: float = NOTEBOOK_HOURS
-    """Time limit for the hidden test. A rehearsal gets hours × its images / `images`, at least 10 minutes."""
+    """Hours for the hidden test. A rehearsal gets hours × its images / `images`, at least 10 minutes."""
     images: int = 2000
-    """Assumed number of images in the hidden test. Twice as many halve the time of a rehearsal."""
+    """Assumed number of images in the hidden test. If doubled, a rehearsal gets half the time."""
     memory: float = 30.0
     """Gigabytes of memory."""
     disk: float = 19.5
