@@ -31,7 +31,8 @@ from threadpoolctl import threadpool_limits
 
 from imc_kit.config import preset
 from imc_kit.data import images, scenes
-from imc_kit.detectors import AlikedConfig, aliked, extract
+from imc_kit.detectors import aliked, extract
+from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Features, Scene
 

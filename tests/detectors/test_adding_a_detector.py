@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imc_kit import detectors
 from imc_kit.config import Config, preset
 from imc_kit.data.images import Photo
 from imc_kit.detectors import DETECTORS, extract
@@ -25,12 +24,11 @@ def corners(tmp_path, monkeypatch):
     (tmp_path / "corners_of_the_guide.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("corners_of_the_guide")
-    monkeypatch.setitem(DETECTORS, "corners", module.CornersConfig)
     return module
 
 
 def test_it_finds_and_matches(corners, texture):
-    assert detectors.config_class("corners") is corners.CornersConfig
+    assert DETECTORS["corners"] is corners.CornersConfig
     detector = corners.CornersConfig().create()
     first, second = (Photo(texture[:, x : x + 100].copy(), (100, 96), 0, False) for x in (0, 20))
     one, other = extract(detector, [first, second])

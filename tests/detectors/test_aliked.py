@@ -10,8 +10,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from imc_kit.data.images import Photo, load
-from imc_kit.detectors import AlikedConfig, extract
-from imc_kit.detectors.aliked import _dense_maps
+from imc_kit.detectors import extract
+from imc_kit.detectors.aliked import AlikedConfig, _dense_maps
 from imc_kit.errors import KitError
 from imc_kit.runtime import weights
 from imc_kit.types import Features

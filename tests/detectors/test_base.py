@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imc_kit import detectors
 from imc_kit.data.images import Photo, load
 from imc_kit.detectors import DETECTORS, DetectorConfig, base, extract
 from imc_kit.errors import KitError
@@ -161,15 +160,15 @@ def test_options_that_make_no_sense_are_refused(name, options):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_configurations_are_values(name):
-    config = detectors.config_class(name)()
+    config = DETECTORS[name]()
     assert config == dataclasses.replace(config)
-    assert hash(config) == hash(detectors.config_class(name)())
+    assert hash(config) == hash(DETECTORS[name]())
     assert config.name == name
 
 
 def test_unknown_detector_names_the_nearest():
     with pytest.raises(KitError, match="unknown detector 'akase': did you mean 'akaze'"):
-        detectors.config_class("akase")
+        DETECTORS["akase"]
 
 
 @pytest.mark.parametrize("size", [(97, 61), (60, 97), (97, 97), (7, 5), (2, 40)])

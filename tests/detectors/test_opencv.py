@@ -11,7 +11,9 @@ from scipy.spatial import cKDTree
 
 from drawn import blobs, errors, texture
 from imc_kit.data.images import Photo
-from imc_kit.detectors import AkazeConfig, OrbConfig, SiftConfig, extract, opencv
+from imc_kit.detectors import extract, opencv
+from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import NearestConfig
 

@@ -14,7 +14,8 @@ from scipy.spatial import cKDTree
 
 from drawn import blobs, errors, texture
 from imc_kit.data.images import load
-from imc_kit.detectors import SiftConfig, extract, sift_numba
+from imc_kit.detectors import extract, sift_numba
+from imc_kit.detectors.sift import SiftConfig
 
 
 def detect(image, mask=None, **options):
@@ -191,7 +192,7 @@ def test_what_is_read_from_the_cache_gives_what_was_just_compiled(tmp_path):
     code = """
 import hashlib
 from drawn import texture
-from imc_kit.detectors import SiftConfig
+from imc_kit.detectors.sift import SiftConfig
 found = SiftConfig(double_up_to=0).create().detect([texture(3)], [None])[0]
 parts = found.keypoints, found.scores, found.orientations, found.descriptors
 print(len(found), hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())

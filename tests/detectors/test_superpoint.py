@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imc_kit.detectors import SuperPointConfig
+from imc_kit.detectors.superpoint import SuperPointConfig
 from imc_kit.errors import KitError
 from random_networks import SUPERPOINT, create_from, superpoint_state
 

@@ -22,7 +22,6 @@ from imc_kit.cli.report import Report
 from imc_kit.cli.weights import Weights
 from imc_kit.config import PRESETS, Config, feature_pipeline, matcher_named, preset
 from imc_kit.detectors import DETECTORS
-from imc_kit.detectors import config_class as detector_class
 from imc_kit.errors import KitError
 from imc_kit.matchers import MATCHERS
 from imc_kit.retrieval import DESCRIPTORS, descriptor_class
@@ -202,7 +201,7 @@ def _solve_defaults(arguments: Sequence[str]) -> Solve:
     chosen, _ = first.parse_known_args(arguments)
     config = preset(chosen.preset)
     if chosen.detector:
-        config = dataclasses.replace(config, detector=detector_class(chosen.detector)())
+        config = dataclasses.replace(config, detector=DETECTORS[chosen.detector]())
     if chosen.matcher:
         config = dataclasses.replace(config, matcher=matcher_named(chosen.matcher))
     if chosen.add:

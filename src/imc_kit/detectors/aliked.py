@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from imc_kit.detectors.base import register
 from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig
 from imc_kit.runtime.torch_utils import fill, read_state
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@register
 @dataclass(frozen=True)
 class AlikedConfig(NetworkDetectorConfig):
     """ALIKED, a learned detector. The score is the network's, in 0 … 1."""

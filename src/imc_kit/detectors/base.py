@@ -1,7 +1,7 @@
 """What all detectors have in common: their options, their protocol, and the way from photographs to features.
 
-To add a detector, write one file with a subclass of `DetectorConfig` and the class that its `create` returns, and
-name the subclass in `detectors/__init__.py`.
+To add a detector, write one file with a subclass of `DetectorConfig`, decorated with `register`, and the class that
+its `create` returns. docs/adding-a-detector.md shows one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
+from imc_kit.runtime.registry import Registry
 from imc_kit.types import Features, Float32, Mask, Pixels
 
 if TYPE_CHECKING:
@@ -86,6 +87,14 @@ class DetectorConfig:
     def create(self) -> Detector:
         """The detector itself. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
+
+
+DETECTORS: Registry[type[DetectorConfig]] = Registry("detector", "imc_kit.detectors")
+"""The configuration class of each detector by its name: those of this package's modules, those of other packages that
+name a module in the entry-point group `imc_kit.detectors`, and those of notebook cells."""
+
+register = DETECTORS.register
+"""Decorator for the configuration class of a detector: makes it known by its `name`."""
 
 
 def extract(detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None) -> list[Features]:

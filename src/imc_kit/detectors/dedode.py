@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from imc_kit.detectors.base import register
 from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled
 from imc_kit.errors import KitError
 from imc_kit.runtime.torch_utils import read_state
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@register
 @dataclass(frozen=True)
 class DedodeConfig(NetworkDetectorConfig):
     """DeDoDe, a learned detector and descriptor. The score is the share of this pixel in a probability over the whole

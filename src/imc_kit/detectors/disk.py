@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from imc_kit.detectors.base import register
 from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled, rows_of
 
 if TYPE_CHECKING:
     import torch
 
 
+@register
 @dataclass(frozen=True)
 class DiskConfig(NetworkDetectorConfig):
     """DISK, a learned detector, in its training with depth maps. The score is the network's, of no particular unit."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from imc_kit.detectors.base import register
 from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _PATCHES = 2048
 """So many patches are looked at together: HardNet takes a GB of memory for 4000."""
 
 
+@register
 @dataclass(frozen=True)
 class KeyNetConfig(NetworkDetectorConfig):
     """Key.Net with AffNet, OriNet and HardNet: corners in a pyramid, with scales and orientations. The score is

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from imc_kit.detectors.base import Detector, DetectorConfig
+from imc_kit.detectors.base import Detector, DetectorConfig, register
 from imc_kit.errors import KitError
 
 
+@register
 @dataclass(frozen=True)
 class NoDetectorConfig(DetectorConfig):
     """No detector: a detector-free matcher, as LoFTR is, finds its points itself, with options of its own."""

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.detectors.base import DetectorConfig, strongest
+from imc_kit.detectors.base import DetectorConfig, register, strongest
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Float32, Mask, Pixels
 
@@ -30,6 +30,7 @@ _ORB_LEVELS, _ORB_STEP = 8, 1.2
 """Of ORB's pyramid: OpenCV's defaults."""
 
 
+@register
 @dataclass(frozen=True)
 class OrbConfig(DetectorConfig):
     """ORB (Rublee et al. 2011): binary, fast, weaker than the others. The score is Harris's response."""
@@ -48,6 +49,7 @@ class OrbConfig(DetectorConfig):
         return OrbDetector(self)
 
 
+@register
 @dataclass(frozen=True)
 class AkazeConfig(DetectorConfig):
     """AKAZE with its binary descriptor M-LDB (Alcantarilla et al. 2013). OpenCV 4 has it, OpenCV 5 does not."""

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.detectors.base import DetectorConfig, strongest
+from imc_kit.detectors.base import DetectorConfig, register, strongest
 from imc_kit.types import Features, Float32, Mask, Pixels
 
 _LAYERS = 3
@@ -29,6 +29,7 @@ _NEAR = 128
 cache when their descriptors follow their orientations."""
 
 
+@register
 @dataclass(frozen=True)
 class SiftConfig(DetectorConfig):
     """SIFT (Lowe 2004). The thresholds are near COLMAP's; the score is the contrast |DoG|."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from imc_kit.detectors.base import register
 from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _WIDTHS = (64, 64, 128, 128)
 _CELL = 8
 
 
+@register
 @dataclass(frozen=True)
 class SuperPointConfig(NetworkDetectorConfig):
     """SuperPoint, a learned detector. The score is a probability among the 64 pixels of a cell and "none"."""

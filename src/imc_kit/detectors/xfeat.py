@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from imc_kit.detectors.base import register
 from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled, rows_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _MULTIPLE = 32
 
 
+@register
 @dataclass(frozen=True)
 class XFeatConfig(NetworkDetectorConfig):
     """XFeat, a learned detector, small and fast. The score, in 0 … 1, is the network's for a keypoint times that for
