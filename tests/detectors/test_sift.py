@@ -181,10 +181,10 @@ def test_directions_are_those_of_the_arc_tangent():
     angles = np.radians(np.arange(0, 360, 0.25))
     for length in (1e-6, 1.0, 1e4):
         dx, dy = (length * np.cos(angles)).astype(np.float32), (length * np.sin(angles)).astype(np.float32)
-        turns = np.array([sift_numba._turn(*pair) for pair in zip(dy, dx, strict=True)])
+        turns = np.array([sift_numba._direction(*pair) for pair in zip(dy, dx, strict=True)])
         off = (turns - angles / (2 * np.pi) + 0.5) % 1 - 0.5
         assert np.abs(off).max() < 1e-5
-    assert sift_numba._turn(np.float32(0), np.float32(0)) == 0
+    assert sift_numba._direction(np.float32(0), np.float32(0)) == 0
 
 
 @pytest.mark.slow

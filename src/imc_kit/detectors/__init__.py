@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from imc_kit.detectors.base import DETECTORS, Detector, DetectorConfig, extract, register, strongest
+from imc_kit.detectors.base import (
+    DETECTORS,
+    Candidates,
+    Detector,
+    DetectorConfig,
+    ImageDetector,
+    extract,
+    register,
+    strongest,
+)
 
-__all__ = ["DETECTORS", "Detector", "DetectorConfig", "extract", "register", "strongest"]
+__all__ = ["DETECTORS", "Candidates", "Detector", "DetectorConfig", "ImageDetector", "extract", "register", "strongest"]

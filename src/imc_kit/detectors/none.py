@@ -1,4 +1,4 @@
-"""No detector, for matchers that take the photographs themselves."""
+"""No detector, for matchers that take the photos themselves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from imc_kit.errors import KitError
 @register
 @dataclass(frozen=True)
 class NoDetectorConfig(DetectorConfig):
-    """No detector: a detector-free matcher, as LoFTR is, finds its points itself, with options of its own."""
+    """No detector: a detector-free matcher such as LoFTR finds the points itself, with options of its own."""
 
     name: ClassVar[str] = "none"
     kind: ClassVar[str] = "photographs"
 
     def create(self) -> Detector:
-        raise KitError("'none' detects nothing: it goes with a detector-free matcher, such as loftr")
+        raise KitError("detector 'none' detects nothing: choose a detector-free matcher with it, such as loftr")
