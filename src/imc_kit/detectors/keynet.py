@@ -78,39 +78,34 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
     def _candidates(self, image: torch.Tensor) -> Candidates:
         """The candidates in one grey image [1, 1, h, w]."""
         import torch
-        from kornia.feature import (
-            LAFDescriptor,
-            LAFOrienter,
-            MultiResolutionDetector,
-            get_laf_center,
-            get_laf_orientation,
-            get_laf_scale,
-            laf_is_filled,
-        )
+        from kornia import feature
 
         network = self._network
         # The limit of kornia's detector, high enough to keep everything: among 8 × 8 pixels of a level at most one is
         # the maximum of its 15 × 15 neighbours, and all levels together have less than 4 times the image's pixels.
-        pyramid = MultiResolutionDetector(network["keynet"], image.numel() // 16)
+        pyramid = feature.MultiResolutionDetector(network["keynet"], image.numel() // 16)
         scores, frames = pyramid.detect(image)
-        there = laf_is_filled(frames)
+        there = feature.laf_is_filled(frames)
         scores, frames = scores[there], frames[there][None]
-        step = get_laf_scale(frames)[0, :, :, 0] / pyramid.mr_size  # size of a pixel of the level, in the image's
+        step = (
+            feature.get_laf_scale(frames)[0, :, :, 0] / pyramid.mr_size
+        )  # size of a pixel of the level, in the image's
 
         def describe(rows: torch.Tensor) -> dict[str, torch.Tensor]:
             shaped, descriptors = [], []
             for start in range(0, len(rows), _PATCHES):
                 frame = network["affnet"](frames[:, rows[start : start + _PATCHES]], image)
                 if not self.config.upright:
-                    frame = LAFOrienter(angle_detector=network["orinet"])(frame, image)
+                    frame = feature.LAFOrienter(angle_detector=network["orinet"])(frame, image)
                 shaped.append(frame)
-                descriptors.append(LAFDescriptor(network["hardnet"])(image, frame)[0])
+                descriptors.append(feature.LAFDescriptor(network["hardnet"])(image, frame)[0])
             all_shaped = torch.cat(shaped, 1)
             return {
                 "descriptors": torch.cat(descriptors),
-                "scales": 2 * get_laf_scale(all_shaped).flatten(),  # kornia's is half a side
-                "orientations": (-get_laf_orientation(all_shaped).flatten()) % 360,  # kornia's is counter-clockwise
+                "scales": 2 * feature.get_laf_scale(all_shaped).flatten(),  # kornia's is half a side
+                "orientations": (-feature.get_laf_orientation(all_shaped).flatten())
+                % 360,  # kornia's is counter-clockwise
                 "shapes": all_shaped[0, :, :, :2],
             }
 
-        return Candidates(get_laf_center(frames)[0] + (step - 1) / 2, scores, describe)
+        return Candidates(feature.get_laf_center(frames)[0] + (step - 1) / 2, scores, describe)

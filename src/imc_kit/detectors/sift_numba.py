@@ -58,7 +58,7 @@ _LAYER, _Y, _X = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 
 @compiled
 def doubled(image: NDArray[np.uint8]) -> Float32:
-    """An image [h, w] at twice its size: pixel p moves to 2p, and pixels in between are the mean of their neighbours."""
+    """An image [h, w] at twice its size: pixel p moves to 2p, and a pixel in between is its neighbours' mean."""
     height, width = image.shape
     large = np.empty((2 * height, 2 * width), np.float32)
     for y in range(2 * height):
@@ -310,7 +310,7 @@ def _direction_votes(octave: Float32, keypoint: Float32, gradients: Float32) -> 
 
 
 @compiled
-def _peak(votes: Float32) -> float:
+def _peak(votes: Float32) -> Any:
     """The highest place of a circular histogram, smoothed, in degrees: between bins by a parabola."""
     count = len(votes)
     smooth = np.empty_like(votes)
