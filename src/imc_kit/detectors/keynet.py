@@ -87,9 +87,7 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         scores, frames = pyramid.detect(image)
         there = feature.laf_is_filled(frames)
         scores, frames = scores[there], frames[there][None]
-        step = (
-            feature.get_laf_scale(frames)[0, :, :, 0] / pyramid.mr_size
-        )  # size of a pixel of the level, in the image's
+        step = feature.get_laf_scale(frames)[0, :, :, 0] / pyramid.mr_size  # a pixel of the level, in the image's
 
         def describe(rows: torch.Tensor) -> dict[str, torch.Tensor]:
             shaped, descriptors = [], []
