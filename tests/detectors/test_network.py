@@ -191,7 +191,7 @@ def out_of_memory_in_numpy():
 
 
 class Brightest(NetworkDetector[BrightestConfig]):
-    """Finds all pixels, the score being their red, in a memory of so many pixels."""
+    """Finds all pixels, the score being their red, in a memory of `memory` pixels."""
 
     dimension = 2
 

@@ -64,8 +64,8 @@ def test_orb_is_at_the_centres_of_blobs_on_every_level_of_its_pyramid():
 @each
 def test_orientations_rotate_with_the_image(name):
     image = texture(1)
-    turned = np.ascontiguousarray(np.rot90(image, -1))  # clockwise
-    first, second = detect(name, image), detect(name, turned)
+    rotated = np.ascontiguousarray(np.rot90(image, -1))  # clockwise
+    first, second = detect(name, image), detect(name, rotated)
     expected = np.stack([len(image) - 1 - first.keypoints[:, 1], first.keypoints[:, 0]], 1)
     apart, nearest = cKDTree(second.keypoints).query(expected)
     same = (apart < 0.1) & (np.abs(np.log(first.scales / second.scales[nearest])) < 0.05)
