@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from drawn import blobs, errors, texture
 from imc_kit.data.images import load
-from imc_kit.detectors import extract, sift_numba
+from imc_kit.detectors import sift_numba
 from imc_kit.detectors.sift import SiftConfig
 
 
@@ -62,7 +62,7 @@ def test_it_is_where_colmap_is(shared):
     """COLMAP puts the centre of the top-left pixel at (0.5, 0.5)."""
     pycolmap = pytest.importorskip("pycolmap")
     photo = load(next((shared / "scenes/test/fountain_P11/images").iterdir()), 1000)
-    (ours,) = extract(SiftConfig().create(), [photo])
+    ours = detect(photo.pixels)
     options = pycolmap.FeatureExtractionOptions(use_gpu=False)
     found, _ = pycolmap.FeatureExtractor.create(options).extract(
         pycolmap.Bitmap.from_array(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))
