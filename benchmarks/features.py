@@ -39,7 +39,8 @@ from imc_kit.config import CHEAP
 from imc_kit.data import images
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig, vegetation
-from imc_kit.detectors import DETECTORS, NoDetectorConfig, extract
+from imc_kit.detectors import DETECTORS, extract
+from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import MATCHERS, DetectorFreeConfig, LightGlueConfig, NearestConfig
 from imc_kit.retrieval import DESCRIPTORS, AggregateConfig, NetworkDescriptorConfig

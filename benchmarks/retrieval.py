@@ -32,7 +32,9 @@ from tqdm import tqdm
 from imc_kit.config import fingerprint
 from imc_kit.data import images, scenes, tables
 from imc_kit.data.store import Store, Table
-from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, extract
+from imc_kit.detectors import DetectorConfig, extract
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.matchers import NearestConfig
 from imc_kit.retrieval import (

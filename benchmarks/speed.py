@@ -36,7 +36,9 @@ from imc_kit.config import preset
 from imc_kit.data import images, scenes
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Store, pair_key
-from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig
+from imc_kit.detectors import DetectorConfig
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.matchers import LightGlueConfig, Matcher, NearestConfig
 from imc_kit.pipeline import tasks

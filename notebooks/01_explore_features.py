@@ -30,17 +30,14 @@
 # %%
 from imc_kit import explore, viz
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import (
-    AkazeConfig,
-    AlikedConfig,
-    DedodeConfig,
-    DiskConfig,
-    KeyNetConfig,
-    OrbConfig,
-    SiftConfig,
-    SuperPointConfig,
-    XFeatConfig,
-)
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.dedode import DedodeConfig
+from imc_kit.detectors.disk import DiskConfig
+from imc_kit.detectors.keynet import KeyNetConfig
+from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
+from imc_kit.detectors.sift import SiftConfig
+from imc_kit.detectors.superpoint import SuperPointConfig
+from imc_kit.detectors.xfeat import XFeatConfig
 
 INPUT = ""
 

@@ -21,7 +21,7 @@
 
 # %%
 from imc_kit import explore, retrieval, viz
-from imc_kit.detectors import SiftConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.matchers import AdalamConfig, LightGlueConfig, NearestConfig
 from imc_kit.retrieval import ClipConfig, DinoConfig, VladConfig
 

@@ -31,7 +31,7 @@ from imc_kit import explore, viz
 from imc_kit.compare import page
 from imc_kit.compare.repeatability import RepeatabilityConfig
 from imc_kit.compare.run import compare
-from imc_kit.detectors import OrbConfig
+from imc_kit.detectors.opencv import OrbConfig
 
 INPUT = ""
 OUT = Path(tempfile.mkdtemp(prefix="imc-kit-"))

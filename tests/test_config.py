@@ -11,7 +11,9 @@ import pytest
 
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import PRESETS, Config, FeaturePipeline, fingerprint, plain, preset
-from imc_kit.detectors import DETECTORS, AkazeConfig, OrbConfig, SiftConfig
+from imc_kit.detectors import DETECTORS
+from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import NearestConfig
 

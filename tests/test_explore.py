@@ -16,7 +16,10 @@ from imc_kit import explore, metric
 from imc_kit.data import images
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import AlikedConfig, OrbConfig, SiftConfig, extract
+from imc_kit.detectors import extract
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.opencv import OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.explore import View
 from imc_kit.matchers import AdalamConfig, NearestConfig

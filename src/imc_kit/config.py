@@ -20,8 +20,10 @@ from imc_kit.colmap.readding import ReaddingConfig
 from imc_kit.colmap.refinement import RefinementConfig
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, SuperPointConfig
-from imc_kit.detectors import config_class as detector_class
+from imc_kit.detectors import DETECTORS, DetectorConfig
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.sift import SiftConfig
+from imc_kit.detectors.superpoint import SuperPointConfig
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.matchers import (
     AnyMatcherConfig,
@@ -230,7 +232,7 @@ def feature_pipeline(name: str) -> FeaturePipeline:
     detector, plus, matcher = name.partition("+")
     if not plus:
         raise KitError(f"{name!r} is not a detector and a matcher, as aliked+lightglue or none+loftr are")
-    return FeaturePipeline(detector_class(detector)(), matcher_named(matcher))
+    return FeaturePipeline(DETECTORS[detector](), matcher_named(matcher))
 
 
 def matcher_named(name: str) -> AnyMatcherConfig:

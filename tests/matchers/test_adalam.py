@@ -10,7 +10,8 @@ import pytest
 
 from imc_kit import matchers
 from imc_kit.data.images import load
-from imc_kit.detectors import SiftConfig, extract
+from imc_kit.detectors import extract
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import AdalamConfig, NearestConfig
 from imc_kit.types import Features

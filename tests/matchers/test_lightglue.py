@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from imc_kit import matchers
 from imc_kit.data.images import load
-from imc_kit.detectors import SiftConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import LightGlueConfig, lightglue
 from imc_kit.runtime import weights

@@ -12,7 +12,7 @@ import pytest
 
 from imc_kit import matchers
 from imc_kit.data.images import Photo
-from imc_kit.detectors import NoDetectorConfig
+from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import LoftrConfig
 from imc_kit.runtime import weights

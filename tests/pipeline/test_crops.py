@@ -15,7 +15,8 @@ from sklearn.cluster import DBSCAN
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Store
-from imc_kit.detectors import SiftConfig, extract
+from imc_kit.detectors import extract
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.pipeline import tasks
 from imc_kit.pipeline.crops import CropConfig, clusters, crop_of, cut, in_whole

@@ -23,7 +23,10 @@ from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint, preset
 from imc_kit.data import images, scenes, submission, tables
 from imc_kit.data.images import Photo
 from imc_kit.data.store import Store
-from imc_kit.detectors import NoDetectorConfig, OrbConfig, SiftConfig, extract
+from imc_kit.detectors import extract
+from imc_kit.detectors.none import NoDetectorConfig
+from imc_kit.detectors.opencv import OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import DetectorFreeConfig, LightGlueConfig, NearestConfig
 from imc_kit.matchers.combine import CombineConfig

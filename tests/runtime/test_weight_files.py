@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 
 from imc_kit.config import PRESETS, Config, FeaturePipeline, preset
-from imc_kit.detectors import DETECTORS, AlikedConfig, KeyNetConfig, OrbConfig, SiftConfig
+from imc_kit.detectors import DETECTORS
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.keynet import KeyNetConfig
+from imc_kit.detectors.opencv import OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import MATCHERS, DetectorFreeConfig, LightGlueConfig, LoftrConfig, NearestConfig
 from imc_kit.retrieval import DESCRIPTORS, ClipConfig, DinoConfig, VladConfig
