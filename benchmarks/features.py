@@ -42,7 +42,9 @@ from imc_kit.data.masks import MaskConfig, vegetation
 from imc_kit.detectors import DETECTORS, extract
 from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import MATCHERS, DetectorFreeConfig, LightGlueConfig, NearestConfig
+from imc_kit.matchers import MATCHERS, DetectorFreeConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.retrieval import DESCRIPTORS, AggregateConfig, NetworkDescriptorConfig
 from imc_kit.runtime.executors import set_torch_threads
 from imc_kit.runtime.meter import Meter

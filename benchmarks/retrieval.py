@@ -36,17 +36,10 @@ from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import NearestConfig
-from imc_kit.retrieval import (
-    AggregateConfig,
-    ClipConfig,
-    DescriptorConfig,
-    DinoConfig,
-    FisherConfig,
-    NetworkDescriptorConfig,
-    ResNetConfig,
-    VladConfig,
-)
+from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
+from imc_kit.retrieval.aggregates import VladConfig
+from imc_kit.retrieval.networks import ClipConfig, DinoConfig, ResNetConfig
 from imc_kit.types import Features, Float32, Float64, Pose, Scene
 
 NEAR, FARTHEST = 30.0, 60.0
@@ -66,9 +59,7 @@ def main() -> None:
     sift = SiftConfig(max_keypoints=2048, long_side=800)
     aliked = AlikedConfig(max_keypoints=1024, long_side=800, **given)
     methods: list[tuple[str, DescriptorConfig, DetectorConfig | None]] = [
-        (f"{descriptor.name} of {detector.name}", descriptor, detector)
-        for detector in (sift, aliked)
-        for descriptor in (VladConfig(), FisherConfig())
+        (f"vlad of {detector.name}", VladConfig(), detector) for detector in (sift, aliked)
     ]
     networks = (
         DinoConfig(**given),

@@ -40,7 +40,9 @@ from imc_kit.detectors import DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import LightGlueConfig, Matcher, NearestConfig
+from imc_kit.matchers import Matcher
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline import tasks
 from imc_kit.runtime import weights
 from imc_kit.runtime.executors import workers

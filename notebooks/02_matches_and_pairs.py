@@ -22,8 +22,11 @@
 # %%
 from imc_kit import explore, retrieval, viz
 from imc_kit.detectors.sift import SiftConfig
-from imc_kit.matchers import AdalamConfig, LightGlueConfig, NearestConfig
-from imc_kit.retrieval import ClipConfig, DinoConfig, VladConfig
+from imc_kit.matchers.adalam import AdalamConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.retrieval.aggregates import VladConfig
+from imc_kit.retrieval.networks import ClipConfig, DinoConfig
 
 INPUT = ""
 DETECTOR = SiftConfig(max_keypoints=2048, long_side=1024)

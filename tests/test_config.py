@@ -15,7 +15,7 @@ from imc_kit.detectors import DETECTORS
 from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import NearestConfig
+from imc_kit.matchers.nearest import NearestConfig
 
 
 def test_presets_are_found_by_name() -> None:

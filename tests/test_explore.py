@@ -22,9 +22,11 @@ from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.explore import View
-from imc_kit.matchers import AdalamConfig, NearestConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline.results import SceneResult
-from imc_kit.retrieval import VladConfig, exhaustive
+from imc_kit.retrieval import exhaustive
+from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.runtime import weights
 from imc_kit.synthetic.plaza import Camera, look_at, paint, plaza, render, write_scene
 from imc_kit.types import Features, Scene
@@ -137,9 +139,9 @@ def test_usable_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(found) == ["sift", "orb"]
     assert left_out == "Without aliked: no weight files here (imc-kit weights get aliked-n16.pth)."
     assert explore.usable({"sift": SIFT}) == ({"sift": SIFT}, "All of them: sift.")
-    found_matchers, left_out = explore.usable({"nearest": NearestConfig(), "adalam": AdalamConfig()}, "orb")
+    found_matchers, left_out = explore.usable({"nearest": NearestConfig(), "lightglue": LightGlueConfig()}, "orb")
     assert list(found_matchers) == ["nearest"]
-    assert left_out.startswith("Without adalam: matcher 'adalam' cannot match orb descriptors")
+    assert left_out.startswith("Without lightglue: matcher 'lightglue' cannot match orb descriptors")
 
 
 # Views
@@ -238,7 +240,7 @@ def test_no_keypoints_have_no_matches(views: dict[str, View]) -> None:
 def test_a_wrong_matcher_is_refused(scene: Scene) -> None:
     orb = {name: explore.view(scene, name, OrbConfig(max_keypoints=50)) for name in ("a.png", "b.png")}
     with pytest.raises(KitError, match="cannot match orb descriptors"):
-        explore.match(orb, [("a.png", "b.png")], AdalamConfig())
+        explore.match(orb, [("a.png", "b.png")], LightGlueConfig())
 
 
 def test_judge_counts_the_good_pairs_that_are_kept() -> None:

@@ -25,19 +25,15 @@ from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.detectors.superpoint import SuperPointConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import (
-    AnyMatcherConfig,
-    DetectorFreeConfig,
-    LightGlueConfig,
-    MergeConfig,
-    NearestConfig,
-    check_accepts,
-)
-from imc_kit.matchers import config_class as matcher_class
+from imc_kit.matchers import MATCHERS, AnyMatcherConfig, DetectorFreeConfig, check_accepts
 from imc_kit.matchers.combine import CombineConfig
+from imc_kit.matchers.detector_free import MergeConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline.crops import CropConfig
 from imc_kit.poses.turntable import TurntableConfig
-from imc_kit.retrieval import DinoConfig, PairsConfig
+from imc_kit.retrieval import PairsConfig
+from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.viewgraph.lowres import LowResConfig
 
 
@@ -238,7 +234,7 @@ def feature_pipeline(name: str) -> FeaturePipeline:
 def matcher_named(name: str) -> AnyMatcherConfig:
     """A matcher with its own defaults, `nearest` with the ratio test of the sift preset. Raises KitError for others."""
     usual = Config().matcher
-    return usual if name == usual.name else matcher_class(name)()
+    return usual if name == usual.name else MATCHERS[name]()
 
 
 def fingerprint(*parts: Any) -> str:

@@ -17,7 +17,8 @@ from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig, NearestConfig
+from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.synthetic.plaza import noise
 from imc_kit.types import Correspondences, Features, Matches
 

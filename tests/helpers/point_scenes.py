@@ -17,7 +17,7 @@ import numpy as np
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import Config
 from imc_kit.detectors import DetectorConfig
-from imc_kit.matchers import NearestConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.synthetic.plaza import Camera, orbit
 from imc_kit.types import Features

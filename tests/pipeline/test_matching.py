@@ -28,8 +28,10 @@ from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig, LightGlueConfig, NearestConfig
+from imc_kit.matchers import DetectorFreeConfig
 from imc_kit.matchers.combine import CombineConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.metric import THRESHOLDS
 from imc_kit.pipeline import matching, tasks
 from imc_kit.pipeline.crops import CropConfig
@@ -297,9 +299,9 @@ def test_features_are_described_only_when_there_is_time(
 
 
 def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors: nearest can"):
+    with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors: adalam, nearest can"):
         solve(photos, tmp_path / "out", replace(SIMPLE, detector=OrbConfig(), matcher=LightGlueConfig()))
-    with pytest.raises(KitError, match=r"'nearest' cannot match photographs.*loftr can"):
+    with pytest.raises(KitError, match=r"'nearest' cannot match images.*loftr can"):
         solve(photos, tmp_path / "out", replace(SIMPLE, also=(FeaturePipeline(NoDetectorConfig(), NearestConfig()),)))
     assert not (tmp_path / "out/store").exists()
 
@@ -307,7 +309,7 @@ def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--detector", "orb", "--matcher", "lightglue"], "nearest can"),
+        (["--detector", "orb", "--matcher", "lightglue"], "adalam, nearest can"),
         (["--matcher", "loftr"], "choose detector 'none'"),
         (["--add", "sift"], "aliked+lightglue"),
         (["--add", "sift+neerest"], "did you mean 'nearest'"),
@@ -323,7 +325,7 @@ def test_the_command_refuses_them_too(
 
 def test_the_command_takes_several_branches(photos: Path, tmp_path: Path) -> None:
     arguments = ["--detector.max-keypoints", "1000", "--add", "orb+nearest", "--also.0.detector.max-keypoints", "500"]
-    arguments += ["--descriptors", "fisher", "--pairs.exhaustive-up-to", "5", "--pairs.k", "5"]
+    arguments += ["--descriptors", "vlad", "--pairs.exhaustive-up-to", "5", "--pairs.k", "5"]
     assert main(["solve", str(photos), "--out", str(tmp_path / "out"), *arguments]) == 0
 
 

@@ -13,7 +13,7 @@ from imc_kit.data import images
 from imc_kit.detectors import extract
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import NearestConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features, Matches
 from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap, look, strongest_pairs
 from imc_kit.viewgraph.orientation import assign_rotations

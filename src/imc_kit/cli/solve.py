@@ -14,7 +14,7 @@ from imc_kit.cli import solve_help
 from imc_kit.cli.command import Command, Folder, Names, parse, resumable
 from imc_kit.config import Config, feature_pipeline, matcher_named, preset
 from imc_kit.detectors import DETECTORS
-from imc_kit.retrieval import descriptor_class
+from imc_kit.retrieval import DESCRIPTORS
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Choices:
         if self.matcher:
             changes["matcher"] = matcher_named(self.matcher)
         if self.descriptors:
-            descriptors = tuple(descriptor_class(name)() for name in self.descriptors)
+            descriptors = tuple(DESCRIPTORS[name]() for name in self.descriptors)
             changes["pairs"] = replace(config.pairs, method="similar", descriptors=descriptors)
         return replace(config, **changes)
 

@@ -15,13 +15,13 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from imc_kit.config import FeaturePipeline
 from imc_kit.data.images import Photo
 from imc_kit.detectors import extract
 from imc_kit.errors import KitError
 from imc_kit.matchers import DetectorFreeConfig
-from imc_kit.matchers.nearby import close_pairs
 from imc_kit.pipeline.tasks import detector_free_matcher_of, detector_of, matcher_of
 from imc_kit.types import Features, Float32, Float64, Mask, Matches, Pixels
 
@@ -217,7 +217,7 @@ def repeatability(
     """
     moved = project(first, homography)[_in_both(first, homography, size)]
     there = second[_in_both(second, np.linalg.inv(homography), size)]
-    pairs, _ = close_pairs(np.concatenate([moved, there]), epsilon)
+    pairs = cKDTree(np.concatenate([moved, there])).query_pairs(epsilon, output_type="ndarray")
     again = pairs[(pairs < len(moved)).sum(1) == 1]  # one of either view
     return _share(len(np.unique(again)), len(moved) + len(there))
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imc_kit.data.images import MIN_SIDE, Photo
 from imc_kit.data.masks import stretched
 from imc_kit.errors import KitError
-from imc_kit.matchers.nearby import in_original
+from imc_kit.matchers.base import scaled_radius
 from imc_kit.types import Features, Mask
 
 Box = tuple[int, int, int, int]
@@ -78,13 +78,13 @@ def crop_of(points: NDArray[Any], size: tuple[int, int], long_side: int | None, 
     long_side: of what the detector is given, in pixels; None for all there are. None where there is no cluster, where
     the detector cannot see the box much larger than the image, and where it is too small to detect anything in.
     """
-    labels = clusters(points, in_original(config.radius, size), config.min_points)
+    labels = clusters(points, scaled_radius(config.radius, size), config.min_points)
     counts = np.bincount(labels + 1)[1:]  # the first are in no cluster
     large = np.flatnonzero(counts >= max(1.0, config.min_share * counts.sum()))
     inside = points[np.isin(labels, large)]
     if not len(inside):
         return None
-    margin = in_original(config.margin, size)
+    margin = scaled_radius(config.margin, size)
     left, top = np.maximum(np.floor(inside.min(0) - margin), 0).astype(int).tolist()
     right, bottom = np.minimum(np.ceil(inside.max(0) + margin) + 1, size).astype(int).tolist()
     part = right - left, bottom - top

@@ -16,12 +16,14 @@ from imc_kit import retrieval
 from imc_kit.colmap.verification import by_magsac
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint
 from imc_kit.data.store import Store, Table, pair_key
-from imc_kit.matchers import DetectorFreeConfig, merge
+from imc_kit.matchers import DetectorFreeConfig
 from imc_kit.matchers.combine import join_features, join_matches
+from imc_kit.matchers.detector_free import merge
 from imc_kit.pipeline import tasks
 from imc_kit.pipeline.crops import crop_of
 from imc_kit.pipeline.tasks import ImageRecord
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
+from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.runtime import deadline
 from imc_kit.types import Features, Float32, Float64, Int32, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
@@ -203,7 +205,7 @@ class Matching:
         @cache
         def described() -> Float32 | None:
             enough = deadline.left(until) > _DESCRIPTION * len(records)
-            return self._describe(records, retrieval.VladConfig(sample=_FEW, keypoints=_STRONG)) if enough else None
+            return self._describe(records, VladConfig(sample=_FEW, keypoints=_STRONG)) if enough else None
 
         def alike(first: str, second: str) -> float | None:
             if first not in row or second not in row or (rows := described()) is None:

@@ -32,10 +32,14 @@ class Registry(Mapping[str, Config]):
     come in alphabetical order. Safe to use from several threads.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
-        """kind: what messages call an entry, for example "detector". package: for example "imc_kit.detectors"."""
+    def __init__(self, kind: str, package: str, group: str | None = None) -> None:
+        """kind: what messages call an entry, for example "detector". package: for example "imc_kit.detectors".
+
+        group: the entry-point group, if it is not named like the package.
+        """
         self.kind = kind
         self.package = package
+        self.group = group or package
         self._known: dict[str, Config] = {}
         self._loaded = False
         self._lock = RLock()
@@ -78,7 +82,7 @@ class Registry(Mapping[str, Config]):
                 for module in iter_modules(import_module(self.package).__path__):
                     if not module.name.endswith("_numba"):
                         import_module(f"{self.package}.{module.name}")
-                for entry in metadata.entry_points(group=self.package):
+                for entry in metadata.entry_points(group=self.group):
                     try:
                         entry.load()
                     except Exception as error:  # somebody else's package must not cost the kit's own entries
