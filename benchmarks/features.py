@@ -231,7 +231,7 @@ def _looks(paths: Sequence[Path]) -> Iterator[Row]:
     pair = extract(detector, photos)
     yield Row("vegetation, an image", lambda: lambda: vegetation(photos[0].pixels, masks))
     yield Row("overview, an image", lambda: lambda: extract(detector, photos[:1]))
-    yield Row("overview, a pair", lambda: lambda: lowres.look(*pair, matcher.match(*pair)))
+    yield Row("overview, a pair", lambda: lambda: lowres.pair_overlap(*pair, matcher.match(*pair)))
 
 
 def _variants(config_class: type) -> list[tuple[str, dict[str, Any]]]:

@@ -20,7 +20,7 @@ from imc_kit.colmap.database import (
     CameraConfig,
     ImageEntry,
     change_camera_models,
-    change_lens,
+    change_camera_model,
     keep_best_connected,
     keypoint_counts,
     match_counts,
@@ -505,7 +505,7 @@ def test_the_best_connected_keypoints_are_kept(tmp_path: Path, most: int) -> Non
 
 def with_lens(camera: Any, model: str) -> Any:
     other = pycolmap.Camera(camera.todict())
-    change_lens(other, model)
+    change_camera_model(other, model)
     return other
 
 

@@ -12,13 +12,12 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap import resection
-from imc_kit.colmap.adjustment import one_to_one
 from imc_kit.colmap.child import ColmapError
 from imc_kit.colmap.localisation import LocalisationConfig, localise
-from imc_kit.colmap.mapping import read_model
+from imc_kit.colmap.model_files import read_model
 from imc_kit.errors import KitError
 from imc_kit.types import Model
-from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
+from synthetic_models import Synthetic, errors, camera_models, part, shuffle, synthesize, unmatch, with_camera_model
 
 ALL = range(1, 21)
 WITHHELD = (2, 5, 9, 13, 17, 20)
@@ -74,10 +73,10 @@ def test_the_model_may_have_another_lens_than_the_database(tmp_path: Path, lens:
     cameras = {"num_rigs": 20, "num_frames_per_rig": 1} if own else {}
     synthetic = synthesize(tmp_path / "scene", 20, points=300, camera_params=[1280, 512, 384, 0], **cameras)
     unverify(synthetic)
-    changed = with_another_lens(part(synthetic.scene, GIVEN, tmp_path / "part"), lens, tmp_path / "changed")
+    changed = with_camera_model(part(synthetic.scene, GIVEN, tmp_path / "part"), lens, tmp_path / "changed")
     model = find(synthetic, changed)
     assert_is_right(model, synthetic, limit=5e-3)
-    assert lenses(model) == {lens}
+    assert camera_models(model) == {lens}
 
 
 def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:
@@ -158,8 +157,8 @@ def test_a_model_that_adjustment_would_bend_keeps_its_poses(
     given = make(GIVEN)
     right = resection.adjust
 
-    def adjust(reconstruction: Any, graph: Any, strict: bool, threads: int, seed: int, fixed: Any = ()) -> None:
-        right(reconstruction, graph, strict, threads, seed, fixed)
+    def adjust(reconstruction: Any, graph: Any, per_image: bool, threads: int, seed: int, fixed: Any = ()) -> None:
+        right(reconstruction, graph, per_image, threads, seed, fixed)
         if not fixed:
             frame = reconstruction.images[GIVEN[0]].frame
             turn = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0, 0.1, 0])), np.zeros(3))
@@ -168,7 +167,7 @@ def test_a_model_that_adjustment_would_bend_keeps_its_poses(
     monkeypatch.setattr(resection, "adjust", adjust)
     output = synthetic.database.parent / "here"
     output.mkdir()
-    resection.localise(str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), threads=1, seed=0)
+    resection.localise_job(str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), threads=1, seed=0)
     model = read_model(output)
     assert_is_right(model, synthetic)
     for name, pose in given.poses.items():

@@ -13,11 +13,11 @@ import pytest
 
 from imc_kit.colmap import joining
 from imc_kit.colmap.child import ColmapError
-from imc_kit.colmap.mapping import read_model, read_models
+from imc_kit.colmap.model_files import read_model, read_models
 from imc_kit.colmap.merging import MergingConfig, merge_models
 from imc_kit.errors import KitError
 from imc_kit.types import Model
-from synthetic_models import Synthetic, errors, lenses, part, shuffle, synthesize, unmatch, with_another_lens
+from synthetic_models import Synthetic, errors, camera_models, part, shuffle, synthesize, unmatch, with_camera_model
 
 LEFT, RIGHT = range(1, 13), range(10, 21)
 """Blocks of twelve and eleven of twenty images, which share 10, 11 and 12."""
@@ -92,11 +92,11 @@ def test_models_may_have_other_lenses_than_the_database(tmp_path: Path, lens: st
     cameras = {"num_rigs": 20, "num_frames_per_rig": 1} if own else {}
     synthetic = synthesize(tmp_path / "scene", 20, points=300, camera_params=[1280, 512, 384, 0], **cameras)
     models = [part(synthetic.scene, ids, tmp_path / f"part-{min(ids)}") for ids in (LEFT, RIGHT)]
-    changed = [with_another_lens(model, lens, tmp_path / f"changed-{n}") for n, model in enumerate(models)]
+    changed = [with_camera_model(model, lens, tmp_path / f"changed-{n}") for n, model in enumerate(models)]
     (model,) = merge(synthetic, *changed)
     assert set(model.poses) == set(synthetic.poses)
     assert errors(model.poses, synthetic.poses) < (5e-3, 0.2)
-    assert lenses(model) == {lens}
+    assert camera_models(model) == {lens}
 
 
 def test_blocks_that_share_two_images_become_one(synthetic: Synthetic, make: Make) -> None:
@@ -184,7 +184,7 @@ def test_a_join_that_the_matches_contradict_is_given_up(
         output = synthetic.database.parent / "merged"
         output.mkdir(exist_ok=True)
         folders = [str(model.folder) for model in (small, large)]
-        joining.merge(str(synthetic.database), folders, str(output), MergingConfig(), threads=1, seed=0)
+        joining.merge_job(str(synthetic.database), folders, str(output), MergingConfig(), threads=1, seed=0)
         return read_models(output)
 
     monkeypatch.setattr(joining, "find_similarity", find_similarity)

@@ -11,7 +11,7 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap.child import ColmapError
-from imc_kit.colmap.mapping import read_model
+from imc_kit.colmap.model_files import read_model
 from imc_kit.colmap.refinement import RefinementConfig, refine
 from imc_kit.errors import KitError
 from imc_kit.types import Model

@@ -107,7 +107,7 @@ def test_pairs_that_the_best_attempt_left_out_come_back(
     assert list(jobs) == ["incremental", "readd", "merge", "localise", "refine"]
     assert result.counts["registered"] == FIRST + 1
     assert result.notes == []
-    assert "1 of 1 pairs that were left out agree with the model" in (tmp_path / "a/colmap.log").read_text()
+    assert "1 of 1 left-out pairs agree with the model" in (tmp_path / "a/colmap.log").read_text()
     jobs.clear()
     scene_stages.solve_scene(scene, tmp_path / "b", store, off(ONE_ATTEMPT, "readding"), executor)
     assert list(jobs) == ["incremental", "merge", "localise", "refine"]

@@ -14,7 +14,7 @@ from imc_kit.detectors import SiftConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.matchers import NearestConfig
 from imc_kit.types import Features, Matches
-from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap, look, strongest_pairs
+from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap, pair_overlap
 from imc_kit.viewgraph.orientation import assign_rotations
 
 RNG = np.random.default_rng(0)
@@ -62,18 +62,20 @@ def two_views(points: int, wrong: int, turn: int = 0, scale: float = 1.0, noise:
 @pytest.mark.parametrize("scale", [1, 7])
 def test_inliers_and_turn_of_a_known_pair(turn, scale):
     first, second, found, right = two_views(200, 100, turn, scale, noise=0.3)
-    view = look(first, second, found)
+    view = pair_overlap(first, second, found)
     assert 0.95 * right <= view.inliers <= right + 12  # a wrong one may lie by its line
-    assert view.quarters == turn
+    assert view.rotation_quarters == turn
     assert view.weight > 0.9 * right
-    back = look(second, first, Matches(found.indices[:, ::-1].copy(), found.scores))
-    assert back.quarters == -turn % 4
-    assert look(first, second, found) == view
+    back = pair_overlap(second, first, Matches(found.indices[:, ::-1].copy(), found.scores))
+    assert back.rotation_quarters == -turn % 4
+    assert pair_overlap(first, second, found) == view
 
 
 def test_the_limit_on_errors_is_a_share_of_the_longer_side():
     first, second, found, right = two_views(300, 0, noise=4)
-    tight, wide = (look(first, second, found, LowResConfig(max_error=error)).inliers for error in (0.0005, 0.05))
+    tight, wide = (
+        pair_overlap(first, second, found, LowResConfig(max_error=error)).inliers for error in (0.0005, 0.05)
+    )
     assert tight < 0.5 * right
     assert wide == right
 
@@ -81,7 +83,7 @@ def test_the_limit_on_errors_is_a_share_of_the_longer_side():
 def test_pairs_with_nothing_in_common_have_no_say():
     for _ in range(20):
         first, second, found, _ = two_views(0, int(RNG.integers(0, 60)))
-        view = look(first, second, found)
+        view = pair_overlap(first, second, found)
         assert view.inliers < 12
         assert view.weight == 0
 
@@ -90,34 +92,34 @@ def test_weight_is_the_lead_over_the_next_best():
     first, second, found, right = two_views(200, 0, 1)
     third = np.arange(len(second)) % 3 == 0
     second = dataclasses.replace(second, orientations=np.where(third, second.orientations + 90, second.orientations))
-    view = look(first, second, found)
+    view = pair_overlap(first, second, found)
     assert view.inliers == right
-    assert view.quarters == 1
+    assert view.rotation_quarters == 1
     assert view.weight == pytest.approx(right / 3, abs=2)
-    assert look(first, second, found, LowResConfig(min_inliers=right + 1)) == PairOverlap(right, 1, 0)
+    assert pair_overlap(first, second, found, LowResConfig(min_inliers=right + 1)) == PairOverlap(right, 1, 0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 30])
 def test_degenerate_matches(count):
     nothing = features(np.empty((0, 2)), np.empty(0))
-    assert look(nothing, nothing, Matches.empty()) == PairOverlap(0, 0, 0)
+    assert pair_overlap(nothing, nothing, Matches.empty()) == PairOverlap(0, 0, 0)
     one_place = features(np.full((count, 2), 5), np.zeros(count))
     a_line = features(np.stack([np.arange(count), np.zeros(count)], 1), np.zeros(count))
     for other in (one_place, a_line):
-        view = look(one_place, other, matches(np.arange(count)))
+        view = pair_overlap(one_place, other, matches(np.arange(count)))
         assert 0 <= view.inliers <= count
-        assert view.quarters == 0
+        assert view.rotation_quarters == 0
 
 
 def test_features_without_orientations_are_refused():
     first, second, found, _ = two_views(20, 0)
     with pytest.raises(ValueError, match="orientations"):
-        look(dataclasses.replace(first, orientations=None), second, found)
+        pair_overlap(dataclasses.replace(first, orientations=None), second, found)
 
 
 @pytest.mark.parametrize("options", [{"max_error": 0}, {"max_error": 1}, {"min_inliers": -1}, {"trials": 0}])
 def test_senseless_options_are_refused(options):
-    with pytest.raises(KitError, match=f"{next(iter(options))} of the overview"):
+    with pytest.raises(KitError, match=f"{next(iter(options))} of low-resolution matching"):
         LowResConfig(**options)
 
 
@@ -137,8 +139,10 @@ def turns_found(paths, side=480):
     detector = SiftConfig(max_keypoints=512, long_side=side).create()
     matcher = NearestConfig(ratio=0.8).create()
     found = {path.name: extract(detector, [images.load(path, side)])[0] for path in paths}
-    views = {(a, b): look(found[a], found[b], matcher.match(found[a], found[b])) for a, b in combinations(found, 2)}
-    return assign_rotations(list(found), {pair: (view.quarters, view.weight) for pair, view in views.items()})
+    views = {
+        (a, b): pair_overlap(found[a], found[b], matcher.match(found[a], found[b])) for a, b in combinations(found, 2)
+    }
+    return assign_rotations(list(found), {pair: (view.rotation_quarters, view.weight) for pair, view in views.items()})
 
 
 def test_turned_photographs_are_found_and_others_left_alone(shared, tmp_path):
