@@ -78,8 +78,9 @@ def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:
     unverify(synthetic)
     given = make(GIVEN)
     before = {path: path.read_bytes() for path in given.folder.iterdir()}
-    model = find(synthetic, given)
+    model, again = find(synthetic, given), find(synthetic, given)
     assert_is_right(model, synthetic)
+    assert all((model.poses[name].translation == again.poses[name].translation).all() for name in model.poses)
     assert model.observations > given.observations + 0.9 * len(WITHHELD) * POINTS
     assert {path: path.read_bytes() for path in before} == before
     old, new = (errors({name: one.poses[name] for name in given.poses}, synthetic.poses) for one in (given, model))
@@ -88,9 +89,9 @@ def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:
 
 
 def test_half_of_the_matches_are_wrong(tmp_path: Path) -> None:
-    hard = synthesize(tmp_path / "hard", 12, points=200, inlier_match_ratio=0.4)
-    model = find(hard, part(hard.scene, range(1, 9), tmp_path / "given"), tmp_path)
-    assert_is_right(model, hard, range(1, 13))
+    hard = synthesize(tmp_path / "hard", 9, points=150, inlier_match_ratio=0.4)
+    model = find(hard, part(hard.scene, range(1, 7), tmp_path / "given"), tmp_path)
+    assert_is_right(model, hard, range(1, 10))
 
 
 def test_images_that_only_localised_ones_see(synthetic: Synthetic, make: Make) -> None:
@@ -181,12 +182,6 @@ def test_images_without_keypoints_or_matches(synthetic: Synthetic, make: Make) -
         frame.add_data_id(image.data_id)
         database.write_frame(frame)
     assert_is_right(find(synthetic, make(GIVEN)), synthetic, sorted(set(ALL) - {5}))
-
-
-def test_the_same_again(synthetic: Synthetic, make: Make) -> None:
-    given = make(GIVEN)
-    first, second = find(synthetic, given), find(synthetic, given)
-    assert all((first.poses[name].translation == second.poses[name].translation).all() for name in first.poses)
 
 
 def test_other_keypoints_than_the_model_has_are_refused(synthetic: Synthetic, make: Make) -> None:
