@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
-from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, observed, read_matched_pairs
 
+from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, observed, read_matched_pairs
 from imc_kit.colmap.model_files import read_model
 from imc_kit.colmap.support import Evidence, read_evidence
 from synthetic_models import Synthetic, errors, part, synthesize

@@ -19,8 +19,8 @@ from imc_kit.colmap.database import (
     CAMERA_MODELS,
     CameraConfig,
     ImageEntry,
-    change_camera_models,
     change_camera_model,
+    change_camera_models,
     keep_best_connected,
     keypoint_counts,
     match_counts,
@@ -501,11 +501,15 @@ def test_another_camera_model_sees_the_same(before: str) -> None:
 @pytest.mark.parametrize(("before", "distortion"), [
     ("SIMPLE_RADIAL", [-0.1]), ("RADIAL", [-0.1, 0.05]), ("OPENCV", [-0.1, 0.05, 0.002, -0.001]),
 ])  # fmt: skip
-def test_a_fuller_camera_model_has_the_distortion_and_a_simpler_one_what_it_can(before: str, distortion: list[float]) -> None:
+def test_a_fuller_camera_model_has_the_distortion_and_a_simpler_one_what_it_can(
+    before: str, distortion: list[float]
+) -> None:
     camera = pycolmap.Camera.create_from_model_name(1, before, 900.0, 1000, 800)
     camera.params = [*camera.params[: -len(distortion)], *distortion]
     for wider in CAMERA_MODELS[CAMERA_MODELS.index(before) + 1 :]:
-        np.testing.assert_allclose(with_camera_model(camera, wider).img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9)
+        np.testing.assert_allclose(
+            with_camera_model(camera, wider).img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9
+        )
     assert with_camera_model(camera, "SIMPLE_RADIAL").params.tolist() == [900, 500, 400, -0.1]
     assert with_camera_model(camera, "SIMPLE_PINHOLE").params.tolist() == [900, 500, 400]
 

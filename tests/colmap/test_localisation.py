@@ -17,7 +17,7 @@ from imc_kit.colmap.localisation import LocalisationConfig, localise
 from imc_kit.colmap.model_files import read_model
 from imc_kit.errors import KitError
 from imc_kit.types import Model
-from synthetic_models import Synthetic, errors, camera_models, part, shuffle, synthesize, unmatch, with_camera_model
+from synthetic_models import Synthetic, camera_models, errors, part, shuffle, synthesize, unmatch, with_camera_model
 
 COUNT, POINTS = 12, 200
 ALL = range(1, COUNT + 1)
@@ -155,7 +155,9 @@ def test_a_model_that_adjustment_would_bend_keeps_its_poses(
     monkeypatch.setattr(resection, "adjust", adjust)
     output = synthetic.database.parent / "here"
     output.mkdir()
-    resection.localise_job(str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), threads=1, seed=0)
+    resection.localise_job(
+        str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), threads=1, seed=0
+    )
     model = read_model(output)
     assert_is_right(model, synthetic)
     for name, pose in given.poses.items():

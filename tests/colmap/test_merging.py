@@ -13,11 +13,11 @@ import pytest
 
 from imc_kit.colmap import joining
 from imc_kit.colmap.child import ColmapError
-from imc_kit.colmap.model_files import read_model, read_models
 from imc_kit.colmap.merging import MergingConfig, merge_models
+from imc_kit.colmap.model_files import read_model, read_models
 from imc_kit.errors import KitError
 from imc_kit.types import Model
-from synthetic_models import Synthetic, errors, camera_models, part, shuffle, synthesize, unmatch, with_camera_model
+from synthetic_models import Synthetic, camera_models, errors, part, shuffle, synthesize, unmatch, with_camera_model
 
 COUNT = 14
 LEFT, RIGHT = range(1, 10), range(7, COUNT + 1)

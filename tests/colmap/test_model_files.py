@@ -75,7 +75,7 @@ def test_an_image_of_no_camera(tmp_path: Path) -> None:
     write(tmp_path, 4, 20)
     pycolmap.Reconstruction().write(tmp_path / "..")  # with no camera
     (tmp_path / "../cameras.bin").replace(tmp_path / "cameras.bin")
-    with pytest.raises(KitError, match="the camera of .* is missing"):
+    with pytest.raises(KitError, match=r"the camera of .* is missing"):
         read_model(tmp_path)
 
 

@@ -132,7 +132,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
         with pytest.raises(KitError, match=f"{option} of the verification must be"):
             VerificationConfig(**{option: 0})  # type: ignore[arg-type]
     with pytest.raises(KitError, match=r"\(min_inlier_ratio\) need method colmap"):
-        VerificationConfig(options={"min_inlier_ratio": 0.3})
+        VerificationConfig(options={"min_inlier_ratio": 0.3}).check()
     VerificationConfig("colmap", options={"min_inlier_ratio": 0.3}).check()
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from imc_kit.data import images, scenes
 from imc_kit.errors import KitError
+from imc_kit.poses.rotation import pose_as_stored
 from imc_kit.types import Pose
 
 RNG = np.random.default_rng(0)
@@ -272,7 +273,7 @@ def test_pose_as_stored_projects_to_the_stored_pixel(tmp_path, orientation):
         return np.array([focal * x / z + (width - 1) / 2, focal * y / z + (height - 1) / 2])
 
     x, y = project(pose, upright_width, upright_height)
-    stored = project(images.pose_as_stored(pose, photo.quarters, photo.mirrored), width, height)
+    stored = project(pose_as_stored(pose, photo.quarters, photo.mirrored), width, height)
     rows, columns = upright_index(orientation, upright_height, upright_width)
 
     def at(index: np.ndarray) -> float:  # it is linear, so it can be read between pixels too
@@ -280,12 +281,12 @@ def test_pose_as_stored_projects_to_the_stored_pixel(tmp_path, orientation):
         return origin + (right - origin) * stored[0] + (below - origin) * stored[1]
 
     np.testing.assert_allclose([at(columns), at(rows)], [x, y], atol=1e-9)
-    np.testing.assert_allclose(images.pose_as_stored(pose, photo.quarters, False).center, pose.center, atol=1e-12)
+    np.testing.assert_allclose(pose_as_stored(pose, photo.quarters, False).center, pose.center, atol=1e-12)
 
 
 def test_pose_of_a_mirrored_raster_is_that_of_the_upright_image():
     pose = Pose(np.eye(3), np.array([1.0, 2.0, 3.0]))
-    seen = images.pose_as_stored(pose, 3, True)
+    seen = pose_as_stored(pose, 3, True)
     np.testing.assert_array_equal(seen.rotation, pose.rotation)
     np.testing.assert_array_equal(seen.translation, pose.translation)
 
@@ -324,7 +325,7 @@ def test_pose_of_a_turned_photograph_projects_to_the_same_stored_pixel(tmp_path,
         return np.array([[focal * x / z + (size[0] - 1) / 2, focal * y / z + (size[1] - 1) / 2]], np.float32)
 
     as_exif_has_it = images.turn_points(project(pose, info.size), info.size, -turn)
-    stored_pose = images.pose_as_stored(pose, info.quarters, info.mirrored, info.turn)
+    stored_pose = pose_as_stored(pose, info.quarters, info.mirrored, info.turn)
     if info.mirrored:  # no camera sees what is stored: the pose is for the image as EXIF has it
         np.testing.assert_allclose(project(stored_pose, plain.size), as_exif_has_it, atol=1e-4)
     else:

@@ -226,10 +226,7 @@ def test_no_views_are_solved() -> None:
     assert found.confidence == 0
 
 
-@pytest.mark.parametrize(
-    "scene",
-    ["temple_sparse16", "castle_P19", "herzjesu_P8"],
-)
+@pytest.mark.parametrize("scene", ["temple_sparse16", "castle_P19", "herzjesu_P8"])
 def test_photos_of_other_things_are_no_turntable(shared: Path, scene: str) -> None:
     paths = sorted((shared / "scenes" / "test" / scene / "images").iterdir())
     stack = frames.comparable([images.load(path, DEFAULT.long_side).pixels for path in paths])

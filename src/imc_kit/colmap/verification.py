@@ -58,9 +58,6 @@ class VerificationConfig:
             ("time_limit", self.time_limit > 0, "more than 0"),
         ):
             require(valid, f"{option} of the verification", wanted, getattr(self, option))
-        if self.options and self.method != "colmap":
-            names = ", ".join(self.options)
-            raise KitError(f"verification options of COLMAP ({names}) need method colmap, not {self.method}")
 
     @property
     def magsac(self) -> Callable[[NDArray[Any], NDArray[Any]], tuple[Float64, Mask]]:
@@ -71,9 +68,12 @@ class VerificationConfig:
         )  # fmt: skip
 
     def check(self) -> None:
-        """Raise `KitError` for an option that pycolmap does not have."""
+        """Raise `KitError` for an option that pycolmap does not have, and for options that the method does not use."""
         import pycolmap
 
+        if self.options and self.method != "colmap":
+            names = ", ".join(self.options)
+            raise KitError(f"verification options of COLMAP ({names}) need method colmap, not {self.method}")
         with_options(pycolmap.TwoViewGeometryOptions(), self.options, "verification")
 
 
