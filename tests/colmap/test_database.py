@@ -268,17 +268,17 @@ def test_the_focal_length_without_exif(tmp_path: Path, size: tuple[int, int]) ->
 
 def test_an_image_turned_by_exif_has_its_upright_size(tmp_path: Path) -> None:
     entries = [
-        entry(tmp_path, "turned.jpg", WIDE, camera="A", focal=28, orientation=6),
+        entry(tmp_path, "rotated.jpg", WIDE, camera="A", focal=28, orientation=6),
         entry(tmp_path, "lying.jpg", WIDE, camera="A", focal=28),
     ]
     with written(tmp_path, entries) as database:
         found = cameras(database)
-        assert groups(database) == in_groups("turned.jpg", "lying.jpg")
-    turned, lying = found["turned.jpg"], found["lying.jpg"]
-    assert (turned.width, turned.height) == HIGH
-    assert (turned.principal_point_x, turned.principal_point_y) == (30, 40)
-    assert turned.mean_focal_length() == lying.mean_focal_length()
-    assert turned.has_prior_focal_length
+        assert groups(database) == in_groups("rotated.jpg", "lying.jpg")
+    rotated, lying = found["rotated.jpg"], found["lying.jpg"]
+    assert (rotated.width, rotated.height) == HIGH
+    assert (rotated.principal_point_x, rotated.principal_point_y) == (30, 40)
+    assert rotated.mean_focal_length() == lying.mean_focal_length()
+    assert rotated.has_prior_focal_length
 
 
 @pytest.mark.parametrize("content", ["webp", "text", "missing"])
@@ -426,7 +426,7 @@ for step in (write, lambda: replace_matches(path, pairs), check, lambda: delete_
 
 
 def test_what_a_killed_run_has_left_is_not_read(tmp_path: Path) -> None:
-    """SQLite's log of an open database, beside which there is a new one."""
+    """SQLite's log of an open database is left when a new database is written."""
     with written(tmp_path, [entry(tmp_path, "old.jpg")]) as opened:
         opened.clear_keypoints()
         log = (tmp_path / "database.db-wal").read_bytes()

@@ -256,7 +256,7 @@ def test_a_run_that_would_be_the_same_again_is_skipped(
 def limits(
     monkeypatch: pytest.MonkeyPatch, seconds: float, used: float, runs: tuple[MappingConfig, ...] = RUNS
 ) -> tuple[list[float], list[str]]:
-    """The time limits of the runs that are made in so many seconds when each uses so many, and the notes."""
+    """The time limits of the runs that are made within `seconds` when each uses `used`, and the notes."""
     now = 50.0
     given: list[float] = []
 

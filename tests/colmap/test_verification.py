@@ -1,4 +1,4 @@
-"""Geometric verification: MAGSAC beside COLMAP's own, and its limits."""
+"""Geometric verification: MAGSAC compared with COLMAP's own, and its limits."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def merge_job(
         evidence = read_evidence(opened, read_matched_pairs(opened))
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
     merger = _Merger(evidence, cache, config, intrinsics_are_per_image(Path(database)), threads, seed)
-    deadline = time.monotonic() + config.time_limit / 2  # a merge that has begun by then must still be adjusted
+    deadline = time.monotonic() + config.time_limit / 2  # a merge that has begun by then must still be bundle-adjusted
     waiting = _by_size([pycolmap.Reconstruction(model) for model in models])
     merged = []
     while waiting:

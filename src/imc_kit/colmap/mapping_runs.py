@@ -77,7 +77,7 @@ class RunPolicy:
 class MappingRun:
     """The result of one mapping run."""
 
-    models: list[Model]
+    models: Sequence[Model] = ()
     """Largest first."""
     support: float = 0.0
     """The share of the reference matches that agree with the largest model, to `AGREE` pixels."""
@@ -150,7 +150,8 @@ def map_best(
         return MappingResult([], frozenset(), [])
     in_a_hurry = deadline.left(until) < IN_A_HURRY * len(scene.images)
     at_once = 1 if in_a_hurry else max(1, min(threads, len(runs) - 1))
-    session = _Session(database, scene, folder, runs, policy, log, seed, until, at_once)
+    pool = ThreadPoolExecutor(at_once)
+    session = _Session(database, scene, folder, runs, policy, log, seed, until, pool)
     try:
         for number in session.distinct(2 if alone and at_once > 1 else 1):
             session.start(number, threads, others_wait=number == 0 and len(runs) > 1)
@@ -165,38 +166,35 @@ def map_best(
     finally:
         session.cancel()
     session.log_left_out()
-    return MappingResult(session.best.models, session.best.left_out.pairs, session.all_notes())
+    return MappingResult(list(session.best.models), session.best.left_out.pairs, session.all_notes())
 
 
+@dataclass(eq=False)
 class _Session:
     """The mapping runs of one scene: those that were started, those that have ended, and the best of these."""
 
-    def __init__(
-        self,
-        database: Path,
-        scene: Scene,
-        folder: Path,
-        runs: Sequence[MappingConfig],
-        policy: RunPolicy,
-        log: Path,
-        seed: int,
-        until: float,
-        at_once: int,
-    ) -> None:
-        self.database, self.scene, self.folder, self.runs = database, scene, folder, runs
-        self.policy, self.log, self.seed, self.until = policy, log, seed, until
-        self.inliers = inlier_counts(database)
+    database: Path
+    scene: Scene
+    folder: Path
+    runs: Sequence[MappingConfig]
+    policy: RunPolicy
+    log: Path
+    seed: int
+    until: float
+    pool: ThreadPoolExecutor
+    left_out: dict[int, LeftOut] = field(default_factory=dict)
+    started: dict[int, Future[MappingRun | None]] = field(default_factory=dict)
+    ended: list[MappingRun] = field(default_factory=list)
+    best: MappingRun = field(default_factory=MappingRun)
+    notes: list[str] = field(default_factory=list)
+    without_time: int = 0
+
+    def __post_init__(self) -> None:
+        self.inliers = inlier_counts(self.database)
         self.reference_pairs = [
             pair for pair, strength in strengths(self.inliers).items() if strength >= REFERENCE_STRENGTH
         ]
-        self.pool = ThreadPoolExecutor(at_once)
-        self.cancelled = [Event() for _ in runs]
-        self.left_out: dict[int, LeftOut] = {}
-        self.started: dict[int, Future[MappingRun | None]] = {}
-        self.ended: list[MappingRun] = []
-        self.best = MappingRun([])
-        self.notes: list[str] = []
-        self.without_time = 0
+        self.cancelled = [Event() for _ in self.runs]
 
     def distinct(self, count: int) -> list[int]:
         """Which of the first `count` runs differ from all earlier ones in this database, by number."""
@@ -222,7 +220,7 @@ class _Session:
             run = self.started[number].result()
         except (KitError, OSError, RuntimeError) as error:
             self.notes.append(said(error))
-            run = MappingRun([], left_out=self.left_out[number])
+            run = MappingRun(left_out=self.left_out[number])
         if run is None:
             self.without_time += 1
             return False
@@ -269,7 +267,7 @@ class _Session:
         )  # fmt: skip
         left_out = self.left_out[number]
         if not models:
-            return MappingRun([], left_out=left_out)
+            return MappingRun(left_out=left_out)
         incomplete = len(models[0].poses) < len(self.scene.images)
         if config.mapper == "incremental" and incomplete and not deadline.left(ending):
             self.notes.append(

@@ -41,7 +41,7 @@ def localise_job(database: str, model: str, output: str, config: LocalisationCon
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
     per_image = intrinsics_are_per_image(Path(database))
     before = agreement(reconstruction, verified, inside)
-    deadline = time.monotonic() + config.time_limit / 2  # images found by then must still be adjusted
+    deadline = time.monotonic() + config.time_limit / 2  # images found by then must still be bundle-adjusted
     load_all(reconstruction, cache)
     for _ in range(config.rounds):
         count = reconstruction.num_reg_images()

@@ -49,7 +49,7 @@ class TurntableConfig:
     measured: float = 0.0
     """From 0 for equal steps between the cameras to 1 for steps by how much the views differ."""
     tries: int = 100
-    """Number of attempts to shorten the tour by moving a part of it."""
+    """How often the search tries to shorten the tour by moving a part of it."""
 
     def __post_init__(self) -> None:
         for option, valid, wanted in (

@@ -36,16 +36,16 @@ def assign_rotations(images: Sequence[str], relative: Mapping[Pair, tuple[int, f
     """
     number = {image: i for i, image in enumerate(images)}
     rows = []
-    for (first, second), (quarters, weight) in relative.items():
+    for (first, second), (rotation_quarters, weight) in relative.items():
         if first not in number or second not in number or first == second:
             raise ValueError(f"({first!r}, {second!r}) is not a pair of the images")
         if not np.isfinite(weight):
             raise ValueError(f"the weight of ({first!r}, {second!r}) must be finite")
         if weight > 0:
-            rows.append((number[first], number[second], quarters, weight))
+            rows.append((number[first], number[second], rotation_quarters, weight))
     table = np.array(rows, np.float64).reshape(-1, 4)
-    first, second, quarters = table[:, :3].astype(np.int64).T
-    everything = _Pairs(len(number), first, second, quarters, table[:, 3])
+    first, second, rotation_quarters = table[:, :3].astype(np.int64).T
+    everything = _Pairs(len(number), first, second, rotation_quarters, table[:, 3])
     rotations = np.zeros(len(number), np.int64)
     groups = everything.connected()
     for group in np.unique(groups[first]):
@@ -64,12 +64,12 @@ class _Pairs:
     count: int
     first: _Ints
     second: _Ints
-    quarters: _Ints
+    rotation_quarters: _Ints
     weights: Float64
 
     def off(self, rotations: _Ints) -> _Ints:
         """How many rotations, 0 to 3, the second image of each pair lacks according to the pair, [E]."""
-        return (self.quarters - rotations[self.second] + rotations[self.first]) % 4
+        return (self.rotation_quarters - rotations[self.second] + rotations[self.first]) % 4
 
     def agreement(self, rotations: _Ints) -> float:
         """The weight of the pairs that agree."""
@@ -89,7 +89,7 @@ class _Pairs:
         number[members] = np.arange(len(members))
         inside = number[self.first] >= 0
         first, second = number[self.first[inside]], number[self.second[inside]]
-        return _Pairs(len(members), first, second, self.quarters[inside], self.weights[inside])
+        return _Pairs(len(members), first, second, self.rotation_quarters[inside], self.weights[inside])
 
 
 def _best(pairs: _Pairs) -> _Ints:
@@ -130,10 +130,10 @@ def _climbed(pairs: _Pairs, rotations: _Ints) -> _Ints:
         votes = np.bincount(4 * pairs.second + off, pairs.weights, 4 * pairs.count)
         votes += np.bincount(4 * pairs.first + -off % 4, pairs.weights, 4 * pairs.count)
         gains = votes.reshape(-1, 4) - votes.reshape(-1, 4)[:, :1]
-        image, quarters = divmod(int(gains.argmax()), 4)
-        if gains[image, quarters] <= least:
+        image, rotation_quarters = divmod(int(gains.argmax()), 4)
+        if gains[image, rotation_quarters] <= least:
             return rotations
-        rotations[image] = (rotations[image] + quarters) % 4
+        rotations[image] = (rotations[image] + rotation_quarters) % 4
 
 
 def _keeping_most(rotations: _Ints) -> _Ints:
