@@ -96,12 +96,13 @@ class MappingRun:
 
     def beats(self, other: MappingRun) -> bool:
         """Whether it has more images or, with equally many, agrees with more matches, or else uses more keypoints."""
-        if self.registered != other.registered:
-            return self.registered > other.registered
-        if abs(self.support - other.support) > MARGIN:
-            return self.support > other.support
-        if abs(self.precision - other.precision) > MARGIN:
-            return self.precision > other.precision
+        for ours, theirs, margin in (
+            (self.registered, other.registered, 0),
+            (self.support, other.support, MARGIN),
+            (self.precision, other.precision, MARGIN),
+        ):
+            if abs(ours - theirs) > margin:
+                return ours > theirs
         return self.observations > other.observations
 
     def confirms(self, other: MappingRun) -> bool:

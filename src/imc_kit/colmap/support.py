@@ -33,21 +33,20 @@ def support(database: Path, model: Model, pairs: Collection[Pair], max_error: fl
 
     cameras = model_files.read_cameras(model.folder)
     camera_of = {image.name: cameras[image.camera] for image in model_files.read_images(model.folder)}
-    agreeing = total = 0
     with pycolmap.Database.open(database) as opened:
         ids = {image.name: image.image_id for image in opened.read_all_images()}
         keypoints = recent_keypoints(opened)
-        for pair in pairs:
-            if all(name in model.poses for name in pair):
-                numbers = ids[pair[0]], ids[pair[1]]
-                matches = opened.read_two_view_geometry(*numbers).inlier_matches
-                first, second = (keypoints(number)[matches[:, side]] for side, number in enumerate(numbers))
-                one, other = (model.poses[name] for name in pair)
-                rotation = other.rotation @ one.rotation.T
-                translation = other.translation - rotation @ one.translation
-                errors = _sampson((camera_of[pair[0]], camera_of[pair[1]]), rotation, translation, first, second)
-                agreeing += int((errors <= max_error).sum())
-                total += len(errors)
+
+        def errors(first: str, second: str) -> Float64:
+            matches = opened.read_two_view_geometry(ids[first], ids[second]).inlier_matches
+            points, others = (keypoints(ids[name])[matches[:, side]] for side, name in enumerate((first, second)))
+            one, other = model.poses[first], model.poses[second]
+            rotation = other.rotation @ one.rotation.T
+            translation = other.translation - rotation @ one.translation
+            return _sampson((camera_of[first], camera_of[second]), rotation, translation, points, others)
+
+        inside = [pair for pair in pairs if all(name in model.poses for name in pair)]
+        agreeing, total = _count((errors(*pair) for pair in inside), max_error)
     return agreeing / total if total else 0.0
 
 
@@ -75,13 +74,9 @@ def agreement(
     reconstruction: Any, evidence: Evidence, pairs: Iterable[IdPair], max_error: float = AGREE
 ) -> tuple[int, int]:
     """The number of matches that agree with a reconstruction, as in `support`, and the number that count."""
-    agreeing = total = 0
-    for pair in pairs:
-        if all(image in reconstruction.images and reconstruction.images[image].has_pose for image in pair):
-            errors = epipolar_errors(reconstruction, evidence, pair)
-            agreeing += int((errors <= max_error).sum())
-            total += len(errors)
-    return agreeing, total
+    posed = set(reconstruction.reg_image_ids())
+    inside = (pair for pair in pairs if posed.issuperset(pair))
+    return _count((epipolar_errors(reconstruction, evidence, pair) for pair in inside), max_error)
 
 
 def epipolar_errors(reconstruction: Any, evidence: Evidence, pair: IdPair) -> Float64:
@@ -92,6 +87,15 @@ def epipolar_errors(reconstruction: Any, evidence: Evidence, pair: IdPair) -> Fl
     cameras = reconstruction.cameras[first.camera_id], reconstruction.cameras[second.camera_id]
     motion = (second.cam_from_world() * first.cam_from_world().inverse()).matrix()
     return _sampson(cameras, motion[:, :3], motion[:, 3], points, others)
+
+
+def _count(errors: Iterable[Float64], max_error: float) -> tuple[int, int]:
+    """How many errors are at most `max_error`, and how many there are."""
+    agreeing = total = 0
+    for some in errors:
+        agreeing += int((some <= max_error).sum())
+        total += len(some)
+    return agreeing, total
 
 
 def _sampson(
