@@ -234,7 +234,9 @@ def _looks(paths: Sequence[Path]) -> Iterator[Row]:
     pair = extract(detector, photos)
     yield Row("vegetation mask, per image", lambda: lambda: vegetation(photos[0].pixels, masks))
     yield Row("low-resolution matching: detection, per image", lambda: lambda: extract(detector, photos[:1]))
-    yield Row("low-resolution matching: matching, per pair", lambda: lambda: lowres.look(*pair, matcher.match(*pair)))
+    yield Row(
+        "low-resolution matching: matching, per pair", lambda: lambda: lowres.pair_overlap(*pair, matcher.match(*pair))
+    )
 
 
 def _variants(config_class: type) -> list[tuple[str, dict[str, Any]]]:

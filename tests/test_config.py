@@ -57,7 +57,6 @@ def test_overrides() -> None:
         MappingConfig("global"),
         MappingConfig("global", min_strength=0.7, time_limit=60.0),
         MappingConfig(options={"min_model_size": 5}),
-        MappingConfig(max_cycle_error=5.0),
     )
     assert config.verification.options == {"min_num_inliers": 20}
     assert (config.threads, config.seed) == (1, 7)

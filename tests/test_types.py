@@ -68,27 +68,6 @@ def test_pose_refuses(turn: np.ndarray, translation: np.ndarray) -> None:
         Pose(turn, translation)
 
 
-@pytest.mark.parametrize("quarters", [0, 1, 2, 3, 4, 5, -1])
-def test_turned_pose_projects_to_the_turned_raster(quarters: int) -> None:
-    """A point's pixel, carried along with the raster by np.rot90, is where the turned pose projects it."""
-    width, height, focal = 41, 31, 30.0
-    pose = Pose(rotation(2), np.array([0.2, -0.1, 0.5]))
-    point = pose.rotation.T @ (np.array([0.4, -0.6, 2.0]) - pose.translation)  # seen at the pixel (26, 6)
-
-    def project(pose: Pose, width: int, height: int) -> np.ndarray:
-        x, y, z = pose.rotation @ point + pose.translation
-        return np.array([focal * x / z + (width - 1) / 2, focal * y / z + (height - 1) / 2])
-
-    np.testing.assert_allclose(project(pose, width, height), [26, 6], atol=1e-9)
-    raster = np.zeros((height, width), bool)
-    raster[6, 26] = True
-    raster = np.rot90(raster, -quarters)  # negative: clockwise
-    after = project(pose.turned(quarters), raster.shape[1], raster.shape[0])
-    (row,), (column,) = np.nonzero(raster)
-    np.testing.assert_allclose(after, [column, row], atol=1e-9)
-    np.testing.assert_allclose(pose.turned(quarters).center, pose.center, atol=1e-12)
-
-
 def test_pose_is_frozen() -> None:
     pose = Pose(rotation(), np.zeros(3))
     for values in (pose.rotation, pose.translation):

@@ -82,7 +82,6 @@ class Config:
         MappingConfig("global"),
         MappingConfig("global", min_strength=0.7),
         MappingConfig(),
-        MappingConfig(max_cycle_error=5.0),
     )
     """Attempts: the first, and where it is not enough the others, as many at once as there are threads. Of their models
     the one with most images is kept, and of equals the one that agrees most precisely with the strongest pairs."""
@@ -151,10 +150,6 @@ class Config:
         self.verification.check()
         for attempt in self.mapping:
             attempt.check()
-        self.readding.check()
-        self.merging.check()
-        self.localisation.check()
-        self.refinement.check()
         if self.crops.on and not self.sparse:
             raise KitError("crops are detected in again: add a feature_pipeline with a detector, or switch them off")
         if self.min_matches < 1 or (self.threads is not None and self.threads < 1):

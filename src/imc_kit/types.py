@@ -63,12 +63,6 @@ class Pose:
         """The camera's centre in the world, [3]."""
         return -self.rotation.T @ self.translation
 
-    def turned(self, quarters: int) -> Pose:
-        """The pose of the same photograph after its raster is turned clockwise by `quarters` · 90°."""
-        cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters % 4]
-        turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
-        return Pose(turn @ self.rotation, turn @ self.translation)
-
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -163,22 +157,28 @@ class Matches:
         return cls(np.empty((0, 2), np.int32), np.empty(0, np.float32))
 
     def one_to_one(self) -> Matches:
-        """What is left when each match, from the best score down, takes its two features from all after it.
-
-        By ascending index of the first. Among equal scores the lower indices come first.
-        """
-        taken: tuple[set[int], set[int]] = set(), set()
-        kept = []
-        # A plain loop: for a thousand matches it takes less time than one call of np.unique for each side.
-        order = np.lexsort((self.indices[:, 1], self.indices[:, 0], -self.scores))
-        for row, (first, second) in zip(order.tolist(), self.indices[order].tolist(), strict=True):
-            if first not in taken[0] and second not in taken[1]:
-                taken[0].add(first)
-                taken[1].add(second)
-                kept.append(row)
-        rows = np.array(kept, np.intp)
-        rows = rows[np.argsort(self.indices[rows, 0])]
+        """The best matches that use each keypoint at most once, by ascending first index (`one_to_one_rows`)."""
+        rows = one_to_one_rows(self.indices, self.scores)
         return Matches(self.indices[rows], self.scores[rows])
+
+
+def one_to_one_rows(indices: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.intp]:
+    """The rows of `indices` [K, 2] to keep so that no value occurs twice in a column, by ascending first index.
+
+    Greedy: from the best score [K] down, each row takes its two values from all later rows. Among equal scores the
+    lower indices come first.
+    """
+    taken: tuple[set[int], set[int]] = set(), set()
+    kept = []
+    # A plain loop: for a thousand rows it takes less time than one call of np.unique for each column.
+    order = np.lexsort((indices[:, 1], indices[:, 0], -scores))
+    for row, (first, second) in zip(order.tolist(), indices[order].tolist(), strict=True):
+        if first not in taken[0] and second not in taken[1]:
+            taken[0].add(first)
+            taken[1].add(second)
+            kept.append(row)
+    rows = np.array(kept, np.intp)
+    return rows[np.argsort(indices[rows, 0])]
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,6 @@ STEPS = {
     "global attempt": attempt(0),
     "incremental attempt": attempt(2),
     "attempt without weak pairs": attempt(1),
-    "attempt without contradicted pairs": attempt(3),
     "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
     "readding": step(ONE_ATTEMPT, "readding", "readd"),
     "merging": step(ONE_ATTEMPT, "merging", "merge"),
@@ -118,7 +117,7 @@ def test_a_fault_costs_one_step(
     code, ending = FAULTS[fault]
     met = inject(monkeypatch, code, which)
     if name == "readding":
-        monkeypatch.setattr(mapping, "left_out", lambda *_: ([], [("00.png", "02.png")]))
+        monkeypatch.setattr(mapping, "left_out", lambda *_: mapping.LeftOut([], [("00.png", "02.png")]))
     shutil.copytree(healthy / "out/store", tmp_path / "store")
     run = solve(healthy / "mixed", tmp_path, limited if fault == "hang" else config)
     assert len(met) == 1

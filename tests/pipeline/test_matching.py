@@ -38,6 +38,7 @@ from imc_kit.pipeline.crops import CropConfig
 from imc_kit.pipeline.matching import Matching
 from imc_kit.pipeline.run import Run, solve
 from imc_kit.pipeline.tasks import inspect
+from imc_kit.poses.rotation import rotated
 from imc_kit.retrieval import NetworkDescriptorConfig, PairsConfig
 from imc_kit.runtime import deadline
 from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene, write_layout, write_scene
@@ -144,7 +145,7 @@ def test_photographs_on_their_side_are_matched_upright(rendered: tuple[Path, dic
     first, *others = sorted(truth)
     for name in others:  # relative rotations of the images as they are stored
         relative = found[name].pose.rotation @ found[first].pose.rotation.T
-        expected = truth[name].turned(-turns[name]).rotation @ truth[first].turned(-turns[first]).rotation.T
+        expected = rotated(truth[name], -turns[name]).rotation @ rotated(truth[first], -turns[first]).rotation.T
         np.testing.assert_allclose(relative, expected, atol=0.04)
 
     as_they_are = solve(turned, tmp_path / "as they are", SIMPLE)

@@ -26,6 +26,7 @@ from imc_kit.config import preset
 from imc_kit.data import scenes, submission, tables
 from imc_kit.errors import KitError
 from imc_kit.pipeline.run import Run, solve
+from imc_kit.poses.rotation import rotated
 from imc_kit.synthetic.plaza import write_scene
 from imc_kit.types import Scene
 
@@ -321,7 +322,7 @@ def test_poses_are_for_the_image_as_it_is_stored(rendered: Path, tmp_path: Path)
     config = preset("sift", {"detector.max_keypoints": 2000, "detector.edge_threshold": 20.0, "threads": 1})
     one, other = solve(upright, tmp_path / "a", config), solve(stored, tmp_path / "b", config)
     for name, placement in one.scenes["upright"].placements.items():
-        expected = placement.pose.turned(-1)
+        expected = rotated(placement.pose, -1)
         np.testing.assert_allclose(other.scenes["stored"].placements[name].pose.rotation, expected.rotation, atol=0.02)
         np.testing.assert_allclose(other.scenes["stored"].placements[name].pose.center, expected.center, atol=0.05)
 

@@ -102,12 +102,12 @@ def test_pairs_that_the_best_attempt_left_out_come_back(
     jobs: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mapping, "left_out", lambda *_: ([], [("00.png", "02.png")]))
+    monkeypatch.setattr(mapping, "left_out", lambda *_: mapping.LeftOut([], [("00.png", "02.png")]))
     result = scene_stages.solve_scene(scene, tmp_path / "a", store, ONE_ATTEMPT, executor)
     assert list(jobs) == ["incremental", "readd", "merge", "localise", "refine"]
     assert result.counts["registered"] == FIRST + 1
     assert result.notes == []
-    assert "1 of 1 pairs that were left out agree with the model" in (tmp_path / "a/colmap.log").read_text()
+    assert "1 of 1 left-out pairs agree with the model" in (tmp_path / "a/colmap.log").read_text()
     jobs.clear()
     scene_stages.solve_scene(scene, tmp_path / "b", store, off(ONE_ATTEMPT, "readding"), executor)
     assert list(jobs) == ["incremental", "merge", "localise", "refine"]
@@ -151,7 +151,7 @@ def test_a_scene_without_time_ends_at_once(
     assert jobs == {}
     assert list(result.placements) == list(scene.images)
     assert result.counts["registered"] == 0
-    assert any(re.fullmatch(r"time ran out for (\d) of \1 attempts at mapping", note) for note in result.notes)
+    assert any(re.fullmatch(r"time ran out for (\d) of \1 mapping runs", note) for note in result.notes)
     assert all("\n" not in note for note in result.notes)
 
 
@@ -228,9 +228,9 @@ def test_all_of_colmap_fails(
     config = replace(BY_COLMAP, mapping=CONFIG.mapping)
     result = scene_stages.solve_scene(scene, tmp_path / "a", store, config, executor)
     assert list(result.placements) == list(scene.images)
-    # Verification, and three attempts: no pair is weak, so the second would be the first again.
+    # Verification, and two mapping runs: no pair is weak, so the second would be the first again.
     logs = [re.search(r"colmap(-\d)?\.log", note) for note in result.notes if "ended with aborted" in note]
-    assert [log and log[1] for log in logs] == [None, "-1", "-3", "-4"]
+    assert [log and log[1] for log in logs] == [None, "-1", "-3"]
     assert result.counts["verified pairs"] > 0
     assert result.counts["models"] == 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.colmap import database, localisation, merging, readding, refinement
-from imc_kit.colmap.mapping_runs import MappingRun
+from imc_kit.colmap.mapping_runs import MappingResult
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.matchers import DetectorFreeConfig
@@ -47,12 +47,12 @@ class Completion:
     store: Store
     executor: Executor
 
-    def complete(self, best: MappingRun) -> list[Model]:
+    def complete(self, best: MappingResult) -> list[Model]:
         """The models, largest first, after every step that the configuration has on."""
         models = self._merged(self._readded(best))
         return self._refined(self._localised(models))
 
-    def _readded(self, best: MappingRun) -> list[Model]:
+    def _readded(self, best: MappingResult) -> list[Model]:
         """The models, the first adjusted with those of the pairs that were left out which agree with it."""
         context, config = self.context, self.context.config.readding
         if not config.on or not best.models or not best.left_out:

@@ -13,7 +13,6 @@ from math import inf
 import numpy as np
 
 from imc_kit import retrieval
-from imc_kit.colmap.verification import by_magsac
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint
 from imc_kit.data.store import Store, Table, pair_key
 from imc_kit.matchers import DetectorFreeConfig
@@ -73,7 +72,9 @@ class Matching:
     def upright(self, records: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
         """The same images, turned so that all are the same way up."""
         views = self._look(records)
-        turns = assign_rotations(list(records), {pair: (view.quarters, view.weight) for pair, view in views.items()})
+        turns = assign_rotations(
+            list(records), {pair: (view.rotation_quarters, view.weight) for pair, view in views.items()}
+        )
         turned = [name for name, turn in turns.items() if turn]
         if turned:
             log.info("%s: %d images are turned upright", self.scene.name, len(turned))
@@ -181,7 +182,7 @@ class Matching:
             firsts, seconds = (
                 [keypoints[pair[side]][one[:, side]] for pair, one in zip(some, rows, strict=True)] for side in (0, 1)
             )
-            looks = self.executor.map(by_magsac, firsts, seconds, repeat(self.config.verification))
+            looks = self.executor.map(self.config.verification.magsac, firsts, seconds)
             for pair, one, (_, agrees) in zip(some, rows, looks, strict=True):
                 for name, indices in zip(pair, one[agrees].T, strict=True):
                     matched[name][indices] = True
@@ -300,7 +301,7 @@ class Matching:
 def _look_until(
     first: Features, second: Features, matches: Matches, config: LowResConfig, until: float
 ) -> PairOverlap | None:
-    return lowres.look(first, second, matches, config) if deadline.left(until) else None
+    return lowres.pair_overlap(first, second, matches, config) if deadline.left(until) else None
 
 
 def _without_descriptors(features: Features) -> Features:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from imc_kit.colmap import mapping
+from imc_kit.colmap import model_files
 from imc_kit.config import Config, plain
 from imc_kit.data import atomic
 from imc_kit.data.scenes import Task
@@ -108,7 +108,7 @@ def read_result(path: Path, identity: str) -> SceneResult | None:
             name: Placement(Pose(np.array(entry["rotation"]), np.array(entry["translation"])), entry["model"])
             for name, entry in content.pop("placements").items()
         }
-        models = mapping.read_models(path.parent / "models") if content["counts"]["models"] else []
+        models = model_files.read_models(path.parent / "models") if content["counts"]["models"] else []
         return SceneResult(placements, models, **content)
     except (OSError, ValueError, KeyError, TypeError, KitError):
         return None

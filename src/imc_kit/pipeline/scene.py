@@ -12,8 +12,9 @@ from math import inf
 from pathlib import Path
 from typing import Protocol
 
-from imc_kit.colmap import database, mapping, mapping_runs, verification
+from imc_kit.colmap import database, mapping_runs, model_files, verification
 from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
@@ -27,6 +28,7 @@ from imc_kit.pipeline.matching import Found, Matching
 from imc_kit.pipeline.results import SceneResult, read_result, write_result
 from imc_kit.pipeline.tasks import ImageRecord
 from imc_kit.poses import place
+from imc_kit.poses.rotation import pose_as_stored
 from imc_kit.runtime import deadline
 from imc_kit.runtime.deadline import ran_out
 from imc_kit.runtime.meter import Meter
@@ -148,16 +150,16 @@ def _reconstruct(
         verified = _verified(context, records, selected, found, executor, identity)
         inliers = verification.inlier_counts(verified)
     with cost("map"):
-        best, notes = mapping_runs.attempt_all(
-            verified, scene, context.partial, config.mapping, config.enough, config.trusted,
+        best = mapping_runs.map_best(
+            verified, scene, context.partial, config.mapping, RunPolicy(config.enough, config.trusted),
             context.log, context.threads, config.seed, _leaving(_AFTER_MAPPING, scene, context.until), alone,
         )  # fmt: skip
-        context.notes.extend(notes)
+        context.notes.extend(best.notes)
     similarity = stages.similarity(records, context.until)
     with cost("complete"):
         models = Completion(context, verified, records, crops, similarity, store, executor).complete(best)
     with cost("place"):
-        models = mapping.gather(models, folder / "models")
+        models = model_files.gather(models, folder / "models")
         if not models:
             context.notes.append(
                 "no model came out: its images share too few matches, so all of them get the same pose"
@@ -249,8 +251,7 @@ def _as_stored(placement: Placement, record: ImageRecord | None) -> Placement:
         return placement
     info = record.info
     return Placement(
-        images.pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters),
-        placement.model,
+        pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters), placement.model
     )
 
 
