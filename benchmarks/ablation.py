@@ -108,7 +108,6 @@ ROWS: dict[str, Callable[[Config], Config]] = {
     "without matches that stay within 2 px": switched("verification", min_motion=2.0),
     "exact nearest neighbours": switched("matcher", cells=None),
     "all pairs matched": switched("pairs", method="exhaustive"),
-    "crops matched again": switched("crops", on=True),
 }
 
 

@@ -33,7 +33,6 @@ from imc_kit.matchers import (
 )
 from imc_kit.matchers import config_class as matcher_class
 from imc_kit.matchers.combine import CombineConfig
-from imc_kit.pipeline.crops import CropConfig
 from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.retrieval import DinoConfig, PairsConfig
 from imc_kit.viewgraph.lowres import LowResConfig
@@ -76,8 +75,6 @@ class Config:
     overview: LowResConfig = field(default_factory=LowResConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
-    crops: CropConfig = field(default_factory=CropConfig)
-    """Detect and match again, larger, in the part of each image that its matches are in."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = (
@@ -157,8 +154,6 @@ class Config:
         self.merging.check()
         self.localisation.check()
         self.refinement.check()
-        if self.crops.on and not self.sparse:
-            raise KitError("crops are detected in again: add a feature_pipeline with a detector, or switch them off")
         if self.min_matches < 1 or (self.threads is not None and self.threads < 1):
             raise KitError("min_matches and threads must be at least 1")
         if self.time_limit is not None and self.time_limit <= 0:

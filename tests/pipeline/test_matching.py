@@ -9,7 +9,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +17,6 @@ import numpy as np
 import pytest
 
 from imc_kit.cli.main import main
-from imc_kit.colmap import verification
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint, preset
 from imc_kit.data import images, scenes, submission
 from imc_kit.data.images import Photo
@@ -26,17 +24,14 @@ from imc_kit.data.store import Store
 from imc_kit.detectors import NoDetectorConfig, OrbConfig, SiftConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.matchers import DetectorFreeConfig, LightGlueConfig, NearestConfig
-from imc_kit.matchers.combine import CombineConfig
-from imc_kit.metric import THRESHOLDS
-from imc_kit.pipeline import matching, tasks
-from imc_kit.pipeline.crops import CropConfig
+from imc_kit.pipeline import matching
 from imc_kit.pipeline.matching import Matching
 from imc_kit.pipeline.run import Run, solve
 from imc_kit.pipeline.tasks import inspect
 from imc_kit.retrieval import NetworkDescriptorConfig, PairsConfig
 from imc_kit.runtime import deadline
-from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene, write_layout, write_scene
-from imc_kit.types import Correspondences, Float32, Matches, Pixels, Pose, Scene
+from imc_kit.synthetic.plaza import write_scene
+from imc_kit.types import Correspondences, Float32, Pixels, Pose, Scene
 
 VIEWS = 20
 SIFT = SiftConfig(max_keypoints=1000)
@@ -338,99 +333,12 @@ def test_a_run_opens_no_socket(photos: Path, tmp_path: Path) -> None:
     assert f"{VIEWS} of {VIEWS} images registered" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scene of photographs that are larger than the detector sees them, most of each of nothing."""
-    root = tmp_path_factory.mktemp("far")
-    size = (640, 480)
-    poses = {f"{number}.jpg": pose for number, pose in enumerate(orbit(36, distance=16, height=4)[:7])}
-    views = partial(render_scene, plaza(), Camera.centred(size), list(poses.values()))
-    write_layout(root, "plaza", "synthetic", poses, size, views, THRESHOLDS)
-    return root
-
-
-FAR = replace(SIMPLE, detector=SiftConfig(max_keypoints=1500, long_side=400))
-CROPS = replace(FAR, crops=CropConfig(on=True))
-
-
-def verified(out: Path) -> int:
-    (path,) = (out / "scenes/plaza").glob("database-*.db")
-    return sum(verification.inlier_counts(path).values())
-
-
-def test_crops_are_matched_again_and_kept_in_the_store(
-    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, run = solve(far, tmp_path / "whole", FAR), solve(far, tmp_path / "crops", CROPS)
-    assert counts(before)["cropped"] == 0
-    assert counts(run)["cropped"] >= 5
-    assert registered(run) == len(placements(run)) == 7
-    assert verified(tmp_path / "crops") > 2 * verified(tmp_path / "whole")
-    task = scenes.load(far)
-    assert submission.check(run.submission, task.columns, task.keys) == []
-    assert run.scenes["plaza"].seconds["crop"] > 0
-    assert run.scenes["plaza"].notes == []
-    assert (tmp_path / "crops/store/features").exists()
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("detected or matched again")
-
-    monkeypatch.setattr(tasks, "detector_of", refuse)
-    monkeypatch.setattr(tasks, "matcher_of", refuse)
-    shutil.rmtree(tmp_path / "crops/scenes")
-    again = solve(far, tmp_path / "crops", replace(CROPS, localisation=replace(CROPS.localisation, on=False)))
-    assert not again.failed
-    assert counts(again)["cropped"] == counts(run)["cropped"]
-    assert counts(again)["matched pairs"] == counts(run)["matched pairs"]
-
-
-def test_the_keypoints_of_crops_are_joined_to_those_of_the_whole_images(far: Path, tmp_path: Path) -> None:
-    (scene,) = scenes.load(far).scenes
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    right = np.zeros((48, 64), np.uint8)
-    right[:, 32:] = 255
-    cv2.imwrite(str(masks / "2.jpg.png"), right)
-    also = replace(CROPS, also=(FeaturePipeline(OrbConfig(max_keypoints=500, long_side=400), SIMPLE.matcher),))
-    for config in (CROPS, also, replace(also, combine=CombineConfig(0))):
-        config = replace(config, masks=replace(config.masks, folder=masks))
-        with ThreadPoolExecutor(2) as pool:
-            stages = Matching(scene, Store(tmp_path / "store"), config, pool)
-            records = stages.detect(inspect(scene, config.masks, pool)[0])
-            pairs = stages.select(records, None)
-            found = stages.match(records, pairs)
-            crops = stages.crop(records, pairs, found)
-            both = stages.match(records, pairs, crops)
-            looser = Matching(scene, stages.store, config.looser(), pool).match(records, pairs[:3], crops)
-            assert stages.crop(records, pairs, replace(found, matches=lambda *_: Matches.empty())) == {}
-            late = Matching(scene, Store(tmp_path / "store"), config, pool, time.time())
-            assert late.crop(records, pairs, found) == {}
-            assert any(deadline.RAN_OUT in note for note in late.notes)
-        assert "2.jpg" in crops
-        for name in records:
-            few, many = found.features(name).keypoints, both.features(name).keypoints
-            np.testing.assert_array_equal(many[: len(few)], few)
-            assert (len(many) > len(few)) == (name in crops)
-            np.testing.assert_array_equal(looser.features(name).keypoints, many)  # its matches go beside the others
-        assert both.features("2.jpg").keypoints[:, 0].min() >= 319
-        for pair in pairs:
-            old, new = found.matches(*pair), both.matches(*pair)
-            assert set(map(tuple, old.indices.tolist())) <= set(map(tuple, new.indices.tolist()))
-        assert sum(len(both.matches(*pair)) for pair in pairs) > 1.5 * sum(len(found.matches(*pair)) for pair in pairs)
-
-
-def test_crops_need_a_detector() -> None:
-    with pytest.raises(KitError, match="a feature_pipeline with a detector"):
-        replace(SIMPLE, detector=NoDetectorConfig(), matcher=PointsConfig(), crops=CropConfig(on=True)).check()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sift", "aliked"])
 def test_turned_photographs_score_as_upright_ones(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from imc_kit import metric
-    from imc_kit.data import submission
 
     monkeypatch.setenv("IMC_KIT_WEIGHTS", str(shared / "weights"))
     limits = {"detector.max_keypoints": 1500, "detector.long_side": 800}

@@ -35,14 +35,13 @@ _LOOSE_PAIRS = 20
 class Completion:
     """What completing the models of a scene takes.
 
-    verified: the database with the verified matches. crops: as `Matching.crop` gives them. similarity: of two images
+    verified: the database with the verified matches. similarity: of two images
     by name, None where it is not known.
     """
 
     context: SceneContext
     verified: Path
     records: Mapping[str, ImageRecord]
-    crops: Mapping[str, ImageRecord]
     similarity: Callable[[str, str], float | None]
     store: Store
     executor: Executor
@@ -114,7 +113,7 @@ class Completion:
             pairs += alike[:_LOOSE_PAIRS]
         until = deadline.portion(context.until, 0.5)
         matching = Matching(context.scene, self.store, context.config.looser(), self.executor, until)
-        found = matching.match(self.records, pairs, self.crops)
+        found = matching.match(self.records, pairs)
         context.notes.extend(matching.notes)
         path = context.partial / "looser.db"
         shutil.copyfile(self.verified, path)

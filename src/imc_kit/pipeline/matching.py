@@ -13,17 +13,15 @@ from math import inf
 import numpy as np
 
 from imc_kit import retrieval
-from imc_kit.colmap.verification import by_magsac
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint
 from imc_kit.data.store import Store, Table, pair_key
 from imc_kit.matchers import DetectorFreeConfig, merge
 from imc_kit.matchers.combine import join_features, join_matches
 from imc_kit.pipeline import tasks
-from imc_kit.pipeline.crops import crop_of
 from imc_kit.pipeline.tasks import ImageRecord
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.runtime import deadline
-from imc_kit.types import Features, Float32, Float64, Int32, Matches, Pair, Scene
+from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
 from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap
 from imc_kit.viewgraph.orientation import assign_rotations
@@ -41,8 +39,6 @@ _FEW, _STRONG = 4000, 2000
 """Features from which a vocabulary is learned that need not tell images apart well, and those of each image then."""
 _LOOKS_AT_ONCE = 1024
 """Pairs, in the overview."""
-_VERIFIED_AT_ONCE = 64
-"""Pairs, for crops."""
 
 
 @dataclass(frozen=True)
@@ -131,67 +127,18 @@ class Matching:
         pairs = retrieval.select(names, config, lambda descriptor: self._describe(records, descriptor))
         return [(first, second) for first, second in pairs if first in records and second in records]
 
-    def match(
-        self, records: Mapping[str, ImageRecord], pairs: Sequence[Pair], crops: Mapping[str, ImageRecord] | None = None
-    ) -> Found:
-        """The features and matches of all feature_pipelines, joined.
-
-        crops: of some images, as `crop` gives them. Each detector is then a further feature_pipeline, of these and of the whole
-            of the other images, for the pairs that have a crop. Its keypoints come last.
-        """
-        crops = crops or {}
-        feature_pipelines = self.config.feature_pipelines
-        again = self.config.sparse if crops else []
-        closer = [pair for pair in pairs if pair[0] in crops or pair[1] in crops]
-        found = [self._match(feature_pipeline, records, pairs) for feature_pipeline in feature_pipelines]
-        found += [self._match(feature_pipeline, {**records, **crops}, closer) for feature_pipeline in again]
+    def match(self, records: Mapping[str, ImageRecord], pairs: Sequence[Pair]) -> Found:
+        """The features and matches of all feature pipelines, joined."""
+        found = [self._match(pipeline, records, pairs) for pipeline in self.config.feature_pipelines]
         if len(found) == 1:
             return found[0]
-        whole = [*range(len(feature_pipelines)), *map(feature_pipelines.index, again)]
-
-        def join(name: str) -> tuple[Features, tuple[Int32, ...]]:
-            if name in crops:
-                return join_features([one.features(name) for one in found], self.config.combine)
-            parts = [one.features(name) for one in found[: len(feature_pipelines)]]
-            features, rows = join_features(parts, self.config.combine)
-            return features, tuple(rows[number] for number in whole)
-
-        joined = {name: join(name) for name in records}
+        joined = {name: join_features([one.features(name) for one in found], self.config.combine) for name in records}
 
         def matches(first: str, second: str) -> Matches:
             parts = [one.matches(first, second) for one in found]
             return join_matches(parts, joined[first][1], joined[second][1])
 
         return Found(lambda name: joined[name][0], matches)
-
-    def crop(self, records: Mapping[str, ImageRecord], pairs: Sequence[Pair], found: Found) -> dict[str, ImageRecord]:
-        """The crops of those images whose verified matches are in a small part of them, with features in the store."""
-        keypoints = {name: found.features(name).keypoints for name in records}
-        matched = {name: np.zeros(len(points), np.bool_) for name, points in keypoints.items()}
-        for start in range(0, len(pairs), _VERIFIED_AT_ONCE):
-            if not deadline.left(self.until):
-                self.notes.append(f"{self.scene.name}: {deadline.RAN_OUT} for crops")
-                return {}
-            some = pairs[start : start + _VERIFIED_AT_ONCE]
-            rows = [found.matches(*pair).indices for pair in some]
-            firsts, seconds = (
-                [keypoints[pair[side]][one[:, side]] for pair, one in zip(some, rows, strict=True)] for side in (0, 1)
-            )
-            looks = self.executor.map(by_magsac, firsts, seconds, repeat(self.config.verification))
-            for pair, one, (_, agrees) in zip(some, rows, looks, strict=True):
-                for name, indices in zip(pair, one[agrees].T, strict=True):
-                    matched[name][indices] = True
-        long_side = min(
-            (side for feature_pipeline in self.config.sparse if (side := feature_pipeline.detector.load_side)),
-            default=None,
-        )
-        boxes = {
-            name: crop_of(keypoints[name][matched[name]], record.info.size, long_side, self.config.crops)
-            for name, record in records.items()
-        }
-        crops = self.detect({name: replace(records[name], crop=box) for name, box in boxes.items() if box})
-        log.info("%s: %d images are looked at again in a part of them", self.scene.name, len(crops))
-        return crops
 
     def similarity(self, records: Mapping[str, ImageRecord], until: float = inf) -> Callable[[str, str], float | None]:
         """How alike two images look by the VLAD of their features, −1 … 1, computed when first asked for; None where

@@ -29,7 +29,7 @@ class SceneResult:
 
     placements: by image name, for the image as it is stored (EXIF orientation undone); for every image of the scene.
     models: COLMAP's models, largest first, in upright images.
-    counts: images, readable, turned, cropped, pairs, matched and verified pairs, registered, models, points.
+    counts: images, readable, turned, pairs, matched and verified pairs, registered, models, points.
     seconds: by stage.
     notes: what went wrong on the way, one sentence each.
     memory: by stage, the peak in bytes of this process (COLMAP's apart), where the system says.

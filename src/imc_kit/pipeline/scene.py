@@ -116,12 +116,7 @@ def match_scene(
         selected = stages.select(records, given)
     with cost("match"):
         found = stages.match(records, selected)
-    crops: dict[str, ImageRecord] = {}
-    if config.crops.on:
-        with cost("crop"):
-            crops = stages.crop(records, selected, found)
-            found = stages.match(records, selected, crops) if crops else found
-    return partial(_reconstruct, scene, folder, cost, identity, separate, stages, records, selected, crops, found)
+    return partial(_reconstruct, scene, folder, cost, identity, separate, stages, records, selected, found)
 
 
 def _reconstruct(
@@ -133,7 +128,6 @@ def _reconstruct(
     stages: Matching,
     records: Mapping[str, ImageRecord],
     selected: Sequence[Pair],
-    crops: Mapping[str, ImageRecord],
     found: Found,
     executor: Executor,
     until: float,
@@ -155,7 +149,7 @@ def _reconstruct(
         context.notes.extend(notes)
     similarity = stages.similarity(records, context.until)
     with cost("complete"):
-        models = Completion(context, verified, records, crops, similarity, store, executor).complete(best)
+        models = Completion(context, verified, records, similarity, store, executor).complete(best)
     with cost("place"):
         models = mapping.gather(models, folder / "models")
         if not models:
@@ -172,7 +166,6 @@ def _reconstruct(
         "images": len(scene.images),
         "readable": len(records),
         "turned": len(turns),
-        "cropped": len(crops),
         "pairs": len(selected),
         "matched pairs": len(database.match_counts(verified)),
         "verified pairs": len(inliers),

@@ -28,7 +28,6 @@ from imc_kit.data.store import Table, pair_key
 from imc_kit.detectors import Detector, DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.matchers import DetectorFreeConfig, DetectorFreeMatcher, Matcher, MatcherConfig
-from imc_kit.pipeline import crops
 from imc_kit.retrieval import Network, NetworkDescriptorConfig
 from imc_kit.runtime import deadline
 from imc_kit.runtime.executors import fan_out, set_torch_threads, width
@@ -63,15 +62,12 @@ class ImageRecord:
     digest: str
     mask: str = ""
     """Names the content of its mask, if it has one in a folder."""
-    crop: crops.Box | None = None
-    """Detect in this part of it only."""
 
     @property
     def key(self) -> str:
         """Names all that features depend on, but for the configuration."""
         turn = f"@{self.info.turn}" if self.info.turn else ""
-        crop = f"#{','.join(map(str, self.crop))}" if self.crop else ""
-        return "".join([self.digest, turn, self.mask and f"+{self.mask}", crop])
+        return "".join([self.digest, turn, self.mask and f"+{self.mask}"])
 
     def load(self, long_side: int | None) -> Photo:
         """All of it."""
@@ -133,11 +129,8 @@ def _detect_chunk(
     allowed, notes = [], []
     for name, record in chunk:
         try:
-            photo = record.load(None if record.crop else config.load_side)
-            where = masks.mask(photo, name, mask)
-            if record.crop:
-                photo, where = crops.cut(photo, where, record.crop, config.load_side)
-            allowed.append(where)
+            photo = record.load(config.load_side)
+            allowed.append(masks.mask(photo, name, mask))
             photos[record.key] = photo
         except KitError as error:
             notes.append(str(error))
@@ -150,12 +143,8 @@ def _detect_chunk(
                 (found[key],) = extract(detector, [photo], [one])
             except (KitError, RuntimeError, ValueError, MemoryError) as error:
                 notes.append(f"no keypoints in {of_key[key].path}: {error}")
-    features.put({key: _of_whole(one, of_key[key]) for key, one in found.items()})
+    features.put(found)
     return len(chunk), notes
-
-
-def _of_whole(features: Features, record: ImageRecord) -> Features:
-    return crops.in_whole(features, record.crop, record.info.size) if record.crop else features
 
 
 def describe(
