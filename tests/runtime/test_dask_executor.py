@@ -25,7 +25,7 @@ from imc_kit.cli.main import main
 from imc_kit.data import scenes, submission
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
-from imc_kit.pipeline import tasks
+from imc_kit.pipeline import chunks
 from imc_kit.pipeline.run import solve
 from imc_kit.runtime import dask_executor
 from imc_kit.runtime.dask_executor import connected
@@ -170,8 +170,8 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
         eventually(
             lambda: {path.name for path in notes.glob("waiting-*")} == {f"waiting-{victim}", f"waiting-{survivor}"}
         )
-        chunks = tasks._image_chunks(range(ALL), executor, inf)
-        left = sum(max(chunk) >= config.detector.held_from for chunk in chunks)
+        parts = chunks.image_chunks(range(ALL), executor, inf)
+        left = sum(max(chunk) >= config.detector.held_from for chunk in parts)
         eventually(lambda: len(executor._client.futures) == left)  # the others have been taken note of
         os.kill(victim, signal.SIGKILL)
         (notes / "hold").unlink()
