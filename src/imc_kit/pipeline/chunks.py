@@ -19,18 +19,20 @@ from imc_kit.types import Pair
 T = TypeVar("T")
 
 IMAGES_PER_CHUNK = 4
-"""At most. All are in memory together; larger chunks would leave workers idle at the end of a small scene."""
+"""At most. All are in memory together; with larger chunks, workers are idle at the end of a small scene."""
 PAIRS_PER_CHUNK = 4, 256
-"""At least and at most. Each chunk is one file in the store: with fewer pairs there are more files, with more pairs a
-lost worker costs more."""
+"""At least and at most. Each chunk is one file in the store: fewer pairs make more files, more pairs make a lost worker
+cost more."""
 LIMITED_PAIRS_PER_CHUNK = 8
-"""With a time limit. Small, because chunks that have not begun are skipped when time runs out."""
+"""With a time limit chunks are small, because those that have not begun are skipped when time runs out."""
 LIMITED_BAND = 64
-"""With a time limit, only this many consecutive pairs are sorted by block, so that the order given is nearly kept."""
+"""With a time limit, this many consecutive pairs (one full block) are sorted by block, so that the given order is
+nearly kept."""
 MAX_IMAGES_OF_PAIRS = 48
-"""Images that the pairs of a chunk may have, which bounds memory. Full blocks have at most 2 · `BLOCK` per 64 pairs."""
+"""Images that the pairs of a chunk may have: the features of all are in memory together. 256 pairs of four neighbouring
+full blocks have 40, so only scattered pairs are cut by this."""
 BLOCK = 8
-"""Pairs are ordered in blocks of 8 × 8 images: 64 pairs need only 16 images."""
+"""Pairs are ordered in blocks of 8 × 8 images, so that 64 pairs need the features of only 16 images."""
 
 
 def by_blocks(pairs: Sequence[Pair], images: Iterable[str], until: float) -> list[Pair]:

@@ -66,31 +66,31 @@ class Completion:
 
     def _readd(self, models: list[Model], left_out: Collection[Pair], seconds: float) -> list[Model]:
         """Bundle-adjust the first model with those left-out pairs that agree with it."""
-        context = self.context
-        first = readding.readd(
-            self.verified, models[0], left_out, context.partial / "readded",
-            _within(context.config.readding, seconds), context.log, context.threads, context.config.seed,
-        )  # fmt: skip
-        return [first, *models[1:]]
+        job = self._job("readded", self.context.config.readding, seconds)
+        return [readding.readd(self.verified, models[0], left_out, *job), *models[1:]]
 
     def _merge(self, models: list[Model], seconds: float) -> list[Model]:
         """Merge the models that share enough of the scene."""
-        context = self.context
-        return merging.merge_models(
-            self.verified, models, context.partial / "merged",
-            _within(context.config.merging, seconds), context.log, context.threads, context.config.seed,
-        )  # fmt: skip
+        job = self._job("merged", self.context.config.merging, seconds)
+        return merging.merge_models(self.verified, models, *job)
 
     def _localise(self, models: list[Model], missing: Sequence[str], seconds: float) -> list[Model]:
         """Add the missing images that can be localised in the first model, with looser matches too."""
-        context = self.context
         looser = self._with_loose_matches(models[0], missing)
-        left = min(seconds, deadline.left(context.until))
-        first = localisation.localise(
-            looser, models[0], context.partial / "localised",
-            _within(context.config.localisation, left), context.log, context.threads, context.config.seed,
-        )  # fmt: skip
-        return [first, *models[1:]]
+        left = min(seconds, deadline.left(self.context.until))
+        job = self._job("localised", self.context.config.localisation, left)
+        return [localisation.localise(looser, models[0], *job), *models[1:]]
+
+    def _refine(self, models: list[Model], seconds: float) -> list[Model]:
+        """Bundle-adjust the first model with a fuller camera model."""
+        folder, config, log, threads, _ = self._job("refined", self.context.config.refinement, seconds)
+        return [refinement.refine(models[0], folder, config, log, threads), *models[1:]]
+
+    def _job(self, folder: str, config: Any, seconds: float) -> tuple[Path, Any, Path, int, int]:
+        """What a step by COLMAP needs: its folder, its options within the time left, the log, threads and seed."""
+        context = self.context
+        config = replace(config, time_limit=min(config.time_limit, seconds))
+        return context.partial / folder, config, context.log, context.threads, context.config.seed
 
     def _with_loose_matches(self, model: Model, missing: Sequence[str]) -> Path:
         """A copy of the database in which the missing images have more matches, found with lower demands.
@@ -113,13 +113,6 @@ class Completion:
         matches = ((first, second, found.matches(first, second)) for first, second in pairs)
         database.replace_matches(path, (entry for entry in matches if len(entry[2]) >= _LOOSE_MATCHES))
         return path
-
-    def _refine(self, models: list[Model], seconds: float) -> list[Model]:
-        """Bundle-adjust the first model with a fuller camera model."""
-        context = self.context
-        config = _within(context.config.refinement, seconds)
-        first = refinement.refine(models[0], context.partial / "refined", config, context.log, context.threads)
-        return [first, *models[1:]]
 
 
 def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], models: Sequence[Model]) -> dict[str, Pose]:
@@ -147,8 +140,3 @@ def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], mode
         return found.poses if used else {}
 
     return context.optional("trying a turntable", step, {})
-
-
-def _within(config: Any, seconds: float) -> Any:
-    """The configuration with a time limit of at most this many seconds."""
-    return replace(config, time_limit=min(config.time_limit, seconds))

@@ -54,12 +54,13 @@ def solve(
     A scene that fails costs only itself. Raises KitError when the input or the configuration cannot be used at all or
     `out` cannot be written.
     """
+    started = time.monotonic()
     config = preset("sift") if config is None else config
     until = deadline.after(config.time_limit)
     task = task if isinstance(task, Task) else scenes.load(task)
     for note in task.notes:
         log.warning(note)
-    progress = _Progress(task, Path(out).absolute(), config)
+    progress = _Progress(task, Path(out).absolute(), config, started)
     progress.begin()
     config.check()
     schedule = Schedule(task.scenes, until)
@@ -82,10 +83,10 @@ class _Progress:
     task: Task
     folder: Path
     config: Config
+    started: float
     results: dict[str, SceneResult] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     unwritten: KitError | None = None
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def submission(self) -> Path:

@@ -40,8 +40,11 @@ V = TypeVar("V")
 
 Records = Mapping[str, ImageRecord]
 NamedRecord = tuple[str, ImageRecord]
+RecordPair = tuple[ImageRecord, ImageRecord]
 Done = tuple[dict[str, T], int, list[str]]
-"""What a chunk of work gives: values by their keys in the store, how many items it finished, and notes."""
+"""What the work on a chunk gives: values by their keys in the store, how many items it finished, and notes."""
+Work = Callable[[Any, float], Done[T]]
+"""The work on a chunk, until a deadline."""
 
 _FAULTS = KitError, RuntimeError, ValueError, MemoryError
 """What a detector may raise for an image: its own errors, and those of torch and OpenCV."""
@@ -65,16 +68,13 @@ class Tasks:
         self, records: Records, features: Table[Features], config: DetectorConfig, mask: MaskConfig
     ) -> list[str]:
         """Detect features in every image."""
-        missing = _missing_images(records, features)
-        chunks = image_chunks(missing, self.executor, self.until)
-        work = partial(_detect, config, mask)
-        return self._fill(features, work, chunks, f"{config.name} keypoints", "image", len(missing))
+        chunks = image_chunks(_missing_images(records, features), self.executor, self.until)
+        return self._fill(features, partial(_detect, config, mask), chunks, f"{config.name} keypoints", "image")
 
     def describe(self, records: Records, table: Table[Float32], config: NetworkDescriptorConfig) -> list[str]:
         """Compute a global descriptor of every image."""
-        missing = _missing_images(records, table)
-        chunks = image_chunks(missing, self.executor, inf)
-        return self._fill(table, partial(_describe, config), chunks, config.name, "image", len(missing))
+        chunks = image_chunks(_missing_images(records, table), self.executor, inf)
+        return self._fill(table, partial(_describe, config), chunks, config.name, "image")
 
     def match(
         self,
@@ -86,14 +86,11 @@ class Tasks:
         kind: str,
     ) -> list[str]:
         """Match the features of every pair. kind: of their descriptors (`DetectorConfig.kind`)."""
-        missing = self._missing_pairs(records, pairs, matches)
-        chunks = [
-            [(records[first].key, records[second].key) for first, second in chunk]
-            for chunk in pair_chunks(missing, PAIRS_PER_CHUNK[1], self.executor, self.until)
-        ]
-        work = partial(_match, features, config, kind)
+        chunks = self._pair_chunks(records, pairs, matches, PAIRS_PER_CHUNK[1])
         try:
-            return self._fill(matches, work, chunks, f"{config.name} matches", "pair", len(missing))
+            return self._fill(
+                matches, partial(_match, features, config, kind), chunks, f"{config.name} matches", "pair"
+            )
         finally:
             _recent.clear()
 
@@ -101,30 +98,23 @@ class Tasks:
         self, records: Records, pairs: Sequence[Pair], table: Table[Correspondences], config: DetectorFreeConfig
     ) -> list[str]:
         """Match the photos of every pair with a detector-free matcher."""
-        missing = self._missing_pairs(records, pairs, table)
-        chunks = [
-            [(records[first], records[second]) for first, second in chunk]
-            for chunk in pair_chunks(missing, BLOCK * BLOCK, self.executor, self.until)
-        ]
-        return self._fill(table, partial(_match_images, config), chunks, config.name, "pair", len(missing))
+        chunks = self._pair_chunks(records, pairs, table, BLOCK * BLOCK)
+        return self._fill(table, partial(_match_images, config), chunks, config.name, "pair")
 
-    def _missing_pairs(self, records: Records, pairs: Sequence[Pair], table: Table[Any]) -> list[Pair]:
-        """The pairs that the table lacks, in the order in which to match them."""
+    def _pair_chunks(
+        self, records: Records, pairs: Sequence[Pair], table: Table[Any], most: int
+    ) -> list[list[RecordPair]]:
+        """The pairs that the table lacks, in chunks, in the order in which to match them."""
         of_key = {pair_key(records[a].key, records[b].key): (a, b) for a, b in reversed(pairs)}
         missing = table.missing(pair_key(records[a].key, records[b].key) for a, b in pairs)
-        return by_blocks([of_key[key] for key in missing], records, self.until)
+        ordered = by_blocks([of_key[key] for key in missing], records, self.until)
+        chunks = pair_chunks(ordered, most, self.executor, self.until)
+        return [[(records[first], records[second]) for first, second in chunk] for chunk in chunks]
 
-    def _fill(
-        self,
-        table: Table[T],
-        work: Callable[[Any, float], Done[T]],
-        chunks: Sequence[Sequence[Any]],
-        what: str,
-        unit: str,
-        total: int,
-    ) -> list[str]:
-        """Do `work` on all chunks, which writes to the table; returns the notes."""
+    def _fill(self, table: Table[T], work: Work[T], chunks: Sequence[Sequence[Any]], what: str, unit: str) -> list[str]:
+        """Do `work` on all chunks, and write what it finds to the table; returns the notes."""
         arguments = [(work, table, chunk, self.until) for chunk in chunks]
+        total = sum(map(len, chunks))
         notes = fan_out(self.executor, _fill_chunk, arguments, f"{self.label}: {what}", unit, total)
         table.refresh()
         return notes
@@ -139,9 +129,7 @@ def _missing_images(records: Records, table: Table[Any]) -> list[NamedRecord]:
 # ---- the work on one chunk, in a worker ----
 
 
-def _fill_chunk(
-    work: Callable[[Any, float], Done[T]], table: Table[T], chunk: Sequence[Any], until: float
-) -> tuple[int, list[str]]:
+def _fill_chunk(work: Work[T], table: Table[T], chunk: Sequence[Any], until: float) -> tuple[int, list[str]]:
     if not deadline.left(until):
         return 0, []
     values, done, notes = work(chunk, until)
@@ -181,16 +169,15 @@ def _describe(config: NetworkDescriptorConfig, chunk: Sequence[NamedRecord], unt
 
 
 def _match(
-    features: Table[Features], config: MatcherConfig, kind: str, chunk: Sequence[tuple[str, str]], until: float
+    features: Table[Features], config: MatcherConfig, kind: str, chunk: Sequence[RecordPair], until: float
 ) -> Done[Matches]:
-    of_key = {key: _in_memory(features, key) for key in {key for pair in chunk for key in pair}}
-    found = _match_until(loaded(config, kind), of_key, chunk, until)
+    pairs = [(first.key, second.key) for first, second in chunk]
+    of_key = {key: _in_memory(features, key) for key in {key for pair in pairs for key in pair}}
+    found = _match_until(loaded(config, kind), of_key, pairs, until)
     return found, len(found), []
 
 
-def _match_images(
-    config: DetectorFreeConfig, chunk: Sequence[tuple[ImageRecord, ImageRecord]], until: float
-) -> Done[Correspondences]:
+def _match_images(config: DetectorFreeConfig, chunk: Sequence[RecordPair], until: float) -> Done[Correspondences]:
     photos, notes = _load_photos((record for pair in chunk for record in pair), config.long_side)
     pairs = [(a.key, b.key) for a, b in chunk if a.key in photos and b.key in photos]
     found = _match_until(loaded(config), photos, pairs, until)
