@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,12 +49,22 @@ def views(scene: Scene) -> dict[str, ImageView]:
     return explore.views(scene, SIFT)
 
 
+@pytest.fixture(scope="module")
+def small_render(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered scene of one small view."""
+    root = tmp_path_factory.mktemp("render")
+    write_scene(root, views=1, size=(32, 32))
+    return root
+
+
 @pytest.fixture
-def nothing_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rendered scene of one small view, and no input from outside."""
+def nothing_rendered(small_render: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small scene in place of the one that is rendered, and no input from outside."""
     explore._rendered.cache_clear()
     monkeypatch.delenv("IMC_KIT_INPUT", raising=False)
-    monkeypatch.setattr(explore.plaza, "write_scene", lambda root: write_scene(root, views=1, size=(32, 32)))
+    monkeypatch.setattr(
+        explore.plaza, "write_scene", lambda root: shutil.copytree(small_render, root, dirs_exist_ok=True)
+    )
 
 
 # The input
@@ -78,7 +89,7 @@ def test_without_an_input_a_scene_is_rendered_once() -> None:
 
 
 @pytest.mark.usefixtures("nothing_rendered")
-@pytest.mark.parametrize("inside", ["", "rehearsal", "competitions/rehearsal"])
+@pytest.mark.parametrize("inside", ["", "competitions/rehearsal"])
 def test_an_attached_competition_is_found(inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = competition(tmp_path / inside)
     monkeypatch.setenv("IMC_KIT_INPUT", str(tmp_path))
