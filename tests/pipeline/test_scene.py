@@ -140,7 +140,7 @@ def test_pairs_that_were_left_out_come_back_whatever_the_camera_model(
     assert list(jobs) == ["incremental", "readd", "merge", "localise"]  # OPENCV needs no refinement
     assert result.counts["registered"] == FIRST + 1
     assert result.notes == []
-    assert "1 of 1 pairs that were left out agree with the model" in (tmp_path / "a/colmap.log").read_text()
+    assert re.search("1 of 1 .* agree with the model", (tmp_path / "a/colmap.log").read_text())
     jobs.clear()
     solve_scene(scene, tmp_path / "b", store, without(ONE_RUN, "readding", "localisation"), executor)
     assert list(jobs) == ["incremental", "merge", "refine"]
