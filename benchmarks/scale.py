@@ -131,7 +131,7 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
 
     from imc_kit.config import preset
     from imc_kit.data.store import Store
-    from imc_kit.pipeline.scene import solve_scene
+    from imc_kit.pipeline.scene import match_scene
     from imc_kit.retrieval import PairsConfig
     from imc_kit.runtime.executors import workers
     from imc_kit.runtime.meter import peak_memory
@@ -151,7 +151,8 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     scene = Scene("views", first.parent, tuple(Path(view).name for view in job["views"]))
     start = peak_memory()
     with workers(None, config.threads) as executor:
-        result = solve_scene(scene, folder, Store(folder / "store"), config, executor)
+        matched = match_scene(scene, folder, Store(folder / "store"), config, executor)
+        result = matched.reconstruct(executor)
     return {
         "images": len(scene.images),
         "pairs": result.counts["pairs"],

@@ -43,7 +43,8 @@ from imc_kit.errors import KitError, unknown_name
 from imc_kit.matchers import Matcher
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
-from imc_kit.pipeline import tasks
+from imc_kit.pipeline.records import inspect
+from imc_kit.pipeline.tasks import Tasks
 from imc_kit.runtime import weights
 from imc_kit.runtime.executors import workers
 from imc_kit.runtime.torch_utils import device
@@ -162,9 +163,9 @@ def extraction(scene: Scene, where: torch.device) -> list[list[str]]:
 def features_of(scene: Scene, config: DetectorConfig) -> list[Features]:
     """The features of a scene as the pipeline computes them."""
     with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
-        records, _ = tasks.inspect(scene, MaskConfig(), pool)
+        records, _ = inspect(scene, MaskConfig(), pool)
         table = Store(Path(folder)).features("x")
-        tasks.detect(records, table, config, MaskConfig(), pool, "")
+        Tasks(pool).detect(records, table, config, MaskConfig())
         return [table[record.key] for record in records.values()]
 
 
@@ -236,13 +237,13 @@ def exhaustive(scene: Scene, keypoints: int) -> list[list[str]]:
     detector = SiftConfig(**{**vars(config.detector), "max_keypoints": keypoints})
     with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
         root = Path(folder)
-        records, _ = tasks.inspect(scene, MaskConfig(), pool)
+        records, _ = inspect(scene, MaskConfig(), pool)
         store = Store(root / "store")
         features, matches = store.features("x"), store.matches("x")
-        tasks.detect(records, features, detector, MaskConfig(), pool, scene.name)
+        Tasks(pool, scene.name).detect(records, features, detector, MaskConfig())
         pairs = list(combinations(records, 2))
         started = time.perf_counter()
-        tasks.match(records, pairs, features, matches, config.matcher, detector.kind, pool, scene.name)
+        Tasks(pool, scene.name).match(records, pairs, features, matches, config.matcher, detector.kind)
         entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in records.items()]
         found = ((a, b, matches[pair_key(records[a].key, records[b].key)]) for a, b in pairs)
         some = (entry for entry in found if len(entry[2]) >= config.min_matches)

@@ -1,4 +1,4 @@
-"""The values that stages exchange: what they accept, what they refuse, and that they stay as they are."""
+"""The values that stages exchange: what they accept, what they refuse, and that they are read-only."""
 
 from __future__ import annotations
 
@@ -45,11 +45,6 @@ def test_pose_from_center() -> None:
     np.testing.assert_array_equal(pose.rotation, rotation(1))
 
 
-def test_pose_identity() -> None:
-    np.testing.assert_array_equal(Pose.identity().rotation, np.eye(3))
-    np.testing.assert_array_equal(Pose.identity().center, 0)
-
-
 @pytest.mark.parametrize(
     ("turn", "translation"),
     [
@@ -64,7 +59,7 @@ def test_pose_identity() -> None:
     ],
 )
 def test_pose_refuses(turn: np.ndarray, translation: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="pose"):
+    with pytest.raises(ValueError, match=r"rotation|translation"):
         Pose(turn, translation)
 
 
@@ -80,18 +75,11 @@ def test_pose_is_frozen() -> None:
 # Features
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
-def test_features_accept_each_kind_of_descriptor(dtype: Any) -> None:
-    assert len(features(descriptors=np.zeros((3, 8), dtype))) == 3
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("keypoints", np.zeros((3, 3), np.float32)),
         ("keypoints", np.zeros((3, 2), np.float64)),
-        ("keypoints", np.zeros((3, 2), np.float16)),
-        ("keypoints", np.zeros((3, 2), np.int32)),
         ("keypoints", np.zeros(3, np.float32)),
         ("keypoints", np.zeros((2, 2), np.float32)),
         ("keypoints", np.full((3, 2), np.nan, np.float32)),
@@ -105,7 +93,6 @@ def test_features_accept_each_kind_of_descriptor(dtype: Any) -> None:
         ("descriptors", np.zeros((2, 8), np.float32)),
         ("descriptors", np.zeros(3, np.float32)),
         ("descriptors", np.zeros((3, 8), np.float64)),
-        ("descriptors", np.zeros((3, 8), np.int8)),
         ("descriptors", np.full((3, 8), np.nan, np.float16)),
         ("scales", np.zeros((3, 1), np.float32)),
         ("scales", np.full(3, np.inf, np.float32)),
@@ -115,7 +102,7 @@ def test_features_accept_each_kind_of_descriptor(dtype: Any) -> None:
     ],
 )
 def test_features_refuse(name: str, value: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=name if name != "keypoints" else "keypoints|descriptors"):
+    with pytest.raises(ValueError, match=name if name != "keypoints" else "keypoints|scores"):
         features(**{name: value})
 
 
@@ -132,7 +119,8 @@ def test_features_do_not_mix_up_width_and_height() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
-def test_features_empty(dtype: Any) -> None:
+def test_features_take_each_kind_of_descriptors_and_can_be_empty(dtype: Any) -> None:
+    assert len(features(descriptors=np.zeros((3, 8), dtype))) == 3
     empty = Features.empty(SIZE, 64, dtype)
     assert len(empty) == 0
     assert empty.keypoints.shape == (0, 2)
@@ -167,7 +155,6 @@ def test_matches_are_frozen_and_can_be_empty() -> None:
     [
         (np.zeros((1, 3), np.int32), np.ones(1, np.float32)),
         (np.zeros((1, 2), np.int64), np.ones(1, np.float32)),
-        (np.zeros((1, 2), np.int16), np.ones(1, np.float32)),
         (np.zeros((1, 2), np.float32), np.ones(1, np.float32)),
         (np.array([[0, -1]], np.int32), np.ones(1, np.float32)),
         (np.zeros((1, 2), np.int32), np.ones(2, np.float32)),
@@ -200,7 +187,7 @@ def test_scene_refuses_a_name_twice() -> None:
         Scene("s", Path(), ("a.jpg", "b.jpg", "a.jpg"))
 
 
-def test_one_to_one_is_greedy_by_score():
+def test_one_to_one_is_greedy_by_score() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         indices = rng.integers(0, 12, (60, 2)).astype(np.int32)

@@ -250,7 +250,7 @@ def _read_scene(
         notes=[*account["notes"], *([f"what came after this answer failed: {failure}"] if failure else [])],
         gone=gone,
         names=block_order(sorted(placements), inliers or matches),
-        turns=account.get("turns", {}),
+        turns=account.get("rotation_quarters", {}),
         models=models,
         members=[sorted(model.poses) for model in models] or _members(placements),
         database=data,
