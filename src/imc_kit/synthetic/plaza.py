@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -181,7 +182,8 @@ class Solid(ABC):
     @property
     def bound(self) -> tuple[Float32, float]:
         """A ball around the solid: its centre [3, 1] and its radius."""
-        return _vector(*self.foot)[:, None] + _vector(0, 0, self.size[2] / 2)[:, None], np.linalg.norm(self.size) / 2
+        x, y, z = self.foot
+        return _vector(x, y, z + self.size[2] / 2)[:, None], float(np.linalg.norm(self.size) / 2)
 
     @property
     def sheet(self) -> tuple[float, float]:
@@ -190,13 +192,17 @@ class Solid(ABC):
 
     @property
     def _half(self) -> Float32:
-        return _vector(*self.size)[:, None] / 2
+        return _vector(*self.size)[:, None] * np.float32(0.5)
 
     @property
     def _axes(self) -> Float32:
         """From the world's axes to the box's, [3, 3]."""
         cosine, sine = np.cos(self.yaw), np.sin(self.yaw)
         return np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]], np.float32)
+
+    def _in_box(self, vectors: Float32) -> Float32:
+        """Vectors [3, K] of the world in coordinates where the box reaches from −1 to 1."""
+        return np.asarray(self._axes @ vectors / self._half, np.float32)
 
     def distance(self, origin: Float32, rays: Float32) -> Float32:
         """How far along unit `rays` [3, K] from `origin` [3, K] the solid is, [K]; inf where they miss. In metres.
@@ -208,20 +214,18 @@ class Solid(ABC):
         apart = np.einsum("ik,ik->k", start, start) - np.einsum("ik,ik->k", start, rays) ** 2
         near = np.flatnonzero(apart < radius**2)  # most rays miss the ball already
         found = np.full(len(apart), np.inf, np.float32)
-        start, along = (
-            self._axes @ (one if one.shape[1] == 1 else one[:, near]) / self._half for one in (start, rays)
-        )
+        start, along = (self._in_box(one if one.shape[1] == 1 else one[:, near]) for one in (start, rays))
         with np.errstate(divide="ignore", invalid="ignore"):
             enter, leave = self._span(start, along)
             found[near] = np.where((enter <= leave) & (enter > _NEAR), enter, np.float32(np.inf))
         return found
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
-        """At points [3, K] on the surface: unit normals [3, K], and places (right, down) [2, K] on the sheet, metres."""
-        inside = self._axes @ (points - self.bound[0])
-        normals = self._normals(inside / self._half) / self._half
+        """At points [3, K] on the surface: unit normals [3, K], and the places on the sheet (right, down) [2, K]."""
+        inside = self._in_box(points - self.bound[0])
+        normals = self._normals(inside) / self._half
         normals /= np.linalg.norm(normals, axis=0)
-        side, (x, y, z) = np.abs(normals).argmax(axis=0), inside
+        side, (x, y, z) = np.abs(normals).argmax(axis=0), inside * self._half
         sign = np.where(np.choose(side, normals) < 0, np.float32(-1), np.float32(1))
         width, height = (np.float32(length) for length in self.sheet)
         right = np.choose(side, [sign * y, -sign * x, x]) + width * (2 * side + 1).astype(np.float32) / 6
@@ -353,7 +357,7 @@ class Camera:
         x, y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
         lengths = np.sqrt(x * x + y * y + 1).ravel()
         seen = np.stack([x.ravel(), y.ravel(), np.ones(x.size, np.float32)]) / lengths
-        return pose.rotation.T.astype(np.float32) @ seen, lengths
+        return np.asarray(pose.rotation.T.astype(np.float32) @ seen, np.float32), lengths
 
 
 def look_at(center: Float64, target: Float64, roll: float = 0.0) -> Pose:
@@ -391,7 +395,7 @@ def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2
     band = max(1, _RAYS // (camera.width * samples**2))  # rows at a time
     for top in range(0, camera.height, band):
         rays, lengths = camera.rays(pose, samples, slice(top, top + band))
-        light = _light(solids, origin, rays, 1 / (camera.focal * samples * lengths))
+        light = _light(solids, origin, rays, np.float32(1 / (camera.focal * samples)) / lengths)
         mean = light.reshape(3, -1, samples, camera.width, samples).mean(axis=(2, 4))
         image[top : top + band] = np.moveaxis(np.sqrt(np.clip(mean, 0, 1)) * 255 + 0.5, 0, 2)
     return image
@@ -446,8 +450,13 @@ def _light(solids: Sequence[Solid], origin: Float32, rays: Float32, spread: Floa
 # ---- the kit's own scene ----
 
 
-def plaza(seed: int = 0) -> list[Solid]:
+def plaza(seed: int = 0) -> tuple[Solid, ...]:
     """A painted obelisk on a paved round, with blocks, drums and balls: 10 m across, every face different."""
+    return _painted(seed)
+
+
+@lru_cache(maxsize=1)  # painting takes seconds; a painted plaza has 50 MB
+def _painted(seed: int) -> tuple[Solid, ...]:
     rng = np.random.default_rng(seed)
     stone, brick, teal, ochre = ("d8c9a6", "a88f68"), ("c4694a", "943f2c"), ("6fb0a8", "35707a"), ("ecc05c", "bd832e")
     slate, rose, moss = ("9db0c8", "566a8c"), ("e0a698", "b06a62"), ("a3b878", "617a42")
@@ -470,7 +479,7 @@ def plaza(seed: int = 0) -> list[Solid]:
         (Sphere((3.2, -1.6, 2.2), (0.7, 0.7, 0.7)), ochre),
     ]
     painted = [replace(solid, texture=Texture.of(paint(rng, solid.sheet, colours))) for solid, colours in solids]
-    return [Ground((0, 0, -1), (14, 14, 1), texture=Texture.of(_paved(rng, 7.0, 0.007), 0.007)), *painted]
+    return (Ground((0, 0, -1), (14, 14, 1), texture=Texture.of(_paved(rng, 7.0, 0.007), 0.007)), *painted)
 
 
 def _paved(rng: np.random.Generator, half: float, texel: float) -> Pixels:

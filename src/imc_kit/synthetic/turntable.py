@@ -1,4 +1,4 @@
-"""A synthetic turntable with known cameras: a glazed jug without texture, the kind of scene that local features fail on.
+"""A synthetic turntable with known cameras: a glazed jug without texture, on which local features fail.
 
 On a turntable the jug rotates; the camera, the lamps and the backdrop stay. The poses describe the same thing in the
 jug's own frame: a camera that goes round the jug, with lamps and backdrop fixed to it. The world is in metres, its z
