@@ -27,17 +27,22 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a rendered competition and its run: a scene that comes out, and one of which nothing does.
+    """A folder with a rendered competition in `data` and its run in `out`: a scene that is solved, and one that fails.
 
-    In the first there is a photograph without anything on it, by a hostile name, and a file that is no photograph.
+    The first has eight views of the plaza, a photo without texture by a hostile name, and a file that is no photo.
     """
     from PIL import Image
 
     from imc_kit import preset, solve
-    from imc_kit.synthetic.plaza import write_scene
+    from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render_scene, write_layout
 
     root = tmp_path_factory.mktemp("competition")
-    write_scene(root / "data", views=16, size=(400, 300))
+    poses = {f"{number}.jpg": pose for number, pose in enumerate(orbit(40)[:8])}
+    size = (360, 270)
+    write_layout(
+        root / "data", "plaza", "synthetic", poses, size,
+        lambda: render_scene(plaza(), Camera.centred(size), list(poses.values())), DISTANCES,
+    )  # fmt: skip
     folder = root / "data/test/plaza/images"
     Image.new("RGB", (120, 90), "olive").save(folder / HOSTILE)
     (folder / "broken.jpg").write_bytes(b"nothing")
@@ -46,7 +51,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = root / "data/sample_submission.csv"
     row = "test/bare & co/images/x.jpg,bare & co,bare & co,1;0;0;0;1;0;0;0;1,0;0;0\n"
     table.write_text(table.read_text("utf-8") + row, "utf-8")
-    solve(root / "data", root / "out", preset("sift", {"threads": 1}))
+    solve(root / "data", root / "out", preset("small", {"threads": 1}))
     return root
 
 

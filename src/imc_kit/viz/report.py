@@ -17,11 +17,11 @@ from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
 _DISTANCES = "The share of cameras within each distance of the truth."
 _MEAN = f"{_DISTANCES} The mAA is the mean over the distances."
 _ACCURACY = {
-    "2023": f"{_DISTANCES} The mAA next to a name is their mean, as in 2024. The mAA in the table is that of 2023, from "
+    "2023": f"{_DISTANCES} The mAA next to a name is their mean, as in 2024. The mAA in the table is that of 2023, of "
     "the relative poses of image pairs.",
     "2024": _MEAN,
-    "2025": f"{_DISTANCES} Each line is a true scene with the model assigned to it. The mAA next to it is that of 2024. "
-    "The score in the table is that of 2025, the harmonic mean of a dataset's mAA and clustering score.",
+    "2025": f"{_DISTANCES} Each line is a true scene and its assigned model. The mAA next to it is that of 2024; "
+    "the score in the table is that of 2025, the harmonic mean of a dataset's mAA and clustering score.",
     "folder": _MEAN,
 }
 """The caption of the accuracy figure, by layout."""

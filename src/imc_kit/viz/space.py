@@ -41,7 +41,7 @@ def eye(axes: Float64) -> Float64:
 
 
 def view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
-    """Where to look from the direction `eye`, so that all points [K, 3] are in the middle of the view, and how far away.
+    """The point to look at from the direction `eye` to have all points [K, 3] in the middle, and how far away to be.
 
     The distances, with 8 % of room, are by the width / height of the view.
     """
