@@ -1,28 +1,14 @@
-"""What the tests of pages share: a browser, and a run to report on."""
+"""What the tests of the report share: a browser, and a run to report on."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pages import HOSTILE, Browser
+from pages import HOSTILE, browser
 
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium; skipped where it is not installed, but not in CI."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        message = "no chromium and chromedriver here: apt-get install chromium chromium-driver"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.driver.quit()
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="session")
