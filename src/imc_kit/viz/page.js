@@ -89,7 +89,7 @@
   function enliven(part) {
     part.querySelectorAll(".plot").forEach((plot) => seen.observe(plot));
     part.querySelectorAll("table.sortable").forEach(sortable);
-    part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", turn));
+    part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", move));
   }
 
   function along(from, to, factor) {
@@ -102,8 +102,8 @@
     return { x: x * cos - y * sin, y: x * sin + y * cos, z };
   }
 
-  function turn(event) {
-    const action = event.target.dataset.turn;
+  function move(event) {
+    const action = event.target.dataset.move;
     const plot = event.currentTarget.parentElement.querySelector(".plot");
     if (!action || plot.dataset.state !== "drawn") return;
     const camera = structuredClone(plot._fullLayout.scene._scene.getCamera());

@@ -37,18 +37,18 @@ def facts(values: Mapping[str, str]) -> str:
     return f'<dl class="facts">{"".join(f"<div><dt>{e(k)}</dt><dd>{e(v)}</dd></div>" for k, v in values.items())}</dl>'
 
 
-def plot(figure: Any, label: str, kind: str, said: str, *, turn: bool = False) -> str:
+def plot(figure: Any, label: str, kind: str, said: str, *, movable: bool = False) -> str:
     """A plotly figure, which the page draws when it scrolls into view.
 
-    label: what screen readers say. kind: its class in page.css, which sets its shape. said: its caption. turn: with
-    buttons that move the camera of a 3D view.
+    label: what screen readers say. kind: its class in page.css, which sets its shape. said: its caption.
+    movable: with buttons that move the camera of a 3D view.
     """
     actions = ("left", "right", "above", "nearer", "farther", "reset")
     texts = ("Rotate left", "Rotate right", "From above", "Nearer", "Farther", "Reset view")
     pressed = "".join(
-        f'<button type="button" data-turn="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
+        f'<button type="button" data-move="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
     )
-    bar = f'<div class="buttons" role="group" aria-label="{e(f"View of: {label}")}">{pressed}</div>' if turn else ""
+    bar = f'<div class="buttons" role="group" aria-label="{e(f"View of: {label}")}">{pressed}</div>' if movable else ""
     caption = f"<figcaption>{e(said)}</figcaption>" if said else ""
     data = figure.to_json().replace("<", "\\u003c")
     return (

@@ -49,7 +49,7 @@ def scene_part(number: int, scene: SceneRun) -> str:
         )
         if any(trace.name == "errors" for trace in figure.data):
             text += " Green diamonds are the true cameras; a green line joins each to its estimate."
-        parts.append(f"<h3>{title}</h3>{plot(figure, f'{title} of {scene.name} in 3D', 'space', text, turn=True)}")
+        parts.append(f"<h3>{title}</h3>{plot(figure, f'{title} of {scene.name} in 3D', 'space', text, movable=True)}")
     if scene.matched.path is not None:
         matrix = draw_matrix(scene.names, scene.matched.matches, scene.matched.inliers)
         graph = draw_graph(scene.names, scene.matched.inliers, scene.model_of)
