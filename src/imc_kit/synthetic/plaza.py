@@ -214,6 +214,8 @@ class Solid(ABC):
         apart = np.einsum("ik,ik->k", start, start) - np.einsum("ik,ik->k", start, rays) ** 2
         near = np.flatnonzero(apart < radius**2)  # most rays miss the ball already
         found = np.full(len(apart), np.inf, np.float32)
+        if not len(near):
+            return found
         start, along = (self._in_box(one if one.shape[1] == 1 else one[:, near]) for one in (start, rays))
         with np.errstate(divide="ignore", invalid="ignore"):
             enter, leave = self._span(start, along)
@@ -304,6 +306,11 @@ class Ground(Solid):
     @property
     def sheet(self) -> tuple[float, float]:
         return self.size[:2]
+
+    def distance(self, origin: Float32, rays: Float32) -> Float32:
+        if (rays[2] >= 0).all():  # as those to the sun: they never come down
+            return np.full(max(origin.shape[1], rays.shape[1]), np.inf, np.float32)
+        return super().distance(origin, rays)
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
         return np.where(along[2] < 0, (1 - start[2]) / along[2], np.float32(np.nan)), np.array(np.inf, np.float32)
