@@ -17,7 +17,8 @@ from imc_kit import KitError, metric, preset
 from imc_kit.cli.main import main
 from imc_kit.compare import run as compare_run
 from imc_kit.compare.repeatability import CHANGES, RepeatabilityConfig, Repeated
-from imc_kit.compare.run import Comparison, Row, configurations, summarize
+from imc_kit.compare.rows import Row, summarize
+from imc_kit.compare.run import Comparison, configurations
 from imc_kit.config import Config
 from imc_kit.data.submission import POSE_COLUMNS, format_pose
 from imc_kit.matchers import NearestConfig

@@ -9,7 +9,7 @@ import pytest
 
 from imc_kit.compare.page import METRICS, colours, draw_changes, draw_metric, draw_stages, write_comparison
 from imc_kit.compare.repeatability import CHANGES, Repeated
-from imc_kit.compare.run import Row
+from imc_kit.compare.rows import Row
 from imc_kit.errors import KitError
 from imc_kit.viz.palette import SERIES, STAGES
 from pages import HOSTILE, Browser  # type: ignore[import-not-found]

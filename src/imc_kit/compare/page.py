@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.compare.repeatability import CHANGES
-from imc_kit.compare.run import Row, summarize
+from imc_kit.compare.rows import Row, summarize
 from imc_kit.data import atomic
 from imc_kit.errors import unknown_name
 from imc_kit.viz.page import cell, e, facts, number_cell, page, plot, table

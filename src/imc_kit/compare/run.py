@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ import numpy as np
 
 from imc_kit import metric
 from imc_kit.colmap import database, verification
-from imc_kit.compare.repeatability import CHANGES, Change, RepeatabilityConfig, Repeated, average, mean, measure
+from imc_kit.compare.page import write_comparison
+from imc_kit.compare.repeatability import CHANGES, Change, RepeatabilityConfig, Repeated, mean, measure
+from imc_kit.compare.rows import Row, by_change, summarize
 from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, fingerprint, preset
 from imc_kit.data import atomic, images, submission
 from imc_kit.data.scenes import Task, load
@@ -28,6 +30,7 @@ from imc_kit.pipeline import results
 from imc_kit.pipeline import run as pipeline_run
 from imc_kit.runtime.executors import workers
 from imc_kit.types import Scene
+from imc_kit.viz.palette import package
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,47 +43,6 @@ _PRINTED = {
     "matching_score": "{:.3f}", "seconds": "{:.1f}",
 }  # fmt: skip
 """The columns of the summary that fit a terminal, and their formats."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One configuration on one scene. None means not known, or not defined.
-
-    scene: None when the configuration could not run at all.
-    accuracy: the mAA, when the truth is known; a failed scene has one too, of its placeholder poses.
-    keypoints: mean over the images.
-    verified_pairs: pairs with inliers; inliers_mean and inliers_median are over these.
-    repeated: by kind of change, see `repeatability`.
-    seconds: by stage, of the run that solved the scene.
-    remarks: what went wrong, one sentence each.
-    """
-
-    configuration: str
-    scene: str | None
-    images: int | None = None
-    registered: int | None = None
-    accuracy: float | None = None
-    keypoints: float | None = None
-    verified_pairs: int | None = None
-    inliers_mean: float | None = None
-    inliers_median: float | None = None
-    repeated: Mapping[Change, Repeated] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def solved(self) -> bool:
-        return self.registered is not None
-
-    @property
-    def overall(self) -> Repeated | None:
-        """The mean over the kinds of change."""
-        return average(list(self.repeated.values()))
-
-    @property
-    def total(self) -> float | None:
-        """Seconds of all stages."""
-        return sum(self.seconds.values()) if self.seconds else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +118,6 @@ def compare(
     is no configuration, when the input, the truth or the thresholds cannot be read, when plotly is missing, and when
     `out` cannot be written.
     """
-    from imc_kit.compare.page import write_comparison
-    from imc_kit.viz.palette import package
-
     package("plotly.graph_objects")  # a missing package fails now, not after hours
     task = task if isinstance(task, Task) else load(task)
     task = task if scenes is None else task.only(*scenes)
@@ -192,43 +151,6 @@ def compare(
     _write(comparison, task, configs, tried)
     write_comparison(comparison.rows, out / "compare.html", task.root.name)
     return comparison
-
-
-def summarize(rows: Iterable[Row]) -> list[Row]:
-    """One row for each configuration, in their order, whose scene is None: see `Comparison.summary`."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.configuration, []).append(row)
-    return [_summary(name, group) for name, group in groups.items()]
-
-
-def _summary(name: str, rows: Sequence[Row]) -> Row:
-    def total(column: str) -> int | None:
-        known = [value for row in rows if (value := getattr(row, column)) is not None]
-        return sum(known) if known else None
-
-    sums: dict[str, Any] = {column: total(column) for column in ("images", "registered", "verified_pairs")}
-    averaged = ("accuracy", "keypoints", "inliers_mean", "inliers_median")
-    means: dict[str, Any] = {column: mean(getattr(row, column) for row in rows) for column in averaged}
-    stages = dict.fromkeys(stage for row in rows for stage in row.seconds)
-    return Row(
-        name,
-        None,
-        **sums,
-        **means,
-        repeated=_by_change([(change, one) for row in rows for change, one in row.repeated.items()]),
-        seconds={stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in stages},
-        remarks=tuple(f"{row.scene}: {remark}" if row.scene else remark for row in rows for remark in row.remarks),
-    )
-
-
-def _by_change(found: Iterable[tuple[Change, Repeated]]) -> dict[Change, Repeated]:
-    """The mean for each kind of change that there is, in the order of `CHANGES`."""
-    groups: dict[Change, list[Repeated]] = {change: [] for change in CHANGES}
-    for change, result in found:
-        groups[change].append(result)
-    means = {change: average(group) for change, group in groups.items()}
-    return {change: one for change, one in means.items() if one is not None}
 
 
 # ---- one row ----
@@ -290,7 +212,7 @@ def _with_repeatability(
     except Exception as error:  # the scene is solved all the same
         log.warning("%s: repeatability is not known: %s", scene.name, error, exc_info=not isinstance(error, KitError))
         return replace(row, remarks=(*row.remarks, f"repeatability is not known: {said(error)}"))
-    return replace(row, repeated=_by_change(found))
+    return replace(row, repeated=by_change(found))
 
 
 def _measure(
