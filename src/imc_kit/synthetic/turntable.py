@@ -92,6 +92,17 @@ def _depth(origin: Float32, rays: Float32) -> Float32:
     return depth
 
 
+def _rays(camera: Camera, pose: Pose, samples: int) -> Float32:
+    """Unit directions [3, K], row by row, with `samples` × `samples` rays in each pixel."""
+    columns, rows = (
+        (np.arange(side * samples) + 0.5) / samples - 0.5 - center
+        for side, center in ((camera.width, camera.cx), (camera.height, camera.cy))
+    )
+    x, y = np.meshgrid(columns / camera.focal, rows / camera.focal)
+    rays = pose.rotation.T @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)])
+    return np.asarray(rays / np.linalg.norm(rays, axis=0), np.float32)
+
+
 def _normals(points: Float32) -> Float32:
     """Unit normals [3, K] of the surface, from differences over four corners of a tetrahedron."""
     corners = np.array([(1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)], np.float32)[..., None]
@@ -102,7 +113,7 @@ def _normals(points: Float32) -> Float32:
 def render_jug(camera: Camera, pose: Pose, backdrop: Float32, samples: int = 2) -> Float32:
     """Light [3, h, w] in front of `backdrop` [3, h, w]; every pixel is the mean of `samples` × `samples` rays."""
     axes, origin = pose.rotation.astype(np.float32), pose.center.astype(np.float32)[:, None]
-    rays, _ = camera.rays(pose, samples)
+    rays = _rays(camera, pose, samples)
     depth = _depth(origin, rays)
     hit = np.flatnonzero(np.isfinite(depth))
     points = origin + depth[hit] * rays[:, hit]
