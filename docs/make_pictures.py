@@ -1,7 +1,7 @@
-"""Makes the pictures of the documentation: `make pictures`.
+"""Make the pictures of the documentation: `make pictures`.
 
-All show the plaza that `make demo` renders: photographs, and what the kit makes of them. The 3D view and the report are
-taken with Chromium, and are left as they are where it is not installed.
+All show the plaza that `make demo` renders. Chromium takes the pictures of the 3D view and of the report; without it
+they stay as they are.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def save(figure: Any, name: str) -> None:
 
 
 def photograph(figure: Any, name: str, size: tuple[int, int], root: Path) -> None:
-    """Take a plotly figure as a picture."""
+    """Save a picture of a plotly figure, taken by Chromium."""
     figure.update_layout(width=size[0], height=size[1], paper_bgcolor="white")
     page = root / f"{name}.html"
     page.write_text(

@@ -76,7 +76,7 @@ print(explore.score(task, task.root / "sample_submission.csv"))
 
 # %%
 configs = {"SIFT": imc_kit.preset("small"), "ORB": imc_kit.preset("small", {"detector": OrbConfig(max_keypoints=2048)})}
-tried = RepeatabilityConfig(photographs=1)
+tried = RepeatabilityConfig(photos=1)
 comparison = compare(task, configs, OUT, repeatability=tried, **explore.truth(task))
 print(comparison)
 

@@ -44,7 +44,9 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path} has a relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                names.add(inner if inner.removeprefix("imc_kit.") in MODULES else str(node.module))
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     inside = {name.removeprefix("imc_kit.") for name in names if name.startswith("imc_kit.")}

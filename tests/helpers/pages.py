@@ -1,20 +1,23 @@
-"""Chromium, headless, for the tests of pages."""
+"""Headless Chromium, for the tests of pages."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 HOSTILE = "a <b>&'\" <script>.jpg"
-"""A name with what HTML and JavaScript trip over."""
+"""An image name with characters that are special in HTML and JavaScript."""
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader",
@@ -24,7 +27,7 @@ FLAGS = (
 
 
 class Browser:
-    """Chromium through selenium: opens a page, and tells what it asked of the network and said on its console."""
+    """Chromium, driven by selenium: opens a page, and reports its network requests and its console messages."""
 
     def __init__(self, profile: Path) -> None:
         from selenium import webdriver
@@ -39,10 +42,10 @@ class Browser:
         self.driver.set_script_timeout(60)
 
     def open(self, path: Path, width: int, height: int, *, dark: bool = False) -> None:
-        """Open a file in a window, on a phone's screen if it is narrow."""
+        """Open a file in a window; a narrow window is a phone's."""
         self.driver.get("about:blank")
         for kind in ("performance", "browser"):
-            self.logs(kind)  # what came before does not count
+            self.logs(kind)  # forget the earlier ones
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
@@ -50,7 +53,7 @@ class Browser:
         self.driver.get(path.as_uri())
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What a piece of JavaScript returns; a promise is waited for."""
+        """What a piece of JavaScript returns, once its promise is fulfilled."""
         wrapped = "const done = arguments[arguments.length - 1];"
         wrapped += f"(async (...arguments) => {{{script}}})(...arguments).then(done, (e) => done('error: ' + e));"
         return self.driver.execute_async_script(wrapped, *arguments)
@@ -59,7 +62,7 @@ class Browser:
         return list(self.driver.get_log(kind))
 
     def requests(self) -> list[str]:
-        """The addresses that were asked for since the page was opened, without what is in the page itself."""
+        """The addresses requested since the page was opened, without those inside the page."""
         messages = [json.loads(entry["message"])["message"] for entry in self.logs("performance")]
         urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
         return [url for url in urls if not url.startswith(("data:", "blob:"))]
@@ -81,3 +84,16 @@ class Browser:
             size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
             command["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
         path.write_bytes(base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", command)["data"]))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium. Tests are skipped where it is not installed, but not in CI."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        message = "no chromium and chromedriver here: apt-get install chromium chromium-driver"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.driver.quit()

@@ -1,43 +1,34 @@
-"""What the tests of pages share: a browser, and a run to report on."""
+"""What the tests of the report share: a browser, and a run to report on."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pages import HOSTILE, Browser
+from pages import HOSTILE, browser
 
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Chromium; skipped where it is not installed, but not in CI."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        message = "no chromium and chromedriver here: apt-get install chromium chromium-driver"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.driver.quit()
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="session")
 def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a rendered competition and its run: a scene that comes out, and one of which nothing does.
+    """A folder with a rendered competition in `data` and its run in `out`: a scene that is solved, and one that fails.
 
-    In the first there is a photograph without anything on it, by a hostile name, and a file that is no photograph.
+    The first has eight views of the plaza, a photo without texture by a hostile name, and a file that is no photo.
     """
     from PIL import Image
 
     from imc_kit import preset, solve
-    from imc_kit.synthetic.plaza import write_scene
+    from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render_scene, write_layout
 
     root = tmp_path_factory.mktemp("competition")
-    write_scene(root / "data", views=16, size=(400, 300))
+    poses = {f"{number}.jpg": pose for number, pose in enumerate(orbit(40)[:8])}
+    size = (360, 270)
+    write_layout(
+        root / "data", "plaza", "synthetic", poses, size,
+        lambda: render_scene(plaza(), Camera.centred(size), list(poses.values())), DISTANCES,
+    )  # fmt: skip
     folder = root / "data/test/plaza/images"
     Image.new("RGB", (120, 90), "olive").save(folder / HOSTILE)
     (folder / "broken.jpg").write_bytes(b"nothing")
@@ -46,7 +37,7 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = root / "data/sample_submission.csv"
     row = "test/bare & co/images/x.jpg,bare & co,bare & co,1;0;0;0;1;0;0;0;1,0;0;0\n"
     table.write_text(table.read_text("utf-8") + row, "utf-8")
-    solve(root / "data", root / "out", preset("sift", {"threads": 1}))
+    solve(root / "data", root / "out", preset("small", {"threads": 1}))
     return root
 
 

@@ -18,7 +18,7 @@ NOTES = [
     "COLMAP's geometric verification was stopped at its time limit of 3600 s (its output is in colmap.log)",
     "COLMAP's incremental mapping ended with killed after 12 s (its output is in colmap.log)",
     "cannot read the image x/y.jpg: the file is empty",
-    "no model came out: its images share too few matches, so all of them get the same pose",
+    "no model came out: the images share too few matches, so all get the same pose",
     "localisation of images was stopped at its time limit of 600 s (its output is in colmap.log)",
     "time ran out for the refinement of the model",
     "something else",
@@ -43,11 +43,11 @@ def test_a_scene_that_went_well_needs_no_words() -> None:
 @pytest.mark.parametrize(
     ("case", "what"),
     [
-        ("poor", "1 image is not in the model, with fewer than 500 keypoints"),
-        ("lonely", "1 image is not in the model, without 15 verified matches with any other"),
-        ("linked", "1 image is not in the model, in spite of verified matches"),
-        ("nothing", "There is no model, in spite of verified matches"),
-        ("parts", "The scene fell into 2 models (of 3, 2 images)"),
+        ("poor", "1 image is not in the model: fewer than 500 keypoints"),
+        ("lonely", "1 image is not in the model: no pair with 15 verified matches"),
+        ("linked", "1 image is not in the model in spite of verified matches"),
+        ("nothing", "There is no model in spite of verified matches"),
+        ("parts", "The scene fell into 2 models (of 3, 2 images); only the largest counts"),
         ("wrong", "Every image is in the model, but the mAA is 0.25"),
     ],
 )
@@ -58,7 +58,7 @@ def test_what_went_wrong_is_said(case: str, what: str) -> None:
 
 def test_models_that_are_scenes_of_their_own_are_no_failure() -> None:
     (only,) = CASES["separate"]
-    assert (only.what, only.which) == ("1 image is not in the model, in spite of verified matches", "d")
+    assert (only.what, only.which) == ("1 image is not in the model in spite of verified matches", "d")
     assert advise([["a", "b"], ["c", "d"]], NAMES, MANY, LINKED, separate=True) == []
     (low,) = advise([["a", "b"], ["c", "d"]], NAMES, MANY, LINKED, accuracy=0.2, separate=True)
     assert low.what == "Every image is in the model, but the score is 0.20"
@@ -67,7 +67,7 @@ def test_models_that_are_scenes_of_their_own_are_no_failure() -> None:
 def test_images_that_could_not_be_read_are_left_to_the_pipelines_own_note() -> None:
     known = {name: 3000 for name in NAMES if name != "d"}
     assert advise([["a", "b", "c"]], NAMES, known, {}, NOTES[3:4]) == [
-        Advice(NOTES[3], "the file is damaged, or no photograph")
+        Advice(NOTES[3], "the file is damaged or not a photo")
     ]
 
 

@@ -76,10 +76,10 @@ def test_a_scene_that_failed_counts_as_in_the_competition(one_lost: tuple[Path, 
     assert read_run(run, truth, thresholds).mean == pytest.approx(mean)
     text = said(write_report(run, truth=truth, thresholds=thresholds))
     assert f"mean mAA {mean:.3f}" in text
-    assert "The mean mAA leaves out the scenes of the truth that are not of this run: elsewhere" in text
+    assert "The mean mAA leaves out scenes of the truth that are not in this run: elsewhere" in text
     assert re.search(r"lost (– ){4}0\.000 – not solved: +none of the 6 images can be used", text)
     assert "2 of 3" in text
-    assert "in the scenes solved" in text
+    assert "in the solved scenes" in text
 
 
 @pytest.mark.parametrize("layout", ["2023", "2024", "2025"])
@@ -120,10 +120,10 @@ def test_a_scene_that_failed_after_its_quick_answer_is_counted_once(solved: Path
     with changed(run / "run.json") as content:
         content["failed"]["plaza"] = "no space left"
     found = read_run(run)
-    assert (found.count, found.failed, found.notes) == (2, {}, [])
+    assert (len(found.requested), found.failed, found.notes) == (2, {}, [])
     text = said(write_report(run))
     assert "2 of 2" in text
-    assert "what came after this answer failed: no space left" in text
+    assert "the steps after this answer failed: no space left" in text
 
 
 # ---- interrupted ----
@@ -141,7 +141,7 @@ def test_quick_answers_are_shown_and_said(solved: Path, tmp_path: Path, capsys: 
     assert (
         "The run is not finished: 1 of 2 scenes are not solved yet and 1 of 2 scenes have only a quick answer" in text
     )
-    assert "of 18 images registered, a quick answer" in text
+    assert "of 10 images registered, quick answer" in text
     assert re.search(r"bare & co (– ){5}not solved yet", text)
     assert "The model of plaza in 3D" in (run / "report.html").read_text("utf-8")
 
@@ -154,8 +154,8 @@ def test_the_answer_that_run_json_tells_of_is_shown(solved: Path, tmp_path: Path
         content["seconds"]["map"] += 1
     scene = next(scene for scene in read_run(run).scenes if scene.name == "plaza")
     assert scene.quick
-    assert scene.database is not None
-    assert scene.database.parent == run / "quick/plaza"
+    assert scene.matched.path is not None
+    assert scene.matched.path.parent == run / "quick/plaza"
 
 
 @pytest.mark.slow
@@ -167,11 +167,11 @@ def test_a_run_stopped_between_its_rounds(solved: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(pipeline_run, "match_scene", stopped)
     with pytest.raises(KeyboardInterrupt):
-        solve(solved / "data", tmp_path / "out", preset("sift", {"threads": 1, "time_limit": 600}))
+        solve(solved / "data", tmp_path / "out", preset("small", {"threads": 1, "time_limit": 600}))
     data = solved / "data"
     text = said(write_report(tmp_path / "out", truth=data / "truth.csv", thresholds=data / "thresholds.json"))
     assert "The run is not finished: 2 of 2 scenes have only a quick answer" in text
-    assert re.search(r"of 18 images registered, mAA [01]\.\d{3}, a quick answer", text)
+    assert re.search(r"of 10 images registered, mAA [01]\.\d{3}, quick answer", text)
 
 
 # ---- gone or damaged ----
@@ -186,7 +186,7 @@ def test_what_is_gone_is_said(solved: Path, tmp_path: Path) -> None:
     (run / "run.json").write_text(json.dumps(content), "utf-8")
     text = said(write_report(run))
     assert "database was deleted" in text
-    assert "photographs are not where they were" in text
+    assert "photos are not where they were" in text
     assert "none of the 3 images can be used" in text
     assert "2 of 3" in text
 
@@ -195,7 +195,7 @@ def test_what_is_gone_is_said(solved: Path, tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
-    with pytest.raises(KitError, match=r"run\.json.*folder of a finished run"):
+    with pytest.raises(KitError, match=r"run\.json.*folder of a run"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
@@ -225,7 +225,7 @@ def test_a_result_that_is_gone_costs_its_scene_alone(solved: Path, tmp_path: Pat
     run = copy(solved, tmp_path / "run")
     (run / "scenes/plaza/result.json").unlink()
     text = said(write_report(run))
-    assert "The scene's result.json is gone, or of another run" in text
-    assert "of 18 images registered" in text
+    assert "The scene's result.json is missing or of another run" in text
+    assert "of 10 images registered" in text
     assert "Images of bare & co" in text
     assert "Images of plaza" not in text

@@ -70,7 +70,7 @@ class TestKeypoints:
         np.testing.assert_allclose(circles.get_offsets(), one.keypoints[order])
         np.testing.assert_allclose(circles.get_widths(), one.scales[order], rtol=1e-6)
         np.testing.assert_allclose(circles.get_array(), one.scores[order])
-        assert "50 keypoints, circles of their scale" in said(figure)
+        assert "50 keypoints, circles show the scale" in said(figure)
         assert "score" in said(figure)
 
     def test_of_many_the_best_are_drawn(self) -> None:

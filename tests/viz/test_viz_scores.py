@@ -55,7 +55,7 @@ def test_memory_stands_side_by_side_in_gigabytes() -> None:
     figure = draw_memory({"a": {"detect": 2.5e9, "map": 5e8}})
     assert figure.layout.barmode == "group"
     assert [bar.x[0] for bar in figure.data] == [2.5, 0.5]
-    assert figure.layout.xaxis.title.text == "most memory in use (GB)"
+    assert figure.layout.xaxis.title.text == "peak memory (GB)"
 
 
 def test_many_scenes_stay_one_page_long() -> None:

@@ -23,7 +23,7 @@ def test_the_similarity_is_the_metrics() -> None:
     found = similarity(names, centers, score)
     assert found is not None
     np.testing.assert_allclose(found.scale, 2)
-    np.testing.assert_allclose(found.turn, turn, atol=1e-9)
+    np.testing.assert_allclose(found.rotation, turn, atol=1e-9)
     np.testing.assert_allclose(found.moved(centers), score.truth, atol=1e-9)
     assert similarity(names[:2], centers[:2], score) is None
     assert similarity(names, np.ones((6, 3)), score) is None

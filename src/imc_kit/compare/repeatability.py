@@ -1,87 +1,88 @@
-"""Does a detector find the same points again, and does a matcher say so? Tried where the answer is known.
+"""How well a detector finds the same points again, and a matcher matches them, on image pairs with known geometry.
 
-A photograph is seen again in ways that are known exactly: turned, from nearer, from the side, in another light. Each
-pair of views is judged in the manner of Mikolajczyk et al. (2005), by the numbers of DeTone et al. (2018) and Dusmanu
-et al. (2019). All detectors see the same pixels and may keep equally many keypoints, for of two detectors that find
-points at random the one that finds more finds more of them again.
+A photo is warped in known ways: rotated, enlarged, seen from the side, in another light. Pairs of the photo and a
+warped image are judged in the manner of Mikolajczyk et al. (2005), with the measures of DeTone et al. (2018) and
+Dusmanu et al. (2019). All detectors see the same pixels and keep the same number of keypoints at most: of two
+detectors that find random points, the one that finds more of them repeats more of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from imc_kit.config import FeaturePipeline
 from imc_kit.data.images import Photo
 from imc_kit.detectors import extract
-from imc_kit.errors import KitError
+from imc_kit.errors import require
 from imc_kit.matchers import DetectorFreeConfig
 from imc_kit.pipeline.tasks import loaded
 from imc_kit.types import Features, Float32, Float64, Mask, Matches, Pixels
 
 Change = Literal["rotation", "scale", "perspective", "light"]
 CHANGES: tuple[Change, ...] = get_args(Change)
+_NOISE = 8.0
+"""Standard deviation of the noise in the strongest change of light, in grey levels: that of a photo at high ISO."""
 
 
 @dataclass(frozen=True)
 class RepeatabilityConfig:
-    """What is tried, and when a point counts as found again. Raises `KitError` when an option makes no sense."""
+    """Which warped images are tried, and when a point counts as found again. Raises `KitError` for bad values."""
 
     long_side: int = 640
-    """Of the views, in pixels, but never more than the photograph has."""
+    """Longer side of the images in pixels; small photos are not enlarged. DeTone et al. use 640 × 480 too."""
     max_keypoints: int = 1000
-    """So many keypoints of a view are kept, the strongest."""
+    """Keypoints of an image that are kept, the strongest. DeTone et al. keep as many."""
     epsilon: float = 3.0
-    """Points at most so far apart are the same, in pixels of the second view."""
-    photographs: int = 3
-    """Of a scene so many are looked at, spread over it."""
+    """Two points are the same up to this distance, in pixels of the warped image. DeTone et al. use 3 too."""
+    photos: int = 3
+    """Photos of a scene that are tried, spread evenly over it. More give steadier numbers and take more time."""
     views: int = 2
-    """Views of each photograph for each kind of change, from slight to strong."""
+    """Warped images of each photo and each kind of change, from slight to strong."""
     rotation: float = 60.0
     """The largest rotation about the line of sight, in degrees."""
     scale: float = 2.0
-    """How much nearer the nearest view is."""
+    """The largest enlargement: 2 is a view from half the distance."""
     perspective: float = 50.0
-    """The largest angle from which the photograph, as a flat picture, is seen, in degrees."""
+    """The largest angle from which the photo, as a flat picture, is seen, in degrees."""
     light: float = 1.0
     """The largest change of light: 1 takes every value to its square or its root, and adds noise of 8 grey levels."""
     seed: int = 0
 
     @property
     def load_side(self) -> int:
-        """So many pixels shall the longer side of a photograph have at most, so that nearer views are sharp too."""
+        """The longer side at which to load a photo: large enough that an image enlarged twice is still sharp."""
         return 2 * self.long_side
 
     def __post_init__(self) -> None:
-        for name, right, wanted in (
+        for name, valid, wanted in (
             ("long_side", self.long_side >= 16, "at least 16 pixels"),
             ("max_keypoints", self.max_keypoints >= 1, "at least 1"),
             ("epsilon", 0 < self.epsilon < float("inf"), "larger than 0 pixels"),
-            ("photographs", self.photographs >= 1, "at least 1"),
+            ("photos", self.photos >= 1, "at least 1"),
             ("views", self.views >= 1, "at least 1"),
             ("rotation", 0 <= self.rotation <= 180, "in 0 … 180 degrees"),
             ("scale", 1 <= self.scale <= 8, "in 1 … 8"),
             ("perspective", 0 <= self.perspective <= 75, "in 0 … 75 degrees"),
             ("light", 0 <= self.light <= 3, "in 0 … 3"),
         ):
-            if not right:
-                raise KitError(f"{name} of repeatability must be {wanted}, not {getattr(self, name)!r}")
+            require(valid, f"{name} of repeatability", wanted, getattr(self, name))
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """Another view of a photograph.
+class Warp:
+    """A synthetic change of an image.
 
-    homography: [3, 3], takes a point of the plain view to this one: (x, y) in pixels, the centre of the top-left pixel
-        at (0, 0). Both views have the same size.
-    gamma: values, as a share of the brightest, are taken to this power; 1 leaves them.
-    noise: standard deviation of what is added to them then, in grey levels, and `seed` of its random numbers.
+    homography: [3, 3], maps a point (x, y) of the plain image to the warped image, in pixels, the centre of the
+        top-left pixel at (0, 0). Both images have the same size.
+    gamma: values between 0 and 1 are raised to this power; 1 leaves them.
+    noise: standard deviation of the noise that is added after that, in grey levels; `seed` is its seed.
     """
 
     change: Change
@@ -93,14 +94,14 @@ class View:
 
 @dataclass(frozen=True)
 class Repeated:
-    """How well one view, or several on average, went. All are shares between 0 and 1.
+    """How well one pair of images, or the mean of several, went. All values are between 0 and 1.
 
-    repeatability: of the keypoints of both views that lie in both, those with a keypoint of the other view within
-        epsilon. None for a matcher that has no keypoints.
-    matching_accuracy: of the matches, those that are right: the second point within epsilon of where the first went.
-        (Dusmanu et al.'s mean matching accuracy, once it is averaged.) 0 without matches.
-    matching_score: of the keypoints that lie in both views, those in a right match; the mean of the two views. None as
-        above.
+    repeatability: share of the keypoints visible in both images that have a keypoint of the other image within
+        epsilon. None for a detector-free matcher.
+    matching_accuracy: share of the matches that are right: the second point is within epsilon of where the homography
+        takes the first. Averaged, it is Dusmanu et al.'s mean matching accuracy. 0 without matches.
+    matching_score: share of the keypoints visible in both images that are in a right match; the mean of the two images.
+        None for a detector-free matcher.
     """
 
     repeatability: float | None
@@ -108,19 +109,19 @@ class Repeated:
     matching_score: float | None
 
 
-# ---- views ----
+# ---- warped images ----
 
 
 def homography(
     size: tuple[int, int], *, rotation: float = 0.0, scale: float = 1.0, tilt: float = 0.0, direction: float = 0.0
 ) -> Float64:
-    """How a flat picture of this (width, height) looks, [3, 3], when it is turned about its centre, which stays.
+    """The homography [3, 3] of a flat picture of `size` = (width, height) that moves in front of a camera.
 
-    rotation: clockwise, about the line of sight. tilt: away from it, about the axis in the picture at `direction`. All
-    in degrees. scale: larger is nearer. The focal length is the longer side.
+    The picture rotates by `rotation` clockwise about the line of sight, then by `tilt` about the axis in the picture at
+    `direction`; all in degrees. scale: larger is nearer. The centre stays; the focal length is the longer side.
     """
     width, height = size
-    turn, lean, axis = np.radians([rotation, tilt, direction])
+    angle, lean, axis = np.radians([rotation, tilt, direction])
     focal = float(max(size))
 
     def about_sight(angle: float) -> Float64:
@@ -128,18 +129,18 @@ def homography(
         return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
 
     leaning = np.array([[1, 0, 0], [0, np.cos(lean), -np.sin(lean)], [0, np.sin(lean), np.cos(lean)]])
-    turned = about_sight(axis) @ leaning @ about_sight(turn - axis)
+    rotated = about_sight(axis) @ leaning @ about_sight(angle - axis)
     # The picture is the plane z = 0, a focal length away, so that one of its units is one pixel; its axes as columns.
-    plane = np.column_stack([turned[:, 0], turned[:, 1], [0, 0, focal]])
+    plane = np.column_stack([rotated[:, 0], rotated[:, 1], [0, 0, focal]])
     center = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
     seen = center @ np.diag([focal * scale, focal * scale, 1]) @ plane @ np.linalg.inv(center)
     return np.asarray(seen / seen[2, 2], np.float64)
 
 
-def views(size: tuple[int, int], config: RepeatabilityConfig, number: int = 0) -> list[View]:
-    """The views of the photograph of this number, which plainly has (width, height); the same ones whoever asks.
+def warps(size: tuple[int, int], config: RepeatabilityConfig, number: int = 0) -> list[Warp]:
+    """The warps of the photo with this number, whose plain image has `size` = (width, height); always the same ones.
 
-    Of each kind there are `config.views`, one in each part of its range, so that slight and strong ones are all there.
+    Each kind of change has `config.views`, one in each part of its range, from slight to strong.
     """
     rng = np.random.default_rng([config.seed, number])
     found = []
@@ -149,60 +150,60 @@ def views(size: tuple[int, int], config: RepeatabilityConfig, number: int = 0) -
             sign = rng.choice([-1, 1])
             direction, seed = rng.uniform(0, 180), int(rng.integers(2**32))
             if change == "rotation":
-                found.append(View(change, homography(size, rotation=sign * strength * config.rotation)))
+                found.append(Warp(change, homography(size, rotation=sign * strength * config.rotation)))
             elif change == "scale":
-                found.append(View(change, homography(size, scale=config.scale**strength)))
+                found.append(Warp(change, homography(size, scale=config.scale**strength)))
             elif change == "perspective":
                 tilt = sign * strength * config.perspective
-                found.append(View(change, homography(size, tilt=tilt, direction=direction)))
+                found.append(Warp(change, homography(size, tilt=tilt, direction=direction)))
             else:
                 amount = strength * config.light
-                found.append(View(change, np.eye(3), 2.0 ** (sign * amount), 8 * amount, seed))
+                found.append(Warp(change, np.eye(3), 2.0 ** (sign * amount), _NOISE * amount, seed))
     return found
 
 
 def plain_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:
-    """The (width, height) of the views of a photograph of this size."""
+    """The (width, height) of the images made of a photo of this size."""
     factor = min(1.0, long_side / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def see(pixels: Pixels, size: tuple[int, int], view: View | None = None) -> Pixels:
-    """A photograph, at any resolution, as a view of (width, height); the plain one if none is named.
+def warped(pixels: Pixels, size: tuple[int, int], warp: Warp | None = None) -> Pixels:
+    """A photo of any resolution, warped to `size` = (width, height); without a warp, its plain image.
 
-    A pixel is the mean of four samples of the photograph. What lies outside of it is its mirror image, as an edge there
-    would be found; but see `shown`.
+    A pixel is the mean of four samples of the photo. Outside the photo is its mirror image, because a plain border
+    would be an edge to detectors; `visible` tells which pixels that concerns.
     """
     width, height = size
     full = np.array([[pixels.shape[1] / width, 0, 0], [0, pixels.shape[0] / height, 0], [0, 0, 1]])
     half = np.array([[0.5, 0, 0], [0, 0.5, 0], [0, 0, 1]])
     edge = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from the centre of the first pixel to its corner
-    back = np.linalg.inv(np.eye(3) if view is None else view.homography)
-    # From the four samples of a pixel to the view, from there to the plain view, and to the photograph.
+    back = np.linalg.inv(np.eye(3) if warp is None else warp.homography)
+    # From the four samples of a pixel to the warped image, from there to the plain image, and to the photo.
     source = np.linalg.inv(edge) @ full @ edge @ back @ np.linalg.inv(edge) @ half @ edge
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     fine = cv2.warpPerspective(pixels, source, (2 * width, 2 * height), flags=flags, borderMode=cv2.BORDER_REFLECT)
     seen = np.asarray(cv2.resize(fine, size, interpolation=cv2.INTER_AREA), np.uint8)
-    if view is None or (view.gamma == 1 and not view.noise):
+    if warp is None or (warp.gamma == 1 and not warp.noise):
         return seen
-    lit = 255 * (seen / np.float32(255)) ** np.float32(view.gamma)
-    grain = np.random.default_rng(view.seed).standard_normal(seen.shape, np.float32)
-    return np.clip(np.rint(lit + np.float32(view.noise) * grain), 0, 255).astype(np.uint8)
+    lit = 255 * (seen / np.float32(255)) ** np.float32(warp.gamma)
+    grain = np.random.default_rng(warp.seed).standard_normal(seen.shape, np.float32)
+    return np.clip(np.rint(lit + np.float32(warp.noise) * grain), 0, 255).astype(np.uint8)
 
 
-def shown(size: tuple[int, int], view: View) -> Mask:
-    """Which pixels of a view of (width, height) show the photograph, and not its mirror image."""
+def visible(size: tuple[int, int], warp: Warp) -> Mask:
+    """Which pixels of a warped image of `size` = (width, height) show the photo and not its mirror image, [H, W]."""
     x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size))
-    inside = _in_both(np.column_stack([x.ravel(), y.ravel()]), np.linalg.inv(view.homography), size)
+    inside = _in_both(np.column_stack([x.ravel(), y.ravel()]), np.linalg.inv(warp.homography), size)
     return inside.reshape(size[::-1])
 
 
-# ---- judging ----
+# ---- measures ----
 
 
 def project(points: Float32, homography: NDArray[Any]) -> Float64:
     """Where points (x, y) [N, 2] go, [N, 2]; nan for those that go behind the camera."""
-    ahead = homography * np.sign(np.linalg.det(homography))  # no view is mirrored
+    ahead = homography * np.sign(np.linalg.det(homography))  # a warp never mirrors
     moved = np.column_stack([points, np.ones(len(points))]) @ ahead.T
     depth = np.where(moved[:, 2:] > 0, moved[:, 2:], np.nan)
     return np.asarray(moved[:, :2] / depth, np.float64)
@@ -211,15 +212,14 @@ def project(points: Float32, homography: NDArray[Any]) -> Float64:
 def repeatability(
     first: Float32, second: Float32, homography: NDArray[Any], size: tuple[int, int], epsilon: float = 3.0
 ) -> float:
-    """`Repeated.repeatability` of the keypoints [N, 2] and [M, 2] of two views of (width, height); 0 without any.
+    """`Repeated.repeatability` of the keypoints [N, 2] and [M, 2] of two images of `size`; 0 without any.
 
-    homography: [3, 3], from the first view to the second.
+    homography: [3, 3], from the first image to the second.
     """
     moved = project(first, homography)[_in_both(first, homography, size)]
     there = second[_in_both(second, np.linalg.inv(homography), size)]
-    pairs = cKDTree(np.concatenate([moved, there])).query_pairs(epsilon, output_type="ndarray")
-    again = pairs[(pairs < len(moved)).sum(1) == 1]  # one of either view
-    return _share(len(np.unique(again)), len(moved) + len(there))
+    again = sum(int((KDTree(b).query(a)[0] <= epsilon).sum()) for a, b in ((moved, there), (there, moved)))
+    return _share(again, len(moved) + len(there))
 
 
 def matching_accuracy(first: Float32, second: Float32, homography: Float64, epsilon: float = 3.0) -> float:
@@ -230,12 +230,12 @@ def matching_accuracy(first: Float32, second: Float32, homography: Float64, epsi
 def matching_score(
     first: Features, second: Features, matches: Matches, homography: Float64, epsilon: float = 3.0
 ) -> float:
-    """`Repeated.matching_score` of the matches of two views of one size."""
-    ends = first.keypoints[matches.indices[:, 0]], second.keypoints[matches.indices[:, 1]]
-    right = _right(*ends, homography, epsilon)
+    """`Repeated.matching_score` of the matches between two images of one size."""
+    rows = matches.indices.T
+    right = _right(first.keypoints[rows[0]], second.keypoints[rows[1]], homography, epsilon)
     ways = homography, np.linalg.inv(homography)
     seen = [_in_both(one.keypoints, way, one.image_size) for one, way in zip((first, second), ways, strict=True)]
-    right &= seen[0][matches.indices[:, 0]] & seen[1][matches.indices[:, 1]]
+    right &= seen[0][rows[0]] & seen[1][rows[1]]
     return float(np.mean([_share(int(right.sum()), int(there.sum())) for there in seen]))
 
 
@@ -244,75 +244,65 @@ def _right(first: Float32, second: Float32, homography: Float64, epsilon: float)
 
 
 def _in_both(points: Float32, homography: NDArray[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which points [N, 2] of a view lie in the other one too, [N]."""
+    """Which points [N, 2] of one image are visible in the other one too, [N]."""
     moved = project(points, homography)
     return np.asarray(((moved >= -0.5) & (moved <= np.array(size) - 0.5)).all(1))
 
 
-def _share(some: int, of: int) -> float:
-    return some / of if of else 0.0
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
 
 
-# ---- trying a feature_pipeline ----
+# ---- a feature pipeline ----
 
 
 def measure(
     feature_pipeline: FeaturePipeline, photo: Photo, number: int = 0, config: RepeatabilityConfig | None = None
 ) -> list[tuple[Change, Repeated]]:
-    """How well a feature_pipeline does on each of the `views` of one photograph.
+    """How well a feature pipeline does on each of the `warps` of one photo.
 
-    photo: as `images.load(path, config.load_side)` gives it.
-    number: of the photograph: others are seen in other ways.
+    photo: as `images.load(path, config.load_side)` returns it. number: its number; each number has other warps.
 
-    The detector's own limits of size and number give way to the config's, and it uses no tiles and no border. Raises
-    `KitError` when something that the feature_pipeline needs is missing.
+    The config's limits of size and number replace the detector's, which uses no tiles and no border here. Raises
+    `KitError` when the feature pipeline lacks a package or a weight file.
     """
     config = config or RepeatabilityConfig()
     size = plain_size(photo.size, config.long_side)
-    tried = views(size, config, number)
-    pictures = [Photo(see(photo.pixels, size, view), size, 0, False) for view in (None, *tried)]
-    matrices = [view.homography for view in tried]
-    changes = [view.change for view in tried]
+    tried = warps(size, config, number)
+    pictures = [Photo(warped(photo.pixels, size, warp), size, 0, False) for warp in (None, *tried)]
     if isinstance(feature_pipeline.matcher, DetectorFreeConfig):
-        pairs = [(pictures[0], picture) for picture in pictures[1:]]
-        found = loaded(feature_pipeline.matcher).match_batch(pairs)
-        accuracies = [
-            matching_accuracy(one.first, one.second, matrix, config.epsilon)
-            for one, matrix in zip(found, matrices, strict=True)
-        ]
-        return [(change, Repeated(None, value, None)) for change, value in zip(changes, accuracies, strict=True)]
-    most = min(feature_pipeline.detector.max_keypoints, config.max_keypoints)
-    detector = loaded(replace(feature_pipeline.detector, max_keypoints=most, tiles=1, border=0))
-    plain, *others = extract(detector, pictures, [None, *(shown(size, view) for view in tried)])
-    matched = loaded(feature_pipeline.matcher, feature_pipeline.detector.kind).match_batch(
-        [(plain, other) for other in others]
-    )
+        found = loaded(feature_pipeline.matcher).match_batch([(pictures[0], p) for p in pictures[1:]])
+        ends = [(one.first, one.second) for one in found]
+        scores: list[tuple[float | None, float | None]] = [(None, None)] * len(tried)
+    else:
+        most = min(feature_pipeline.detector.max_keypoints, config.max_keypoints)
+        detector = loaded(replace(feature_pipeline.detector, max_keypoints=most, tiles=1, border=0))
+        plain, *others = extract(detector, pictures, [None, *(visible(size, warp) for warp in tried)])
+        matcher = loaded(feature_pipeline.matcher, feature_pipeline.detector.kind)
+        matched = matcher.match_batch([(plain, other) for other in others])
+        ends, scores = [], []
+        for warp, other, matches in zip(tried, others, matched, strict=True):
+            ends.append((plain.keypoints[matches.indices[:, 0]], other.keypoints[matches.indices[:, 1]]))
+            again = repeatability(plain.keypoints, other.keypoints, warp.homography, size, config.epsilon)
+            scores.append((again, matching_score(plain, other, matches, warp.homography, config.epsilon)))
+    accuracies = [
+        matching_accuracy(*pair, warp.homography, config.epsilon) for pair, warp in zip(ends, tried, strict=True)
+    ]
     return [
-        (change, _judge(plain, other, matches, matrix, config.epsilon))
-        for change, other, matches, matrix in zip(changes, others, matched, matrices, strict=True)
+        (warp.change, Repeated(again, accuracy, score))
+        for warp, accuracy, (again, score) in zip(tried, accuracies, scores, strict=True)
     ]
 
 
-def _judge(first: Features, second: Features, matches: Matches, homography: Float64, epsilon: float) -> Repeated:
-    ends = first.keypoints[matches.indices[:, 0]], second.keypoints[matches.indices[:, 1]]
-    return Repeated(
-        repeatability(first.keypoints, second.keypoints, homography, first.image_size, epsilon),
-        matching_accuracy(*ends, homography, epsilon),
-        matching_score(first, second, matches, homography, epsilon),
-    )
-
-
 def average(results: Sequence[Repeated]) -> Repeated | None:
-    """The mean of each share; None of nothing."""
+    """The mean of each measure over the results where it is known; None without results."""
     if not results:
         return None
-    return Repeated(
-        _mean([one.repeatability for one in results]),
-        _mean([one.matching_accuracy for one in results]),
-        _mean([one.matching_score for one in results]),
-    )
+    names = ("repeatability", "matching_accuracy", "matching_score")
+    return Repeated(*(mean(getattr(one, name) for one in results) for name in names))
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are known; None if none is."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

@@ -1,8 +1,8 @@
-"""Synthetic photographs with known cameras: textured solids in the sun, ray-cast in NumPy.
+"""Synthetic photos with known cameras: textured solids in the sun, ray-cast with NumPy.
 
-For the demo, the tests and the benchmarks. The world is in metres and its z axis points up. Pixels are counted as
-everywhere in the kit, the centre of the top-left one at (0, 0). Points and directions are component first, [3, ...]:
-NumPy is several times faster with them than with [..., 3].
+The demo, the notebooks, the tests and the benchmarks use them. The world is in metres and its z axis points up. As
+everywhere in the kit, pixel (0, 0) is the centre of the top-left pixel. Arrays of points and directions are [3, K],
+because NumPy works several times faster on them than on [K, 3].
 """
 
 from __future__ import annotations
@@ -13,33 +13,42 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from imc_kit.data.submission import write as write_table
 from imc_kit.data.tables import POSE_COLUMNS, format_pose
 from imc_kit.errors import KitError
-from imc_kit.metric import THRESHOLDS
-from imc_kit.types import Float32, Float64, Int32, Pixels, Pose
+from imc_kit.types import Float32, Float64, Int32, Mask, Pixels, Pose
+
+DISTANCES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""The score's thresholds for the plaza, in metres: those of most scenes of the 2024 competition."""
 
 
 def _vector(*values: float) -> Float32:
     return np.array(values, np.float32)
 
 
-# Light is linear: colours are squared before it, and the root is taken after it.
+# All numbers of the look (light, colours, sizes) were chosen by eye. Light is linear: colours are squared before the
+# light is computed, and the root is taken afterwards.
 _SUN = _vector(-0.55, -0.40, 0.73) / np.linalg.norm(_vector(-0.55, -0.40, 0.73))
+"""The direction towards the sun."""
 _SUNLIGHT = _vector(0.90, 0.82, 0.68)[:, None]
 _SKYLIGHT = _vector(0.42, 0.47, 0.56)[:, None]
 _HORIZON = _vector(0.60, 0.72, 0.82)[:, None]
 _ZENITH = _vector(0.03, 0.13, 0.42)[:, None]
-_CLEAR = 60.0  # metres: how far one sees through the haze
-_NEAR = 1e-3  # metres: a hit nearer than this is where the ray starts
-_TEXEL = 0.005  # metres: a pixel of a painted sheet
+_CLEAR = 60.0
+"""Metres after which haze hides two thirds of what is behind it."""
+_NEAR = 1e-3
+"""Metres. A nearer hit is the point where the ray starts, because float32 places points to about 1e-6 of 10 m."""
 _INF = np.array(np.inf, np.float32)
+_TEXEL = 0.005
+"""Metres: the side of a texture's pixel. A pixel of the default photo covers 1.4 cm at 8 m, so textures are finer."""
+_RAYS = 65536
+"""Rays that are cast together: few enough for a processor's cache, enough to hide the cost of calling NumPy."""
 
 
 # ---- textures ----
@@ -50,7 +59,7 @@ class Texture:
     """A painted sheet.
 
     levels: uint8 [h, w, 3], RGB, each half as fine as the one before.
-    texel: the side of a pixel of the first, in metres.
+    texel: the side of a pixel of the first level, in metres.
     """
 
     levels: tuple[Pixels, ...]
@@ -61,12 +70,12 @@ class Texture:
         levels = [image]
         while min(levels[-1].shape[:2]) >= 4:
             height, width = (side // 2 for side in levels[-1].shape[:2])
-            pairs = levels[-1][: 2 * height, : 2 * width]  # whole ones, else a level would not be exactly half as fine
-            levels.append(np.asarray(cv2.resize(pairs, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
+            even = levels[-1][: 2 * height, : 2 * width]  # otherwise a level would not be exactly half as fine
+            levels.append(np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
         return cls(tuple(levels), texel)
 
     def colours(self, at: Float32, footprint: Float32) -> Float32:
-        """Colours [3, K], 0 to 255, at (right, down) [2, K] from the corner, blurred to `footprint` [K]; in metres."""
+        """Colours [3, K] from 0 to 255 at (right, down) [2, K] from the corner, blurred to `footprint` [K]; metres."""
         coarsest = len(self.levels) - 1
         blur = np.clip(np.log2(footprint / np.float32(self.texel)), 0, coarsest)
         level = blur.astype(np.int32)
@@ -78,8 +87,8 @@ class Texture:
         return colours
 
     def _sample(self, level: int, at: Float32) -> Float32:
-        """Bilinear, of one level; beyond the border as on it."""
-        count, columns = at.shape[1], 1024  # OpenCV takes no more than 32767 rows or columns
+        """Colours [3, K] of one level, bilinear; beyond the border as on it."""
+        count, columns = at.shape[1], 1024  # OpenCV takes at most 32767 rows or columns
         places = np.zeros((2, -(-count // columns) * columns), np.float32)
         places[:, :count] = at / np.float32(self.texel * 2**level) - np.float32(0.5)
         x, y = places.reshape(2, -1, columns)
@@ -108,7 +117,7 @@ def _rgb(code: str) -> Float32:
 
 
 def _paint_motifs(rng: np.random.Generator, image: Pixels, texel: float, per_square_metre: float) -> None:
-    """Rings, polygons, stars and letters, no two alike: what detectors find again."""
+    """Paint rings, polygons, stars and letters, no two alike, so that detectors find points to match."""
     height, width = image.shape[:2]
     for _ in range(round(per_square_metre * height * width * texel**2)):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
@@ -152,21 +161,22 @@ def paint(
 
 @dataclass(frozen=True, eq=False)
 class Solid(ABC):
-    """A convex body in a box that stands upright. A new shape says where a ray is inside it and what its normals are,
-    in coordinates in which the box goes from −1 to 1.
+    """A convex body in an upright box.
 
     foot: the middle of the box's bottom, [3], metres. size: the box's widths along its own x, y and z, metres.
-    turn: radians about z, anticlockwise from above. texture: what is on its `sheet`; white without.
+    yaw: rotation about z in radians, anticlockwise seen from above. texture: what is on its `sheet`; None is white.
+
+    A shape says where a ray is inside it and what its normals are, in coordinates where the box reaches from −1 to 1.
     """
 
     foot: tuple[float, float, float]
     size: tuple[float, float, float]
-    turn: float = 0.0
+    yaw: float = 0.0
     texture: Texture | None = None
 
     @abstractmethod
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
-        """From and up to how many times `along` from `start` a ray is inside; nan, or nothing between, where never."""
+        """Where the rays `start` + t · `along` are inside: from t to t; empty or nan where never."""
 
     @abstractmethod
     def _normals(self, points: Float32) -> Float32:
@@ -174,34 +184,34 @@ class Solid(ABC):
 
     @property
     def bound(self) -> tuple[Float32, float]:
-        """The centre [3] and the radius of a ball around it."""
+        """A ball around the solid: its centre [3] and its radius."""
         return _vector(*self.foot) + _vector(0, 0, self.size[2] / 2), float(np.linalg.norm(self.size) / 2)
 
     @property
     def sheet(self) -> tuple[float, float]:
-        """Width and height of its painted sheet in metres: the box's sides, seen from outside, in 3 × 2 cells."""
+        """Width and height of its texture in metres: the six sides of the box, seen from outside, in 3 × 2 cells."""
         return 3 * max(self.size[:2]), 2 * max(self.size[1:])
 
-    def _turned(self, vectors: Float32, way: int) -> Float32:
-        if not self.turn:
+    def _rotated(self, vectors: Float32, way: int) -> Float32:
+        if not self.yaw:
             return vectors
-        cosine, sine = np.float32(np.cos(self.turn)), np.float32(way * np.sin(self.turn))
+        cosine, sine = np.float32(np.cos(self.yaw)), np.float32(way * np.sin(self.yaw))
         x, y, z = vectors
         return np.stack([cosine * x - sine * y, sine * x + cosine * y, z])
 
     def _in_box(self, vectors: Float32) -> Float32:
         half = _vector(*self.size) * np.float32(0.5)
-        return self._turned(vectors, -1) / half.reshape(3, *[1] * (vectors.ndim - 1))
+        return self._rotated(vectors, -1) / half.reshape(3, *[1] * (vectors.ndim - 1))
 
     def distance(self, origin: Float32, direction: Float32) -> Float32:
-        """How many times `direction` [3, ...] from `origin` [3] or the same a ray enters; inf where it does not."""
+        """The t where the rays `origin` + t · `direction` [3, ...] enter; inf where they miss."""
         center = self.bound[0].reshape(3, *[1] * (origin.ndim - 1))
         with np.errstate(divide="ignore", invalid="ignore"):
             near, far = self._span(self._in_box(origin - center), self._in_box(direction))
             return np.where((near <= far) & (near > _NEAR), near, _INF)
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
-        """At points [3, K] on it: unit normals [3, K], and the places (right, down) [2, K] on its sheet in metres."""
+        """At points [3, K] on the surface: unit normals [3, K], and the places on the sheet (right, down) [2, K]."""
         half = _vector(*self.size)[:, None] * np.float32(0.5)
         inside = self._in_box(points - self.bound[0][:, None])
         normals = self._normals(inside) / half
@@ -211,14 +221,14 @@ class Solid(ABC):
         width, height = (np.float32(length) for length in self.sheet)
         right = np.choose(side, [sign * y, -sign * x, x]) + width * (2 * side + 1).astype(np.float32) / 6
         down = np.where(side < 2, -z, -y) + height * (2 - sign) / 4
-        return self._turned(normals, 1), np.stack([right, down])
+        return self._rotated(normals, 1), np.stack([right, down])
 
 
 @dataclass(frozen=True, eq=False)
 class Block(Solid):
     """A box, or with a smaller top an obelisk, a pyramid, a roof.
 
-    taper: the top's widths as parts of the bottom's, 0 to 1.
+    taper: the top's widths as fractions of the bottom's, 0 to 1.
     """
 
     taper: tuple[float, float] = (1.0, 1.0)
@@ -277,13 +287,13 @@ class Sphere(Solid):
 
 
 def _in_slab(start: Float32, along: Float32) -> tuple[Float32, Float32]:
-    """The span of a ray, one coordinate of it, between −1 and 1."""
+    """Where one coordinate of a ray is between −1 and 1."""
     low, high = (-1 - start) / along, (1 - start) / along
     return np.minimum(low, high), np.maximum(low, high)
 
 
 def _in_ball(start: Float32, along: Float32) -> tuple[Float32, Float32]:
-    """The span of a ray in the unit ball (or disc) at the origin; nan where it passes by."""
+    """Where a ray is in the unit ball (or disc) at the origin; nan where it misses."""
     square = (along * along).sum(axis=0)
     half = (start * along).sum(axis=0) / square
     root = np.sqrt(half * half - ((start * start).sum(axis=0) - 1) / square)
@@ -292,7 +302,7 @@ def _in_ball(start: Float32, along: Float32) -> tuple[Float32, Float32]:
 
 @dataclass(frozen=True, eq=False)
 class Ground(Solid):
-    """Everything below the top of its box. Its sheet is that top; beyond, the colours of the border go on."""
+    """Everything below the top of its box. Its sheet is that top; beyond it, the colours of the border go on."""
 
     @property
     def bound(self) -> tuple[Float32, float]:
@@ -329,7 +339,7 @@ class Camera:
 
     @classmethod
     def centred(cls, size: tuple[int, int], focal: float | None = None) -> Camera:
-        """The principal point in the middle of `size` = (width, height); `focal` is 0.9 widths when not given."""
+        """A camera for photos of `size` = (width, height). The focal length is 0.9 widths unless it is given."""
         width, height = size
         return cls(width, height, focal or 0.9 * width, (width - 1) / 2, (height - 1) / 2)
 
@@ -341,9 +351,9 @@ class Camera:
 
 
 def look_at(center: Float64, target: Float64, roll: float = 0.0) -> Pose:
-    """The pose of an upright camera at `center` [3] that looks at `target` [3], neither above nor below it.
+    """The pose of an upright camera at `center` [3] that looks at `target` [3], which is neither above nor below it.
 
-    roll: how far it is turned clockwise about its axis, in radians.
+    roll: rotation of the camera about its axis, clockwise, in radians.
     """
     forward = (target - center) / np.linalg.norm(target - center)
     right = np.cross(forward, [0.0, 0.0, 1.0])
@@ -353,14 +363,14 @@ def look_at(center: Float64, target: Float64, roll: float = 0.0) -> Pose:
     return Pose.from_center(np.stack([right, down, forward]), center)
 
 
-def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.6, target: float = 1.2) -> list[Pose]:
-    """Once round the z axis by hand: near and far, high and low, never quite at the middle. In metres."""
+def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.6) -> list[Pose]:
+    """Once round the z axis, hand-held: the distance, the height and the aim vary from view to view. In metres."""
     rng = np.random.default_rng(seed)
     poses = []
     for angle in (np.arange(views) + rng.uniform(-0.25, 0.25, views)) * 2 * np.pi / views:
         away = distance * rng.uniform(0.85, 1.2)
         center = np.array([away * np.cos(angle), away * np.sin(angle), height * rng.uniform(0.6, 1.7)])
-        aim = np.array([*rng.uniform(-0.06, 0.06, 2) * distance, target * rng.uniform(0.7, 1.3)])
+        aim = np.array([*rng.uniform(-0.06, 0.06, 2) * distance, 1.2 * rng.uniform(0.7, 1.3)])
         poses.append(look_at(center, aim, rng.uniform(-0.05, 0.05)))
     return poses
 
@@ -369,12 +379,12 @@ def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.6,
 
 
 def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2) -> Pixels:
-    """The photograph, uint8 [h, w, 3] RGB; every pixel is the mean of `samples` × `samples` rays."""
+    """The photo, uint8 [h, w, 3] RGB; every pixel is the mean of `samples` × `samples` rays."""
     columns, rows = (
         ((np.arange(side * samples) + 0.5) / samples - 0.5).astype(np.float32) for side in (camera.width, camera.height)
     )
     image = np.empty((camera.height, camera.width, 3), np.uint8)
-    band = max(1, 65536 // (camera.width * samples**2))  # rows at a time: what stays in a processor's cache
+    band = max(1, _RAYS // (camera.width * samples**2))  # rows at a time
     for top in range(0, camera.height, band):
         directions, depth, which = _cast(solids, camera, pose, columns, rows[top * samples : (top + band) * samples])
         light = _shade(solids, camera, pose, directions.reshape(3, -1), depth.ravel(), which.ravel(), samples)
@@ -391,7 +401,7 @@ def render_depth(solids: Sequence[Solid], camera: Camera, pose: Pose) -> Float32
 
 
 def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose]) -> list[Pixels]:
-    """A photograph for every pose, in order, on all processors."""
+    """A photo for every pose, in order, on all processors."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda pose: render(solids, camera, pose), poses))
 
@@ -399,7 +409,7 @@ def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose])
 def _cast(
     solids: Sequence[Solid], camera: Camera, pose: Pose, columns: Float32, rows: Float32
 ) -> tuple[Float32, Float32, Int32]:
-    """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], which solid [h, w] (−1: sky)."""
+    """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], solids [h, w] (−1: the sky)."""
     x = (columns - np.float32(camera.cx)) / np.float32(camera.focal)
     y = (rows - np.float32(camera.cy)) / np.float32(camera.focal)
     across, down, ahead = pose.rotation.astype(np.float32)
@@ -408,7 +418,7 @@ def _cast(
     which = np.full(depth.shape, -1, np.int32)
     origin = pose.center.astype(np.float32)[:, None, None]
     for number, solid in enumerate(solids):
-        # Only the rays in the rectangle around the ball around it.
+        # Only the rays in the rectangle around the ball can hit the solid.
         center, radius = solid.bound
         middle = pose.rotation @ center + pose.translation
         window = slice(None), slice(None)
@@ -428,7 +438,7 @@ def _cast(
 def _shade(
     solids: Sequence[Solid], camera: Camera, pose: Pose, directions: Float32, depth: Float32, which: Int32, samples: int
 ) -> Float32:
-    """The light [3, K] that comes along rays [3, K]."""
+    """The light [3, K] along rays [3, K] of unit depth."""
     light = np.empty(directions.shape, np.float32)
     lengths = np.sqrt((directions * directions).sum(axis=0))
     sky = np.flatnonzero(which < 0)
@@ -443,10 +453,10 @@ def _shade(
         points = origin + far * ray
         normals, at = solid.surface(points)
         facing = np.maximum(-(normals * ray).sum(axis=0) / length, np.float32(0.02))
-        footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)  # between a slanted one's two widths
+        footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)  # between its two widths
         colours = solid.texture.colours(at, footprint) if solid.texture else np.full(ray.shape, 255, np.float32)
         sun = np.maximum(_SUN @ normals, 0)
-        lit = np.flatnonzero(sun)  # a convex body throws no shadow on itself here
+        lit = np.flatnonzero(sun)  # a convex body throws no shadow on its own sunny side
         sun[lit[_in_shadow([other for other in solids if other is not solid], points[:, lit])]] = 0
         above = np.float32(0.7) + np.float32(0.3) * normals[2]
         colours *= colours * np.float32(1 / 255**2) * (_SUNLIGHT * sun + _SKYLIGHT * above)
@@ -455,7 +465,7 @@ def _shade(
     return light
 
 
-def _in_shadow(solids: Sequence[Solid], points: Float32) -> NDArray[np.bool_]:
+def _in_shadow(solids: Sequence[Solid], points: Float32) -> Mask:
     """Whether one of the solids hides the sun from each of the points [3, K]."""
     shadow = np.zeros(points.shape[1], np.bool_)
     if not len(shadow):
@@ -477,8 +487,13 @@ def _in_shadow(solids: Sequence[Solid], points: Float32) -> NDArray[np.bool_]:
 # ---- the kit's own scene ----
 
 
-def plaza(seed: int = 0) -> list[Solid]:
-    """A painted obelisk on a paved round, blocks, drums and balls about it: 10 m across, every face different."""
+def plaza(seed: int = 0) -> tuple[Solid, ...]:
+    """A painted obelisk on a paved round, with blocks, drums and balls: 10 m across, every face different."""
+    return _painted(seed)
+
+
+@lru_cache(maxsize=1)  # painting takes seconds; a painted plaza has 50 MB
+def _painted(seed: int) -> tuple[Solid, ...]:
     rng = np.random.default_rng(seed)
     stone, brick, teal, ochre = ("d8c9a6", "a88f68"), ("c4694a", "943f2c"), ("6fb0a8", "35707a"), ("ecc05c", "bd832e")
     slate, rose, moss = ("9db0c8", "566a8c"), ("e0a698", "b06a62"), ("a3b878", "617a42")
@@ -501,11 +516,11 @@ def plaza(seed: int = 0) -> list[Solid]:
         (Sphere((3.2, -1.6, 2.2), (0.7, 0.7, 0.7)), ochre),
     ]
     painted = [replace(solid, texture=Texture.of(paint(rng, solid.sheet, colours))) for solid, colours in solids]
-    return [Ground((0, 0, -1), (14, 14, 1), texture=Texture.of(_paved(rng, 7.0, 0.007), 0.007)), *painted]
+    return (Ground((0, 0, -1), (14, 14, 1), texture=Texture.of(_paved(rng, 7.0, 0.007), 0.007)), *painted)
 
 
 def _paved(rng: np.random.Generator, half: float, texel: float) -> Pixels:
-    """The ground: a round of stone, 5.2 m in radius, with a star and rings, in a meadow that ends in one colour."""
+    """The ground: a stone disc of 5.2 m radius, with a star and rings, in a meadow that ends in one colour."""
     stones = paint(rng, (2 * half, 2 * half), ("cfc6b4", "aaa08e"), 5.0, texel).astype(np.float32)
     axis = np.linspace(-half, half, len(stones), dtype=np.float32)
     away, angle = np.hypot(axis, axis[:, None]), np.arctan2(axis[:, None], axis)
@@ -525,12 +540,12 @@ def write_scene(
 ) -> dict[str, Pose]:
     """Photograph the plaza and lay it out as the 2024 competition does; returns the true poses by `image_path`.
 
-    They are taken by `Camera.centred(size)`. Raises `KitError` as `write_layout` does.
+    The camera is `Camera.centred(size)`. Raises `KitError` as `write_layout` does.
     """
     poses = {f"view_{i:03}.jpg": pose for i, pose in enumerate(orbit(max(views, 0), seed))}
     return write_layout(
         root, name, "synthetic", poses, size,
-        lambda: render_scene(plaza(seed), Camera.centred(size), list(poses.values())), THRESHOLDS,
+        lambda: render_scene(plaza(seed), Camera.centred(size), list(poses.values())), DISTANCES,
     )  # fmt: skip
 
 
@@ -540,21 +555,22 @@ def write_layout(
     category: str,
     poses: Mapping[str, Pose],
     size: tuple[int, int],
-    photographs: Callable[[], Sequence[Pixels]],
+    photos: Callable[[], Sequence[Pixels]],
     thresholds: Sequence[float],
 ) -> dict[str, Pose]:
     """Lay one scene out as the 2024 competition does; returns the true poses by `image_path`, in the order given.
 
-    poses: by the names of the photographs, which `photographs` takes in the same order, of `size` = (width, height).
-    thresholds: the metric's distances.
+    poses: true poses by the names of the photos. photos: renders the photos, in the same order and of
+    `size` = (width, height). thresholds: the score's distances, in metres.
 
-    Under `root`: `test/<name>/images/*`, `test/categories.csv` and `sample_submission.csv`; beside them the true
-    world-to-camera poses in `truth.csv` and `thresholds.json`. Raises `KitError` when these cannot be written, or for
-    no views or images under 16 pixels.
+    Writes under `root`: `test/<name>/images/*`, `test/categories.csv`, `sample_submission.csv`, the true
+    world-to-camera poses in `truth.csv`, and `thresholds.json`. Raises `KitError` when one of them cannot be written,
+    and for no views or images under 16 pixels.
     """
     if not poses or min(size) < 16:
         raise KitError(
-            f"{len(poses)} views of {size[0]} × {size[1]} pixels: a scene has one at least, of 16 × 16 at least"
+            f"cannot render {len(poses)} views of {size[0]} × {size[1]} pixels: ask for at least one view of at "
+            "least 16 × 16 pixels"
         )
     root = Path(root)
     columns = ("image_path", "dataset", "scene", *POSE_COLUMNS)
@@ -566,8 +582,8 @@ def write_layout(
 
     try:
         (root / "test" / name / "images").mkdir(parents=True, exist_ok=True)
-        for path, photograph in zip(paths, photographs(), strict=True):
-            jpeg = cv2.imencode(".jpg", photograph[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        for path, photo in zip(paths, photos(), strict=True):
+            jpeg = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
             (root / path).write_bytes(jpeg.tobytes())
         (root / "thresholds.json").write_text(json.dumps({name: thresholds}) + "\n", encoding="utf-8")
     except OSError as error:

@@ -1,7 +1,7 @@
-"""See what happened: functions that return a figure and never show or save it, and the report of a run.
+"""Figures, and the report of a run. The functions return a figure and neither show nor save it.
 
-Figures of photographs are matplotlib's; those of scenes and scores are plotly's, so that they answer the pointer. Both
-packages load when the first figure is drawn: `pip install "imc-kit[viz]"`.
+Figures of photos are made by matplotlib; those of scenes and scores are interactive, made by plotly. Both packages load
+when the first figure is drawn. `pip install "imc-kit[viz]"` installs them.
 """
 
 from imc_kit.viz.gallery import Gallery, gallery

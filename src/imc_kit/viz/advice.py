@@ -1,16 +1,17 @@
-"""What did not go well in a scene, in plain words: what, why most likely, and what to try."""
+"""What went wrong in a scene: what happened, the likely cause, and what to try."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from imc_kit.runtime.deadline import RAN_OUT
+from imc_kit.runtime.deadline import RAN_OUT, STOPPED
+from imc_kit.types import Pair
 
 FEW_KEYPOINTS = 500
-"""Images with fewer are worth a word: the kit's detectors find thousands in an ordinary photograph."""
-WORTH = 15
-"""COLMAP makes nothing of pairs with fewer inliers."""
+"""Images with fewer keypoints get advice: the kit's detectors find thousands in an ordinary photo."""
+ENOUGH = 15
+"""COLMAP's minimum of inliers for a pair (`min_num_inliers`): pairs with fewer do not count as verified."""
 _STAGES = {
     "incremental mapping": "mapping.2",
     "verification": "verification",
@@ -19,14 +20,14 @@ _STAGES = {
     "localisation": "localisation",
     "refinement": "refinement",
 }
-"""What a note may be about, and the name of its options."""
+"""The steps that a note may be about, and the names of their options."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One warning: what happened, the likely cause, and the option of `imc-kit solve` to try ('' where none helps).
+    """One warning: what happened, the likely cause, and the option of `imc-kit solve` to try ('' if none helps).
 
-    which: the images that it is about, the first of many.
+    which: the images that it is about, at most the first three.
     """
 
     what: str
@@ -39,102 +40,83 @@ def advise(
     models: Sequence[Sequence[str]],
     names: Sequence[str],
     keypoints: Mapping[str, int],
-    inliers: Mapping[tuple[str, str], int],
+    inliers: Mapping[Pair, int],
     notes: Sequence[str] = (),
     accuracy: float | None = None,
     *,
     separate: bool = False,
 ) -> list[Advice]:
-    """What to say of one scene.
+    """The warnings about one scene.
 
-    models: the images of each of its models, the largest first.
-    names: all its images.
-    keypoints: how many each has; images that are not named could not be read.
-    inliers: of each verified pair.
-    notes: the pipeline's own warnings.
-    accuracy: the mAA, or the year's own score, when the truth is known.
+    models: the images of each model, the largest first. names: all images of the scene.
+    keypoints: by image; images that could not be read are missing. inliers: by verified pair.
+    notes: the pipeline's own warnings. accuracy: the year's score, when the truth is known.
     separate: every model is a scene of its own, as in 2025.
     """
-    advices = [_of_note(note) for note in notes]
-    counted = models if separate else models[:1]
-    placed = {name for model in counted for name in model}
-    best = dict.fromkeys(names, 0)
+    placed = {name for model in (models if separate else models[:1]) for name in model}
+    return [
+        *map(_of_note, notes),
+        *_of_images([name for name in names if name in keypoints and name not in placed], keypoints, inliers, models),
+        *_of_models(models, len(placed) == len(names), accuracy, separate),
+    ]
+
+
+def _of_images(
+    out: Sequence[str], keypoints: Mapping[str, int], inliers: Mapping[Pair, int], models: Sequence[Sequence[str]]
+) -> Iterator[Advice]:
+    """out: the images that could be read and are in no model that counts."""
+    best = dict.fromkeys(out, 0)
     for pair, count in inliers.items():
-        for name in pair:
-            best[name] = max(best.get(name, 0), count)
-    out = [name for name in names if name in keypoints and name not in placed]
+        best |= {name: max(best[name], count) for name in pair if name in best}
     poor = [name for name in out if keypoints[name] < FEW_KEYPOINTS]
-    lonely = [name for name in out if name not in poor and best[name] < WORTH]
-    linked = [name for name in out if name not in poor and best[name] >= WORTH]
+    lonely = [name for name in out if name not in poor and best[name] < ENOUGH]
+    linked = [name for name in out if name not in poor and best[name] >= ENOUGH]
     if poor:
-        advices.append(
-            Advice(
-                f"{_are(poor)} not in the model, with fewer than {FEW_KEYPOINTS} keypoints",
-                "blurred, dark or smooth photographs, in which the detector finds little",
-                "--preset aliked",
-                _few(poor),
-            )
-        )
+        what = f"{_are(poor)} not in the model: fewer than {FEW_KEYPOINTS} keypoints"
+        yield Advice(what, "the photo is blurred, dark or without texture", "--preset aliked", _few(poor))
     if lonely:
-        advices.append(
-            Advice(
-                f"{_are(lonely)} not in the model, without {WORTH} verified matches with any other",
-                "another place, another time of day, or a view that no other photograph overlaps",
-                "--preset aliked",
-                _few(lonely),
-            )
-        )
+        what = f"{_are(lonely)} not in the model: no pair with {ENOUGH} verified matches"
+        cause = "another place, another time of day, or a view that overlaps no other photo"
+        yield Advice(what, cause, "--preset aliked", _few(lonely))
     if linked and models:
-        advices.append(
-            Advice(
-                f"{_are(linked)} not in the model, in spite of verified matches",
-                "their matches lead to too few points of the model to fix a camera",
-                "--mapping.2.options mapper.abs_pose_min_num_inliers 15",
-                _few(linked),
-            )
-        )
+        what = f"{_are(linked)} not in the model in spite of verified matches"
+        cause = "the matches lead to too few points of the model to fix the camera's pose"
+        yield Advice(what, cause, "--mapping.2.options mapper.abs_pose_min_num_inliers 15", _few(linked))
     elif linked:
-        advices.append(
-            Advice(
-                "There is no model, in spite of verified matches",
-                "no pair has both enough matches and enough of an angle to start from",
-                "--mapping.2.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8",
-            )
-        )
+        cause = "no pair has both enough matches and a large enough angle between its views to start from"
+        option = "--mapping.2.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8"
+        yield Advice("There is no model in spite of verified matches", cause, option)
+
+
+def _of_models(
+    models: Sequence[Sequence[str]], whole: bool, accuracy: float | None, separate: bool
+) -> Iterator[Advice]:
+    """whole: every image is in a model that counts."""
     if len(models) > 1 and not separate:
         sizes = ", ".join(str(len(model)) for model in models[:4]) + (", …" if len(models) > 4 else "")
-        advices.append(
-            Advice(
-                f"The scene fell into {len(models)} models (of {sizes} images)",
-                "too few matches between groups of photographs (see the view graph); only the largest model counts",
-                "--preset aliked",
-            )
-        )
-    if accuracy is not None and models and len(placed) == len(names) and accuracy < 0.5:
-        advices.append(
-            Advice(
-                f"Every image is in the model, but the {'score' if separate else 'mAA'} is {accuracy:.2f}",
-                "look-alike parts were taken for the same (see the weakest pairs), or different cameras share one",
-                "--cameras.sharing image",
-            )
-        )
-    return advices
+        what = f"The scene fell into {len(models)} models (of {sizes} images); only the largest counts"
+        cause = "too few matches between groups of photos (see the view graph)"
+        yield Advice(what, cause, "--preset aliked")
+    if accuracy is not None and models and whole and accuracy < 0.5:
+        what = f"Every image is in the model, but the {'score' if separate else 'mAA'} is {accuracy:.2f}"
+        cause = "similar-looking parts were matched (see the weakest pairs), or different cameras share intrinsics"
+        yield Advice(what, cause, "--cameras.sharing image")
 
 
 def _of_note(note: str) -> Advice:
-    """The pipeline's sentence, and what is known about it."""
+    """A note of the pipeline, with what is known about it."""
     text = note.lower()
     if "cannot read the image" in text:
-        return Advice(note, "the file is damaged, or no photograph", "")
-    if "stopped at its time limit" in text:
+        return Advice(note, "the file is damaged or not a photo")
+    if STOPPED in text:
         stage = next((stage for step, stage in _STAGES.items() if step in text), "mapping.0")
-        return Advice(note, "the scene is large, or its matches lead nowhere", f"--{stage}.time-limit 7200")
+        return Advice(note, "the scene is large, or wrong matches keep COLMAP busy", f"--{stage}.time-limit 7200")
     if "colmap's" in text and "ended with" in text:
         return Advice(note, "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096")
     if RAN_OUT in text:
         return Advice(note, "the run's time limit left too little for this scene", "--preset small")
     if "no model came out" in text:
-        return Advice(note, "too little overlap, or photographs of different places", "--preset aliked")
+        return Advice(note, "too little overlap, or photos of different places", "--preset aliked")
     return Advice(note, "see the scene's colmap.log")
 
 

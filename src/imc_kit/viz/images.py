@@ -1,7 +1,7 @@
-"""Figures of photographs: keypoints, matches, masks, neighbours. All return a `matplotlib.figure.Figure`.
+"""Figures of photos: keypoints, matches, masks, neighbours. All return a `matplotlib.figure.Figure`.
 
-The axes are in pixels of the original, upright image, whatever the size of the pixels that are given. Points are as
-everywhere in the kit: (x, y), the centre of the top-left pixel at (0, 0).
+The axes are in pixels of the original, upright image, even if the given pixels are reduced. As everywhere in the kit,
+points are (x, y) with the centre of the top-left pixel at (0, 0).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from imc_kit.viz.palette import INLIER, MASKED, OUTLIER, QUERY, SCORES, package
 Indices = NDArray[np.intp]
 
 _CELLS = 8
-"""Points are spread over a grid of so many cells by so many."""
+"""Rows and columns of the grid over which drawn matches are spread: two matches of 120 in each cell."""
 _GAP = 0.02
-"""Between two photographs side by side, as a part of their height."""
+"""The gap between two photos side by side, as a fraction of their height."""
 
 
 def draw_keypoints(photo: Photo, features: Features, *, most: int = 2000) -> Any:
-    """Keypoints over their photograph: coloured by score, circles of their scale (small ones where it is unknown).
+    """Keypoints on their photo: circles as large as their scale (small if it is unknown), coloured by score.
 
-    Of more than `most` the best are drawn.
+    most: at most this many are drawn, the best.
     """
     _check_size(photo, features.image_size)
-    order = np.argsort(features.scores, kind="stable")[max(0, len(features) - most) :]  # the best come on top
+    order = np.argsort(features.scores, kind="stable")[max(0, len(features) - most) :]  # the best on top
     points, scores = features.keypoints[order], features.scores[order]
     figure, axes = _canvas(photo.size, right=0.16 if len(order) else 0.0)
     _show(axes, photo)
@@ -43,24 +43,23 @@ def draw_keypoints(photo: Photo, features: Features, *, most: int = 2000) -> Any
     circles.set_array(scores)
     axes.add_collection(circles)
     if len(order):
-        low, high = np.percentile(scores, [1, 99])  # one bright lamp must not leave all others dark
+        low, high = np.percentile(scores, [1, 99])  # a few extreme scores must not leave all others dark
         circles.set_clim(low, max(high, low + 1e-12))
         figure.colorbar(circles, cax=figure.add_axes((0.86, 0.05, 0.03, 0.9)), extend="both", label="score")
-    of = f" of {len(features)}" if len(order) < len(features) else ""
-    scale = "" if features.scales is None else ", circles of their scale"
-    _say(axes, [(f"{_count(len(order), 'keypoint')}{of}{scale}", None)])
+    total = f" of {len(features)}" if len(order) < len(features) else ""
+    scale = "" if features.scales is None else ", circles show the scale"
+    _say(axes, [(f"{_count(len(order), 'keypoint')}{total}{scale}", None)])
     return figure
 
 
 def draw_matches(
     first: Photo, second: Photo, matches: Correspondences, inliers: Mask | None = None, *, most: int = 120
 ) -> Any:
-    """Matches between two photographs of any sizes, side by side, both scaled to one height.
+    """Matches between two photos of any sizes, side by side at one height. Better scores make more opaque lines.
 
-    inliers: bool [K], which of the matches passed verification; None where nothing is known of that.
-
-    The better a score, the more opaque is its line. Of more than `most` matches some are drawn: inliers and outliers
-    in the proportion that they have, each from all over the first photograph, the best of every part first.
+    inliers: bool [K], which of the matches passed verification; None if that is not known.
+    most: at most this many matches are drawn: inliers and outliers in proportion, spread over the first photo, the best
+        of every part first.
     """
     if inliers is not None and inliers.shape != (len(matches),):
         raise ValueError(f"inliers must be bool [{len(matches)}], not {inliers.dtype} {inliers.shape}")
@@ -69,7 +68,7 @@ def draw_matches(
     height = max(first.size[1], second.size[1])
     scales = [height / photo.size[1] for photo in (first, second)]
     widths = [scale * photo.size[0] for scale, photo in zip(scales, (first, second), strict=True)]
-    start = widths[0] + _GAP * height  # of the second photograph
+    start = widths[0] + _GAP * height  # of the second photo
     figure, axes = _canvas((start + widths[1], height))
     axes.imshow(first.pixels, extent=(0, widths[0], height, 0))
     axes.imshow(second.pixels, extent=(start, start + widths[1], height, 0))
@@ -77,7 +76,7 @@ def draw_matches(
 
     ends = np.stack([(matches.first + 0.5) * scales[0], (matches.second + 0.5) * scales[1] + [start, 0]], axis=1)
     legend: list[tuple[str, str | None]] = []
-    # Outliers first: what is right lies on top.
+    # Outliers first, so that inliers lie on top.
     for name, colour, members in (("outlier", OUTLIER, ~good), ("inlier", INLIER, good)):
         some = chosen[members[chosen]]
         colours = package("matplotlib.colors").to_rgba_array(colour).repeat(len(some), axis=0)
@@ -99,7 +98,7 @@ def draw_matches(
 
 
 def draw_mask(photo: Photo, mask: Mask) -> Any:
-    """Where keypoints may not be, tinted and outlined over the photograph; `mask` [H, W] may be of any size."""
+    """The photo with its masked part, where keypoints may not be, tinted and outlined. `mask` [H, W] has any size."""
     if mask.ndim != 2:
         raise ValueError(f"a mask is [H, W], not {mask.shape}")
     figure, axes = _canvas(photo.size)
@@ -120,7 +119,7 @@ def draw_mask(photo: Photo, mask: Mask) -> Any:
 
 
 def draw_neighbours(query: tuple[str, Photo], neighbours: Sequence[tuple[str, Photo, float]]) -> Any:
-    """The image `query` (name, photograph) and its nearest by global descriptor: (name, photograph, similarity)."""
+    """An image (name, photo) and its most similar images by global descriptor (name, photo, similarity)."""
     columns = min(4, 1 + len(neighbours))
     rows = -(-(1 + len(neighbours)) // columns)
     figure = package("matplotlib.figure").Figure(figsize=(2.6 * columns, 2.5 * rows), layout="constrained")
@@ -144,15 +143,13 @@ def draw_neighbours(query: tuple[str, Photo], neighbours: Sequence[tuple[str, Ph
 
 
 def shortened(name: str, most: int) -> str:
-    """A name of `most` characters at most: the end tells images apart, so the beginning is left out."""
+    """A name of at most `most` characters, without its beginning: images differ in the end of their names."""
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def spread(points: Float32, scores: Float32, most: int, size: tuple[int, int]) -> Indices:
-    """Which `most` of the points [K, 2] of an image of `size` to take: from all over it, the best of each part first.
-
-    The best of every cell of a grid come first, then the second best, and so on; within a round by score.
-    """
+    """At most `most` rows of points [K, 2], spread over an image of `size`: the best of every cell of a grid, then the
+    second best, and so on; within such a round by score."""
     cells = np.clip((points + 0.5) * _CELLS / np.maximum(size, 1), 0, _CELLS - 1).astype(np.intp)
     cell = cells[:, 0] * _CELLS + cells[:, 1]
     by_cell = np.lexsort((-scores, cell))
@@ -163,7 +160,7 @@ def spread(points: Float32, scores: Float32, most: int, size: tuple[int, int]) -
 
 
 def _choose(matches: Correspondences, good: Mask, most: int, size: tuple[int, int]) -> Indices:
-    """The rows to draw; of inliers and outliers as many as their share is, of either at least one if there is one."""
+    """The rows to draw: inliers and outliers in proportion, and at least one of each if there is one."""
     inside, outside = np.flatnonzero(good), np.flatnonzero(~good)
     if len(matches) <= most:
         return np.arange(len(matches))
@@ -176,16 +173,16 @@ def _choose(matches: Correspondences, good: Mask, most: int, size: tuple[int, in
 
 
 def _opacity(scores: Float32) -> NDArray[np.float64]:
-    """0.25 for the lowest of the scores, 0.95 for the highest; all the same when they are equal."""
+    """0.25 for the lowest score, 0.95 for the highest; 0.8 if all are equal."""
     if not len(scores) or scores.max() == scores.min():
         return np.full(len(scores), 0.8)
     return np.asarray(0.25 + 0.7 * (scores - scores.min()) / np.ptp(scores), np.float64)
 
 
 def _canvas(size: tuple[float, float], right: float = 0.0) -> tuple[Any, Any]:
-    """A figure filled by axes of `size` = (width, height), without frame or margin; `right` is left free there."""
+    """A figure filled by axes of `size` = (width, height), without frame or margin; `right`: fraction left free."""
     width, height = size
-    inches = 7.0 * min(1.0, 1.5 * width / height)  # a tall one must not become too tall
+    inches = 7.0 * min(1.0, 1.5 * width / height)  # tall photos get narrower figures
     figure = package("matplotlib.figure").Figure(figsize=(inches, inches * (1 - right) * height / width), dpi=128)
     axes = figure.add_axes((0, 0, 1 - right, 1))
     axes.set_axis_off()
@@ -200,7 +197,7 @@ def _show(axes: Any, photo: Photo) -> None:
 
 
 def _say(axes: Any, lines: Sequence[tuple[str, str | None]]) -> None:
-    """Counts in a dark box in the corner, readable over any photograph; (text, colour of the dot before it)."""
+    """Text in a dark box in the corner, readable on any photo: (text, colour of the dot before it)."""
     box = package("matplotlib.offsetbox")
     parts = []
     for text, colour in lines:
@@ -219,4 +216,4 @@ def _count(count: int, one: str, many: str | None = None) -> str:
 
 def _check_size(photo: Photo, size: tuple[int, int]) -> None:
     if tuple(photo.size) != tuple(size):
-        raise ValueError(f"the features are of an image of {size} pixels, the photograph has {photo.size}")
+        raise ValueError(f"the features are of an image of {size} pixels, but the photo has {photo.size}")

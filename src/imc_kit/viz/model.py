@@ -1,4 +1,4 @@
-"""The figure of a 3D model: its points, its cameras, and the true ones beside them. It is plotly's."""
+"""The figure of a 3D model: its points, its cameras, and the true cameras. It is a plotly figure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from imc_kit.viz.style import LEGEND, evenly, styled
 from imc_kit.viz.truth import match_names, similarity
 
 _ROOM = 1.04
-"""The axes of the 3D view are so many times as long as what is drawn."""
+"""Length of the axes as a multiple of the drawn extent: plotly cuts off lines at the very end of its axes."""
 _USUAL = 1.5
-"""Width / height of a notebook's cell."""
+"""Width / height of a figure in a notebook."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A model as it is drawn: in the frame of the truth where that is known, and level.
+    """A model as it is drawn: upright, and in the frame of the truth if that is known.
 
-    centers [n, 3] and axes [n, 3, 3] are those of the cameras `names`; true: the true centres of some of them.
+    centers [n, 3] and axes [n, 3, 3] are those of the cameras `names`; true: true centres by name.
     """
 
     names: Sequence[str]
@@ -39,16 +39,16 @@ class _Placed:
 
 
 def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 15000) -> Any:
-    """The 3D model: its points in colour, its cameras as frusta, the true cameras beside them where they are known.
+    """The 3D model: its points in colour, its cameras as frusta and, if they are known, the true cameras.
 
-    score: what the metric found; its images are matched to the model's by the ends of their names. The model is then
-        drawn in the frame and the unit of the truth, as the metric aligned it, with a line from each camera to its
-        true place. Left out of account when fewer than three of the model's cameras are in it.
-    most: so many points are drawn, evenly taken from all; those far outside are left out.
+    score: the metric's result. The model is then drawn in the frame and the unit of the truth, as the metric aligned
+        it, with a line from each camera to its true place. Images are matched by the ends of their names. A score that
+        has fewer than three of the model's cameras is ignored.
+    most: at most this many points are drawn, evenly taken; points far outside are left out.
 
-    Drawn with the mean of the cameras' upright directions up, seen from where the cameras are and so far away that all
-    is in view. How far that is depends on the shape of the view: `layout.meta["distances"]` has pairs of width / height
-    and distance from the camera's `center`, for whoever knows that shape.
+    The mean of the cameras' upright directions points up. The view is from behind the cameras, far enough away to show
+    everything. How far that is depends on the shape of the view: `layout.meta["distances"]` lists pairs of width /
+    height and distance from the camera's `center`, which the report's page uses.
     """
     figure = package("plotly.graph_objects").Figure()
     placed = _placed(model, score)
@@ -75,7 +75,7 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         _add_cameras(figure, placed, frusta)
         _add_truth(figure, placed)
         bar = _add_scale(figure, [*middle[:2], low[2]], sides, eye, placed.unit)
-        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # the text is below it
+        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # its text is below
     center, distances = space.view((np.concatenate(seen) - middle) / (_ROOM * sides.max()), eye)
     ends = np.stack([middle - _ROOM / 2 * sides, middle + _ROOM / 2 * sides], axis=1)
     figure.update_layout(
@@ -105,7 +105,7 @@ def _placed(model: Model, score: SceneScore | None) -> _Placed:
     if score is not None and to_truth is not None:
         rows = match_names(names, score.names)
         true = {name: score.truth[rows[name]] for name in names if name in rows}
-        centers, axes, points = to_truth.moved(centers), axes @ to_truth.turn.T, to_truth.moved(points)
+        centers, axes, points = to_truth.moved(centers), axes @ to_truth.rotation.T, to_truth.moved(points)
         unit = "unit of the truth"
     level = space.level(axes)
     true = {name: level @ center for name, center in true.items()}
@@ -129,7 +129,7 @@ def _add_cameras(figure: Any, placed: _Placed, frusta: Float64) -> None:
 
 
 def _add_truth(figure: Any, placed: _Placed) -> None:
-    """The true cameras, and a line from each to where it came out."""
+    """The true cameras, and a line from each to its estimate."""
     if not placed.true:
         return
     true = np.array(list(placed.true.values()))
@@ -147,12 +147,12 @@ def _add_truth(figure: Any, placed: _Placed) -> None:
 
 
 def _add_scale(figure: Any, ground: Sequence[float], sides: Float64, eye: Float64, unit: str) -> Float64:
-    """A bar [3, 3] of a round length, in front of `ground`, which is below the middle of a box with these sides."""
+    """A scale bar [3, 3] of a round length, in front of `ground`, the middle of the floor of a box with these sides."""
     length = space.round_length(0.3 * float(sides[:2].max()))
     towards = np.array([eye[0], eye[1], 0]) / np.hypot(eye[0], eye[1])
-    across = np.array([-towards[1], towards[0], 0])  # as it is seen
+    across = np.array([-towards[1], towards[0], 0])  # from left to right in the view
     room = (sides - np.abs(across) * length)[:2] / 2 / np.maximum(np.abs(towards[:2]), 1e-9)
-    # Towards the eye, but inside, as plotly cuts off the rest, and not so near that it is below the view.
+    # Towards the eye, but inside the axes, where plotly draws, and not so near that it leaves the view.
     start = ground + towards * max(0.0, 0.6 * float(room.min())) - across * length / 2
     bar = np.asarray(start + np.array([[0.0], [0.5], [1.0]]) * across * length, np.float64)
     figure.add_scatter3d(

@@ -4,7 +4,7 @@
   const narrow = matchMedia("(max-width: 40rem)");
   let loading = null;
 
-  // plotly waits packed in the page, and is unpacked when the first figure comes into view.
+  // plotly is compressed in the page; the first figure that comes into view decompresses it.
   async function unpack() {
     const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -46,7 +46,7 @@
       const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
       for (const [path, value] of Object.entries(dressed(figure.layout))) put(figure.layout, path, value);
       if (plot.view) figure.layout.scene.camera = plot.view;
-      else if (figure.layout.scene) {  // as far away as the shape of the view asks for, below the legend
+      else if (figure.layout.scene) {  // as far away as the shape of the view needs, below the legend
         const fits = figure.layout.meta.distances;
         const aspect = plot.clientWidth / (plot.clientHeight - 44);
         const [, distance] = fits.findLast(([least]) => least <= aspect) ?? fits[0];
@@ -54,7 +54,7 @@
         const length = Math.hypot(eye.x - center.x, eye.y - center.y, eye.z - center.z);
         figure.layout.scene.camera.eye = along(center, eye, distance / length);
       }
-      if (narrow.matches && figure.layout.legend?.y < 0) {  // a legend below: one name a line, and room for all
+      if (narrow.matches && figure.layout.legend?.y < 0) {  // a legend below the figure: one name per line
         const lines = 20 * figure.data.length;
         Object.assign(figure.layout, { height: 340 + lines, margin: { ...figure.layout.margin, b: 80 + lines } });
         Object.assign(figure.layout.legend, { orientation: "v", yref: "container", y: 0, yanchor: "bottom", maxheight: 1 });
@@ -75,7 +75,7 @@
     delete plot.dataset.state;
   }
 
-  // Browsers draw a dozen 3D views at most: those that leave the screen are let go, and come back as they were.
+  // Browsers draw at most a dozen 3D views: those that leave the screen are dropped, and drawn again as they were.
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (isIntersecting) draw(target);
@@ -89,7 +89,7 @@
   function enliven(part) {
     part.querySelectorAll(".plot").forEach((plot) => seen.observe(plot));
     part.querySelectorAll("table.sortable").forEach(sortable);
-    part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", turn));
+    part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", move));
   }
 
   function along(from, to, factor) {
@@ -102,8 +102,8 @@
     return { x: x * cos - y * sin, y: x * sin + y * cos, z };
   }
 
-  function turn(event) {
-    const action = event.target.dataset.turn;
+  function move(event) {
+    const action = event.target.dataset.move;
     const plot = event.currentTarget.parentElement.querySelector(".plot");
     if (!action || plot.dataset.state !== "drawn") return;
     const camera = structuredClone(plot._fullLayout.scene._scene.getCamera());
@@ -127,7 +127,7 @@
       const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
       const compare = (a, b) => {
         const [u, v] = [value(a), value(b)];
-        if (u === "" || v === "") return (u === "") - (v === "");  // what is not known comes last either way
+        if (u === "" || v === "") return (u === "") - (v === "");  // unknown values come last in both directions
         const order = head.classList.contains("number") ? u - v : u.localeCompare(v, undefined, { numeric: true });
         return ascending ? order : -order;
       };
@@ -135,7 +135,7 @@
     }));
   }
 
-  // A scene's content is made when it is first opened; its figures are let go when it is closed.
+  // A scene's content is built when it is first opened; its figures are dropped when it is closed.
   document.querySelectorAll("details.scene").forEach((scene) => scene.addEventListener("toggle", () => {
     const template = scene.querySelector(":scope > template");
     if (scene.open && template) {

@@ -1,10 +1,10 @@
-"""HTML pages that need no network, no server and no other file: the frame, and the parts that they are made of."""
+"""HTML pages that need no network, no server and no other file: the frame and its parts."""
 
 from __future__ import annotations
 
 import base64
 import gzip
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape as e
 from importlib import resources
@@ -12,11 +12,11 @@ from typing import Any
 
 from imc_kit.viz.palette import package
 
-__all__ = ["cell", "e", "number_cell", "page", "plot", "table"]
+__all__ = ["cell", "e", "facts", "number_cell", "page", "plot", "table"]
 
 
 def page(title: str, body: str) -> str:
-    """A whole page: its style, its script, and plotly packed in it. `body` is HTML, `title` is not."""
+    """A whole page with its style, its script and plotly inside. `body` is HTML, `title` is plain text."""
     here = resources.files("imc_kit.viz")
     style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -32,14 +32,23 @@ def page(title: str, body: str) -> str:
     )
 
 
-def plot(figure: Any, label: str, kind: str, said: str, *, turn: bool = False) -> str:
-    """A place for a plotly figure, which the page draws when it comes into view."""
+def facts(values: Mapping[str, str]) -> str:
+    """A few important numbers, by their names."""
+    return f'<dl class="facts">{"".join(f"<div><dt>{e(k)}</dt><dd>{e(v)}</dd></div>" for k, v in values.items())}</dl>'
+
+
+def plot(figure: Any, label: str, kind: str, said: str, *, movable: bool = False) -> str:
+    """A plotly figure, which the page draws when it scrolls into view.
+
+    label: what screen readers say. kind: its class in page.css, which sets its shape. said: its caption.
+    movable: with buttons that move the camera of a 3D view.
+    """
     actions = ("left", "right", "above", "nearer", "farther", "reset")
-    texts = ("Turn left", "Turn right", "From above", "Nearer", "Farther", "As at first")
+    texts = ("Rotate left", "Rotate right", "From above", "Nearer", "Farther", "Reset view")
     pressed = "".join(
-        f'<button type="button" data-turn="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
+        f'<button type="button" data-move="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
     )
-    bar = f'<div class="buttons" role="group" aria-label="{e(f"View of: {label}")}">{pressed}</div>' if turn else ""
+    bar = f'<div class="buttons" role="group" aria-label="{e(f"View of: {label}")}">{pressed}</div>' if movable else ""
     caption = f"<figcaption>{e(said)}</figcaption>" if said else ""
     data = figure.to_json().replace("<", "\\u003c")
     return (
@@ -49,12 +58,15 @@ def plot(figure: Any, label: str, kind: str, said: str, *, turn: bool = False) -
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, row_header: int = 0) -> str:
-    """A table that sorts by any column; '#' before a column's title says that it holds numbers."""
+    """A table that sorts by any column. A title that begins with '#' marks a column of numbers.
+
+    rows: cells made by `cell` and `number_cell`. row_header: the column that names the row; a column of pictures before
+    it does not sort.
+    """
     titles = []
     for column, title in enumerate(head):
         kind = ' class="number"' if title.startswith("#") else ""
         title = title.lstrip("#")
-        # A column of pictures does not sort.
         sortable = not (column == 0 and row_header == 1)
         inside = f'<button type="button">{e(title)}</button>' if sortable else e(title)
         titles.append(f'<th scope="col"{kind}{" aria-sort=none" if sortable else ""}>{inside}</th>')
@@ -70,12 +82,14 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, r
 
 
 def cell(inside: str, value: str | None, kind: str = "") -> str:
+    """A cell with HTML inside. `value`: what its column sorts by, if not its text. `kind`: its class in page.css."""
     attributes = f' class="{kind}"' if kind else ""
     attributes += f' data-value="{e(value)}"' if value is not None else ""
     return f"<td{attributes}>{inside}</td>"
 
 
 def number_cell(value: float | None, said: str | None = None, *, form: str = "{:,}") -> str:
+    """A cell with a number, shown as `said` or in the format `form`; a dash for None, which sorts last."""
     if value is None:
         return '<td class="number" data-value="">–</td>'
     return f'<td class="number" data-value="{value}">{said or form.format(value)}</td>'
@@ -83,6 +97,6 @@ def number_cell(value: float | None, said: str | None = None, *, form: str = "{:
 
 @lru_cache(maxsize=1)
 def _packed_plotly() -> str:
-    """plotly.js, which its Python package brings along, compressed for the page."""
+    """plotly.js from the Python package, compressed."""
     source: str = package("plotly.offline").get_plotlyjs()
     return base64.b64encode(gzip.compress(source.encode(), 9, mtime=0)).decode()

@@ -1,8 +1,8 @@
-"""One colour for one thing in every figure, apart also for the colour-blind; and the packages that draw.
+"""The colours of all figures: one colour for one thing, distinct for the colour-blind too; and the packages that draw.
 
-Roles have the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), stages those of Paul Tol's muted scheme
-(https://sronpersonalpages.nl/~pault/): eight hues are not enough for both. No figure tells things apart by colour
-alone: there is a label, a symbol or a place too.
+Things have the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), stages those of Paul Tol's muted scheme
+(https://sronpersonalpages.nl/~pault/), because eight hues are not enough for both. No figure distinguishes things by
+colour alone: a label, a symbol or a place says the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from imc_kit.errors import KitError
 
 INLIER = "#56B4E9"
+"""Light blue: matches that passed verification, in figures of matches."""
 OUTLIER = "#D55E00"
 REGISTERED = "#0072B2"
 UNREGISTERED = OUTLIER
@@ -22,10 +23,10 @@ TRUTH = "#009E73"
 MASKED = OUTLIER
 QUERY = "#E69F00"
 NEUTRAL = "#808080"
-"""Seen on white and on black: axes, links, points that have no colour."""
+"""Grey, visible on white and on black: axes, links, points without a colour."""
 
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-"""Where many of a kind are drawn, such as scenes; the symbols go round in another rhythm."""
+"""For many things of a kind, such as scenes or configurations."""
 
 STAGES = {
     "inspect": "#999933",
@@ -38,7 +39,7 @@ STAGES = {
     "map": "#44AA99",
     "complete": "#332288",
 }
-"""By the pipeline's name of the stage, in its order; others come last, in `NEUTRAL`."""
+"""By the pipeline's name of the stage, in its order; other stages come last, in `NEUTRAL`."""
 
 SCORES = "viridis"
 """Colours of a detector's and a matcher's scores."""
@@ -47,7 +48,7 @@ COUNTS = "cividis"
 
 
 def package(module: str) -> Any:
-    """Import a module of matplotlib or plotly. Raises `KitError` that names the extra when it is not installed."""
+    """Import a module of matplotlib or plotly. Raises `KitError` with the extra to install when it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

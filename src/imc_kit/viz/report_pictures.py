@@ -1,4 +1,4 @@
-"""The photographs in a report: pairs with their matches, and small ones for a table, as HTML with all that it needs."""
+"""The photos in a report, embedded in its HTML: pairs with their matches, and thumbnails for a table."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from imc_kit.viz.run_folder import SceneRun
 log = logging.getLogger(__name__)
 
 THUMB = 128
-"""Long side of the small pictures of the table of images, in pixels."""
+"""Longer side of a thumbnail in pixels: a hundred take half a megabyte, and four times that at 256."""
 PICTURE = 512
-"""Long side of a photograph in the pictures of pairs, in pixels."""
+"""Longer side of a photo in the pictures of pairs, in pixels: about the width at which a laptop shows it."""
 
 
 def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
-    """Pairs of photographs that are where they were, with their matches, and what is known of them."""
+    """Pairs of photos with their matches, and what is known about them."""
     figures = []
     for first, second in pairs:
-        matched, verified = scene.matches.get((first, second), 0), scene.inliers.get((first, second), 0)
+        matched = scene.matched.matches.get((first, second), 0)
+        verified = scene.matched.inliers.get((first, second), 0)
         said = f"{first} and {second}: {verified} of {matched} matches are inliers ({verified / max(1, matched):.0%})"
         for model in scene.models:
             if first in model.poses and second in model.poses:
                 ahead = model.poses[first].rotation[2] @ model.poses[second].rotation[2]
-                said += f"; in the model they look {np.degrees(np.arccos(np.clip(ahead, -1, 1))):.0f}° apart"
+                angle = np.degrees(np.arccos(np.clip(ahead, -1, 1)))
+                said += f"; in the model their viewing directions differ by {angle:.0f}°"
                 break
         picture = _pair_picture(scene, first, second)
         image = f'<img src="{picture}" alt="{e(f"Matches between {first} and {second}, drawn as lines")}">'
@@ -44,30 +46,36 @@ def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
 
 
 def _pair_picture(scene: SceneRun, first: str, second: str) -> str:
-    assert scene.photos is not None  # the caller looks
-    assert scene.database is not None
+    """The address of the picture; empty when a photo cannot be read any more."""
+    assert scene.matched.path is not None  # the caller checks
     try:
-        one, other = (images.load(scene.photos.path(n), PICTURE, scene.turns.get(n, 0)) for n in (first, second))
+        one, other = (_photo(scene, name, PICTURE) for name in (first, second))
     except KitError as error:
         log.warning("%s: no picture of a pair: %s", scene.name, error)
         return ""
-    figure = draw_matches(one, other, *database.read_pair(scene.database, first, second), most=80)
+    figure = draw_matches(one, other, *database.read_pair(scene.matched.path, first, second), most=80)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", transparent=True, pil_kwargs={"quality": 72})
     return _data_uri(buffer.getvalue())
 
 
 def thumb(scene: SceneRun, name: str) -> str:
-    """The address of a small picture of a photograph; empty when it is not where it was."""
+    """The address of a thumbnail; empty when the photo is not where it was."""
     if scene.photos is None:
         return ""
     try:
-        pixels = images.load(scene.photos.path(name), THUMB, scene.turns.get(name, 0)).pixels
+        pixels = _photo(scene, name, THUMB).pixels
     except KitError:
         return ""
     buffer = io.BytesIO()
     package("PIL.Image").fromarray(pixels).save(buffer, "WEBP", quality=60)
     return _data_uri(buffer.getvalue())
+
+
+def _photo(scene: SceneRun, name: str, long_side: int) -> images.Photo:
+    """A photo as it was matched."""
+    assert scene.photos is not None  # the callers check
+    return images.load(scene.photos.path(name), long_side, scene.rotation_quarters.get(name, 0))
 
 
 def _data_uri(webp: bytes) -> str:

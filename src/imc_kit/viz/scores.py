@@ -1,4 +1,4 @@
-"""Figures of scores and costs: mAA by threshold, time and memory by stage. All return a plotly figure."""
+"""Figures of scores and costs: accuracy by distance, time and memory by stage. All are plotly figures."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 
 from imc_kit.metric import SceneScore
 from imc_kit.viz.palette import NEUTRAL, SERIES, STAGES, package
-from imc_kit.viz.style import LEGEND, styled
+from imc_kit.viz.style import CATEGORIES, LEGEND, styled
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
+"""One fewer than there are colours, so that thirty scenes differ in one or the other."""
 
 
 def draw_accuracy(scores: Mapping[str, SceneScore]) -> Any:
-    """The share of each scene's cameras that are within a distance of the truth, at the metric's thresholds.
+    """The share of each scene's cameras within each of the metric's distances of the truth.
 
-    The mAA is the mean over the thresholds, and stands beside the scene's name. Scenes of three images and fewer have
-    none, and are left out.
+    The mAA, the mean over the distances, is next to the scene's name. Scenes of three images or fewer have none and are
+    left out.
     """
     figure = package("plotly.graph_objects").Figure()
     counted = {name: score for name, score in scores.items() if score.images and np.isfinite(score.score)}
@@ -42,21 +43,20 @@ def draw_accuracy(scores: Mapping[str, SceneScore]) -> Any:
 
 
 def draw_seconds(seconds: Mapping[str, Mapping[str, float]]) -> Any:
-    """Seconds by stage, one bar for each scene: {scene: {stage: seconds}}."""
+    """Seconds by stage, one stacked bar for each scene: {scene: {stage: seconds}}."""
     return _bars(seconds, "time (seconds)", "{:.1f} s", stacked=True)
 
 
 def draw_memory(memory: Mapping[str, Mapping[str, float]]) -> Any:
-    """The most memory in use during each stage, bars side by side for each scene: {scene: {stage: bytes}}."""
+    """Peak memory of each stage, bars side by side for each scene: {scene: {stage: bytes}}."""
     gigabytes = {scene: {stage: used / 1e9 for stage, used in stages.items()} for scene, stages in memory.items()}
-    return _bars(gigabytes, "most memory in use (GB)", "{:.2f} GB", stacked=False)
+    return _bars(gigabytes, "peak memory (GB)", "{:.2f} GB", stacked=False)
 
 
 def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, stacked: bool) -> Any:
     figure = package("plotly.graph_objects").Figure()
     present = dict.fromkeys(stage for stages in values.values() for stage in stages)
-    order = list(STAGES)
-    stages = sorted(present, key=lambda stage: order.index(stage) if stage in STAGES else len(order))
+    stages = [stage for stage in STAGES if stage in present] + [stage for stage in present if stage not in STAGES]
     scenes = list(values)
     for stage in stages:
         heights = [values[scene].get(stage, 0.0) for scene in scenes]
@@ -67,12 +67,12 @@ def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, s
                        for scene, height in zip(scenes, heights, strict=True)],
             hovertemplate="%{hovertext}<extra></extra>",
         )  # fmt: skip
-    thick = 20 if len(scenes) <= 3 else 7  # pixels of one of several bars
+    thick = 20 if len(scenes) <= 3 else 7  # pixels of one of several bars side by side
     row = 34 if stacked else max(34, thick * len(stages) + 14)
     figure.update_layout(
         barmode="stack" if stacked else "group", bargap=0.35 if stacked else 14 / row,
         xaxis={"title": {"text": title}, "rangemode": "tozero"},
-        yaxis={"type": "category", "autorange": "reversed", "automargin": True, "ticks": ""},
+        yaxis=CATEGORIES,
         legend=LEGEND | {"traceorder": "normal"}, showlegend=True, height=130 + row * len(scenes),
     )  # fmt: skip
     return styled(figure, empty="" if stages else "nothing was measured")

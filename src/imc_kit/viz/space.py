@@ -1,4 +1,4 @@
-"""Where the things of a 3D view lie: which way is up, from where to look at them, how large cameras are."""
+"""The geometry of a 3D view: which way is up, where to look from, how large to draw cameras."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from imc_kit.types import Float64
 
 _ASPECTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-"""Width / height of views of the model."""
+"""Shapes of the view, width / height, from a phone to a wide window."""
 _VIEW = np.pi / 4
-"""The angle, from top to bottom, that plotly's camera sees."""
+"""The vertical angle of view of plotly's camera."""
 
 
 def level(axes: Float64) -> Float64:
-    """The rotation [3, 3] that turns the mean of the cameras' upright directions (−y) to +z."""
+    """The rotation [3, 3] that takes the mean of the cameras' upright directions (−y) to +z."""
     up = -axes[:, 1].mean(axis=0) if len(axes) else np.array([0.0, 0.0, 1.0])
     length = np.linalg.norm(up)
     if length < 1e-6:
@@ -33,16 +34,16 @@ def eye(axes: Float64) -> Float64:
     ahead = axes[:, 2].mean(axis=0) if len(axes) else np.zeros(3)
     flat = np.array([ahead[0], ahead[1], 0])
     length = np.linalg.norm(flat)
-    # Cameras all around look nowhere on the whole: any side is as good.
+    # Cameras all around have no common direction: any side is as good.
     back = -flat / length if length > 0.2 else np.array([0.8, 0.6, 0])
     eye = 0.85 * back + [0, 0, 0.35]
     return np.asarray(eye / np.linalg.norm(eye), np.float64)
 
 
 def view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
-    """What to look at from the direction `eye` to have all points [K, 3] in the middle of the view, and from how far.
+    """The point to look at from the direction `eye` to have all points [K, 3] in the middle, and how far away to be.
 
-    The distances, with a little room, are by the width / height of the view.
+    The distances, with 8 % of room, are by the width / height of the view.
     """
     if not len(points):
         return np.zeros(3), dict.fromkeys(_ASPECTS, 1.0)
@@ -50,7 +51,7 @@ def view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
     right /= np.linalg.norm(right)
     up = np.cross(eye, right)
     slope, near = np.tan(_VIEW / 2), points @ eye
-    # A camera at the distance t sees a point at the height h where h is at most slope · (t - near), and likewise below.
+    # A camera at distance t sees a point at height h if h ≤ slope · (t - near), and likewise below.
     above, below = ((near + side * (points @ up) / slope).max() for side in (1, -1))
     tall = (above + below) / 2
     wide = {aspect: (near + np.abs(points @ right) / (slope * aspect)).max() for aspect in _ASPECTS}
@@ -58,39 +59,41 @@ def view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
 
 
 def not_far(points: Float64, centers: Float64) -> NDArray[np.bool_]:
-    """Which points lie within the box of all cameras and the middle 92 % of the points, and a quarter more."""
+    """Which points lie in the box around all cameras and the middle 92 % of the points, enlarged by a quarter."""
     if not len(points):
         return np.zeros(0, np.bool_)
     box = np.percentile(points, [4, 96], axis=0)
     everything = np.concatenate([box, centers])
     low, high = everything.min(axis=0), everything.max(axis=0)
-    # The width of the middle of the points is the measure: cameras are all kept anyway.
+    # A quarter of the middle points' width: distant cameras must not let in distant points.
     margin = 0.25 * (box[1] - box[0])
     return np.asarray(((points >= low - margin) & (points <= high + margin)).all(axis=1), np.bool_)
 
 
 def frustum_size(centers: Float64) -> float:
-    """Half of the usual distance between neighbouring cameras, but seen at all, and not larger than the scene."""
+    """0.6 of the median distance between neighbouring cameras, but 3 to 12 % of the extent of all cameras."""
     if len(centers) < 2:
         return 0.3
     extent = float(np.linalg.norm(np.ptp(centers, axis=0))) or 1.0
-    # One after the other, as a table of all distances of thousands of cameras takes gigabytes.
-    nearest = [np.partition(np.linalg.norm(centers - center, axis=1), 1)[1] for center in centers]
+    nearest = KDTree(centers).query(centers, k=2)[0][:, 1]
     return float(np.clip(0.6 * np.median(nearest), 0.03 * extent, 0.12 * extent))
 
 
 def round_length(length: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is not larger."""
+    """The largest number of the form 1, 2 or 5 times a power of ten that is not larger."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(max(base for base in (1, 2, 5) if base * power <= length * (1 + 1e-9)) * power)
 
 
 def frusta(centers: Float64, axes: Float64, frames: Sequence[tuple[float, float]], size: float) -> Float64:
-    """All cameras as one broken line [K, 3]: the pyramid of what each sees, and a tick on its upper side."""
+    """All cameras as one line [K, 3] with gaps: the pyramid that each sees, and a tick on its upper side.
+
+    frames: see `Model.frames`. size: the height of the pyramids.
+    """
     lines = []
     for center, rotation, (across, down) in zip(centers, axes, frames, strict=True):
         corners = [(-across, -down), (across, -down), (across, down), (-across, down)]
-        # In the camera's own frame: 0 is its centre, 1 to 4 are the corners, 5 is above the middle of the upper side.
+        # In the camera's frame: 0 is its centre, 1 to 4 are the corners, 5 is above the middle of the upper side.
         own = np.array([(0, 0, 0), *((x, y, 1) for x, y in corners), (0, -1.5 * down, 1)]) * size
         path = own[[0, 1, 2, 3, 4, 1, 5, 2, 0, 3, 4, 0]]
         lines += [path @ rotation + center, np.full((1, 3), np.nan)]

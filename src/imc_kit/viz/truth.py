@@ -1,4 +1,4 @@
-"""A model beside the truth: which of its images a table names, and the similarity between their frames."""
+"""A model compared with the truth: which images a table names, and the similarity between the two frames."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from imc_kit.types import Float64
 
 
 class Similarity(NamedTuple):
-    """x ↦ scale · turn · x + shift."""
+    """x ↦ scale · rotation · x + shift."""
 
     scale: float
-    turn: Float64
+    rotation: Float64
     shift: Float64
 
     def moved(self, points: Float64) -> Float64:
-        """The places of points [N, 3]."""
-        return np.asarray(self.scale * points @ self.turn.T + self.shift, np.float64)
+        """Where points [N, 3] go."""
+        return np.asarray(self.scale * points @ self.rotation.T + self.shift, np.float64)
 
 
 def match_names(names: Sequence[str], paths: Sequence[str]) -> dict[str, int]:
-    """For each image's name the row in which a table names it by a path that ends with it, the longest if several do.
+    """For each image its row in a table: the first whose path ends with the image's name.
 
-    Names are relative to the scene's folder, a table's paths may begin further up.
+    Names are relative to the scene's folder; a table's paths may begin further up. If a path ends with several names,
+    it belongs to the longest.
     """
     known = set(names)
     rows: dict[str, int] = {}
@@ -40,23 +41,22 @@ def match_names(names: Sequence[str], paths: Sequence[str]) -> dict[str, int]:
 
 
 def similarity(names: Sequence[str], centers: Float64, score: SceneScore) -> Similarity | None:
-    """From the model's frame to the truth's, as the metric chose it; None when fewer than three cameras are in both.
+    """The metric's similarity from the model's frame to the truth's; None with fewer than three cameras in both.
 
-    The aligned centres are the submitted ones under one similarity, which three cameras give back (Umeyama, 1991).
+    `score.aligned` are the submitted centres under one similarity, so a least-squares fit to them finds it (Umeyama,
+    1991).
     """
     rows = match_names(names, score.names)
-    known = {name: row for name, row in rows.items() if np.isfinite(score.aligned[row]).all()}
-    shared = [(number, known[name]) for number, name in enumerate(names) if name in known]
+    shared = [(number, rows[name]) for number, name in enumerate(names) if name in rows]
+    shared = [(number, row) for number, row in shared if np.isfinite(score.aligned[row]).all()]
     if len(shared) < 3:
         return None
     here, there = centers[[n for n, _ in shared]], score.aligned[[row for _, row in shared]]
     a, b = here - here.mean(axis=0), there - there.mean(axis=0)
-    if not (a**2).sum() or not (b**2).sum():
+    if not a.any() or not b.any():
         return None
     left, values, right = np.linalg.svd(b.T @ a)
     signs = np.array([1, 1, np.sign(np.linalg.det(left @ right)) or 1.0])
-    turn = (left * signs) @ right
-    scale = float((values * signs).sum() / (a**2).sum())
-    if scale <= 0:
-        return None
-    return Similarity(scale, turn, there.mean(axis=0) - scale * turn @ here.mean(axis=0))
+    rotation = (left * signs) @ right
+    scale = float((values * signs).sum() / (a * a).sum())
+    return Similarity(scale, rotation, there.mean(axis=0) - scale * rotation @ here.mean(axis=0)) if scale > 0 else None

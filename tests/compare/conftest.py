@@ -1,0 +1,5 @@
+"""What the tests of comparisons share: a browser."""
+
+from pages import browser
+
+__all__ = ["browser"]
