@@ -1,12 +1,14 @@
 """Compare imc_kit's presets with COLMAP alone, scene by scene, on scenes whose true poses are known.
 
     python benchmarks/compare.py ROOT [--presets sift aliked] [--scenes A B] [--max-images 70] [--out DIR] [--repeats 1]
-                                      [--without-colmap]
+                                      [--without-colmap] [--against CHECKOUT]
 
 ROOT has a competition's layout, with truth.csv and thresholds.json (distances by scene). The methods take turns scene
 by scene. Each run has its own process, so peak memory is measured for that run only and a crash costs one cell. COLMAP
 is pycolmap's extract_features, match_exhaustive and incremental_mapping with their defaults, once with per-image and
-once with shared intrinsics; its largest model is scored. compare.json and compare.md are rewritten after every run.
+once with shared intrinsics; its largest model is scored. With --against, another checkout of the kit (such as a git worktree of an
+earlier version) solves the same scenes in turn, as PRESET@before. compare.json and compare.md are rewritten after every
+run.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from imc_kit.detectors import extract
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Pose, Scene
 
+BEFORE = "@before"
+"""Marks a preset of the other checkout."""
 COLMAP = {"colmap-per-image": "PER_IMAGE", "colmap-single": "SINGLE"}
 """COLMAP's camera mode for each method."""
 PACKAGES = ("pycolmap", "opencv-python-headless", "opencv-python", "numpy", "numba", "torch", "kornia")
@@ -59,19 +63,21 @@ def main() -> None:
     root, out = arguments.root.resolve(), arguments.out
     out.mkdir(parents=True, exist_ok=True)
     chosen = _choose(root, arguments.scenes, arguments.max_images)
-    unavailable = {preset: answer["error"] for preset in arguments.presets if (answer := _run({"check": preset}))}
+    other = arguments.against
+    presets = [name for preset in arguments.presets for name in ((preset, preset + BEFORE) if other else (preset,))]
+    unavailable = {preset: answer["error"] for preset in presets if (answer := _run({"check": preset}, other))}
     colmap = () if arguments.without_colmap else tuple(COLMAP)
-    methods = [*(preset for preset in arguments.presets if preset not in unavailable), *colmap]
+    methods = [*(preset for preset in presets if preset not in unavailable), *colmap]
     header = _facts() | {f"{preset} cannot run": reason for preset, reason in unavailable.items()}
     print(*(f"{name}: {value}" for name, value in header.items()), sep="\n", end="\n\n")
 
     rows: list[Row] = []
     for scene in chosen:
         for repeat in range(arguments.repeats):
-            for method in (*arguments.presets, *colmap):
+            for method in (*presets, *colmap):
                 row: Row = {"scene": scene.name, "method": method, "images": len(scene.images), "repeat": repeat}
                 if method in methods:
-                    row |= _run({"root": str(root), "scene": scene.name, "method": method, "seed": repeat})
+                    row |= _run({"root": str(root), "scene": scene.name, "method": method, "seed": repeat}, other)
                 rows.append(row)
                 cells = _cells(row)
                 if len(rows) == 1:
@@ -95,6 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each method on each scene; default: 1")
     parser.add_argument("--without-colmap", action="store_true", help="compare the presets with each other only")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="run the presets of this checkout, too")
     return parser.parse_args()
 
 
@@ -140,13 +147,23 @@ def _thresholds(task: scenes.Task) -> dict[str, list[float]]:
 # One run, in its own process.
 
 
-def _run(job: Job) -> Row:
-    """The answer of a worker process to its job; `error` if it failed or crashed."""
+def _run(job: Job, other: Path | None = None) -> Row:
+    """The answer of a worker process to its job; `error` if it failed or crashed.
+
+    other: the checkout that does the jobs whose method or check ends in `BEFORE`.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    for key in ("check", "method"):
+        if other is not None and job.get(key, "").endswith(BEFORE):
+            checkout, job = other.resolve(), job | {key: job[key].removesuffix(BEFORE)}
+    environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "worker.log")
-        command = [sys.executable, __file__, "--worker", json.dumps(job | {"folder": folder})]
+        worker = [sys.executable, str(checkout / "benchmarks" / "compare.py"), "--worker"]
+        command = [*worker, json.dumps(job | {"folder": folder})]
         with log.open("wb") as output:
-            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+            ended = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
+            code = ended.returncode
         if code == 0:
             answer: Row = json.loads(Path(folder, "answer.json").read_text("utf-8"))
             return answer
