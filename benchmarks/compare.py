@@ -6,9 +6,9 @@
 ROOT has a competition's layout, with truth.csv and thresholds.json (distances by scene). The methods take turns scene
 by scene. Each run has its own process, so peak memory is measured for that run only and a crash costs one cell. COLMAP
 is pycolmap's extract_features, match_exhaustive and incremental_mapping with their defaults, once with per-image and
-once with shared intrinsics; its largest model is scored. With --against, another checkout of the kit (such as a git worktree of an
-earlier version) solves the same scenes in turn, as PRESET@before. compare.json and compare.md are rewritten after every
-run.
+once with shared intrinsics; its largest model is scored. With --against, another checkout of the kit (such as a git
+worktree of an earlier version) solves the same scenes in turn, as PRESET@before. compare.json and compare.md are
+rewritten after every run.
 """
 
 from __future__ import annotations
