@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -51,6 +51,12 @@ class MatchedFeatures:
     features: Callable[[str], Features]
     matches: Callable[[str, str], Matches]
 
+    def strong(self, pairs: Sequence[Pair], least: int) -> Iterator[tuple[str, str, Matches]]:
+        """The pairs that have at least this many matches, with their matches, as `colmap.database` takes them."""
+        for pair in pairs:
+            if len(matches := self.matches(*pair)) >= least:
+                yield *pair, matches
+
 
 class Matching:
     """The stages of one scene up to its matches. `notes` collects what went wrong, one sentence each.
@@ -67,7 +73,6 @@ class Matching:
         self.until = until
         self.notes: list[str] = []
         self._mask = replace(config.masks, pictures=False)
-        self._tasks = Tasks(executor, scene.name, until)
 
     def upright(self, records: Records) -> dict[str, ImageRecord]:
         """The same images, each rotated by the multiple of 90° that low-resolution matches say makes it upright."""
@@ -84,8 +89,8 @@ class Matching:
         until = deadline.portion(self.until, _DETECTION)
         for left, pipeline in zip(range(len(self.config.sparse), 0, -1), self.config.sparse, strict=True):
             table = self._features(pipeline)
-            tasks = replace(self._tasks, until=deadline.portion(until, 1 / left))
-            self.notes += tasks.detect(usable, table, pipeline.detector, self._mask)
+            tasks = self._tasks(usable, deadline.portion(until, 1 / left))
+            self.notes += tasks.detect(table, pipeline.detector, self._mask)
             usable = {name: record for name, record in usable.items() if record.key in table}
         return usable
 
@@ -167,6 +172,9 @@ class Matching:
 
     # ---- features and matches of one feature pipeline ----
 
+    def _tasks(self, records: Records, until: float | None = None) -> Tasks:
+        return Tasks(records, self.executor, self.scene.name, self.until if until is None else until)
+
     def _features(self, pipeline: FeaturePipeline) -> Table[Features]:
         return self.store.features(fingerprint(pipeline.detector, self._mask))
 
@@ -176,7 +184,7 @@ class Matching:
         detector, matcher = pipeline.detector, pipeline.matcher
         features = self._features(pipeline)
         matches = self.store.matches(fingerprint(detector, matcher, self._mask))
-        self.notes += self._tasks.match(records, pairs, features, matches, matcher, detector.kind)
+        self.notes += self._tasks(records).match(pairs, features, matches, matcher, detector.kind)
 
         def matches_of(first: str, second: str) -> Matches:
             key = pair_key(records[first].key, records[second].key)
@@ -186,7 +194,7 @@ class Matching:
 
     def _match_images(self, matcher: DetectorFreeConfig, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
         table = self.store.correspondences(fingerprint(matcher))
-        self.notes += self._tasks.match_images(records, pairs, table, matcher)
+        self.notes += self._tasks(records).match_images(pairs, table, matcher)
         keys = {(first, second): pair_key(records[first].key, records[second].key) for first, second in pairs}
         found = {pair: table[key] for pair, key in keys.items() if key in table}
         sizes = {name: record.info.size for name, record in records.items()}
@@ -243,7 +251,7 @@ class Matching:
     def _describe_by_network(self, records: Records, descriptor: NetworkDescriptorConfig) -> Float32:
         """An image that cannot be described gets zeros, which are similar to nothing."""
         table = self.store.descriptors(fingerprint(descriptor))
-        self.notes += self._tasks.describe(records, table, descriptor)
+        self.notes += self._tasks(records).describe(table, descriptor)
         rows = {name: table[record.key] for name, record in records.items() if record.key in table}
         zeros = np.zeros_like(next(iter(rows.values()), np.empty(0, np.float32)))
         return np.array([rows.get(name, zeros) for name in records], np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,11 +16,11 @@ from imc_kit.colmap.child import ColmapError
 from imc_kit.colmap.mapping_runs import MappingResult, RunPolicy
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
+from imc_kit.data.images import ImageInfo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
-from imc_kit.pipeline.completion import Completion, on_turntable
-from imc_kit.pipeline.context import SceneContext
+from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, inspect
 from imc_kit.pipeline.results import SceneResult, read_result, write_result
@@ -29,7 +29,7 @@ from imc_kit.poses.rotation import pose_as_stored
 from imc_kit.runtime import deadline
 from imc_kit.runtime.deadline import ran_out
 from imc_kit.runtime.meter import Meter
-from imc_kit.types import Matches, Model, Pair, Placement, Scene
+from imc_kit.types import Pair, Placement, Scene
 
 log = logging.getLogger(__name__)
 
@@ -145,10 +145,21 @@ class MatchedScene:
             placed = place(scene.images, models, inliers, separate=self.separate, similarity=similarity)
             circle = on_turntable(context, self.records, models)
             placed |= {name: Placement(pose, None) for name, pose in circle.items()}
-            placements = self._as_stored(placed)
+            placed |= {name: _as_stored(placed[name], record.info) for name, record in self.records.items()}
         shutil.rmtree(context.partial, ignore_errors=True)
-        counts = self._counts(verified, inliers, models, placements)
-        result = SceneResult(placements, models, counts, cost.seconds, context.notes, cost.memory, self._rotations())
+        quarters = {name: count for name, record in self.records.items() if (count := record.info.extra_quarters)}
+        counts = {
+            "images": len(scene.images),
+            "readable": len(self.records),
+            "rotated": len(quarters),
+            "pairs": len(self.pairs),
+            "matched pairs": len(database.match_counts(verified)),
+            "verified pairs": len(inliers),
+            "registered": sum(placement.model is not None for placement in placed.values()),
+            "models": len(models),
+            "points": len(models[0].points) if models else 0,
+        }
+        result = SceneResult(placed, models, counts, cost.seconds, context.notes, cost.memory, quarters)
         self._finish(result)
         return result
 
@@ -161,7 +172,8 @@ class MatchedScene:
             old.unlink()
         made = context.partial / "database.db"
         entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in self.records.items()]
-        database.write_database(made, entries, self.found.features, self._strong_matches(), context.config.cameras)
+        matches = self.found.strong(self.pairs, context.config.min_matches)
+        database.write_database(made, entries, self.found.features, matches, context.config.cameras)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
         verify = partial(
             verification.verify, made, log=context.log, executor=executor, threads=context.threads,
@@ -177,12 +189,6 @@ class MatchedScene:
             path = self.folder / "database-hurried.db"
         return database.move(made, path)
 
-    def _strong_matches(self) -> Iterator[tuple[str, str, Matches]]:
-        for first, second in self.pairs:
-            matches = self.found.matches(first, second)
-            if len(matches) >= self.matching.config.min_matches:
-                yield first, second, matches
-
     def _map(self, context: SceneContext, verified: Path, alone: bool) -> MappingResult:
         """The best mapping run."""
         config = context.config
@@ -192,33 +198,6 @@ class MatchedScene:
         )  # fmt: skip
         context.notes.extend(best.notes)
         return best
-
-    def _as_stored(self, placements: Mapping[str, Placement]) -> dict[str, Placement]:
-        """The placements of the images as they are stored, before any rotation upright."""
-        stored = dict(placements)
-        for name, record in self.records.items():
-            info, placement = record.info, placements[name]
-            pose = pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
-            stored[name] = Placement(pose, placement.model)
-        return stored
-
-    def _rotations(self) -> dict[str, int]:
-        return {name: count for name, record in self.records.items() if (count := record.info.extra_quarters)}
-
-    def _counts(
-        self, verified: Path, inliers: Mapping[Pair, int], models: Sequence[Model], placements: Mapping[str, Placement]
-    ) -> dict[str, int]:
-        return {
-            "images": len(self.scene.images),
-            "readable": len(self.records),
-            "rotated": len(self._rotations()),
-            "pairs": len(self.pairs),
-            "matched pairs": len(database.match_counts(verified)),
-            "verified pairs": len(inliers),
-            "registered": sum(placement.model is not None for placement in placements.values()),
-            "models": len(models),
-            "points": len(models[0].points) if models else 0,
-        }
 
     def _finish(self, result: SceneResult) -> None:
         """Write the result, and log its notes. A result that time ran out on does not count as finished."""
@@ -231,6 +210,12 @@ class MatchedScene:
             log.warning("%s: %s", self.scene.name, note)
         registered, count, seconds = result.counts["registered"], result.counts["images"], sum(result.seconds.values())
         log.info("%s: %d of %d images registered in %.1f s", self.scene.name, registered, count, seconds)
+
+
+def _as_stored(placement: Placement, info: ImageInfo) -> Placement:
+    """The placement of an image as it is stored, before any rotation upright."""
+    pose = pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
+    return replace(placement, pose=pose)
 
 
 def _reserving(need: tuple[float, float], scene: Scene, until: float) -> float:
