@@ -1,16 +1,12 @@
 """The whole configuration of a run, and the named presets."""
 
-from __future__ import annotations
-
-import dataclasses
 import hashlib
 import json
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from imc_kit.colmap.database import CameraConfig
 from imc_kit.colmap.localisation import LocalisationConfig
@@ -56,11 +52,9 @@ class FeaturePipeline:
             self.detector.create()
             self.matcher.create(self.detector.kind)
 
-    def looser(self) -> FeaturePipeline:
+    def looser(self) -> Self:
         """The same with lower demands on matches; a detector-free matcher has no such."""
-        if isinstance(self.matcher, DetectorFreeConfig):
-            return self
-        return FeaturePipeline(self.detector, self.matcher.looser())
+        return self if isinstance(self.matcher, DetectorFreeConfig) else replace(self, matcher=self.matcher.looser())
 
     def weight_files(self) -> tuple[str, ...]:
         """The files that it needs; see `Config.weight_files`."""
@@ -132,10 +126,10 @@ class Config:
         """The feature pipelines that have a detector."""
         return [pipeline for pipeline in self.feature_pipelines if not pipeline.detector_free]
 
-    def looser(self) -> Config:
+    def looser(self) -> Self:
         """The same with matchers of lower demands."""
         first, *others = (pipeline.looser() for pipeline in self.feature_pipelines)
-        return dataclasses.replace(self, matcher=first.matcher, also=tuple(others))
+        return replace(self, matcher=first.matcher, also=tuple(others))
 
     def weight_files(self) -> tuple[str, ...]:
         """The weight files that it needs, by their names in the manifest, each once.
@@ -169,30 +163,22 @@ CHEAP = Config(
 def cheap(config: Config) -> Config:
     """`CHEAP` with the cameras, masks, threads and seed of `config`."""
     names = ("masks", "cameras", "threads", "seed", "time_limit")
-    return dataclasses.replace(CHEAP, **{name: getattr(config, name) for name in names})
+    return replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 
-def _aliked(long_side: int = 1024) -> FeaturePipeline:
-    return FeaturePipeline(AlikedConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
-
-
-def _superpoint(long_side: int = 1024) -> FeaturePipeline:
-    return FeaturePipeline(SuperPointConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
-
-
+_LIGHTGLUE = LightGlueConfig()
 _DINO = PairsConfig(exhaustive_up_to=20, descriptors=(DinoConfig(),))
+_BASELINE = Config(AlikedConfig(max_keypoints=4096, long_side=1024), _LIGHTGLUE, pairs=_DINO)
+_FURTHER = tuple(
+    FeaturePipeline(detector(max_keypoints=4096, long_side=long_side), _LIGHTGLUE)
+    for detector, long_side in ((AlikedConfig, 1600), (SuperPointConfig, 1024), (SuperPointConfig, 1600))
+)
 
 PRESETS: dict[str, Config] = {
     "sift": Config(),
     "aliked": Config(AlikedConfig(), NearestConfig(ratio=0.8, cells=64, device="auto"), upright=True),
-    "baseline": Config(_aliked().detector, _aliked().matcher, pairs=_DINO),
-    "ensemble": Config(
-        _aliked().detector,
-        _aliked().matcher,
-        also=(_aliked(1600), _superpoint(), _superpoint(1600)),
-        pairs=_DINO,
-        upright=True,
-    ),
+    "baseline": _BASELINE,
+    "ensemble": replace(_BASELINE, also=_FURTHER, upright=True),
     "small": Config(
         SiftConfig(max_keypoints=2048, long_side=800, contrast_threshold=0.0133, edge_threshold=30.0),
         pairs=PairsConfig(exhaustive_up_to=20, k=10),
@@ -239,9 +225,8 @@ def fingerprint(*parts: Any) -> str:
 
 def plain(value: Any) -> Any:
     """A configuration as JSON takes it; `name` tells detectors and matchers apart."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = _options(value)
-        return {"name": value.name, **fields} if hasattr(value, "name") else fields
+    if is_dataclass(value) and not isinstance(value, type):
+        return ({"name": value.name} if hasattr(value, "name") else {}) | _options(value)
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not a plain value")
@@ -251,8 +236,8 @@ def _options(target: Any) -> dict[str, Any]:
     """The options of a configuration by name, the entries of a tuple by number; nothing else has any."""
     if isinstance(target, tuple):
         return {str(number): entry for number, entry in enumerate(target)}
-    if dataclasses.is_dataclass(target):
-        return {entry.name: getattr(target, entry.name) for entry in dataclasses.fields(target)}
+    if is_dataclass(target):
+        return {entry.name: getattr(target, entry.name) for entry in fields(target)}
     return {}
 
 
@@ -268,22 +253,22 @@ def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
     if rest:
         value = _with(options[first], rest, value, option)
     else:
-        expected = type(options[first]) if isinstance(target, tuple) else typing.get_type_hints(type(target))[first]
+        expected = type(options[first]) if isinstance(target, tuple) else get_type_hints(type(target))[first]
         if not _fits(value, expected):
             wanted = getattr(expected, "__name__", expected)
             raise KitError(f"option {option!r} must be of type {wanted}, not {value!r}")
     if isinstance(target, tuple):
         return tuple((options | {first: value}).values())
-    return dataclasses.replace(target, **{first: value})
+    return replace(target, **{first: value})
 
 
 def _fits(value: Any, expected: Any) -> bool:
     """Whether a value is of the type in a configuration's annotation."""
-    origin = typing.get_origin(expected)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, choice) for choice in typing.get_args(expected))
-    if origin is typing.Literal:
-        return value in typing.get_args(expected)
+    origin = get_origin(expected)
+    if origin in (Union, UnionType):
+        return any(_fits(value, choice) for choice in get_args(expected))
+    if origin is Literal:
+        return value in get_args(expected)
     if isinstance(value, bool) and expected in (int, float):
         return False
     return isinstance(value, (int, float) if expected is float else origin or expected)

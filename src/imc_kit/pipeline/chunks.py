@@ -4,8 +4,6 @@ Without a time limit, pairs that share images come together, so that features ar
 limit, pairs stay roughly in the order given: the most useful come first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import repeat

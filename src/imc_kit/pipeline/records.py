@@ -1,7 +1,5 @@
 """The images of a scene that can be used, each with what names its content."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace

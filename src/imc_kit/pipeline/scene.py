@@ -99,18 +99,20 @@ def match_scene(
         selected = matching.select(records, given)
     with cost("match"):
         found = matching.match(records, selected)
-    return MatchedScene(scene, folder, matching, records, selected, found, identity, separate, cost)
+    return MatchedScene(scene, folder, until, matching, records, selected, found, identity, separate, cost)
 
 
 @dataclass(frozen=True, eq=False)
 class MatchedScene:
     """A scene up to its matches; `reconstruct` does the rest.
 
-    pairs: that were to be matched. identity: names the images and the configuration. separate: see `match_scene`.
+    until: as given for matching. pairs: that were to be matched. identity: names the images and the configuration.
+    separate: see `match_scene`.
     """
 
     scene: Scene
     folder: Path
+    until: float
     matching: Matching
     records: Mapping[str, ImageRecord]
     pairs: Sequence[Pair]

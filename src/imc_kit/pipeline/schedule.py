@@ -3,8 +3,6 @@
 With a time limit there are two rounds: every scene first gets a quick answer, then a full one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 
