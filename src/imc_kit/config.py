@@ -31,6 +31,9 @@ from imc_kit.retrieval import PairsConfig
 from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.viewgraph.lowres import LowResConfig
 
+_SIFT, _NEAREST = SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0), NearestConfig(ratio=0.8, cells=64)
+_RUNS = MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig()
+
 
 @dataclass(frozen=True)
 class FeaturePipeline:
@@ -38,10 +41,6 @@ class FeaturePipeline:
 
     detector: DetectorConfig
     matcher: AnyMatcherConfig
-
-    @property
-    def detector_free(self) -> bool:
-        return isinstance(self.matcher, DetectorFreeConfig)
 
     def check(self) -> None:
         """Raise KitError when the two do not go together, or when something that they need is missing."""
@@ -69,8 +68,8 @@ class Config:
     Raises KitError for a value that makes no sense.
     """
 
-    detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0))
-    matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8, cells=64))
+    detector: DetectorConfig = _SIFT
+    matcher: AnyMatcherConfig = _NEAREST
     also: tuple[FeaturePipeline, ...] = ()
     """Further detectors with their matchers; their keypoints and matches are joined to the first's."""
     combine: CombineConfig = field(default_factory=CombineConfig)
@@ -82,11 +81,7 @@ class Config:
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    mapping: tuple[MappingConfig, ...] = (
-        MappingConfig("global"),
-        MappingConfig("global", min_strength=0.7),
-        MappingConfig(),
-    )
+    mapping: tuple[MappingConfig, ...] = _RUNS
     """Mapping runs: the first, then the others side by side unless the first is good enough. The model with the most
     images is kept; ties are broken by agreement with the strongest pairs."""
     enough: float = 0.9
@@ -124,7 +119,7 @@ class Config:
     @property
     def sparse(self) -> list[FeaturePipeline]:
         """The feature pipelines that have a detector."""
-        return [pipeline for pipeline in self.feature_pipelines if not pipeline.detector_free]
+        return [one for one in self.feature_pipelines if not isinstance(one.matcher, DetectorFreeConfig)]
 
     def looser(self) -> Self:
         """The same with matchers of lower demands."""
@@ -166,23 +161,19 @@ def cheap(config: Config) -> Config:
     return replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 
-_LIGHTGLUE = LightGlueConfig()
 _DINO = PairsConfig(exhaustive_up_to=20, descriptors=(DinoConfig(),))
-_BASELINE = Config(AlikedConfig(max_keypoints=4096, long_side=1024), _LIGHTGLUE, pairs=_DINO)
+_BASELINE = Config(AlikedConfig(max_keypoints=4096, long_side=1024), LightGlueConfig(), pairs=_DINO)
 _FURTHER = tuple(
-    FeaturePipeline(detector(max_keypoints=4096, long_side=long_side), _LIGHTGLUE)
+    FeaturePipeline(detector(max_keypoints=4096, long_side=long_side), LightGlueConfig())
     for detector, long_side in ((AlikedConfig, 1600), (SuperPointConfig, 1024), (SuperPointConfig, 1600))
 )
 
 PRESETS: dict[str, Config] = {
     "sift": Config(),
-    "aliked": Config(AlikedConfig(), NearestConfig(ratio=0.8, cells=64, device="auto"), upright=True),
+    "aliked": Config(AlikedConfig(), replace(_NEAREST, device="auto"), upright=True),
     "baseline": _BASELINE,
     "ensemble": replace(_BASELINE, also=_FURTHER, upright=True),
-    "small": Config(
-        SiftConfig(max_keypoints=2048, long_side=800, contrast_threshold=0.0133, edge_threshold=30.0),
-        pairs=PairsConfig(exhaustive_up_to=20, k=10),
-    ),
+    "small": Config(replace(_SIFT, max_keypoints=2048, long_side=800), pairs=PairsConfig(exhaustive_up_to=20, k=10)),
 }
 
 
@@ -213,8 +204,7 @@ def feature_pipeline(name: str) -> FeaturePipeline:
 
 def matcher_named(name: str) -> AnyMatcherConfig:
     """A matcher with its own defaults; `nearest` with the ratio test of the sift preset. Raises KitError for others."""
-    usual = Config().matcher
-    return usual if name == usual.name else MATCHERS[name]()
+    return _NEAREST if name == _NEAREST.name else MATCHERS[name]()
 
 
 def fingerprint(*parts: Any) -> str:
@@ -236,9 +226,7 @@ def _options(target: Any) -> dict[str, Any]:
     """The options of a configuration by name, the entries of a tuple by number; nothing else has any."""
     if isinstance(target, tuple):
         return {str(number): entry for number, entry in enumerate(target)}
-    if is_dataclass(target):
-        return {entry.name: getattr(target, entry.name) for entry in fields(target)}
-    return {}
+    return {entry.name: getattr(target, entry.name) for entry in fields(target)} if is_dataclass(target) else {}
 
 
 def _with(target: Any, names: list[str], value: Any, option: str) -> Any:

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from imc_kit import metric
 from imc_kit.colmap import database, verification
-from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
@@ -26,7 +25,6 @@ from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.kaggle.inputs import input_root
 from imc_kit.matchers import MatcherConfig, check_accepts
-from imc_kit.metric import Score
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.pipeline.tasks import loaded
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
@@ -40,7 +38,6 @@ ENOUGH = 15
 _MAX_DEPTH = 4
 """Folders below Kaggle's input root in which an attached competition is looked for; Kaggle mounts it 1 to 3 deep."""
 
-Choice = TypeVar("Choice")
 Counts = dict[Pair, int]
 Neighbour = tuple[str, Photo, float]
 """The name and the photo of a view, and its similarity."""
@@ -108,23 +105,22 @@ def open_input(given: Path | str = "", *, truth: bool = False) -> Task:
     return scenes.load(folder)
 
 
-def usable(choices: Mapping[str, Choice], *arguments: Any) -> tuple[dict[str, Choice], str]:
+def usable(choices: Mapping[str, Any], *arguments: Any) -> tuple[dict[str, Any], str]:
     """Which configurations of detectors, matchers or global descriptors can run here, and a sentence on the others.
 
     choices: by label. arguments: for their `create`; matchers need the kind of descriptors.
     """
-    found: dict[str, Choice] = {}
+    found = {}
     missing: dict[str, list[str]] = {}
     reasons = []
-    for name, choice in choices.items():
-        config: Any = choice
+    for name, config in choices.items():
         files = [weights.manifest()[file] for file in config.weight_files(*arguments)]
         if lacking := [file.name for file in files if weights.usable(weights.places(), file) is None]:
             missing[name] = lacking
             continue
         try:
             config.create(*arguments)
-            found[name] = choice
+            found[name] = config
         except KitError as error:
             reasons.append(f"Without {name}: {error}.")
     if missing:
@@ -211,7 +207,7 @@ def truth(task: Task) -> dict[str, Path]:
     return {name: path for name, path in files.items() if name == "truth" or path.is_file()}
 
 
-def score(task: Task, submission: Path | str) -> Score:
+def score(task: Task, submission: Path | str) -> metric.Score:
     """The score of 2024 of a submission, for the task's scenes alone. Raises `KitError` if a file cannot be read."""
     files = truth(task)
     table = read_table(files["truth"], ("image_path", "dataset", "scene", *POSE_COLUMNS))
@@ -246,7 +242,7 @@ def _matched(views: Views, pairs: Iterable[Pair], matchers: Iterable[MatcherConf
         best_first = np.argsort(-found.scores, kind="stable")
         rows = found.indices[best_first]
         points = first.features.keypoints[rows[:, 0]], second.features.keypoints[rows[:, 1]]
-        _, inliers = VerificationConfig().magsac(*points)
+        _, inliers = verification.VerificationConfig().magsac(*points)
         return Matched(Correspondences(*points, found.scores[best_first]), inliers, seconds)
 
     with workers(None, None) as pool:

@@ -157,17 +157,16 @@ def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], mode
         return {}
 
     def step() -> dict[str, Pose]:
-        small = []
-        for record in records.values():
-            if not deadline.left(context.until):
-                raise KitError(f"{deadline.RAN_OUT} for trying a turntable")
-            small.append(record.load(config.long_side).pixels)
-        stack = frames.comparable(small, config.long_side)
+        until, side = context.until, config.long_side
+        small = [record.load(side).pixels for record in records.values() if deadline.left(until)]
+        if len(small) < len(records):
+            raise KitError(f"{deadline.RAN_OUT} for trying a turntable")
+        stack = frames.comparable(small, side)
         categories = context.scene.categories
         reason = turntable.suspicion(categories, len(records), registered, frames.still_share(stack), config)
         if reason is None:
             return {}
-        found = turntable.arrange(list(records), stack, config, context.until)
+        found = turntable.arrange(list(records), stack, config, until)
         used = turntable.better(found.confidence, categories, len(records), registered, config)
         outcome = "so they are placed on a circle" if used else "too little to place them on a circle"
         context.notes.append(f"{reason}; as a turntable they have a confidence of {found.confidence:.2f}, {outcome}")

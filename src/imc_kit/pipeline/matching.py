@@ -1,7 +1,5 @@
 """From the photos of a scene to matches: every stage before COLMAP, with a store and an executor."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -199,22 +197,18 @@ class Matching:
         found = {pair: table[key] for pair, key in keys.items() if key in table}
         sizes = {name: record.info.size for name, record in records.items()}
         features, matches = merge(found, sizes, self.config.merge)
-        return MatchedFeatures(
-            features.__getitem__, lambda first, second: matches.get((first, second), Matches.empty())
-        )
+        return MatchedFeatures(features.__getitem__, lambda a, b: matches.get((a, b), Matches.empty()))
 
     # ---- low-resolution matching ----
 
-    def _low_resolution(self) -> Matching:
+    def _low_resolution(self) -> "Matching":
         return Matching(self.scene, self.store, CHEAP, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
 
     def _low_resolution_overlaps(self, records: Records) -> dict[Pair, PairOverlap]:
         """How much pairs of images overlap: all pairs, or the most similar ones in a large scene."""
         cheap = self._low_resolution()
         usable = cheap.detect(records)
-        pairs = retrieval.select(
-            list(usable), cheap.config.pairs, lambda descriptor: cheap._describe(usable, descriptor)
-        )
+        pairs = cheap._selected(usable)
         found = cheap.match(usable, pairs)
         keypoints = {name: _without_descriptors(found.features(name)) for name in usable}
         overlaps: dict[Pair, PairOverlap] = {}

@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from imc_kit.colmap import child
 from imc_kit.config import Config, cheap, preset
@@ -29,8 +28,6 @@ from imc_kit.runtime.executors import workers
 __all__ = ["Run", "SceneResult", "solve"]
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 def solve(
@@ -67,7 +64,7 @@ def solve(
     with child.loading(), workers(executor, config.threads) as mapping, workers(executor, config.threads) as matching:
         for name in schedule.rounds:
             one_round = _Round(name, progress, schedule, pairs, matching, mapping)
-            with closing(_one_ahead(one_round.match, len(schedule.scenes))) as matched:
+            with closing(one_round.matched()) as matched:
                 for number, future in enumerate(matched):
                     one_round.finish(number, future)
     if progress.unwritten:
@@ -134,7 +131,24 @@ class _Round:
     matching: Executor
     mapping: Executor
 
-    def match(self, number: int) -> MatchedScene | SceneResult:
+    def matched(self) -> Generator[Future[MatchedScene | SceneResult], None, None]:
+        """The matched scenes. Each is begun in a thread when the one before it is asked for.
+
+        So while the caller works on one scene, the next is matched, and no more.
+        """
+        pool = ThreadPoolExecutor(1)
+        try:
+            coming = None
+            for number in range(len(self.schedule.scenes)):
+                current, coming = coming, pool.submit(self._match, number)
+                if current:
+                    yield current
+            if coming:
+                yield coming
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _match(self, number: int) -> MatchedScene | SceneResult:
         """The matched scene, or its result if it was finished before."""
         scene, task, out = self.schedule.scenes[number], self.progress.task, self.progress.folder
         log.info("%s (%d of %d): %d images", scene.name, number + 1, len(self.schedule.scenes), len(scene.images))
@@ -159,29 +173,11 @@ class _Round:
         if isinstance(scene, SceneResult):
             return scene
         until = max(scene.until, self._deadline(number))
-        return scene.reconstruct(self.mapping, until, alone=self.schedule.is_last(number))
+        return scene.reconstruct(self.mapping, until, alone=number + 1 == len(self.schedule.scenes))
 
     def _deadline(self, number: int) -> float:
         answered = self.schedule.scenes[number].name in self.progress.results
         return self.schedule.deadline(self.name, number, answered)
-
-
-def _one_ahead(function: Callable[[int], T], count: int) -> Generator[Future[T], None, None]:
-    """The results of `function` for 0, 1, …, each begun in a thread when the one before it is asked for.
-
-    So while the caller works on one result, the next is computed, and no more.
-    """
-    pool = ThreadPoolExecutor(1)
-    try:
-        coming = None
-        for number in range(count):
-            current, coming = coming, pool.submit(function, number)
-            if current:
-                yield current
-        if coming:
-            yield coming
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneResult], folder: Path) -> SceneResult:
@@ -197,8 +193,7 @@ def _better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneRes
     except Exception as error:  # whatever it is, there is an answer
         notes = [said(error)]
         log.error("%s", notes[0], exc_info=not isinstance(error, KitError))
-    for path in folder.glob("models"):
-        shutil.rmtree(path)
+    shutil.rmtree(folder / "models", ignore_errors=True)
     for path in folder.glob("database-*"):
         path.unlink()
     for path in (*quick_folder.glob("models"), *quick_folder.glob("database-*")):

@@ -1,7 +1,5 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +11,9 @@ from pathlib import Path
 
 from imc_kit.colmap import database, mapping_runs, model_files, verification
 from imc_kit.colmap.child import ColmapError
-from imc_kit.colmap.mapping_runs import MappingResult, RunPolicy
+from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
-from imc_kit.data.images import ImageInfo
-from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
@@ -27,7 +23,6 @@ from imc_kit.pipeline.results import SceneResult, read_result, write_result
 from imc_kit.poses import place
 from imc_kit.poses.rotation import pose_as_stored
 from imc_kit.runtime import deadline
-from imc_kit.runtime.deadline import ran_out
 from imc_kit.runtime.meter import Meter
 from imc_kit.types import Pair, Placement, Scene
 
@@ -58,7 +53,7 @@ def match_scene(
     separate: bool = False,
     until: float = inf,
     fewest: int = 0,
-) -> MatchedScene | SceneResult:
+) -> "MatchedScene | SceneResult":
     """Match the photos of one scene; `reconstruct` of what it returns does the rest.
 
     folder: gets the scene's database, models, log and result.
@@ -93,7 +88,7 @@ def match_scene(
             matching.notes += _write_mask_pictures(records, config.masks, folder / "masks")
     with cost("detect"):
         records = matching.detect(records)
-    if len(records) < fewest and ran_out(matching.notes):
+    if len(records) < fewest and deadline.ran_out(matching.notes):
         raise KitError(f"{deadline.RAN_OUT}: {len(records)} of {len(scene.images)} images have features")
     with cost("pairs"):
         selected = matching.select(records, given)
@@ -135,7 +130,11 @@ class MatchedScene:
             verified = self._verify(context, executor)
             inliers = verification.inlier_counts(verified)
         with cost("map"):
-            best = self._map(context, verified, alone)
+            best = mapping_runs.map_best(
+                verified, scene, context.partial, config.mapping, RunPolicy(config.enough, config.trusted),
+                context.log, context.threads, config.seed, _reserving(_AFTER_MAPPING, scene, until), alone,
+            )  # fmt: skip
+            context.notes.extend(best.notes)
         similarity = self.matching.similarity(self.records, until)
         with cost("complete"):
             completion = Completion(context, verified, self.records, similarity, self.matching.store, executor)
@@ -168,7 +167,7 @@ class MatchedScene:
     def _verify(self, context: SceneContext, executor: Executor) -> Path:
         """The database with the pairs' verified matches, as an earlier run left it or made now."""
         path = self.folder / f"database-{self.identity}.db"
-        if path.exists() and not ran_out(context.notes):
+        if path.exists() and not deadline.ran_out(context.notes):
             return path
         for old in self.folder.glob("database-*"):
             old.unlink()
@@ -187,23 +186,13 @@ class MatchedScene:
         except ColmapError as error:
             context.notes.append(f"{error}; the pairs are verified by magsac")
             context.notes.extend(verify(replace(config, method="magsac", options={})))
-        if ran_out(context.notes):
+        if deadline.ran_out(context.notes):
             path = self.folder / "database-hurried.db"
         return database.move(made, path)
 
-    def _map(self, context: SceneContext, verified: Path, alone: bool) -> MappingResult:
-        """The best mapping run."""
-        config = context.config
-        best = mapping_runs.map_best(
-            verified, self.scene, context.partial, config.mapping, RunPolicy(config.enough, config.trusted),
-            context.log, context.threads, config.seed, _reserving(_AFTER_MAPPING, self.scene, context.until), alone,
-        )  # fmt: skip
-        context.notes.extend(best.notes)
-        return best
-
     def _finish(self, result: SceneResult) -> None:
         """Write the result, and log its notes. A result that time ran out on does not count as finished."""
-        identity = f"{self.identity}, hurried" if ran_out(result.notes) else self.identity
+        identity = f"{self.identity}, hurried" if deadline.ran_out(result.notes) else self.identity
         try:
             write_result(self.folder / "result.json", identity, result)
         except KitError as error:
@@ -214,7 +203,7 @@ class MatchedScene:
         log.info("%s: %d of %d images registered in %.1f s", self.scene.name, registered, count, seconds)
 
 
-def _as_stored(placement: Placement, info: ImageInfo) -> Placement:
+def _as_stored(placement: Placement, info: images.ImageInfo) -> Placement:
     """The placement of an image as it is stored, before any rotation upright."""
     pose = pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
     return replace(placement, pose=pose)
@@ -229,15 +218,14 @@ def _reserving(need: tuple[float, float], scene: Scene, until: float) -> float:
     return deadline.reserved(until, seconds * len(scene.images), share)
 
 
-def _write_mask_pictures(records: Mapping[str, ImageRecord], config: MaskConfig, folder: Path) -> list[str]:
+def _write_mask_pictures(records: Mapping[str, ImageRecord], config: masks.MaskConfig, folder: Path) -> list[str]:
     """Save every masked photo, small, with its mask for a person to look at; returns a note about each failure."""
     notes = []
     for name, record in records.items():
+        path = folder / f"{name}.jpg"
         try:
             photo = record.load(config.long_side)
-            allowed = masks.mask(photo, name, config)
-            if allowed is not None:
-                path = folder / f"{name}.jpg"
+            if (allowed := masks.mask(photo, name, config)) is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(images.as_jpeg(masks.overlay(photo.pixels, allowed)))
         except (KitError, OSError) as error:

@@ -52,10 +52,6 @@ class Schedule:
             return deadline.after(0)
         return end
 
-    def is_last(self, number: int) -> bool:
-        """Whether no scene comes after this one in its round."""
-        return number + 1 == len(self.scenes)
-
 
 def _effort(scene: Scene) -> int:
     """Roughly what a scene costs compared with others: its images, and its pairs, of which each image has at most 60.

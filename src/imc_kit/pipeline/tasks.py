@@ -20,7 +20,6 @@ import numpy as np
 
 from imc_kit.data import masks
 from imc_kit.data.images import Photo
-from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Table, pair_key
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
@@ -63,7 +62,7 @@ class Tasks:
     label: str = ""
     until: float = inf
 
-    def detect(self, features: Table[Features], config: DetectorConfig, mask: MaskConfig) -> list[str]:
+    def detect(self, features: Table[Features], config: DetectorConfig, mask: masks.MaskConfig) -> list[str]:
         """Detect features in every image."""
         chunks = image_chunks(self._missing_images(features), self.executor, self.until)
         return self._fill(features, partial(_detect, config, mask), chunks, f"{config.name} keypoints", "image")
@@ -125,7 +124,9 @@ def _fill_chunk(work: Work[T], table: Table[T], chunk: Sequence[Any], until: flo
     return done, notes
 
 
-def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRecord], until: float) -> Done[Features]:
+def _detect(
+    config: DetectorConfig, masking: masks.MaskConfig, chunk: Sequence[NamedRecord], until: float
+) -> Done[Features]:
     detector = loaded(config)
 
     def load(item: NamedRecord) -> tuple[Photo, Mask | None]:
@@ -172,9 +173,7 @@ def _match_images(config: DetectorFreeConfig, chunk: Sequence[RecordPair], until
     return found, len(chunk) - len(pairs) + len(found), notes
 
 
-def _match_until(
-    matcher: Any, images: Mapping[str, Any], pairs: Sequence[tuple[str, str]], until: float
-) -> dict[str, Any]:
+def _match_until(matcher: Any, images: Mapping[str, Any], pairs: Sequence[Pair], until: float) -> dict[str, Any]:
     """The matches of the pairs, until time runs out, by their keys in the store."""
     found: list[Any] = []
     for batch in batches(pairs, until):
