@@ -160,7 +160,8 @@ class Matching:
         row = {name: number for number, name in enumerate(records)}
         numbers = np.arange(len(records), dtype=np.float64)
         overlap = -np.abs(numbers[:, None] - numbers) / max(1, len(records))
-        key = {name: record.key_as_exif_says for name, record in records.items()}
+        # The quick answer has the images as EXIF says, without the rotation that was estimated from matches.
+        key = {name: replace(one, info=replace(one.info, extra_quarters=0)).key for name, one in records.items()}
         quick = self.store.matches(fingerprint(CHEAP.detector, CHEAP.matcher, self._mask))
         for first, second in pairs:
             if (pair := pair_key(key[first], key[second])) in quick:

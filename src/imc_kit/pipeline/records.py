@@ -1,7 +1,7 @@
 """The images of a scene that can be used, each with what names its content."""
 
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from imc_kit.data import images, masks
@@ -24,11 +24,6 @@ class ImageRecord:
         """Names everything about the image that its features depend on."""
         rotation = f"@{self.info.extra_quarters}" if self.info.extra_quarters else ""
         return "".join([self.digest, rotation, self.mask and f"+{self.mask}"])
-
-    @property
-    def key_as_exif_says(self) -> str:
-        """The key of the same image without the rotation that was estimated from matches."""
-        return replace(self, info=replace(self.info, extra_quarters=0)).key
 
     def load(self, long_side: int | None) -> images.Photo:
         """Decode the image, its longer side at most `long_side` pixels. Raises KitError when that fails."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from imc_kit.data import masks
 from imc_kit.data.images import Photo
+from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Table, pair_key
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
@@ -62,7 +63,7 @@ class Tasks:
     label: str = ""
     until: float = inf
 
-    def detect(self, features: Table[Features], config: DetectorConfig, mask: masks.MaskConfig) -> list[str]:
+    def detect(self, features: Table[Features], config: DetectorConfig, mask: MaskConfig) -> list[str]:
         """Detect features in every image."""
         chunks = image_chunks(self._missing_images(features), self.executor, self.until)
         return self._fill(features, partial(_detect, config, mask), chunks, f"{config.name} keypoints", "image")
@@ -124,9 +125,7 @@ def _fill_chunk(work: Work[T], table: Table[T], chunk: Sequence[Any], until: flo
     return done, notes
 
 
-def _detect(
-    config: DetectorConfig, masking: masks.MaskConfig, chunk: Sequence[NamedRecord], until: float
-) -> Done[Features]:
+def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRecord], until: float) -> Done[Features]:
     detector = loaded(config)
 
     def load(item: NamedRecord) -> tuple[Photo, Mask | None]:
