@@ -165,7 +165,7 @@ def features_of(scene: Scene, config: DetectorConfig) -> list[Features]:
     with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
         records, _ = inspect(scene, MaskConfig(), pool)
         table = Store(Path(folder)).features("x")
-        Tasks(pool).detect(records, table, config, MaskConfig())
+        Tasks(records, pool).detect(table, config, MaskConfig())
         return [table[record.key] for record in records.values()]
 
 
@@ -240,10 +240,10 @@ def exhaustive(scene: Scene, keypoints: int) -> list[list[str]]:
         records, _ = inspect(scene, MaskConfig(), pool)
         store = Store(root / "store")
         features, matches = store.features("x"), store.matches("x")
-        Tasks(pool, scene.name).detect(records, features, detector, MaskConfig())
+        Tasks(records, pool, scene.name).detect(features, detector, MaskConfig())
         pairs = list(combinations(records, 2))
         started = time.perf_counter()
-        Tasks(pool, scene.name).match(records, pairs, features, matches, config.matcher, detector.kind)
+        Tasks(records, pool, scene.name).match(pairs, features, matches, config.matcher, detector.kind)
         entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in records.items()]
         found = ((a, b, matches[pair_key(records[a].key, records[b].key)]) for a, b in pairs)
         some = (entry for entry in found if len(entry[2]) >= config.min_matches)

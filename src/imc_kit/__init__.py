@@ -10,8 +10,6 @@
 Importing the package is light: each name below is loaded when it is first used.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -34,25 +32,9 @@ _HOMES = {
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "PRESETS",
-    "Config",
-    "Features",
-    "KitError",
-    "Matches",
-    "Model",
-    "Placement",
-    "Pose",
-    "Run",
-    "Scene",
-    "SceneResult",
-    "Task",
-    "load",
-    "preset",
-    "score",
-    "score_2023",
-    "score_2025",
-    "solve",
-]
+    "PRESETS", "Config", "Features", "KitError", "Matches", "Model", "Placement", "Pose", "Run", "Scene", "SceneResult",
+    "Task", "load", "preset", "score", "score_2023", "score_2025", "solve",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,12 @@
 """The whole configuration of a run, and the named presets."""
 
-from __future__ import annotations
-
-import dataclasses
 import hashlib
 import json
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from imc_kit.colmap.database import CameraConfig
 from imc_kit.colmap.localisation import LocalisationConfig
@@ -35,6 +31,9 @@ from imc_kit.retrieval import PairsConfig
 from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.viewgraph.lowres import LowResConfig
 
+_SIFT, _NEAREST = SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0), NearestConfig(ratio=0.8, cells=64)
+_RUNS = MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig()
+
 
 @dataclass(frozen=True)
 class FeaturePipeline:
@@ -42,10 +41,6 @@ class FeaturePipeline:
 
     detector: DetectorConfig
     matcher: AnyMatcherConfig
-
-    @property
-    def detector_free(self) -> bool:
-        return isinstance(self.matcher, DetectorFreeConfig)
 
     def check(self) -> None:
         """Raise KitError when the two do not go together, or when something that they need is missing."""
@@ -56,11 +51,9 @@ class FeaturePipeline:
             self.detector.create()
             self.matcher.create(self.detector.kind)
 
-    def looser(self) -> FeaturePipeline:
+    def looser(self) -> Self:
         """The same with lower demands on matches; a detector-free matcher has no such."""
-        if isinstance(self.matcher, DetectorFreeConfig):
-            return self
-        return FeaturePipeline(self.detector, self.matcher.looser())
+        return self if isinstance(self.matcher, DetectorFreeConfig) else replace(self, matcher=self.matcher.looser())
 
     def weight_files(self) -> tuple[str, ...]:
         """The files that it needs; see `Config.weight_files`."""
@@ -75,8 +68,8 @@ class Config:
     Raises KitError for a value that makes no sense.
     """
 
-    detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0))
-    matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8, cells=64))
+    detector: DetectorConfig = _SIFT
+    matcher: AnyMatcherConfig = _NEAREST
     also: tuple[FeaturePipeline, ...] = ()
     """Further detectors with their matchers; their keypoints and matches are joined to the first's."""
     combine: CombineConfig = field(default_factory=CombineConfig)
@@ -88,11 +81,7 @@ class Config:
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    mapping: tuple[MappingConfig, ...] = (
-        MappingConfig("global"),
-        MappingConfig("global", min_strength=0.7),
-        MappingConfig(),
-    )
+    mapping: tuple[MappingConfig, ...] = _RUNS
     """Mapping runs: the first, then the others side by side unless the first is good enough. The model with the most
     images is kept; ties are broken by agreement with the strongest pairs."""
     enough: float = 0.9
@@ -130,12 +119,12 @@ class Config:
     @property
     def sparse(self) -> list[FeaturePipeline]:
         """The feature pipelines that have a detector."""
-        return [pipeline for pipeline in self.feature_pipelines if not pipeline.detector_free]
+        return [one for one in self.feature_pipelines if not isinstance(one.matcher, DetectorFreeConfig)]
 
-    def looser(self) -> Config:
+    def looser(self) -> Self:
         """The same with matchers of lower demands."""
         first, *others = (pipeline.looser() for pipeline in self.feature_pipelines)
-        return dataclasses.replace(self, matcher=first.matcher, also=tuple(others))
+        return replace(self, matcher=first.matcher, also=tuple(others))
 
     def weight_files(self) -> tuple[str, ...]:
         """The weight files that it needs, by their names in the manifest, each once.
@@ -169,34 +158,22 @@ CHEAP = Config(
 def cheap(config: Config) -> Config:
     """`CHEAP` with the cameras, masks, threads and seed of `config`."""
     names = ("masks", "cameras", "threads", "seed", "time_limit")
-    return dataclasses.replace(CHEAP, **{name: getattr(config, name) for name in names})
-
-
-def _aliked(long_side: int = 1024) -> FeaturePipeline:
-    return FeaturePipeline(AlikedConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
-
-
-def _superpoint(long_side: int = 1024) -> FeaturePipeline:
-    return FeaturePipeline(SuperPointConfig(max_keypoints=4096, long_side=long_side), LightGlueConfig())
+    return replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 
 _DINO = PairsConfig(exhaustive_up_to=20, descriptors=(DinoConfig(),))
+_BASELINE = Config(AlikedConfig(max_keypoints=4096, long_side=1024), LightGlueConfig(), pairs=_DINO)
+_FURTHER = tuple(
+    FeaturePipeline(detector(max_keypoints=4096, long_side=long_side), LightGlueConfig())
+    for detector, long_side in ((AlikedConfig, 1600), (SuperPointConfig, 1024), (SuperPointConfig, 1600))
+)
 
 PRESETS: dict[str, Config] = {
     "sift": Config(),
-    "aliked": Config(AlikedConfig(), NearestConfig(ratio=0.8, cells=64, device="auto"), upright=True),
-    "baseline": Config(_aliked().detector, _aliked().matcher, pairs=_DINO),
-    "ensemble": Config(
-        _aliked().detector,
-        _aliked().matcher,
-        also=(_aliked(1600), _superpoint(), _superpoint(1600)),
-        pairs=_DINO,
-        upright=True,
-    ),
-    "small": Config(
-        SiftConfig(max_keypoints=2048, long_side=800, contrast_threshold=0.0133, edge_threshold=30.0),
-        pairs=PairsConfig(exhaustive_up_to=20, k=10),
-    ),
+    "aliked": Config(AlikedConfig(), replace(_NEAREST, device="auto"), upright=True),
+    "baseline": _BASELINE,
+    "ensemble": replace(_BASELINE, also=_FURTHER, upright=True),
+    "small": Config(replace(_SIFT, max_keypoints=2048, long_side=800), pairs=PairsConfig(exhaustive_up_to=20, k=10)),
 }
 
 
@@ -227,8 +204,7 @@ def feature_pipeline(name: str) -> FeaturePipeline:
 
 def matcher_named(name: str) -> AnyMatcherConfig:
     """A matcher with its own defaults; `nearest` with the ratio test of the sift preset. Raises KitError for others."""
-    usual = Config().matcher
-    return usual if name == usual.name else MATCHERS[name]()
+    return _NEAREST if name == _NEAREST.name else MATCHERS[name]()
 
 
 def fingerprint(*parts: Any) -> str:
@@ -239,9 +215,8 @@ def fingerprint(*parts: Any) -> str:
 
 def plain(value: Any) -> Any:
     """A configuration as JSON takes it; `name` tells detectors and matchers apart."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = _options(value)
-        return {"name": value.name, **fields} if hasattr(value, "name") else fields
+    if is_dataclass(value) and not isinstance(value, type):
+        return ({"name": value.name} if hasattr(value, "name") else {}) | _options(value)
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not a plain value")
@@ -251,9 +226,7 @@ def _options(target: Any) -> dict[str, Any]:
     """The options of a configuration by name, the entries of a tuple by number; nothing else has any."""
     if isinstance(target, tuple):
         return {str(number): entry for number, entry in enumerate(target)}
-    if dataclasses.is_dataclass(target):
-        return {entry.name: getattr(target, entry.name) for entry in dataclasses.fields(target)}
-    return {}
+    return {entry.name: getattr(target, entry.name) for entry in fields(target)} if is_dataclass(target) else {}
 
 
 def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
@@ -268,22 +241,22 @@ def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
     if rest:
         value = _with(options[first], rest, value, option)
     else:
-        expected = type(options[first]) if isinstance(target, tuple) else typing.get_type_hints(type(target))[first]
+        expected = type(options[first]) if isinstance(target, tuple) else get_type_hints(type(target))[first]
         if not _fits(value, expected):
             wanted = getattr(expected, "__name__", expected)
             raise KitError(f"option {option!r} must be of type {wanted}, not {value!r}")
     if isinstance(target, tuple):
         return tuple((options | {first: value}).values())
-    return dataclasses.replace(target, **{first: value})
+    return replace(target, **{first: value})
 
 
 def _fits(value: Any, expected: Any) -> bool:
     """Whether a value is of the type in a configuration's annotation."""
-    origin = typing.get_origin(expected)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, choice) for choice in typing.get_args(expected))
-    if origin is typing.Literal:
-        return value in typing.get_args(expected)
+    origin = get_origin(expected)
+    if origin in (Union, UnionType):
+        return any(_fits(value, choice) for choice in get_args(expected))
+    if origin is Literal:
+        return value in get_args(expected)
     if isinstance(value, bool) and expected in (int, float):
         return False
     return isinstance(value, (int, float) if expected is float else origin or expected)

@@ -1,7 +1,5 @@
 """The one exception for users, and helpers that raise it with a clear message."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -3,48 +3,44 @@
 For whole scenes there is `pipeline.run.solve`, which does the same and keeps its results on disk.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from imc_kit import metric
 from imc_kit.colmap import database, verification
-from imc_kit.colmap.database import CameraConfig, ImageEntry
-from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.scenes import Task
 from imc_kit.data.tables import POSE_COLUMNS, read_table
-from imc_kit.detectors import Detector, DetectorConfig, extract
+from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.kaggle.inputs import input_root
 from imc_kit.matchers import MatcherConfig, check_accepts
-from imc_kit.metric import Score
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.pipeline.tasks import loaded
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.runtime import weights
 from imc_kit.runtime.executors import workers
 from imc_kit.synthetic import plaza
-from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Model, Pair, Scene
+from imc_kit.types import Correspondences, Features, Float32, Mask, Model, Pair, Scene
 
 ENOUGH = 15
 """A pair with this many inliers is used for mapping: the default of `VerificationConfig.min_inliers`."""
 _MAX_DEPTH = 4
 """Folders below Kaggle's input root in which an attached competition is looked for; Kaggle mounts it 1 to 3 deep."""
 
-Choice = TypeVar("Choice")
 Counts = dict[Pair, int]
+Neighbour = tuple[str, Photo, float]
+"""The name and the photo of a view, and its similarity."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +50,6 @@ class ImageView:
     photo: at the size that the detector saw. kind: of the descriptors. seconds: of detection alone.
     """
 
-    path: Path
     photo: Photo
     features: Features
     kind: str
@@ -70,7 +65,7 @@ class ImageView:
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The matches of two views, best first, and which of them COLMAP verified; printed, it sums them up.
+    """The matches of two views, best first, and which of them were verified; printed, it sums them up.
 
     seconds: of matching alone.
     """
@@ -83,6 +78,10 @@ class Matched:
         good = int(self.inliers.sum())
         share = f" ({good / len(self.inliers):.0%})" if len(self.inliers) else ""
         return f"{len(self.matches):,} matches, {good:,} inliers{share}, in {self.seconds:.2f} s"
+
+
+Views = Mapping[str, ImageView]
+"""The views of a scene by the names of their images."""
 
 
 def open_input(given: Path | str = "", *, truth: bool = False) -> Task:
@@ -106,23 +105,22 @@ def open_input(given: Path | str = "", *, truth: bool = False) -> Task:
     return scenes.load(folder)
 
 
-def usable(choices: Mapping[str, Choice], *arguments: Any) -> tuple[dict[str, Choice], str]:
+def usable(choices: Mapping[str, Any], *arguments: Any) -> tuple[dict[str, Any], str]:
     """Which configurations of detectors, matchers or global descriptors can run here, and a sentence on the others.
 
     choices: by label. arguments: for their `create`; matchers need the kind of descriptors.
     """
-    found: dict[str, Choice] = {}
+    found = {}
     missing: dict[str, list[str]] = {}
     reasons = []
-    for name, choice in choices.items():
-        config: Any = choice
+    for name, config in choices.items():
         files = [weights.manifest()[file] for file in config.weight_files(*arguments)]
         if lacking := [file.name for file in files if weights.usable(weights.places(), file) is None]:
             missing[name] = lacking
             continue
         try:
             config.create(*arguments)
-            found[name] = choice
+            found[name] = config
         except KitError as error:
             reasons.append(f"Without {name}: {error}.")
     if missing:
@@ -136,12 +134,12 @@ def view(scene: Scene, name: str, detector: DetectorConfig, mask: MaskConfig | N
 
     Raises `KitError` when the photo cannot be read or the detector lacks something.
     """
-    ready: Detector = loaded(detector)
+    ready = loaded(detector)
     photo = images.load(scene.path(name), detector.load_side)
     allowed = None if mask is None else masks.mask(photo, name, mask)
     started = time.perf_counter()
     (features,) = extract(ready, [photo], [allowed])
-    return ImageView(scene.path(name), photo, features, detector.kind, time.perf_counter() - started)
+    return ImageView(photo, features, detector.kind, time.perf_counter() - started)
 
 
 def views(scene: Scene, detector: DetectorConfig, *, most: int = 24) -> dict[str, ImageView]:
@@ -152,7 +150,7 @@ def views(scene: Scene, detector: DetectorConfig, *, most: int = 24) -> dict[str
         return dict(zip(names, pool.map(lambda name: view(scene, name, detector), names), strict=True))
 
 
-def describe(views: Mapping[str, ImageView], descriptor: DescriptorConfig) -> Float32:
+def describe(views: Views, descriptor: DescriptorConfig) -> Float32:
     """A global descriptor of each view, [N, D]. Rows have length 1 (or 0), so their products are the similarities."""
     if isinstance(descriptor, NetworkDescriptorConfig):
         return descriptor.create().describe([view.photo.pixels for view in views.values()])
@@ -160,9 +158,7 @@ def describe(views: Mapping[str, ImageView], descriptor: DescriptorConfig) -> Fl
     return descriptor.create().describe(list(views), lambda name: views[name].features)
 
 
-def neighbours(
-    views: Mapping[str, ImageView], rows: Float32, name: str, count: int = 7
-) -> tuple[tuple[str, Photo], list[tuple[str, Photo, float]]]:
+def neighbours(views: Views, rows: Float32, name: str, count: int = 7) -> tuple[tuple[str, Photo], list[Neighbour]]:
     """A view and the `count` views most similar to it, most similar first, as `viz.draw_neighbours` takes them.
 
     rows: of all views, from `describe`.
@@ -174,17 +170,17 @@ def neighbours(
     return (name, views[name].photo), nearest
 
 
-def match(views: Mapping[str, ImageView], pairs: Sequence[Pair], matcher: MatcherConfig) -> dict[Pair, Matched]:
-    """Match pairs of views and verify them with COLMAP, as the pipeline does.
+def match(views: Views, pairs: Sequence[Pair], matcher: MatcherConfig) -> dict[Pair, Matched]:
+    """Match pairs of views and verify them, as the pipeline does.
 
     Raises `KitError` when the matcher does not take the views' descriptors, or lacks something.
     """
-    return dict(zip(pairs, _matched(views, [(pair, matcher) for pair in pairs]), strict=True))
+    return dict(zip(pairs, _matched(views, pairs, [matcher] * len(pairs)), strict=True))
 
 
-def match_with(views: Mapping[str, ImageView], pair: Pair, matchers: Mapping[str, MatcherConfig]) -> dict[str, Matched]:
+def match_with(views: Views, pair: Pair, matchers: Mapping[str, MatcherConfig]) -> dict[str, Matched]:
     """Match and verify one pair with each of several matchers, by their labels."""
-    return dict(zip(matchers, _matched(views, [(pair, matcher) for matcher in matchers.values()]), strict=True))
+    return dict(zip(matchers, _matched(views, [pair] * len(matchers), matchers.values()), strict=True))
 
 
 def counts(matched: Mapping[Pair, Matched]) -> tuple[Counts, Counts]:
@@ -211,7 +207,7 @@ def truth(task: Task) -> dict[str, Path]:
     return {name: path for name, path in files.items() if name == "truth" or path.is_file()}
 
 
-def score(task: Task, submission: Path | str) -> Score:
+def score(task: Task, submission: Path | str) -> metric.Score:
     """The score of 2024 of a submission, for the task's scenes alone. Raises `KitError` if a file cannot be read."""
     files = truth(task)
     table = read_table(files["truth"], ("image_path", "dataset", "scene", *POSE_COLUMNS))
@@ -233,38 +229,24 @@ def judge(selected: Sequence[Pair], inliers: Mapping[Pair, int], least: int = EN
     return f"{len(selected)} of {len(inliers)} pairs, with {kinds}"
 
 
-def _matched(views: Mapping[str, ImageView], wanted: Sequence[tuple[Pair, MatcherConfig]]) -> list[Matched]:
-    """Match and verify each of `wanted`, all in one database, because COLMAP's process takes seconds to start.
+def _matched(views: Views, pairs: Iterable[Pair], matchers: Iterable[MatcherConfig]) -> list[Matched]:
+    """Match and verify each pair with the matcher at the same place."""
 
-    There a pair of names may occur only once, so each image's name gets the number of its entry in `wanted` in front.
-    """
-    if not wanted:
-        return []
-    kind = next(iter(views.values())).kind
-    for _, matcher in wanted:
-        check_accepts(matcher, kind)
-
-    def timed(pair: Pair, matcher: MatcherConfig) -> tuple[Matches, float]:
-        ready = loaded(matcher, kind)
+    def matched(pair: Pair, matcher: MatcherConfig) -> Matched:
+        first, second = (views[name] for name in pair)
+        check_accepts(matcher, first.kind)
+        ready = loaded(matcher, first.kind)
         started = time.perf_counter()
-        found: Matches = ready.match(*(views[name].features for name in pair))
-        return found, time.perf_counter() - started
+        found = ready.match(first.features, second.features)
+        seconds = time.perf_counter() - started
+        best_first = np.argsort(-found.scores, kind="stable")
+        rows = found.indices[best_first]
+        points = first.features.keypoints[rows[:, 0]], second.features.keypoints[rows[:, 1]]
+        _, inliers = verification.VerificationConfig().magsac(*points)
+        return Matched(Correspondences(*points, found.scores[best_first]), inliers, seconds)
 
-    sides = [(f"{number}/{first}", f"{number}/{second}") for number, ((first, second), _) in enumerate(wanted)]
-    entries = {f"{number}/{name}": views[name] for number, (pair, _) in enumerate(wanted) for name in pair}
-    with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
-        found = list(pool.map(timed, *zip(*wanted, strict=True)))
-        listed = [(*pair, matches) for pair, (matches, _) in zip(sides, found, strict=True)]
-        path = Path(folder, "database.db")
-        listed_images = [ImageEntry(entry, view.path, view.features.image_size) for entry, view in entries.items()]
-        database.write_database(path, listed_images, lambda entry: entries[entry].features, listed, CameraConfig())
-        verification.verify(path, VerificationConfig(), Path(folder, "colmap.log"), pool)
-        result = []
-        for pair, (matches, seconds) in zip(sides, found, strict=True):
-            points, inliers = database.read_pair(path, *pair)
-            scores = np.sort(matches.scores)[::-1].copy()  # the database has the best first
-            result.append(Matched(replace(points, scores=scores), inliers, seconds))
-    return result
+    with workers(None, None) as pool:
+        return list(pool.map(matched, pairs, matchers))
 
 
 def _attached() -> Path | None:

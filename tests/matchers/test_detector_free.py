@@ -158,7 +158,8 @@ def test_three_images_share_a_keypoint_where_their_points_meet():
 
 def test_nothing_and_scores_of_no_weight():
     assert merge({}, {}) == ({}, {})
-    features, matches = merge({("a", "b"): Correspondences.empty()}, SIZES)
+    none = np.empty((0, 2), np.float32)
+    features, matches = merge({("a", "b"): Correspondences(none, none, none[:, 0])}, SIZES)
     assert [len(one) for one in features.values()] == [0, 0, 0, 0]
     assert len(matches["a", "b"]) == 0
     xy = np.array([[3, 3], [3.5, 3], [9, 9]], np.float32)

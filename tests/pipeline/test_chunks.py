@@ -70,7 +70,7 @@ def match(folder: Path, pairs: Sequence[tuple[str, str]], until: float) -> tuple
     )
     records = {name: ImageRecord(Path(name), ImageInfo((9, 9), 0, False), name) for name in NAMES}
     with ThreadPoolExecutor(1) as executor:
-        notes = Tasks(executor, "scene", until).match(records, pairs, features, matches, SlowConfig(), "kind")
+        notes = Tasks(records, executor, "scene", until).match(pairs, features, matches, SlowConfig(), "kind")
     return matches, notes
 
 
@@ -159,6 +159,6 @@ def test_features_are_read_once_while_they_may_be_wanted(tmp_path: Path) -> None
     gc.collect()
     assert [key for key in tasks._loaded_features if key[0] == table.folder]
     with ThreadPoolExecutor(1) as executor:  # after matching they are not
-        Tasks(executor).match({}, [], table, Store(tmp_path).matches("m"), SlowConfig(), "f")
+        Tasks({}, executor).match([], table, Store(tmp_path).matches("m"), SlowConfig(), "f")
     gc.collect()
     assert not [key for key in tasks._loaded_features if key[0] == table.folder]

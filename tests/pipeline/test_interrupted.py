@@ -151,6 +151,7 @@ class Matched:
     """What takes the place of a `MatchedScene`."""
 
     reconstruct: Callable[..., SceneResult]
+    until: float = inf
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
     gives how many images are registered. It then took 2 seconds. The files of an answer say which round it is of."""
     now = 5000.0
 
-    def match_scene(scene: Scene, folder: Path, *_: Any, **__: Any) -> Matched:
+    def match_scene(scene: Scene, folder: Path, *_: Any, until: float, **__: Any) -> Matched:
         def reconstruct(_: Executor, until: float, alone: bool) -> SceneResult:
             nonlocal now
             where = folder.parent.name
@@ -181,7 +182,7 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
             counts = {"registered": count, "models": 1}
             return SceneResult(placed, [Model(folder / "models/0", {})], counts, notes=[f"the {where} one"])
 
-        return Matched(reconstruct)
+        return Matched(reconstruct, until)
 
     monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
     monkeypatch.setattr(deadline.time, "time", lambda: now)

@@ -27,7 +27,6 @@ def test_without_a_limit_there_is_one_round_in_the_given_order() -> None:
     assert plan.rounds == (FULL,)
     assert [len(scene.images) for scene in plan.scenes] == [9, 5]
     assert plan.deadline(FULL, 0, False) == inf
-    assert [plan.is_last(number) for number in (0, 1)] == [False, True]
 
 
 def test_with_a_limit_there_are_two_rounds_and_small_scenes_come_first() -> None:

@@ -4,11 +4,9 @@ Without a time limit, pairs that share images come together, so that features ar
 limit, pairs stay roughly in the order given: the most useful come first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from itertools import repeat
+from itertools import islice, repeat, takewhile
 from math import inf
 from typing import TypeVar
 
@@ -50,13 +48,13 @@ def by_blocks(pairs: Sequence[Pair], images: Iterable[str], until: float) -> lis
     return [pair for part in _cut(pairs, repeat(band)) for pair in sorted(part, key=block)]
 
 
-def image_chunks(items: Sequence[T], executor: Executor, until: float) -> list[Sequence[T]]:
+def image_chunks(items: Sequence[T], executor: Executor, until: float) -> list[list[T]]:
     """Cut images into chunks; with a time limit, each image is its own chunk."""
     most = IMAGES_PER_CHUNK if until == inf else 1
     return _cut(items, _shrinking_sizes(len(items), 1, most, executor))
 
 
-def pair_chunks(pairs: Sequence[Pair], most: int, executor: Executor, until: float) -> list[Sequence[Pair]]:
+def pair_chunks(pairs: Sequence[Pair], most: int, executor: Executor, until: float) -> list[list[Pair]]:
     """Cut pairs into chunks of at most `most` pairs and `MAX_IMAGES_OF_PAIRS` images, in their order."""
     sizes: Iterable[int] = repeat(LIMITED_PAIRS_PER_CHUNK)
     if until == inf:
@@ -64,7 +62,7 @@ def pair_chunks(pairs: Sequence[Pair], most: int, executor: Executor, until: flo
     return [part for chunk in _cut(pairs, sizes) for part in _with_few_images(chunk)]
 
 
-def batches(items: Sequence[T], until: float) -> Iterator[Sequence[T]]:
+def batches(items: Sequence[T], until: float) -> Iterator[list[T]]:
     """All items at once; with a time limit one by one, until time runs out."""
     for batch in _cut(items, repeat(max(1, len(items)) if until == inf else 1)):
         if deadline.left(until):
@@ -82,15 +80,10 @@ def _shrinking_sizes(count: int, least: int, most: int, executor: Executor) -> I
         count -= size
 
 
-def _cut(items: Sequence[T], sizes: Iterable[int]) -> list[Sequence[T]]:
-    """Cut items into consecutive parts of these sizes; the last part may be smaller."""
-    parts, start = [], 0
-    for size in sizes:
-        if start >= len(items):
-            break
-        parts.append(items[start : start + size])
-        start += size
-    return parts
+def _cut(items: Sequence[T], sizes: Iterable[int]) -> list[list[T]]:
+    """Cut items into consecutive parts of these sizes, until none are left; the last part may be smaller."""
+    left = iter(items)
+    return list(takewhile(len, (list(islice(left, size)) for size in sizes)))
 
 
 def _with_few_images(pairs: Sequence[Pair]) -> list[list[Pair]]:

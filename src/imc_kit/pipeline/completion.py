@@ -5,26 +5,26 @@ on a turntable whose reconstruction has failed gets poses on a circle. Each step
 so and the models stay as they were.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from imc_kit.colmap import database, localisation, merging, readding, refinement
+from imc_kit.colmap import database, localisation, mapping_runs, merging, readding, refinement
 from imc_kit.colmap.mapping_runs import MappingResult
+from imc_kit.config import Config
 from imc_kit.data.store import Store
-from imc_kit.errors import KitError
-from imc_kit.pipeline.context import SceneContext
+from imc_kit.errors import KitError, said
 from imc_kit.pipeline.matching import Matching
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.poses import frames, turntable
 from imc_kit.runtime import deadline
-from imc_kit.types import Model, Pair, Pose
+from imc_kit.runtime.executors import cores
+from imc_kit.types import Model, Pair, Pose, Scene
+
+T = TypeVar("T")
 
 _LOOSE_MATCHES = 8
 """Fewer loose matches of a pair are not used to localise an image: any seven agree with some two-view geometry."""
@@ -33,6 +33,42 @@ _LOOSE_PAIRS = 20
 the time of this matching, and adds images that are less similar."""
 _LOOSE_TIME = 0.5
 """Share of the time left that this matching may take; the other half is for localising."""
+
+
+@dataclass(frozen=True)
+class SceneContext:
+    """A scene with its configuration, folder, deadline and threads; `notes` collects what went wrong."""
+
+    scene: Scene
+    config: Config
+    folder: Path
+    until: float
+    """The moment at which the last step that takes long must end; placing and writing come after it."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "colmap.log"
+
+    @property
+    def partial(self) -> Path:
+        """The folder for intermediate files; it is deleted at the end."""
+        return self.folder / "partial"
+
+    @property
+    def threads(self) -> int:
+        return self.config.threads or cores()
+
+    def optional(self, what: str, fallback: T, step: Callable[..., T], *arguments: Any) -> T:
+        """The result of a step that the scene can do without; `fallback` when it fails or there is no time for it."""
+        if deadline.left(self.until) < mapping_runs.SHORTEST:
+            self.notes.append(f"{deadline.RAN_OUT} for {what}")
+            return fallback
+        try:
+            return step(*arguments)
+        except (KitError, OSError, RuntimeError) as error:
+            self.notes.append(said(error))
+            return fallback
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,45 +87,44 @@ class Completion:
 
     def complete(self, best: MappingResult) -> list[Model]:
         """The models, largest first, after every step that the configuration has on."""
-        context, config, models = self.context, self.context.config, best.models
-        if config.readding.on and models and best.left_out:
-            models = context.optional("the re-adding of pairs", partial(self._readd, models, best.left_out), models)
+        config, optional, models = self.context.config, self.context.optional, best.models
+        if not models:
+            return models
+        if config.readding.on and best.left_out:
+            models = optional("the re-adding of pairs", models, self._readd, models, best.left_out)
         if config.merging.on and len(models) > 1:
-            models = context.optional("the merging of models", partial(self._merge, models), models)
-        missing = [name for name in self.records if models and name not in models[0].poses]
+            models = optional("the merging of models", models, self._merge, models)
+        missing = [name for name in self.records if name not in models[0].poses]
         if config.localisation.on and missing:
-            step = partial(self._localise, models, missing)
-            models = context.optional("the localisation of further images", step, models)
-        if config.refinement.on and models:
-            models = context.optional("the refinement of the model", partial(self._refine, models), models)
+            models = optional("the localisation of further images", models, self._localise, models, missing)
+        if config.refinement.on:
+            models = optional("the refinement of the model", models, self._refine, models)
         return models
 
-    def _readd(self, models: list[Model], left_out: Collection[Pair], seconds: float) -> list[Model]:
+    def _readd(self, models: list[Model], left_out: Collection[Pair]) -> list[Model]:
         """Bundle-adjust the first model with those left-out pairs that agree with it."""
-        job = self._job("readded", self.context.config.readding, seconds)
+        job = self._job("readded", self.context.config.readding)
         return [readding.readd(self.verified, models[0], left_out, *job), *models[1:]]
 
-    def _merge(self, models: list[Model], seconds: float) -> list[Model]:
+    def _merge(self, models: list[Model]) -> list[Model]:
         """Merge the models that share enough of the scene."""
-        job = self._job("merged", self.context.config.merging, seconds)
-        return merging.merge_models(self.verified, models, *job)
+        return merging.merge_models(self.verified, models, *self._job("merged", self.context.config.merging))
 
-    def _localise(self, models: list[Model], missing: Sequence[str], seconds: float) -> list[Model]:
+    def _localise(self, models: list[Model], missing: Sequence[str]) -> list[Model]:
         """Add the missing images that can be localised in the first model, with looser matches too."""
         looser = self._with_loose_matches(models[0], missing)
-        left = min(seconds, deadline.left(self.context.until))
-        job = self._job("localised", self.context.config.localisation, left)
+        job = self._job("localised", self.context.config.localisation)
         return [localisation.localise(looser, models[0], *job), *models[1:]]
 
-    def _refine(self, models: list[Model], seconds: float) -> list[Model]:
+    def _refine(self, models: list[Model]) -> list[Model]:
         """Bundle-adjust the first model with a fuller camera model."""
-        folder, config, log, threads, _ = self._job("refined", self.context.config.refinement, seconds)
+        folder, config, log, threads, _ = self._job("refined", self.context.config.refinement)
         return [refinement.refine(models[0], folder, config, log, threads), *models[1:]]
 
-    def _job(self, folder: str, config: Any, seconds: float) -> tuple[Path, Any, Path, int, int]:
+    def _job(self, folder: str, config: Any) -> tuple[Path, Any, Path, int, int]:
         """What a step by COLMAP needs: its folder, its options within the time left, the log, threads and seed."""
         context = self.context
-        config = replace(config, time_limit=min(config.time_limit, seconds))
+        config = replace(config, time_limit=min(config.time_limit, deadline.left(context.until)))
         return context.partial / folder, config, context.log, context.threads, context.config.seed
 
     def _with_loose_matches(self, model: Model, missing: Sequence[str]) -> Path:
@@ -110,8 +145,7 @@ class Completion:
         context.notes.extend(matching.notes)
         path = context.partial / "looser.db"
         shutil.copyfile(self.verified, path)
-        matches = ((first, second, found.matches(first, second)) for first, second in pairs)
-        database.replace_matches(path, (entry for entry in matches if len(entry[2]) >= _LOOSE_MATCHES))
+        database.replace_matches(path, found.strong(pairs, _LOOSE_MATCHES))
         return path
 
 
@@ -122,21 +156,20 @@ def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], mode
     if not config.on or registered > config.max_registered * len(records):
         return {}
 
-    def step(_: float) -> dict[str, Pose]:
-        small = []
-        for record in records.values():
-            if not deadline.left(context.until):
-                raise KitError(f"{deadline.RAN_OUT} for trying a turntable")
-            small.append(record.load(config.long_side).pixels)
-        stack = frames.comparable(small, config.long_side)
+    def step() -> dict[str, Pose]:
+        until, side = context.until, config.long_side
+        small = [record.load(side).pixels for record in records.values() if deadline.left(until)]
+        if len(small) < len(records):
+            raise KitError(f"{deadline.RAN_OUT} for trying a turntable")
+        stack = frames.comparable(small, side)
         categories = context.scene.categories
         reason = turntable.suspicion(categories, len(records), registered, frames.still_share(stack), config)
         if reason is None:
             return {}
-        found = turntable.arrange(list(records), stack, config, context.until)
+        found = turntable.arrange(list(records), stack, config, until)
         used = turntable.better(found.confidence, categories, len(records), registered, config)
         outcome = "so they are placed on a circle" if used else "too little to place them on a circle"
         context.notes.append(f"{reason}; as a turntable they have a confidence of {found.confidence:.2f}, {outcome}")
         return found.poses if used else {}
 
-    return context.optional("trying a turntable", step, {})
+    return context.optional("trying a turntable", {}, step)

@@ -1,9 +1,7 @@
 """From the photos of a scene to matches: every stage before COLMAP, with a store and an executor."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -51,6 +49,12 @@ class MatchedFeatures:
     features: Callable[[str], Features]
     matches: Callable[[str, str], Matches]
 
+    def strong(self, pairs: Sequence[Pair], least: int) -> Iterator[tuple[str, str, Matches]]:
+        """The pairs that have at least this many matches, with their matches, as `colmap.database` takes them."""
+        for pair in pairs:
+            if len(matches := self.matches(*pair)) >= least:
+                yield *pair, matches
+
 
 class Matching:
     """The stages of one scene up to its matches. `notes` collects what went wrong, one sentence each.
@@ -67,7 +71,6 @@ class Matching:
         self.until = until
         self.notes: list[str] = []
         self._mask = replace(config.masks, pictures=False)
-        self._tasks = Tasks(executor, scene.name, until)
 
     def upright(self, records: Records) -> dict[str, ImageRecord]:
         """The same images, each rotated by the multiple of 90° that low-resolution matches say makes it upright."""
@@ -84,8 +87,8 @@ class Matching:
         until = deadline.portion(self.until, _DETECTION)
         for left, pipeline in zip(range(len(self.config.sparse), 0, -1), self.config.sparse, strict=True):
             table = self._features(pipeline)
-            tasks = replace(self._tasks, until=deadline.portion(until, 1 / left))
-            self.notes += tasks.detect(usable, table, pipeline.detector, self._mask)
+            tasks = self._tasks(usable, deadline.portion(until, 1 / left))
+            self.notes += tasks.detect(table, pipeline.detector, self._mask)
             usable = {name: record for name, record in usable.items() if record.key in table}
         return usable
 
@@ -157,7 +160,8 @@ class Matching:
         row = {name: number for number, name in enumerate(records)}
         numbers = np.arange(len(records), dtype=np.float64)
         overlap = -np.abs(numbers[:, None] - numbers) / max(1, len(records))
-        key = {name: record.key_as_exif_says for name, record in records.items()}
+        # The quick answer has the images as EXIF says, without the rotation that was estimated from matches.
+        key = {name: replace(one, info=replace(one.info, extra_quarters=0)).key for name, one in records.items()}
         quick = self.store.matches(fingerprint(CHEAP.detector, CHEAP.matcher, self._mask))
         for first, second in pairs:
             if (pair := pair_key(key[first], key[second])) in quick:
@@ -166,6 +170,9 @@ class Matching:
         return overlap
 
     # ---- features and matches of one feature pipeline ----
+
+    def _tasks(self, records: Records, until: float | None = None) -> Tasks:
+        return Tasks(records, self.executor, self.scene.name, self.until if until is None else until)
 
     def _features(self, pipeline: FeaturePipeline) -> Table[Features]:
         return self.store.features(fingerprint(pipeline.detector, self._mask))
@@ -176,7 +183,7 @@ class Matching:
         detector, matcher = pipeline.detector, pipeline.matcher
         features = self._features(pipeline)
         matches = self.store.matches(fingerprint(detector, matcher, self._mask))
-        self.notes += self._tasks.match(records, pairs, features, matches, matcher, detector.kind)
+        self.notes += self._tasks(records).match(pairs, features, matches, matcher, detector.kind)
 
         def matches_of(first: str, second: str) -> Matches:
             key = pair_key(records[first].key, records[second].key)
@@ -186,27 +193,23 @@ class Matching:
 
     def _match_images(self, matcher: DetectorFreeConfig, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
         table = self.store.correspondences(fingerprint(matcher))
-        self.notes += self._tasks.match_images(records, pairs, table, matcher)
+        self.notes += self._tasks(records).match_images(pairs, table, matcher)
         keys = {(first, second): pair_key(records[first].key, records[second].key) for first, second in pairs}
         found = {pair: table[key] for pair, key in keys.items() if key in table}
         sizes = {name: record.info.size for name, record in records.items()}
         features, matches = merge(found, sizes, self.config.merge)
-        return MatchedFeatures(
-            features.__getitem__, lambda first, second: matches.get((first, second), Matches.empty())
-        )
+        return MatchedFeatures(features.__getitem__, lambda a, b: matches.get((a, b), Matches.empty()))
 
     # ---- low-resolution matching ----
 
-    def _low_resolution(self) -> Matching:
+    def _low_resolution(self) -> "Matching":
         return Matching(self.scene, self.store, CHEAP, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
 
     def _low_resolution_overlaps(self, records: Records) -> dict[Pair, PairOverlap]:
         """How much pairs of images overlap: all pairs, or the most similar ones in a large scene."""
         cheap = self._low_resolution()
         usable = cheap.detect(records)
-        pairs = retrieval.select(
-            list(usable), cheap.config.pairs, lambda descriptor: cheap._describe(usable, descriptor)
-        )
+        pairs = cheap._selected(usable)
         found = cheap.match(usable, pairs)
         keypoints = {name: _without_descriptors(found.features(name)) for name in usable}
         overlaps: dict[Pair, PairOverlap] = {}
@@ -243,7 +246,7 @@ class Matching:
     def _describe_by_network(self, records: Records, descriptor: NetworkDescriptorConfig) -> Float32:
         """An image that cannot be described gets zeros, which are similar to nothing."""
         table = self.store.descriptors(fingerprint(descriptor))
-        self.notes += self._tasks.describe(records, table, descriptor)
+        self.notes += self._tasks(records).describe(table, descriptor)
         rows = {name: table[record.key] for name, record in records.items() if record.key in table}
         zeros = np.zeros_like(next(iter(rows.values()), np.empty(0, np.float32)))
         return np.array([rows.get(name, zeros) for name in records], np.float32)

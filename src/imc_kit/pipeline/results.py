@@ -1,11 +1,10 @@
 """The result of a run, and its record on disk, from which the same run is resumed."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -60,41 +59,26 @@ def write_run(
     path: Path, task: Task, config: Config, results: Mapping[str, SceneResult], failed: dict[str, str], seconds: float
 ) -> None:
     """Write run.json: configuration, versions, machine, and an account of each scene."""
-    write_json(
-        path,
-        {
-            "input": str(task.root),
-            "layout": task.layout,
-            "notes": task.notes,
-            "config": config,
-            **environment(),
-            "seconds": round(seconds, 3),
-            "scenes": {name: _account(result) for name, result in results.items()},
-            "failed": failed,
-        },
-    )
+    given = {"input": task.root, "layout": task.layout, "notes": task.notes, "config": config}
+    scenes = {name: _account(result) for name, result in results.items()}
+    write_json(path, given | environment() | {"seconds": round(seconds, 3), "scenes": scenes, "failed": failed})
 
 
 def environment() -> dict[str, Any]:
     """Versions and machine."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {"versions": versions, "machine": {"system": platform.platform(), "cores": os.cpu_count()}}
 
 
 def write_result(path: Path, identity: str, result: SceneResult) -> None:
     """Write the result of one scene. identity: names its images and configuration."""
     placements = {
-        name: {
-            "rotation": placement.pose.rotation.tolist(),
-            "translation": placement.pose.translation.tolist(),
-            "model": placement.model,
-        }
+        name: {"rotation": pose.rotation.tolist(), "translation": pose.translation.tolist(), "model": placement.model}
         for name, placement in result.placements.items()
+        for pose in (placement.pose,)
     }
     content = {"identity": identity, **_account(result), "rotation_quarters": result.rotation_quarters}
     write_json(path, {**content, "placements": placements})

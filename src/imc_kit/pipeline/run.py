@@ -3,17 +3,15 @@
 While COLMAP maps one scene on the CPU, the next one is matched, on the GPU or a cluster where there is one.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from imc_kit.colmap import child
 from imc_kit.config import Config, cheap, preset
@@ -30,8 +28,6 @@ from imc_kit.runtime.executors import workers
 __all__ = ["Run", "SceneResult", "solve"]
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 def solve(
@@ -68,7 +64,7 @@ def solve(
     with child.loading(), workers(executor, config.threads) as mapping, workers(executor, config.threads) as matching:
         for name in schedule.rounds:
             one_round = _Round(name, progress, schedule, pairs, matching, mapping)
-            with _one_ahead(one_round.match, len(schedule.scenes)) as matched:
+            with closing(one_round.matched()) as matched:
                 for number, future in enumerate(matched):
                     one_round.finish(number, future)
     if progress.unwritten:
@@ -135,63 +131,53 @@ class _Round:
     matching: Executor
     mapping: Executor
 
-    def match(self, number: int) -> tuple[MatchedScene | SceneResult, float]:
-        """The matched scene, or its result if it was finished before, and the deadline that it was given."""
+    def matched(self) -> Generator[Future[MatchedScene | SceneResult], None, None]:
+        """The matched scenes. Each is begun in a thread when the one before it is asked for.
+
+        So while the caller works on one scene, the next is matched, and no more.
+        """
+        pool = ThreadPoolExecutor(1)
+        try:
+            coming = None
+            for number in range(len(self.schedule.scenes)):
+                current, coming = coming, pool.submit(self._match, number)
+                if current:
+                    yield current
+            if coming:
+                yield coming
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _match(self, number: int) -> MatchedScene | SceneResult:
+        """The matched scene, or its result if it was finished before."""
         scene, task, out = self.schedule.scenes[number], self.progress.task, self.progress.folder
         log.info("%s (%d of %d): %d images", scene.name, number + 1, len(self.schedule.scenes), len(scene.images))
         config = cheap(self.progress.config) if self.name == QUICK else self.progress.config
         earlier = self.progress.results.get(scene.name)
-        until = self._deadline(number)
-        matched = match_scene(
+        fewest = earlier.counts["registered"] if earlier else 0
+        return match_scene(
             scene, out / self.name / scene.name, Store(out / "store"), config, self.matching,
-            pairs=self.pairs, separate=task.predicts_scene, until=until,
-            fewest=earlier.counts["registered"] if earlier else 0,
+            pairs=self.pairs, separate=task.predicts_scene, until=self._deadline(number), fewest=fewest,
         )  # fmt: skip
-        return matched, until
 
-    def finish(self, number: int, matched: Future[tuple[MatchedScene | SceneResult, float]]) -> None:
+    def finish(self, number: int, matched: Future[MatchedScene | SceneResult]) -> None:
         """Map a scene once it is matched, and keep the better of its answers."""
         name, out = self.schedule.scenes[number].name, self.progress.folder
-        quick = self.progress.results.get(name)
+        answer = partial(self._reconstruct, number, matched)
+        if quick := self.progress.results.get(name):
+            answer = partial(_better, quick, out / QUICK / name, answer, out / self.name / name)
+        self.progress.record(name, answer)
 
-        def solve() -> SceneResult:
-            scene, until = matched.result()
-            if isinstance(scene, SceneResult):
-                return scene
-            until = max(until, self._deadline(number))
-            return scene.reconstruct(self.mapping, until, alone=self.schedule.is_last(number))
-
-        def solve_better() -> SceneResult:
-            assert quick
-            return _better(quick, out / QUICK / name, solve, out / self.name / name)
-
-        self.progress.record(name, solve_better if quick else solve)
+    def _reconstruct(self, number: int, matched: Future[MatchedScene | SceneResult]) -> SceneResult:
+        scene = matched.result()
+        if isinstance(scene, SceneResult):
+            return scene
+        until = max(scene.until, self._deadline(number))
+        return scene.reconstruct(self.mapping, until, alone=number + 1 == len(self.schedule.scenes))
 
     def _deadline(self, number: int) -> float:
         answered = self.schedule.scenes[number].name in self.progress.results
         return self.schedule.deadline(self.name, number, answered)
-
-
-@contextmanager
-def _one_ahead(function: Callable[[int], T], count: int) -> Iterator[Iterator[Future[T]]]:
-    """The results of `function` for 0, 1, …, each begun in a thread when the one before it is asked for.
-
-    So while the caller works on one result, the next is computed, and no more.
-    """
-
-    def results() -> Iterator[Future[T]]:
-        coming = pool.submit(function, 0)
-        for number in range(1, count + 1):
-            current = coming
-            if number < count:
-                coming = pool.submit(function, number)
-            yield current
-
-    pool = ThreadPoolExecutor(1)
-    try:
-        yield results()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneResult], folder: Path) -> SceneResult:
@@ -207,8 +193,7 @@ def _better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneRes
     except Exception as error:  # whatever it is, there is an answer
         notes = [said(error)]
         log.error("%s", notes[0], exc_info=not isinstance(error, KitError))
-    for path in folder.glob("models"):
-        shutil.rmtree(path)
+    shutil.rmtree(folder / "models", ignore_errors=True)
     for path in folder.glob("database-*"):
         path.unlink()
     for path in (*quick_folder.glob("models"), *quick_folder.glob("database-*")):

@@ -1,10 +1,8 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
-from __future__ import annotations
-
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,23 +11,20 @@ from pathlib import Path
 
 from imc_kit.colmap import database, mapping_runs, model_files, verification
 from imc_kit.colmap.child import ColmapError
-from imc_kit.colmap.mapping_runs import MappingResult, RunPolicy
+from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
-from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
-from imc_kit.pipeline.completion import Completion, on_turntable
-from imc_kit.pipeline.context import SceneContext
+from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, inspect
 from imc_kit.pipeline.results import SceneResult, read_result, write_result
 from imc_kit.poses import place
 from imc_kit.poses.rotation import pose_as_stored
 from imc_kit.runtime import deadline
-from imc_kit.runtime.deadline import ran_out
 from imc_kit.runtime.meter import Meter
-from imc_kit.types import Matches, Model, Pair, Placement, Scene
+from imc_kit.types import Pair, Placement, Scene
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +53,7 @@ def match_scene(
     separate: bool = False,
     until: float = inf,
     fewest: int = 0,
-) -> MatchedScene | SceneResult:
+) -> "MatchedScene | SceneResult":
     """Match the photos of one scene; `reconstruct` of what it returns does the rest.
 
     folder: gets the scene's database, models, log and result.
@@ -93,24 +88,26 @@ def match_scene(
             matching.notes += _write_mask_pictures(records, config.masks, folder / "masks")
     with cost("detect"):
         records = matching.detect(records)
-    if len(records) < fewest and ran_out(matching.notes):
+    if len(records) < fewest and deadline.ran_out(matching.notes):
         raise KitError(f"{deadline.RAN_OUT}: {len(records)} of {len(scene.images)} images have features")
     with cost("pairs"):
         selected = matching.select(records, given)
     with cost("match"):
         found = matching.match(records, selected)
-    return MatchedScene(scene, folder, matching, records, selected, found, identity, separate, cost)
+    return MatchedScene(scene, folder, until, matching, records, selected, found, identity, separate, cost)
 
 
 @dataclass(frozen=True, eq=False)
 class MatchedScene:
     """A scene up to its matches; `reconstruct` does the rest.
 
-    pairs: that were to be matched. identity: names the images and the configuration. separate: see `match_scene`.
+    until: as given for matching. pairs: that were to be matched. identity: names the images and the configuration.
+    separate: see `match_scene`.
     """
 
     scene: Scene
     folder: Path
+    until: float
     matching: Matching
     records: Mapping[str, ImageRecord]
     pairs: Sequence[Pair]
@@ -133,7 +130,11 @@ class MatchedScene:
             verified = self._verify(context, executor)
             inliers = verification.inlier_counts(verified)
         with cost("map"):
-            best = self._map(context, verified, alone)
+            best = mapping_runs.map_best(
+                verified, scene, context.partial, config.mapping, RunPolicy(config.enough, config.trusted),
+                context.log, context.threads, config.seed, _reserving(_AFTER_MAPPING, scene, until), alone,
+            )  # fmt: skip
+            context.notes.extend(best.notes)
         similarity = self.matching.similarity(self.records, until)
         with cost("complete"):
             completion = Completion(context, verified, self.records, similarity, self.matching.store, executor)
@@ -145,23 +146,35 @@ class MatchedScene:
             placed = place(scene.images, models, inliers, separate=self.separate, similarity=similarity)
             circle = on_turntable(context, self.records, models)
             placed |= {name: Placement(pose, None) for name, pose in circle.items()}
-            placements = self._as_stored(placed)
+            placed |= {name: _as_stored(placed[name], record.info) for name, record in self.records.items()}
         shutil.rmtree(context.partial, ignore_errors=True)
-        counts = self._counts(verified, inliers, models, placements)
-        result = SceneResult(placements, models, counts, cost.seconds, context.notes, cost.memory, self._rotations())
+        quarters = {name: count for name, record in self.records.items() if (count := record.info.extra_quarters)}
+        counts = {
+            "images": len(scene.images),
+            "readable": len(self.records),
+            "rotated": len(quarters),
+            "pairs": len(self.pairs),
+            "matched pairs": len(database.match_counts(verified)),
+            "verified pairs": len(inliers),
+            "registered": sum(placement.model is not None for placement in placed.values()),
+            "models": len(models),
+            "points": len(models[0].points) if models else 0,
+        }
+        result = SceneResult(placed, models, counts, cost.seconds, context.notes, cost.memory, quarters)
         self._finish(result)
         return result
 
     def _verify(self, context: SceneContext, executor: Executor) -> Path:
         """The database with the pairs' verified matches, as an earlier run left it or made now."""
         path = self.folder / f"database-{self.identity}.db"
-        if path.exists() and not ran_out(context.notes):
+        if path.exists() and not deadline.ran_out(context.notes):
             return path
         for old in self.folder.glob("database-*"):
             old.unlink()
         made = context.partial / "database.db"
         entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in self.records.items()]
-        database.write_database(made, entries, self.found.features, self._strong_matches(), context.config.cameras)
+        matches = self.found.strong(self.pairs, context.config.min_matches)
+        database.write_database(made, entries, self.found.features, matches, context.config.cameras)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
         verify = partial(
             verification.verify, made, log=context.log, executor=executor, threads=context.threads,
@@ -173,56 +186,13 @@ class MatchedScene:
         except ColmapError as error:
             context.notes.append(f"{error}; the pairs are verified by magsac")
             context.notes.extend(verify(replace(config, method="magsac", options={})))
-        if ran_out(context.notes):
+        if deadline.ran_out(context.notes):
             path = self.folder / "database-hurried.db"
         return database.move(made, path)
 
-    def _strong_matches(self) -> Iterator[tuple[str, str, Matches]]:
-        for first, second in self.pairs:
-            matches = self.found.matches(first, second)
-            if len(matches) >= self.matching.config.min_matches:
-                yield first, second, matches
-
-    def _map(self, context: SceneContext, verified: Path, alone: bool) -> MappingResult:
-        """The best mapping run."""
-        config = context.config
-        best = mapping_runs.map_best(
-            verified, self.scene, context.partial, config.mapping, RunPolicy(config.enough, config.trusted),
-            context.log, context.threads, config.seed, _reserving(_AFTER_MAPPING, self.scene, context.until), alone,
-        )  # fmt: skip
-        context.notes.extend(best.notes)
-        return best
-
-    def _as_stored(self, placements: Mapping[str, Placement]) -> dict[str, Placement]:
-        """The placements of the images as they are stored, before any rotation upright."""
-        stored = dict(placements)
-        for name, record in self.records.items():
-            info, placement = record.info, placements[name]
-            pose = pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
-            stored[name] = Placement(pose, placement.model)
-        return stored
-
-    def _rotations(self) -> dict[str, int]:
-        return {name: count for name, record in self.records.items() if (count := record.info.extra_quarters)}
-
-    def _counts(
-        self, verified: Path, inliers: Mapping[Pair, int], models: Sequence[Model], placements: Mapping[str, Placement]
-    ) -> dict[str, int]:
-        return {
-            "images": len(self.scene.images),
-            "readable": len(self.records),
-            "rotated": len(self._rotations()),
-            "pairs": len(self.pairs),
-            "matched pairs": len(database.match_counts(verified)),
-            "verified pairs": len(inliers),
-            "registered": sum(placement.model is not None for placement in placements.values()),
-            "models": len(models),
-            "points": len(models[0].points) if models else 0,
-        }
-
     def _finish(self, result: SceneResult) -> None:
         """Write the result, and log its notes. A result that time ran out on does not count as finished."""
-        identity = f"{self.identity}, hurried" if ran_out(result.notes) else self.identity
+        identity = f"{self.identity}, hurried" if deadline.ran_out(result.notes) else self.identity
         try:
             write_result(self.folder / "result.json", identity, result)
         except KitError as error:
@@ -231,6 +201,12 @@ class MatchedScene:
             log.warning("%s: %s", self.scene.name, note)
         registered, count, seconds = result.counts["registered"], result.counts["images"], sum(result.seconds.values())
         log.info("%s: %d of %d images registered in %.1f s", self.scene.name, registered, count, seconds)
+
+
+def _as_stored(placement: Placement, info: images.ImageInfo) -> Placement:
+    """The placement of an image as it is stored, before any rotation upright."""
+    pose = pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
+    return replace(placement, pose=pose)
 
 
 def _reserving(need: tuple[float, float], scene: Scene, until: float) -> float:
@@ -242,15 +218,14 @@ def _reserving(need: tuple[float, float], scene: Scene, until: float) -> float:
     return deadline.reserved(until, seconds * len(scene.images), share)
 
 
-def _write_mask_pictures(records: Mapping[str, ImageRecord], config: MaskConfig, folder: Path) -> list[str]:
+def _write_mask_pictures(records: Mapping[str, ImageRecord], config: masks.MaskConfig, folder: Path) -> list[str]:
     """Save every masked photo, small, with its mask for a person to look at; returns a note about each failure."""
     notes = []
     for name, record in records.items():
+        path = folder / f"{name}.jpg"
         try:
             photo = record.load(config.long_side)
-            allowed = masks.mask(photo, name, config)
-            if allowed is not None:
-                path = folder / f"{name}.jpg"
+            if (allowed := masks.mask(photo, name, config)) is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(images.as_jpeg(masks.overlay(photo.pixels, allowed)))
         except (KitError, OSError) as error:

@@ -3,8 +3,6 @@
 With a time limit there are two rounds: every scene first gets a quick answer, then a full one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 
@@ -53,10 +51,6 @@ class Schedule:
         if answered and deadline.left(end) < _HOPELESS * images:
             return deadline.after(0)
         return end
-
-    def is_last(self, number: int) -> bool:
-        """Whether no scene comes after this one in its round."""
-        return number + 1 == len(self.scenes)
 
 
 def _effort(scene: Scene) -> int:

@@ -5,8 +5,6 @@ chunk names its inputs, so a lost worker costs one chunk. Networks are loaded on
 not begun at the moment `until` (see `runtime.deadline`) are skipped.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +22,7 @@ from imc_kit.data import masks
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Table, pair_key
-from imc_kit.detectors import Detector, DetectorConfig, extract
+from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.matchers import DetectorFreeConfig, MatcherConfig
 from imc_kit.pipeline.chunks import BLOCK, PAIRS_PER_CHUNK, batches, by_blocks, image_chunks, pair_chunks
@@ -58,56 +56,52 @@ _recent: deque[Features] = deque(maxlen=_RECENT_IMAGES)
 
 @dataclass(frozen=True)
 class Tasks:
-    """The slow work of one scene. label: goes before each progress bar and note about time."""
+    """The slow work on these images of one scene. label: goes before each progress bar and note about time."""
 
+    records: Records
     executor: Executor
     label: str = ""
     until: float = inf
 
-    def detect(
-        self, records: Records, features: Table[Features], config: DetectorConfig, mask: MaskConfig
-    ) -> list[str]:
+    def detect(self, features: Table[Features], config: DetectorConfig, mask: MaskConfig) -> list[str]:
         """Detect features in every image."""
-        chunks = image_chunks(_missing_images(records, features), self.executor, self.until)
+        chunks = image_chunks(self._missing_images(features), self.executor, self.until)
         return self._fill(features, partial(_detect, config, mask), chunks, f"{config.name} keypoints", "image")
 
-    def describe(self, records: Records, table: Table[Float32], config: NetworkDescriptorConfig) -> list[str]:
+    def describe(self, table: Table[Float32], config: NetworkDescriptorConfig) -> list[str]:
         """Compute a global descriptor of every image."""
-        chunks = image_chunks(_missing_images(records, table), self.executor, inf)
+        chunks = image_chunks(self._missing_images(table), self.executor, inf)
         return self._fill(table, partial(_describe, config), chunks, config.name, "image")
 
     def match(
-        self,
-        records: Records,
-        pairs: Sequence[Pair],
-        features: Table[Features],
-        matches: Table[Matches],
-        config: MatcherConfig,
-        kind: str,
+        self, pairs: Sequence[Pair], features: Table[Features], table: Table[Matches], config: MatcherConfig, kind: str
     ) -> list[str]:
         """Match the features of every pair. kind: of their descriptors (`DetectorConfig.kind`)."""
-        chunks = self._pair_chunks(records, pairs, matches, PAIRS_PER_CHUNK[1])
+        chunks = self._pair_chunks(pairs, table, PAIRS_PER_CHUNK[1])
         try:
-            return self._fill(
-                matches, partial(_match, features, config, kind), chunks, f"{config.name} matches", "pair"
-            )
+            work = partial(_match, features, config, kind)
+            return self._fill(table, work, chunks, f"{config.name} matches", "pair")
         finally:
             _recent.clear()
 
     def match_images(
-        self, records: Records, pairs: Sequence[Pair], table: Table[Correspondences], config: DetectorFreeConfig
+        self, pairs: Sequence[Pair], table: Table[Correspondences], config: DetectorFreeConfig
     ) -> list[str]:
         """Match the photos of every pair with a detector-free matcher."""
-        chunks = self._pair_chunks(records, pairs, table, BLOCK * BLOCK)
+        chunks = self._pair_chunks(pairs, table, BLOCK * BLOCK)
         return self._fill(table, partial(_match_images, config), chunks, config.name, "pair")
 
-    def _pair_chunks(
-        self, records: Records, pairs: Sequence[Pair], table: Table[Any], most: int
-    ) -> list[list[RecordPair]]:
+    def _missing_images(self, table: Table[Any]) -> list[NamedRecord]:
+        """The images that the table lacks; one of those with the same content."""
+        of_key = {record.key: (name, record) for name, record in reversed(list(self.records.items()))}
+        return [of_key[key] for key in table.missing(record.key for record in self.records.values())]
+
+    def _pair_chunks(self, pairs: Sequence[Pair], table: Table[Any], most: int) -> list[list[RecordPair]]:
         """The pairs that the table lacks, in chunks, in the order in which to match them."""
-        of_key = {pair_key(records[a].key, records[b].key): (a, b) for a, b in reversed(pairs)}
-        missing = table.missing(pair_key(records[a].key, records[b].key) for a, b in pairs)
-        ordered = by_blocks([of_key[key] for key in missing], records, self.until)
+        records = self.records
+        keys = [pair_key(records[first].key, records[second].key) for first, second in pairs]
+        of_key = dict(zip(reversed(keys), reversed(pairs), strict=True))
+        ordered = by_blocks([of_key[key] for key in table.missing(keys)], records, self.until)
         chunks = pair_chunks(ordered, most, self.executor, self.until)
         return [[(records[first], records[second]) for first, second in chunk] for chunk in chunks]
 
@@ -118,12 +112,6 @@ class Tasks:
         notes = fan_out(self.executor, _fill_chunk, arguments, f"{self.label}: {what}", unit, total)
         table.refresh()
         return notes
-
-
-def _missing_images(records: Records, table: Table[Any]) -> list[NamedRecord]:
-    """The images that the table lacks; one of those with the same content."""
-    of_key = {record.key: (name, record) for name, record in reversed(list(records.items()))}
-    return [of_key[key] for key in table.missing(record.key for record in records.values())]
 
 
 # ---- the work on one chunk, in a worker ----
@@ -138,7 +126,7 @@ def _fill_chunk(work: Work[T], table: Table[T], chunk: Sequence[Any], until: flo
 
 
 def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRecord], until: float) -> Done[Features]:
-    detector: Detector = loaded(config)
+    detector = loaded(config)
 
     def load(item: NamedRecord) -> tuple[Photo, Mask | None]:
         photo = item[1].load(config.load_side)
@@ -184,9 +172,7 @@ def _match_images(config: DetectorFreeConfig, chunk: Sequence[RecordPair], until
     return found, len(chunk) - len(pairs) + len(found), notes
 
 
-def _match_until(
-    matcher: Any, images: Mapping[str, Any], pairs: Sequence[tuple[str, str]], until: float
-) -> dict[str, Any]:
+def _match_until(matcher: Any, images: Mapping[str, Any], pairs: Sequence[Pair], until: float) -> dict[str, Any]:
     """The matches of the pairs, until time runs out, by their keys in the store."""
     found: list[Any] = []
     for batch in batches(pairs, until):
