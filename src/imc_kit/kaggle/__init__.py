@@ -3,8 +3,6 @@
 `build` makes the offline kit, `rehearse` runs its notebook at home, `limits` holds Kaggle's limits, as the nine hours.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imc_kit.errors import KitError
-from imc_kit.kaggle.inputs import input_root
 from imc_kit.kaggle.install import InstallError, read_manifest, verify
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
@@ -66,6 +63,11 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     others = os.environ.get("IMC_KIT_WEIGHTS")
     os.environ["IMC_KIT_WEIGHTS"] = os.pathsep.join([str(kit / "weights"), *([others] if others else [])])
     return Session(kit, manifest["version"], manifest["commit"], manifest["preset"], data, run_type())
+
+
+def input_root() -> Path:
+    """The folder of attached inputs: `/kaggle/input`, or IMC_KIT_INPUT if set, as in a rehearsal."""
+    return Path(os.environ.get("IMC_KIT_INPUT", "/kaggle/input"))
 
 
 def run_type() -> RunType:

@@ -3,8 +3,6 @@
 The base is made once and kept. The fresh environment is new for each rehearsal, as a session on Kaggle is.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

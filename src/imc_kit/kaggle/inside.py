@@ -5,8 +5,6 @@ inputs are mounted read-only, and the working folder is a file system of limited
 namespaces, inputs are links and the size of the working folder is watched.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -4,8 +4,6 @@
 uses the standard library only and imports nothing of this package.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import json

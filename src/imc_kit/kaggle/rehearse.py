@@ -5,8 +5,6 @@ which are read-only; an empty working folder; limits of time, memory, cores and 
 speed, none of the image's packages that the kit does not need, and perhaps another torch.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

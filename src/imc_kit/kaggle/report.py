@@ -1,7 +1,5 @@
 """The report of a rehearsal: what was run, how the notebook ended, and whether Kaggle would accept the submission."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
