@@ -124,7 +124,6 @@ def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> N
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
         raise KitError(f"the rehearsal itself failed: {said[-1]}")
     report.judge(job.results, task)
-    report.add_network_calls(job.calls)
     if before is not None and _listing(job.inputs.values()) != before:
         report.problems.append("the notebook wrote into its inputs, which are read-only on Kaggle")
 

@@ -44,6 +44,10 @@ class Report:
         if task is not None:
             self._add_scenes(results / "working" / "run.json")
             self.check_submission(results / "working" / "submission.csv", task)
+        self.problems += [
+            f"{caller} called the network ({target}), which Kaggle does not have"
+            for caller, target in outcome.calls.items()
+        ]
 
     def _add_scenes(self, path: Path) -> None:
         """Add the registered images and the failed scenes: a submission can be valid although every pose is a guess."""
@@ -68,16 +72,6 @@ class Report:
             self.problems.append(f"the competition would refuse submission.csv: {flaws[0]}{more}")
         else:
             self.add("submission", f"valid: {len(task.keys)} rows, as sample_submission.csv asks")
-
-    def add_network_calls(self, log: Path) -> None:
-        """Add a problem for each place in the code that called the network. log: the file that `guard` wrote."""
-        lines = log.read_text("utf-8").splitlines() if log.is_file() else []
-        targets: dict[str, str] = {}
-        for call in map(json.loads, lines):
-            targets.setdefault(call["caller"], call["target"])
-        self.problems += [
-            f"{caller} called the network ({target}), which Kaggle does not have" for caller, target in targets.items()
-        ]
 
 
 def _install_seconds(path: Path) -> float | None:
