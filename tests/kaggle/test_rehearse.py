@@ -208,7 +208,8 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rehearsed:
 
     def run(competition: Path, *only: str, **options: Any) -> Staged:
         out = tmp_path / "out"
-        rehearse.rehearse(kit, competition, out, python=OWN, only=only, mount="flat", **options)
+        flat = rehearse.Rehearsal(kit, competition, only, python=OWN, mount="flat", out=out, **options)
+        rehearse.rehearse(flat)
         return found.pop()
 
     kit = write_kit(tmp_path / "kit")
@@ -323,9 +324,10 @@ def test_results_through_a_link(tmp_path: Path) -> None:
 
 
 def test_a_missing_notebook_and_a_missing_manifest(tmp_path: Path) -> None:
-    kit, competition = write_kit(tmp_path / "kit"), write_competition(tmp_path / "competition")
+    kit = write_kit(tmp_path / "kit")
+    options = rehearse.Rehearsal(kit, write_competition(tmp_path / "competition"), out=tmp_path / "out")
     with pytest.raises(KitError, match=r"there is no .*kernel/submission\.ipynb"):
-        rehearse.rehearse(kit, competition, tmp_path / "out")
+        rehearse.rehearse(options)
     (kit / "manifest.json").unlink()
     with pytest.raises(KitError, match=r"has no manifest\.json"):
-        rehearse.rehearse(kit, competition, tmp_path / "out")
+        rehearse.rehearse(options)

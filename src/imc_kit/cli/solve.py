@@ -1,7 +1,5 @@
 """The command `imc-kit solve`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """The help of `imc-kit solve`: what people use on one screen, and every option of a stage or of all stages."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The commands `imc-kit weights list`, `get` and `check`."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Sequence

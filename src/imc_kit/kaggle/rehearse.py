@@ -13,17 +13,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
 from imc_kit.kaggle import environments, guard, inside, manifest_of
-from imc_kit.kaggle.environments import Torch
+from imc_kit.kaggle.environments import OWN, Torch
 from imc_kit.kaggle.limits import Limits
 from imc_kit.kaggle.report import Report
 
+Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 Mount = Literal["nested", "flat"]
 """Where Kaggle puts inputs: datasets/OWNER/SLUG and competitions/SLUG, or SLUG."""
 
@@ -32,78 +36,72 @@ _UNSHARE = ["unshare", "--map-root-user", "--net", "--mount"]
 """Starts a command with a network and mounts of its own, without being root."""
 
 
-def rehearse(
-    kit: Path,
-    competition: Path,
-    out: Path,
-    *,
-    python: str | None = None,
-    only: Sequence[str] = (),
-    mount: Mount = "nested",
-    torch: Torch = "auto",
-    limits: Limits = Limits(),  # noqa: B008 (it is frozen)
-    cache: Path = Path("build/kaggle"),
-) -> Report:
-    """Rehearse the notebook in the folder `kernel` next to the kit.
+@dataclass(frozen=True)
+class Rehearsal:
+    """What to rehearse, and how."""
 
-    competition: the root of a competition's data. only: names of the scenes to use; default: all.
-    out: folder for the executed notebook, its log and its working folder. It must be new or from an earlier rehearsal.
-    python: a version, for example "3.12"; default: this Python's if it is in the kit, else the kit's first.
-    torch: "install" the image's (gigabytes), "borrow" this Python's, or "none". "auto": none if the kit needs none,
-        else borrow if possible, else install.
-    cache: folder where environments are kept for the next rehearsal.
+    kit: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="KIT")]
+    """The folder that build_dataset.py wrote; the notebook is in `kernel` next to it."""
+    competition: Folder
+    """The root of a competition's data."""
+    scenes: tuple[str, ...] = ()
+    """Only these scenes."""
+    python: str | None = None
+    """Version of Python, for example 3.12. Default: this one's if the kit has it, else the kit's first."""
+    mount: Mount = "nested"
+    """How inputs are mounted: datasets/OWNER/SLUG and competitions/SLUG, or all as SLUG."""
+    torch: Torch = "auto"
+    """Install the image's torch (gigabytes), borrow this Python's, or do without."""
+    limits: Limits = field(default_factory=Limits)
+    out: Folder = Path("build/rehearsal")
+    """Folder for the executed notebook, its log and what it wrote."""
+    cache: Folder = Path("build/kaggle")
+    """Where environments are kept for the next time."""
+
+
+def rehearse(options: Rehearsal) -> Report:
+    """Rehearse the notebook in the folder `kernel` next to the kit.
 
     Raises `KitError` if there is nothing to rehearse, or no environment to rehearse in.
     """
+    kit, limits = options.kit, options.limits
     if not kit.is_dir():
         raise KitError(f"there is no folder {kit}: build the kit first, with build_dataset.py")
     manifest = manifest_of(kit)
     notebook = kit.absolute().parent / "kernel" / "submission.ipynb"
     if not notebook.is_file():
         raise KitError(f"there is no {notebook}: build the kit again, which puts the notebook there")
-    task = _load_task(competition, only)
-    version = python or environments.default_python(manifest["pythons"])
+    task = _load_task(options)
+    version = options.python or (OWN if OWN in manifest["pythons"] else manifest["pythons"][0])
     interpreter = environments.find_python(version)
-    torch = environments.which_torch(torch, manifest, version)
-    results = _emptied(out)
+    torch = environments.which_torch(options.torch, manifest, version)
+    results = _emptied(options.out)
     report = Report()
     report.add("kit", f"imc_kit {manifest['version']} ({manifest['commit']}), preset {manifest['preset']}, from {kit}")
     with tempfile.TemporaryDirectory(prefix="imc-kit-rehearsal-") as folder:
         stage = Path(folder)
         pins = manifest["images"].get(version) or next(iter(manifest["images"].values()))
-        base, borrowed = environments.base(interpreter, pins, torch, cache.absolute() / "environments")
+        base, about_torch = environments.base(interpreter, pins, torch, options.cache.absolute() / "environments")
         environment = environments.fresh(interpreter, base, stage / "environment")
-        report.facts += _packages(version, interpreter, pins, torch, borrowed)
+        has = ", ".join(pin.replace("==", " ") for pin in pins if pin.startswith(("numpy==", "pandas==")))
+        report.add("python", f"{version} ({interpreter}), a fresh environment with {has}")
+        report.add("torch", about_torch)
         images = sum(len(scene.images) for scene in task.scenes)
         seconds = limits.seconds(images)
         report.add("time limit", f"{seconds:.0f} s for {images} images ({limits.hours:g} h for {limits.images})")
-        sample = stage / _SAMPLE if only or not (task.root / _SAMPLE).is_file() else None
-        inputs = attached_inputs(kit, task, mount, sample)
+        sample = stage / _SAMPLE if options.scenes or not (task.root / _SAMPLE).is_file() else None
+        inputs = attached_inputs(kit, task, options.mount, sample)
         job = inside.Job(notebook, inputs, environment, stage, results, limits, seconds, can_isolate())
         run_notebook(job, task, report)
     return report
 
 
-def _packages(
-    version: str, interpreter: Path, pins: Sequence[str], torch: Torch, borrowed: str
-) -> list[tuple[str, str]]:
-    """The facts of the report about Python and its packages."""
-
-    def pinned(*names: str) -> str:
-        return ", ".join(pin.replace("==", " ") for pin in pins if pin.split("==")[0] in names)
-
-    torches = {"none": "not there", "install": f"{pinned('torch')}, installed"}
-    return [
-        ("python", f"{version} ({interpreter}), a fresh environment with {pinned('numpy', 'pandas')}"),
-        ("torch", torches.get(torch) or f"borrowed from {sys.executable}, not Kaggle's: {borrowed}"),
-    ]
-
-
-def _load_task(competition: Path, only: Sequence[str]) -> scenes.Task:
-    task = scenes.load(competition)
+def _load_task(options: Rehearsal) -> scenes.Task:
+    root = options.competition
+    task = scenes.load(root)
     if task.layout == "folder":
-        raise KitError(f"{competition} is not a competition's data: give its root, which has a folder test with scenes")
-    return task.only(*only) if only else task
+        raise KitError(f"{root} is not a competition's data: give its root, which has a folder test with scenes")
+    return task.only(*options.scenes) if options.scenes else task
 
 
 def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> None:
@@ -115,11 +113,8 @@ def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> N
     _add_guard(job.python)
     before = None if job.isolated else _listing(job.inputs.values())
     prefix = [*_UNSHARE, "--fork", "--kill-child"] if job.isolated else []
-    package = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*prefix, sys.executable, "-c", "from imc_kit.kaggle import inside; inside.main()"],
-        input=pickle.dumps(job), stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": package},
-    )  # fmt: skip
+    command = [*prefix, sys.executable, "-c", "from imc_kit.kaggle import inside; inside.main()"]
+    done = subprocess.run(command, input=pickle.dumps(job), stderr=subprocess.PIPE)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
         raise KitError(f"the rehearsal itself failed: {said[-1]}")
