@@ -21,7 +21,7 @@ from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
 from imc_kit.kaggle import environments, inside, rehearse
 from imc_kit.kaggle.limits import NOTEBOOK_HOURS, Limits
-from imc_kit.kaggle.report import Report
+from imc_kit.kaggle.rehearse import Report
 from kits import OWN, flip, write_competition, write_kit
 from stages import job
 
@@ -140,8 +140,8 @@ def test_limits_end_a_process_and_its_children(
     process = subprocess.Popen([sys.executable, "-c", f"{code}\nimport time; time.sleep(60)"], cwd=limited.working)
     outcome = inside._watch(process, limited, time.monotonic(), io.BytesIO(b"halfway"))
     assert capfd.readouterr().out == "halfway"  # the log is forwarded while the process runs
-    assert outcome.ended.startswith("it was stopped ")
-    assert said in outcome.ended
+    assert outcome.problem.startswith("did not end: it was stopped ")
+    assert said in outcome.problem
     assert process.returncode is not None
     end = time.monotonic() + 10  # a killed process needs a moment to end
     while any(_command(path) == b"sleep\x00123.75\x00" for path in Path("/proc").glob("[0-9]*/cmdline")):

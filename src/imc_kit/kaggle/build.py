@@ -188,7 +188,7 @@ def _file_entries(kit: Path, packed: Sequence[Packed]) -> list[dict[str, Any]]:
                 " version of a wheel"
             )
         entry = described.get(name, Packed(name, "Apache-2.0", "this repository"))
-        facts = {"name": name, "sha256": wheels.sha256(path), "bytes": path.stat().st_size}
+        facts = {"name": name, "sha256": install.sha256(path), "bytes": path.stat().st_size}
         entries.append(facts | {"license": entry.license, "source": entry.source})
     return entries
 

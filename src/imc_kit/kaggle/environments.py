@@ -6,6 +6,7 @@ The base is made once and kept. The fresh environment is new for each rehearsal,
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imc_kit.errors import KitError
+from imc_kit.kaggle import guard, install
 from imc_kit.kaggle.checkout import run
 
 Torch = Literal["auto", "install", "borrow", "none"]
@@ -24,8 +26,6 @@ _JUPYTER = ("nbclient", "ipykernel")
 _WITH_TORCH = ("torch", "torchvision", "timm")
 """Gigabytes to install, so they are handled apart from the other packages of the image."""
 _FAILED = "no environment to rehearse in"
-OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
-"""The version of this Python."""
 
 
 def find_python(version: str) -> Path:
@@ -46,7 +46,7 @@ def which_torch(asked: Torch, manifest: Mapping[str, Any], version: str) -> Torc
 
     Raises `KitError` if torch is to be borrowed and this Python has none.
     """
-    can_borrow = version == OWN and all(map(find_spec, ("torch", "torchvision")))
+    can_borrow = version == install.PYTHON and all(map(find_spec, ("torch", "torchvision")))
     if asked == "borrow" and not can_borrow:
         wanted = f"run this with a Python {version} that has it and torchvision, or give --torch install"
         raise KitError(f"there is no torch to borrow: {wanted}")
@@ -88,16 +88,19 @@ def base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> t
 
 
 def fresh(interpreter: Path, base: Path, folder: Path) -> Path:
-    """Make a new environment in `folder` on top of the site-packages `base`; returns its interpreter."""
+    """Make a new environment in `folder` on top of the site-packages `base`; returns its interpreter.
+
+    In a rehearsal, every process of it watches its calls to the network.
+    """
     run([str(interpreter), "-m", "venv", "--without-pip", str(folder)], _FAILED)
+    shutil.copyfile(guard.__file__, site(folder) / "imc_kit_guard.py")
+    (site(folder) / "imc_kit_guard.pth").write_text("import imc_kit_guard; imc_kit_guard.start()\n", "utf-8")
     (site(folder) / "imc_kit_base.pth").write_text(f"import site; site.addsitedir({str(base)!r})\n", "utf-8")
     return folder / "bin" / "python"
 
 
 def _with_requirements(names: Sequence[str]) -> dict[str, metadata.Distribution]:
     """The named distributions of this Python and everything that they require, by normalised name."""
-    from packaging.requirements import Requirement
-
     found: dict[str, metadata.Distribution] = {}
     pending = list(names)
     while pending:
@@ -106,8 +109,8 @@ def _with_requirements(names: Sequence[str]) -> dict[str, metadata.Distribution]
         if one is None or name in found:
             continue
         found[name] = one
-        wanted = map(Requirement, one.requires or [])
-        pending += [need.name for need in wanted if need.marker is None or need.marker.evaluate({"extra": ""})]
+        # What other platforms require is not installed here, so only extras are told apart.
+        pending += [re.split(r"[^\w.-]", need)[0] for need in one.requires or () if "extra ==" not in need]
     return found
 
 

@@ -7,18 +7,17 @@ namespaces, inputs are links and the size of the working folder is watched.
 
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired, check_call
 from typing import BinaryIO
 
 from imc_kit.kaggle import guard
@@ -80,20 +79,19 @@ class Job:
 class Outcome:
     """How the notebook ended.
 
-    ended: "done", "error", or the reason why it was stopped. error: the last line of the notebook's error.
+    problem: the last line of the notebook's error, or why it was stopped; empty if it ended well.
     memory, disk: the peak in bytes. calls: the places in the code that called the network, each with what it called.
     """
 
-    ended: str = "done"
-    error: str = ""
+    problem: str = ""
     seconds: float = 0.0
     memory: int = 0
     disk: int = 0
     calls: dict[str, str] = field(default_factory=dict)
 
 
-def run(job: Job) -> Outcome:
-    """Prepare inputs and limits, run the notebook, and copy its working folder to the results."""
+def run(job: Job) -> None:
+    """Prepare inputs and limits, run the notebook, copy its working folder to the results, and write outcome.json."""
     for folder in (job.input_root, job.working, job.stage / "home", job.stage / "tmp"):
         folder.mkdir(parents=True)
     for name, source in job.inputs.items():
@@ -107,21 +105,19 @@ def run(job: Job) -> Outcome:
     variables = _variables(job) | {guard.LOG: str(calls)}
     started = time.monotonic()
     with log.open("wb") as output, log.open("rb") as written:
-        process = subprocess.Popen(
-            [job.python, "-c", _RUNNER, job.notebook, job.results / "executed.ipynb", job.working],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=variables, cwd=job.working,
-        )  # fmt: skip
+        command = map(str, (job.python, "-c", _RUNNER, job.notebook, job.results / "executed.ipynb", job.working))
+        process = Popen([*command], stdin=DEVNULL, stdout=output, stderr=STDOUT, env=variables, cwd=job.working)
         outcome = _watch(process, job, started, written)
         _forward(written)
     outcome.seconds = round(time.monotonic() - started, 1)
-    if outcome.ended == "done" and process.returncode != 0:
+    if not outcome.problem and process.returncode != 0:
         said = re.sub(r"\x1b[^m]*m", "", log.read_text("utf-8", errors="replace")).split("\n")  # without colour codes
         said = [line.strip() for line in said if line.strip()]
-        outcome.ended, outcome.error = "error", said[-1] if said else f"exit status {process.returncode}"
+        outcome.problem = f"ended with an error: {said[-1] if said else f'exit status {process.returncode}'}"
     for call in map(json.loads, calls.read_text("utf-8").splitlines()):
         outcome.calls.setdefault(call["caller"], call["target"])
     shutil.copytree(job.working, job.results / "working", ignore=_not_kept)
-    return outcome
+    (job.results / "outcome.json").write_text(json.dumps(asdict(outcome)), "utf-8")
 
 
 def _variables(job: Job) -> dict[str, str]:
@@ -131,7 +127,6 @@ def _variables(job: Job) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "HOME": str(job.stage / "home"),
         "TMPDIR": str(job.stage / "tmp"),
-        "JUPYTER_DATA_DIR": str(job.stage / "home" / "jupyter"),
         "JUPYTER_PLATFORM_DIRS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "IMC_KIT_INPUT": str(job.input_root),
@@ -155,7 +150,7 @@ def place(source: Path, target: Path, *, mount: bool) -> None:
 
 
 def _mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True)
+    check_call(["mount", *arguments])
 
 
 def _loopback_up() -> None:
@@ -169,14 +164,14 @@ def _loopback_up() -> None:
         fcntl.ioctl(probe, set_flags, struct.pack("16sH14x", b"lo", flags | up))
 
 
-def _watch(process: subprocess.Popen[bytes], job: Job, started: float, log: BinaryIO) -> Outcome:
+def _watch(process: Popen[bytes], job: Job, started: float, log: BinaryIO) -> Outcome:
     """Wait until the process ends, or stop it with all its descendants when it exceeds a limit of the job.
 
     log: what the process prints; it is forwarded meanwhile.
     """
     outcome, limit = Outcome(), job.limits
     while True:
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutExpired):
             process.wait(_POLL_SECONDS)
             return outcome
         _forward(log)
@@ -191,7 +186,7 @@ def _watch(process: subprocess.Popen[bytes], job: Job, started: float, log: Bina
         for reason in (text for exceeded, text in checks if exceeded):
             _kill_family(process.pid)
             process.wait()
-            outcome.ended = f"it was stopped {reason}"
+            outcome.problem = f"did not end: it was stopped {reason}"
             return outcome
 
 
@@ -243,9 +238,3 @@ def _not_kept(folder: str, names: list[str]) -> set[str]:
     paths = [Path(folder, name) for name in names]
     large = {path.name for path in paths if path.is_symlink() or path.stat().st_size > _LARGEST_KEPT}
     return large | shutil.ignore_patterns("store", "partial", "*.db")(folder, names)
-
-
-def main() -> None:
-    """Run the pickled job on the standard input, and leave outcome.json in its results."""
-    job = pickle.load(sys.stdin.buffer)
-    (job.results / "outcome.json").write_text(json.dumps(asdict(run(job))), "utf-8")

@@ -58,14 +58,8 @@ def package(wheel: Path) -> tuple[str, str]:
     return name, str(version)
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _lock_line(wheel: Path, marker: str = "") -> str:
-    return f"{'=='.join(package(wheel))}{marker} --hash=sha256:{sha256(wheel)}\n"
+    return f"{'=='.join(package(wheel))}{marker} --hash=sha256:{install.sha256(wheel)}\n"
 
 
 def download(lock: Path, python: str, cache: Path) -> list[Path]:
@@ -74,7 +68,7 @@ def download(lock: Path, python: str, cache: Path) -> list[Path]:
     hashes = set(re.findall(r"sha256:(\w+)", text))
 
     def there() -> list[Path]:
-        right = [path for path in sorted(cache.glob("*.whl")) if sha256(path) in hashes]
+        right = [path for path in sorted(cache.glob("*.whl")) if install.sha256(path) in hashes]
         return list({package(path): path for path in right}.values())
 
     if len(there()) < len(pins(text)):
@@ -129,11 +123,8 @@ def write_lock(python: str) -> None:
     present = image(python)
     with tempfile.TemporaryDirectory() as folder:
         # The requirements of the image's packages are met in the image. Without them uv does not download torch (3 GB).
-        tables = (
-            f"[[dependency-metadata]]\nname = '{name}'\nversion = '{version}'\nrequires-dist = []\n"
-            for name, version in present.items()
-        )
-        Path(folder, "uv.toml").write_text("".join(tables), "utf-8")
+        table = "[[dependency-metadata]]\nname = '{}'\nversion = '{}'\nrequires-dist = []\n"
+        Path(folder, "uv.toml").write_text("".join(table.format(*one) for one in present.items()), "utf-8")
         command = [
             sys.executable, "-m", "uv", "--quiet", "--no-python-downloads", "--config-file", f"{folder}/uv.toml",
             "pip", "compile", str(CHECKOUT / "pyproject.toml"), "--extra", "learned", "--no-annotate", "--no-header",
