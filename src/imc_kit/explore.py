@@ -23,7 +23,7 @@ from imc_kit.data.scenes import Task
 from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
-from imc_kit.kaggle.inputs import input_root
+from imc_kit.kaggle import input_root
 from imc_kit.matchers import MatcherConfig, check_accepts
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.pipeline.tasks import loaded

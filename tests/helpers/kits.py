@@ -37,13 +37,18 @@ def write_wheel(folder: Path, name: str, version: str = "1.0") -> Path:
     return path
 
 
+def write_lock(path: Path, wheel: Path) -> Path:
+    """A lock of `kit-toy`, whose only file is this wheel."""
+    path.write_text(f"kit-toy==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
+    return path
+
+
 def write_kit(folder: Path, pythons: tuple[str, ...] = (OWN,), needs: dict[str, dict[str, str]] | None = None) -> Path:
     """A complete kit in `folder`: the wheel of `kit-toy`, one weight file, the installer."""
     wheel = write_wheel(folder / "wheels", "kit-toy")
     (folder / "weights").mkdir()
     (folder / "weights" / "toy.pth").write_bytes(b"not really a network " * 20)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    (folder / "imc_kit.lock").write_text(f"kit-toy==1.0 --hash=sha256:{digest}\n")
+    write_lock(folder / "imc_kit.lock", wheel)
     shutil.copyfile(install.__file__, folder / "install.py")
     (folder / "dataset-metadata.json").write_text('{"id": "someone/imc-kit"}')
     seal(folder, pythons, needs or {})

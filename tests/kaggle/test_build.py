@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from imc_kit.errors import KitError
-from imc_kit.kaggle import build, environments, install, locks, wheels
+from imc_kit.kaggle import build, environments, install, wheels
 from imc_kit.runtime import weights
-from kits import OWN, one_sentence, write_wheel
+from kits import OWN, one_sentence, write_lock, write_wheel
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -32,8 +32,8 @@ def options(tmp_path: Path) -> build.Build:
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The lock has one small package, which is in the cache. Returns its wheel."""
     wheel = write_wheel(tmp_path / "cache" / OWN, "kit-toy")
-    entry = locks.Locked("kit-toy", "1.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
-    monkeypatch.setattr(locks, "read", lambda python: [entry])
+    lock = write_lock(tmp_path / "toy.lock", wheel)
+    monkeypatch.setattr(wheels, "lock_for", lambda python: lock)
     monkeypatch.setattr(wheels, "_build_own", lambda folder, cache: write_wheel(folder, "imc-kit", "9.9"))
     return wheel
 
@@ -234,7 +234,7 @@ def test_a_wrong_option_of_the_command(capsys: pytest.CaptureFixture[str], monke
 
 
 def test_without_a_checkout(options: build.Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (build, locks):
+    for module in (build, wheels):
         monkeypatch.setattr(module, "CHECKOUT", tmp_path)
     with pytest.raises(KitError, match="is not a git checkout of imc_kit: clone the repository and build there"):
         options.run()
@@ -243,7 +243,7 @@ def test_without_a_checkout(options: build.Build, tmp_path: Path, monkeypatch: p
 def interpreters() -> dict[str, Path]:
     """The interpreters on this machine for the Pythons of Kaggle's images; this one's if there is none."""
     found = {}
-    for python in locks.PYTHONS:
+    for python in wheels.PYTHONS:
         with contextlib.suppress(KitError):
             found[python] = environments.find_python(python)
     return found or {OWN: Path(sys.executable)}
@@ -253,7 +253,7 @@ def interpreters() -> dict[str, Path]:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kit as a person builds it, from the package index."""
     out = tmp_path_factory.mktemp("real") / "imc-kit"
-    pythons = [word for python in {*locks.PYTHONS, *interpreters()} for word in ("--python", python)]
+    pythons = [word for python in {*wheels.PYTHONS, *interpreters()} for word in ("--python", python)]
     command = [sys.executable, "build_dataset.py", "--owner", "someone", "--out", str(out), *pythons]
     subprocess.run(command, cwd=CHECKOUT, check=True)
     return out
@@ -275,7 +275,7 @@ def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_pat
     kornia imports torch, whose builds for Kaggle's image take gigabytes. So this test imports kornia's compiled part
     and only checks that the rest is installed (docs/kaggle.md says what was tried with torch).
     """
-    numpy = locks.image(python)["numpy"]
+    numpy = wheels.image(python)["numpy"]
     own = environment_with_pip(interpreter, tmp_path / "environment")
     subprocess.run([own, "-m", "pip", "install", "-q", "--no-compile", f"numpy=={numpy}"], check=True)
     script = tmp_path / "try.py"

@@ -8,7 +8,7 @@ import pytest
 
 from imc_kit.data import scenes
 from imc_kit.kaggle import rehearse
-from imc_kit.kaggle.report import Report
+from imc_kit.kaggle.rehearse import Report
 from kits import write_kit
 from stages import job
 

@@ -21,7 +21,7 @@ from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
 from imc_kit.kaggle import environments, inside, rehearse
 from imc_kit.kaggle.limits import NOTEBOOK_HOURS, Limits
-from imc_kit.kaggle.report import Report
+from imc_kit.kaggle.rehearse import Report
 from kits import OWN, flip, write_competition, write_kit
 from stages import job
 
@@ -140,8 +140,8 @@ def test_limits_end_a_process_and_its_children(
     process = subprocess.Popen([sys.executable, "-c", f"{code}\nimport time; time.sleep(60)"], cwd=limited.working)
     outcome = inside._watch(process, limited, time.monotonic(), io.BytesIO(b"halfway"))
     assert capfd.readouterr().out == "halfway"  # the log is forwarded while the process runs
-    assert outcome.ended.startswith("it was stopped ")
-    assert said in outcome.ended
+    assert outcome.problem.startswith("did not end: it was stopped ")
+    assert said in outcome.problem
     assert process.returncode is not None
     end = time.monotonic() + 10  # a killed process needs a moment to end
     while any(_command(path) == b"sleep\x00123.75\x00" for path in Path("/proc").glob("[0-9]*/cmdline")):
@@ -208,7 +208,8 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rehearsed:
 
     def run(competition: Path, *only: str, **options: Any) -> Staged:
         out = tmp_path / "out"
-        rehearse.rehearse(kit, competition, out, python=OWN, only=only, mount="flat", **options)
+        flat = rehearse.Rehearsal(kit, competition, only, python=OWN, mount="flat", out=out, **options)
+        rehearse.rehearse(flat)
         return found.pop()
 
     kit = write_kit(tmp_path / "kit")
@@ -323,9 +324,10 @@ def test_results_through_a_link(tmp_path: Path) -> None:
 
 
 def test_a_missing_notebook_and_a_missing_manifest(tmp_path: Path) -> None:
-    kit, competition = write_kit(tmp_path / "kit"), write_competition(tmp_path / "competition")
+    kit = write_kit(tmp_path / "kit")
+    options = rehearse.Rehearsal(kit, write_competition(tmp_path / "competition"), out=tmp_path / "out")
     with pytest.raises(KitError, match=r"there is no .*kernel/submission\.ipynb"):
-        rehearse.rehearse(kit, competition, tmp_path / "out")
+        rehearse.rehearse(options)
     (kit / "manifest.json").unlink()
     with pytest.raises(KitError, match=r"has no manifest\.json"):
-        rehearse.rehearse(kit, competition, tmp_path / "out")
+        rehearse.rehearse(options)

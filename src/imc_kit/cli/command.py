@@ -1,7 +1,5 @@
 """What all commands share: how they are parsed, how much they say, and how a list is typed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

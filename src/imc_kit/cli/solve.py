@@ -1,20 +1,27 @@
-"""The command `imc-kit solve`."""
+"""The command `imc-kit solve`, and its help: what people use on one screen, and every option of a stage or of all."""
 
-from __future__ import annotations
-
+import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, make_dataclass, replace
+from importlib.resources import files
+from inspect import getdoc
 from typing import Annotated, Any, Literal, Self
 
 import tyro
 
-from imc_kit.cli import solve_help
 from imc_kit.cli.command import Command, Folder, Names, parse, resumable
-from imc_kit.config import Config, feature_pipeline, matcher_named, preset
+from imc_kit.config import PRESETS, Config, feature_pipeline, matcher_named, preset
 from imc_kit.detectors import DETECTORS
+from imc_kit.errors import unknown_name
+from imc_kit.matchers import MATCHERS
 from imc_kit.retrieval import DESCRIPTORS
+
+_WIDTH = 100
+_INDENT = " " * 22
+"""Where the descriptions begin in solve_help.txt, whose lines have at most 100 characters."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,9 @@ class Solve(Command):
         """First what is chosen by name, then all options of the stages that this leads to."""
         choices, _ = tyro.cli(Choices, prog=f"imc-kit {name}", args=arguments, return_unknown_args=True, add_help=False)
         config = choices.config()
-        topic = solve_help.topic(arguments)
+        topic = _topic(arguments)
         if topic is not None:
-            solve_help.show(topic, config)
+            _show_help(topic, config)
             sys.exit(0)
         return parse(cls, name, arguments, cls(tyro.MISSING, tyro.MISSING, config=config))
 
@@ -101,3 +108,67 @@ class Solve(Command):
 
     def interrupted(self) -> str:
         return resumable(self.out / "submission.csv")
+
+
+def _topic(arguments: Sequence[str]) -> str | None:
+    """Which help is asked for: "" the short one, "all", the name of a stage, or None."""
+    if "--help-all" in arguments:
+        return "all"
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument in ("-h", "--help"):
+            return "" if following.startswith("-") else following.replace("-", "_")
+    return None
+
+
+def _show_help(topic: str, config: Config) -> None:
+    """Print the help on a topic. Raises KitError for a stage that does not exist, with the nearest one."""
+    stages = _stages(config)
+    if topic in ("", "all"):
+        known = {"presets": [*PRESETS], "detectors": [*DETECTORS], "matchers": [*MATCHERS], "stages": [*stages]}
+        known["descriptors"] = [*DESCRIPTORS]
+        short = files("imc_kit.cli").joinpath("solve_help.txt").read_text("utf-8")
+        short = short.format(**{name: ", ".join(values) for name, values in known.items()})
+        print("\n".join(textwrap.fill(line, _WIDTH, subsequent_indent=_INDENT) for line in short.splitlines()))
+    elif topic not in stages:
+        raise unknown_name("stage", topic, stages)
+    if topic:
+        _show([group for stage in (stages if topic == "all" else [topic]) for group in stages[stage]])
+
+
+def _stages(config: Config) -> dict[str, list[tuple[str, Any, str]]]:
+    """By stage its groups of options: how their names begin, their values, and what they are for."""
+    stages = {}
+    for name, value in vars(config).items():
+        if name == "mapping":  # all runs have the same options: show them once
+            stages[name] = [("mapping.N", type(value[0])(), _runs(value))]
+        elif is_dataclass(value):
+            stages[name] = [(name, value, _summary(value))]
+        elif isinstance(value, tuple) and value:
+            stages[name] = [(f"{name}.{place}", item, _summary(item)) for place, item in enumerate(value)]
+    return stages
+
+
+def _show(groups: Sequence[tuple[str, Any, str]]) -> None:
+    """Print tyro's help of a class that has a field for each group."""
+    shown = [
+        (name.replace(".", "_"), Annotated[type(values), tyro.conf.arg(name=name, help=text)])
+        for name, values, text in groups
+    ]
+    holder = make_dataclass("Stages", shown)
+    holder.__doc__ = "Options of stages, in addition to those of 'imc-kit solve --help'."
+    default = holder(*(values for _, values, _ in groups))
+    parse(holder, "solve DIR --out DIR", ["--help"], default)
+
+
+def _summary(config: Any) -> str:
+    """The first sentence of a docstring."""
+    return re.split(r"(?<=[.:]) (?=[A-Z])", " ".join((getdoc(type(config)) or "").split()))[0]
+
+
+def _runs(mapping: Sequence[Any]) -> str:
+    """What N is, and where each mapping run differs from the defaults."""
+    default, runs = type(mapping[0])(), []
+    for place, run in enumerate(mapping):
+        changed = [f"{name} {value}" for name, value in vars(run).items() if value != getattr(default, name)]
+        runs.append(f"{place}: {', '.join(changed) or 'the defaults below'}")
+    return f"N is the place of a mapping run. {'; '.join(runs)}."

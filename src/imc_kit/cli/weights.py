@@ -1,7 +1,5 @@
 """The commands `imc-kit weights list`, `get` and `check`."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Sequence
@@ -26,12 +24,12 @@ class List(Command):
     """Show the known weight files: users, licence, size, and which are here."""
 
     def run(self) -> int:
-        here: dict[str, Path] = {}
-        for weight, path in weights.present(weights.places(), weights.manifest().values()):
-            here.setdefault(weight.name, path)
+        present = [*weights.present(weights.places(), weights.manifest().values())]
+        here = {weight.name: path for weight, path in reversed(present)}  # the first place counts
         rows = [("name", "used by", "licence", "redistributable", "size", "here")]
         rows += [(*facts(weight), str(here.get(weight.name, "no"))) for weight in weights.manifest().values()]
-        print(_table(rows))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        print("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows))
         return 0
 
 
@@ -56,24 +54,25 @@ class Get(Command):
         wanted = resolve([*self.names, *([] if self.preset is None else preset(self.preset).weight_files())])
         if not wanted:
             print(f"preset {self.preset} needs no weight files")
-        failed = False
-        for weight in wanted:
-            try:
-                print(self._get(weight))
-            except KitError as error:
-                print(f"imc-kit: {error}", file=sys.stderr)
-                failed = True
-        return 1 if failed else 0
+        got = [self._get(weight) for weight in wanted]
+        return 0 if all(got) else 1
 
-    def _get(self, weight: weights.Weight) -> str:
+    def _get(self, weight: weights.Weight) -> bool:
+        """Whether the file is here now."""
         here = weights.usable(weights.places() if self.to is None else [self.to], weight)
         if here is not None:
-            return f"{here} is here already"
+            print(f"{here} is here already")
+            return True
         from imc_kit.runtime.download import fetch
 
         if not weight.redistributable:
             logger.warning("%s: you may use it but not pass it on (licence: %s)", weight.name, weight.license)
-        return str(fetch(weight, self.to or weights.download_folder()))
+        try:
+            print(fetch(weight, self.to or weights.download_folder()))
+        except KitError as error:
+            print(f"imc-kit: {error}", file=sys.stderr)
+            return False
+        return True
 
     def interrupted(self) -> str:
         return "interrupted: run the same command to resume"
@@ -92,12 +91,11 @@ class Check(Command):
             raise KitError(f"{self.folder} is not a folder: give one that holds weight files")
         folders = weights.places() if self.folder is None else [self.folder]
         known = weights.manifest().values()
-        checked = flaws = 0
+        flaws = []
         for weight, path in weights.present(folders, known):
-            checked += 1
             flaw = weights.flaw_of(path, weight)
+            flaws.append(flaw)
             if flaw is not None:
-                flaws += 1
                 print(f"imc-kit: {path} {flaw}", file=sys.stderr)
             elif weights.expected_sha256(weight, path.parent) is None:
                 print(f"{path} has a known name, but its SHA-256 is not known")
@@ -107,9 +105,9 @@ class Check(Command):
         for path in sorted(self.folder.iterdir()) if self.folder is not None else []:
             if path.suffix.lower() in _SUFFIXES and path.name not in names:
                 print(f"{path} has no known name, so it was not compared")
-        if not checked:
+        if not flaws:
             print(f"imc-kit: no known weight file in {', '.join(map(str, folders))}", file=sys.stderr)
-        return 0 if checked and not flaws else 1
+        return 0 if flaws and not any(flaws) else 1
 
 
 def resolve(names: Sequence[str]) -> list[weights.Weight]:
@@ -129,8 +127,3 @@ def facts(weight: weights.Weight) -> tuple[str, str, str, str, str]:
     """For a table: the file's name, what uses it, its licence, whether it may be passed on, and its size."""
     size = f"{weight.bytes / 1e6:.1f} MB" if weight.bytes else "unknown"
     return weight.name, ", ".join(weight.used_by), weight.license, "yes" if weight.redistributable else "no", size
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

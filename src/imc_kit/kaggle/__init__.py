@@ -3,18 +3,14 @@
 `build` makes the offline kit, `rehearse` runs its notebook at home, `limits` holds Kaggle's limits, as the nine hours.
 """
 
-from __future__ import annotations
-
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from imc_kit.errors import KitError
-from imc_kit.kaggle.inputs import input_root
-from imc_kit.kaggle.install import InstallError, read_manifest, verify
+from imc_kit.kaggle.install import PYTHON, InstallError, read_manifest, verify
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
 """An open session; "Save & Run All"; the scoring of a submission on the hidden images; not on Kaggle."""
@@ -42,11 +38,8 @@ class Session:
     run_type: RunType
 
     def __str__(self) -> str:
-        python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return (
-            f"imc_kit {self.version} ({self.commit}), preset {self.preset}, Python {python}, {self.run_type} run\n"
-            f"kit: {self.kit}\ncompetition: {self.competition}"
-        )
+        about = f"imc_kit {self.version} ({self.commit}), preset {self.preset}, Python {PYTHON}, {self.run_type} run"
+        return f"{about}\nkit: {self.kit}\ncompetition: {self.competition}"
 
 
 def attach(root: Path | None = None, competition: str | None = None) -> Session:
@@ -59,13 +52,20 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     working folder cannot be written.
     """
     root = input_root() if root is None else root
-    kit = find_kit(root)
-    data = find_competition(root, competition)
+    kit = _find(root, _KIT_FILE, "kit", "add the dataset that build_dataset.py made", "remove all but one")
+    what = f"competition called {competition}" if competition else "competition"
+    add, choose = "add the competition's data as an input", "name one: attach(competition=…)"
+    data = _find(root, _COMPETITION_FILE, what, add, choose, competition)
     manifest = manifest_of(kit, verified="weights/")
     _check_writable(Path.cwd())
     others = os.environ.get("IMC_KIT_WEIGHTS")
     os.environ["IMC_KIT_WEIGHTS"] = os.pathsep.join([str(kit / "weights"), *([others] if others else [])])
     return Session(kit, manifest["version"], manifest["commit"], manifest["preset"], data, run_type())
+
+
+def input_root() -> Path:
+    """The folder of attached inputs: `/kaggle/input`, or IMC_KIT_INPUT if set, as in a rehearsal."""
+    return Path(os.environ.get("IMC_KIT_INPUT", "/kaggle/input"))
 
 
 def run_type() -> RunType:
@@ -76,23 +76,12 @@ def run_type() -> RunType:
     return kinds.get(os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""), "local")
 
 
-def find_kit(root: Path) -> Path:
-    """The folder of the attached kit. Raises `KitError` unless there is exactly one."""
-    add = "add the dataset that build_dataset.py made"
-    return _only(_folders_with(root, _KIT_FILE), "kit", add, "remove all but one", root)
+def _find(root: Path, file: str, what: str, add: str, choose: str, name: str | None = None) -> Path:
+    """The folder below `root` that holds `file` and is called `name`. Raises `KitError` unless there is exactly one.
 
-
-def find_competition(root: Path, name: str | None = None) -> Path:
-    """The folder of the attached competition's data. Raises `KitError` unless there is exactly one.
-
-    name: the folder's name, to choose one of several competitions.
+    what: how messages call it. add, choose: what to do if there is none, or more than one.
     """
-    found = [folder for folder in _folders_with(root, _COMPETITION_FILE) if name in (None, folder.name)]
-    what = f"competition called {name}" if name else "competition"
-    return _only(found, what, "add the competition's data as an input", "name one: attach(competition=…)", root)
-
-
-def _only(found: list[Path], what: str, add: str, choose: str, root: Path) -> Path:
+    found = [folder for folder in _folders_with(root, file) if name in (None, folder.name)]
     if not found:
         names = ", ".join(sorted(entry.name for entry in root.iterdir())) if root.is_dir() else ""
         holds = f"{root} holds {names or 'nothing'}" if root.is_dir() else f"there is no folder {root}"
@@ -105,9 +94,7 @@ def _only(found: list[Path], what: str, add: str, choose: str, root: Path) -> Pa
 def manifest_of(kit: Path, verified: str | None = None) -> dict[str, Any]:
     """The kit's manifest. verified: check the files whose names start with this. Raises `KitError` for a flaw."""
     try:
-        if verified is not None:
-            verify(kit, verified)
-        return read_manifest(kit)
+        return read_manifest(kit) if verified is None else verify(kit, verified)
     except InstallError as problem:
         raise KitError(str(problem)) from problem
 
@@ -129,6 +116,5 @@ def _check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 20))  # 1 MiB, more than a file system reserves for an empty file
     except OSError as error:
-        raise KitError(
-            f"the working folder {folder} cannot be written ({error.strerror}): free some space, or run in another one"
-        ) from error
+        said = f"the working folder {folder} cannot be written ({error.strerror})"
+        raise KitError(f"{said}: free some space, or run in another one") from error

@@ -1,9 +1,7 @@
 """Builds the offline kit: a folder to upload as a Kaggle dataset, and the notebook that uses it (see docs/kaggle.md).
 
-This needs a checkout of the project, because the kit contains this package and the wheels that `wheels/` locks.
+This needs a checkout of the project, because the kit contains this package and the wheels that `wheels/` wheels.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -18,10 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from packaging.utils import canonicalize_name
 
 from imc_kit.config import PRESETS, Config, preset
 from imc_kit.errors import KitError, require
-from imc_kit.kaggle import install, locks, wheels
+from imc_kit.kaggle import install, wheels
 from imc_kit.kaggle.checkout import CHECKOUT, commit
 from imc_kit.kaggle.wheels import Packed
 from imc_kit.runtime import weights
@@ -65,6 +64,7 @@ class Build:
         for name, shape in (("owner", r"[A-Za-z0-9_-]+"), ("slug", r"[a-z0-9-]{6,50}"), ("competition", r"[a-z0-9-]+")):
             value = getattr(self, name)
             require(bool(re.fullmatch(shape, value)), f"--{name}", f"as in Kaggle's addresses ({shape})", value)
+        object.__setattr__(self, "python", tuple(dict.fromkeys(self.python)) or wheels.PYTHONS)
         valid = self.out.name not in ("", "..", self.kernel.name)
         require(valid, "--out", "a named folder other than the notebook's, like dist/imc-kit", str(self.out))
 
@@ -73,34 +73,28 @@ class Build:
         """The notebook's folder."""
         return self.out.parent / "kernel"
 
-    @property
-    def pythons(self) -> tuple[str, ...]:
-        """The Python versions to pack wheels for."""
-        return tuple(dict.fromkeys(self.python)) or locks.PYTHONS
-
     def run(self) -> int:
         """Build the kit and print what to do next. Raises `KitError`; a failed build replaces nothing."""
         self._check()
         config = preset(self.preset)
         if self.lock:
-            for python in self.pythons:
-                locks.lock(python)
+            for python in self.python:
+                wheels.write_lock(python)
         parent = self.out.absolute().parent  # absolute because the wheel is built in another working folder
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix=".building-") as folder:
             kit, kernel = Path(folder, "kit"), Path(folder, "kernel")
             for new in (kit / "wheels", kit / "weights", kernel):
                 new.mkdir(parents=True)
-            packed = wheels.pack(kit, self.pythons, self.cache)
+            packed = wheels.pack(kit, self.python, self.cache)
             packed += _pack_weights(kit, config, self)
             _write_kit(kit, packed, config, self)
             _write_kernel(kernel, self)
             _replace(self.out, kit)
             _replace(self.kernel, kernel)
-        of_wheels, of_weights = (
-            sum(path.stat().st_size for path in (self.out / part).iterdir()) / 1e6 for part in ("wheels", "weights")
-        )
-        print(f"{self.out}: {of_wheels:.1f} MB of wheels, {of_weights:.1f} MB of weights")
+        parts = ((part, (self.out / part).iterdir()) for part in ("wheels", "weights"))
+        sizes = (f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB of {part}" for part, files in parts)
+        print(f"{self.out}: {', '.join(sizes)}")
         print(f'rehearse it: imc-kit rehearse "{self.out}" --competition DIR')
         _upload(self)
         return 0
@@ -109,11 +103,11 @@ class Build:
         """Raise `KitError` for what depends on the machine: the checkout, its files, and the folders to replace."""
         if shutil.which("git") is None or not (CHECKOUT / ".git").exists():
             raise KitError(f"{CHECKOUT} is not a git checkout of imc_kit: clone the repository and build there")
-        for python in self.pythons:
-            if not locks.constraints(python).is_file():
+        for python in self.python:
+            if not wheels.constraints(python).is_file():
                 known = sorted((CHECKOUT / "wheels").glob("kaggle-constraints-*.txt"))
                 raise KitError(
-                    f"{locks.constraints(python)}, the list of packages in Kaggle's image for Python {python}, is"
+                    f"{wheels.constraints(python)}, the list of packages in Kaggle's image for Python {python}, is"
                     f" missing: choose {' or '.join(path.stem.rpartition('-')[2] for path in known)}, or write it"
                 )
         if self.weights_from is not None and not self.weights_from.is_dir():
@@ -133,28 +127,22 @@ def _pack_weights(kit: Path, config: Config, options: Build) -> list[Packed]:
                 " the dataset will stay private, or attach a dataset of your own that holds the file"
             )
             continue
-        path = weights.find(name, options.weights_from) if options.weights_from else _find_or_download(weight)
+        if options.weights_from:
+            path = weights.find(name, options.weights_from)
+        else:
+            path = weights.usable(weights.places(), weight) or fetch(weight, weights.download_folder())
         shutil.copyfile(path, kit / "weights" / name)
         packed.append(Packed(f"weights/{name}", weight.license, weight.url, _licence_text(weight)))
     return packed
-
-
-def _find_or_download(weight: weights.Weight) -> Path:
-    path = weights.usable(weights.places(), weight)
-    if path is None:
-        print(f"getting {weight.name}", flush=True)
-        path = fetch(weight, weights.download_folder())
-    return path
 
 
 def _licence_text(weight: weights.Weight) -> str:
     """The licence of a weight file: this project's, or wheels/LICENSE.START where the file's name begins with START."""
     if weight.license == "Apache-2.0":
         return (CHECKOUT / "LICENSE").read_text("utf-8")
-    for path in (CHECKOUT / "wheels").glob("LICENSE.*"):
-        if weight.name.startswith(path.name.removeprefix("LICENSE.")):
-            return path.read_text("utf-8")
-    return "The text of this licence is not in this kit: see the address above."
+    licences = (CHECKOUT / "wheels").glob("LICENSE.*")
+    texts = (path.read_text("utf-8") for path in licences if weight.name.startswith(path.suffix[1:]))
+    return next(texts, "The text of this licence is not in this kit: see the address above.")
 
 
 def _write_kit(kit: Path, packed: Sequence[Packed], config: Config, options: Build) -> None:
@@ -163,17 +151,17 @@ def _write_kit(kit: Path, packed: Sequence[Packed], config: Config, options: Bui
     notices = (f"{entry.name}\n{entry.license}\n{entry.source}\n\n{entry.notice}\n" for entry in packed)
     (kit / "LICENSES").write_text(("\n" + "=" * 100 + "\n").join(notices), "utf-8")
     (own,) = kit.glob("wheels/imc_kit-*.whl")
-    about = {"version": wheels.version(own), "commit": commit()}
+    about = {"version": wheels.package(own)[1], "commit": commit()}
     rows = "\n".join(f"| {entry.name} | {entry.license} | {entry.source} |" for entry in packed)
     readme = (CHECKOUT / "wheels" / "dataset-readme.md").read_text("utf-8")
     (kit / "README.md").write_text(readme.format(**about, rows=rows, preset=options.preset), "utf-8")
-    images = {python: [f"{name}=={v}" for name, v in locks.image(python).items()] for python in options.pythons}
+    images = {python: [f"{name}=={v}" for name, v in wheels.image(python).items()] for python in options.python}
     manifest = {
         "format": install.FORMAT,
         **about,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "preset": options.preset,
-        "pythons": list(options.pythons),
+        "pythons": list(options.python),
         "needs": _needs(kit, config),
         "images": images,
         "files": _file_entries(kit, packed),
@@ -200,20 +188,20 @@ def _file_entries(kit: Path, packed: Sequence[Packed]) -> list[dict[str, Any]]:
                 " version of a wheel"
             )
         entry = described.get(name, Packed(name, "Apache-2.0", "this repository"))
-        facts = {"name": name, "sha256": wheels.sha256(path), "bytes": path.stat().st_size}
+        facts = {"name": name, "sha256": install.sha256(path), "bytes": path.stat().st_size}
         entries.append(facts | {"license": entry.license, "source": entry.source})
     return entries
 
 
 def _needs(kit: Path, config: Config) -> dict[str, dict[str, str]]:
     """The version ranges of the packages that the image must provide: those required offline and not in the kit."""
-    packed = {wheels.package(path) for path in kit.glob("wheels/*.whl")}
-    needs = {}
-    for requirement in locks.requirements(learned=bool(config.weight_files())):
+    packed = {wheels.package(path)[0] for path in kit.glob("wheels/*.whl")}
+    needs: dict[str, dict[str, str]] = {}
+    for requirement in wheels.requirements(learned=bool(config.weight_files())):
         found = re.fullmatch(r"([\w.-]+)>=([\d.]+),<([\d.]+)", requirement)
         if found is None:
             raise KitError(f"pyproject.toml requires {requirement!r}: write it as NAME>=FIRST,<LAST")
-        name = locks.normal(found[1])
+        name = canonicalize_name(found[1])
         if name not in packed and name not in _ONLINE:
             needs[name] = {"from": found[2], "below": found[3]}
     return needs
@@ -227,8 +215,8 @@ def _write_kernel(kernel: Path, options: Build) -> None:
         "dataset_sources": [f"{options.owner}/{options.slug}"],
         "competition_sources": [options.competition],
     }
-    metadata |= json.loads((CHECKOUT / "wheels" / _KERNEL_FILE).read_text("utf-8"))
-    _write_json(kernel / _KERNEL_FILE, metadata)
+    settings = json.loads((CHECKOUT / "wheels" / _KERNEL_FILE).read_text("utf-8"))
+    _write_json(kernel / _KERNEL_FILE, metadata | settings)
 
 
 def _write_json(path: Path, content: object) -> None:

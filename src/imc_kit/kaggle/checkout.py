@@ -1,10 +1,9 @@
 """The checkout of this project that a kit is built from, and the programs that are run for it."""
 
-from __future__ import annotations
-
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from imc_kit.errors import KitError
 
@@ -13,18 +12,16 @@ PACKED = ("src", "pyproject.toml", "README.md", "LICENSE")
 """The files and folders that this package's wheel is built from."""
 
 
-def run(
-    command: Sequence[str], failure: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
-) -> str:
-    """Run a program to its end and return what it prints.
+def run(command: Sequence[str], failure: str, **options: Any) -> str:
+    """Run a program to its end and return what it prints. options: of `subprocess.run`.
 
     Raises `KitError` if it fails; the message is `failure` and the last three lines that the program wrote.
     """
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, **options)
     if done.returncode != 0:
         said = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
         raise KitError(f"{failure}: {' '.join(' '.join(said[-3:]).split()) or f'exit status {done.returncode}'}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def git(*arguments: str) -> str:

@@ -4,8 +4,6 @@ The rehearsal copies this file into its Python environment, where every process 
 library only. Calls to this machine itself pass, because Jupyter needs them.
 """
 
-from __future__ import annotations
-
 import errno
 import ipaddress
 import json

@@ -5,22 +5,19 @@ inputs are mounted read-only, and the working folder is a file system of limited
 namespaces, inputs are links and the size of the working folder is watched.
 """
 
-from __future__ import annotations
-
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired, check_call
 from typing import BinaryIO
 
 from imc_kit.kaggle import guard
@@ -30,15 +27,13 @@ _RUNNER = """
 import sys, nbclient, nbformat
 source, target, folder = sys.argv[1:]
 notebook = nbformat.read(source, 4)
-place = {"metadata": {"path": folder}}
 class Client(nbclient.NotebookClient):
     def output(self, outs, msg, display_id, cell_index):
         if msg["msg_type"] == "stream":
             print(msg["content"]["text"], end="", flush=True)
         return super().output(outs, msg, display_id, cell_index)
-client = Client(notebook, kernel_name="python3", timeout=None, resources=place)
 try:
-    client.execute()
+    Client(notebook, kernel_name="python3", timeout=None, resources={"metadata": {"path": folder}}).execute()
 finally:
     nbformat.write(notebook, target)
 """
@@ -79,29 +74,24 @@ class Job:
         """The folder in which the notebook finds its inputs."""
         return self.stage / "kaggle" / "input"
 
-    @property
-    def calls(self) -> Path:
-        """The file that lists calls to the network."""
-        return self.stage / "calls.jsonl"
 
-
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """How the notebook ended.
 
-    ended: "done", "error", or the reason why it was stopped. error: the last line of the notebook's error.
-    memory, disk: the peak in bytes.
+    problem: the last line of the notebook's error, or why it was stopped; empty if it ended well.
+    memory, disk: the peak in bytes. calls: the places in the code that called the network, each with what it called.
     """
 
-    ended: str = "done"
-    error: str = ""
+    problem: str = ""
     seconds: float = 0.0
     memory: int = 0
     disk: int = 0
+    calls: dict[str, str] = field(default_factory=dict)
 
 
-def run(job: Job) -> Outcome:
-    """Prepare inputs and limits, run the notebook, and copy its working folder to the results."""
+def run(job: Job) -> None:
+    """Prepare inputs and limits, run the notebook, copy its working folder to the results, and write outcome.json."""
     for folder in (job.input_root, job.working, job.stage / "home", job.stage / "tmp"):
         folder.mkdir(parents=True)
     for name, source in job.inputs.items():
@@ -110,22 +100,24 @@ def run(job: Job) -> Outcome:
         _loopback_up()
         _mount("-t", "tmpfs", "-o", f"size={job.limits.disk * GB:.0f},mode=755", "tmpfs", str(job.working))
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: job.limits.cores]))
-    log = job.results / "notebook.log"
+    log, calls = job.results / "notebook.log", job.stage / "calls.jsonl"
+    calls.touch()
+    variables = _variables(job) | {guard.LOG: str(calls)}
     started = time.monotonic()
     with log.open("wb") as output, log.open("rb") as written:
-        process = subprocess.Popen(
-            [job.python, "-c", _RUNNER, job.notebook, job.results / "executed.ipynb", job.working],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=_variables(job), cwd=job.working,
-        )  # fmt: skip
+        command = map(str, (job.python, "-c", _RUNNER, job.notebook, job.results / "executed.ipynb", job.working))
+        process = Popen([*command], stdin=DEVNULL, stdout=output, stderr=STDOUT, env=variables, cwd=job.working)
         outcome = _watch(process, job, started, written)
         _forward(written)
-    outcome = replace(outcome, seconds=round(time.monotonic() - started, 1))
-    if outcome.ended == "done" and process.returncode != 0:
-        said = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-        error = _without_colours(said[-1]) if said else f"exit status {process.returncode}"
-        outcome = replace(outcome, ended="error", error=error)
-    _copy_results(job.working, job.results / "working")
-    return outcome
+    outcome.seconds = round(time.monotonic() - started, 1)
+    if not outcome.problem and process.returncode != 0:
+        said = re.sub(r"\x1b[^m]*m", "", log.read_text("utf-8", errors="replace")).split("\n")  # without colour codes
+        said = [line.strip() for line in said if line.strip()]
+        outcome.problem = f"ended with an error: {said[-1] if said else f'exit status {process.returncode}'}"
+    for call in map(json.loads, calls.read_text("utf-8").splitlines()):
+        outcome.calls.setdefault(call["caller"], call["target"])
+    shutil.copytree(job.working, job.results / "working", ignore=_not_kept)
+    (job.results / "outcome.json").write_text(json.dumps(asdict(outcome)), "utf-8")
 
 
 def _variables(job: Job) -> dict[str, str]:
@@ -135,11 +127,9 @@ def _variables(job: Job) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "HOME": str(job.stage / "home"),
         "TMPDIR": str(job.stage / "tmp"),
-        "JUPYTER_DATA_DIR": str(job.stage / "home" / "jupyter"),
         "JUPYTER_PLATFORM_DIRS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "IMC_KIT_INPUT": str(job.input_root),
-        guard.LOG: str(job.calls),
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         "KAGGLE_IS_COMPETITION_RERUN": "1",
     }
@@ -160,7 +150,7 @@ def place(source: Path, target: Path, *, mount: bool) -> None:
 
 
 def _mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True)
+    check_call(["mount", *arguments])
 
 
 def _loopback_up() -> None:
@@ -174,31 +164,30 @@ def _loopback_up() -> None:
         fcntl.ioctl(probe, set_flags, struct.pack("16sH14x", b"lo", flags | up))
 
 
-def _watch(process: subprocess.Popen[bytes], job: Job, started: float, log: BinaryIO) -> Outcome:
+def _watch(process: Popen[bytes], job: Job, started: float, log: BinaryIO) -> Outcome:
     """Wait until the process ends, or stop it with all its descendants when it exceeds a limit of the job.
 
     log: what the process prints; it is forwarded meanwhile.
     """
-    memory = disk = 0
+    outcome, limit = Outcome(), job.limits
     while True:
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutExpired):
             process.wait(_POLL_SECONDS)
-            return Outcome(memory=memory, disk=disk)
+            return outcome
         _forward(log)
-        memory_now = sum(map(_memory, _family(process.pid)))
-        disk_now = sum(path.lstat().st_size for path in job.working.rglob("*") if path.is_file())
-        memory, disk = max(memory, memory_now), max(disk, disk_now)
-        ended = ""
-        if time.monotonic() - started > job.time_limit:
-            ended = f"at the time limit of {job.time_limit:.0f} s"
-        elif memory_now > job.limits.memory * GB:
-            ended = f"with {memory_now / GB:.1f} GB of memory in use, of {job.limits.memory:.1f} allowed"
-        elif disk_now > job.limits.disk * GB:
-            ended = f"with {disk_now / GB:.3f} GB in its working folder, of {job.limits.disk:.3f} allowed"
-        if ended:
+        memory = sum(map(_memory, _family(process.pid)))
+        disk = sum(path.lstat().st_size for path in job.working.rglob("*") if path.is_file())
+        outcome.memory, outcome.disk = max(outcome.memory, memory), max(outcome.disk, disk)
+        checks = (
+            (time.monotonic() - started > job.time_limit, f"at the time limit of {job.time_limit:.0f} s"),
+            (memory > limit.memory * GB, f"with {memory / GB:.1f} GB of memory in use, of {limit.memory:.1f} allowed"),
+            (disk > limit.disk * GB, f"with {disk / GB:.3f} GB in its working folder, of {limit.disk:.3f} allowed"),
+        )
+        for reason in (text for exceeded, text in checks if exceeded):
             _kill_family(process.pid)
             process.wait()
-            return Outcome(f"it was stopped {ended}", memory=memory, disk=disk)
+            outcome.problem = f"did not end: it was stopped {reason}"
+            return outcome
 
 
 def _forward(log: BinaryIO) -> None:
@@ -244,24 +233,8 @@ def _memory(process: int) -> int:
     return 0
 
 
-def _copy_results(working: Path, target: Path) -> None:
-    """Copy the working folder, without databases, large files and the store of features and matches."""
-    target.mkdir()
-    for path in sorted(working.iterdir()):
-        if path.name == "store" or path.is_symlink() or (path.is_file() and path.stat().st_size > _LARGEST_KEPT):
-            continue
-        if path.is_dir():
-            shutil.copytree(path, target / path.name, ignore=shutil.ignore_patterns("*.db", "partial"))
-        else:
-            shutil.copy(path, target)
-
-
-def _without_colours(line: str) -> str:
-    """A line of a terminal without its colour codes."""
-    return re.sub(r"\x1b[^m]*m", "", line).strip()
-
-
-def main() -> None:
-    """Run the pickled job on the standard input, and leave outcome.json in its results."""
-    job = pickle.load(sys.stdin.buffer)
-    (job.results / "outcome.json").write_text(json.dumps(asdict(run(job))), "utf-8")
+def _not_kept(folder: str, names: list[str]) -> set[str]:
+    """What is not copied to the results: databases, large files, links, and the store of features and matches."""
+    paths = [Path(folder, name) for name in names]
+    large = {path.name for path in paths if path.is_symlink() or path.stat().st_size > _LARGEST_KEPT}
+    return large | shutil.ignore_patterns("store", "partial", "*.db")(folder, names)

@@ -4,8 +4,6 @@
 uses the standard library only and imports nothing of this package.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import json
@@ -20,6 +18,8 @@ from typing import Any
 
 FORMAT = "imc-kit 1"
 """The format of manifest.json."""
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The version of the running Python."""
 UNTOUCHED = ("torch", "torchvision", "numpy", "opencv-python", "opencv-contrib-python", "opencv-python-headless")
 """Packages that are never in a kit and that an installation must not change."""
 
@@ -37,34 +37,40 @@ def read_manifest(kit: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise InstallError(
-            f"the kit in {kit} has no manifest.json: its upload was not complete, so upload it again"
-        ) from None
+        raise InstallError(f"{kit} has no manifest.json: its upload was not complete, so upload it again") from None
     except (OSError, ValueError) as error:
         raise InstallError(f"{path} cannot be read ({error}): upload the kit again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InstallError(
-            f"{path} is not the manifest of a kit of this version ({FORMAT}): build and upload the kit again"
-        )
+        raise InstallError(f"{path} is not a manifest of this version ({FORMAT}): build and upload the kit again")
     return manifest
 
 
-def verify(kit: Path, start: str = "") -> None:
-    """Check the SHA-256 of the kit's files whose names begin with `start`. Raises `InstallError` for the first flaw."""
-    for file in read_manifest(kit)["files"]:
+def verify(kit: Path, start: str = "") -> dict[str, Any]:
+    """Check the SHA-256 of the kit's files whose names begin with `start`, and return the manifest.
+
+    Raises `InstallError` for the first flaw.
+    """
+    manifest = read_manifest(kit)
+    for file in manifest["files"]:
         if file["name"].startswith(start):
             _verify_file(kit / file["name"], file)
+    return manifest
 
 
 def _verify_file(path: Path, expected: dict[str, Any]) -> None:
     if not path.is_file():
         raise InstallError(f"{path} is missing: the kit's upload was not complete, so upload it again")
-    with path.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() == expected["sha256"]:
-            return
+    if sha256(path) == expected["sha256"]:
+        return
     size, wanted = path.stat().st_size, expected["bytes"]
     flaw = f"has {size:,} of {wanted:,} bytes" if size != wanted else "is damaged: its SHA-256 differs"
     raise InstallError(f"{path} {flaw}, so nothing of the kit is used: upload the kit again")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def install(kit: Path) -> None:
@@ -74,16 +80,15 @@ def install(kit: Path) -> None:
     """
     started = time.monotonic()
     manifest = read_manifest(kit)
-    running = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if running not in manifest["pythons"]:
+    if PYTHON not in manifest["pythons"]:
         raise InstallError(
-            f"this kit has wheels for Python {' and '.join(manifest['pythons'])} but the notebook runs {running}:"
-            f" build it with --python {running}, or pin the notebook's environment to an earlier one"
+            f"this kit has wheels for Python {' and '.join(manifest['pythons'])} but the notebook runs {PYTHON}:"
+            f" build it with --python {PYTHON}, or pin the notebook's environment to an earlier one"
         )
     verify(kit)
-    before = _versions()
+    before = {name: _version(name) for name in UNTOUCHED}
     _pip_install(kit)
-    changed = {name: version for name, version in _versions().items() if before.get(name) != version}
+    changed = {name: version for name in UNTOUCHED if (version := _version(name)) != before[name]}
     if changed:
         raise InstallError(f"the installation changed {changed}, which it must not: build the kit again")
     _check_needs(manifest["needs"])
@@ -93,9 +98,8 @@ def install(kit: Path) -> None:
 
 def _pip_install(kit: Path) -> None:
     command = [
-        sys.executable, "-m", "pip", "install", "--isolated", "--quiet", "--disable-pip-version-check", "--no-input",
-        "--no-index", "--no-deps", "--require-hashes", "--no-warn-script-location", "--root-user-action", "ignore",
-        "--find-links", str(kit / "wheels"), "--requirement", str(kit / "imc_kit.lock"),
+        sys.executable, "-m", "pip", "install", "--isolated", "--quiet", "--no-input", "--no-index", "--no-deps",
+        "--require-hashes", "--find-links", str(kit / "wheels"), "--requirement", str(kit / "imc_kit.lock"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -109,11 +113,6 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _versions() -> dict[str, str]:
-    """The installed packages among those that must not change, with their versions."""
-    return {name: version for name in UNTOUCHED if (version := _version(name)) is not None}
 
 
 def _check_needs(needs: dict[str, dict[str, str]]) -> None:

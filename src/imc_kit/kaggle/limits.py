@@ -1,7 +1,5 @@
 """What Kaggle allows a notebook: nine hours, and so much memory, disk and cores."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from imc_kit.errors import require

@@ -5,27 +5,29 @@ which are read-only; an empty working folder; limits of time, memory, cores and 
 speed, none of the image's packages that the kit does not need, and perhaps another torch.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
-from imc_kit.kaggle import environments, guard, inside, manifest_of
+from imc_kit.kaggle import environments, inside, manifest_of
 from imc_kit.kaggle.environments import Torch
+from imc_kit.kaggle.install import PYTHON
 from imc_kit.kaggle.limits import Limits
-from imc_kit.kaggle.report import Report
 
+Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 Mount = Literal["nested", "flat"]
 """Where Kaggle puts inputs: datasets/OWNER/SLUG and competitions/SLUG, or SLUG."""
 
@@ -34,78 +36,128 @@ _UNSHARE = ["unshare", "--map-root-user", "--net", "--mount"]
 """Starts a command with a network and mounts of its own, without being root."""
 
 
-def rehearse(
-    kit: Path,
-    competition: Path,
-    out: Path,
-    *,
-    python: str | None = None,
-    only: Sequence[str] = (),
-    mount: Mount = "nested",
-    torch: Torch = "auto",
-    limits: Limits = Limits(),  # noqa: B008 (it is frozen)
-    cache: Path = Path("build/kaggle"),
-) -> Report:
-    """Rehearse the notebook in the folder `kernel` next to the kit.
+@dataclass(frozen=True)
+class Rehearsal:
+    """What to rehearse, and how."""
 
-    competition: the root of a competition's data. only: names of the scenes to use; default: all.
-    out: folder for the executed notebook, its log and its working folder. It must be new or from an earlier rehearsal.
-    python: a version, for example "3.12"; default: this Python's if it is in the kit, else the kit's first.
-    torch: "install" the image's (gigabytes), "borrow" this Python's, or "none". "auto": none if the kit needs none,
-        else borrow if possible, else install.
-    cache: folder where environments are kept for the next rehearsal.
+    kit: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="KIT")]
+    """The folder that build_dataset.py wrote; the notebook is in `kernel` next to it."""
+    competition: Folder
+    """The root of a competition's data."""
+    scenes: tuple[str, ...] = ()
+    """Only these scenes."""
+    python: str | None = None
+    """Version of Python, for example 3.12. Default: this one's if the kit has it, else the kit's first."""
+    mount: Mount = "nested"
+    """How inputs are mounted: datasets/OWNER/SLUG and competitions/SLUG, or all as SLUG."""
+    torch: Torch = "auto"
+    """Install the image's torch (gigabytes), borrow this Python's, or do without."""
+    limits: Limits = field(default_factory=Limits)
+    out: Folder = Path("build/rehearsal")
+    """Folder for the executed notebook, its log and what it wrote."""
+    cache: Folder = Path("build/kaggle")
+    """Where environments are kept for the next time."""
+
+
+@dataclass
+class Report:
+    """facts: what was run and how it went, by topic. problems: what Kaggle would not accept."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        facts = [f"{topic:<12}{text}" for topic, text in self.facts.items()]
+        problems = [f"{'problem':<12}{text}" for text in self.problems]
+        return "\n".join([*facts, *problems, "FAIL" if problems else "PASS"])
+
+    def judge(self, results: Path, task: scenes.Task | None) -> None:
+        """Add how the notebook ended, what it used, and what is wrong with its submission.
+
+        results: the folder that `inside` filled. task: what the submission is for; None for a notebook without one.
+        """
+        outcome = inside.Outcome(**json.loads((results / "outcome.json").read_text("utf-8")))
+        used = f"{outcome.memory / 1e9:.1f} GB of memory and {outcome.disk / 1e9:.3f} GB in the working folder"
+        self.facts["used"] = f"{outcome.seconds:.0f} s, at most {used}"
+        if (seconds := _install_seconds(results / "executed.ipynb")) is not None:
+            self.facts["install"] = f"{seconds:.0f} s"
+        self.facts["results"] = str(results)
+        if outcome.problem:
+            self.problems.append(f"the notebook {outcome.problem}")
+        if task is not None:
+            self._add_scenes(results / "working" / "run.json")
+            self.check_submission(results / "working" / "submission.csv", task)
+        for caller, target in outcome.calls.items():
+            self.problems.append(f"{caller} called the network ({target}), which Kaggle does not have")
+
+    def _add_scenes(self, path: Path) -> None:
+        """Add the registered images and the failed scenes: a submission can be valid although every pose is a guess."""
+        if not path.is_file():
+            return
+        summary = json.loads(path.read_text("utf-8"))
+        counts = [scene["counts"] for scene in summary["scenes"].values()]
+        registered, images = (sum(count[what] for count in counts) for what in ("registered", "images"))
+        self.facts["poses"] = f"{registered} of {images} images registered; scenes solved: {len(counts)}"
+        self.problems += [f"scene {name} could not be solved: {reason}" for name, reason in summary["failed"].items()]
+        if not registered and not summary["failed"]:
+            self.problems.append("no image was registered")
+
+    def check_submission(self, path: Path, task: scenes.Task) -> None:
+        """Check a submission as the competition does."""
+        if not path.is_file():
+            self.problems.append("there is no submission.csv in the working folder")
+            return
+        flaws = submission.check(path, task.columns, task.keys)
+        if flaws:
+            more = f" (and {len(flaws) - 1} more problems)" if len(flaws) > 1 else ""
+            self.problems.append(f"the competition would refuse submission.csv: {flaws[0]}{more}")
+        else:
+            self.facts["submission"] = f"valid: {len(task.keys)} rows, as sample_submission.csv asks"
+
+
+def rehearse(options: Rehearsal) -> Report:
+    """Rehearse the notebook in the folder `kernel` next to the kit.
 
     Raises `KitError` if there is nothing to rehearse, or no environment to rehearse in.
     """
+    kit, limits = options.kit, options.limits
     if not kit.is_dir():
         raise KitError(f"there is no folder {kit}: build the kit first, with build_dataset.py")
     manifest = manifest_of(kit)
     notebook = kit.absolute().parent / "kernel" / "submission.ipynb"
     if not notebook.is_file():
         raise KitError(f"there is no {notebook}: build the kit again, which puts the notebook there")
-    task = _load_task(competition, only)
-    version = python or environments.default_python(manifest["pythons"])
+    task = _load_task(options)
+    version = options.python or (PYTHON if PYTHON in manifest["pythons"] else manifest["pythons"][0])
     interpreter = environments.find_python(version)
-    torch = environments.which_torch(torch, manifest, version)
-    results = _emptied(out)
+    torch = environments.which_torch(options.torch, manifest, version)
+    results = _emptied(options.out)
     report = Report()
-    report.add("kit", f"imc_kit {manifest['version']} ({manifest['commit']}), preset {manifest['preset']}, from {kit}")
+    report.facts["kit"] = "imc_kit {version} ({commit}), preset {preset}, from ".format_map(manifest) + str(kit)
     with tempfile.TemporaryDirectory(prefix="imc-kit-rehearsal-") as folder:
         stage = Path(folder)
         pins = manifest["images"].get(version) or next(iter(manifest["images"].values()))
-        base, borrowed = environments.base(interpreter, pins, torch, cache.absolute() / "environments")
+        base, about_torch = environments.base(interpreter, pins, torch, options.cache.absolute() / "environments")
         environment = environments.fresh(interpreter, base, stage / "environment")
-        report.facts += _packages(version, interpreter, pins, torch, borrowed)
+        has = ", ".join(pin.replace("==", " ") for pin in pins if pin.startswith(("numpy==", "pandas==")))
+        report.facts["python"] = f"{version} ({interpreter}), a fresh environment with {has}"
+        report.facts["torch"] = about_torch
         images = sum(len(scene.images) for scene in task.scenes)
         seconds = limits.seconds(images)
-        report.add("time limit", f"{seconds:.0f} s for {images} images ({limits.hours:g} h for {limits.images})")
-        sample = stage / _SAMPLE if only or not (task.root / _SAMPLE).is_file() else None
-        inputs = attached_inputs(kit, task, mount, sample)
+        report.facts["time limit"] = f"{seconds:.0f} s for {images} images ({limits.hours:g} h for {limits.images})"
+        sample = stage / _SAMPLE if options.scenes or not (task.root / _SAMPLE).is_file() else None
+        inputs = attached_inputs(kit, task, options.mount, sample)
         job = inside.Job(notebook, inputs, environment, stage, results, limits, seconds, can_isolate())
         run_notebook(job, task, report)
     return report
 
 
-def _packages(
-    version: str, interpreter: Path, pins: Sequence[str], torch: Torch, borrowed: str
-) -> list[tuple[str, str]]:
-    """The facts of the report about Python and its packages."""
-
-    def pinned(*names: str) -> str:
-        return ", ".join(pin.replace("==", " ") for pin in pins if pin.split("==")[0] in names)
-
-    torches = {"none": "not there", "install": f"{pinned('torch')}, installed"}
-    return [
-        ("python", f"{version} ({interpreter}), a fresh environment with {pinned('numpy', 'pandas')}"),
-        ("torch", torches.get(torch) or f"borrowed from {sys.executable}, not Kaggle's: {borrowed}"),
-    ]
-
-
-def _load_task(competition: Path, only: Sequence[str]) -> scenes.Task:
-    task = scenes.load(competition)
+def _load_task(options: Rehearsal) -> scenes.Task:
+    root = options.competition
+    task = scenes.load(root)
     if task.layout == "folder":
-        raise KitError(f"{competition} is not a competition's data: give its root, which has a folder test with scenes")
-    return task.only(*only) if only else task
+        raise KitError(f"{root} is not a competition's data: give its root, which has a folder test with scenes")
+    return task.only(*options.scenes) if options.scenes else task
 
 
 def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> None:
@@ -113,25 +165,20 @@ def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> N
 
     task: what the notebook's submission must answer; None for a notebook without a submission.
     """
-    report.facts += _conditions(job)
-    _add_guard(job.python)
+    report.facts |= _conditions(job)
     before = None if job.isolated else _listing(job.inputs.values())
     prefix = [*_UNSHARE, "--fork", "--kill-child"] if job.isolated else []
-    package = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*prefix, sys.executable, "-c", "from imc_kit.kaggle import inside; inside.main()"],
-        input=pickle.dumps(job), stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": package},
-    )  # fmt: skip
+    code = "import pickle, sys; from imc_kit.kaggle import inside; inside.run(pickle.load(sys.stdin.buffer))"
+    done = subprocess.run([*prefix, sys.executable, "-c", code], input=pickle.dumps(job), stderr=subprocess.PIPE)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
         raise KitError(f"the rehearsal itself failed: {said[-1]}")
     report.judge(job.results, task)
-    report.add_network_calls(job.calls)
     if before is not None and _listing(job.inputs.values()) != before:
         report.problems.append("the notebook wrote into its inputs, which are read-only on Kaggle")
 
 
-def _conditions(job: inside.Job) -> list[tuple[str, str]]:
+def _conditions(job: inside.Job) -> dict[str, str]:
     """The facts of the report about the network, the inputs and the limits."""
     depth = {"datasets": 3, "competitions": 2}
     parts = (name.split("/") for name in job.inputs)
@@ -139,29 +186,17 @@ def _conditions(job: inside.Job) -> list[tuple[str, str]]:
     network, how = "none: a namespace without one", "read-only"
     if not job.isolated:
         network, how = "blocked in Python only: no namespaces here", "as links, not read-only: no namespaces here"
-    limits = job.limits
-    cores = min(limits.cores, os.cpu_count() or 1)
-    return [
-        ("network", network),
-        ("inputs", f"{attached}, {how}"),
-        ("limits", f"{cores} cores, {limits.memory:g} GB of memory, {limits.disk:g} GB in the working folder"),
-    ]
+    cores, memory, disk = min(job.limits.cores, os.cpu_count() or 1), job.limits.memory, job.limits.disk
+    limits = f"{cores} cores, {memory:g} GB of memory, {disk:g} GB in the working folder"
+    return {"network": network, "inputs": f"{attached}, {how}", "limits": limits}
 
 
 def can_isolate() -> bool:
     """Whether this system can give the notebook a network and mounts of its own."""
-    if platform.system() != "Linux" or shutil.which("unshare") is None:
-        return False
     with tempfile.TemporaryDirectory() as folder:
         script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mount -t tmpfs -o size=1m tmpfs "$0"'
-        return subprocess.run([*_UNSHARE, "sh", "-c", script, folder], capture_output=True).returncode == 0
-
-
-def _add_guard(python: Path) -> None:
-    """Let every process of this environment watch its calls to the network."""
-    target = environments.site(python.parents[1])
-    shutil.copyfile(Path(guard.__file__), target / "imc_kit_guard.py")
-    (target / "imc_kit_guard.pth").write_text("import imc_kit_guard; imc_kit_guard.start()\n", "utf-8")
+        command = [*_UNSHARE, "sh", "-c", script, folder]
+        return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True).returncode == 0
 
 
 def attached_inputs(kit: Path, task: scenes.Task, mount: Mount, sample: Path | None) -> dict[str, Path]:
@@ -171,9 +206,8 @@ def attached_inputs(kit: Path, task: scenes.Task, mount: Mount, sample: Path | N
         the competition's.
     """
     owner, slug = json.loads((kit / "dataset-metadata.json").read_text("utf-8"))["id"].split("/")
-    dataset, challenge = f"datasets/{owner}/{slug}", "competitions/rehearsal"
-    if mount == "flat":
-        dataset, challenge = slug, "rehearsal"
+    nested = mount == "nested"
+    dataset, challenge = (f"datasets/{owner}/{slug}", "competitions/rehearsal") if nested else (slug, "rehearsal")
     # Kaggle does not mount dataset-metadata.json.
     inputs = {f"{dataset}/{path.name}": path for path in sorted(kit.iterdir()) if path.name != "dataset-metadata.json"}
     if sample is None:
@@ -201,3 +235,15 @@ def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def _install_seconds(path: Path) -> float | None:
+    """How long the cell took that installs the kit, if there is one and the notebook says so."""
+    try:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        installing = (cell for cell in cells if cell["cell_type"] == "code" and "install.py" in "".join(cell["source"]))
+        times = next(installing)["metadata"]["execution"]
+        start, end = map(datetime.fromisoformat, (times["iopub.execute_input"], times["shell.execute_reply"]))
+    except (OSError, ValueError, KeyError, StopIteration):
+        return None
+    return (end - start).total_seconds()

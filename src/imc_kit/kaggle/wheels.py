@@ -1,22 +1,31 @@
-"""The wheels of a kit: this package's own is built, the locked ones are downloaded."""
+"""The wheels of a kit: what Kaggle's images lack is locked and downloaded, and this package's own is built.
 
-from __future__ import annotations
+For each Python version, `wheels/` in the checkout holds a file of constraints (the packages of the image, written by
+hand) and a lock (the packages that the kit adds, with hashes, resolved by uv).
+"""
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import sys
 import tempfile
-import zipfile
+import tomllib
 from collections.abc import Sequence
-from email.parser import HeaderParser
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from imc_kit.kaggle import locks
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from imc_kit.errors import KitError
+from imc_kit.kaggle import install
 from imc_kit.kaggle.checkout import CHECKOUT, PACKED, git, run
 
+PYTHONS = ("3.12", "3.13")
+"""The Python versions of Kaggle's images (November 2026)."""
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 36)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
 """Kaggle's image has glibc 2.35. pip accepts only the tags that it is given, so all older ones are listed."""
 
@@ -33,59 +42,45 @@ class Packed(NamedTuple):
 def pack(kit: Path, pythons: Sequence[str], cache: Path) -> list[Packed]:
     """Fill the kit's folder wheels/ and write imc_kit.lock, which names exactly these wheels with their hashes."""
     own = _build_own(kit / "wheels", cache)
-    packed = {own.name: _describe(own, "this repository")}
-    lines = [_lock_line(own, "")]
+    packed, lines = {own.name: _describe(own, "this repository")}, [_lock_line(own)]
     for python in pythons:
-        for entry in locks.read(python):
-            wheel = _fetch(entry, python, cache / python)
+        for wheel in download(lock_for(python), python, cache / python):
             shutil.copyfile(wheel, kit / "wheels" / wheel.name)
-            lines.append(_lock_line(wheel, python))
-            packed[wheel.name] = _describe(wheel, f"https://pypi.org/project/{entry.name}/{entry.version}/")
+            lines.append(_lock_line(wheel, f' ; python_version == "{python}"'))
+            packed[wheel.name] = _describe(wheel, f"https://pypi.org/project/{'/'.join(package(wheel))}/")
     (kit / "imc_kit.lock").write_text("".join(lines), "utf-8")
     return list(packed.values())
 
 
-def package(wheel: Path) -> str:
-    """The normalised name of the package in a wheel."""
-    return locks.normal(wheel.name.split("-")[0])
+def package(wheel: Path) -> tuple[str, str]:
+    """The normalised name and the version of the package in a wheel."""
+    name, version, *_ = parse_wheel_filename(wheel.name)
+    return name, str(version)
 
 
-def version(wheel: Path) -> str:
-    """The version of the package in a wheel."""
-    return wheel.name.split("-")[1]
+def _lock_line(wheel: Path, marker: str = "") -> str:
+    return f"{'=='.join(package(wheel))}{marker} --hash=sha256:{install.sha256(wheel)}\n"
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def download(lock: Path, python: str, cache: Path) -> list[Path]:
+    """The wheels of a lock for Kaggle's machine, from the folder `cache` or downloaded into it by pip."""
+    text = lock.read_text("utf-8")
+    hashes = set(re.findall(r"sha256:(\w+)", text))
 
+    def there() -> list[Path]:
+        right = [path for path in sorted(cache.glob("*.whl")) if install.sha256(path) in hashes]
+        return list({package(path): path for path in right}.values())
 
-def _lock_line(wheel: Path, python: str) -> str:
-    marker = f' ; python_version == "{python}"' if python else ""
-    return f"{package(wheel)}=={version(wheel)}{marker} --hash=sha256:{sha256(wheel)}\n"
-
-
-def _fetch(entry: locks.Locked, python: str, cache: Path) -> Path:
-    """The wheel of a locked package for Kaggle's machine, from the cache or downloaded by pip."""
-    cache.mkdir(parents=True, exist_ok=True)
-    for path in sorted(cache.glob("*.whl")):
-        if package(path) == entry.name and sha256(path) in entry.hashes:
-            return path
-    print(f"getting {entry.name} {entry.version} for Python {python}", flush=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        only = Path(folder, "only.txt")
-        hashes = " ".join(f"--hash=sha256:{digest}" for digest in entry.hashes)
-        only.write_text(f"{entry.name}=={entry.version} {hashes}\n", "utf-8")
+    if len(there()) < len(pins(text)):
+        print(f"getting {', '.join(pins(text))} for Python {python}", flush=True)
         command = [
             sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input",
-            "--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(only), "--dest", folder,
-            "--implementation", "cp", "--python-version", python,
+            "--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(lock), "--dest", str(cache),
+            "--cache-dir", str(cache.absolute() / "pip"), "--implementation", "cp", "--python-version", python,
             *(word for platform in _PLATFORMS for word in ("--platform", platform)),
         ]  # fmt: skip
-        run(command, f"pip could not download {entry.name} {entry.version} for Python {python}")
-        (wheel,) = Path(folder).glob("*.whl")
-        return wheel.replace(cache / wheel.name)  # in one step, so the cache never holds a part of a wheel
+        run(command, f"pip could not download the wheels of {lock.name} for Python {python}")
+    return there()
 
 
 def _build_own(folder: Path, cache: Path) -> Path:
@@ -98,28 +93,106 @@ def _build_own(folder: Path, cache: Path) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(CHECKOUT / name, target)
                 target.chmod(0o644)
-        (tool,) = locks.parse((CHECKOUT / "wheels" / "build.lock").read_text("utf-8"))
-        with zipfile.ZipFile(_fetch(tool, locks.PYTHONS[0], cache / "tools")) as archive:
-            archive.extractall(tools)
+        (setuptools,) = download(CHECKOUT / "wheels" / "build.lock", PYTHONS[0], cache / "tools")
+        shutil.unpack_archive(setuptools, tools, "zip")
         code = "import os, sys; from setuptools.build_meta import *; os.umask(0o22); build_wheel(sys.argv[1])"
         # The build uses this version of setuptools only, and the commit's time as the time of all files.
         epoch = git("log", "-1", "--format=%ct").strip()
         settings = os.environ | {"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": epoch}
-        run([sys.executable, "-c", code, str(folder)], "this package could not be built", source, settings)
-    (wheel,) = folder.glob("imc_kit-*.whl")
-    return wheel
+        run([sys.executable, "-c", code, str(folder)], "this package could not be built", cwd=source, env=settings)
+    return next(folder.glob("imc_kit-*.whl"))
 
 
 def _describe(wheel: Path, source: str) -> Packed:
     """The licence of a wheel, from its metadata."""
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        (about,) = (name for name in names if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
-        headers = HeaderParser().parsestr(archive.read(about).decode())
-        notices = re.compile(r"[^/]+\.dist-info/(licenses/.*[^/]|(LICEN[CS]E|COPYING|NOTICE)[^/]*)")
-        texts = [archive.read(name).decode(errors="replace") for name in names if notices.fullmatch(name)]
-    said = headers["License-Expression"] or headers["License"] or ""
+    (about,) = metadata.distributions(path=[str(wheel)])
+    notices = re.compile(r"[^/]+\.dist-info/(licenses/.*[^/]|(LICEN[CS]E|COPYING|NOTICE)[^/]*)")
+    texts = [file.read_binary().decode(errors="replace") for file in about.files or () if notices.fullmatch(str(file))]
+    facts: dict[str, Any] = about.metadata.json
+    said = facts.get("license_expression") or facts.get("license") or ""
     if not said or "\n" in said.strip():  # older packages have no licence here, or its whole text
-        classified = (line for line in headers.get_all("Classifier", []) if line.startswith("License"))
+        classified = (line for line in facts.get("classifier", ()) if line.startswith("License"))
         said = ", ".join(line.rpartition(" :: ")[2] for line in classified) or "see LICENSES"
     return Packed(f"wheels/{wheel.name}", said.strip(), source, "\n".join(texts))
+
+
+def write_lock(python: str) -> None:
+    """Resolve what Kaggle's image for this Python lacks and write wheels/kaggle-VERSION.lock. Needs uv."""
+    if find_spec("uv") is None:
+        raise KitError('locking needs uv: pip install "imc-kit[build]"')
+    present = image(python)
+    with tempfile.TemporaryDirectory() as folder:
+        # The requirements of the image's packages are met in the image. Without them uv does not download torch (3 GB).
+        table = "[[dependency-metadata]]\nname = '{}'\nversion = '{}'\nrequires-dist = []\n"
+        Path(folder, "uv.toml").write_text("".join(table.format(*one) for one in present.items()), "utf-8")
+        command = [
+            sys.executable, "-m", "uv", "--quiet", "--no-python-downloads", "--config-file", f"{folder}/uv.toml",
+            "pip", "compile", str(CHECKOUT / "pyproject.toml"), "--extra", "learned", "--no-annotate", "--no-header",
+            "--constraint", str(constraints(python)), "--python-version", python, "--generate-hashes",
+            "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:",
+            *(word for name in present for word in ("--no-emit-package", name)),
+        ]  # fmt: skip
+        text = run(command, f"uv could not lock Python {python}")
+    _refuse_untouchable(text)
+    header = f"# What Kaggle's image for Python {python} lacks (build_dataset.py --lock wrote this; do not edit).\n"
+    _path(python).write_text(f"{header}# Inputs: {_inputs(python)}\n{text}", "utf-8")
+    print(f"{_path(python)}: {', '.join(pins(text))}")
+
+
+def lock_for(python: str) -> Path:
+    """The lock of a Python version. Raises `KitError` if it is missing or was made from other requirements."""
+    path = _path(python)
+    text = path.read_text("utf-8") if path.is_file() else ""
+    if f"# Inputs: {_inputs(python)}\n" not in text:
+        raise KitError(
+            f"{path} is {'out of date' if text else 'missing'}: the requirements in pyproject.toml or the constraints"
+            f" in {constraints(python).name} changed; run build_dataset.py with --lock --python {python}"
+        )
+    _refuse_untouchable(text)
+    return path
+
+
+def image(python: str) -> dict[str, str]:
+    """The packages of Kaggle's image: versions by normalised name. Raises `KitError` for a line of another form."""
+    present: dict[str, str] = {}
+    for number, line in enumerate(constraints(python).read_text("utf-8").splitlines(), 1):
+        pin = line.partition("#")[0].strip()
+        found = re.fullmatch(r"([\w.-]+)==([\w.!+-]+)", pin)
+        if found:
+            present[canonicalize_name(found[1])] = found[2]
+        elif pin:
+            raise KitError(f"{constraints(python)}, line {number}, says {pin!r}: write it as NAME==VERSION")
+    return present
+
+
+def constraints(python: str) -> Path:
+    """The file that lists the packages of Kaggle's image for this Python."""
+    return CHECKOUT / "wheels" / f"kaggle-constraints-{python}.txt"
+
+
+def requirements(*, learned: bool = True) -> list[str]:
+    """The requirements of this package, with or without those of learned features."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
+    return [*project["dependencies"], *(project["optional-dependencies"]["learned"] if learned else [])]
+
+
+def pins(lock: str) -> list[str]:
+    """The packages in the text of a lock, each as NAME==VERSION."""
+    return re.findall(r"^[\w.-]+==[^\s;]+", lock, re.MULTILINE)
+
+
+def _path(python: str) -> Path:
+    return CHECKOUT / "wheels" / f"kaggle-{python}.lock"
+
+
+def _inputs(python: str) -> str:
+    """A hash of everything that a lock is resolved from."""
+    content = json.dumps([requirements(), image(python)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _refuse_untouchable(lock: str) -> None:
+    names = (pin.partition("==")[0] for pin in pins(lock))
+    bad = [name for name in names if name in install.UNTOUCHED or name.startswith("nvidia")]
+    if bad:
+        raise KitError(f"{', '.join(bad)} must come from Kaggle's image, not from a kit: add it to the constraints")

@@ -106,7 +106,7 @@ def places() -> list[Path]:
 
 
 def _attached() -> Path:
-    """The folder of attached inputs, as in `kaggle.inputs.input_root`, which this lower layer must not import."""
+    """The folder of attached inputs, as in `kaggle.input_root`, which this lower layer must not import."""
     return Path(os.environ.get("IMC_KIT_INPUT", "/kaggle/input"))
 
 
