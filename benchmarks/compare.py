@@ -1,13 +1,12 @@
-"""Compare imc_kit's presets with COLMAP alone, scene by scene, on scenes whose cameras are known.
+"""Compare imc_kit's presets with COLMAP alone, scene by scene, on scenes whose true poses are known.
 
     python benchmarks/compare.py ROOT [--presets sift aliked] [--scenes A B] [--max-images 70] [--out DIR] [--repeats 1]
                                       [--without-colmap]
 
-ROOT is in a competition's layout, with truth.csv and thresholds.json (distances by scene) beside. The methods alternate
-scene by scene. Each run has a fresh process of its own, so that its peak memory is its own and a crash costs one cell.
-COLMAP is pycolmap's extract_features, match_exhaustive and incremental_mapping with their defaults, once with a camera
-per image and once with one camera; its largest model is scored. After every run compare.json and compare.md are
-rewritten.
+ROOT has a competition's layout, with truth.csv and thresholds.json (distances by scene). The methods take turns scene
+by scene. Each run has its own process, so peak memory is measured for that run only and a crash costs one cell. COLMAP
+is pycolmap's extract_features, match_exhaustive and incremental_mapping with their defaults, once with per-image and
+once with shared intrinsics; its largest model is scored. compare.json and compare.md are rewritten after every run.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Pose, Scene
 
 COLMAP = {"colmap-per-image": "PER_IMAGE", "colmap-single": "SINGLE"}
-"""COLMAP's camera mode by the method's name."""
+"""COLMAP's camera mode for each method."""
 PACKAGES = ("pycolmap", "opencv-python-headless", "opencv-python", "numpy", "numba", "torch", "kornia")
 REMARKS = """\
-registered: images in the scored model; the kit's guesses for the others are scored too, COLMAP leaves them out.
-seconds: the whole run, without starting Python, scoring, and what is compiled once after installation. A run that
-crashed counts as mAA 0 in the means.
-MB: peak resident memory of the process; of children: of the largest process that it started (the kit maps in one),
-which the kernel never counts as less than the starting process held."""
+registered: images in the scored model. The kit also submits guesses for the other images; COLMAP leaves them out.
+seconds: the whole run, without starting Python, scoring, and compiling code that is compiled once per installation.
+mAA: a run that crashed counts as 0 in the means.
+MB: peak resident memory of the process. MB of children: peak of the largest process that it started (the kit maps in
+one); the kernel counts it as at least what the starting process held."""
 
 Job = dict[str, Any]
 Row = dict[str, Any]
@@ -89,18 +88,18 @@ def _arguments() -> argparse.Namespace:
         "--presets",
         nargs="*",
         default=["sift", "aliked"],
-        help="with + between them they are joined, as in sift+aliked; default: sift aliked",
+        help="presets, also joined by + as in sift+aliked; default: sift aliked",
     )
-    parser.add_argument("--scenes", nargs="+", help="only these; they may have any number of images")
+    parser.add_argument("--scenes", nargs="+", help="use only these, whatever their size")
     parser.add_argument("--max-images", type=int, default=70, help="leave larger scenes out; default: 70")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each method on each scene; default: 1")
-    parser.add_argument("--without-colmap", action="store_true", help="only the presets, beside one another")
+    parser.add_argument("--without-colmap", action="store_true", help="compare the presets with each other only")
     return parser.parse_args()
 
 
 def _choose(root: Path, names: Sequence[str] | None, most: int) -> list[Scene]:
-    """The scenes to run, all of which have true poses."""
+    """The scenes to run. Raises `KitError` if one has no true poses or distances."""
     task = scenes.load(root)
     known = {scene.name: scene for scene in task.scenes}
     for name in names or ():
@@ -111,7 +110,7 @@ def _choose(root: Path, names: Sequence[str] | None, most: int) -> list[Scene]:
         _truth(_restricted(task, scene.name))
         _thresholds(_restricted(task, scene.name))
     left = [name for name, scene in known.items() if scene not in chosen]
-    print(f"{len(chosen)} scenes of {root}" + (f", without {', '.join(left)}" if left else ""))
+    print(f"{len(chosen)} scenes of {root}" + (f"; left out: {', '.join(left)}" if left else ""))
     return chosen
 
 
@@ -142,7 +141,7 @@ def _thresholds(task: scenes.Task) -> dict[str, list[float]]:
 
 
 def _run(job: Job) -> Row:
-    """What the worker says of its job, or of its end when that was not as planned: `error`."""
+    """The answer of a worker process to its job; `error` if it failed or crashed."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "worker.log")
         command = [sys.executable, __file__, "--worker", json.dumps(job | {"folder": folder})]
@@ -151,7 +150,7 @@ def _run(job: Job) -> Row:
         if code == 0:
             answer: Row = json.loads(Path(folder, "answer.json").read_text("utf-8"))
             return answer
-        last = (log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (log.read_text("utf-8", "replace").strip().splitlines() or ["it printed nothing"])[-1]
         return {"error": f"crashed ({signal.Signals(-code).name if code < 0 else f'exit status {code}'}): {last}"}
 
 
@@ -164,7 +163,7 @@ def _answer(job: Job) -> None:
 
 
 def _work(job: Job) -> Row:
-    """Do one job; raises KitError for what a person can mend."""
+    """Do one job. Raises `KitError` for a problem that a person can solve."""
     if "check" in job:
         _prepare(job["check"])
         return {}
@@ -182,7 +181,7 @@ def _work(job: Job) -> Row:
 
 
 def _prepare(preset: str) -> None:
-    """Check a preset, and let what is compiled once after installation be compiled before a clock runs."""
+    """Check a preset, and compile before any run is timed what is compiled once per installation."""
     config = _config(preset)
     config.check()
     pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
@@ -192,7 +191,7 @@ def _prepare(preset: str) -> None:
 
 
 def _kit(task: scenes.Task, job: Job) -> tuple[Any, Row]:
-    """The submission's path, and what is known of the run."""
+    """The submission's path, and facts about the run."""
     from imc_kit.pipeline.run import solve
 
     config = dataclasses.replace(_config(job["method"]), seed=job["seed"])
@@ -202,13 +201,13 @@ def _kit(task: scenes.Task, job: Job) -> tuple[Any, Row]:
     (result,) = run.scenes.values()
     placed = [result.placements[row.image] for row in task.rows if row.image is not None]
     registered = sum(placement.model == 0 for placement in placed)
-    # The kit lets the kernel count the peak anew in every stage.
+    # The kit resets the kernel's peak in every stage.
     memory = round(max(result.memory.values(), default=0) / 1e6)
     return run.submission, {"registered": registered, "seconds": result.seconds, "memory": memory}
 
 
 def _config(method: str) -> Any:
-    """A preset, or several joined by +: the first with the detectors and matchers of the others added."""
+    """A preset, or several joined by +: the first with the feature pipelines of the others added."""
     from imc_kit.config import preset
 
     first, *others = (preset(name) for name in method.split("+"))
@@ -218,7 +217,7 @@ def _config(method: str) -> Any:
 
 
 def _colmap(task: scenes.Task, job: Job) -> tuple[Any, Row]:
-    """A table of poses, and what is known of the run."""
+    """A table of poses, and facts about the run."""
     import pycolmap
 
     (scene,) = task.scenes
@@ -243,17 +242,17 @@ def _colmap(task: scenes.Task, job: Job) -> tuple[Any, Row]:
         row.key | dict(zip(tables.POSE_COLUMNS, poses[row.image], strict=True))
         for row in task.rows
         if row.image in poses
-    ]  # to the metric, no row is a row of nan
+    ]  # the metric treats a missing row like a row of nan
     extracted, matched, mapped = (round(end - start, 2) for start, end in pairwise(times))
     seconds = {"extract": extracted, "match": matched, "map": mapped}
     return pd.DataFrame(answered, columns=list(task.columns)), {"registered": len(answered), "seconds": seconds}
 
 
-# What is said of the runs.
+# Tables.
 
 
 def _summary(rows: Sequence[Row], methods: Sequence[str]) -> pd.DataFrame:
-    """mAA by scene and method over the repeats, COLMAP's better mode, how far each preset is from it; total seconds."""
+    """Mean mAA by scene and method, COLMAP's better mode, the difference of each preset from it; total seconds."""
     frame = pd.DataFrame(rows, columns=["scene", "method", "mAA", "wall", "error"])
     frame.loc[frame["mAA"].isna() & frame["error"].notna(), "mAA"] = 0
     frame[["mAA", "wall"]] = frame[["mAA", "wall"]].astype(float)
@@ -271,7 +270,7 @@ def _summary(rows: Sequence[Row], methods: Sequence[str]) -> pd.DataFrame:
 
 
 def _cells(row: Row) -> dict[str, str]:
-    """A row of the table, by column."""
+    """A row of the table: texts by column."""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in row.get("seconds", {}).items())
     return {
         "scene": row["scene"],
@@ -292,7 +291,7 @@ def _aligned(cells: Iterable[str]) -> str:
 
 
 def _facts() -> dict[str, str]:
-    """Versions and machine."""
+    """The versions and the machine."""
     versions = {"imc-kit": "from source, not installed"}
     for package in ("imc-kit", *PACKAGES):
         with suppress(metadata.PackageNotFoundError):

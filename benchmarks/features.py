@@ -1,10 +1,10 @@
-"""What every detector, matcher and global descriptor costs on this machine: seconds, memory, and how much it finds.
+"""The cost of every detector, matcher and global descriptor on this machine: seconds, memory, and how much it finds.
 
     python benchmarks/features.py [IMAGE IMAGE] [--long-side 1024] [--keypoints 2048] [--repeats 3] [--out FILE]
 
-The images are two photographs of the same thing; two views of the rendered plaza when left out. Every row has a process
-of its own, with one thread, so that a crash or a lack of time costs one row. A network whose weight file is not found
-is timed with random weights, and the row says so: what it finds means nothing then.
+The images are two photos of the same thing; default: two views of the rendered plaza. Every row has its own process
+with one thread, so a crash or a lack of time costs one row. A network whose weight file is not found is timed with
+random weights. The row says so, because its result is meaningless.
 """
 
 from __future__ import annotations
@@ -39,9 +39,12 @@ from imc_kit.config import CHEAP
 from imc_kit.data import images
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig, vegetation
-from imc_kit.detectors import DETECTORS, NoDetectorConfig, extract
+from imc_kit.detectors import DETECTORS, extract
+from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import MATCHERS, DetectorFreeConfig, LightGlueConfig, NearestConfig
+from imc_kit.matchers import MATCHERS, DetectorFreeConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.retrieval import DESCRIPTORS, AggregateConfig, NetworkDescriptorConfig
 from imc_kit.runtime.executors import set_torch_threads
 from imc_kit.runtime.meter import Meter
@@ -51,26 +54,26 @@ from imc_kit.viewgraph import lowres
 
 PACKAGES = ("numpy", "numba", "opencv-python-headless", "opencv-python", "torch", "kornia", "timm")
 VARIANTS = ("model", "descriptor")
-"""Options each of whose values has a row."""
+"""Options for which every value gets a row."""
 KINDS = ("sift", "superpoint", "orb")
-"""Descriptors with which matchers that take nearly all are timed: 128 numbers, 256 numbers, 256 bits."""
+"""Matchers that accept nearly all descriptors are timed with these: 128 numbers, 256 numbers, 256 bits."""
 SCENE = 50
-"""Images of the scene in which VLAD and Fisher vectors are timed, which make their vocabulary once for all of them."""
-OVERVIEW = CHEAP.detector
-"""What the pipeline's overview is made of."""
-SLOW = {"dedode G": "two minutes an image, and 5 GB"}
-"""What is not timed, and why."""
+"""Number of images for VLAD, which learns its vocabulary once for all images of a scene."""
+LOW_RESOLUTION = CHEAP.detector
+"""The detector of low-resolution matching."""
+SLOW = {"dedode G": "two minutes and 5 GB for each image"}
+"""Detectors that are not timed, with the reason."""
 LEAST_SECONDS = 0.2
-"""A run is repeated until it took so long: the processor's time is counted in milliseconds."""
+"""A call is repeated until this time has passed, because processor time is counted in milliseconds."""
 SECONDS = 15.0
-"""A row that took so long is not repeated further."""
+"""A row is not repeated after this time."""
 REMARKS = f"""\
-s: seconds of one core, the median of the runs after the first, without reading images and loading networks; other work
-on the machine hardly adds to them. MB: what the row added to its process at the peak, weights included. random weights:
-the weight file was not here, so a network of the same shape was timed, and what it found is not shown. LightGlue with
-random weights never stops early and drops no keypoints: with its own it is faster. vlad, fisher: of SIFT, in a scene of
-{SCENE} images, vocabulary included. overview: SIFT, at most {OVERVIEW.max_keypoints} keypoints of an image with
-{OVERVIEW.long_side} pixels on its longer side."""
+s: seconds of one core, the median of the runs after the first, without reading images and loading networks. It is
+processor time, so other work on the machine hardly matters. MB: peak memory that the row added to its process, weights
+included. random weights: the weight file is missing, so a network of the same shape was timed and its result is not
+shown. LightGlue with random weights never stops early and drops no keypoints, so with real weights it is faster. vlad:
+of SIFT, in a scene of {SCENE} images, vocabulary included. low-resolution matching: SIFT, at most
+{LOW_RESOLUTION.max_keypoints} keypoints of an image with {LOW_RESOLUTION.long_side} pixels on its longer side."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +82,20 @@ class Row:
 
     label: str
     prepare: Callable[[], Callable[[], Any]]
-    """Makes it ready, and gives what is to be called."""
+    """Prepares the row and returns the call to time."""
     said: Callable[[Any], str] = lambda _: ""
-    """What was found, in words, of what the call gave."""
+    """The result of the call in words."""
     share: int = 1
-    """The call does the work of so many images or pairs."""
+    """The number of images or pairs that the call processes."""
     kind: str | None = None
-    """Of the features that the call gives."""
+    """The kind of features that the call returns, if it does."""
     random: bool = False
-    """What it works on comes from random weights."""
+    """Whether the call works on features of random weights."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row took: seconds, bytes, what the call gave, and whether weights were random."""
+    """The cost of a row: seconds, bytes, the result of the call, and whether weights were random."""
 
     seconds: float
     memory: int
@@ -101,14 +104,14 @@ class Cost:
 
 
 Known = dict[str, tuple[list[Features], bool]]
-"""Features of both images by their kind, and whether random weights gave them."""
+"""The features of both images by kind, and whether they come from random weights."""
 
 
 def main() -> None:
     arguments = _arguments()
-    for library in ("torch", "kornia.feature", "timm"):  # now, so that they do not count as a row's memory
+    for library in ("torch", "kornia.feature", "timm"):  # imported now, so that they do not count as memory of a row
         importlib.import_module(library)
-    cv2.setNumThreads(1)  # and before processes are forked, which do not survive a pool of threads
+    cv2.setNumThreads(1)  # before processes are forked, because a pool of threads does not survive a fork
     set_torch_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -118,10 +121,10 @@ def main() -> None:
         print(*text, sep="\n")
         known: Known = {}
         for heading, unit, found, rows in (
-            ("Detectors", "s an image", "keypoints", _detectors(photos, arguments)),
-            ("Matchers", "s a pair", "matches", _matchers(paths, known)),
-            ("Global descriptors", "s an image", "", _descriptors(paths, known)),
-            ("Masks and overview", "s", "", _looks(paths)),
+            ("Detectors", "s per image", "keypoints", _detectors(photos, arguments)),
+            ("Matchers", "s per pair", "matches", _matchers(paths, known)),
+            ("Global descriptors", "s per image", "", _descriptors(paths, known)),
+            ("Masks and low-resolution matching", "s", "", _looks(paths)),
         ):
             text += _say("", f"| {heading} | {unit} | MB | {found} |", "|---|--:|--:|---|")
             for row in rows:
@@ -142,11 +145,11 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What every detector, matcher and global descriptor costs here.")
-    parser.add_argument("images", type=Path, nargs="*", help="two photographs; default: two views of the plaza")
-    parser.add_argument("--long-side", type=int, default=1024, help="of images for detectors; default: 1024")
-    parser.add_argument("--keypoints", type=int, default=2048, help="the most of an image; default: 2048")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each row after its first; default: 3")
+    parser = argparse.ArgumentParser(description="The cost of every detector, matcher and global descriptor.")
+    parser.add_argument("images", type=Path, nargs="*", help="two photos; default: two views of the rendered plaza")
+    parser.add_argument("--long-side", type=int, default=1024, help="of images for detectors, in pixels; default: 1024")
+    parser.add_argument("--keypoints", type=int, default=2048, help="maximum per image; default: 2048")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each row after the first; default: 3")
     parser.add_argument("--limit", type=int, default=180, help="seconds after which a row is left out; default: 180")
     parser.add_argument("--out", type=Path, help="also save the tables in this file")
     arguments = parser.parse_args()
@@ -164,7 +167,7 @@ def _plaza(folder: Path, long_side: int) -> list[Path]:
     return paths
 
 
-# What is timed.
+# The calls to time.
 
 
 def _detectors(photos: Sequence[Photo], arguments: argparse.Namespace) -> Iterator[Row]:
@@ -226,16 +229,18 @@ def _descriptors(paths: Sequence[Path], known: Known) -> Iterator[Row]:
 
 
 def _looks(paths: Sequence[Path]) -> Iterator[Row]:
-    masks, detector, matcher = MaskConfig(vegetation=True), OVERVIEW.create(), NearestConfig(ratio=0.8).create()
-    photos = [images.load(path, OVERVIEW.long_side) for path in paths]
+    masks, detector, matcher = MaskConfig(vegetation=True), LOW_RESOLUTION.create(), NearestConfig(ratio=0.8).create()
+    photos = [images.load(path, LOW_RESOLUTION.long_side) for path in paths]
     pair = extract(detector, photos)
-    yield Row("vegetation, an image", lambda: lambda: vegetation(photos[0].pixels, masks))
-    yield Row("overview, an image", lambda: lambda: extract(detector, photos[:1]))
-    yield Row("overview, a pair", lambda: lambda: lowres.look(*pair, matcher.match(*pair)))
+    yield Row("vegetation mask, per image", lambda: lambda: vegetation(photos[0].pixels, masks))
+    yield Row("low-resolution matching: detection, per image", lambda: lambda: extract(detector, photos[:1]))
+    yield Row(
+        "low-resolution matching: matching, per pair", lambda: lambda: lowres.pair_overlap(*pair, matcher.match(*pair))
+    )
 
 
 def _variants(config_class: type) -> list[tuple[str, dict[str, Any]]]:
-    """A label and options for each network that there is."""
+    """A label and options for each variant of a network."""
     hints = typing.get_type_hints(config_class)
     for option in VARIANTS:
         if option in hints:
@@ -243,11 +248,11 @@ def _variants(config_class: type) -> list[tuple[str, dict[str, Any]]]:
     return [(config_class.name, {})]
 
 
-# How it is timed.
+# Timing.
 
 
 def _apart(job: Callable[[], Any], limit: int) -> Any:
-    """What `job` gives in a process of its own. Raises `KitError` when it fails, crashes or takes more seconds."""
+    """Run `job` in its own process. Raises `KitError` if it fails, crashes or needs more than `limit` seconds."""
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     process = fork.Process(target=_send, args=(job, sender, limit))
@@ -276,7 +281,7 @@ def _send(job: Callable[[], Any], sender: Connection, limit: int) -> None:
 
 
 def _write_missing(row: Row, scratch: Path) -> None:
-    """Weight files that are missing, so that making them is not measured."""
+    """Write random weight files now, so that this is not measured."""
     with random_where_missing(scratch):
         row.prepare()
 
@@ -298,7 +303,7 @@ def _measure(row: Row, scratch: Path, repeats: int) -> Cost:
     return Cost(median, memory, found, bool(random) or row.random)
 
 
-# What is said.
+# Output.
 
 
 def _facts(arguments: argparse.Namespace, paths: Sequence[Path], photos: Sequence[Photo]) -> dict[str, str]:
@@ -321,7 +326,7 @@ def _facts(arguments: argparse.Namespace, paths: Sequence[Path], photos: Sequenc
 
 
 def _counts(features: Sequence[Features]) -> str:
-    """Of keypoints: 2048, or 1200 / 1300."""
+    """Numbers of keypoints, as in 2048 or 1200 / 1300."""
     return " / ".join(map(str, dict.fromkeys(map(len, features))))
 
 

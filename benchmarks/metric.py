@@ -1,14 +1,14 @@
-"""What the score of one scene takes on one core, and whether it is exact, by how many cameras it has and how good.
+"""The time for the score of one scene on one core, and whether it is exact, by number and quality of cameras.
 
     python benchmarks/metric.py [--cameras 100 300 1000]
 
-The scenes are drawn at random: true centres of 8, 8 and 2 metres' standard deviation, and estimates in another frame.
-Thresholds are those of 2024.
+The scenes are random: true centres with standard deviations of 8, 8 and 2 metres, and estimates in another frame. The
+thresholds are those of 2024.
 
-    perfect   all right
-    far off   a fifth of the cameras a hundred metres off, the others right
-    good      errors of 0.02, 0.05 or 0.2 m a coordinate, and a fifth of the cameras anywhere in the scene
-    poor      all cameras anywhere in the scene
+    perfect   all cameras are right
+    far off   a fifth of the cameras is a hundred metres off, the others are right
+    good      errors of 0.02, 0.05 or 0.2 m per coordinate; a fifth of the cameras is anywhere in the scene
+    poor      all cameras are anywhere in the scene
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def drawn(kind: str, cameras: int) -> tuple[Float64, Float64]:
         estimated[fifth] = SIZE * random.normal(size=(len(fifth), 3))
     if kind == "poor":
         estimated = SIZE * random.normal(size=truth.shape)
-    turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
-    return truth, 0.37 * estimated @ (turn * np.sign(np.linalg.det(turn))).T + random.normal(size=3)
+    rotation = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    return truth, 0.37 * estimated @ (rotation * np.sign(np.linalg.det(rotation))).T + random.normal(size=3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cameras", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--cameras", type=int, nargs="+", default=[100, 300, 1000], help="default: 100 300 1000")
     print("| cameras | poses | CPU s | triplets tried | of all | mAA | |\n|--:|---|--:|--:|--:|--:|---|")
     for cameras in parser.parse_args().cameras:
         for kind in KINDS:

@@ -1,17 +1,17 @@
-"""How many of the pairs of images that truly overlap a selection by global descriptors finds, by method and k.
+"""The share of truly overlapping pairs of images that global descriptors select, by method and k.
 
     python benchmarks/retrieval.py ROOT --scene liberty135 [--weights DIR] [--k 5 10 20 50] [--cache DIR]
 
-ROOT is in a competition's layout, with truth.csv beside. What overlaps is decided by the true poses, in two ways:
+ROOT has a competition's layout, with truth.csv. The true poses tell which images overlap, in two ways:
 
-near: seen from the point that all optical axes come nearest to, the two cameras are less than 30° apart. This needs no
-    image, and holds for scenes in which all cameras look at one thing.
-matched: less than 60° apart, and at least 30 matches of SIFT (mutual nearest neighbours, ratio 0.8) lie within 2 pixels
-    of the line that the true poses say. The focal length is the one that makes most of all matches agree.
+near: the two cameras are less than 30° apart, seen from the point that is nearest to all optical axes. This needs no
+    images and suits scenes in which all cameras look at one thing.
+matched: the cameras are less than 60° apart, and at least 30 SIFT matches (mutual nearest neighbours, ratio 0.8) lie
+    within 2 pixels of the epipolar line of the true poses. The focal length is the one with most such matches.
 
-recall at k: of an image's partners, the share among the k images most similar to it; the mean over all images that have
-partners. A random choice has k / (n − 1); the best possible has less than 1 where images have more than k partners.
-Methods whose weight files are not in DIR (or the usual places) are left out, and named. Features are cached.
+recall at k: the share of an image's overlapping images that are among its k most similar images; the mean over all
+images that have any. A random choice has k / (n − 1). The best possible value is below 1 if images overlap with more
+than k others. Methods whose weight files are not found are left out and named. Features are cached.
 """
 
 from __future__ import annotations
@@ -32,28 +32,23 @@ from tqdm import tqdm
 from imc_kit.config import fingerprint
 from imc_kit.data import images, scenes, tables
 from imc_kit.data.store import Store, Table
-from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, extract
+from imc_kit.detectors import DetectorConfig, extract
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import NearestConfig
-from imc_kit.retrieval import (
-    AggregateConfig,
-    ClipConfig,
-    DescriptorConfig,
-    DinoConfig,
-    FisherConfig,
-    NetworkDescriptorConfig,
-    ResNetConfig,
-    VladConfig,
-)
+from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
+from imc_kit.retrieval.aggregates import VladConfig
+from imc_kit.retrieval.networks import ClipConfig, DinoConfig, ResNetConfig
 from imc_kit.types import Features, Float32, Float64, Pose, Scene
 
 NEAR, FARTHEST = 30.0, 60.0
-"""Degrees between cameras that overlap: by their poses alone, and at most where matches speak for it."""
+"""Maximum degrees between overlapping cameras: without looking at matches, and with enough matches."""
 LEAST_MATCHES, AGREE = 30, 2.0
-"""Matches that agree with the true poses, and how near they must be, in pixels."""
+"""Minimum number of matches that agree with the true poses, and the largest distance at which they do, in pixels."""
 
 Overlap = NDArray[np.bool_]
-"""Whether two images overlap, [N, N], never true of an image with itself."""
+"""Whether two images overlap, [N, N]; false on the diagonal."""
 
 
 def main() -> None:
@@ -64,9 +59,7 @@ def main() -> None:
     sift = SiftConfig(max_keypoints=2048, long_side=800)
     aliked = AlikedConfig(max_keypoints=1024, long_side=800, **given)
     methods: list[tuple[str, DescriptorConfig, DetectorConfig | None]] = [
-        (f"{descriptor.name} of {detector.name}", descriptor, detector)
-        for detector in (sift, aliked)
-        for descriptor in (VladConfig(), FisherConfig())
+        (f"vlad of {detector.name}", VladConfig(), detector) for detector in (sift, aliked)
     ]
     networks = (
         DinoConfig(**given),
@@ -82,7 +75,7 @@ def main() -> None:
     matched = _matched(scene, poses, angles, _features(scene, sift, store))
     truths = {"near": near, "matched": matched}
     for name, truth in truths.items():
-        print(f"{name}: {truth.sum() // 2} pairs, {truth.sum(1).mean():.1f} partners of an image on average")
+        print(f"{name}: {truth.sum() // 2} pairs, {truth.sum(1).mean():.1f} overlapping images per image on average")
 
     rows, left_out = [], []
     for label, descriptor, detector in methods:
@@ -104,10 +97,10 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Recall of truly overlapping pairs by global descriptors.")
+    parser = argparse.ArgumentParser(description="The share of truly overlapping pairs that global descriptors select.")
     parser.add_argument("root", type=Path, help="scenes in a competition's layout, with truth.csv")
     parser.add_argument("--scene", default="liberty135", help="default: liberty135")
-    parser.add_argument("--weights", type=Path, help="the folder of the weight files; default: the usual places")
+    parser.add_argument("--weights", type=Path, help="folder of the weight files; default: the usual places")
     parser.add_argument("--k", type=int, nargs="+", default=[5, 10, 20, 50], help="default: 5 10 20 50")
     folder = Path(tempfile.gettempdir(), f"imc-kit-retrieval-{os.getuid()}")
     parser.add_argument("--cache", type=Path, default=folder, help="default: %(default)s")
@@ -115,7 +108,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _scene(root: Path, name: str) -> tuple[Scene, list[Pose]]:
-    """A scene, and the true poses of its images."""
+    """A scene and the true poses of its images."""
     task = scenes.load(root)
     known = {scene.name: scene for scene in task.scenes}
     if name not in known:
@@ -127,11 +120,11 @@ def _scene(root: Path, name: str) -> tuple[Scene, list[Pose]]:
     return known[name], [Pose(*tables.parse_pose(*texts[paths[image]])) for image in known[name].images]
 
 
-# What overlaps.
+# Overlap.
 
 
 def _angles(poses: Sequence[Pose]) -> Float64:
-    """Degrees between cameras as seen from the point to which all optical axes come nearest, [N, N]."""
+    """Degrees between cameras, seen from the point nearest to all optical axes, [N, N]."""
     centres = np.array([pose.center for pose in poses])
     axes = np.array([pose.rotation[2] for pose in poses])
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
@@ -142,7 +135,7 @@ def _angles(poses: Sequence[Pose]) -> Float64:
 
 
 def _matched(scene: Scene, poses: Sequence[Pose], angles: Float64, features: Table[Features]) -> Overlap:
-    """Which pairs have enough matches that agree with the true poses."""
+    """The pairs with enough matches that agree with the true poses."""
     all_features = [features[images.digest(scene.path(name))] for name in scene.images]
     matcher = NearestConfig(ratio=0.8).create()
     pairs = [(i, j) for i, j in combinations(range(len(poses)), 2) if angles[i, j] < FARTHEST]
@@ -169,7 +162,7 @@ def _matched(scene: Scene, poses: Sequence[Pose], angles: Float64, features: Tab
 
 
 def _off(points: tuple[Float32, Float32], poses: tuple[Pose, Pose], focal: float, size: tuple[int, int]) -> Float64:
-    """How far matches [K, 2] are from what the poses say, in pixels: Sampson's distance."""
+    """Sampson distance of matches [K, 2] from the epipolar geometry of the poses, in pixels."""
     middle = (np.array(size) - 1) / 2
     first, second = (np.column_stack([(xy - middle) / focal, np.ones(len(xy))]) for xy in points)
     rotation = poses[1].rotation @ poses[0].rotation.T
@@ -180,7 +173,7 @@ def _off(points: tuple[Float32, Float32], poses: tuple[Pose, Pose], focal: float
     return focal * np.abs((second * lines_second).sum(1)) / np.sqrt(slopes)
 
 
-# What is described.
+# Features and descriptors.
 
 
 def _features(scene: Scene, config: DetectorConfig, store: Store) -> Table[Features]:
@@ -194,7 +187,7 @@ def _features(scene: Scene, config: DetectorConfig, store: Store) -> Table[Featu
 
 
 def _described(scene: Scene, descriptor: DescriptorConfig, detector: DetectorConfig | None, store: Store) -> Float32:
-    """A row for each image."""
+    """The descriptors, one row per image."""
     digests = {name: images.digest(scene.path(name)) for name in scene.images}
     if detector is not None:
         assert isinstance(descriptor, AggregateConfig)
@@ -209,7 +202,7 @@ def _described(scene: Scene, descriptor: DescriptorConfig, detector: DetectorCon
     return np.stack([table[digests[name]] for name in scene.images])
 
 
-# How good that is.
+# Recall.
 
 
 def _recalls(similarity: NDArray[Any], truth: Overlap, ks: Sequence[int]) -> list[float]:

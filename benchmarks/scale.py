@@ -1,12 +1,11 @@
-"""Time and memory against the number of images: the kit on rendered views of one place, pairs by retrieval.
+"""Time and memory by number of images: the kit on rendered views of one place, with pairs by retrieval.
 
     python benchmarks/scale.py [--sizes 50 100 200 400 800] [--preset sift] [--keypoints 1000] [--long-side 640] [-k 10]
                                [--threads N] [--without-mapping] [--views FOLDER] [--out FILE]
 
-The views go once round the rendered plaza, as many as the largest size asks for; a smaller size takes every second one,
-every fourth, and so on. They are rendered first, into a folder (`--views` keeps it, and uses what is there). Each size
-is solved in a fresh process of its own, with one attempt at mapping, or up to verification, the pairs being each
-image's K most similar by VLAD.
+The views go once round the rendered plaza; smaller sizes take every second view, every fourth, and so on. They are
+rendered first (`--views` keeps them in a folder and reuses views that are there). Each size is solved in its own
+process, with one mapping run or up to verification. Each image is paired with its K most similar images by VLAD.
 """
 
 from __future__ import annotations
@@ -30,29 +29,29 @@ from imc_kit.synthetic import plaza
 STAGES = ("inspect", "upright", "detect", "pairs", "match", "verify", "map", "complete", "place")
 MB = 1e6
 REMARKS = """\
-s: the whole run of the kit, without starting Python; the stages' after it. MB: the peak resident memory of the kit's
-own process, and the stage in which it was reached; at start: what it held before the first stage. MB of COLMAP: of the
-largest process that was started, which the kernel never counts as less than the starting one held."""
+s: the whole run, without starting Python, followed by the seconds of each stage. MB at start: memory before the first
+stage. MB: peak resident memory of the kit's process, with its stage. MB of COLMAP: peak of the largest process that the
+kit started; the kernel counts it as at least what the starting process held."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time and memory against the number of images.")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 400, 800])
-    parser.add_argument("--preset", default="sift")
-    parser.add_argument("--keypoints", type=int, default=1000)
-    parser.add_argument("--long-side", type=int, default=640)
-    parser.add_argument("-k", type=int, default=10)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--without-mapping", action="store_true")
-    parser.add_argument("--views", type=Path)
-    parser.add_argument("--out", type=Path)
+    parser = argparse.ArgumentParser(description="Time and memory by number of images.")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 100, 200, 400, 800], help="numbers of images")
+    parser.add_argument("--preset", default="sift", help="default: sift")
+    parser.add_argument("--keypoints", type=int, default=1000, help="maximum per image; default: 1000")
+    parser.add_argument("--long-side", type=int, default=640, help="of the views, in pixels; default: 640")
+    parser.add_argument("-k", type=int, default=10, help="similar images that each image is paired with; default: 10")
+    parser.add_argument("--threads", type=int, help="default: one per core")
+    parser.add_argument("--without-mapping", action="store_true", help="stop after verification")
+    parser.add_argument("--views", type=Path, help="folder for the views; default: a temporary one")
+    parser.add_argument("--out", type=Path, help="also save the table in this file")
     arguments = parser.parse_args()
     sizes = sorted(set(arguments.sizes))
     text = "".join(f"- {name}: {value}\n" for name, value in _facts().items())
     print(text)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        views = photograph(arguments.views or Path(scratch) / "views", sizes[-1], arguments.long_side)
+        views = render_views(arguments.views or Path(scratch) / "views", sizes[-1], arguments.long_side)
         for size in sizes:
             job = {
                 "views": [str(views[number * len(views) // size]) for number in range(size)],
@@ -69,7 +68,7 @@ def main() -> None:
         "verified",
         "registered",
         "s",
-        "s an image",
+        "s per image",
         *used,
         "MB at start",
         "MB",
@@ -81,8 +80,8 @@ def main() -> None:
         arguments.out.write_text(text, "utf-8")
 
 
-def photograph(folder: Path, count: int, long_side: int) -> list[Path]:
-    """So many views, all different, four pixels across for three down; those that are in `folder` already stay."""
+def render_views(folder: Path, count: int, long_side: int) -> list[Path]:
+    """Render `count` different views with an aspect ratio of 4:3; views that are in `folder` already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     solids = plaza.plaza()
     camera = plaza.Camera.centred((long_side, long_side * 3 // 4))
@@ -99,7 +98,7 @@ def photograph(folder: Path, count: int, long_side: int) -> list[Path]:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """What the job's own process says of it, or of its error."""
+    """The answer of a worker process to its job, or its error."""
     done = subprocess.run([sys.executable, __file__, "--worker", json.dumps(job)], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         return {"images": len(job["views"]), "error": f"exit status {done.returncode}"}
@@ -125,14 +124,14 @@ def line(row: dict[str, Any], stages: list[str]) -> list[str]:
 
 
 def worker(job: dict[str, Any]) -> dict[str, Any]:
-    """Solve the views of one job in this process; Linux only."""
+    """Solve the views of one job in this process. Linux only."""
     import resource
 
-    import pycolmap  # noqa: F401  (so that it counts as what is held at the start)
+    import pycolmap  # noqa: F401  (counts as memory at the start)
 
     from imc_kit.config import preset
     from imc_kit.data.store import Store
-    from imc_kit.pipeline.scene import solve_scene
+    from imc_kit.pipeline.scene import match_scene
     from imc_kit.retrieval import PairsConfig
     from imc_kit.runtime.executors import workers
     from imc_kit.runtime.meter import peak_memory
@@ -152,7 +151,8 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     scene = Scene("views", first.parent, tuple(Path(view).name for view in job["views"]))
     start = peak_memory()
     with workers(None, config.threads) as executor:
-        result = solve_scene(scene, folder, Store(folder / "store"), config, executor)
+        matched = match_scene(scene, folder, Store(folder / "store"), config, executor)
+        result = matched.reconstruct(executor)
     return {
         "images": len(scene.images),
         "pairs": result.counts["pairs"],

@@ -1,13 +1,12 @@
-"""How fast the slow stages are beside what people would run instead, in one run, and whether they give the same.
+"""The speed of the slow stages compared with the usual alternatives, and whether the results agree.
 
     python benchmarks/speed.py ROOT [--scene castle_P19] [--images 8] [--device auto] [--out FILE]
     python benchmarks/speed.py ROOT --exhaustive liberty135 [--keypoints 2048] [--out FILE]
 
-The first: ALIKED's keypoints, mutual nearest neighbours with a ratio test and, on a GPU, LightGlue, beside a plain loop
-over kornia's own modules, on the same device, with all the threads that torch takes; and SIFT beside OpenCV's, with an
-image on each core. The second: all pairs of a scene,
-SIFT, matched and verified, beside COLMAP's match_exhaustive on its own features, capped at as many. ROOT is in a
-competition's layout.
+The first command compares SIFT with OpenCV's, one image per core. It compares ALIKED, mutual nearest neighbours with a
+ratio test and, on a GPU, LightGlue with a plain loop over kornia's modules, on the same device with all of torch's
+threads. The second command matches and verifies all pairs of a scene, compared with COLMAP's match_exhaustive on its
+own SIFT features, with the same maximum of keypoints. ROOT has a competition's layout.
 """
 
 from __future__ import annotations
@@ -37,10 +36,15 @@ from imc_kit.config import preset
 from imc_kit.data import images, scenes
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Store, pair_key
-from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig
+from imc_kit.detectors import DetectorConfig
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import LightGlueConfig, Matcher, NearestConfig
-from imc_kit.pipeline import tasks
+from imc_kit.matchers import Matcher
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.pipeline.records import inspect
+from imc_kit.pipeline.tasks import Tasks
 from imc_kit.runtime import weights
 from imc_kit.runtime.executors import workers
 from imc_kit.runtime.torch_utils import device
@@ -51,14 +55,14 @@ REPEATS = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How fast the slow stages are beside others.")
-    parser.add_argument("root", type=Path)
-    parser.add_argument("--scene", default="castle_P19")
-    parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--exhaustive", metavar="SCENE")
-    parser.add_argument("--keypoints", type=int, default=2048)
-    parser.add_argument("--out", type=Path)
+    parser = argparse.ArgumentParser(description="The speed of the slow stages compared with the usual alternatives.")
+    parser.add_argument("root", type=Path, help="scenes in a competition's layout")
+    parser.add_argument("--scene", default="castle_P19", help="default: castle_P19")
+    parser.add_argument("--images", type=int, default=8, help="use the first N images; default: 8")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    parser.add_argument("--exhaustive", metavar="SCENE", help="compare with COLMAP on all pairs of this scene")
+    parser.add_argument("--keypoints", type=int, default=2048, help="with --exhaustive; default: 2048")
+    parser.add_argument("--out", type=Path, help="also save the table in this file")
     arguments = parser.parse_args()
     known = {scene.name: scene for scene in scenes.load(arguments.root).scenes}
     name = arguments.exhaustive or arguments.scene
@@ -80,7 +84,7 @@ def main() -> None:
 
 
 def best(*calls: Callable[[], Any]) -> list[tuple[float, Any]]:
-    """The least seconds of each call, taken in turn, and what it gave."""
+    """The shortest time of each call in seconds, and its result. The calls take turns."""
     found = [(float("inf"), None)] * len(calls)
     for _ in range(REPEATS):
         for number, call in enumerate(calls):
@@ -95,7 +99,7 @@ def row(what: str, ours: float, theirs: float, agreement: str) -> list[str]:
 
 
 def sift(scene: Scene, _: torch.device) -> list[list[str]]:
-    """Seconds an image, of photographs in memory, with the preset's thresholds and limit."""
+    """Seconds per image in memory, with the preset's thresholds and maximum."""
     config = preset("sift").detector
     assert isinstance(config, SiftConfig)
     detector = config.create()
@@ -121,11 +125,11 @@ def sift(scene: Scene, _: torch.device) -> list[list[str]]:
         for points, one in zip(other, mine, strict=True)
     ]
     same = np.mean(np.concatenate(far) < 0.02)
-    return [row(f"SIFT, {scene.name}, an image", ours / len(photos), loop / len(photos), f"{same:.4f} of keypoints")]
+    return [row(f"SIFT, {scene.name}, per image", ours / len(photos), loop / len(photos), f"{same:.4f} of keypoints")]
 
 
 def extraction(scene: Scene, where: torch.device) -> list[list[str]]:
-    """Seconds an image, reading included."""
+    """Seconds per image, including reading."""
     config = AlikedConfig(device=where.type)
     theirs = feature.ALIKED("aliked-n16", config.max_keypoints, config.threshold).eval().to(where)
     path = weights.find("aliked-n16.pth")
@@ -153,27 +157,27 @@ def extraction(scene: Scene, where: torch.device) -> list[list[str]]:
         same += int(((apart.min(1) < 0.05) & (cosine > 0.999)).sum())
         total += max(len(one), len(points))
     count = len(scene.images)
-    return [row(f"ALIKED n16, {scene.name}, an image", ours / count, loop / count, f"{same / total:.4f} of keypoints")]
+    return [row(f"ALIKED n16, {scene.name}, per image", ours / count, loop / count, f"{same / total:.4f} of keypoints")]
 
 
 def features_of(scene: Scene, config: DetectorConfig) -> list[Features]:
-    """Found as the pipeline finds them."""
+    """The features of a scene as the pipeline computes them."""
     with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
-        records, _ = tasks.inspect(scene, MaskConfig(), pool)
+        records, _ = inspect(scene, MaskConfig(), pool)
         table = Store(Path(folder)).features("x")
-        tasks.detect(records, table, config, MaskConfig(), pool, "")
+        Tasks(pool).detect(records, table, config, MaskConfig())
         return [table[record.key] for record in records.values()]
 
 
 def matched(matcher: Matcher, pairs: Sequence[tuple[Features, Features]]) -> list[NDArray[Any]]:
-    """Two pairs at a time, as many at once as there are cores: with more, one core would wait at the end."""
+    """Match on all cores, two pairs at a time. With larger chunks, some cores would wait at the end."""
     with workers(None, None) as pool:
         chunks = [pairs[start : start + 2] for start in range(0, len(pairs), 2)]
         return [one.indices for found in pool.map(matcher.match_batch, chunks) for one in found]
 
 
 def matching(scene: Scene, where: torch.device) -> list[list[str]]:
-    """Seconds a pair, of features in memory; with cells on the CPU in any case."""
+    """Seconds per pair of features in memory. IVF cells always run on the CPU."""
     rows = []
     for config in (AlikedConfig(device=where.type), preset("sift").detector):
         features = [
@@ -191,18 +195,18 @@ def matching(scene: Scene, where: torch.device) -> list[list[str]]:
         (exact, all_of_it), (celled, in_cells), (loop, other) = best(
             partial(matched, exact_matcher, pairs), partial(matched, matcher_in_cells, pairs), plain
         )
-        for label, seconds, mine in (("exact", exact, all_of_it), ("64 cells", celled, in_cells)):
+        for label, seconds, mine in (("exact", exact, all_of_it), ("64 IVF cells", celled, in_cells)):
             sets = [[set(map(tuple, found.tolist())) for found in one] for one in (mine, other)]
             same = sum(len(a & b) for a, b in zip(*sets, strict=True))
             either = sum(len(a | b) for a, b in zip(*sets, strict=True))
             size = int(np.mean([len(one) for one in features]))
-            what = f"nearest, {label}, {config.name}, {size} keypoints, a pair"
+            what = f"nearest, {label}, {config.name}, {size} keypoints, per pair"
             rows.append(row(what, seconds / len(pairs), loop / len(pairs), f"{same / either:.4f} of matches"))
     return rows
 
 
 def light_glue(scene: Scene, where: torch.device) -> list[list[str]]:
-    """Seconds a pair, of ALIKED features in memory; with random weights where the file of LightGlue is not found."""
+    """Seconds per pair of ALIKED features in memory; with random weights if the file of LightGlue is not found."""
     features = features_of(scene, AlikedConfig(device=where.type))
     pairs = list(combinations(features, 2))
     with tempfile.TemporaryDirectory() as folder, random_where_missing(Path(folder)) as random:
@@ -224,22 +228,22 @@ def light_glue(scene: Scene, where: torch.device) -> list[list[str]]:
     (ours, _), (loop, _) = best(partial(matched, matcher, pairs), plain)
     size = int(np.mean([len(one) for one in features]))
     said = "random weights" if random else ""
-    return [row(f"LightGlue, aliked, {size} keypoints, a pair", ours / len(pairs), loop / len(pairs), said)]
+    return [row(f"LightGlue, aliked, {size} keypoints, per pair", ours / len(pairs), loop / len(pairs), said)]
 
 
 def exhaustive(scene: Scene, keypoints: int) -> list[list[str]]:
-    """Seconds for all pairs: matching and verification; detection is not counted."""
+    """Seconds for matching and verifying all pairs, without detection."""
     config = preset("sift")
     detector = SiftConfig(**{**vars(config.detector), "max_keypoints": keypoints})
     with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
         root = Path(folder)
-        records, _ = tasks.inspect(scene, MaskConfig(), pool)
+        records, _ = inspect(scene, MaskConfig(), pool)
         store = Store(root / "store")
         features, matches = store.features("x"), store.matches("x")
-        tasks.detect(records, features, detector, MaskConfig(), pool, scene.name)
+        Tasks(pool, scene.name).detect(records, features, detector, MaskConfig())
         pairs = list(combinations(records, 2))
         started = time.perf_counter()
-        tasks.match(records, pairs, features, matches, config.matcher, detector.kind, pool, scene.name)
+        Tasks(pool, scene.name).match(records, pairs, features, matches, config.matcher, detector.kind)
         entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in records.items()]
         found = ((a, b, matches[pair_key(records[a].key, records[b].key)]) for a, b in pairs)
         some = (entry for entry in found if len(entry[2]) >= config.min_matches)

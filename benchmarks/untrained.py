@@ -1,6 +1,6 @@
-"""Weight files with random numbers, laid out as the published ones are, to time networks whose files are not here.
+"""Random weight files in the format of the published ones, to time networks whose files are missing.
 
-What a network costs hardly depends on its numbers; what it finds does.
+The time of a network hardly depends on its weights, but its result does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SUPERPOINT = {
     "Da": (128, 256, 3),
     "Db": (256, 256, 1),
 }
-"""Channels before and after, and the side of the kernel, of the convolutions in Magic Leap's file."""
+"""Input channels, output channels and kernel size of the convolutions in Magic Leap's file."""
 _TIMM = {
     "dinov2_vits14_pretrain.pth": "vit_small_patch14_dinov2.lvd142m",
     "dinov2_vits14_reg4_pretrain.pth": "vit_small_patch14_reg4_dinov2.lvd142m",
@@ -43,7 +43,7 @@ _TIMM = {
 
 @contextmanager
 def random_where_missing(folder: Path) -> Iterator[set[str]]:
-    """Weight files that are not found are written to `folder` and taken from there; gives the names of those taken."""
+    """Within this context, missing weight files are written to `folder` and used. Yields the names of those used."""
     find, taken = weights.find, set()
 
     def find_or_make(name: str, explicit: Path | None = None) -> Path:
@@ -51,7 +51,7 @@ def random_where_missing(folder: Path) -> Iterator[set[str]]:
             return find(name, explicit)
         except KitError:
             makers, path = _makers(), folder / name
-            if name not in makers:  # how it is laid out is not known here
+            if name not in makers:  # its format is not known here
                 raise
             if not path.exists():
                 _write(makers[name], path)
@@ -73,7 +73,7 @@ def _write(make: Callable[[], State], path: Path) -> None:
 
 
 def _makers() -> dict[str, Callable[[], State]]:
-    """What gives the content of each file, by its name."""
+    """The function that makes the content of each file, by name."""
     import timm
     from kornia import feature
     from kornia.feature.dedode.transformer import vit_large
@@ -93,7 +93,7 @@ def _makers() -> dict[str, Callable[[], State]]:
 
     def xfeat() -> State:
         network = feature.XFeat().net
-        network.keypoint_head[-1].weight.data *= 30  # else no pixel stands out, and there are no keypoints
+        network.keypoint_head[-1].weight.data *= 30  # otherwise no pixel stands out and there are no keypoints
         return network.state_dict()
 
     def dedode_g() -> State:

@@ -15,47 +15,43 @@
 # %% [markdown]
 # # Explore features
 #
-# A detector picks a few thousand points of a photograph that it hopes to find again in other photographs, and
-# describes what is around each. Everything later rests on them: two photographs without common keypoints cannot be
-# matched, and a camera without matches has no pose. This notebook shows what each detector picks, and what its options
-# do.
+# A detector picks a few thousand points of a photo that it expects to find again in other photos, and describes the
+# surroundings of each. Every later step depends on these keypoints: photos without common keypoints cannot be matched,
+# and a camera without matches has no pose. This notebook shows what each detector picks and what its options do.
 #
-# It needs no data, no weights and no internet: without an input it looks at a scene that the kit renders (half a
-# minute). For your own photographs set `INPUT` to their folder, or to a competition's. At home, install the kit with
-# `pip install '.[notebooks]'`; on Kaggle, run the first cell of `submission` here first, and the attached competition
-# is the input.
+# You need no data, no weight files and no internet: without an input, the notebook uses a scene that the kit renders
+# (half a minute). To look at your own photos, set `INPUT` to their folder or to a competition's folder. At home,
+# install the kit with `pip install '.[notebooks]'`. On Kaggle, run the install cell of `submission` here first; the
+# input is then the attached competition.
 #
-# It is the first of four: from keypoints (here) to matches (`02_matches_and_pairs`), to cameras
-# (`03_reconstruct_a_scene`), to a score (`04_score_and_compare`). Each can be read alone.
+# This is the first of four notebooks: keypoints (here), matches (`02_matches_and_pairs`), cameras
+# (`03_reconstruct_a_scene`), score (`04_score_and_compare`). You can read each on its own.
 
 # %%
 from imc_kit import explore, viz
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import (
-    AkazeConfig,
-    AlikedConfig,
-    DedodeConfig,
-    DiskConfig,
-    KeyNetConfig,
-    OrbConfig,
-    SiftConfig,
-    SuperPointConfig,
-    XFeatConfig,
-)
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.dedode import DedodeConfig
+from imc_kit.detectors.disk import DiskConfig
+from imc_kit.detectors.keynet import KeyNetConfig
+from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
+from imc_kit.detectors.sift import SiftConfig
+from imc_kit.detectors.superpoint import SuperPointConfig
+from imc_kit.detectors.xfeat import XFeatConfig
 
 INPUT = ""
 
 task = explore.open_input(INPUT)
 scene = task.scenes[0]
 name = scene.images[0]
-print(f"{name} of scene {scene.name}, which has {len(scene.images)} photographs, in {scene.root}")
+print(f"{name} of scene {scene.name}, which has {len(scene.images)} photos, in {scene.root}")
 
 # %% [markdown]
 # ## The detectors
 #
-# All get the same budget, 2048 keypoints, and the same photograph, at most 1024 pixels long. SIFT, ORB and AKAZE are
-# part of OpenCV. The learned ones need a file with their network, which is not part of the kit: those whose file is
-# found are shown, the others named.
+# Every detector gets the same photo, shrunk to at most 1024 pixels, and may keep 2048 keypoints. SIFT, ORB and AKAZE
+# need no weight files. The learned detectors need a file with their network, which is not part of the kit. The next
+# cell keeps the detectors whose file is found and names the others.
 
 # %%
 detectors, left_out = explore.usable(
@@ -81,41 +77,41 @@ viz.gallery(
 )
 
 # %% [markdown]
-# The best 600 are drawn. A circle shows the **scale** of a keypoint, how large the thing is that was found, where the
-# detector says so; small equal circles mean that it does not. For SIFT and AKAZE it is the blob that was found, of
-# which they describe a surrounding several times as wide; for ORB it is the whole patch that is described. The colour
-# is the **score**, by which keypoints are ranked: contrast for SIFT, cornerness for ORB, the network's confidence for
-# learned ones. Each has its own unit, so compare scores within a picture, never between two.
+# The pictures show the best 600 keypoints. A circle shows the **scale** of a keypoint, which is the size of the
+# structure that was found. Detectors without a scale draw small, equal circles. SIFT and AKAZE draw the blob that they
+# found and describe an area several times as wide; ORB draws the whole patch that it describes. The colour is the
+# **score** that ranks the keypoints: contrast for SIFT, cornerness for ORB, confidence for learned detectors. Each
+# detector has its own unit, so compare scores within one picture only.
 #
 # What to look for:
-# - **Fewer than the budget**: a threshold ended the search (`contrast_threshold` of SIFT, `fast_threshold`
-#   of ORB, `threshold` of the others), not the budget. Lower it for smooth or dark photographs.
-# - **Spread.** ORB crowds the strongest corners. Keypoints on one object fix a camera badly, however many they are.
-# - **Scales.** SIFT and AKAZE find blobs from a few pixels to a tenth of the photograph, and with them can match a
-#   near view with a far one. ORB covers a factor of 3.6; most learned detectors have one scale, and rely on what
-#   training taught them.
-# - **What moves or repeats.** Leaves, water, people and sky give keypoints that no other photograph confirms.
+# - **Fewer keypoints than the budget**: a threshold ended the search (`contrast_threshold` of SIFT, `fast_threshold` of
+#   ORB, `threshold` of the others). Lower it for smooth or dark photos.
+# - **Spread.** ORB crowds around the strongest corners. Keypoints on a single object determine a camera badly, however
+#   many there are.
+# - **Scales.** SIFT and AKAZE find blobs from a few pixels to a tenth of the photo, so they can match a near view with
+#   a far one. ORB covers a factor of 3.6. Most learned detectors have one scale and rely on their training.
+# - **Things that move or repeat.** Leaves, water, people and sky give keypoints that no other photo confirms.
 
 # %% [markdown]
-# ## `long_side`: at which size to look
+# ## `long_side`: the size at which features are detected
 #
-# Before detecting, a photograph is shrunk until its longer side has `long_side` pixels; it is never enlarged.
-# Keypoints are always given in pixels of the original.
+# The photo is shrunk until its longer side has `long_side` pixels; it is never enlarged. Keypoints are always given in
+# pixels of the original.
 
 # %%
 sizes = {side: explore.view(scene, name, SiftConfig(max_keypoints=2048, long_side=side)) for side in (200, 400, 800)}
 viz.gallery({f"{side} pixels: {view}": viz.draw_keypoints(view.photo, view.features) for side, view in sizes.items()})
 
 # %% [markdown]
-# Twice the side means four times the pixels, about four times the time, and finer keypoints that are placed more
-# exactly. It is no gain without end: fine detail is seen only by cameras that stood equally near, and noise has
-# keypoints too. Learned detectors do best near the size they were trained at, around 1024; classical ones take 1600 to
-# 3200 where the photographs are sharp.
+# Twice the side means four times the pixels, about four times the time, and finer keypoints at more exact places. The
+# gain ends somewhere: only cameras that stood equally near see fine detail, and noise has keypoints too. Learned
+# detectors do best near the size of their training, about 1024. Classical detectors profit from 1600 to 3200 if the
+# photos are sharp.
 
 # %% [markdown]
-# ## `max_keypoints`: how many to keep
+# ## `max_keypoints`: how many keypoints are kept
 #
-# The strongest are kept.
+# The strongest keypoints are kept.
 
 # %%
 budgets = {
@@ -126,18 +122,18 @@ viz.gallery(
 )
 
 # %% [markdown]
-# Detection takes the same time whatever the budget; matching compares every keypoint with every other, so that twice
-# the budget costs four times as much for each pair. The strongest come first, and they sit where contrast is: weaker
-# ones fill the rest of the photograph, and are what links the two views that hardly overlap. 2000 to 4000 is usual for
-# learned detectors, up to 8000 for SIFT.
+# Detection takes the same time for every budget. Matching compares every keypoint with every other, so twice the budget
+# costs four times as much for each pair. The strongest keypoints lie where contrast is high. Weaker keypoints fill the
+# rest of the photo, and they are what links two views that hardly overlap. 2000 to 4000 is usual for learned detectors,
+# up to 8000 for SIFT.
 
 # %% [markdown]
 # ## Masks: where not to look
 #
-# A mask keeps keypoints out of a part of the photograph, and the budget is then spent on the rest. It may come from a
-# folder of black and white pictures, `MaskConfig(folder=…)`, made by any segmentation; or from the colour of
-# vegetation, which moves in the wind and looks alike everywhere. (`min_share=0` masks this photograph even if hardly
-# anything is left; by default such a photograph stays unmasked.)
+# A mask keeps keypoints out of a part of the photo; the budget is spent on the rest. A mask comes from a folder of
+# black-and-white images that you made with any segmentation, `MaskConfig(folder=…)`, or from the colour of vegetation,
+# which moves in the wind and looks the same everywhere. (`min_share=0` masks this photo even if hardly anything
+# remains. By default such a photo is not masked.)
 
 # %%
 from imc_kit.data import masks
@@ -155,9 +151,9 @@ viz.gallery(
 )
 
 # %% [markdown]
-# Orange is what the mask covers. Look before you mask: on a facade with ivy it takes away noise; in a garden it takes
-# away the scene, and green paint is masked like grass.
+# The mask covers the orange area. Look before you mask: on a facade with ivy the mask removes noise, in a garden it
+# removes the scene, and green paint is masked like grass.
 #
-# **Next:** which of these keypoints find each other in another photograph is in `02_matches_and_pairs`. The same
-# options on the command line: `imc-kit solve DIR --out out --detector sift --detector.long-side 1600
-# --detector.max-keypoints 4000 --masks.vegetation`.
+# **Next:** `02_matches_and_pairs` shows which of these keypoints find each other in another photo. The same options on
+# the command line: `imc-kit solve DIR --out out --detector sift --detector.long-side 1600 --detector.max-keypoints 4000
+# --masks.vegetation`.

@@ -15,31 +15,34 @@
 # %% [markdown]
 # # Matches and pairs
 #
-# Two questions decide whether a scene can be solved. Which photographs show the same thing? And which keypoints of
-# such a pair are the same point? This notebook looks at both, on your photographs or on the kit's rendered scene (set
-# `INPUT` as in `01_explore_features`).
+# Two questions decide whether a scene can be solved. Which photos show the same thing? And which keypoints of such a
+# pair are the same point? This notebook looks at both, on your photos or on a scene that the kit renders (set `INPUT`
+# as in `01_explore_features`).
 
 # %%
 from imc_kit import explore, retrieval, viz
-from imc_kit.detectors import SiftConfig
-from imc_kit.matchers import AdalamConfig, LightGlueConfig, NearestConfig
-from imc_kit.retrieval import ClipConfig, DinoConfig, VladConfig
+from imc_kit.detectors.sift import SiftConfig
+from imc_kit.matchers.adalam import AdalamConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.retrieval.aggregates import VladConfig
+from imc_kit.retrieval.networks import ClipConfig, DinoConfig
 
 INPUT = ""
 DETECTOR = SiftConfig(max_keypoints=2048, long_side=1024)
 
 task = explore.open_input(INPUT)
 scene = task.scenes[0]
-views = explore.views(scene, DETECTOR, most=24)  # of a larger scene 24, evenly taken
+views = explore.views(scene, DETECTOR, most=24)  # at most 24 photos, evenly spaced
 names = list(views)
-print(f"{len(views)} of the {len(scene.images)} photographs of {scene.name}, from {scene.root}")
+print(f"{len(views)} of the {len(scene.images)} photos of {scene.name}, from {scene.root}")
 
 # %% [markdown]
-# ## Neighbours: which photographs show the same?
+# ## Neighbours: which photos show the same thing?
 #
-# A **global descriptor** sums up a whole photograph in one vector; the cosine between two of them is their similarity.
-# VLAD adds up the local descriptors that are there already, so it costs little and needs no weights. DINOv2 and CLIP
-# are networks, which know what a photograph shows, from any side; they are used if their files are here.
+# A **global descriptor** sums up a whole photo in one vector. The cosine between two vectors is the similarity of the
+# photos. VLAD adds up the local descriptors that exist already, so it costs little and needs no weight file. DINOv2 and
+# CLIP are networks that recognise what a photo shows from any side. They are used if their files are found.
 
 # %%
 descriptors, left_out = explore.usable({"VLAD": VladConfig(), "DINOv2": DinoConfig(), "CLIP": ClipConfig()})
@@ -51,20 +54,20 @@ ranked = {label: explore.neighbours(views, table, names[0], len(views)) for labe
 viz.gallery({label: viz.draw_neighbours(query, others[:7]) for label, (query, others) in ranked.items()}, width=640)
 
 # %% [markdown]
-# The framed photograph is the question, the rest are the answers, best first, each with its similarity. Each
-# descriptor has its own scale: 0.1 may be a strong VLAD similarity and a weak one of DINOv2, so choose the *k* most
-# similar rather than all above a limit.
+# The framed photo is the query. The others are the answers, best first, with their similarity. Each descriptor has its
+# own scale: 0.1 can be a strong similarity for VLAD and a weak one for DINOv2. So choose the *k* most similar photos
+# instead of all photos above a limit.
 #
-# ## Matches: which keypoints are the same?
+# ## Matches: which keypoints are the same point?
 #
-# The nearest neighbour is a good pair to look at. **Nearest** matches two keypoints when each is the other's nearest
-# by descriptor. The **ratio test** also wants it to be clearly nearer than the second nearest. **AdaLAM** keeps
-# matches that move as those around them do. **LightGlue** is a network that sees all keypoints of both photographs at
-# once.
+# The most similar photo makes a good pair to look at. **Nearest** matches two keypoints if each is the other's nearest
+# neighbour by descriptor. The **ratio test** also requires it to be clearly nearer than the second nearest. **AdaLAM**
+# keeps matches that move like the matches around them. **LightGlue** is a network that sees all keypoints of both
+# photos at once.
 #
-# COLMAP, which also reconstructs the scene later, then verifies them: a match is an **inlier** when one motion of the
-# camera between the two photographs explains it together with most others. Blue lines are inliers, orange ones are
-# not; the better a match's score, the clearer its line.
+# COLMAP, which later reconstructs the scene, then verifies the matches: a match is an **inlier** if one motion of the
+# camera between the two photos explains it together with most other matches. Blue lines are inliers, orange lines are
+# not. The higher the score of a match, the clearer its line.
 
 # %%
 matchers, left_out = explore.usable(
@@ -92,13 +95,13 @@ viz.gallery(
 )
 
 # %% [markdown]
-# Two numbers matter, and they pull against each other: how many inliers there are (they fix the cameras), and which
-# share of the matches they are (COLMAP guesses the motion from a handful of matches drawn at random, many times over,
-# and with a share of 10 % hardly any handful is free of wrong ones).
+# Two numbers matter, and one grows at the expense of the other: the number of inliers, which determine the cameras, and
+# the share of inliers among the matches. COLMAP guesses the motion from a few matches drawn at random, many times over.
+# If only 10 % of the matches are inliers, hardly any draw is free of wrong matches.
 #
 # ## The ratio test
 #
-# A smaller ratio keeps fewer matches, of which more are right.
+# A smaller ratio keeps fewer matches, and more of them are right.
 
 # %%
 ratios = {f"ratio {ratio}": NearestConfig(ratio=ratio) for ratio in (0.6, 0.7, 0.8, 0.9, 1.0)}
@@ -106,13 +109,14 @@ for label, pair in explore.match_with(views, near, ratios).items():
     print(f"{label}: {pair}")
 
 # %% [markdown]
-# 0.8 is usual for SIFT. Descriptors of learned detectors are less spread: there a ratio test costs more right matches
-# than it saves, and `min_score`, a least similarity, does better. Where structures repeat (windows, columns) the
-# second nearest is almost as near as the first: the test drops such matches, and mostly rightly.
+# 0.8 is usual for SIFT. Descriptors of learned detectors differ less from each other: there, a ratio test removes more
+# right matches than wrong ones, and a minimum similarity (`min_score`) does better. If a structure repeats, such as
+# windows or columns, the second nearest keypoint is almost as near as the nearest. The test drops such matches, which
+# is mostly right.
 #
 # ## A pair with nothing in common
 #
-# The least similar photograph shows what matching makes of an impossible pair.
+# The least similar photo shows what matching makes of an impossible pair.
 
 # %%
 far = (names[0], others[-1][0])
@@ -122,15 +126,14 @@ viz.gallery(
 )
 
 # %% [markdown]
-# A matcher always finds something, and up to ten or so matches agree with some motion by chance: pairs with fewer than
-# 15 matches are dropped (`min_matches`). More inliers are no proof either: on a building with two like towers,
-# hundreds can agree and be wrong.
+# A matcher always finds something, and about ten matches can agree with some motion by chance. So pairs with fewer than
+# 15 matches are dropped (`min_matches`). Many inliers are no proof either: on a building with two similar towers,
+# hundreds of matches can agree and be wrong.
 #
 # ## All pairs, or some?
 #
-# All pairs of a hundred photographs are 4950, and most show nothing in common. Here are all pairs of these
-# photographs: matches above the diagonal, inliers below it, photographs in an order in which those that match stand
-# together.
+# A hundred photos make 4950 pairs, and most of them show nothing in common. The next figure has all pairs of these
+# photos: matches above the diagonal, inliers below it. Photos that match each other are next to each other.
 
 # %%
 everything = explore.match(views, retrieval.exhaustive(names), NearestConfig(ratio=0.8))
@@ -138,8 +141,8 @@ matches, inliers = explore.counts(everything)
 viz.draw_matrix(names, matches, inliers).update_layout(height=560)
 
 # %% [markdown]
-# Most inliers are near the diagonal, between photographs of the same sides. Elsewhere is mostly what a matcher finds
-# by chance: matches, few or no inliers. A selection of pairs should keep the former and skip the latter.
+# Most inliers are near the diagonal, between photos of the same side. Elsewhere you mostly see what a matcher finds by
+# chance: matches with few or no inliers. A good selection of pairs keeps the former and skips the latter.
 
 # %%
 for label, table in rows.items():
@@ -147,9 +150,9 @@ for label, table in rows.items():
         print(f"{label}, k = {k}: {explore.judge(retrieval.similar(names, [table], k), inliers)}")
 
 # %% [markdown]
-# Each photograph is paired with the *k* most similar to it. A pair that is left out is lost for good, a needless one
-# costs a fraction of a second: so take k generously (20 to 30), and all pairs up to some 30 photographs. By itself the
-# kit asks small, quick matches instead of descriptors (`--pairs.method matches`). On the command line:
+# Each photo is paired with its *k* most similar photos. A pair that is left out is lost; an unnecessary pair costs a
+# fraction of a second. So choose a generous k (20 to 30), and all pairs for up to about 30 photos. By default, the kit
+# selects pairs by quick low-resolution matching instead of descriptors (`--pairs.method matches`). On the command line:
 # `--pairs.method similar --pairs.k 30`, `--pairs.exhaustive-up-to 60`, `--descriptors dinov2`.
 #
-# **Next:** from these pairs to cameras: `03_reconstruct_a_scene`.
+# **Next:** from these pairs to cameras in `03_reconstruct_a_scene`.

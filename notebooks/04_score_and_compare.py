@@ -15,12 +15,12 @@
 # %% [markdown]
 # # Score and compare
 #
-# Looking at a model tells whether it is plausible. Whether a change makes it better takes true poses and a score. This
-# notebook explains the competition's, and compares two detectors with it.
+# The figure of a model shows whether it is plausible. To find out whether a change improves it, you need true poses and
+# a score. This notebook explains the competition's score and compares two detectors with it.
 #
-# True poses come in a `truth.csv` beside `sample_submission.csv`, with the same columns, and the distances of the score
-# in a `thresholds.json`, where they are not the usual ones. The rendered scene has both; it is also taken when the
-# attached competition has no such file. For your own scene set `INPUT`; of several the first is used.
+# The true poses are in a `truth.csv` next to `sample_submission.csv`, with the same columns. The distances of the score
+# are in a `thresholds.json` unless they are the usual ones. The rendered scene has both; it is also used if the
+# attached competition has no true poses. Set `INPUT` to use your own scene; of several scenes the first is used.
 
 # %%
 import tempfile
@@ -31,7 +31,7 @@ from imc_kit import explore, viz
 from imc_kit.compare import page
 from imc_kit.compare.repeatability import RepeatabilityConfig
 from imc_kit.compare.run import compare
-from imc_kit.detectors import OrbConfig
+from imc_kit.detectors.opencv import OrbConfig
 
 INPUT = ""
 OUT = Path(tempfile.mkdtemp(prefix="imc-kit-"))
@@ -39,39 +39,40 @@ OUT = Path(tempfile.mkdtemp(prefix="imc-kit-"))
 task = explore.open_input(INPUT, truth=True)
 scene = task.scenes[0]
 task = task.only(scene.name)
-print(f"{len(scene.images)} photographs of {scene.name}, in {scene.root}")
+print(f"{len(scene.images)} photos of {scene.name}, in {scene.root}")
 
 # %% [markdown]
 # ## The score
 #
-# A reconstruction from photographs has no scale, no north and no origin. So the score (mAA, as in 2024) first lays the
-# submitted camera **centres** over the true ones with one similarity transform for the scene: a scale, a rotation and
-# a shift, chosen to bring as many cameras as possible close to the truth. Rotations of cameras do not count.
+# A reconstruction from photos has no scale, no north and no origin. So the score (mAA, as in 2024) first aligns the
+# submitted camera **centres** with the true centres by one similarity transform per scene: a scale, a rotation and a
+# shift, chosen to bring as many cameras as possible close to the truth. The rotations of cameras do not count.
 #
-# Then it counts, for each of six distances (2.5 cm to 1 m for most scenes), the cameras that are nearer to the truth
-# than that. Three cameras fit almost any truth, so they are free: with *n* of *m* cameras within a distance, the share
-# is (*n* − 3) / (*m* − 3), at least 0. The mAA is the mean over the six distances; the competition's score is the mean
-# over its scenes, whatever their sizes.
+# Then it counts the cameras that are nearer to the truth than each of six distances (2.5 cm to 1 m for most scenes).
+# Three cameras fit almost any truth, so they are free: if *n* of *m* cameras are within a distance, their share is (*n*
+# − 3) / (*m* − 3), at least 0. The mAA is the mean over the six distances. The competition's score is the mean over its
+# scenes, whatever their sizes.
 #
-# Two ends of the scale: the truth itself, and the poses of `sample_submission.csv`, which are all the same.
+# Here are the two ends of the scale: the truth itself, and the poses of `sample_submission.csv`, which are all equal.
 
 # %%
 print(explore.score(task, task.root / "truth.csv"), "\n")
 print(explore.score(task, task.root / "sample_submission.csv"))
 
 # %% [markdown]
-# What follows from it:
-# - **A missing camera costs as much as a wrong one**, and a guess costs nothing: every row gets a pose.
-# - **Only one model counts**: models have no common frame, so the poses of the largest are submitted, and guesses for
-#   all other photographs.
-# - **One wrong bend spoils half the scene**: if one half is turned against the other, one of them is far away.
-# - **Small scenes are nervous**: with 10 photographs each is worth a seventh of the scene.
+# What follows:
+# - **A missing camera costs as much as a wrong one**, and a guess costs nothing: so every row gets a pose.
+# - **Only one model counts.** Models have no common frame, so the kit submits the poses of the largest model and
+#   guesses for all other photos.
+# - **One wrong bend spoils half the scene.** If one half is rotated against the other, one of them is far off.
+# - **Small scenes vary a lot**: among 10 photos, each is worth a seventh of the scene.
 #
 # ## Two configurations on one scene
 #
-# SIFT against ORB, with 2048 keypoints each and all else the same. Put anything here: presets by name, or options as
-# `imc_kit.preset("aliked", {"detector.max_keypoints": 2048})`. `compare` solves the scene with each, and tries their
-# features on views of a photograph that are computed from it, so that it is known where every point has to be.
+# The next cell compares SIFT with ORB, at 2048 keypoints each and otherwise equal. You can compare anything: presets by
+# name, or options as in `imc_kit.preset("aliked", {"detector.max_keypoints": 2048})`. `compare` solves the scene with
+# each configuration. It also tries the features on views that are computed from one photo, so that the right place of
+# every point is known.
 
 # %%
 configs = {"SIFT": imc_kit.preset("small"), "ORB": imc_kit.preset("small", {"detector": OrbConfig(max_keypoints=2048)})}
@@ -80,9 +81,9 @@ comparison = compare(task, configs, OUT, repeatability=tried, **explore.truth(ta
 print(comparison)
 
 # %% [markdown]
-# One row for each configuration. **Inliers** are those of a verified pair, the median. **Repeatability** is the share
-# of keypoints that are found again at the same place of a changed view, **matching accuracy** the share of matches
-# that are right, **matching score** the share of keypoints that are matched rightly: the one that matters most. A
+# The table has one row for each configuration. **Inliers** is the median over the verified pairs. **Repeatability** is
+# the share of keypoints that are found again at the same place of a changed view. **Matching accuracy** is the share of
+# matches that are right. **Matching score** is the share of keypoints that are matched correctly, which matters most. A
 # detector can be good at finding points again and bad at telling them apart.
 
 # %%
@@ -92,13 +93,13 @@ page.draw_metric(comparison.rows, "matching_score")
 page.draw_changes(comparison.rows, "matching_score")
 
 # %% [markdown]
-# Which change hurts which detector tells where it will fail: *scale* between near and far views, *perspective* between
+# A change that hurts a detector predicts where it will fail: *scale* between near and far views, *perspective* between
 # views from different sides, *light* between day and evening.
 #
 # ## mAA by threshold
 #
-# The mAA is one number; the curve behind it tells what kind of error there is. (What is solved is not solved again:
-# `solve` reads it back.)
+# The mAA is one number. The curve behind it shows the kind of error. (Scenes are not solved again: `solve` reads the
+# results back.)
 
 # %%
 runs = {label: imc_kit.solve(task, OUT / label, config) for label, config in configs.items()}
@@ -107,14 +108,14 @@ scores = {label: explore.score(task, run.submission).scenes[scene.name] for labe
 viz.draw_accuracy(scores)
 
 # %% [markdown]
-# A curve that is **low everywhere** misses cameras, or has them in wrong places: look at pairs and models. One that is
-# low at the left and reaches 100 % has all cameras roughly right: more exact keypoints (a larger `long_side`), shared
-# cameras or more matches will lift it. A **step** that never closes is a part of the scene that is off.
+# A curve that is **low everywhere** has missing or wrong cameras: look at pairs and models. A curve that is low at the
+# left and reaches 100 % has all cameras roughly right: more exact keypoints (a larger `long_side`), shared intrinsics
+# or more matches will lift it. A **step** that never closes is a part of the scene that is off.
 #
 # ## Where the cameras are
 #
-# Blue is what was found, laid over the truth as the score does; green diamonds are the true cameras, and a green line
-# joins each to where it came out. First SIFT, then ORB.
+# Blue cameras are the result, aligned with the truth as the score does it. Green diamonds are the true cameras, and a
+# green line joins each to its result. First SIFT, then ORB.
 
 # %%
 viz.draw_model(explore.largest_model(results["SIFT"]), scores["SIFT"])
@@ -125,19 +126,18 @@ viz.draw_model(explore.largest_model(results["ORB"]), scores["ORB"])
 # %% [markdown]
 # ## What it costs
 #
-# The same stages for both: what differs tells where the time goes.
+# Both configurations have the same stages, so a difference shows where the time goes.
 
 # %%
 page.draw_stages(comparison.rows)
 
 # %% [markdown]
-# `compare` has left all of this in `OUT`: `compare.html` to look at, `compare.csv` and `compare.json` to go on from. On
-# the command line: `imc-kit compare DIR --presets sift,orb+nearest --out out`.
+# `compare` saves all of this in `OUT`: `compare.html` to look at, `compare.csv` and `compare.json` for further
+# analysis. On the command line: `imc-kit compare DIR --presets sift,orb+nearest --out out`.
 #
 # ## Before you believe a difference
 #
-# - COLMAP with several threads sums in another order each time: run both twice (another `OUT`) and see by how much the
-#   same configuration differs from itself. `{"threads": 1}` makes runs repeatable.
-# - One scene tells about one scene. What wins here may lose on your competition's: compare on several, with true
-#   poses.
-# - Change one option at a time, and look at registered photographs before the mAA: they move first.
+# - COLMAP with several threads sums numbers in a different order each time. Run both configurations twice (another
+#   `OUT`) to see by how much a configuration differs from itself. `{"threads": 1}` makes runs repeatable.
+# - One scene says little about other scenes. Compare on several scenes with true poses.
+# - Change one option at a time, and look at the registered photos before the mAA: they change first.

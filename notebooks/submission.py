@@ -13,13 +13,24 @@
 # ---
 
 # %% [markdown]
-# # From photographs to camera poses, offline
+# # From photos to camera poses, offline
 #
 # This notebook needs two inputs and no internet: the competition's data, and the dataset that `build_dataset.py` made.
-# It runs as it is in a session, as "Save & Run All", and when a submission is scored on the hidden photographs.
+# It runs unchanged in a session, as "Save & Run All", and when a submission is scored on the hidden photos.
 #
-# **Install.** The first cell finds the kit, wherever Kaggle mounted it, and runs its `install.py`. That checks every
-# file against the kit's manifest, then installs the wheels for this Python. torch, numpy and OpenCV stay as they are.
+# **Settings.** You can leave all of them as they are.
+
+# %%
+PRESET = ""  # where the options start, for example "sift"; empty: the preset that the kit was built for
+OPTIONS = {}  # changes to the preset by name, for example {"detector.max_keypoints": 2048}
+SCENES = ()  # scenes to solve, for example ("church", "dioscuri"); empty: all, which a submission needs
+SPLIT = "test"  # "train" solves the training photos instead
+TIME_LIMIT = 8.5 * 3600  # seconds; Kaggle stops a notebook after nine hours
+SCORE = False  # True prints the score; this needs the true poses in a truth.csv next to sample_submission.csv
+
+# %% [markdown]
+# **Install.** This cell finds the kit wherever Kaggle mounted it and runs its `install.py`. That checks every file
+# against the kit's manifest and installs the wheels for this Python. torch, numpy and OpenCV do not change.
 
 # %%
 import os
@@ -33,31 +44,32 @@ if len(kits) != 1:
 runpy.run_path(str(kits[0] / "install.py"))["install"](kits[0])
 
 # %% [markdown]
-# **Look around.** `attach` finds the competition's data and the kit's weights, checks them, and says which kind of run
-# this is: `interactive`, `batch` ("Save & Run All"), or `rerun`, the scoring on the hidden photographs.
+# **Look around.** `attach` finds the competition's data and the kit's weight files, checks them, and names the kind of
+# run: `interactive`, `batch` ("Save & Run All"), or `rerun`, the scoring on the hidden photos.
 
 # %%
 import logging
 
 import imc_kit
-from imc_kit import kaggle
+from imc_kit import explore, kaggle
 
 logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
 session = kaggle.attach()
 print(session)
 
 # %% [markdown]
-# **Solve.** `submission.csv` is there, with a row for every photograph, before the first scene is begun, and is written
-# again after each. A scene that fails costs that scene alone. The session ends after nine hours; half an hour before,
-# the run ends itself, having given every scene a quick answer first. To try something, change the preset here: any
-# option can be set by name, for example `"detector.max_keypoints": 2048` beside the time limit.
+# **Solve.** `submission.csv` has a row for every photo before the first scene begins, and is rewritten after each
+# scene. A scene that fails costs that scene only. With the time limit, every scene gets a quick answer first and the
+# run ends by itself before Kaggle stops it.
 
 # %%
-config = imc_kit.preset(session.preset, {"time_limit": 8.5 * 3600})
-run = imc_kit.solve(session.competition, out=Path.cwd(), config=config)
+config = imc_kit.preset(PRESET or session.preset, {"time_limit": TIME_LIMIT, **OPTIONS})
+task = imc_kit.load(session.competition, SPLIT)
+task = task.only(*SCENES) if SCENES else task
+run = imc_kit.solve(task, out=Path.cwd(), config=config)
 
 # %% [markdown]
-# **What came out.** How many photographs of each scene have a pose, and where the time went.
+# **Results.** How many photos of each scene have a pose, and how long each scene took.
 
 # %%
 for name, result in run.scenes.items():
@@ -66,3 +78,5 @@ for name, result in run.scenes.items():
 for name, reason in run.failed.items():
     print(f"{name} could not be solved: {reason}")
 print(f"submission: {run.submission}")
+if SCORE:
+    print(explore.score(task, run.submission))

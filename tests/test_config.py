@@ -11,19 +11,17 @@ import pytest
 
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import PRESETS, Config, FeaturePipeline, fingerprint, plain, preset
-from imc_kit.detectors import DETECTORS, AkazeConfig, OrbConfig, SiftConfig
+from imc_kit.detectors import DETECTORS
+from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import NearestConfig
+from imc_kit.matchers.nearest import NearestConfig
 
 
 def test_presets_are_found_by_name() -> None:
     assert preset("sift") == Config()
     for name, config in PRESETS.items():
         assert preset(name) is config
-
-
-def test_the_default_can_be_run() -> None:
-    preset("sift").check()
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
@@ -41,7 +39,8 @@ def test_overrides() -> None:
             "cameras.sharing": "image",
             "cameras.focal_factor": 1,
             "mapping.1.time_limit": 60.0,
-            "mapping.2.options": {"min_model_size": 5},
+            "mapping.0.options": {},
+            "mapping.2": MappingConfig(options={"min_model_size": 5}),
             "verification.method": "colmap",
             "verification.options": {"min_num_inliers": 20},
             "threads": 1,
@@ -51,11 +50,10 @@ def test_overrides() -> None:
     assert config.detector == dataclasses.replace(Config().detector, max_keypoints=2048, long_side=None)
     assert config.matcher == NearestConfig(ratio=0.8, cells=64)
     assert (config.cameras.sharing, config.cameras.focal_factor) == ("image", 1)
-    assert config.mapping == (
+    assert config.mapping[:3] == (
         MappingConfig("global"),
         MappingConfig("global", min_strength=0.7, time_limit=60.0),
         MappingConfig(options={"min_model_size": 5}),
-        MappingConfig(max_cycle_error=5.0),
     )
     assert config.verification.options == {"min_num_inliers": 20}
     assert (config.threads, config.seed) == (1, 7)
@@ -75,10 +73,9 @@ def test_a_whole_stage_can_be_replaced() -> None:
         ("detecter.max_keypoints", "detector"),
         ("detector.max_keypoint", "detector.max_keypoints"),
         ("mapping.0.timelimit", "mapping.0.time_limit"),
-        ("mapping.4.time_limit", None),
+        ("mapping.9.time_limit", None),
         ("mapping.-1.time_limit", None),
         ("mapping.first.time_limit", None),
-        ("mapping.0", None),
         ("detector.name", None),
         ("seed.x", None),
         ("", None),
@@ -110,6 +107,7 @@ def test_an_unknown_option_names_the_nearest(option: str, nearest: str | None) -
         ("cameras.model", None),
         ("verification.options", [("a", 1)]),
         ("mapping", MappingConfig()),
+        ("mapping.0", 1),
         ("mapping.0.mapper", "glomap"),
     ],
 )
@@ -119,11 +117,24 @@ def test_a_value_of_a_wrong_type_names_the_option(option: str, value: Any) -> No
 
 
 @pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("min_matches", 0),
+        ("threads", 0),
+        ("time_limit", 0.0),
+        ("time_limit", float("nan")),
+        ("enough", float("nan")),
+        ("trusted", -1.0),
+    ],
+)
+def test_a_bad_value_is_refused_when_it_is_set(option: str, value: Any) -> None:
+    with pytest.raises(KitError, match=f"{option} must be "):
+        preset("sift", {option: value})
+
+
+@pytest.mark.parametrize(
     "overrides",
     [
-        {"min_matches": 0},
-        {"threads": 0},
-        {"time_limit": 0.0},
         {"merging.min_links": 2},
         {"readding.min_agreement": 2.0},
         {"localisation.min_inliers": 3},

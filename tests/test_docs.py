@@ -28,7 +28,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
 SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in ("compare", "features", "retrieval"))]
 ELSEWHERE = {
-    *("--clock", "--rows", "--sizes", "--without-mapping", "--exhaustive"),
+    *("--time-limits", "--rows", "--sizes", "--without-mapping", "--exhaustive"),
     *("--strict", "--dir-mode", "--accelerator", "--scheduler-file"),
 }
 """Options of mypy, of Kaggle's own command, of Dask's and of the benchmarks."""
@@ -81,7 +81,7 @@ def options() -> set[str]:
     ],
 )
 def test_the_tables_have_every_name_and_no_other(title: str, names: Any) -> None:
-    assert list(rows(title)) == list(names)
+    assert sorted(rows(title)) == sorted(names)
 
 
 def test_the_table_of_detectors_says_which_matchers_go_with_each() -> None:

@@ -1,8 +1,9 @@
-"""Looking around: the input that is found, what can run here, views, matches and neighbours."""
+"""Exploring: the input that is found, what can run here, views, matches and neighbours."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,17 @@ from imc_kit import explore, metric
 from imc_kit.data import images
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import AlikedConfig, OrbConfig, SiftConfig, extract
+from imc_kit.detectors import extract
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.opencv import OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.explore import View
-from imc_kit.matchers import AdalamConfig, NearestConfig
+from imc_kit.explore import ImageView
+from imc_kit.matchers.adalam import AdalamConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline.results import SceneResult
-from imc_kit.retrieval import VladConfig, exhaustive
+from imc_kit.retrieval import exhaustive
+from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.runtime import weights
 from imc_kit.synthetic.plaza import Camera, look_at, paint, plaza, render, write_scene
 from imc_kit.types import Features, Scene
@@ -36,24 +42,34 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     root = tmp_path_factory.mktemp("scene")
     camera, target = Camera.centred((400, 300)), np.array([0.0, 0, 1.2])
     centers = [np.array([-8.0, 0, 2.6]), np.array([-7.8, 1.2, 2.6])]
-    photographs = [render(plaza(), camera, look_at(center, target), samples=1) for center in centers]
-    photographs.append(paint(np.random.default_rng(7), (4, 3), ("204060", "a0c0e0"), texel=0.01))
-    for name, photograph in zip(("a.png", "b.png", "other.png"), photographs, strict=True):
-        cv2.imwrite(str(root / name), photograph[..., ::-1])
+    photos = [render(plaza(), camera, look_at(center, target), samples=1) for center in centers]
+    photos.append(paint(np.random.default_rng(7), (4, 3), ("204060", "a0c0e0"), texel=0.01))
+    for name, photo in zip(("a.png", "b.png", "other.png"), photos, strict=True):
+        cv2.imwrite(str(root / name), photo[..., ::-1])
     return Scene("plaza", root, ("a.png", "b.png", "other.png"))
 
 
 @pytest.fixture(scope="module")
-def views(scene: Scene) -> dict[str, View]:
+def views(scene: Scene) -> dict[str, ImageView]:
     return explore.views(scene, SIFT)
 
 
+@pytest.fixture(scope="module")
+def small_render(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered scene of one small view."""
+    root = tmp_path_factory.mktemp("render")
+    write_scene(root, views=1, size=(32, 32))
+    return root
+
+
 @pytest.fixture
-def nothing_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rendered scene of one small view, and no input from outside."""
+def nothing_rendered(small_render: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small scene in place of the one that is rendered, and no input from outside."""
     explore._rendered.cache_clear()
     monkeypatch.delenv("IMC_KIT_INPUT", raising=False)
-    monkeypatch.setattr(explore.render, "write_scene", lambda root: write_scene(root, views=1, size=(32, 32)))
+    monkeypatch.setattr(
+        explore.plaza, "write_scene", lambda root: shutil.copytree(small_render, root, dirs_exist_ok=True)
+    )
 
 
 # The input
@@ -78,7 +94,7 @@ def test_without_an_input_a_scene_is_rendered_once() -> None:
 
 
 @pytest.mark.usefixtures("nothing_rendered")
-@pytest.mark.parametrize("inside", ["", "rehearsal", "competitions/rehearsal"])
+@pytest.mark.parametrize("inside", ["", "competitions/rehearsal"])
 def test_an_attached_competition_is_found(inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = competition(tmp_path / inside)
     monkeypatch.setenv("IMC_KIT_INPUT", str(tmp_path))
@@ -88,7 +104,7 @@ def test_an_attached_competition_is_found(inside: str, tmp_path: Path, monkeypat
     assert explore.open_input(truth=True).root == root.resolve()
 
 
-def test_a_folder_of_photographs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_photos(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMC_KIT_INPUT", str(scene.root))
     assert explore.open_input().scenes[0].images == scene.images
     monkeypatch.setenv("IMC_KIT_INPUT", "/nowhere")
@@ -142,7 +158,7 @@ def test_usable_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # Views
 
 
-def test_views_hold_what_the_detector_finds(scene: Scene, views: dict[str, View]) -> None:
+def test_views_hold_what_the_detector_finds(scene: Scene, views: dict[str, ImageView]) -> None:
     assert list(views) == list(scene.images)
     (expected,) = extract(SIFT.create(), [images.load(scene.path("b.png"), SIFT.load_side)])
     np.testing.assert_array_equal(views["b.png"].features.keypoints, expected.keypoints)
@@ -174,7 +190,7 @@ def test_a_mask_keeps_keypoints_out(scene: Scene, tmp_path: Path) -> None:
 # Neighbours
 
 
-def test_neighbours_are_ranked_by_similarity(views: dict[str, View]) -> None:
+def test_neighbours_are_ranked_by_similarity(views: dict[str, ImageView]) -> None:
     rows = explore.describe(views, VladConfig(size=8))
     assert len(rows) == 3
     (name, photo), others = explore.neighbours(views, rows, "a.png")
@@ -189,7 +205,7 @@ def test_neighbours_are_ranked_by_similarity(views: dict[str, View]) -> None:
 # Matches
 
 
-def test_matches_are_verified(views: dict[str, View]) -> None:
+def test_matches_are_verified(views: dict[str, ImageView]) -> None:
     pairs = exhaustive(list(views))
     found = explore.match(views, pairs, NearestConfig(ratio=0.8))
     assert list(found) == pairs
@@ -214,7 +230,7 @@ def test_matches_are_verified(views: dict[str, View]) -> None:
     assert explore.match(views, [], NearestConfig()) == {}
 
 
-def test_one_pair_with_several_matchers(views: dict[str, View]) -> None:
+def test_one_pair_with_several_matchers(views: dict[str, ImageView]) -> None:
     pair = ("a.png", "b.png")
     matchers = {"all": NearestConfig(), "some": NearestConfig(ratio=0.7), "some again": NearestConfig(ratio=0.7)}
     found = explore.match_with(views, pair, matchers)
@@ -225,7 +241,7 @@ def test_one_pair_with_several_matchers(views: dict[str, View]) -> None:
     assert len(found["all"].matches) > len(found["some"].matches)
 
 
-def test_no_keypoints_have_no_matches(views: dict[str, View]) -> None:
+def test_no_keypoints_have_no_matches(views: dict[str, ImageView]) -> None:
     nothing = replace(views["a.png"], features=Features.empty((400, 300), 128))
     found = explore.match({"a": nothing, "b": views["b.png"]}, [("a", "b")], NearestConfig())["a", "b"]
     assert len(found.matches) == len(found.inliers) == 0
@@ -263,7 +279,7 @@ def test_the_largest_model_of_none() -> None:
     assert explore.largest_model(SceneResult({})).poses == {}
 
 
-def test_photographs_of_any_size_are_shown_as_detected(tmp_path: Path) -> None:
+def test_views_show_photos_at_the_size_that_the_detector_saw(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((40, 400, 3), np.uint8))
     seen = explore.view(Scene("s", tmp_path, ("wide.png",)), "wide.png", SiftConfig(long_side=100))
     assert isinstance(seen.photo, Photo)

@@ -1,4 +1,4 @@
-"""The notebooks: both halves of each pair say the same. (tests/kaggle/test_notebooks_run.py runs them.)"""
+"""Each notebook equals its script. (tests/kaggle/test_notebooks_run.py runs the notebooks.)"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = sorted({path.stem for path in FOLDER.iterdir() if path.suffix in (".py",
 
 
 def differences(script: str, notebook: str) -> None:
-    """Raises NotebookDifference unless both hold the same cells."""
+    """Raises NotebookDifference unless both have the same cells."""
     expected, found = jupytext.reads(notebook, "ipynb"), jupytext.reads(script, "py:percent")
     compare_notebooks(found, expected, fmt="py:percent", allow_expected_differences=False)
 
@@ -46,7 +46,7 @@ def test_outputs_are_small(name: str) -> None:
 
 
 def code(name: str) -> list[str]:
-    """The cells of code of a notebook."""
+    """The code cells of a notebook."""
     notebook = jupytext.read(FOLDER / f"{name}.py")
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 

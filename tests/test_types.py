@@ -1,4 +1,4 @@
-"""The values that stages exchange: what they accept, what they refuse, and that they stay as they are."""
+"""The values that stages exchange: what they accept, what they refuse, and that they are read-only."""
 
 from __future__ import annotations
 
@@ -45,11 +45,6 @@ def test_pose_from_center() -> None:
     np.testing.assert_array_equal(pose.rotation, rotation(1))
 
 
-def test_pose_identity() -> None:
-    np.testing.assert_array_equal(Pose.identity().rotation, np.eye(3))
-    np.testing.assert_array_equal(Pose.identity().center, 0)
-
-
 @pytest.mark.parametrize(
     ("turn", "translation"),
     [
@@ -64,29 +59,8 @@ def test_pose_identity() -> None:
     ],
 )
 def test_pose_refuses(turn: np.ndarray, translation: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="pose"):
+    with pytest.raises(ValueError, match=r"rotation|translation"):
         Pose(turn, translation)
-
-
-@pytest.mark.parametrize("quarters", [0, 1, 2, 3, 4, 5, -1])
-def test_turned_pose_projects_to_the_turned_raster(quarters: int) -> None:
-    """A point's pixel, carried along with the raster by np.rot90, is where the turned pose projects it."""
-    width, height, focal = 41, 31, 30.0
-    pose = Pose(rotation(2), np.array([0.2, -0.1, 0.5]))
-    point = pose.rotation.T @ (np.array([0.4, -0.6, 2.0]) - pose.translation)  # seen at the pixel (26, 6)
-
-    def project(pose: Pose, width: int, height: int) -> np.ndarray:
-        x, y, z = pose.rotation @ point + pose.translation
-        return np.array([focal * x / z + (width - 1) / 2, focal * y / z + (height - 1) / 2])
-
-    np.testing.assert_allclose(project(pose, width, height), [26, 6], atol=1e-9)
-    raster = np.zeros((height, width), bool)
-    raster[6, 26] = True
-    raster = np.rot90(raster, -quarters)  # negative: clockwise
-    after = project(pose.turned(quarters), raster.shape[1], raster.shape[0])
-    (row,), (column,) = np.nonzero(raster)
-    np.testing.assert_allclose(after, [column, row], atol=1e-9)
-    np.testing.assert_allclose(pose.turned(quarters).center, pose.center, atol=1e-12)
 
 
 def test_pose_is_frozen() -> None:
@@ -101,18 +75,11 @@ def test_pose_is_frozen() -> None:
 # Features
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
-def test_features_accept_each_kind_of_descriptor(dtype: Any) -> None:
-    assert len(features(descriptors=np.zeros((3, 8), dtype))) == 3
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("keypoints", np.zeros((3, 3), np.float32)),
         ("keypoints", np.zeros((3, 2), np.float64)),
-        ("keypoints", np.zeros((3, 2), np.float16)),
-        ("keypoints", np.zeros((3, 2), np.int32)),
         ("keypoints", np.zeros(3, np.float32)),
         ("keypoints", np.zeros((2, 2), np.float32)),
         ("keypoints", np.full((3, 2), np.nan, np.float32)),
@@ -126,7 +93,6 @@ def test_features_accept_each_kind_of_descriptor(dtype: Any) -> None:
         ("descriptors", np.zeros((2, 8), np.float32)),
         ("descriptors", np.zeros(3, np.float32)),
         ("descriptors", np.zeros((3, 8), np.float64)),
-        ("descriptors", np.zeros((3, 8), np.int8)),
         ("descriptors", np.full((3, 8), np.nan, np.float16)),
         ("scales", np.zeros((3, 1), np.float32)),
         ("scales", np.full(3, np.inf, np.float32)),
@@ -136,7 +102,7 @@ def test_features_accept_each_kind_of_descriptor(dtype: Any) -> None:
     ],
 )
 def test_features_refuse(name: str, value: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=name if name != "keypoints" else "keypoints|descriptors"):
+    with pytest.raises(ValueError, match=name if name != "keypoints" else "keypoints|scores"):
         features(**{name: value})
 
 
@@ -153,7 +119,8 @@ def test_features_do_not_mix_up_width_and_height() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
-def test_features_empty(dtype: Any) -> None:
+def test_features_take_each_kind_of_descriptors_and_can_be_empty(dtype: Any) -> None:
+    assert len(features(descriptors=np.zeros((3, 8), dtype))) == 3
     empty = Features.empty(SIZE, 64, dtype)
     assert len(empty) == 0
     assert empty.keypoints.shape == (0, 2)
@@ -188,7 +155,6 @@ def test_matches_are_frozen_and_can_be_empty() -> None:
     [
         (np.zeros((1, 3), np.int32), np.ones(1, np.float32)),
         (np.zeros((1, 2), np.int64), np.ones(1, np.float32)),
-        (np.zeros((1, 2), np.int16), np.ones(1, np.float32)),
         (np.zeros((1, 2), np.float32), np.ones(1, np.float32)),
         (np.array([[0, -1]], np.int32), np.ones(1, np.float32)),
         (np.zeros((1, 2), np.int32), np.ones(2, np.float32)),
@@ -221,7 +187,7 @@ def test_scene_refuses_a_name_twice() -> None:
         Scene("s", Path(), ("a.jpg", "b.jpg", "a.jpg"))
 
 
-def test_one_to_one_is_greedy_by_score():
+def test_one_to_one_is_greedy_by_score() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         indices = rng.integers(0, 12, (60, 2)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""imc_kit: from folders of photographs to camera poses, for image matching competitions.
+"""imc_kit: from folders of photos to camera poses, for image matching competitions.
 
     import imc_kit
 
@@ -7,7 +7,7 @@
         for image, placement in scene.placements.items():
             print(image, placement.pose.center)
 
-Importing this is light: what is named here loads when it is first used.
+Importing the package is light: each name below is loaded when it is first used.
 """
 
 from __future__ import annotations

@@ -20,31 +20,32 @@ from imc_kit.colmap.readding import ReaddingConfig
 from imc_kit.colmap.refinement import RefinementConfig
 from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import AlikedConfig, DetectorConfig, SiftConfig, SuperPointConfig
-from imc_kit.detectors import config_class as detector_class
-from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import (
-    AnyMatcherConfig,
-    DetectorFreeConfig,
-    LightGlueConfig,
-    MergeConfig,
-    NearestConfig,
-    check_accepts,
-)
-from imc_kit.matchers import config_class as matcher_class
+from imc_kit.detectors import DETECTORS, DetectorConfig
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.sift import SiftConfig
+from imc_kit.detectors.superpoint import SuperPointConfig
+from imc_kit.errors import KitError, require, unknown_name
+from imc_kit.matchers import MATCHERS, AnyMatcherConfig, DetectorFreeConfig, check_accepts
 from imc_kit.matchers.combine import CombineConfig
-from imc_kit.pipeline.crops import CropConfig
+from imc_kit.matchers.detector_free import MergeConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.poses.turntable import TurntableConfig
-from imc_kit.retrieval import DinoConfig, PairsConfig
+from imc_kit.retrieval import PairsConfig
+from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.viewgraph.lowres import LowResConfig
 
 
 @dataclass(frozen=True)
 class FeaturePipeline:
-    """One way to matches: a detector with a matcher, or detector `none` with a detector-free matcher."""
+    """One way to get matches: a detector with a matcher, or detector `none` with a detector-free matcher."""
 
     detector: DetectorConfig
     matcher: AnyMatcherConfig
+
+    @property
+    def detector_free(self) -> bool:
+        return isinstance(self.matcher, DetectorFreeConfig)
 
     def check(self) -> None:
         """Raise KitError when the two do not go together, or when something that they need is missing."""
@@ -55,59 +56,72 @@ class FeaturePipeline:
             self.detector.create()
             self.matcher.create(self.detector.kind)
 
+    def looser(self) -> FeaturePipeline:
+        """The same with lower demands on matches; a detector-free matcher has no such."""
+        if isinstance(self.matcher, DetectorFreeConfig):
+            return self
+        return FeaturePipeline(self.detector, self.matcher.looser())
+
     def weight_files(self) -> tuple[str, ...]:
-        """As `Config.weight_files` says."""
+        """The files that it needs; see `Config.weight_files`."""
         check_accepts(self.matcher, self.detector.kind)
         return *self.detector.weight_files(), *self.matcher.weight_files(self.detector.kind)
 
 
 @dataclass(frozen=True)
 class Config:
-    """What each stage does. A stage's own options stand beside the stage."""
+    """The options of a run, by stage. The options of a stage are defined beside the stage.
+
+    Raises KitError for a value that makes no sense.
+    """
 
     detector: DetectorConfig = field(default_factory=lambda: SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0))
     matcher: AnyMatcherConfig = field(default_factory=lambda: NearestConfig(ratio=0.8, cells=64))
     also: tuple[FeaturePipeline, ...] = ()
-    """Further detectors with their matchers, whose keypoints and matches are joined to the first's."""
+    """Further detectors with their matchers; their keypoints and matches are joined to the first's."""
     combine: CombineConfig = field(default_factory=CombineConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     upright: bool = False
-    """Find photographs that lie on their side or head, from cheap matches, and detect on them upright."""
-    overview: LowResConfig = field(default_factory=LowResConfig)
+    """Estimate each photo's 90° rotation from low-resolution matches and detect features on the upright image."""
+    lowres: LowResConfig = field(default_factory=LowResConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
-    crops: CropConfig = field(default_factory=CropConfig)
-    """Detect and match again, larger, in the part of each image that its matches are in."""
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = (
         MappingConfig("global"),
         MappingConfig("global", min_strength=0.7),
         MappingConfig(),
-        MappingConfig(max_cycle_error=5.0),
     )
-    """Attempts: the first, and where it is not enough the others, as many at once as there are threads. Of their models
-    the one with most images is kept, and of equals the one that agrees most precisely with the strongest pairs."""
+    """Mapping runs: the first, then the others side by side unless the first is good enough. The model with the most
+    images is kept; ties are broken by agreement with the strongest pairs."""
     enough: float = 0.9
-    """No further attempt is made when a model has this share of the scene's images and is trusted: localisation brings
-    back most of those that are missing."""
+    """Stop mapping when a trusted model has this share of the scene's images; localisation adds most of the rest."""
     trusted: float = 0.98
-    """A model is trusted when this share of the verified matches of the strongest pairs agrees with it to 2 pixels.
-    Above 1 none is, nor confirmed by another: all attempts are made."""
+    """Trust a model when this share of the strongest pairs' verified matches agrees with it to 2 pixels. Above 1
+    disables early stopping: every mapping run is made."""
     readding: ReaddingConfig = field(default_factory=ReaddingConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
     min_matches: int = 15
-    """Pairs of images with fewer matches are dropped before verification."""
+    """Drop pairs with fewer matches before verification."""
     time_limit: float | None = None
-    """Seconds that the whole run may take, for all scenes together. Every scene then gets a quick answer first, and
-    what is dear is left out when time is short. None: as long as it takes."""
+    """Seconds for the whole run. Every scene gets a quick answer first, and expensive stages are skipped when time runs
+    short. None: no limit."""
     threads: int | None = None
-    """Workers for detection and matching, and threads for COLMAP; None takes all cores."""
+    """Threads for detection, matching and COLMAP; None uses all cores."""
     seed: int = 0
-    """For everything random. With `threads` 1 the same input gives the same poses on the same machine."""
+    """Random seed. With `threads` 1, the same input gives the same poses on the same machine."""
+
+    def __post_init__(self) -> None:
+        require(self.enough >= 0, "enough", "at least 0", self.enough)
+        require(self.trusted >= 0, "trusted", "at least 0", self.trusted)
+        require(self.min_matches >= 1, "min_matches", "at least 1", self.min_matches)
+        require(self.threads is None or self.threads >= 1, "threads", "at least 1, or None", self.threads)
+        limit = self.time_limit
+        require(limit is None or limit > 0, "time_limit", "more than 0 seconds, or None", limit)
 
     @property
     def feature_pipelines(self) -> tuple[FeaturePipeline, ...]:
@@ -115,54 +129,31 @@ class Config:
 
     @property
     def sparse(self) -> list[FeaturePipeline]:
-        """The feature_pipelines with a detector."""
-        return [
-            feature_pipeline
-            for feature_pipeline in self.feature_pipelines
-            if not isinstance(feature_pipeline.matcher, DetectorFreeConfig)
-        ]
+        """The feature pipelines that have a detector."""
+        return [pipeline for pipeline in self.feature_pipelines if not pipeline.detector_free]
 
     def looser(self) -> Config:
         """The same with matchers of lower demands."""
-
-        def loosened(feature_pipeline: FeaturePipeline) -> FeaturePipeline:
-            matcher = feature_pipeline.matcher
-            return (
-                feature_pipeline
-                if isinstance(matcher, DetectorFreeConfig)
-                else FeaturePipeline(feature_pipeline.detector, matcher.looser())
-            )
-
-        first, *others = map(loosened, self.feature_pipelines)
+        first, *others = (pipeline.looser() for pipeline in self.feature_pipelines)
         return dataclasses.replace(self, matcher=first.matcher, also=tuple(others))
 
     def weight_files(self) -> tuple[str, ...]:
-        """The names, in the manifest of weights, of all files that it looks for in the usual places, each once.
+        """The weight files that it needs, by their names in the manifest, each once.
 
         Raises KitError for a matcher that does not go with its detector.
         """
-        names = [name for feature_pipeline in self.feature_pipelines for name in feature_pipeline.weight_files()]
+        names = [name for pipeline in self.feature_pipelines for name in pipeline.weight_files()]
         return tuple(dict.fromkeys([*names, *self.pairs.weight_files()]))
 
     def check(self) -> None:
-        """Raise KitError, before any work, for anything that cannot go well: see the configuration of each stage."""
-        for feature_pipeline in self.feature_pipelines:
-            feature_pipeline.check()
+        """Raise KitError, before any work, for whatever is missing or does not go together in any stage."""
+        for pipeline in self.feature_pipelines:
+            pipeline.check()
         self.masks.check()
         self.pairs.check()
         self.verification.check()
-        for attempt in self.mapping:
-            attempt.check()
-        self.readding.check()
-        self.merging.check()
-        self.localisation.check()
-        self.refinement.check()
-        if self.crops.on and not self.sparse:
-            raise KitError("crops are detected in again: add a feature_pipeline with a detector, or switch them off")
-        if self.min_matches < 1 or (self.threads is not None and self.threads < 1):
-            raise KitError("min_matches and threads must be at least 1")
-        if self.time_limit is not None and self.time_limit <= 0:
-            raise KitError(f"time_limit must be more than 0 seconds, not {self.time_limit}")
+        for run in self.mapping:
+            run.check()
 
 
 CHEAP = Config(
@@ -172,11 +163,11 @@ CHEAP = Config(
     localisation=LocalisationConfig(on=False),
     refinement=RefinementConfig(on=False),
 )
-"""What is found in seconds: the overview of a scene, and its quick answer when the time of a run is limited."""
+"""Solves a scene in seconds: for low-resolution matching, and for the quick answers of a run with a time limit."""
 
 
 def cheap(config: Config) -> Config:
-    """The same run as cheap as it can be: `CHEAP`, on the cameras, masks, threads and seed of `config`."""
+    """`CHEAP` with the cameras, masks, threads and seed of `config`."""
     names = ("masks", "cameras", "threads", "seed", "time_limit")
     return dataclasses.replace(CHEAP, **{name: getattr(config, name) for name in names})
 
@@ -223,24 +214,25 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
 
 
 def feature_pipeline(name: str) -> FeaturePipeline:
-    """A detector and a matcher by their names, as in `aliked+lightglue` or `none+loftr`.
+    """A detector and a matcher by their names, for example `aliked+lightglue` or `none+loftr`.
 
-    `nearest` has the ratio test of the sift preset, all else its own defaults. Raises KitError with the nearest name.
+    `nearest` has the ratio test of the sift preset, all others their own defaults. Raises KitError with the nearest
+    name.
     """
     detector, plus, matcher = name.partition("+")
     if not plus:
-        raise KitError(f"{name!r} is not a detector and a matcher, as aliked+lightglue or none+loftr are")
-    return FeaturePipeline(detector_class(detector)(), matcher_named(matcher))
+        raise KitError(f"{name!r} is not a detector and a matcher: write them as in aliked+lightglue or none+loftr")
+    return FeaturePipeline(DETECTORS[detector](), matcher_named(matcher))
 
 
 def matcher_named(name: str) -> AnyMatcherConfig:
-    """A matcher with its own defaults, `nearest` with the ratio test of the sift preset. Raises KitError for others."""
+    """A matcher with its own defaults; `nearest` with the ratio test of the sift preset. Raises KitError for others."""
     usual = Config().matcher
-    return usual if name == usual.name else matcher_class(name)()
+    return usual if name == usual.name else MATCHERS[name]()
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short name for configurations and other plain values: equal when they are equal."""
+    """A short hash of configurations and other plain values: equal when they are equal."""
     text = json.dumps(parts, sort_keys=True, default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -248,41 +240,50 @@ def fingerprint(*parts: Any) -> str:
 def plain(value: Any) -> Any:
     """A configuration as JSON takes it; `name` tells detectors and matchers apart."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+        fields = _options(value)
         return {"name": value.name, **fields} if hasattr(value, "name") else fields
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not a plain value")
 
 
-def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
-    first, *rest = names
+def _options(target: Any) -> dict[str, Any]:
+    """The options of a configuration by name, the entries of a tuple by number; nothing else has any."""
     if isinstance(target, tuple):
-        if not first.isdecimal() or int(first) >= len(target):
-            raise unknown_name(f"place in option {option!r}:", first, [str(place) for place in range(len(target))])
-        if not rest:
-            raise KitError(f"option {option!r} is a whole entry: name one of its own options, as in '{option}.NAME'")
-        place = int(first)
-        return (*target[:place], _with(target[place], rest, value, option), *target[place + 1 :])
-    known = [entry.name for entry in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
-    if first not in known:
-        raise unknown_name("option", option, [".".join([*option.split(".")[: -len(names)], name]) for name in known])
+        return {str(number): entry for number, entry in enumerate(target)}
+    if dataclasses.is_dataclass(target):
+        return {entry.name: getattr(target, entry.name) for entry in dataclasses.fields(target)}
+    return {}
+
+
+def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
+    """A copy of a configuration, or of a tuple of them, with a new value for one option at any depth.
+
+    names: the path from `target` to the option; option: the whole path, for messages.
+    """
+    (first, *rest), options = names, _options(target)
+    if first not in options:
+        before = option.split(".")[: -len(names)]
+        raise unknown_name("option", option, [".".join([*before, name]) for name in options])
     if rest:
-        return dataclasses.replace(target, **{first: _with(getattr(target, first), rest, value, option)})
-    expected = typing.get_type_hints(type(target))[first]
-    if not _fits(value, expected):
-        raise KitError(f"option {option!r} must be of type {getattr(expected, '__name__', expected)}, not {value!r}")
+        value = _with(options[first], rest, value, option)
+    else:
+        expected = type(options[first]) if isinstance(target, tuple) else typing.get_type_hints(type(target))[first]
+        if not _fits(value, expected):
+            wanted = getattr(expected, "__name__", expected)
+            raise KitError(f"option {option!r} must be of type {wanted}, not {value!r}")
+    if isinstance(target, tuple):
+        return tuple((options | {first: value}).values())
     return dataclasses.replace(target, **{first: value})
 
 
 def _fits(value: Any, expected: Any) -> bool:
+    """Whether a value is of the type in a configuration's annotation."""
     origin = typing.get_origin(expected)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, choice) for choice in typing.get_args(expected))
     if origin is typing.Literal:
         return value in typing.get_args(expected)
-    if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or expected)
+    if isinstance(value, bool) and expected in (int, float):
+        return False
+    return isinstance(value, (int, float) if expected is float else origin or expected)

@@ -1,6 +1,6 @@
-"""Looking around in one scene: features, matches and neighbours of a few photographs, in memory, with no store.
+"""Explore one scene in memory: features, matches and neighbours of a few photos. The notebooks use these functions.
 
-The notebooks are made of these. For whole scenes there is `pipeline.solve`, which does the same and keeps it on disk.
+For whole scenes there is `pipeline.run.solve`, which does the same and keeps its results on disk.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,13 +25,13 @@ from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.scenes import Task
 from imc_kit.data.tables import POSE_COLUMNS, read_table
-from imc_kit.detectors import DetectorConfig, extract
+from imc_kit.detectors import Detector, DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.kaggle.inputs import input_root
 from imc_kit.matchers import MatcherConfig, check_accepts
 from imc_kit.metric import Score
 from imc_kit.pipeline.results import SceneResult
-from imc_kit.pipeline.tasks import detector_of, matcher_of
+from imc_kit.pipeline.tasks import loaded
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.runtime import weights
 from imc_kit.runtime.executors import workers
@@ -39,27 +39,19 @@ from imc_kit.synthetic import plaza
 from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Model, Pair, Scene
 
 ENOUGH = 15
-"""Inliers of a pair from which on COLMAP makes use of it."""
-_DEEPEST = 4
-"""Folders below Kaggle's input root."""
+"""A pair with this many inliers is used for mapping: the default of `VerificationConfig.min_inliers`."""
+_MAX_DEPTH = 4
+"""Folders below Kaggle's input root in which an attached competition is looked for; Kaggle mounts it 1 to 3 deep."""
 
-
-class _Creatable(Protocol):
-    @property
-    def create(self) -> Callable[..., object]: ...
-
-    @property
-    def weight_files(self) -> Callable[..., tuple[str, ...]]: ...
-
-
-Choice = TypeVar("Choice", bound=_Creatable)
+Choice = TypeVar("Choice")
+Counts = dict[Pair, int]
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """A photograph and what a detector found in it. Printed, it says how much that is.
+class ImageView:
+    """A photo and its features; printed, it sums them up.
 
-    photo: of the size in which the detector saw it. kind: of the descriptors. seconds: of the detection alone.
+    photo: at the size that the detector saw. kind: of the descriptors. seconds: of detection alone.
     """
 
     path: Path
@@ -78,9 +70,9 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The matches of two views, the best first, and which of them COLMAP verified. Printed, it says how many.
+    """The matches of two views, best first, and which of them COLMAP verified; printed, it sums them up.
 
-    seconds: of the matching alone.
+    seconds: of matching alone.
     """
 
     matches: Correspondences
@@ -94,19 +86,19 @@ class Matched:
 
 
 def open_input(given: Path | str = "", *, truth: bool = False) -> Task:
-    """The photographs to look at: those in the folder given, else the attached competition's, else a rendered scene.
+    """The photos to explore: of the folder given, else of the attached competition, else of a rendered scene.
 
     given: as `scenes.load` takes it. A competition is attached where Kaggle mounts it, or in the folder that
-        IMC_KIT_INPUT names, which may be the competition's or hold photographs too.
-    truth: a truth.csv must be beside them, or the rendered scene is taken.
+        IMC_KIT_INPUT names, which may be the competition's root or a folder of photos.
+    truth: require a truth.csv; without one the rendered scene is used.
 
-    The rendered scene is in a temporary folder that goes when Python ends. Raises `KitError` for a folder that was
-    given and cannot be used, and where several competitions are attached.
+    The rendered scene is in a temporary folder that is deleted when Python ends. Raises `KitError` when the folder
+    given cannot be used, and when several competitions are attached.
     """
     if given:
         task = scenes.load(given)
         if truth and not (task.root / "truth.csv").is_file():
-            raise KitError(f"{task.root} has no truth.csv, the true poses in the columns of the submission: add it")
+            raise KitError(f"{task.root} has no truth.csv: add the true poses, in the columns of the submission")
         return task
     folder = _attached()
     if folder is None or (truth and not (folder / "truth.csv").is_file()):
@@ -115,23 +107,22 @@ def open_input(given: Path | str = "", *, truth: bool = False) -> Task:
 
 
 def usable(choices: Mapping[str, Choice], *arguments: Any) -> tuple[dict[str, Choice], str]:
-    """Of configurations of detectors, matchers or global descriptors those that can run here, by the names given, and
-    a sentence on the others: what they lack, and how to get it.
+    """Which configurations of detectors, matchers or global descriptors can run here, and a sentence on the others.
 
-    arguments: of their `create`; matchers want the kind of descriptors.
+    choices: by label. arguments: for their `create`; matchers need the kind of descriptors.
     """
     found: dict[str, Choice] = {}
     missing: dict[str, list[str]] = {}
     reasons = []
-    for name, config in choices.items():
+    for name, choice in choices.items():
+        config: Any = choice
         files = [weights.manifest()[file] for file in config.weight_files(*arguments)]
-        lacking = [file.name for file in files if weights.usable(weights.places(), file) is None]
-        if lacking:
+        if lacking := [file.name for file in files if weights.usable(weights.places(), file) is None]:
             missing[name] = lacking
             continue
         try:
             config.create(*arguments)
-            found[name] = config
+            found[name] = choice
         except KitError as error:
             reasons.append(f"Without {name}: {error}.")
     if missing:
@@ -140,30 +131,29 @@ def usable(choices: Mapping[str, Choice], *arguments: Any) -> tuple[dict[str, Ch
     return found, " ".join(reasons) or f"All of them: {', '.join(found)}."
 
 
-def view(scene: Scene, name: str, detector: DetectorConfig, mask: MaskConfig | None = None) -> View:
-    """One photograph of a scene, and what the detector finds in it where the mask allows.
+def view(scene: Scene, name: str, detector: DetectorConfig, mask: MaskConfig | None = None) -> ImageView:
+    """One photo of a scene, and what the detector finds in it where the mask allows.
 
-    Raises `KitError` when the photograph cannot be read or the detector lacks something.
+    Raises `KitError` when the photo cannot be read or the detector lacks something.
     """
-    found = detector_of(detector)
+    ready: Detector = loaded(detector)
     photo = images.load(scene.path(name), detector.load_side)
     allowed = None if mask is None else masks.mask(photo, name, mask)
     started = time.perf_counter()
-    (features,) = extract(found, [photo], [allowed])
-    return View(scene.path(name), photo, features, detector.kind, time.perf_counter() - started)
+    (features,) = extract(ready, [photo], [allowed])
+    return ImageView(scene.path(name), photo, features, detector.kind, time.perf_counter() - started)
 
 
-def views(scene: Scene, detector: DetectorConfig, *, most: int = 24) -> dict[str, View]:
-    """The photographs of a scene by name, in its order, at most so many, evenly taken from all."""
+def views(scene: Scene, detector: DetectorConfig, *, most: int = 24) -> dict[str, ImageView]:
+    """The photos of a scene by name, in its order; of a larger scene, `most` evenly spaced ones."""
     chosen = np.linspace(0, len(scene.images) - 1, min(most, len(scene.images))).round().astype(int)
     names = [scene.images[number] for number in chosen]
-    detector_of(detector)  # loaded once, not by every thread
     with workers(None, None) as pool:
         return dict(zip(names, pool.map(lambda name: view(scene, name, detector), names), strict=True))
 
 
-def describe(views: Mapping[str, View], descriptor: DescriptorConfig) -> Float32:
-    """A global descriptor of each view, [N, D], rows of length 1 (or 0): their products are the similarities."""
+def describe(views: Mapping[str, ImageView], descriptor: DescriptorConfig) -> Float32:
+    """A global descriptor of each view, [N, D]. Rows have length 1 (or 0), so their products are the similarities."""
     if isinstance(descriptor, NetworkDescriptorConfig):
         return descriptor.create().describe([view.photo.pixels for view in views.values()])
     assert isinstance(descriptor, AggregateConfig)
@@ -171,11 +161,11 @@ def describe(views: Mapping[str, View], descriptor: DescriptorConfig) -> Float32
 
 
 def neighbours(
-    views: Mapping[str, View], rows: Float32, name: str, count: int = 7
+    views: Mapping[str, ImageView], rows: Float32, name: str, count: int = 7
 ) -> tuple[tuple[str, Photo], list[tuple[str, Photo, float]]]:
-    """A view and the `count` most similar to it, the nearest first, as `viz.draw_neighbours` takes them.
+    """A view and the `count` views most similar to it, most similar first, as `viz.draw_neighbours` takes them.
 
-    rows: of all views, as `describe` gives them.
+    rows: of all views, from `describe`.
     """
     names = list(views)
     similarity = rows @ rows[names.index(name)]
@@ -184,30 +174,27 @@ def neighbours(
     return (name, views[name].photo), nearest
 
 
-def match(views: Mapping[str, View], pairs: Sequence[Pair], matcher: MatcherConfig) -> dict[Pair, Matched]:
-    """Match pairs of views, and let COLMAP verify all of them, as the pipeline does.
+def match(views: Mapping[str, ImageView], pairs: Sequence[Pair], matcher: MatcherConfig) -> dict[Pair, Matched]:
+    """Match pairs of views and verify them with COLMAP, as the pipeline does.
 
     Raises `KitError` when the matcher does not take the views' descriptors, or lacks something.
     """
-    return dict(zip(pairs, _matched(views, [(0, pair, matcher) for pair in pairs]), strict=True))
+    return dict(zip(pairs, _matched(views, [(pair, matcher) for pair in pairs]), strict=True))
 
 
-def match_with(views: Mapping[str, View], pair: Pair, matchers: Mapping[str, MatcherConfig]) -> dict[str, Matched]:
-    """The same for one pair with each of several matchers, by their names."""
-    wanted = [(number, pair, matcher) for number, matcher in enumerate(matchers.values())]
-    return dict(zip(matchers, _matched(views, wanted), strict=True))
+def match_with(views: Mapping[str, ImageView], pair: Pair, matchers: Mapping[str, MatcherConfig]) -> dict[str, Matched]:
+    """Match and verify one pair with each of several matchers, by their labels."""
+    return dict(zip(matchers, _matched(views, [(pair, matcher) for matcher in matchers.values()]), strict=True))
 
 
-def counts(matched: Mapping[Pair, Matched]) -> tuple[dict[Pair, int], dict[Pair, int]]:
-    """The numbers of matches and of inliers of each pair, as the figures of `viz` take them."""
-    return (
-        {pair: len(found.matches) for pair, found in matched.items()},
-        {pair: int(found.inliers.sum()) for pair, found in matched.items()},
-    )
+def counts(matched: Mapping[Pair, Matched]) -> tuple[Counts, Counts]:
+    """The number of matches and of inliers of each pair, as the figures of `viz` take them."""
+    matches = {pair: len(found.matches) for pair, found in matched.items()}
+    return matches, {pair: int(found.inliers.sum()) for pair, found in matched.items()}
 
 
-def scene_counts(out: Path | str, scene: str) -> tuple[dict[Pair, int], dict[Pair, int]]:
-    """The same of a scene that `solve` has solved into `out`. Raises `KitError` where its database has gone."""
+def scene_counts(out: Path | str, scene: str) -> tuple[Counts, Counts]:
+    """The same for a scene that `solve` has solved into `out`. Raises `KitError` when its database is gone."""
     folder = Path(out, "scenes", scene)
     path = next(folder.glob("database-*.db"), None)
     if path is None:
@@ -216,26 +203,25 @@ def scene_counts(out: Path | str, scene: str) -> tuple[dict[Pair, int], dict[Pai
 
 
 def truth(task: Task) -> dict[str, Path]:
-    """The files with what is true of a task, as `compare` and `write_report` take them: its truth.csv, and its
-    thresholds.json if it has one."""
+    """The files with the truth of a task, as `compare` and `write_report` take them.
+
+    These are its truth.csv, and its thresholds.json if it has one.
+    """
     files = {"truth": task.root / "truth.csv", "thresholds": task.root / "thresholds.json"}
     return {name: path for name, path in files.items() if name == "truth" or path.is_file()}
 
 
 def score(task: Task, submission: Path | str) -> Score:
-    """The score of 2024 for what was submitted, by the task's `truth`: of its scenes alone.
-
-    Raises `KitError` where a file cannot be read.
-    """
+    """The score of 2024 of a submission, for the task's scenes alone. Raises `KitError` if a file cannot be read."""
     files = truth(task)
-    true = read_table(files["truth"], ("image_path", "dataset", "scene", *POSE_COLUMNS))
+    table = read_table(files["truth"], ("image_path", "dataset", "scene", *POSE_COLUMNS))
     thresholds = metric.read_thresholds(files["thresholds"]) if "thresholds" in files else None
-    asked = true["scene"].isin([scene.name for scene in task.scenes])
-    return metric.score(true[asked], submission, thresholds)
+    asked = table["scene"].isin([scene.name for scene in task.scenes])
+    return metric.score(table[asked], submission, thresholds)
 
 
 def largest_model(result: SceneResult) -> Model:
-    """The model of a solved scene that has most of its images; one without any where none came out."""
+    """The model of a solved scene with the most images; an empty one if there is none."""
     return result.models[0] if result.models else Model(Path(), {})
 
 
@@ -247,44 +233,44 @@ def judge(selected: Sequence[Pair], inliers: Mapping[Pair, int], least: int = EN
     return f"{len(selected)} of {len(inliers)} pairs, with {kinds}"
 
 
-def _matched(views: Mapping[str, View], wanted: Sequence[tuple[int, Pair, MatcherConfig]]) -> list[Matched]:
-    """All that is wanted goes into one database, as COLMAP's process takes seconds to start.
+def _matched(views: Mapping[str, ImageView], wanted: Sequence[tuple[Pair, MatcherConfig]]) -> list[Matched]:
+    """Match and verify each of `wanted`, all in one database, because COLMAP's process takes seconds to start.
 
-    wanted: each with a number that goes before the names of its images there, where a pair of names may come only once.
+    There a pair of names may occur only once, so each image's name gets the number of its entry in `wanted` in front.
     """
     if not wanted:
         return []
     kind = next(iter(views.values())).kind
-    tools = {}
-    for _, _, matcher in wanted:
+    for _, matcher in wanted:
         check_accepts(matcher, kind)
-        tools[matcher] = matcher_of(matcher, kind)
 
-    def timed(_: int, pair: Pair, matcher: MatcherConfig) -> tuple[Matches, float]:
+    def timed(pair: Pair, matcher: MatcherConfig) -> tuple[Matches, float]:
+        ready = loaded(matcher, kind)
         started = time.perf_counter()
-        found = tools[matcher].match(*(views[name].features for name in pair))
+        found: Matches = ready.match(*(views[name].features for name in pair))
         return found, time.perf_counter() - started
 
-    entries = {f"{number}/{name}": views[name] for number, pair, _ in wanted for name in pair}
-    sides = [(f"{number}/{first}", f"{number}/{second}") for number, (first, second), _ in wanted]
+    sides = [(f"{number}/{first}", f"{number}/{second}") for number, ((first, second), _) in enumerate(wanted)]
+    entries = {f"{number}/{name}": views[name] for number, (pair, _) in enumerate(wanted) for name in pair}
     with tempfile.TemporaryDirectory() as folder, workers(None, None) as pool:
         found = list(pool.map(timed, *zip(*wanted, strict=True)))
         listed = [(*pair, matches) for pair, (matches, _) in zip(sides, found, strict=True)]
         path = Path(folder, "database.db")
-        images = [ImageEntry(entry, view.path, view.features.image_size) for entry, view in entries.items()]
-        database.write_database(path, images, lambda entry: entries[entry].features, listed, CameraConfig())
+        listed_images = [ImageEntry(entry, view.path, view.features.image_size) for entry, view in entries.items()]
+        database.write_database(path, listed_images, lambda entry: entries[entry].features, listed, CameraConfig())
         verification.verify(path, VerificationConfig(), Path(folder, "colmap.log"), pool)
         result = []
         for pair, (matches, seconds) in zip(sides, found, strict=True):
             points, inliers = database.read_pair(path, *pair)
-            scores = np.sort(matches.scores)[::-1].copy()  # a database has the best first
+            scores = np.sort(matches.scores)[::-1].copy()  # the database has the best first
             result.append(Matched(replace(points, scores=scores), inliers, seconds))
     return result
 
 
 def _attached() -> Path | None:
+    """The folder of the attached competition, or the folder of photos that IMC_KIT_INPUT names."""
     root = input_root()
-    for depth in range(_DEEPEST + 1):
+    for depth in range(_MAX_DEPTH + 1):
         found = sorted(path.parent for path in root.glob("*/" * depth + "sample_submission.csv"))
         if len(found) > 1:
             raise KitError(f"several competitions are attached: {', '.join(map(str, found))}; set INPUT to one of them")

@@ -1,4 +1,4 @@
-"""The values that stages exchange. All are frozen and check themselves when they are made.
+"""The values that stages exchange. All are frozen, and are checked when they are made.
 
 Coordinates: keypoints are float32 (x, y) in pixels of the original, upright image, the centre of the
 top-left pixel at (0, 0). Poses are world-to-camera: x_cam = R · x_world + t, centre C = −Rᵀt.
@@ -21,13 +21,21 @@ Pair = tuple[str, str]
 Pixels = NDArray[np.uint8]
 """An upright image: uint8 [H, W, 3], RGB."""
 Mask = NDArray[np.bool_]
-"""Where keypoints may be: bool [H, W], True is allowed."""
+"""Where keypoints are allowed: bool [H, W]."""
 
 
-def _frozen(values: NDArray[Any]) -> NDArray[Any]:
-    view = values.view()
+def _check(value: Any, name: str, shape: tuple[int, ...], *dtypes: Any) -> None:
+    """Check an array of a frozen dataclass, and make it read-only. Raises ValueError; -1 in `shape` is any size."""
+    array = getattr(value, name)
+    fits = array.ndim == len(shape) and all(n in (-1, size) for n, size in zip(shape, array.shape, strict=True))
+    if not fits or array.dtype not in dtypes:
+        wanted = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+        raise ValueError(f"{name} must be {wanted} {list(shape)}, not {array.dtype} {list(array.shape)}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite")
+    view = array.view()
     view.flags.writeable = False
-    return view
+    object.__setattr__(value, name, view)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +46,11 @@ class Pose:
     translation: Float64
 
     def __post_init__(self) -> None:
-        rotation = np.asarray(self.rotation, np.float64)
-        translation = np.asarray(self.translation, np.float64)
-        if rotation.shape != (3, 3) or translation.shape != (3,):
-            raise ValueError(f"a pose is R [3, 3] and t [3], not {rotation.shape} and {translation.shape}")
-        if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
-            raise ValueError("a pose must be finite")
-        if np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-4 or np.linalg.det(rotation) < 0:
+        for name, shape in (("rotation", (3, 3)), ("translation", (3,))):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float64))
+            _check(self, name, shape, np.float64)
+        if np.abs(self.rotation @ self.rotation.T - np.eye(3)).max() > 1e-4 or np.linalg.det(self.rotation) < 0:
             raise ValueError("the rotation of a pose must be orthonormal with determinant +1")
-        object.__setattr__(self, "rotation", _frozen(rotation))
-        object.__setattr__(self, "translation", _frozen(translation))
 
     @classmethod
     def identity(cls) -> Pose:
@@ -55,19 +58,13 @@ class Pose:
 
     @classmethod
     def from_center(cls, rotation: Float64, center: Float64) -> Pose:
-        """The pose of a camera that stands at `center` [3] in the world."""
+        """The pose of a camera whose centre is at `center` [3] in the world."""
         return cls(rotation, -np.asarray(rotation, np.float64) @ np.asarray(center, np.float64))
 
     @property
     def center(self) -> Float64:
         """The camera's centre in the world, [3]."""
         return -self.rotation.T @ self.translation
-
-    def turned(self, quarters: int) -> Pose:
-        """The pose of the same photograph after its raster is turned clockwise by `quarters` · 90°."""
-        cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters % 4]
-        turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
-        return Pose(turn @ self.rotation, turn @ self.translation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +77,8 @@ class Features:
     image_size: (width, height) in pixels.
     scales: float32 [N], diameter in pixels, when the detector has them.
     orientations: float32 [N], degrees clockwise from +x, when the detector has them.
-    shapes: float32 [N, 2, 2], from the unit circle to the ellipse that was described, in pixels, when it has them.
+    shapes: float32 [N, 2, 2], the linear map from the unit circle to the described ellipse, in pixels, when the
+        detector has them.
     """
 
     keypoints: Float32
@@ -93,35 +91,22 @@ class Features:
 
     def __post_init__(self) -> None:
         n = len(self.keypoints)
+        _check(self, "keypoints", (n, 2), np.float32)
+        _check(self, "scores", (n,), np.float32)
+        _check(self, "descriptors", (n, -1), np.float16, np.float32, np.uint8)
+        for name, shape in (("scales", (n,)), ("orientations", (n,)), ("shapes", (n, 2, 2))):
+            if getattr(self, name) is not None:
+                _check(self, name, shape, np.float32)
         width, height = self.image_size
-        if self.keypoints.shape != (n, 2) or self.keypoints.dtype != np.float32:
-            raise ValueError(f"keypoints must be float32 [N, 2], not {self.keypoints.dtype} {self.keypoints.shape}")
-        if self.descriptors.ndim != 2 or len(self.descriptors) != n:
-            raise ValueError(f"descriptors must be [{n}, D], not {self.descriptors.shape}")
-        if self.descriptors.dtype not in (np.float16, np.float32, np.uint8):
-            raise ValueError(f"descriptors must be float16, float32 or uint8, not {self.descriptors.dtype}")
-        for name, shape in (("scores", (n,)), ("scales", (n,)), ("orientations", (n,)), ("shapes", (n, 2, 2))):
-            values = getattr(self, name)
-            if values is None and name != "scores":
-                continue
-            if values.shape != shape or values.dtype != np.float32:
-                raise ValueError(f"{name} must be float32 {list(shape)}, not {values.dtype} {values.shape}")
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} must be finite")
-            object.__setattr__(self, name, _frozen(values))
         low, high = np.float32(-0.5), np.array([width - 0.5, height - 0.5], np.float32)
-        if not ((self.keypoints >= low) & (self.keypoints <= high)).all():  # nan fails too
-            raise ValueError(f"keypoints must be finite and inside the image of {width} × {height} pixels")
-        if self.descriptors.dtype != np.uint8 and not np.isfinite(self.descriptors).all():
-            raise ValueError("descriptors must be finite")
-        object.__setattr__(self, "keypoints", _frozen(self.keypoints))
-        object.__setattr__(self, "descriptors", _frozen(self.descriptors))
+        if not ((self.keypoints >= low) & (self.keypoints <= high)).all():
+            raise ValueError(f"keypoints must be inside the image of {width} × {height} pixels")
 
     def __len__(self) -> int:
         return len(self.keypoints)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The arrays with a row for each keypoint, by the names of the fields; without those that it does not have."""
+        """The arrays that have one row per keypoint, by field name, without those that are None."""
         names = ("keypoints", "scores", "descriptors", "scales", "orientations", "shapes")
         return {name: values for name in names if (values := getattr(self, name)) is not None}
 
@@ -144,16 +129,10 @@ class Matches:
 
     def __post_init__(self) -> None:
         k = len(self.indices)
-        if self.indices.shape != (k, 2) or self.indices.dtype != np.int32:
-            raise ValueError(f"indices must be int32 [K, 2], not {self.indices.dtype} {self.indices.shape}")
-        if self.scores.shape != (k,) or self.scores.dtype != np.float32:
-            raise ValueError(f"scores must be float32 [{k}], not {self.scores.dtype} {self.scores.shape}")
+        _check(self, "indices", (k, 2), np.int32)
+        _check(self, "scores", (k,), np.float32)
         if k and self.indices.min() < 0:
             raise ValueError("indices must not be negative")
-        if not np.isfinite(self.scores).all():
-            raise ValueError("scores must be finite")
-        object.__setattr__(self, "indices", _frozen(self.indices))
-        object.__setattr__(self, "scores", _frozen(self.scores))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -163,27 +142,33 @@ class Matches:
         return cls(np.empty((0, 2), np.int32), np.empty(0, np.float32))
 
     def one_to_one(self) -> Matches:
-        """What is left when each match, from the best score down, takes its two features from all after it.
-
-        By ascending index of the first. Among equal scores the lower indices come first.
-        """
-        taken: tuple[set[int], set[int]] = set(), set()
-        kept = []
-        # A plain loop: for a thousand matches it takes less time than one call of np.unique for each side.
-        order = np.lexsort((self.indices[:, 1], self.indices[:, 0], -self.scores))
-        for row, (first, second) in zip(order.tolist(), self.indices[order].tolist(), strict=True):
-            if first not in taken[0] and second not in taken[1]:
-                taken[0].add(first)
-                taken[1].add(second)
-                kept.append(row)
-        rows = np.array(kept, np.intp)
-        rows = rows[np.argsort(self.indices[rows, 0])]
+        """The best matches that use each keypoint at most once, by ascending first index (`one_to_one_rows`)."""
+        rows = one_to_one_rows(self.indices, self.scores)
         return Matches(self.indices[rows], self.scores[rows])
+
+
+def one_to_one_rows(indices: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.intp]:
+    """The rows of `indices` [K, 2] to keep so that no value occurs twice in a column, by ascending first index.
+
+    Greedy: from the best score [K] down, each row is kept unless one of its values is in a row kept before. Ties in
+    score go to the lower indices.
+    """
+    taken: tuple[set[int], set[int]] = set(), set()
+    kept = []
+    # A plain loop takes less time for a thousand rows than np.unique on each column.
+    order = np.lexsort((indices[:, 1], indices[:, 0], -scores))
+    for row, (first, second) in zip(order.tolist(), indices[order].tolist(), strict=True):
+        if first not in taken[0] and second not in taken[1]:
+            taken[0].add(first)
+            taken[1].add(second)
+            kept.append(row)
+    rows = np.array(kept, np.intp)
+    return rows[np.argsort(indices[rows, 0])]
 
 
 @dataclass(frozen=True, eq=False)
 class Correspondences:
-    """Points of two images that show the same, from a matcher that detects nothing first.
+    """Corresponding points of two images, from a detector-free matcher.
 
     first, second: float32 [K, 2], (x, y) in pixels of each original, upright image.
     scores: float32 [K], larger is better.
@@ -195,13 +180,9 @@ class Correspondences:
 
     def __post_init__(self) -> None:
         k = len(self.scores)
-        for name, shape in (("first", (k, 2)), ("second", (k, 2)), ("scores", (k,))):
-            values = getattr(self, name)
-            if values.shape != shape or values.dtype != np.float32:
-                raise ValueError(f"{name} must be float32 {list(shape)}, not {values.dtype} {values.shape}")
-            if not np.isfinite(values).all():
-                raise ValueError(f"{name} must be finite")
-            object.__setattr__(self, name, _frozen(values))
+        _check(self, "first", (k, 2), np.float32)
+        _check(self, "second", (k, 2), np.float32)
+        _check(self, "scores", (k,), np.float32)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -213,7 +194,7 @@ class Correspondences:
 
 @dataclass(frozen=True)
 class Scene:
-    """Photographs that show one place.
+    """Photos of one place.
 
     An image's name is its POSIX path relative to `root`, whole, and unique within the scene.
     """
@@ -237,7 +218,7 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One sparse reconstruction: COLMAP's files in `folder`, and what later stages need of them."""
+    """One sparse reconstruction: COLMAP's files in `folder`, and what later stages use of them."""
 
     folder: Path
     poses: dict[str, Pose]
@@ -247,14 +228,14 @@ class Model:
     reprojection_error: float = 0.0
     """Mean over observations, in pixels."""
     colors: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 3), np.uint8))
-    """Of the points, RGB, [P, 3]."""
+    """Colours of the points, RGB [P, 3]."""
     frames: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """What an image sees at a distance of 1: half of its width and height, in units of that distance."""
+    """By image: half of the width and height that it sees at a distance of 1, in units of that distance."""
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """Where an image came out: its pose, and the number of the model that registered it (None: a guess)."""
+    """The pose of an image, and the number of the model that registered it (None: the pose is a guess)."""
 
     pose: Pose
     model: int | None

@@ -19,7 +19,8 @@ from imc_kit.cli.main import COMMANDS, main, parse
 from imc_kit.cli.solve import Solve
 from imc_kit.config import PRESETS, Config
 from imc_kit.data.scenes import Task
-from imc_kit.detectors import DETECTORS, OrbConfig
+from imc_kit.detectors import DETECTORS
+from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.matchers import MATCHERS
 from imc_kit.pipeline import run as pipeline_run
 from imc_kit.pipeline.results import Run

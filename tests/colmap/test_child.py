@@ -99,7 +99,7 @@ def run(folder: Path, time_limit: float = 60) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"])
+@pytest.mark.parametrize("name", ["SIGABRT", "SIGFPE"])
 def test_a_crash(tmp_path: Path, pycolmap_that: Stand, name: str) -> None:
     pycolmap_that(
         f"import resource, signal; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); signal.raise_signal(signal.{name})"
@@ -192,18 +192,18 @@ def test_the_process_that_loads_colmap_is_killed(tmp_path: Path, pycolmap_that: 
 
 
 def test_jobs_side_by_side(tmp_path: Path, pycolmap_that: Stand) -> None:
-    """Each ends in its own way, and one that is given up leaves the other alone."""
+    """Each ends in its own way, and one that is cancelled leaves the other alone."""
     pycolmap_that(
         "import pathlib, sys, time\nwhile not pathlib.Path(alive.name + '2').exists(): time.sleep(0.01)\nsys.exit(5)"
     )
-    given_up = threading.Event()
+    cancelled = threading.Event()
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(child.run, JOB, "one", tmp_path / "one.txt", 60)
         wait_until(lambda: started(tmp_path))
-        other = pool.submit(child.run, JOB, "other", tmp_path / "other.txt", 60, given_up)
+        other = pool.submit(child.run, JOB, "other", tmp_path / "other.txt", 60, cancelled)
         time.sleep(0.2)
-        given_up.set()
-        with pytest.raises(child.ColmapError, match="other was given up"):
+        cancelled.set()
+        with pytest.raises(child.ColmapError, match="other was cancelled"):
             other.result(30)
         assert not one.done()
         (tmp_path / "alive2").touch()
@@ -228,21 +228,21 @@ def test_it_is_loaded_once_and_ends_with_the_last_that_uses_it(anew: None, tmp_p
 @pytest.mark.parametrize("code", [f"import signal; signal.signal(15, signal.SIG_IGN); {STAY}", "while True: pass"])
 def test_the_time_limit(tmp_path: Path, pycolmap_that: Stand, code: str) -> None:
     pycolmap_that(code)
-    assert "time limit of 2 s" in run(tmp_path, 2)
+    assert "time limit of 1 s" in run(tmp_path, 1)
 
 
-def test_given_up_by_another_thread(tmp_path: Path, pycolmap_that: Stand) -> None:
+def test_cancelled_by_another_thread(tmp_path: Path, pycolmap_that: Stand) -> None:
     pycolmap_that(STAY)
-    given_up = threading.Event()
+    cancelled = threading.Event()
 
-    def give_up() -> None:
+    def cancel() -> None:
         wait_until(lambda: started(tmp_path))
-        given_up.set()
+        cancelled.set()
 
-    thread = threading.Thread(target=give_up)
+    thread = threading.Thread(target=cancel)
     thread.start()
-    with pytest.raises(child.ColmapError, match="COLMAP's test was given up"):
-        child.run(JOB, WHAT, tmp_path / "log.txt", 60, given_up)
+    with pytest.raises(child.ColmapError, match="COLMAP's test was cancelled"):
+        child.run(JOB, WHAT, tmp_path / "log.txt", 60, cancelled)
     thread.join()
     assert gone(tmp_path)
 

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from imc_kit.colmap.database import (
     CAMERA_MODELS,
     CameraConfig,
     ImageEntry,
+    change_camera_model,
     change_camera_models,
-    change_lens,
     keep_best_connected,
     keypoint_counts,
     match_counts,
     move,
-    one_to_one,
     read_pair,
     replace_matches,
     write_database,
@@ -45,7 +44,7 @@ def entry(
     focal: int | None = None,
     orientation: int = 1,
 ) -> ImageEntry:
-    """A photograph on disk; `focal` is in millimetres as of 35 mm film. COLMAP takes a camera's name only with it."""
+    """A photo on disk; `focal` is in millimetres as of 35 mm film. COLMAP takes a camera's name only with it."""
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     if camera:
@@ -210,7 +209,7 @@ def test_sharing_by_exif(tmp_path: Path) -> None:
         )
 
 
-def test_photographs_by_strangers_do_not_share(tmp_path: Path) -> None:
+def test_photos_by_strangers_do_not_share(tmp_path: Path) -> None:
     """Without EXIF: most sizes occur once, so that two of the same size are most likely by two people."""
     sizes = [(80, 60), (80, 60), (81, 60), (82, 60), (83, 60)]
     entries = [entry(tmp_path, f"{number}.jpg", size) for number, size in enumerate(sizes)]
@@ -242,19 +241,19 @@ def test_the_focal_length_comes_from_exif(tmp_path: Path) -> None:
     assert camera.has_prior_focal_length
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
-@pytest.mark.parametrize("orientation", [1, 3, 6])
-@pytest.mark.parametrize(("camera", "focal"), [(None, None), ("A", None), (None, 28), ("A", 50)])
-def test_cameras_are_those_that_colmap_infers(
-    tmp_path: Path, suffix: str, orientation: int, camera: str | None, focal: int | None
-) -> None:
-    image = entry(tmp_path, f"a.{suffix}", camera=camera, focal=focal, orientation=orientation)
+def test_cameras_are_those_that_colmap_infers(tmp_path: Path) -> None:
+    variants = product(("jpg", "png", "tif"), (1, 3, 6), ((None, None), ("A", None), (None, 28), ("A", 50)))
+    images = [
+        entry(tmp_path, f"{number}.{suffix}", camera=camera, focal=focal, orientation=orientation)
+        for number, (suffix, orientation, (camera, focal)) in enumerate(variants)
+    ]
     options = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL", default_focal_length_factor=1.2)
-    expected = pycolmap.infer_camera_from_image(image.path, options)
-    with written(tmp_path, [image]) as database:
-        found = cameras(database)[image.name]
-    assert found.mean_focal_length() == pytest.approx(expected.mean_focal_length())
-    assert found.has_prior_focal_length == expected.has_prior_focal_length
+    with written(tmp_path, images, config=CameraConfig("image")) as database:
+        found = cameras(database)
+    for image in images:
+        expected = pycolmap.infer_camera_from_image(image.path, options)
+        assert found[image.name].mean_focal_length() == pytest.approx(expected.mean_focal_length())
+        assert found[image.name].has_prior_focal_length == expected.has_prior_focal_length
 
 
 @pytest.mark.parametrize("size", [WIDE, HIGH])
@@ -269,17 +268,17 @@ def test_the_focal_length_without_exif(tmp_path: Path, size: tuple[int, int]) ->
 
 def test_an_image_turned_by_exif_has_its_upright_size(tmp_path: Path) -> None:
     entries = [
-        entry(tmp_path, "turned.jpg", WIDE, camera="A", focal=28, orientation=6),
+        entry(tmp_path, "rotated.jpg", WIDE, camera="A", focal=28, orientation=6),
         entry(tmp_path, "lying.jpg", WIDE, camera="A", focal=28),
     ]
     with written(tmp_path, entries) as database:
         found = cameras(database)
-        assert groups(database) == in_groups("turned.jpg", "lying.jpg")
-    turned, lying = found["turned.jpg"], found["lying.jpg"]
-    assert (turned.width, turned.height) == HIGH
-    assert (turned.principal_point_x, turned.principal_point_y) == (30, 40)
-    assert turned.mean_focal_length() == lying.mean_focal_length()
-    assert turned.has_prior_focal_length
+        assert groups(database) == in_groups("rotated.jpg", "lying.jpg")
+    rotated, lying = found["rotated.jpg"], found["lying.jpg"]
+    assert (rotated.width, rotated.height) == HIGH
+    assert (rotated.principal_point_x, rotated.principal_point_y) == (30, 40)
+    assert rotated.mean_focal_length() == lying.mean_focal_length()
+    assert rotated.has_prior_focal_length
 
 
 @pytest.mark.parametrize("content", ["webp", "text", "missing"])
@@ -327,38 +326,11 @@ def test_a_pair_twice_or_of_one_image_is_a_clear_error(tmp_path: Path, pairs: li
         written(tmp_path, entries, [(*pair, matches((0, 0))) for pair in pairs])
 
 
-def test_one_to_one_keeps_the_better_score() -> None:
-    given = matches((0, 0), (0, 1), (1, 1), (2, 2), (2, 2), (3, 0), scores=[0.5, 0.9, 0.8, 0.7, 0.7, 0.4])
-    kept = one_to_one(given).tolist()
-    assert [0, 1] in kept
-    assert kept.count([2, 2]) == 1
-    assert [1, 1] not in kept
-    assert [0, 0] not in kept
-
-
-def test_one_to_one_on_random_matches() -> None:
-    random = np.random.default_rng(0)
-    given = Matches(
-        random.integers(0, 60, (500, 2)).astype(np.int32), random.choice([0.25, 0.5, 0.75], 500).astype(np.float32)
-    )
-    kept = one_to_one(given)
-    for side in kept.T:
-        assert len(np.unique(side)) == len(side)
-    assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in given.indices.tolist()}
-    best = given.indices[given.scores.argmax()].tolist()
-    assert best in kept.tolist()
-
-
-def test_one_to_one_leaves_clean_matches_alone() -> None:
-    assert one_to_one(Matches.empty()).shape == (0, 2)
-    assert sorted(one_to_one(matches((0, 2), (1, 1), (2, 0))).tolist()) == [[0, 2], [1, 1], [2, 0]]
-
-
-def test_repeated_matches_are_written_once(tmp_path: Path) -> None:
+def test_matches_are_written_one_to_one(tmp_path: Path) -> None:
     entries = [entry(tmp_path, name) for name in ("a.jpg", "b.jpg")]
-    pair = matches((0, 0), (0, 0), (1, 0), (2, 2), scores=[0.5, 0.5, 0.1, 0.3])
+    pair = matches((0, 0), (0, 0), (1, 0), (2, 2), scores=[0.3, 0.3, 0.1, 0.5])
     with written(tmp_path, entries, [("a.jpg", "b.jpg", pair)]) as database:
-        assert sorted(map(tuple, database.read_matches(1, 2).tolist())) == [(0, 0), (2, 2)]
+        assert database.read_matches(1, 2).tolist() == [[2, 2], [0, 0]]  # the best first
 
 
 def test_pairs_and_counts_are_read_back(tmp_path: Path) -> None:
@@ -412,12 +384,13 @@ def test_a_full_disk_is_a_clear_error_and_not_the_end_of_the_process(tmp_path: P
     code = """
 import gc, resource
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 import numpy as np
 from imc_kit.colmap.database import CameraConfig, ImageEntry, delete_pairs, replace_matches, write_database
 from imc_kit.colmap.verification import VerificationConfig, verify
 from imc_kit.errors import KitError
+from imc_kit.types import Features, Matches
 
 points = np.random.default_rng(0).uniform(0, 59, (500, 2)).astype(np.float32)
 features = Features(points, np.ones(500, np.float32), np.zeros((500, 1), np.uint8), (80, 60))
@@ -435,7 +408,7 @@ def check():
         verify(path, VerificationConfig(), Path("log"), pool)
 
 for step in (write, lambda: replace_matches(path, pairs), check, lambda: delete_pairs(path, "matches")):
-    for limit in (2_000, 30_000, 50_000, 100_000, 300_000):
+    for limit in (2_000, 50_000, 300_000):
         write()
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         try:
@@ -448,12 +421,12 @@ for step in (write, lambda: replace_matches(path, pairs), check, lambda: delete_
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
-    assert len(said) >= 18  # a small limit leaves room for no step, the largest for deletion
+    assert len(said) >= 10  # a small limit leaves room for no step, the largest for deletion
     assert all(line.startswith("cannot write the COLMAP database") for line in said)
 
 
 def test_what_a_killed_run_has_left_is_not_read(tmp_path: Path) -> None:
-    """SQLite's log of an open database, beside which there is a new one."""
+    """SQLite's log of an open database is left when a new database is written."""
     with written(tmp_path, [entry(tmp_path, "old.jpg")]) as opened:
         opened.clear_keypoints()
         log = (tmp_path / "database.db-wal").read_bytes()
@@ -476,7 +449,7 @@ def test_a_database_is_moved_when_all_of_it_is_in_its_file(tmp_path: Path) -> No
     assert keypoint_counts(target) == {"a.jpg": 0}
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 9])
+@pytest.mark.parametrize("most", [1, 3, 9])
 def test_the_best_connected_keypoints_are_kept(tmp_path: Path, most: int) -> None:
     """Against the definition, keypoint by keypoint: of equals the first."""
     random = np.random.default_rng(most)
@@ -503,49 +476,52 @@ def test_the_best_connected_keypoints_are_kept(tmp_path: Path, most: int) -> Non
             assert left == [[i, j] for i, j in indices if i in kept[first] and j in kept[second]]
 
 
-def with_lens(camera: Any, model: str) -> Any:
+def with_camera_model(camera: Any, model: str) -> Any:
     other = pycolmap.Camera(camera.todict())
-    change_lens(other, model)
+    change_camera_model(other, model)
     return other
 
 
 RAYS = np.random.default_rng(0).uniform([-0.5, -0.4, 1], [0.5, 0.4, 1], (50, 3))
 
 
-@pytest.mark.parametrize("prior", [False, True])
-@pytest.mark.parametrize("after", CAMERA_MODELS)
 @pytest.mark.parametrize("before", CAMERA_MODELS)
-def test_another_lens_sees_the_same(before: str, after: str, prior: bool) -> None:
-    camera = pycolmap.Camera.create_from_model_name(7, before, 900.0, 1000, 800)
-    camera.principal_point_x, camera.principal_point_y = 490.0, 410.0
-    camera.has_prior_focal_length = prior
-    found = with_lens(camera, after)
-    np.testing.assert_allclose(found.img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9)
-    assert (found.model.name, found.camera_id, found.width, found.height) == (after, 7, 1000, 800)
-    assert found.has_prior_focal_length is prior
-    assert found.verify_params()
+def test_another_camera_model_sees_the_same(before: str) -> None:
+    for after, prior in product(CAMERA_MODELS, (False, True)):
+        camera = pycolmap.Camera.create_from_model_name(7, before, 900.0, 1000, 800)
+        camera.principal_point_x, camera.principal_point_y = 490.0, 410.0
+        camera.has_prior_focal_length = prior
+        found = with_camera_model(camera, after)
+        np.testing.assert_allclose(found.img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9)
+        assert (found.model.name, found.camera_id, found.width, found.height) == (after, 7, 1000, 800)
+        assert found.has_prior_focal_length is prior
+        assert found.verify_params()
 
 
 @pytest.mark.parametrize(("before", "distortion"), [
     ("SIMPLE_RADIAL", [-0.1]), ("RADIAL", [-0.1, 0.05]), ("OPENCV", [-0.1, 0.05, 0.002, -0.001]),
 ])  # fmt: skip
-def test_a_fuller_lens_has_the_distortion_and_a_simpler_one_what_it_can(before: str, distortion: list[float]) -> None:
+def test_a_fuller_camera_model_has_the_distortion_and_a_simpler_one_what_it_can(
+    before: str, distortion: list[float]
+) -> None:
     camera = pycolmap.Camera.create_from_model_name(1, before, 900.0, 1000, 800)
     camera.params = [*camera.params[: -len(distortion)], *distortion]
     for wider in CAMERA_MODELS[CAMERA_MODELS.index(before) + 1 :]:
-        np.testing.assert_allclose(with_lens(camera, wider).img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9)
-    assert with_lens(camera, "SIMPLE_RADIAL").params.tolist() == [900, 500, 400, -0.1]
-    assert with_lens(camera, "SIMPLE_PINHOLE").params.tolist() == [900, 500, 400]
+        np.testing.assert_allclose(
+            with_camera_model(camera, wider).img_from_cam(RAYS), camera.img_from_cam(RAYS), atol=1e-9
+        )
+    assert with_camera_model(camera, "SIMPLE_RADIAL").params.tolist() == [900, 500, 400, -0.1]
+    assert with_camera_model(camera, "SIMPLE_PINHOLE").params.tolist() == [900, 500, 400]
 
 
 def test_two_focal_lengths_are_kept_or_become_their_mean() -> None:
     camera = pycolmap.Camera.create_from_model_name(1, "PINHOLE", 900.0, 1000, 800)
     camera.params = [900, 920, 500, 400]
-    assert with_lens(camera, "OPENCV").params.tolist() == [900, 920, 500, 400, 0, 0, 0, 0]
-    assert with_lens(camera, "RADIAL").params.tolist() == [910, 500, 400, 0, 0]
+    assert with_camera_model(camera, "OPENCV").params.tolist() == [900, 920, 500, 400, 0, 0, 0, 0]
+    assert with_camera_model(camera, "RADIAL").params.tolist() == [910, 500, 400, 0, 0]
 
 
-def test_all_cameras_of_a_database_get_another_lens(tmp_path: Path) -> None:
+def test_all_cameras_of_a_database_get_another_model(tmp_path: Path) -> None:
     entries = [entry(tmp_path, "wide.jpg", camera="A", focal=28), entry(tmp_path, "high.jpg", HIGH)]
     with written(tmp_path, entries) as database:
         before = cameras(database)
@@ -553,5 +529,5 @@ def test_all_cameras_of_a_database_get_another_lens(tmp_path: Path) -> None:
     with pycolmap.Database.open(tmp_path / "database.db") as database:
         after = cameras(database)
     for name, camera in before.items():
-        assert str(after[name]) == str(with_lens(camera, "OPENCV"))
+        assert str(after[name]) == str(with_camera_model(camera, "OPENCV"))
     assert [after[name].has_prior_focal_length for name in ("wide.jpg", "high.jpg")] == [True, False]

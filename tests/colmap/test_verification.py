@@ -1,4 +1,4 @@
-"""Geometric verification: MAGSAC beside COLMAP's own, and its limits."""
+"""Geometric verification: MAGSAC compared with COLMAP's own, and its limits."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ def test_the_time_is_kept(tmp_path: Path, pool: Executor) -> None:
 
 def test_options_that_make_no_sense_are_refused() -> None:
     for option in ("max_error", "min_inliers", "max_trials", "time_limit"):
-        with pytest.raises(KitError, match=f"{option} of the verification must not be 0"):
-            VerificationConfig(**{option: 0}).check()
-    with pytest.raises(KitError, match=r"min_inlier_ratio: .* with method colmap only"):
+        with pytest.raises(KitError, match=f"{option} of the verification must be"):
+            VerificationConfig(**{option: 0})  # type: ignore[arg-type]
+    with pytest.raises(KitError, match=r"\(min_inlier_ratio\) need method colmap"):
         VerificationConfig(options={"min_inlier_ratio": 0.3}).check()
     VerificationConfig("colmap", options={"min_inlier_ratio": 0.3}).check()
 

@@ -20,7 +20,7 @@ from imc_kit.compare.repeatability import CHANGES, RepeatabilityConfig, Repeated
 from imc_kit.compare.run import Comparison, Row, configurations, summarize
 from imc_kit.config import Config
 from imc_kit.data.tables import POSE_COLUMNS, format_pose
-from imc_kit.matchers import NearestConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene
 
 VIEWS = 7

@@ -13,9 +13,12 @@ import pytest
 from imc_kit.compare import repeatability as r
 from imc_kit.config import FeaturePipeline
 from imc_kit.data.images import Photo
-from imc_kit.detectors import NoDetectorConfig, OrbConfig, SiftConfig
+from imc_kit.detectors.none import NoDetectorConfig
+from imc_kit.detectors.opencv import OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig, NearestConfig
+from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.synthetic.plaza import noise
 from imc_kit.types import Correspondences, Features, Matches
 

@@ -16,7 +16,8 @@ from scipy import ndimage
 from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import OrbConfig, extract
+from imc_kit.detectors import extract
+from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.errors import KitError
 
 RNG = np.random.default_rng(0)

@@ -10,8 +10,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from imc_kit.data.images import Photo, load
-from imc_kit.detectors import AlikedConfig, extract
-from imc_kit.detectors.aliked import _dense_maps
+from imc_kit.detectors import extract
+from imc_kit.detectors.aliked import AlikedConfig, _dense_maps
 from imc_kit.errors import KitError
 from imc_kit.runtime import weights
 from imc_kit.types import Features
@@ -35,9 +35,9 @@ def create(shared):
 
 @pytest.fixture(scope="module")
 def photo(shared):
-    """A part of a photograph, 256 × 192."""
+    """A part of a photo, 224 × 160."""
     pixels = load(shared / "scenes/test/fountain_P11/images/0003.jpg").pixels
-    return np.ascontiguousarray(pixels[220:412, 300:556])
+    return np.ascontiguousarray(pixels[220:380, 300:524])
 
 
 def same(one, other, atol=1e-4):
@@ -68,8 +68,7 @@ def test_it_finds_what_kornia_finds(shared, create, photo, model):
     same(ours, Features(theirs.keypoints.numpy(), theirs.keypoint_scores.numpy(), theirs.descriptors.numpy(), size))
 
 
-@pytest.mark.parametrize("model", ["t16", "n16"])
-@pytest.mark.parametrize("size", [(64, 96), (33, 40), (100, 127), (31, 5)])
+@pytest.mark.parametrize(("model", "size"), [("t16", (64, 96)), ("t16", (31, 5)), ("n16", (33, 40))])
 def test_half_the_memory_gives_the_same_maps(create, model, size):
     network = create(model=model)._network
     stack = torch.from_numpy(np.random.default_rng(0).random((2, 3, *size), np.float32))
@@ -107,14 +106,14 @@ def test_images_of_several_sizes_keep_their_order(create, photo):
 def test_images_in_one_pass_are_as_one_by_one(create, photo):
     """As on a GPU."""
     detector = create(model="t16")
-    images, masks = [photo, photo[::-1].copy(), photo // 2], [None, np.tri(192, 256, dtype=bool), None]
+    images, masks = [photo, photo[::-1].copy(), photo // 2], [None, np.tri(160, 224, dtype=bool), None]
     for together, image, mask in zip(detector._detect(images, masks), images, masks, strict=True):
         same(together, detector.detect([image], [mask])[0])
 
 
 def test_keypoints_move_with_the_image(create, photo):
     detector = create(model="n16")
-    (first,), (moved,) = (detector.detect([photo[:, x : x + 224].copy()], [None]) for x in (0, 32))
+    (first,), (moved,) = (detector.detect([photo[:, x : x + 192].copy()], [None]) for x in (0, 32))
     apart, nearest = cKDTree(first.keypoints).query(moved.keypoints + np.float32([32, 0]))
     assert (apart < 0.5).mean() > 0.6
     shift = (moved.keypoints + np.float32([32, 0]) - first.keypoints[nearest])[apart < 0.5]
@@ -125,25 +124,23 @@ def test_the_centre_of_the_first_pixel_is_the_origin(create, photo):
     """Found in an enlarged image, keypoints come back where they are: half a pixel off would fail."""
     enlarged = cv2.resize(photo, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
     detector = create(model="n16")
-    (first,) = extract(detector, [Photo(enlarged, (512, 384), 0, False)])
-    (second,) = extract(detector, [Photo(photo, (512, 384), 0, False)])
+    (first,) = extract(detector, [Photo(enlarged, (448, 320), 0, False)])
+    (second,) = extract(detector, [Photo(photo, (448, 320), 0, False)])
     apart, nearest = cKDTree(first.keypoints).query(second.keypoints)
     assert (apart < 2).sum() > 50
     shift = np.median((second.keypoints - first.keypoints[nearest])[apart < 2], axis=0)
     assert np.abs(shift).max() < 0.25
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 40), (5, 5), (31, 33), (64, 64)])
-@pytest.mark.parametrize("content", ["black", "white", "noise"])
-def test_tiny_and_empty_images_are_ordinary(create, shape, content):
-    image = np.full((*shape, 3), 255 if content == "white" else 0, np.uint8)
-    if content == "noise":
-        image = np.random.default_rng(0).integers(0, 256, image.shape, np.uint8)
-    (features,) = create(model="t16").detect([image], [None])
-    assert features.image_size == shape[::-1]
-    assert features.descriptors.shape == (len(features), 64)
-    if content != "noise":
-        assert len(features) == 0
+def test_tiny_and_empty_images_are_ordinary(create):
+    detector = create(model="t16")
+    for shape in ((1, 1), (2, 3), (1, 40), (5, 5), (31, 33), (64, 64)):
+        noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        found = detector.detect([noise, noise * 0, noise * 0 + 255], [None] * 3)
+        for features in found:
+            assert features.image_size == shape[::-1]
+            assert features.descriptors.shape == (len(features), 64)
+        assert len(found[1]) == len(found[2]) == 0
 
 
 def test_threshold_decides_how_many(create, photo):
@@ -196,10 +193,3 @@ def test_gpu_gives_what_the_cpu_gives(create, photo):
     ):
         apart, _ = cKDTree(other.keypoints).query(one.keypoints)
         assert (apart < 0.1).mean() > 0.95
-
-
-@pytest.mark.parametrize("options", [{"model": "n64"}, {"threshold": 0.0}, {"threshold": 1.5}, {"device": "tpu"}])
-def test_options_that_make_no_sense_are_refused(options):
-    (option,) = options
-    with pytest.raises(KitError, match=f"{option} of detector 'aliked' must be"):
-        AlikedConfig(**options)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imc_kit import detectors
 from imc_kit.data.images import Photo, load
 from imc_kit.detectors import DETECTORS, DetectorConfig, base, extract
 from imc_kit.errors import KitError
@@ -20,7 +19,6 @@ from imc_kit.types import Features
 @dataclass(frozen=True)
 class FakeConfig(DetectorConfig):
     name: ClassVar[str] = "fake"
-    kind: ClassVar[str] = "fake"
 
 
 class Everywhere:
@@ -151,25 +149,43 @@ def test_masks_that_are_none_are_refused(mask):
         extract(Everywhere(), [photo(4, 4)], [mask])
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-@pytest.mark.parametrize("options", [{"max_keypoints": 0}, {"long_side": 0}, {"border": -1}])
-def test_options_that_make_no_sense_are_refused(name, options):
-    ((option, value),) = options.items()
-    with pytest.raises(KitError, match=f"{option} of detector '{name}' must be at least .*, not {value}"):
-        DETECTORS[name](**options)
+NAN = float("nan")
+INVALID = {
+    "sift": {"contrast_threshold": -0.1, "edge_threshold": NAN, "double_up_to": -1},
+    "orb": {"fast_threshold": 256},
+    "akaze": {"threshold": 0.0},
+    "aliked": {"model": "n64", "threshold": 1.5, "device": "tpu"},
+    "superpoint": {"model": "v2", "threshold": NAN, "nms_radius": -1, "margin": -1, "device": "tpu"},
+    "disk": {"window": 4, "threshold": NAN, "device": "tpu"},
+    "xfeat": {"threshold": 1.5, "device": "tpu"},
+    "dedode": {"descriptor": "L", "device": "tpu"},
+    "keynet": {"device": "tpu"},
+    "none": {},
+}
+"""Values that each detector refuses, apart from those that all refuse."""
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_configurations_are_values(name):
-    config = detectors.config_class(name)()
-    assert config == dataclasses.replace(config)
-    assert hash(config) == hash(detectors.config_class(name)())
-    assert config.name == name
+def test_values_that_make_no_sense_are_refused(name):
+    for_all = [("max_keypoints", 0), ("max_keypoints", NAN), ("long_side", 0), ("border", -1), ("tiles", 0)]
+    for option, value in [*for_all, *INVALID[name].items()]:
+        with pytest.raises(KitError, match=f"{option} of detector '{name}' must be .*, not {value!r}"):
+            DETECTORS[name](**{option: value})
+
+
+def test_configurations_are_values_with_a_kind_of_descriptors():
+    kinds = {"dedode": "dedodeb", "keynet": "keynet_affnet_hardnet", "none": "photographs"}
+    for name, config_class in DETECTORS.items():
+        config = config_class()
+        assert config == dataclasses.replace(config)
+        assert hash(config) == hash(config_class())
+        assert (config.name, config.kind) == (name, kinds.get(name, name))
+        assert config.binary == (name in ("orb", "akaze"))
 
 
 def test_unknown_detector_names_the_nearest():
     with pytest.raises(KitError, match="unknown detector 'akase': did you mean 'akaze'"):
-        detectors.config_class("akase")
+        DETECTORS["akase"]
 
 
 @pytest.mark.parametrize("size", [(97, 61), (60, 97), (97, 97), (7, 5), (2, 40)])

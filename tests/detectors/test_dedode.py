@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 
-from imc_kit.detectors import DedodeConfig
+from imc_kit.detectors.dedode import DedodeConfig
 from imc_kit.errors import KitError
 from random_networks import create_from, with_statistics
 

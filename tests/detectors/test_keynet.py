@@ -43,8 +43,8 @@ def test_it_finds_what_kornia_finds(monkeypatch, weight_folder, create, texture,
     np.testing.assert_allclose(ours.descriptors, descriptors, atol=1e-3)
     np.testing.assert_allclose(ours.scales, 2 * kornia.get_laf_scale(lafs[None]).flatten(), rtol=1e-3)
     np.testing.assert_allclose(ours.shapes, lafs[:, :, :2], atol=0.01)
-    turned = (ours.orientations + kornia.get_laf_orientation(lafs[None]).flatten().numpy()) % 360
-    np.testing.assert_allclose(np.minimum(turned, 360 - turned), 0, atol=0.1)
+    apart_by = (ours.orientations + kornia.get_laf_orientation(lafs[None]).flatten().numpy()) % 360
+    np.testing.assert_allclose(np.minimum(apart_by, 360 - apart_by), 0, atol=0.1)
     if upright:
         np.testing.assert_allclose(np.minimum(ours.orientations, 360 - ours.orientations), 0, atol=1e-3)
     # Half a pixel of the level less half a pixel of the image, in both directions: for levels from √2 to a quarter.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imc_kit.detectors import SuperPointConfig
+from imc_kit.detectors.superpoint import SuperPointConfig
 from imc_kit.errors import KitError
 from random_networks import SUPERPOINT, create_from, superpoint_state
 
@@ -46,8 +46,7 @@ def grey_rgb(grey):
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-@pytest.mark.parametrize("shape", [(96, 128), (93, 101)])
-@pytest.mark.parametrize("radius", [4, 1])
+@pytest.mark.parametrize(("shape", "radius"), [((96, 128), 4), ((93, 101), 1)])
 def test_it_finds_what_transformers_finds(weight_folder, create, grey, grey_rgb, shape, radius):
     """Which drops nothing at the right and lower edges, whatever it is told, so the margin is left to the next test."""
     state = torch.load(weight_folder / "superpoint_v1.pth", weights_only=True)

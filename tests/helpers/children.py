@@ -1,4 +1,4 @@
-"""COLMAP's child processes: what takes the place of one, and which are still there."""
+"""COLMAP's child processes: replace a job by other code, and see which processes are still there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"
 
 
 class _Injecting:
-    """What does jobs, but for some, in the place of which Python runs `code`."""
+    """Does jobs like the real thing, but runs `code` in Python instead of those that `which` picks."""
 
     def __init__(self, real: child._Forker, code: str, which: Callable[[dict[str, Any]], bool], met: list[str]) -> None:
         self.real, self.code, self.which, self.met = real, code, which, met
@@ -51,7 +51,7 @@ class _Injecting:
 
 
 def inject(monkeypatch: pytest.MonkeyPatch, code: str, which: Callable[[dict[str, Any]], bool]) -> list[str]:
-    """Let Python run `code` in the place of these jobs, which it finds in its arguments; gives the jobs' names."""
+    """Run `code` in Python, with the job as its argument, instead of the jobs that `which` picks; gives their names."""
     met: list[str] = []
     real = child._loaded
     monkeypatch.setattr(child, "_loaded", lambda log: _Injecting(real(log), code, which, met))

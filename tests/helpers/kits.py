@@ -1,4 +1,4 @@
-"""A small kit with one harmless wheel, to be broken on purpose."""
+"""A small kit with one harmless wheel, which tests damage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_wheel(folder: Path, name: str, version: str = "1.0") -> Path:
     path = folder / f"{module}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for file, text in {**files, f"{about}/RECORD": record + f"{about}/RECORD,,\n"}.items():
-            archive.writestr(zipfile.ZipInfo(file), text)  # of 1980: the same bytes whenever it is made
+            archive.writestr(zipfile.ZipInfo(file), text)  # dated 1980, so that the bytes are always the same
     return path
 
 
@@ -51,7 +51,7 @@ def write_kit(folder: Path, pythons: tuple[str, ...] = (OWN,), needs: dict[str, 
 
 
 def seal(kit: Path, pythons: tuple[str, ...] = (OWN,), needs: dict[str, dict[str, str]] | None = None) -> None:
-    """Write the manifest of what is in the kit now."""
+    """Write the manifest for the current content of the kit."""
     files = [
         {
             "name": path.relative_to(kit).as_posix(),
@@ -75,7 +75,7 @@ def seal(kit: Path, pythons: tuple[str, ...] = (OWN,), needs: dict[str, dict[str
 
 
 def write_competition(folder: Path) -> Path:
-    """A competition of the layout of 2024 with two images that nobody opens."""
+    """A competition in the layout of 2024, with two images that are never read."""
     images = folder / "test" / "tower" / "images"
     images.mkdir(parents=True)
     rows = ["image_path,dataset,scene,rotation_matrix,translation_vector"]

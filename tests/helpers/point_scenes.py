@@ -1,13 +1,15 @@
-"""Scenes that cost next to nothing: a photograph is of one grey, and a detector for it knows which points it shows.
+"""Scenes that cost next to nothing: a photo is one grey, and its detector knows which points that grey shows.
 
-Two places of ten and eight photographs, which share nothing, and one photograph more that sees `FEW` points of the
+There are two places of ten and eight photos, which share nothing, and one more photo that sees `FEW` points of the
 first: too few for COLMAP's mapper, enough to be localised. So every step of a run has something to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,11 +18,14 @@ import numpy as np
 
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import Config
+from imc_kit.data.store import Store
 from imc_kit.detectors import DetectorConfig
-from imc_kit.matchers import NearestConfig
+from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.pipeline.results import SceneResult
+from imc_kit.pipeline.scene import match_scene
 from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.synthetic.plaza import Camera, orbit
-from imc_kit.types import Features
+from imc_kit.types import Features, Scene
 
 FIRST, SECOND = 10, 8
 ALL = FIRST + SECOND + 1
@@ -67,6 +72,20 @@ class Points:
         return Features(keypoints[shown].astype(np.float32), np.ones(shown.sum(), np.float32), descriptors[shown], SIZE)
 
 
+def without(config: Config, *steps: str) -> Config:
+    """The configuration with these optional steps off."""
+    return replace(config, **{step: replace(getattr(config, step), on=False) for step in steps})
+
+
 CONFIG = Config(PointsConfig(), NearestConfig(ratio=0.8), turntable=TurntableConfig(on=False), threads=1)
 BY_COLMAP = replace(CONFIG, verification=replace(CONFIG.verification, method="colmap"))
-ONE_ATTEMPT = replace(CONFIG, mapping=(MappingConfig(),))
+ONE_RUN = replace(CONFIG, mapping=(MappingConfig(),))
+MAPPING_ALONE = without(CONFIG, "merging", "localisation", "refinement")
+
+
+def solve_scene(
+    scene: Scene, folder: Path, store: Store, config: Config, executor: Executor, until: float = inf, fewest: int = 0
+) -> SceneResult:
+    """Both halves of a scene, one after the other."""
+    matched = match_scene(scene, folder, store, config, executor, until=until, fewest=fewest)
+    return matched if isinstance(matched, SceneResult) else matched.reconstruct(executor, until)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imc_kit.detectors import config_class
+from imc_kit.detectors import DETECTORS
 from imc_kit.runtime import weights
 
 SUPERPOINT = [f"conv{part}{half}" for part in "1234PD" for half in "ab"]
@@ -36,4 +36,4 @@ def create_from(folder, name, **options):
     """The detector `name` on the CPU, its files taken from `folder` whatever their content."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weights, "find", lambda file, explicit=None: folder / file)
-        return config_class(name)(**{"device": "cpu", **options}).create()
+        return DETECTORS[name](**{"device": "cpu", **options}).create()

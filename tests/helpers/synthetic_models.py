@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from imc_kit.colmap.database import change_lens
-from imc_kit.colmap.mapping import read_model
+from imc_kit.colmap.database import change_camera_model
+from imc_kit.colmap.model_files import read_model
 from imc_kit.types import Model, Pose
 
 
@@ -47,7 +47,7 @@ def synthesize(folder: Path, images: int, points: int = 600, seed: int = 1, **op
 
 
 def part(scene: Any, ids: Collection[int], folder: Path, seed: int = 0) -> Model:
-    """The model of some images alone, adjusted, in a frame and a scale of its own."""
+    """The model of some images alone, bundle-adjusted, in a frame and a scale of its own."""
     random = np.random.default_rng(seed)
     model = pycolmap.Reconstruction(scene)
     for image in scene.images.values():
@@ -56,19 +56,19 @@ def part(scene: Any, ids: Collection[int], folder: Path, seed: int = 0) -> Model
     model.tear_down()
     if len(ids) > 1:
         pycolmap.bundle_adjustment(model, pycolmap.BundleAdjustmentOptions(print_summary=False))
-    turn = pycolmap.Rotation3d(random.normal(size=4) / 2)
-    turn.normalize()
-    model.transform(pycolmap.Sim3d(random.uniform(0.3, 3), turn, random.normal(size=3) * 10))
+    rotation = pycolmap.Rotation3d(random.normal(size=4) / 2)
+    rotation.normalize()
+    model.transform(pycolmap.Sim3d(random.uniform(0.3, 3), rotation, random.normal(size=3) * 10))
     folder.mkdir(parents=True)
     model.write(folder)
     return read_model(folder)
 
 
-def with_another_lens(model: Model, name: str, folder: Path) -> Model:
-    """The model, adjusted, with another of COLMAP's camera models than the database has."""
+def with_camera_model(model: Model, name: str, folder: Path) -> Model:
+    """The model after bundle adjustment with another camera model than the database has."""
     changed = pycolmap.Reconstruction(model.folder)
     for camera in changed.cameras.values():
-        change_lens(camera, name)
+        change_camera_model(camera, name)
     pycolmap.bundle_adjustment(changed, pycolmap.BundleAdjustmentOptions(print_summary=False))
     changed.update_point_3d_errors()
     folder.mkdir()
@@ -76,7 +76,7 @@ def with_another_lens(model: Model, name: str, folder: Path) -> Model:
     return read_model(folder)
 
 
-def lenses(model: Model) -> set[str]:
+def camera_models(model: Model) -> set[str]:
     """The names of the camera models of the images with poses."""
     found = pycolmap.Reconstruction(model.folder)
     return {found.cameras[found.images[image_id].camera_id].model.name for image_id in found.reg_image_ids()}

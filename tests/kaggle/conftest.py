@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 
 from kits import write_competition, write_kit
+from stages import layered_python
 
 
-@pytest.fixture(params=["nested", "flat"])
-def attached(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The input root with a kit and a competition, in either mount form."""
+@pytest.fixture
+def attached(tmp_path: Path) -> Path:
+    """The input root with a kit and a competition."""
     root = tmp_path / "input"
-    nested = request.param == "nested"
-    write_kit(root / ("datasets/someone/imc-kit" if nested else "imc-kit"))
-    write_competition(root / ("competitions/image-matching" if nested else "image-matching"))
+    write_kit(root / "datasets" / "someone" / "imc-kit")
+    write_competition(root / "competitions" / "image-matching")
     return root
+
+
+@pytest.fixture(scope="session")
+def notebook_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that runs notebooks, with the source that is tested."""
+    return layered_python(tmp_path_factory.mktemp("layer") / "environment")

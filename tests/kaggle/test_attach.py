@@ -1,4 +1,4 @@
-"""What a notebook finds, and what it says when something is not as it should be."""
+"""What a notebook finds, and what it says if something is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,18 @@ def kit_in(root: Path) -> Path:
     return lock.parent
 
 
-def test_both_mount_forms(attached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def refused(root: Path, said: str) -> str:
+    """Attaching fails with a message of one sentence, which is returned."""
+    with pytest.raises(KitError, match=said) as caught:
+        kaggle.attach(root)
+    return one_sentence(caught.value)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_both_mount_forms(attached: Path, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not nested:
+        for part in ("datasets/someone/imc-kit", "competitions/image-matching"):
+            (attached / part).rename(attached / Path(part).name)
     monkeypatch.setenv("IMC_KIT_INPUT", str(attached))
     session = kaggle.attach()
     assert session.kit == kit_in(attached)
@@ -59,68 +70,46 @@ def test_kinds_of_run(monkeypatch: pytest.MonkeyPatch, run: str | None, rerun: s
     assert kaggle.run_type() == kind
 
 
-def test_no_kit(attached: Path) -> None:
+def test_nothing_is_attached(attached: Path, tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", "there is no folder")
+    (competition,) = attached.rglob("sample_submission.csv")
+    shutil.rmtree(competition.parent)
+    refused(attached, r"no competition is attached: .* holds competitions, datasets; add the competition's data")
     shutil.rmtree(kit_in(attached))
-    with pytest.raises(KitError, match=r"no kit is attached: .* holds .*; add the dataset") as caught:
-        kaggle.attach(attached)
-    one_sentence(caught.value)
-
-
-def test_no_input_root(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="there is no folder") as caught:
-        kaggle.attach(tmp_path / "nowhere")
-    one_sentence(caught.value)
+    refused(attached, r"no kit is attached: .* holds .*; add the dataset that build_dataset\.py made")
 
 
 def test_two_kits(attached: Path) -> None:
-    write_kit(attached / "other")
-    with pytest.raises(KitError, match=r"more than one kit is attached: .*other.*; remove all but one") as caught:
-        kaggle.attach(attached)
-    assert str(kit_in(attached / "other")) in one_sentence(caught.value)
-
-
-def test_no_competition(attached: Path) -> None:
-    (competition,) = attached.rglob("sample_submission.csv")
-    shutil.rmtree(competition.parent)
-    with pytest.raises(KitError, match="no competition is attached") as caught:
-        kaggle.attach(attached)
-    one_sentence(caught.value)
+    other = write_kit(attached / "other")
+    assert str(other) in refused(attached, r"more than one kit is attached: .*; remove all but one")
 
 
 def test_two_competitions_are_told_apart_by_name(attached: Path) -> None:
     other = write_competition(attached / "other")
-    with pytest.raises(KitError, match="more than one competition") as caught:
-        kaggle.attach(attached)
-    one_sentence(caught.value)
+    refused(attached, "more than one competition is attached")
     assert kaggle.attach(attached, competition="other").competition == other
-    with pytest.raises(KitError, match="no competition called typo"):
+    with pytest.raises(KitError, match="no competition called typo is attached"):
         kaggle.attach(attached, competition="typo")
 
 
 def test_missing_manifest(attached: Path) -> None:
     (kit_in(attached) / "manifest.json").unlink()
-    with pytest.raises(KitError, match=r"has no manifest\.json: its upload was not complete") as caught:
-        kaggle.attach(attached)
-    one_sentence(caught.value)
+    refused(attached, r"has no manifest\.json: its upload was not complete")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "imc-kit 0"}', "\0"])
 def test_broken_manifest(attached: Path, content: str) -> None:
     (kit_in(attached) / "manifest.json").write_text(content)
-    with pytest.raises(KitError, match=r"manifest\.json .*upload") as caught:
-        kaggle.attach(attached)
-    one_sentence(caught.value)
+    refused(attached, r"manifest\.json .*upload")
 
 
 def test_flipped_byte_in_a_weight(attached: Path) -> None:
     weight = kit_in(attached) / "weights" / "toy.pth"
     flip(weight)
-    with pytest.raises(KitError, match="is damaged: its SHA-256 differs") as caught:
-        kaggle.attach(attached)
-    assert str(weight) in one_sentence(caught.value)
+    assert str(weight) in refused(attached, "is damaged: its SHA-256 differs")
 
 
-def test_photographs_are_not_searched_for_kits(attached: Path) -> None:
+def test_folders_of_images_are_not_searched_for_kits(attached: Path) -> None:
     """A competition may hold a million files: nothing below its root is listed."""
     (competition,) = attached.rglob("sample_submission.csv")
     write_kit(competition.parent / "train" / "kit")
@@ -128,7 +117,7 @@ def test_photographs_are_not_searched_for_kits(attached: Path) -> None:
 
 
 def test_manifest_without_wheels_for_this_python_still_attaches(attached: Path) -> None:
-    """What is installed already, runs."""
+    """A kit that is already installed runs."""
     path = kit_in(attached) / "manifest.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"pythons": ["2.7"]}))

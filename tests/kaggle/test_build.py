@@ -1,7 +1,8 @@
-"""The builder: what goes into a kit, and what is refused."""
+"""The builder: what a kit contains, and what is refused."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def options(tmp_path: Path) -> build.Build:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The lock names one small package that is in the cache; returns its wheel."""
+    """The lock has one small package, which is in the cache. Returns its wheel."""
     wheel = write_wheel(tmp_path / "cache" / OWN, "kit-toy")
     entry = locks.Locked("kit-toy", "1.0", (hashlib.sha256(wheel.read_bytes()).hexdigest(),))
     monkeypatch.setattr(locks, "read", lambda python: [entry])
@@ -43,18 +45,16 @@ def read(kit: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("where", "name"), [("imc-kit", "precious.txt"), ("imc-kit", "manifest.json"), ("kernel", "precious.txt")]
 )
-def test_what_is_not_of_an_earlier_build_is_left_alone(
-    options: build.Build, small: Path, where: str, name: str
-) -> None:
+def test_folders_of_others_are_not_replaced(options: build.Build, small: Path, where: str, name: str) -> None:
     file = options.out.parent / where / name
     file.parent.mkdir(parents=True)
     file.write_text("years of work")
-    with pytest.raises(KitError, match=f"{where} is there and is not of an earlier build: give another folder"):
+    with pytest.raises(KitError, match=f"{where} exists and is not from an earlier build: give another folder"):
         options.run()
     assert file.read_text() == "years of work"
     file.unlink()
-    assert options.run() == 0  # an empty folder will do
-    assert options.run() == 0  # and what is of an earlier build
+    assert options.run() == 0  # an empty folder is replaced
+    assert options.run() == 0  # and so is an earlier build
 
 
 def test_a_whole_kit(options: build.Build, small: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +94,7 @@ def test_a_whole_kit(options: build.Build, small: Path, shared: Path, capsys: py
     assert f"kaggle kernels push -p {kernel}" in said
 
 
-def test_the_same_again_but_for_the_time(options: build.Build, small: Path) -> None:
+def test_two_builds_differ_in_the_time_only(options: build.Build, small: Path) -> None:
     options.run()
     first = read(options.out)
     options.run()
@@ -116,7 +116,7 @@ def test_a_build_that_fails_leaves_the_old_kit(options: build.Build, small: Path
     assert {path.name for path in options.out.parent.iterdir()} == {"imc-kit", "kernel"}  # nothing half-written is left
 
 
-def test_weights_that_may_not_be_passed_on(
+def test_weights_that_must_not_be_redistributed(
     options: build.Build, small: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known = weights.manifest()
@@ -132,7 +132,7 @@ def test_weights_that_may_not_be_passed_on(
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """All weight files can be downloaded, none is here yet; returns the names of those that were."""
+    """Every weight file can be downloaded and none is here. Returns the names of those that are downloaded."""
     known = {
         name: dataclasses.replace(weight, sha256=hashlib.sha256(name.encode()).hexdigest(), bytes=len(name))
         for name, weight in weights.manifest().items()
@@ -157,7 +157,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_missing_weights_are_downloaded(
     options: build.Build, small: Path, published: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """But those that are here are not, nor any that may not be packed."""
+    """Files that are here are not downloaded, nor files that must not be packed."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "aliked-n16.pth").write_text("aliked-n16.pth")
     options = dataclasses.replace(options, preset="ensemble")
@@ -197,7 +197,7 @@ def test_weights_from_a_folder_are_not_downloaded(
     ],
 )
 def test_the_text_of_a_licence(name: str, said: list[str]) -> None:
-    notice = build._notice(weights.manifest()[name])
+    notice = build._licence_text(weights.manifest()[name])
     assert all(words in notice for words in said)
 
 
@@ -211,13 +211,13 @@ def test_names_that_kaggle_would_change(options: build.Build, small: Path) -> No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"owner": "some one"}, "--owner must be as it is in Kaggle's addresses"),
+        ({"owner": "some one"}, "--owner must be as in Kaggle's addresses"),
         ({"slug": "Kit"}, "--slug must be"),
-        ({"python": ("3.7",)}, r"there is no .*kaggle-constraints-3\.7\.txt.*choose 3\.11 or 3\.12 or 3\.13"),
+        ({"python": ("3.7",)}, r"kaggle-constraints-3\.7\.txt, .* is missing: choose 3\.11 or 3\.12 or 3\.13"),
         ({"preset": "sfit"}, "did you mean 'sift'"),
         ({"weights_from": Path("/nowhere")}, "--weights-from /nowhere is not a folder"),
-        ({"out": Path("dist/kernel")}, "--out dist/kernel has no name, or the notebook's"),
-        ({"out": Path()}, r"--out \. has no name"),
+        ({"out": Path("dist/kernel")}, "--out must be a named folder other than the notebook's"),
+        ({"out": Path()}, r"--out must be a named folder .* not '\.'"),
     ],
 )
 def test_wrong_options_are_one_sentence(options: build.Build, change: dict[str, object], said: str) -> None:
@@ -227,31 +227,35 @@ def test_wrong_options_are_one_sentence(options: build.Build, change: dict[str, 
     assert not options.out.parent.exists()
 
 
+def test_a_wrong_option_of_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["build_dataset.py", "--owner", "some one"])
+    assert build.main() == 2
+    assert capsys.readouterr().err.startswith("build_dataset.py: --owner must be as in Kaggle's addresses")
+
+
 def test_without_a_checkout(options: build.Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (build, locks):
         monkeypatch.setattr(module, "CHECKOUT", tmp_path)
-    with pytest.raises(KitError, match="is not a git checkout of imc_kit: clone the repository"):
+    with pytest.raises(KitError, match="is not a git checkout of imc_kit: clone the repository and build there"):
         options.run()
 
 
 def interpreters() -> dict[str, Path]:
-    """Those on this machine for which there is a lock; this one's is always among them."""
+    """The interpreters on this machine for the Pythons of Kaggle's images; this one's if there is none."""
     found = {}
-    for python in ("3.11", *locks.PYTHONS):
-        try:
+    for python in locks.PYTHONS:
+        with contextlib.suppress(KitError):
             found[python] = environments.find_python(python)
-        except KitError:
-            continue
-    return found
+    return found or {OWN: Path(sys.executable)}
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kit for every Python that has a lock, as a person builds it, from the package index."""
+    """A kit as a person builds it, from the package index."""
     out = tmp_path_factory.mktemp("real") / "imc-kit"
-    command = [sys.executable, "build_dataset.py", "--owner", "someone", "--out", str(out)]
-    pythons = [word for python in ("3.11", *locks.PYTHONS) for word in ("--python", python)]
-    subprocess.run([*command, *pythons], cwd=CHECKOUT, check=True)
+    pythons = [word for python in {*locks.PYTHONS, *interpreters()} for word in ("--python", python)]
+    command = [sys.executable, "build_dataset.py", "--owner", "someone", "--out", str(out), *pythons]
+    subprocess.run(command, cwd=CHECKOUT, check=True)
     return out
 
 
@@ -266,15 +270,14 @@ def test_size_of_a_real_kit(real: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("python", "interpreter"), interpreters().items(), ids=list(interpreters()))
 def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_path: Path) -> None:
-    """Into an environment with the numpy of Kaggle's image, which stays as it is.
+    """Into an environment with the numpy of Kaggle's image, which does not change.
 
-    kornia imports torch, whose builds for Kaggle's image take gigabytes: here its compiled half is imported, and of the
-    other half that it is there (docs/kaggle.md says what was tried with torch).
+    kornia imports torch, whose builds for Kaggle's image take gigabytes. So this test imports kornia's compiled part
+    and only checks that the rest is installed (docs/kaggle.md says what was tried with torch).
     """
     numpy = locks.image(python)["numpy"]
-    subprocess.run([interpreter, "-m", "venv", str(tmp_path / "environment")], check=True)
-    own = tmp_path / "environment" / "bin" / "python"
-    subprocess.run([own, "-m", "pip", "install", "-q", f"numpy=={numpy}"], check=True)
+    own = environment_with_pip(interpreter, tmp_path / "environment")
+    subprocess.run([own, "-m", "pip", "install", "-q", "--no-compile", f"numpy=={numpy}"], check=True)
     script = tmp_path / "try.py"
     script.write_text(
         "import importlib.metadata as m, importlib.util as u, runpy, sys\nfrom pathlib import Path\n"
@@ -291,6 +294,14 @@ def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_pat
     assert Path(said[2]).is_relative_to(tmp_path / "environment")
 
 
+def environment_with_pip(interpreter: Path, folder: Path) -> Path:
+    """A new environment with this one's pip, which is quicker to link than to install; returns its interpreter."""
+    subprocess.run([interpreter, "-m", "venv", "--without-pip", folder], check=True)
+    pip = metadata.distribution("pip")
+    environments._link([pip], environments.site(folder))
+    return folder / "bin" / "python"
+
+
 def test_upload_without_kaggles_command(options: build.Build, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     which = shutil.which
     monkeypatch.setattr(build.shutil, "which", lambda name: None if name == "kaggle" else which(name))
@@ -302,7 +313,7 @@ def test_upload_without_kaggles_command(options: build.Build, small: Path, monke
 def test_upload_runs_the_commands(
     options: build.Build, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new dataset is created; one that is there gets a version."""
+    """A new dataset is created; an existing one gets a new version."""
     log = tmp_path / "log"
     fake = tmp_path / "bin" / "kaggle"
     fake.parent.mkdir()

@@ -1,4 +1,4 @@
-"""Which interpreter, torch and packages a rehearsal has."""
+"""The interpreter, torch and packages of a rehearsal."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_an_environment_with_and_without_the_images_timm(
         return ""
 
     monkeypatch.setattr(environments, "run", run)
-    monkeypatch.setattr(environments, "_closure", lambda names: {})
-    for _ in range(2):  # made once
+    monkeypatch.setattr(environments, "_with_requirements", lambda names: {})
+    for _ in range(2):  # the second time it is there
         environments.base(Path(sys.executable), pins, "borrow", tmp_path)
     assert installed == [["nbclient", "ipykernel", "numpy==2.0.2"], *([pin] for pin in pins if "timm" in pin)]
 

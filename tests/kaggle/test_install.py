@@ -1,4 +1,4 @@
-"""The installer that every kit carries, and the notebook's first cell, which runs it."""
+"""The installer that every kit carries, and the notebook's cell that runs it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import hashlib
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from imc_kit.kaggle import install
 from kits import OWN, flip, one_sentence, seal, write_kit, write_wheel
+from stages import layered_python
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "submission.ipynb"
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter with pip and a numpy of its own, which no installation may change."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    numpy = write_wheel(folder / "found", "numpy", "2.0.2")
-    interpreter = folder / "bin" / "python"
-    subprocess.run([interpreter, "-m", "pip", "install", "-q", "--no-index", str(numpy)], check=True)
-    return interpreter
+    """An interpreter with the packages of the tests. No installation may change its numpy."""
+    return layered_python(tmp_path_factory.mktemp("layer") / "environment")
 
 
-def first_cell(input_root: Path, interpreter: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
-    """Run the notebook's first cell of code as it is, in a process of its own."""
+def install_cell(input_root: Path, interpreter: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
+    """Run the notebook's cell that installs the kit, in a process of its own."""
     cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    code = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    sources = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = next(source for source in sources if "install.py" in source)
     environment = {"IMC_KIT_INPUT": str(input_root), "PATH": "/usr/bin:/bin"}
     return subprocess.run([interpreter, "-c", code], capture_output=True, text=True, env=environment)
 
@@ -41,26 +39,26 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_installs_offline_and_leaves_numpy(attached: Path, python: Path) -> None:
-    done = first_cell(attached, python)
+    done = install_cell(attached, python)
     assert done.returncode == 0, done.stderr
     assert "imc_kit 9.9 (0123456789ab) installed" in done.stdout
-    code = "import kit_toy, numpy, importlib.metadata as m; print(kit_toy.version, numpy.version, m.version('numpy'))"
-    assert subprocess.check_output([python, "-c", code], text=True).split() == ["1.0", "2.0.2", "2.0.2"]
-    assert first_cell(attached, python).returncode == 0  # the cell may be run again
+    code = "import kit_toy, importlib.metadata as m; print(kit_toy.version, m.version('numpy'))"
+    assert subprocess.check_output([python, "-c", code], text=True).split() == ["1.0", metadata.version("numpy")]
+    assert install_cell(attached, python).returncode == 0  # the cell may be run again
 
 
-def test_no_kit_and_two(tmp_path: Path) -> None:
-    (tmp_path / "input").mkdir()
-    assert "attach one imc_kit dataset (Add Input): 0 of them" in last_line(first_cell(tmp_path / "input"))
-    write_kit(tmp_path / "input" / "a")
-    write_kit(tmp_path / "input" / "datasets" / "me" / "b")
-    assert "attach one imc_kit dataset (Add Input): 2 of them" in last_line(first_cell(tmp_path / "input"))
-
-
-def test_missing_manifest(tmp_path: Path) -> None:
-    kit = write_kit(tmp_path / "input" / "kit")
+def test_what_stops_the_install_cell(tmp_path: Path) -> None:
+    """No kit, two kits, a kit for other Pythons, a kit without its manifest."""
+    root = tmp_path / "input"
+    root.mkdir()
+    assert "attach one imc_kit dataset (Add Input): 0 of them" in last_line(install_cell(root))
+    kit = write_kit(root / "datasets" / "me" / "a", pythons=("3.8", "3.9"))
+    said = last_line(install_cell(root))
+    assert f"this kit has wheels for Python 3.8 and 3.9 but the notebook runs {OWN}" in said
     (kit / "manifest.json").unlink()
-    assert "has no manifest.json" in last_line(first_cell(tmp_path / "input"))
+    assert "has no manifest.json" in last_line(install_cell(root))
+    write_kit(root / "b")
+    assert "attach one imc_kit dataset (Add Input): 2 of them" in last_line(install_cell(root))
 
 
 @pytest.mark.parametrize("file", ["wheels/kit_toy-1.0-py3-none-any.whl", "weights/toy.pth", "imc_kit.lock"])
@@ -78,37 +76,45 @@ def test_broken_files_stop_it_before_anything_is_installed(tmp_path: Path, file:
     assert file in one_sentence(caught.value)
 
 
-def test_python_without_wheels(tmp_path: Path) -> None:
-    kit = write_kit(tmp_path / "input" / "kit", pythons=("3.8", "3.9"))
-    said = last_line(first_cell(tmp_path / "input"))
-    assert f"this kit has wheels for Python 3.8 and 3.9 but the notebook runs {OWN}" in said
-    assert kit.is_dir()
-
-
-def test_wheel_that_is_not_the_locked_one(tmp_path: Path, python: Path) -> None:
-    """The manifest may be right about a wheel that the lock does not know: pip refuses it."""
+@pytest.mark.parametrize(
+    ("name", "right", "said"),
+    [
+        ("kit-other", False, "pip could not install the kit's wheels"),
+        ("opencv-python", True, "the installation changed {'opencv-python': '1.0'}"),
+    ],
+)
+def test_wheels_that_must_not_be_installed(tmp_path: Path, python: Path, name: str, right: bool, said: str) -> None:
+    """One is not the wheel of the lock, the other changes a package of the image; the manifest knows both."""
     kit = write_kit(tmp_path / "input" / "kit")
-    write_wheel(kit / "wheels", "kit-other")
-    (kit / "imc_kit.lock").write_text(f"kit-other==1.0 --hash=sha256:{'0' * 64}\n")
+    wheel = write_wheel(kit / "wheels", name)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest() if right else "0" * 64
+    (kit / "imc_kit.lock").write_text(f"{name}==1.0 --hash=sha256:{digest}\n")
     seal(kit)
-    said = last_line(first_cell(tmp_path / "input", python))
-    assert "pip could not install the kit's wheels" in said
+    assert said in last_line(install_cell(tmp_path / "input", python))
 
 
 @pytest.mark.parametrize(
-    ("needs", "said"),
+    ("name", "range_", "said"),
     [
-        ({"numpy": {"from": "2.1", "below": "2.5"}}, "has numpy 2.0.2, but the kit needs 2.1 or newer, below 2.5"),
-        ({"numpy": {"from": "1.2", "below": "2"}}, "has numpy 2.0.2, but the kit needs 1.2 or newer, below 2"),
-        ({"tqdm": {"from": "4", "below": "5"}}, "has no tqdm, which the kit expected"),
-        ({"opencv-python-headless": {"from": "4.10", "below": "5"}}, "has no OpenCV"),
-        ({"numpy": {"from": "2.0.2", "below": "2.0.10"}}, ""),
+        ("numpy", ("2.1", "2.5"), r"has numpy 2\.0\.2, but the kit needs 2\.1 or newer, below 2\.5"),
+        ("numpy", ("1.2", "2"), r"has numpy 2\.0\.2, but the kit needs 1\.2 or newer, below 2"),
+        ("tqdm", ("4", "5"), "has no tqdm, which Kaggle's image should provide"),
+        ("opencv-python-headless", ("4.10", "5"), "has no OpenCV"),
+        ("numpy", ("2.0.2", "2.0.10"), None),
     ],
 )
-def test_what_the_image_must_provide(tmp_path: Path, python: Path, needs: dict[str, dict[str, str]], said: str) -> None:
-    write_kit(tmp_path / "input" / "kit", needs=needs)
-    done = first_cell(tmp_path / "input", python)
-    assert said in last_line(done) if said else done.returncode == 0
+def test_what_the_image_must_provide(
+    name: str, range_: tuple[str, str], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "_version", {"numpy": "2.0.2"}.get)
+    monkeypatch.setattr(install, "find_spec", lambda module: None)
+    needs = {name: dict(zip(("from", "below"), range_, strict=True))}
+    if said is None:
+        install._check_needs(needs)
+    else:
+        with pytest.raises(install.InstallError, match=said) as caught:
+            install._check_needs(needs)
+        one_sentence(caught.value)
 
 
 def test_a_numba_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,15 +123,6 @@ def test_a_numba_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     with pytest.raises(install.InstallError, match="the notebook's numba cannot be loaded"):
         install._check_needs(needs)
-
-
-def test_a_kit_that_would_change_numpy_is_found_out(tmp_path: Path, python: Path) -> None:
-    kit = write_kit(tmp_path / "input" / "kit")
-    wheel = write_wheel(kit / "wheels", "opencv-python", "5.0")
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    (kit / "imc_kit.lock").write_text(f"opencv-python==5.0 --hash=sha256:{digest}\n")
-    seal(kit)
-    assert "the installation changed {'opencv-python': '5.0'}" in last_line(first_cell(tmp_path / "input", python))
 
 
 @pytest.mark.parametrize("version", ["2.11.0+cu128", "2.11.0.post1", "2.11.0rc1"])

@@ -1,4 +1,4 @@
-"""What Kaggle's images have and lack: the constraints and the locks."""
+"""The packages that Kaggle's images have and lack: the constraints and the locks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_constraints_of_another_form(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(locks, "CHECKOUT", tmp_path)
     file = tmp_path / "wheels" / "kaggle-constraints-3.14.txt"
     file.parent.mkdir()
-    file.write_text("# what the image has\n\nNumPy==2.0.2  # as printed\ntyping_extensions==4.15.0\n")
+    file.write_text("# the image\n\nNumPy==2.0.2  # a comment\ntyping_extensions==4.15.0\n")
     assert locks.image("3.14") == {"numpy": "2.0.2", "typing-extensions": "4.15.0"}
     file.write_text("numpy==2.0.2\ntorch>=2.11\n")
     with pytest.raises(KitError, match=r"constraints-3\.14\.txt, line 2, says 'torch>=2\.11': write it as") as caught:

@@ -1,9 +1,11 @@
-"""The rehearsal catches what Kaggle would not forgive. Real notebooks, in environments on top of this one."""
+"""The rehearsal finds what Kaggle would refuse. Some tests run real notebooks, in an environment on top of this one."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -18,10 +20,11 @@ import pytest
 from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
 from imc_kit.kaggle import environments, inside, rehearse
+from imc_kit.kaggle.limits import NOTEBOOK_HOURS, Limits
+from imc_kit.kaggle.report import Report
 from kits import OWN, flip, write_competition, write_kit
-from stages import layered_python
+from stages import job
 
-COLUMNS = ("image_path", "dataset", "scene", "rotation_matrix", "translation_vector")
 WRITE = """
 import shutil, os
 shutil.copy(os.environ["IMC_KIT_INPUT"] + "/competitions/x/sample_submission.csv", "submission.csv")
@@ -31,53 +34,48 @@ shutil.copy(os.environ["IMC_KIT_INPUT"] + "/competitions/x/sample_submission.csv
 class Stage:
     """Runs cells of code as a notebook, with the competition of `kits` attached."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, python: Path) -> None:
+        self.folder, self.python = folder, python
         self.competition = write_competition(folder / "competition")
         self.kit = write_kit(folder / "kit")
-        self.python = layered_python(folder / "environment")
 
-    def run(self, *cells: str, **limits: float) -> rehearse.Report:
+    def run(self, *cells: str, **limits: float) -> Report:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         path = self.folder / "notebook.ipynb"
         nbformat.write(notebook, path)
-        task = scenes.load(self.competition)
-        report = rehearse.Report()
-        stage, results = self.folder / "stage", self.folder / "results"
-        stage.mkdir()
-        results.mkdir()
         inputs = {"datasets/someone/kit": self.kit, "competitions/x": self.competition}
-        allowed = dataclasses.replace(rehearse.Limits(), **limits)
+        report = Report()
         rehearse.run_notebook(
-            path, self.python, inputs, (task.columns, task.keys), 2, results, stage, allowed, report
-        )  # fmt: skip
+            job(self.folder, path, self.python, inputs, **limits), scenes.load(self.competition), report
+        )
         return report
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def stage(tmp_path: Path, notebook_python: Path) -> Stage:
+    return Stage(tmp_path, notebook_python)
 
 
 @pytest.fixture(params=[True, False], ids=["namespaces", "none"])
 def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """With namespaces where the system has them, and as on a system without."""
+    """With namespaces if the system has them, and as on a system without."""
     if not request.param:
         monkeypatch.setattr(rehearse, "can_isolate", lambda: False)
     return rehearse.can_isolate()
 
 
-def test_passes(stage: Stage, isolation: bool) -> None:
-    report = stage.run("import os; print(os.getcwd())", WRITE)
+def test_passes(stage: Stage, isolation: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    report = stage.run("import os; print(os.getcwd())", WRITE, "# install.py")
+    assert f"{stage.folder}/stage/kaggle/working\n" in capfd.readouterr().out  # the notebook's log
     assert report.problems == []
     assert str(report).endswith("\nPASS")
     facts = dict(report.facts)
     assert "valid: 2 rows" in facts["submission"]
-    assert facts["first cell"].endswith(" s")
+    assert facts["install"].endswith(" s")
     assert facts["network"].startswith("none: a namespace" if isolation else "blocked in Python only")
 
 
-def test_network_calls_are_caught_and_their_callers_named(stage: Stage, isolation: bool) -> None:
+def test_network_calls_and_writing_into_inputs_are_found(stage: Stage, isolation: bool) -> None:
     careless = "from urllib.request import urlopen\ntry:\n    urlopen('http://pypi.org/x')\nexcept OSError: pass"
     library = stage.kit / "careless.py"
     library.write_text("import socket\n\ndef phone_home():\n    socket.create_connection(('192.0.2.1', 80))\n")
@@ -85,92 +83,76 @@ def test_network_calls_are_caught_and_their_callers_named(stage: Stage, isolatio
     called += "try: careless.phone_home()\nexcept OSError: pass"
     script = "import socket; socket.gethostbyname('kaggle.com')"
     child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {script!r}])"
-    report = stage.run(careless, called, child, WRITE)
-    assert len(report.problems) == 3
-    first, second, third = report.problems
-    assert "called the network (pypi.org), which Kaggle does not have" in first
-    assert ":3 in <module>" in first
-    assert f"{library}:4 in phone_home called the network (192.0.2.1)" in second
-    assert "<string>:1 in <module> called the network (kaggle.com)" in third
+    write = "open(os.environ['IMC_KIT_INPUT'] + '/competitions/x/new.csv', 'w').write('x')"
+    report = stage.run(careless, called, child, WRITE, write)
+    assert len(report.problems) == 4
+    *calls, written = [*report.problems[1:], report.problems[0]] if isolation else report.problems
+    assert ("Read-only file system" if isolation else "wrote into its inputs") in written
+    assert "called the network (pypi.org), which Kaggle does not have" in calls[0]
+    assert ":3 in <module>" in calls[0]
+    assert f"{library}:4 in phone_home called the network (192.0.2.1)" in calls[1]
+    assert "<string>:1 in <module> called the network (kaggle.com)" in calls[2]
     assert str(report).endswith("\nFAIL")
-    assert isolation == rehearse.can_isolate()
 
 
-def test_an_error_is_told_in_its_own_words(stage: Stage) -> None:
+def test_errors_are_told_in_their_own_words(stage: Stage) -> None:
+    """Of a folder that cannot be written, of a full one, and of a damaged weight file, which ends the notebook."""
     flip(stage.kit / "weights" / "toy.pth")
-    report = stage.run("from imc_kit import kaggle\nkaggle.attach()")
-    assert len(report.problems) == 2
-    assert report.problems[0].startswith("the notebook ended with an error: KitError: ")
-    assert report.problems[0].endswith(
+    try_to_write = """
+import os
+from pathlib import Path
+from imc_kit import kaggle
+for folder in (os.environ["IMC_KIT_INPUT"] + "/competitions/x", os.getcwd()):
+    try:
+        kaggle._check_writable(Path(folder))
+    except Exception as error:
+        print(error)
+"""
+    report = stage.run("open('big', 'wb').write(bytes(4_500_000))", try_to_write, "kaggle.attach()", disk=0.005)
+    executed = nbformat.read(stage.folder / "results" / "executed.ipynb", 4)
+    read_only, full = executed.cells[1].outputs[0].text.splitlines()
+    if rehearse.can_isolate():
+        assert "competitions/x cannot be written (Read-only file system): free some space" in read_only
+        assert "/working cannot be written (No space left on device): free some space" in full
+    ended, missing = report.problems
+    assert ended.startswith("the notebook ended with an error: KitError: ")
+    assert ended.endswith(
         "toy.pth is damaged: its SHA-256 differs, so nothing of the kit is used: upload the kit again"
     )
-    assert report.problems[1] == "there is no submission.csv in the working folder"
+    assert missing == "there is no submission.csv in the working folder"
 
 
-def test_working_folder_that_cannot_be_written(stage: Stage) -> None:
-    elsewhere = "import os\nos.chdir(os.environ['IMC_KIT_INPUT'] + '/competitions/x')"
-    report = stage.run(elsewhere, "from imc_kit import kaggle\nkaggle.attach()")
-    assert "cannot be written (Read-only file system)" in report.problems[0]
-
-
-def test_full_working_folder(stage: Stage) -> None:
-    fill = "open('big', 'wb').write(bytes(4_500_000))\n"
-    report = stage.run(fill, "from imc_kit import kaggle\nkaggle.attach()", disk=0.005)
-    assert "/working cannot be written (No space left on device): free some space" in report.problems[0]
-
-
-def test_full_working_folder_without_namespaces(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearse, "can_isolate", lambda: False)
-    report = stage.run("import time\nopen('big', 'wb').write(bytes(6_000_000))\ntime.sleep(20)", disk=0.005)
-    assert "stopped with 0.006 GB in its working folder, of 0.005 allowed" in report.problems[0]
-
-
-def test_inputs_cannot_be_written(stage: Stage, isolation: bool) -> None:
-    report = stage.run(WRITE, "open(os.environ['IMC_KIT_INPUT'] + '/competitions/x/new.csv', 'w').write('x')")
-    assert "Read-only file system" in report.problems[0] if isolation else "wrote into its inputs" in report.problems[0]
-
-
-def test_memory(stage: Stage) -> None:
-    report = stage.run("x = bytearray(600_000_000)\nimport time; time.sleep(20)", memory=0.5)
-    assert "GB of memory in use, of 0.5 allowed" in report.problems[0]
-
-
-def test_time_ends_the_notebook_and_its_children(tmp_path: Path) -> None:
-    nbformat.write(
-        nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell("import subprocess; subprocess.run(['sleep', '123.75'])")]
-        ),
-        tmp_path / "notebook.ipynb",
-    )
-    (tmp_path / "working").mkdir()
-    (tmp_path / "results").mkdir()
-    job = inside.Job(
-        python=sys.executable,
-        notebook=str(tmp_path / "notebook.ipynb"),
-        inputs={},
-        working=str(tmp_path / "working"),
-        results=str(tmp_path / "results"),
-        environment={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
-        isolated=False,
-        disk=10**9,
-        memory=10**10,
-        cores=1,
-        time_limit=6,
-    )
-    (tmp_path / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
-    subprocess.run([sys.executable, "-m", "imc_kit.kaggle.inside", str(tmp_path / "job.json")], check=True)
-    outcome = json.loads((tmp_path / "results" / "outcome.json").read_text())
-    assert outcome["ended"] == "it was stopped at the time limit of 6 s"
-    end = time.monotonic() + 10  # what is killed takes a moment to go
-    while any(_says(path) == b"sleep\x00123.75\x00" for path in Path("/proc").glob("[0-9]*/cmdline")):
+@pytest.mark.parametrize(
+    ("code", "limits", "seconds", "said"),
+    [
+        ("open('big', 'wb').write(bytes(6_000_000))", {"disk": 0.005}, 60, "with 0.006 GB in its working folder"),
+        ("x = bytearray(300_000_000)", {"memory": 0.25}, 60, "GB of memory in use, of 0.2 allowed"),
+        ("import subprocess; subprocess.run(['sleep', '123.75'])", {}, 1, "at the time limit of 1 s"),
+    ],
+    ids=["disk", "memory", "time"],
+)
+def test_limits_end_a_process_and_its_children(
+    tmp_path: Path, code: str, limits: dict[str, float], seconds: float, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    limited = job(tmp_path, tmp_path / "none.ipynb", Path(sys.executable), {}, **limits)
+    limited = dataclasses.replace(limited, time_limit=seconds)
+    limited.working.mkdir(parents=True)
+    process = subprocess.Popen([sys.executable, "-c", f"{code}\nimport time; time.sleep(60)"], cwd=limited.working)
+    outcome = inside._watch(process, limited, time.monotonic(), io.BytesIO(b"halfway"))
+    assert capfd.readouterr().out == "halfway"  # the log is forwarded while the process runs
+    assert outcome.ended.startswith("it was stopped ")
+    assert said in outcome.ended
+    assert process.returncode is not None
+    end = time.monotonic() + 10  # a killed process needs a moment to end
+    while any(_command(path) == b"sleep\x00123.75\x00" for path in Path("/proc").glob("[0-9]*/cmdline")):
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def _says(path: Path) -> bytes:
+def _command(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return b""
 
 
@@ -189,8 +171,8 @@ def test_the_submission_is_checked_as_the_competition_does(tmp_path: Path, chang
     task = scenes.load(write_competition(tmp_path / "competition"))
     lines = (tmp_path / "competition" / "sample_submission.csv").read_text().splitlines()
     (tmp_path / "submission.csv").write_text("\n".join(change(lines)) + "\n")
-    report = rehearse.Report()
-    rehearse._check_submission(tmp_path / "submission.csv", (task.columns, task.keys), report)
+    report = Report()
+    report.check_submission(tmp_path / "submission.csv", task)
     (problem,) = report.problems
     assert problem.startswith("the competition would refuse submission.csv: ")
     assert said in problem
@@ -200,11 +182,12 @@ class Staged(NamedTuple):
     """What a notebook would find, and what it is asked for."""
 
     inputs: set[str]
-    task: scenes.Task
-    asked: rehearse.Asked | None
-    images: int
+    found: scenes.Task
+    """The task as the notebook finds it."""
+    asked: scenes.Task
+    seconds: float
     flaws: list[str]
-    """Of the sample submission, by what is asked."""
+    """Flaws of the sample submission, according to what is asked."""
 
 
 Rehearsed = Callable[..., Staged]
@@ -212,20 +195,16 @@ Rehearsed = Callable[..., Staged]
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rehearsed:
-    """Rehearses a kit without running its notebook, in no environment, with flat mounts."""
+    """Rehearses a kit without an environment and without running its notebook, with flat mounts."""
     found: list[Staged] = []
 
-    def run_notebook(
-        notebook: Path, python: Path, inputs: dict[str, Path], asked: rehearse.Asked | None, images: int, results: Path,
-        stage: Path, *_: object,
-    ) -> None:  # fmt: skip
-        root = stage / "input"
-        for name, source in inputs.items():
-            inside.place(source.absolute(), root / name, mount=False)
-        sample = root / "rehearsal" / "sample_submission.csv"
-        task = scenes.load(root / "rehearsal")
-        flaws = submission.check(sample, *asked) if asked else []
-        found.append(Staged({path.name for path in root.iterdir()}, task, asked, images, flaws))
+    def run_notebook(job: inside.Job, asked: scenes.Task, report: Report) -> None:
+        for name, source in job.inputs.items():
+            inside.place(source.absolute(), job.input_root / name, mount=False)
+        root = job.input_root / "rehearsal"
+        flaws = submission.check(root / "sample_submission.csv", asked.columns, asked.keys)
+        inputs = {path.name for path in job.input_root.iterdir()}
+        found.append(Staged(inputs, scenes.load(root), asked, job.time_limit, flaws))
 
     def run(competition: Path, *only: str, **options: Any) -> Staged:
         out = tmp_path / "out"
@@ -243,13 +222,15 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rehearsed:
 
 def test_some_scenes_of_a_competition(staged: Rehearsed, shared: Path) -> None:
     task = scenes.load(shared / "scenes")
-    inputs, part, asked, images, flaws = staged(shared / "scenes", "door12", "fern20")
+    limits = Limits(images=64)
+    inputs, found, asked, seconds, flaws = staged(shared / "scenes", "door12", "fern20", limits=limits)
     assert inputs == {"imc-kit", "rehearsal"}
-    assert {scene.name: len(scene.images) for scene in part.scenes} == {"door12": 12, "fern20": 20}
-    assert images == len(part.rows) == 32
-    assert asked == (part.columns, part.keys)
-    assert part.columns == task.columns
-    assert [row.key for row in part.rows] == [row.key for row in task.rows if row.scene in ("door12", "fern20")]
+    assert {scene.name: len(scene.images) for scene in found.scenes} == {"door12": 12, "fern20": 20}
+    assert len(found.rows) == 32
+    assert seconds == 0.5 * NOTEBOOK_HOURS * 3600
+    assert (asked.columns, asked.keys) == (found.columns, found.keys)
+    assert found.columns == task.columns
+    assert [row.key for row in found.rows] == [row.key for row in task.rows if row.scene in ("door12", "fern20")]
     assert flaws == []
 
 
@@ -264,19 +245,19 @@ def two_scenes(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("asked_by", ["a table", "what is there"])
+@pytest.mark.parametrize("with_table", [True, False])
 @pytest.mark.parametrize("only", [(), ("vase",)])
 def test_scenes_keep_their_categories(
-    staged: Rehearsed, two_scenes: Path, only: tuple[str, ...], asked_by: str
+    staged: Rehearsed, two_scenes: Path, only: tuple[str, ...], with_table: bool
 ) -> None:
-    if asked_by == "what is there":
+    if not with_table:
         (two_scenes / "sample_submission.csv").unlink()
-    found = staged(two_scenes, *only)
+    result = staged(two_scenes, *only)
     expected = {"tower": (), "vase": ("transparent",)}
-    categories = {scene.name: scene.categories for scene in found.task.scenes}
+    categories = {scene.name: scene.categories for scene in result.found.scenes}
     assert categories == {name: expected[name] for name in only or expected}
-    assert found.asked == (found.task.columns, found.task.keys)
-    assert found.flaws == []
+    assert (result.asked.columns, result.asked.keys) == (result.found.columns, result.found.keys)
+    assert result.flaws == []
 
 
 def test_what_cannot_be_rehearsed_leaves_the_last_results(staged: Rehearsed, two_scenes: Path, tmp_path: Path) -> None:
@@ -295,11 +276,11 @@ def test_what_cannot_be_rehearsed_leaves_the_last_results(staged: Rehearsed, two
     ("registered", "failed", "problems"),
     [
         (7, {}, []),
-        (0, {}, ["not one image was registered"]),
+        (0, {}, ["no image was registered"]),
         (7, {"b": "it rained"}, ["scene b could not be solved: it rained"]),
     ],
 )
-def test_a_valid_submission_of_guesses_is_no_pass(
+def test_a_valid_submission_of_guesses_does_not_pass(
     tmp_path: Path, registered: int, failed: dict[str, str], problems: list[str]
 ) -> None:
     task = scenes.load(write_competition(tmp_path / "competition"))
@@ -308,17 +289,21 @@ def test_a_valid_submission_of_guesses_is_no_pass(
     (tmp_path / "working" / "submission.csv").write_bytes((task.root / "sample_submission.csv").read_bytes())
     run = {"scenes": {"a": {"counts": {"images": 9, "registered": registered}}}, "failed": failed}
     (tmp_path / "working" / "run.json").write_text(json.dumps(run))
-    report = rehearse.Report()
-    rehearse._judge(tmp_path, (task.columns, task.keys), report)
+    report = Report()
+    report.judge(tmp_path, task)
     assert report.problems == problems
     assert dict(report.facts)["poses"] == f"{registered} of 9 images registered; scenes solved: 1"
 
 
-def test_limits_are_scaled_by_the_photographs() -> None:
-    limits = rehearse.Limits(hours=9, images=1000)
+def test_the_time_limit_is_a_share_of_nine_hours() -> None:
+    limits = Limits(images=1000)
     assert limits.seconds(1000) == 9 * 3600
     assert limits.seconds(100) == 3240
     assert limits.seconds(1) == 600
+    for wrong in ({"hours": math.nan}, {"images": 0}, {"cores": 0}, {"disk": -1.0}):
+        (name,) = wrong
+        with pytest.raises(KitError, match=rf"limits\.{name} must be above 0"):
+            Limits(**wrong)
 
 
 def test_results_of_others_are_not_deleted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The wheels of a kit: downloaded once, and this package's the same for the same files."""
+"""The wheels of a kit: each is downloaded once, and the same sources give the same wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def test_downloads_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole file in the cache is used as it is; a broken one is fetched again, and appears whole or not at all."""
+    """A complete file in the cache is used; a broken one is fetched again and replaced in one step."""
     good = write_wheel(tmp_path / "there", "kit-toy")
     entry = locks.Locked("kit-toy", "1.0", (hashlib.sha256(good.read_bytes()).hexdigest(),))
     calls = []
@@ -39,7 +39,7 @@ def test_downloads_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.slow
 def test_this_package_is_built_to_the_same_bytes(tmp_path: Path) -> None:
-    """From a checkout with other times, and with another mask for new files. Downloads setuptools once."""
+    """Also with other permissions for new files. Downloads setuptools once."""
     built = []
     for number, mask in enumerate((0o022, 0o077)):
         folder = tmp_path / str(number)

@@ -1,4 +1,4 @@
-"""AdaLAM: against kornia's own function on local affine frames, on made-up motions, and on photographs."""
+"""AdaLAM: against kornia's own function on local affine frames, on made-up motions, and on photos."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import pytest
 
 from imc_kit import matchers
 from imc_kit.data.images import load
-from imc_kit.detectors import SiftConfig, extract
+from imc_kit.detectors import extract
+from imc_kit.detectors.none import NoDetectorConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import AdalamConfig, NearestConfig
+from imc_kit.matchers.adalam import AdalamConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features
 
 torch = pytest.importorskip("torch")
@@ -24,7 +27,7 @@ def create(**options):
 
 
 def moved_pair(seed=0, count=300, outliers=100, frames=True):
-    """Features of two images of 800 × 600, the second turned by 20° and smaller; the first `outliers` are elsewhere."""
+    """Features of two images of 800 × 600, the second rotated by 20° and smaller; some are outliers."""
     rng = np.random.default_rng(seed)
     keypoints = rng.uniform([50, 50], [750, 550], (count, 2))
     turn, zoom = np.deg2rad(20), 0.8
@@ -34,13 +37,15 @@ def moved_pair(seed=0, count=300, outliers=100, frames=True):
     descriptors = rng.normal(size=(count, 32))
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     others = descriptors + 0.05 * rng.normal(size=descriptors.shape)
-    scales, turns = rng.uniform(3, 20, count), rng.uniform(0, 360, count)
+    scales, orientations = rng.uniform(3, 20, count), rng.uniform(0, 360, count)
 
     def features(*columns):
         points, descriptors, *frame = (column.astype(np.float32) for column in columns)
         return Features(points, np.ones(count, np.float32), descriptors, (800, 600), *(frame if frames else ()))
 
-    return features(keypoints, descriptors, scales, turns), features(there, others, zoom * scales, (turns + 20) % 360)
+    return features(keypoints, descriptors, scales, orientations), features(
+        there, others, zoom * scales, (orientations + 20) % 360
+    )
 
 
 def by_kornia(first, second, **config):
@@ -103,11 +108,11 @@ def test_frames_that_contradict_the_motion_drop_a_match():
     some = np.arange(0, 300, 15)
     everything = create().match(first, second)
     assert np.isin(some, everything.indices[:, 0]).mean() > 0.9
-    turns = second.orientations.copy()  # all alike, they would agree with each other
-    turns[some] = (turns[some] + np.random.default_rng(1).uniform(60, 300, 20)) % 360
-    left = create().match(first, replace(second, orientations=turns))
+    orientations = second.orientations.copy()  # all alike, they would agree with each other
+    orientations[some] = (orientations[some] + np.random.default_rng(1).uniform(60, 300, 20)) % 360
+    left = create().match(first, replace(second, orientations=orientations))
     assert np.isin(some, left.indices[:, 0]).mean() < 0.1
-    unaware = create(max_turn=None).match(first, replace(second, orientations=turns))
+    unaware = create(max_turn=None).match(first, replace(second, orientations=orientations))
     np.testing.assert_array_equal(unaware.indices, create(max_turn=None).match(first, second).indices)
 
 
@@ -118,7 +123,7 @@ def test_frames_of_one_image_only_are_no_use():
     np.testing.assert_array_equal(create().match(first, bare).indices, expected.indices)
 
 
-@pytest.mark.parametrize("counts", [(0, 0), (0, 1), (1, 0), (1, 1), (1, 9), (9, 1), (0, 9), (2, 2), (9, 0), (9, 9)])
+@pytest.mark.parametrize("counts", [(0, 0), (1, 0), (1, 1), (1, 9), (9, 1), (0, 9), (2, 2), (9, 9)])
 def test_none_and_few(counts):
     matcher = create()
     one, two = (
@@ -138,8 +143,8 @@ def test_none_and_few(counts):
     np.testing.assert_array_equal(batched.indices, matches.indices)
 
 
-def test_photographs(shared):
-    """The share of matches that fit the known cameras, beside that of mutual nearest neighbours."""
+def test_photos(shared):
+    """The share of matches that fit the known cameras, compared with mutual nearest neighbours."""
     folder = shared / "scenes/test/fountain_P11/images"
     names = ["0000.jpg", "0003.jpg"]
     photos = [load(folder / name, 768) for name in names]
@@ -175,33 +180,37 @@ def test_photographs(shared):
     assert plain.mean() < 0.75
 
 
+def test_binary_descriptors_match_as_vectors_of_bits():
+    first, second = moved_pair()
+    packed = [replace(one, descriptors=np.packbits(one.descriptors > 0, axis=1)) for one in (first, second)]
+    bits = [replace(one, descriptors=(one.descriptors > 0).astype(np.float32)) for one in (first, second)]
+    found, expected = create().match(*packed), create().match(*bits)
+    assert len(found) > 100
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
 def test_what_it_cannot_match_is_refused():
-    with pytest.raises(KitError, match=r"'adalam' cannot match orb descriptors: nearest can"):
-        matchers.check_accepts(AdalamConfig(), "orb")
-    with pytest.raises(KitError, match=r"cannot match akaze descriptors: it takes float ones"):
-        AdalamConfig().create("akaze")
-    for kind in ("sift", "aliked", "something new"):
+    for kind in ("sift", "orb", "something new"):
         matchers.check_accepts(AdalamConfig(), kind)
+    with pytest.raises(KitError, match="'adalam' cannot match images without keypoints"):
+        matchers.check_accepts(AdalamConfig(), NoDetectorConfig.kind)
     first, second = moved_pair()
     with pytest.raises(KitError, match=r"\[N, 32\] cannot be matched with .* \[N, 16\]"):
         create().match(first, replace(second, descriptors=second.descriptors[:, :16]))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"area_ratio": 0},
-        {"search_expansion": 0.5},
-        {"iterations": 0},
-        {"min_inliers": 0},
-        {"min_confidence": 0.0},
-        {"max_turn": 0.0},
-        {"max_turn": 181.0},
-        {"max_zoom": 1.0},
-        {"device": "tpu"},
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options):
-    (name,) = options
-    with pytest.raises(KitError, match=f"{name} of matcher 'adalam' must be"):
-        AdalamConfig(**options)
+def test_invalid_options_are_refused():
+    for option, value in (
+        ("area_ratio", 0),
+        ("search_expansion", 0.5),
+        ("iterations", 0),
+        ("min_inliers", 0),
+        ("min_confidence", float("nan")),
+        ("max_turn", 0.0),
+        ("max_turn", 181.0),
+        ("max_zoom", 1.0),
+        ("device", "tpu"),
+    ):
+        with pytest.raises(KitError, match=f"{option} of matcher 'adalam' must be"):
+            AdalamConfig(**{option: value})

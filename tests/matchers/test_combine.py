@@ -1,4 +1,4 @@
-"""Joining feature_pipelines, against loops that follow the description."""
+"""Joining feature pipelines, against loops that follow the description."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def matches(*rows):
     )
 
 
-def feature_pipelines(seed=0, counts=(150, 120, 90), near=0.4):
-    """Keypoints of three feature_pipelines, many of them at the same corners."""
+def parts_of(seed=0, counts=(150, 120, 90), near=0.4):
+    """Keypoints of three feature pipelines, many of them at the same corners."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(5, [1000, 740], (100, 2))
     return [
@@ -62,7 +62,7 @@ def by_loops(parts, radius):
 
 @pytest.mark.parametrize("radius", [0.0, 0.2, 1.0, 5.0])
 def test_features_are_joined_as_by_loops(radius):
-    parts = feature_pipelines()
+    parts = parts_of()
     joined, rows = join_features(parts, CombineConfig(radius))
     keypoints, expected = by_loops(parts, radius) if radius else (None, None)
     if radius:
@@ -76,7 +76,7 @@ def test_features_are_joined_as_by_loops(radius):
     assert joined.descriptors.shape == (len(joined), 0)
     for part, row in zip(parts, rows, strict=True):
         assert row.dtype == np.int32
-        assert len(set(row.tolist())) == len(part)  # no two of a feature_pipeline are one
+        assert len(set(row.tolist())) == len(part)  # two of one pipeline are never joined
         assert np.linalg.norm(joined.keypoints[row] - part.keypoints, axis=1).max() <= radius + 1e-4
     assert rows[0].tolist() == list(range(len(parts[0])))
     np.testing.assert_array_equal(joined.scores[rows[0]], parts[0].scores)
@@ -88,8 +88,8 @@ def test_the_radius_grows_with_the_image():
     assert len(join_features(parts, CombineConfig(0.3))[0]) == 2
 
 
-def test_one_branch_stays_as_it_is():
-    (part, *_) = feature_pipelines()
+def test_one_pipeline_stays_as_it_is():
+    (part, *_) = parts_of()
     joined, (row,) = join_features([part])
     np.testing.assert_array_equal(joined.keypoints, part.keypoints)
     np.testing.assert_array_equal(joined.scores, part.scores)
@@ -108,9 +108,9 @@ def test_none_and_one(counts):
     assert len(join_matches([Matches.empty() for _ in counts], rows, rows)) == 0
 
 
-def test_matches_of_branches_are_joined_as_by_loops():
+def test_matches_of_pipelines_are_joined_as_by_loops():
     rng = np.random.default_rng(1)
-    first, second = feature_pipelines(2), feature_pipelines(3)
+    first, second = parts_of(2), parts_of(3)
     (joined_first, rows_first), (joined_second, rows_second) = (join_features(parts) for parts in (first, second))
     found = []
     for one, other in zip(first, second, strict=True):
@@ -125,8 +125,8 @@ def test_matches_of_branches_are_joined_as_by_loops():
         )
     joined = join_matches(found, rows_first, rows_second)
     everything = [
-        (feature_pipeline, -score, order, rows_first[feature_pipeline][i], rows_second[feature_pipeline][j])
-        for feature_pipeline, one in enumerate(found)
+        (number, -score, order, rows_first[number][i], rows_second[number][j])
+        for number, one in enumerate(found)
         for order, ((i, j), score) in enumerate(zip(one.indices.tolist(), one.scores.tolist(), strict=True))
     ]
     taken, expected = (set(), set()), []
@@ -145,7 +145,7 @@ def test_matches_of_branches_are_joined_as_by_loops():
     assert joined.scores.min() > 0
 
 
-def test_what_two_branches_found_comes_once_and_contradictions_go_to_the_first():
+def test_what_two_pipelines_found_comes_once_and_contradictions_go_to_the_first():
     left = [features([[10, 10], [50, 50]]), features([[10.2, 10], [50.1, 50], [90, 90]])]
     right = [features([[20, 20], [60, 60]]), features([[20, 20.1], [60.2, 60], [95, 95]])]
     (_, rows_left), (_, rows_right) = join_features(left), join_features(right)
@@ -163,7 +163,7 @@ def test_what_does_not_belong_together_is_refused():
         join_features([features([]), features([], size=(10, 10))])
     row = np.arange(3, dtype=np.int32)
     with pytest.raises(
-        KitError, match=r"matches of feature_pipeline 2 name keypoints that do not exist \(there are 3 and 2\)"
+        KitError, match=r"matches of feature pipeline 2 name keypoints that do not exist \(there are 3 and 2\)"
     ):
         join_matches([matches((0, 0, 1)), matches((0, 2, 1))], [row, row], [row, row[:2]])
 

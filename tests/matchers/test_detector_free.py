@@ -10,7 +10,8 @@ import pytest
 
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
-from imc_kit.matchers import MergeConfig, detector_free, merge
+from imc_kit.matchers import detector_free
+from imc_kit.matchers.detector_free import MergeConfig, merge
 from imc_kit.types import Correspondences, Features
 
 SIZES = {"a": (1024, 768), "b": (768, 1024), "c": (512, 512), "nobody": (100, 100)}

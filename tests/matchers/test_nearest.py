@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -15,8 +13,10 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from imc_kit import matchers
+from imc_kit.config import feature_pipeline
 from imc_kit.errors import KitError
-from imc_kit.matchers import MatcherConfig, NearestConfig, nearest
+from imc_kit.matchers import nearest
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features
 
 
@@ -81,7 +81,7 @@ def test_float_descriptors_match_as_with_opencv_and_sklearn(kind):
     assert found == by_sklearn(first.astype(np.float64), second.astype(np.float64))
 
 
-@pytest.mark.parametrize("width", [1, 7, 32, 61, 64])
+@pytest.mark.parametrize("width", [1, 32, 61])
 def test_binary_descriptors_match_as_with_opencv(width):
     """Ties, of which short descriptors have many, included."""
     rng = np.random.default_rng(width)
@@ -102,7 +102,7 @@ def test_binary_descriptors_without_ties_match_as_with_sklearn():
     assert found == by_sklearn(first, second)
 
 
-@pytest.mark.parametrize("block", [1, 1000, 2**30])
+@pytest.mark.parametrize("block", [1, 1000])
 @pytest.mark.parametrize("binary", [False, True])
 def test_the_size_of_a_block_changes_nothing(monkeypatch, block, binary):
     rng = np.random.default_rng(2)
@@ -114,7 +114,7 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch, block, binary):
 
 
 @pytest.mark.parametrize("binary", [False, True])
-@pytest.mark.parametrize("ratio", [0.5, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("ratio", [0.8, 1.0])
 def test_ratio_is_lowes_test_in_both_directions(monkeypatch, binary, ratio):
     monkeypatch.setattr(nearest, "_CPU_BLOCK", 50_000)  # several blocks
     rng = np.random.default_rng(3)
@@ -216,24 +216,31 @@ def test_the_same_from_many_threads():
 
 
 @pytest.mark.filterwarnings("error")
-def test_torch_gives_what_numpy_gives(monkeypatch):
-    """The way over the GPU, taken on the CPU."""
+@pytest.mark.parametrize("kind", ["unit", "whole numbers", "one", "binary"])
+def test_torch_gives_what_numpy_gives(monkeypatch, kind):
+    """The code for a GPU, on the CPU. Whole numbers are shifted to the origin."""
     torch = pytest.importorskip("torch")
-    first, second = (unit(one) for one in noisy_pair(np.random.default_rng(9)))
+    first, second = noisy_pair(np.random.default_rng(9), dimension=64)
+    if kind == "binary":
+        first, second = (np.packbits(one > 0, axis=1) for one in (first, second))
+    elif kind == "one":
+        first, second = unit(first[:1]), unit(second[:1])
+    else:
+        first, second = (FLOATS[kind](one).astype(np.float32) for one in (first, second))
     expected = match(first, second, ratio=0.9)
-    monkeypatch.setattr(nearest, "_gpu_or_numpy", lambda wanted: torch)
+    monkeypatch.setattr(nearest, "_torch_with_gpu", lambda wanted: torch)
     monkeypatch.setattr(torch, "tensor", lambda values, dtype, device, make=torch.tensor: make(values, dtype=dtype))
     monkeypatch.setattr(nearest, "_GPU_BLOCK", 100_000)
     found = match(first, second, ratio=0.9, device="cuda")
-    assert len(found) > 100
+    assert len(found) > 100 or kind == "one"
     np.testing.assert_array_equal(found.indices, expected.indices)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-5)
 
 
-def test_features_in_several_pairs_go_to_the_gpu_once(monkeypatch):
+def test_features_go_to_the_gpu_once(monkeypatch):
     torch = pytest.importorskip("torch")
     went = []
-    monkeypatch.setattr(nearest, "_gpu_or_numpy", lambda wanted: torch)
+    monkeypatch.setattr(nearest, "_torch_with_gpu", lambda wanted: torch)
 
     def place(values, dtype, device, make=torch.tensor):
         went.append(device)
@@ -241,7 +248,7 @@ def test_features_in_several_pairs_go_to_the_gpu_once(monkeypatch):
 
     monkeypatch.setattr(torch, "tensor", place)
     matcher = NearestConfig(device="cuda").create()
-    features = [described(unit(np.random.default_rng(9).normal(size=(count, 128)))) for count in (50, 60, 70)]
+    features = [described(unit(np.random.default_rng(9).normal(size=(count, 16)))) for count in (50, 60, 70)]
     for _ in range(2):
         matcher.match_batch(list(combinations(features, 2)))
     assert went == ["cuda:0"] * 3
@@ -271,42 +278,58 @@ def test_a_gpu_gives_what_the_cpu_gives():
     np.testing.assert_array_equal(found.indices, expected.indices)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"ratio": 0.0},
-        {"ratio": 1.1},
-        {"ratio": float("nan")},
-        {"max_distance": -1.0},
-        {"min_score": 2.0},
-        {"device": "tpu"},
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options):
-    (name,) = options
-    with pytest.raises(KitError, match=f"{name} of matcher 'nearest' must be"):
-        NearestConfig(**options)
+def test_invalid_options_are_refused():
+    for option, values in {
+        "ratio": (0.0, 1.1, float("nan")),
+        "max_distance": (-1.0, float("nan")),
+        "min_score": (2.0,),
+        "cells": (5, 2**15),
+        "device": ("tpu",),
+    }.items():
+        for value in values:
+            with pytest.raises(KitError, match=f"{option} of matcher 'nearest' must be"):
+                NearestConfig(**{option: value})
 
 
 def test_registry():
-    assert matchers.config_class("nearest") is NearestConfig
+    assert matchers.MATCHERS["nearest"] is NearestConfig
     with pytest.raises(KitError, match="did you mean 'nearest'"):
-        matchers.config_class("nearst")
+        matchers.MATCHERS["nearst"]
 
 
-def test_a_wrong_combination_is_refused_with_the_right_ones(monkeypatch):
-    @dataclass(frozen=True)
-    class Picky(MatcherConfig):
-        name: ClassVar[str] = "picky"
+NOTEBOOK_CELL = """
+from dataclasses import dataclass
+from imc_kit.matchers import MatcherConfig, OneByOne, register
+from imc_kit.types import Matches
 
-        def accepts(self, kind):
-            return kind == "aliked"
+@register
+@dataclass(frozen=True)
+class InOrderConfig(MatcherConfig):
+    name = "in-order"
+    def create(self, kind): return InOrder(self)
 
-    monkeypatch.setitem(matchers.MATCHERS, "picky", Picky)
-    matchers.check_accepts(Picky(), "aliked")
+class InOrder(OneByOne):
+    def __init__(self, config): self.config = config
+    def match(self, first, second):
+        rows = np.arange(min(len(first), len(second)), dtype=np.int32)
+        return Matches(np.stack([rows, rows], 1), np.ones(len(rows), np.float32))
+"""
+
+
+def test_a_matcher_in_a_notebook_cell(monkeypatch):
+    monkeypatch.setattr(matchers.MATCHERS, "_known", dict(matchers.MATCHERS))
+    for _ in range(2):  # a cell may run twice
+        exec(NOTEBOOK_CELL, {"np": np, "__name__": "__main__"})
+    pipeline = feature_pipeline("sift+in-order")
+    pipeline.check()
+    one = described(np.ones((3, 8), np.float32))
+    assert pairs(pipeline.matcher.create("sift").match_batch([(one, one)])[0]) == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_a_wrong_combination_is_refused_with_the_right_ones():
     matchers.check_accepts(NearestConfig(), "orb")
-    with pytest.raises(KitError, match="'picky' cannot match orb descriptors: nearest can"):
-        matchers.check_accepts(Picky(), "orb")
+    with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors: adalam, nearest can"):
+        matchers.check_accepts(matchers.MATCHERS["lightglue"](), "orb")
 
 
 def clustered_pair(count=3000, dimension=128):
@@ -340,8 +363,8 @@ def test_as_many_cells_as_are_looked_up_change_nothing(ratio):
 )
 def test_fewer_descriptors_are_divided_among_fewer_cells(monkeypatch, count, made):
     numbers = []
-    real = nearest._in_cells
-    monkeypatch.setattr(nearest, "_in_cells", lambda points, cells: numbers.append(cells) or real(points, cells))
+    real = nearest._inverted_index
+    monkeypatch.setattr(nearest, "_inverted_index", lambda points, cells: numbers.append(cells) or real(points, cells))
     match(unit(np.random.default_rng(0).normal(size=(count, 8))), np.ones((3, 8), np.float32), cells=64)
     assert numbers == made
 
@@ -365,8 +388,10 @@ def test_a_batch_gives_what_single_pairs_give():
 
 def test_cells_are_made_once_for_an_image(monkeypatch):
     made = []
-    real = nearest._in_cells
-    monkeypatch.setattr(nearest, "_in_cells", lambda points, count: made.append(len(points)) or real(points, count))
+    real = nearest._inverted_index
+    monkeypatch.setattr(
+        nearest, "_inverted_index", lambda points, count: made.append(len(points)) or real(points, count)
+    )
     first, second = (described(unit(np.random.default_rng(0).normal(size=(count, 8)))) for count in (2100, 2200))
     matcher = NearestConfig(ratio=0.8, cells=64).create()
     found = [matcher.match(first, second), *matcher.match_batch([(first, second), (first, first)])]
@@ -375,7 +400,7 @@ def test_cells_are_made_once_for_an_image(monkeypatch):
     assert (found[0].indices == found[1].indices).all()
     del first
     gc.collect()
-    assert len(matcher._known) == 1  # forgotten with the image
+    assert len(matcher._prepared) == 1  # forgotten with the image
 
 
 def test_what_was_matched_before_changes_nothing():
@@ -387,9 +412,3 @@ def test_what_was_matched_before_changes_nothing():
     one, other = (matcher.match(first, second) for matcher in (config.create(), later))
     assert (one.indices == other.indices).all()
     assert (one.scores == other.scores).all()
-
-
-@pytest.mark.parametrize("cells", [5, 2**15])
-def test_too_few_or_too_many_cells_are_refused(cells):
-    with pytest.raises(KitError, match="cells of matcher 'nearest' must be 6 to 32767, or None"):
-        NearestConfig(cells=cells)

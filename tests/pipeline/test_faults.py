@@ -14,10 +14,11 @@ import pytest
 
 from children import inject, running
 from imc_kit.colmap import mapping
+from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import Config
 from imc_kit.data import scenes, submission, tables
 from imc_kit.pipeline.run import Run, solve
-from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, ONE_ATTEMPT, write_photographs
+from point_scenes import ALL, BY_COLMAP, FIRST, MAPPING_ALONE, ONE_RUN, write_photographs
 
 CRASH = "import ctypes; ctypes.string_at(0)"
 HANG = "import time; time.sleep(600)"
@@ -49,47 +50,46 @@ FAULTS = {
     "memory": (MEMORY, "ended with "),
     "disk": (DISK, ""),
 }
-
-ALONE = replace(
-    CONFIG,
-    merging=replace(CONFIG.merging, on=False),
-    localisation=replace(CONFIG.localisation, on=False),
-    refinement=replace(CONFIG.refinement, on=False),
-)
+Which = Callable[[dict[str, Any]], bool]
 
 
-def attempt(number: int) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
-    first = ALONE.mapping[number]
-    second = next(other for other in ALONE.mapping if other.mapper != first.mapper)
-    config = replace(ALONE, mapping=(first, second))
-    limited = replace(ALONE, mapping=(replace(first, time_limit=1.0), second))
+def mapping_run(mapper: Any) -> tuple[Config, Config, Which]:
+    """The first of two mapping runs, by different mappers."""
+    first, second = MappingConfig(mapper), MappingConfig("incremental" if mapper == "global" else "global")
+    config = replace(MAPPING_ALONE, mapping=(first, second))
+    limited = replace(config, mapping=(replace(first, time_limit=1.0), second))
     return config, limited, lambda job: job.get("output", "").endswith("models-0")
 
 
-def step(config: Config, option: str, name: str) -> tuple[Config, Config, Callable[[dict[str, Any]], bool]]:
+def step(config: Config, option: str, name: str) -> tuple[Config, Config, Which]:
     limited = replace(config, **{option: replace(getattr(config, option), time_limit=1.0)})
     return config, limited, lambda job: job["job"] == name
 
 
 STEPS = {
-    "global attempt": attempt(0),
-    "incremental attempt": attempt(2),
-    "attempt without weak pairs": attempt(1),
-    "attempt without contradicted pairs": attempt(3),
-    "verification": step(replace(BY_COLMAP, mapping=ONE_ATTEMPT.mapping), "verification", "verify"),
-    "readding": step(ONE_ATTEMPT, "readding", "readd"),
-    "merging": step(ONE_ATTEMPT, "merging", "merge"),
-    "localisation": step(ONE_ATTEMPT, "localisation", "localise"),
-    "refinement": step(ONE_ATTEMPT, "refinement", "refine"),
+    "global mapping": mapping_run("global"),
+    "incremental mapping": mapping_run("incremental"),
+    "verification": step(replace(BY_COLMAP, mapping=ONE_RUN.mapping), "verification", "verify"),
+    "readding": step(ONE_RUN, "readding", "readd"),
+    "merging": step(ONE_RUN, "merging", "merge"),
+    "localisation": step(ONE_RUN, "localisation", "localise"),
+    "refinement": step(ONE_RUN, "refinement", "refine"),
 }
 """For each: the configuration, that with a time limit of a second for this step, and which job it is."""
+MET = [
+    *(("crash", name) for name in STEPS),
+    *(("hang", name) for name in ("global mapping", "verification", "localisation")),
+    *(("memory", name) for name in ("incremental mapping", "merging")),
+    *(("disk", name) for name in ("incremental mapping", "verification", "refinement")),
+]
+"""All jobs end in the same child process, so the rarer faults are tried in a few of them."""
 
 
 @pytest.fixture(scope="module")
 def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The photographs in `mixed`, and in `out` a run of one attempt that nothing disturbs."""
+    """The photos in `mixed`, and in `out` a run with one mapping run that nothing disturbs."""
     folder = tmp_path_factory.mktemp("healthy")
-    run = solve(write_photographs(folder / "mixed"), folder / "out", ONE_ATTEMPT)
+    run = solve(write_photographs(folder / "mixed"), folder / "out", ONE_RUN)
     assert run.scenes["mixed"].counts["registered"] == FIRST + 1
     assert run.scenes["mixed"].counts["models"] == 2
     assert run.scenes["mixed"].notes == []
@@ -102,15 +102,7 @@ def camera(run: Run) -> str:
     return str(one.model.name)
 
 
-def assert_valid(photographs: Path, run: Run) -> None:
-    task = scenes.load(photographs)
-    assert submission.check(run.submission, task.columns, task.keys) == []
-    assert len(tables.read_table(run.submission)) == ALL
-    assert run.failed == {}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(("fault", "name"), MET)
 def test_a_fault_costs_one_step(
     healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: str
 ) -> None:
@@ -118,19 +110,22 @@ def test_a_fault_costs_one_step(
     code, ending = FAULTS[fault]
     met = inject(monkeypatch, code, which)
     if name == "readding":
-        monkeypatch.setattr(mapping, "left_out", lambda *_: ([], [("00.png", "02.png")]))
+        monkeypatch.setattr(mapping, "left_out", lambda *_: mapping.LeftOut([], [("00.png", "02.png")]))
     shutil.copytree(healthy / "out/store", tmp_path / "store")
     run = solve(healthy / "mixed", tmp_path, limited if fault == "hang" else config)
     assert len(met) == 1
-    assert_valid(healthy / "mixed", run)
+    task = scenes.load(healthy / "mixed")
+    assert submission.check(run.submission, task.columns, task.keys) == []
+    assert len(tables.read_table(run.submission)) == ALL
+    assert run.failed == {}
     result = run.scenes["mixed"]
     (note,) = result.notes
     assert ending in note
     assert "\n" not in note
     identity = json.loads((tmp_path / "scenes/mixed/result.json").read_text())["identity"]
     assert identity.endswith("hurried") == (fault == "hang")  # with more time it may come to an end
-    expected = FIRST if name == "localisation" or "attempt" in name else FIRST + 1
-    assert result.counts["registered"] == expected
+    mapped = "mapping" in name
+    assert result.counts["registered"] == (FIRST if mapped or name == "localisation" else FIRST + 1)
     assert result.counts["models"] == 2
-    assert camera(run) == ("SIMPLE_RADIAL" if name == "refinement" or "attempt" in name else "OPENCV")
+    assert camera(run) == ("SIMPLE_RADIAL" if mapped or name == "refinement" else "OPENCV")
     assert running(tmp_path) == []

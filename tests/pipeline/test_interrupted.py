@@ -1,18 +1,22 @@
-"""Runs that are cut short, by the clock or by a kill: the submission is valid, and the next run goes on from there."""
+"""Runs that are cut short, by a deadline or by a kill: the submission is valid, and the next run resumes.
+
+Also the two rounds of a run with a time limit, and what is done at the same time.
+"""
 
 from __future__ import annotations
 
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +33,15 @@ from imc_kit.pipeline import run as pipeline_run
 from imc_kit.pipeline.run import Run, SceneResult, solve
 from imc_kit.runtime import deadline
 from imc_kit.runtime.executors import fan_out
-from imc_kit.synthetic.plaza import write_scene
 from imc_kit.types import Model, Placement, Pose, Scene
+from small_tasks import VIEWS, write_task
 
-VIEWS = 16
-OPTIONS = {"detector.max_keypoints": 1000, "threads": 2}
-CONFIG = preset("sift", OPTIONS)
+CONFIG = preset("sift", {"detector.max_keypoints": 1000, "threads": 2})
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes of two places: the plaza, and the plaza in a mirror."""
-    root = tmp_path_factory.mktemp("two")
-    write_scene(root, views=VIEWS, size=(320, 240))
-    folder = root / "test/mirror/images"
-    folder.mkdir(parents=True)
-    for path in (root / "test/plaza/images").iterdir():
-        cv2.imwrite(str(folder / path.name), cv2.imread(str(path))[:, ::-1])
-    table = root / "sample_submission.csv"
-    header, *rows = table.read_text().splitlines(keepends=True)
-    table.write_text("".join([header, *rows, *(row.replace("plaza", "mirror") for row in rows)]))
-    return root
+def command(root: Path, out: Path) -> list[str]:
+    options = ["--out", str(out), "--detector.max-keypoints", "1000", "--threads", "2"]
+    return [sys.executable, "-m", "imc_kit.cli.main", "solve", str(root), *options]
 
 
 def problems(root: Path, out: Path) -> list[str]:
@@ -62,68 +54,87 @@ def registered(out: Path) -> dict[str, int]:
     return {name: scene["counts"]["registered"] for name, scene in told["scenes"].items()}
 
 
-# ---- kills ----
+def nothing_runs(folder: Path) -> bool:
+    end = time.monotonic() + 10
+    while running(folder):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
-@pytest.mark.slow
-def test_ten_kills_at_random_times(root: Path, tmp_path: Path) -> None:
-    """Each run takes up what the one before it left when it was killed; one that comes to its end is begun anew."""
-    command = [sys.executable, "-m", "imc_kit.cli.main", "solve", str(root), "--out", str(tmp_path / "out")]
-    command += ["--detector.max-keypoints", "1000", "--threads", "2"]
-    chance = random.Random(5)
-    kills, ended = 0, 0
-    while kills < 10 or not ended:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            while kills < 10 and not (tmp_path / "out/submission.csv").exists():
+# ---- kills and deadlines, for real ----
+
+
+def test_a_run_that_is_stopped_again_and_again_is_resumed(plaza: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for sign, ending in (
+        ("submission.csv", signal.SIGKILL),
+        ("store/features/*/*.h5", signal.SIGKILL),
+        ("scenes/plaza/colmap*.log", signal.SIGINT),
+    ):
+        with subprocess.Popen(
+            command(plaza, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            end = time.monotonic() + 120
+            while not list(out.glob(sign)):
+                assert time.monotonic() < end
                 assert process.poll() is None
                 time.sleep(0.01)
-            process.wait(chance.uniform(0.5, 4.5) if kills < 10 else 60)
-        except subprocess.TimeoutExpired:
-            kills += 1
-        process.kill()
-        process.wait()
-        assert problems(root, tmp_path / "out") == []
-        if process.returncode == 0:
-            ended += 1
-            assert registered(tmp_path / "out") == {"plaza": VIEWS, "mirror": VIEWS}
-            if kills < 10:
-                shutil.rmtree(tmp_path / "out")
-    end = time.monotonic() + 10
-    while running(tmp_path):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+            process.send_signal(ending)
+            said, _ = process.communicate(timeout=60)
+        assert process.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL)
+        assert problems(plaza, out) == []
+    assert "Traceback" not in said
+    assert "submission" in said.splitlines()[-1]  # it is valid, and the run can be resumed
+    run = solve(plaza, out, CONFIG)
+    assert problems(plaza, out) == []
+    assert run.scenes["plaza"].counts["registered"] == VIEWS
 
 
-# ---- the clock, for real ----
+@pytest.fixture(scope="module")
+def two(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes of two places: the plaza, and the plaza in a mirror."""
+    named = {path.name: path for path in photos.iterdir()}
+    mirrored = {name: cv2.imread(str(path))[:, ::-1] for name, path in named.items()}
+    return write_task(tmp_path_factory.mktemp("two"), {"plaza": named, "mirror": mirrored})
 
 
 @pytest.mark.slow
-def test_a_tenth_of_the_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[tuple[str, str]] = []
-    real = pipeline_run.match_scene
+def test_five_kills_at_random_times(two: Path, tmp_path: Path) -> None:
+    """Each run resumes what the one before it left when it was killed."""
+    out, chance = tmp_path / "out", random.Random(5)
+    for kill in range(5):
+        process = subprocess.Popen(command(two, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not kill and not (out / "submission.csv").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        try:
+            process.wait(chance.uniform(0.5, 4.5))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert problems(two, out) == []
+    solve(two, out, CONFIG)
+    assert registered(out) == {"plaza": VIEWS, "mirror": VIEWS}
+    assert nothing_runs(tmp_path)
 
-    def match_scene(scene: Scene, folder: Path, *arguments: Any, **options: Any) -> Rest:
-        begun.append((folder.parent.name, scene.name))
-        return real(scene, folder, *arguments, **options)
 
-    monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
+@pytest.mark.slow
+def test_a_tenth_of_the_time(two: Path, tmp_path: Path) -> None:
     started = time.monotonic()
-    solve(root, tmp_path / "whole", CONFIG)
+    solve(two, tmp_path / "whole", CONFIG)
     limit = 0.1 * (time.monotonic() - started)
-    assert begun == [("scenes", "plaza"), ("scenes", "mirror")]
-    begun.clear()
 
     started = time.monotonic()
-    hurried = solve(root, tmp_path / "out", replace(CONFIG, time_limit=limit))
+    hurried = solve(two, tmp_path / "out", replace(CONFIG, time_limit=limit))
     assert time.monotonic() - started <= 1.05 * limit + 1
-    assert running(tmp_path / "out") == []
-    assert problems(root, tmp_path / "out") == []
-    assert begun == [("quick", "plaza"), ("quick", "mirror"), ("scenes", "plaza"), ("scenes", "mirror")]
+    assert nothing_runs(tmp_path / "out")
+    assert problems(two, tmp_path / "out") == []
     assert hurried.failed == {}
     assert all(deadline.ran_out(result.notes) for result in hurried.scenes.values())
 
-    again = solve(root, tmp_path / "out", CONFIG)
+    again = solve(two, tmp_path / "out", CONFIG)
     for name in ("plaza", "mirror"):
         assert again.scenes[name].counts["registered"] == VIEWS
         assert again.scenes[name].notes == []
@@ -133,21 +144,19 @@ def test_a_tenth_of_the_time(root: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 NAMES = ("a", "b", "c", "d")
 Fake = Callable[[str, str, float], int]
-Rest = Callable[[Executor, float, bool], SceneResult]
+
+
+@dataclass
+class Matched:
+    """What takes the place of a `MatchedScene`."""
+
+    reconstruct: Callable[..., SceneResult]
 
 
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
-    """Four scenes of as many photographs, which nobody looks at."""
-    rows = ["image_path,dataset,scene,rotation_matrix,translation_vector"]
-    for name in NAMES:
-        folder = tmp_path / "task/test" / name / "images"
-        folder.mkdir(parents=True)
-        for number in range(5):
-            (folder / f"{number}.png").touch()
-            rows.append(f"test/{name}/images/{number}.png,{name},{name},1;0;0;0;1;0;0;0;1,0;0;0")
-    (tmp_path / "task/sample_submission.csv").write_text("\n".join(rows) + "\n")
-    return tmp_path / "task"
+    """Four scenes of five photos each, which nobody looks at."""
+    return write_task(tmp_path / "task", {name: {f"{number}.png": b"" for number in range(5)} for name in NAMES})
 
 
 def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | None = 80.0) -> Run:
@@ -155,90 +164,58 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
     gives how many images are registered. It then took 2 seconds. The files of an answer say which round it is of."""
     now = 5000.0
 
-    def reconstruct(scene: Scene, folder: Path, _: Executor, until: float, alone: bool) -> SceneResult:
-        nonlocal now
-        where = folder.parent.name
-        (folder / "models/0").mkdir(parents=True, exist_ok=True)
-        (folder / "models/0/images.bin").write_text(where)
-        (folder / f"database-{where}.db").write_text(where)
-        (folder / "colmap.log").write_text(where)
-        count = fake(where, scene.name, until - now)
-        now += 2
-        placed = {
-            name: Placement(Pose(np.eye(3), np.full(3, float(count))), 0 if number < count else None)
-            for number, name in enumerate(scene.images)
-        }
-        counts = {"registered": count, "models": 1}
-        return SceneResult(placed, [Model(folder / "models/0", {})], counts, notes=[f"the {where} one"])
+    def match_scene(scene: Scene, folder: Path, *_: Any, **__: Any) -> Matched:
+        def reconstruct(_: Executor, until: float, alone: bool) -> SceneResult:
+            nonlocal now
+            where = folder.parent.name
+            (folder / "models/0").mkdir(parents=True, exist_ok=True)
+            (folder / "models/0/images.bin").write_text(where)
+            (folder / f"database-{where}.db").write_text(where)
+            (folder / "colmap.log").write_text(where)
+            count = fake(where, scene.name, until - now)
+            now += 2
+            placed = {
+                name: Placement(Pose(np.eye(3), np.full(3, float(count))), 0 if number < count else None)
+                for number, name in enumerate(scene.images)
+            }
+            counts = {"registered": count, "models": 1}
+            return SceneResult(placed, [Model(folder / "models/0", {})], counts, notes=[f"the {where} one"])
 
-    monkeypatch.setattr(
-        pipeline_run, "match_scene", lambda scene, folder, *_, **__: partial(reconstruct, scene, folder)
-    )
+        return Matched(reconstruct)
+
+    monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
     monkeypatch.setattr(deadline.time, "time", lambda: now)
     return solve(task, task.parent / "out", replace(CONFIG, time_limit=limit))
 
 
-def test_every_scene_has_its_quick_answer_first_and_shares_move(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
-    seen = []
+def test_with_a_limit_every_scene_gets_a_quick_answer_first(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    """Shares move on: what one scene does not use, the next ones can."""
+    seen: list[tuple[str, str, float]] = []
 
     def fake(where: str, name: str, seconds: float) -> int:
         seen.append((where, name, seconds))
         return 5
 
     run(monkeypatch, task, fake)
-    assert [(where, name) for where, name, _ in seen] == [
-        (where, name) for where in ("quick", "scenes") for name in NAMES
-    ]
+    rounds = [(where, name) for where in ("quick", "scenes") for name in NAMES]
+    assert [(where, name) for where, name, _ in seen] == rounds
     left = [80 - 0.3 * 4 - 2 * number for number in range(8)]  # a part of a second for each scene is for writing
-    shares = [left[number] / (4 - number % 4) for number in range(8)]  # all scenes are equal
-    assert [seconds for *_, seconds in seen] == pytest.approx(shares)
+    assert [seconds for *_, seconds in seen] == pytest.approx([left[number] / (4 - number % 4) for number in range(8)])
 
-
-def test_a_share_is_large_enough_to_be_of_use(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
-    """Better some scenes solved than none."""
-    seen = []
-
-    def fake(where: str, name: str, seconds: float) -> int:
-        seen.append(seconds)
-        return 5
-
+    seen.clear()
+    shutil.rmtree(task.parent / "out")
     run(monkeypatch, task, fake, 10.0)
-    first, last = 5 * pipeline_run._ENOUGH["quick"], 10 - 0.6 - 3 * 2
-    assert first > 10 / 4
-    assert seen[0] == pytest.approx(first)
-    assert seen[3] == pytest.approx(last)
-    assert seen[4:] == [0] * 4  # too little for any to begin again
+    assert [seconds for *_, seconds in seen[4:]] == [0] * 4  # too little for any to be begun again
 
-
-def test_small_scenes_come_first_when_time_is_limited(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
-    rows = task / "sample_submission.csv"
-    for name in ("a", "c"):
-        (task / f"test/{name}/images/more.png").touch()
-        line = rows.read_text().splitlines()[1].replace("test/a/images/0", f"test/{name}/images/more")
-        rows.write_text(rows.read_text() + line.replace(",a,a,", f",{name},{name},") + "\n")
-    seen = []
-
-    def fake(where: str, name: str, seconds: float) -> int:
-        seen.append((where, name))
-        return 5
-
-    run(monkeypatch, task, fake)
-    assert seen == [(where, name) for where in ("quick", "scenes") for name in "bdac"]
     seen.clear()
     shutil.rmtree(task.parent / "out")
     run(monkeypatch, task, fake, None)
-    assert seen == [("scenes", name) for name in "abcd"]
-
-
-def test_without_a_limit_there_is_one_round(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
-    seen = []
-    run(monkeypatch, task, lambda where, name, seconds: seen.append((where, name, seconds)) or 5, None)
-    assert seen == [("scenes", name, float("inf")) for name in NAMES]
+    assert seen == [("scenes", name, inf) for name in NAMES]
 
 
 def test_the_better_answer_is_kept_with_its_files(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
     def fake(where: str, name: str, _: float) -> int:
-        """The dear answer is better for a, equal for b, worse for c, and none for d."""
+        """The full answer is better for a, equal for b, worse for c, and none for d."""
         if (where, name) == ("scenes", "d"):
             raise ValueError("what nobody thought of")
         return 3 if where == "quick" else {"a": 5, "b": 3, "c": 1}[name]
@@ -264,90 +241,16 @@ def test_the_better_answer_is_kept_with_its_files(monkeypatch: pytest.MonkeyPatc
     assert "ValueError: what nobody thought of" in done.scenes["d"].notes
 
 
-def test_a_scene_that_the_dear_answer_solves_has_not_failed(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+def test_a_scene_has_failed_when_both_answers_have(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
     def fake(where: str, name: str, _: float) -> int:
-        if where == "quick" and name == "b":
-            raise KitError("not so quick")
-        return 4
-
-    done = run(monkeypatch, task, fake)
-    assert done.failed == {}
-    assert done.scenes["b"].counts["registered"] == 4
-
-
-def test_a_scene_that_fails_twice_has_failed(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
-    def fake(where: str, name: str, _: float) -> int:
-        if name == "b":
+        if name == "b" or (name, where) == ("c", "quick"):
             raise KitError(f"not {where}")
         return 4
 
     done = run(monkeypatch, task, fake)
     assert done.failed == {"b": "not scenes"}
+    assert done.scenes["c"].counts["registered"] == 4
     assert problems(task, task.parent / "out") == []
-
-
-def solved(scene: Scene) -> SceneResult:
-    placed = {name: Placement(Pose.identity(), 0) for name in scene.images}
-    return SceneResult(placed, counts={"registered": len(placed)})
-
-
-def test_the_next_scene_is_matched_while_one_is_mapped(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
-    matched = {name: threading.Event() for name in NAMES}
-
-    def match_scene(scene: Scene, *_: Any, **__: Any) -> Rest:
-        matched[scene.name].set()
-
-        def rest(_: Any, until: float, alone: bool) -> SceneResult:
-            number = NAMES.index(scene.name)
-            assert alone == (number + 1 == len(NAMES))
-            assert all(matched[name].wait(10) for name in NAMES[number + 1 : number + 2])
-            assert not any(matched[name].wait(0.1) for name in NAMES[number + 2 :])  # one ahead, and no more
-            return solved(scene)
-
-        return rest
-
-    monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
-    assert solve(task, task.parent / "out", CONFIG).failed == {}
-
-
-def test_a_scene_that_cannot_be_matched_costs_itself_alone(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
-    def match_scene(scene: Scene, *_: Any, **__: Any) -> Rest:
-        if scene.name in "bd":
-            raise KitError(f"nothing in {scene.name}")
-        return lambda *_: solved(scene)
-
-    monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
-    done = solve(task, task.parent / "out", CONFIG)
-    assert list(done.scenes) == ["a", "c"]
-    assert done.failed == {"b": "nothing in b", "d": "nothing in d"}
-
-
-def test_an_interrupt_ends_the_matching_of_the_next_scene(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
-    matching = threading.Event()
-
-    def chunk() -> tuple[int, list[str]]:
-        matching.set()
-        time.sleep(0.05)
-        return 1, []
-
-    def match_scene(scene: Scene, folder: Path, store: Store, config: Config, executor: Executor, **_: Any) -> Rest:
-        if scene.name == "b":
-            fan_out(executor, chunk, [()] * 10_000, "b", "chunk", 10_000)
-
-        def rest(*_: Any) -> SceneResult:
-            assert matching.wait(10)
-            raise KeyboardInterrupt
-
-        return rest
-
-    monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
-    threads = threading.active_count()
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        solve(task, task.parent / "out", CONFIG)
-    while threading.active_count() > threads:
-        assert time.monotonic() - started < 5
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("full", [("b",), ("b", "c", "d")])
@@ -379,3 +282,70 @@ def test_a_submission_that_cannot_be_written_for_a_while(
     written = tables.read_table(task.parent / "out/submission.csv").groupby("scene")["translation_vector"].first()
     solved = {"a"} if "d" in full else set(NAMES)
     assert {name for name in NAMES if written[name] == "4.0;4.0;4.0"} == solved
+
+
+# ---- one scene is matched while another is mapped ----
+
+
+def solved(scene: Scene) -> SceneResult:
+    placed = {name: Placement(Pose.identity(), 0) for name in scene.images}
+    return SceneResult(placed, counts={"registered": len(placed)})
+
+
+def test_the_next_scene_is_matched_while_one_is_mapped(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    matched = {name: threading.Event() for name in NAMES}
+
+    def match_scene(scene: Scene, *_: Any, **__: Any) -> Matched:
+        matched[scene.name].set()
+
+        def reconstruct(_: Any, until: float, alone: bool) -> SceneResult:
+            number = NAMES.index(scene.name)
+            assert alone == (number + 1 == len(NAMES))
+            assert all(matched[name].wait(10) for name in NAMES[number + 1 : number + 2])
+            assert not any(matched[name].wait(0.1) for name in NAMES[number + 2 :])  # one ahead, and no more
+            return solved(scene)
+
+        return Matched(reconstruct)
+
+    monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
+    assert solve(task, task.parent / "out", CONFIG).failed == {}
+
+
+def test_a_scene_that_cannot_be_matched_costs_itself_alone(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    def match_scene(scene: Scene, *_: Any, **__: Any) -> SceneResult:
+        if scene.name in "bd":
+            raise KitError(f"nothing in {scene.name}")
+        return solved(scene)  # as one that was finished before
+
+    monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
+    done = solve(task, task.parent / "out", CONFIG)
+    assert list(done.scenes) == ["a", "c"]
+    assert done.failed == {"b": "nothing in b", "d": "nothing in d"}
+
+
+def test_an_interrupt_ends_the_matching_of_the_next_scene(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+    matching = threading.Event()
+
+    def chunk() -> tuple[int, list[str]]:
+        matching.set()
+        time.sleep(0.05)
+        return 1, []
+
+    def match_scene(scene: Scene, folder: Path, store: Store, config: Config, executor: Executor, **_: Any) -> Matched:
+        if scene.name == "b":
+            fan_out(executor, chunk, [()] * 10_000, "b", "chunk", 10_000)
+
+        def reconstruct(*_: Any, **__: Any) -> SceneResult:
+            assert matching.wait(10)
+            raise KeyboardInterrupt
+
+        return Matched(reconstruct)
+
+    monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
+    threads = threading.active_count()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        solve(task, task.parent / "out", CONFIG)
+    while threading.active_count() > threads:
+        assert time.monotonic() - started < 5
+        time.sleep(0.01)

@@ -1,72 +1,75 @@
-"""From photographs to matches, by whole runs on rendered scenes: feature_pipelines, upright images, masks, pairs."""
+"""From photos to matches on a rendered scene: feature pipelines, rotations, masks, and the choice of pairs."""
 
 from __future__ import annotations
 
 import itertools
-import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from imc_kit.cli.main import main
-from imc_kit.colmap import verification
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint, preset
-from imc_kit.data import images, scenes, submission, tables
+from imc_kit.data import images, tables
 from imc_kit.data.images import Photo
 from imc_kit.data.store import Store
-from imc_kit.detectors import NoDetectorConfig, OrbConfig, SiftConfig, extract
+from imc_kit.detectors import extract
+from imc_kit.detectors.none import NoDetectorConfig
+from imc_kit.detectors.opencv import OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig, LightGlueConfig, NearestConfig
-from imc_kit.matchers.combine import CombineConfig
-from imc_kit.metric import THRESHOLDS
-from imc_kit.pipeline import matching, tasks
-from imc_kit.pipeline.crops import CropConfig
-from imc_kit.pipeline.matching import Matching
+from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.pipeline import matching
+from imc_kit.pipeline.matching import MatchedFeatures, Matching
+from imc_kit.pipeline.records import ImageRecord, inspect
 from imc_kit.pipeline.run import Run, solve
-from imc_kit.pipeline.tasks import inspect
+from imc_kit.pipeline.scene import match_scene
 from imc_kit.retrieval import NetworkDescriptorConfig, PairsConfig
 from imc_kit.runtime import deadline
-from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene, write_layout, write_scene
-from imc_kit.types import Correspondences, Float32, Matches, Pixels, Pose, Scene
+from imc_kit.types import Correspondences, Float32, Pixels, Pose, Scene
+from small_tasks import VIEWS
 
-VIEWS = 20
 SIFT = SiftConfig(max_keypoints=1000)
 SIMPLE = Config(SIFT, NearestConfig(ratio=0.8), threads=2)
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pose]]:
-    root = tmp_path_factory.mktemp("rendered")
-    poses = write_scene(root, views=VIEWS, size=(400, 300))
-    return root / "test/plaza/images", {Path(name).name: pose for name, pose in poses.items()}
-
-
 @pytest.fixture
-def photos(rendered: tuple[Path, dict[str, Pose]]) -> Path:
-    return rendered[0]
+def pool() -> Iterator[Executor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
 
 
-def placements(run: Run) -> dict[str, Any]:
-    (result,) = run.scenes.values()
-    return result.placements
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Shared: what several tests detect and match is computed once."""
+    return Store(tmp_path_factory.mktemp("store"))
 
 
-def registered(run: Run) -> int:
-    return sum(placement.model is not None for placement in placements(run).values())
+def some(photos: Path, count: int) -> Scene:
+    return Scene("plaza", photos, tuple(sorted(path.name for path in photos.iterdir())[:count]))
 
 
-def counts(run: Run) -> dict[str, int]:
-    (result,) = run.scenes.values()
-    return result.counts
+def matched(
+    scene: Scene, store: Store, config: Config, pool: Executor
+) -> tuple[MatchedFeatures, dict[str, ImageRecord], list[tuple[str, str]]]:
+    stages = Matching(scene, store, config, pool)
+    records = stages.detect(inspect(scene, config.masks, pool)[0])
+    pairs = stages.select(records, None)
+    return stages.match(records, pairs), records, pairs
+
+
+# ---- feature pipelines ----
 
 
 @dataclass(frozen=True)
@@ -94,130 +97,189 @@ class Points:
         return [self.match_images(*pair) for pair in pairs]
 
 
-def test_branches_are_joined(photos: Path, tmp_path: Path) -> None:
-    alone = {
-        name: solve(photos, tmp_path / name, replace(SIMPLE, detector=detector, pairs=PairsConfig("exhaustive")))
-        for name, detector in (("sift", SIFT), ("orb", OrbConfig(max_keypoints=1000)))
-    }
-    both = replace(SIMPLE, also=(FeaturePipeline(OrbConfig(max_keypoints=1000), SIMPLE.matcher),))
-    joined = solve(photos, tmp_path / "both", both)
-    assert registered(joined) == VIEWS
-    pairs = {name: counts(run)["matched pairs"] for name, run in (*alone.items(), ("both", joined))}
-    assert pairs["both"] > max(pairs["sift"], pairs["orb"])
-    assert len(list((tmp_path / "both/store/features").iterdir())) == 2
+def test_feature_pipelines_are_joined(photos: Path, store: Store, pool: Executor) -> None:
+    scene, orb = some(photos, 4), OrbConfig(max_keypoints=500)
+    exhaustive = replace(SIMPLE, pairs=PairsConfig("exhaustive"))
+    sift, records, pairs = matched(scene, store, exhaustive, pool)
+    assert pairs == list(itertools.combinations(records, 2))
+    for other in (FeaturePipeline(orb, SIMPLE.matcher), FeaturePipeline(NoDetectorConfig(), PointsConfig())):
+        alone = replace(exhaustive, detector=other.detector, matcher=other.matcher)
+        second, _, _ = matched(scene, store, alone, pool)
+        both, _, _ = matched(scene, store, replace(exhaustive, also=(other,)), pool)
+        for name in records:
+            keypoints = sift.features(name).keypoints
+            np.testing.assert_array_equal(both.features(name).keypoints[: len(keypoints)], keypoints)
+            assert len(both.features(name)) <= len(keypoints) + len(second.features(name))
+        for pair in pairs:
+            counts = [len(found.matches(*pair)) for found in (sift, second, both)]
+            assert max(counts[:2]) <= counts[2] <= sum(counts[:2])
 
 
-def test_a_matcher_without_detector(photos: Path, tmp_path: Path) -> None:
-    run = solve(photos, tmp_path / "alone", replace(SIMPLE, detector=NoDetectorConfig(), matcher=PointsConfig()))
-    assert registered(run) == VIEWS
-    assert list((tmp_path / "alone/store").iterdir()) == [tmp_path / "alone/store/correspondences"]
-    joined = solve(
-        photos, tmp_path / "both", replace(SIMPLE, also=(FeaturePipeline(NoDetectorConfig(), PointsConfig()),))
+def test_a_matcher_without_detector_solves_a_scene(photos: Path, tmp_path: Path) -> None:
+    """Its pairs are selected by low-resolution features."""
+    pairs = PairsConfig(exhaustive_up_to=0, k=6)
+    run = solve(photos, tmp_path, replace(SIMPLE, detector=NoDetectorConfig(), matcher=PointsConfig(), pairs=pairs))
+    (result,) = run.scenes.values()
+    assert result.counts["registered"] == VIEWS
+    assert result.counts["pairs"] < VIEWS * (VIEWS - 1) // 2
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {"correspondences", "features"}
+
+
+def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors: nearest can"):
+        solve(photos, tmp_path / "out", replace(SIMPLE, detector=OrbConfig(), matcher=LightGlueConfig()))
+    with pytest.raises(KitError, match=r"'nearest' cannot match .*loftr can"):
+        solve(photos, tmp_path / "out", replace(SIMPLE, also=(FeaturePipeline(NoDetectorConfig(), NearestConfig()),)))
+    assert not (tmp_path / "out/store").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--matcher", "loftr"], "choose detector 'none'"),
+        (["--add", "sift"], "aliked+lightglue"),
+        (["--add", "sift+neerest"], "did you mean 'nearest'"),
+        (["--descriptors", "dino"], "did you mean 'dinov2'"),
+    ],
+)
+def test_the_command_refuses_them_too(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["solve", str(photos), "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_of_several_feature_pipelines_opens_no_socket(photos: Path, tmp_path: Path) -> None:
+    script = (
+        "import socket, sys\n"
+        "def refuse(*_, **__): raise SystemExit('a socket was opened')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
+        "from imc_kit.cli.main import main\n"
+        "sys.exit(main(sys.argv[1:]))"
     )
-    assert registered(joined) == VIEWS
-    few = PairsConfig(exhaustive_up_to=0, k=6)  # similar, by what the overview detects
-    run = solve(
-        photos, tmp_path / "few", replace(SIMPLE, detector=NoDetectorConfig(), matcher=PointsConfig(), pairs=few)
-    )
-    assert registered(run) == VIEWS
-    assert counts(run)["pairs"] < VIEWS * (VIEWS - 1) // 2
+    arguments = ["solve", str(photos), "--out", str(tmp_path / "out"), "--upright", "--detector.max-keypoints", "1000"]
+    arguments += ["--add", "orb+nearest", "--also.0.detector.max-keypoints", "500"]
+    arguments += ["--descriptors", "vlad", "--pairs.exhaustive-up-to", "5", "--pairs.k", "5"]
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"{VIEWS} of {VIEWS} images registered" in done.stderr
 
 
-def test_photographs_on_their_side_are_matched_upright(rendered: tuple[Path, dict[str, Pose]], tmp_path: Path) -> None:
-    photos, truth = rendered
-    turned = tmp_path / "turned"
-    turned.mkdir()
-    turns = {}
-    for number, path in enumerate(sorted(photos.iterdir())):
-        turns[path.name] = (0, 0, 1, 0, 2, 3, 0)[number % 7]
-        stored = np.rot90(cv2.imread(str(path)), turns[path.name])  # anticlockwise: clockwise makes it upright
-        cv2.imwrite(str(turned / path.name), np.ascontiguousarray(stored), [cv2.IMWRITE_JPEG_QUALITY, 95])
-    run = solve(turned, tmp_path / "out", replace(SIMPLE, upright=True))
-    assert counts(run)["turned"] == sum(turn != 0 for turn in turns.values())
-    assert registered(run) == VIEWS
-    found = placements(run)
+# ---- rotations and masks ----
+
+
+def test_photos_on_their_side_are_matched_upright(rendered: tuple[Path, dict[str, Pose]], tmp_path: Path) -> None:
+    """Poses are for the images as they are stored, whether EXIF says how to rotate them or nothing does."""
+    root, truth = rendered
+    rotated = tmp_path / "rotated"
+    rotated.mkdir()
+    quarters, by_exif = {}, set()
+    for number, path in enumerate(sorted((root / "test/plaza/images").iterdir())):
+        quarters[path.name] = (0, 0, 1, 0, 2, 3, 1)[number % 7]
+        stored = np.rot90(cv2.imread(str(path)), quarters[path.name])  # anticlockwise: clockwise makes it upright
+        if number % 7 == 6:
+            by_exif.add(path.name)
+            exif = Image.Exif()
+            exif[0x0112] = 6  # rotate it clockwise to see it upright
+            Image.fromarray(stored[..., ::-1]).save(rotated / path.name, quality=95, exif=exif)
+        else:
+            cv2.imwrite(str(rotated / path.name), np.ascontiguousarray(stored), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    run = solve(rotated, tmp_path / "out", replace(SIMPLE, upright=True))
+    (result,) = run.scenes.values()
+    expected = {name: count for name, count in quarters.items() if count and name not in by_exif}
+    assert result.rotation_quarters == expected
+    assert result.counts["rotated"] == len(expected)
+    assert result.counts["registered"] == VIEWS
     first, *others = sorted(truth)
-    for name in others:  # relative rotations of the images as they are stored
-        relative = found[name].pose.rotation @ found[first].pose.rotation.T
-        expected = truth[name].turned(-turns[name]).rotation @ truth[first].turned(-turns[first]).rotation.T
-        np.testing.assert_allclose(relative, expected, atol=0.04)
+    quarter = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])  # clockwise, as y points down
 
-    as_they_are = solve(turned, tmp_path / "as they are", SIMPLE)
-    assert counts(as_they_are)["turned"] == 0
+    def as_stored(name: str) -> np.ndarray[Any, Any]:
+        return np.linalg.matrix_power(quarter.T, quarters[name]) @ truth[name].rotation
 
-
-def test_the_overview_holds_no_descriptors(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all images at once, that is, and not all matches."""
-    looked = []
-
-    class Counting(ThreadPoolExecutor):
-        def map(self, function: Any, *values: Any, **options: Any) -> Any:
-            if function is matching._look_until:
-                looked.append(len(values[0]))
-                assert all(features.descriptors.size == 0 for features in (*values[0], *values[1]))
-            return super().map(function, *values, **options)
-
-    names = [path.name for path in sorted(photos.iterdir())][:5]
-    scene = Scene("plaza", photos, tuple(names))
-    found = []
-    with Counting(2) as pool:
-        records, _ = inspect(scene, SIMPLE.masks, pool)
-        for at_once in (1024, 3):
-            monkeypatch.setattr(matching, "_LOOKS_AT_ONCE", at_once)
-            found.append(Matching(scene, Store(tmp_path), SIMPLE, pool)._look(records))
-    assert looked == [10, 3, 3, 3, 1]
-    assert found[0] == found[1]
-    assert list(found[0]) == list(itertools.combinations(names, 2))
-    assert max(view.inliers for view in found[0].values()) > 30
+    for name in others:
+        relative = result.placements[name].pose.rotation @ result.placements[first].pose.rotation.T
+        np.testing.assert_allclose(relative, as_stored(name) @ as_stored(first).T, atol=0.05)
 
 
-def test_masks_are_honoured_and_shown(photos: Path, tmp_path: Path) -> None:
-    masks = tmp_path / "masks"
+def test_masks_are_honoured_and_shown(photos: Path, tmp_path: Path, pool: Executor) -> None:
+    masks, store, scene = tmp_path / "masks", Store(tmp_path / "store"), some(photos, 4)
     masks.mkdir()
-    left = np.zeros((30, 40), np.uint8)
-    left[:, :20] = 255
-    names = sorted(path.name for path in photos.iterdir())
-    for name in names[:3]:
+    left = np.zeros((24, 32), np.uint8)
+    left[:, :16] = 255
+    masked, _, _, free = scene.images
+    for name in scene.images[:3]:
         cv2.imwrite(str(masks / f"{name}.png"), left)
     config = replace(SIMPLE, masks=replace(SIMPLE.masks, folder=masks, pictures=True))
-    run = solve(photos, tmp_path / "out", config)
-    shown = tmp_path / "out/scenes/images/masks"
-    assert sorted(path.name for path in shown.iterdir()) == [f"{name}.jpg" for name in names[:3]]
-    picture = images.load(shown / f"{names[0]}.jpg").pixels.astype(int)
-    assert np.abs(picture[:, 220:].mean((0, 1)) - (180, 120, 150)).max() < 60  # purple
-    table = Store(tmp_path / "out/store").features(fingerprint(SIFT, replace(config.masks, pictures=False)))
-    (scene,) = scenes.load(photos).scenes
-    with ThreadPoolExecutor(1) as pool:
-        records, _ = inspect(scene, config.masks, pool)
-    assert table[records[names[0]].key].keypoints[:, 0].max() < 200 < table[records[names[3]].key].keypoints[:, 0].max()
-    assert run.scenes["images"].counts["readable"] == VIEWS
+    match_scene(scene, tmp_path / "out", store, config, pool)
+    shown = tmp_path / "out/masks"
+    assert sorted(path.name for path in shown.iterdir()) == [f"{name}.jpg" for name in scene.images[:3]]
+    picture = images.load(shown / f"{masked}.jpg").pixels.astype(int)
+    assert np.abs(picture[:, 180:].mean((0, 1)) - (180, 120, 150)).max() < 60  # purple
+    name_of_table = fingerprint(SIFT, replace(config.masks, pictures=False))
+    table = store.features(name_of_table)
+    records, _ = inspect(scene, config.masks, pool)
+    assert table[records[masked].key].keypoints[:, 0].max() < 160 < table[records[free].key].keypoints[:, 0].max()
 
-    cv2.imwrite(str(masks / f"{names[0]}.png"), left[:, ::-1])  # another content: only this one is detected again
-    solve(photos, tmp_path / "out", config)
-    again = Store(tmp_path / "out/store").features(fingerprint(SIFT, replace(config.masks, pictures=False)))
-    assert len(again) == len(table) + 1
+    cv2.imwrite(str(masks / f"{masked}.png"), left[:, ::-1])  # another content: only this one is detected again
+    match_scene(scene, tmp_path / "out", store, config, pool)
+    assert len(store.features(name_of_table)) == len(table) + 1 == 5
 
 
-def test_masks_cannot_be_the_photographs(photos: Path, tmp_path: Path) -> None:
+def test_masks_cannot_be_the_photos(photos: Path, tmp_path: Path) -> None:
     run = solve(photos, tmp_path / "out", replace(SIMPLE, masks=replace(SIMPLE.masks, folder=photos)))
     assert "that of the images" in run.failed["images"]
     with pytest.raises(KitError, match="does not exist"):
         solve(photos, tmp_path / "out", replace(SIMPLE, masks=replace(SIMPLE.masks, folder=tmp_path / "none")))
 
 
+def test_low_resolution_matching_holds_no_descriptors(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hands the executor features without descriptors, and not all matches at once."""
+    handed = []
+
+    class Counting(ThreadPoolExecutor):
+        def map(self, function: Any, *values: Any, **options: Any) -> Any:
+            if getattr(function, "func", None) is matching._overlap_until:
+                handed.append(len(values[0]))
+                assert all(features.descriptors.size == 0 for features in (*values[0], *values[1]))
+            return super().map(function, *values, **options)
+
+    scene = some(photos, 5)
+    found = []
+    with Counting(2) as pool:
+        records, _ = inspect(scene, SIMPLE.masks, pool)
+        for at_once in (1024, 3):
+            monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", at_once)
+            found.append(Matching(scene, Store(tmp_path), SIMPLE, pool)._low_resolution_overlaps(records))
+    assert handed == [10, 3, 3, 3, 1]
+    assert found[0] == found[1]
+    assert list(found[0]) == list(itertools.combinations(scene.images, 2))
+    assert max(overlap.inliers for overlap in found[0].values()) > 30
+
+
+# ---- pairs ----
+
+
 @pytest.mark.parametrize("method", ["similar", "matches", "sequential"])
-def test_fewer_pairs_do(photos: Path, tmp_path: Path, method: Any) -> None:
-    pairs = PairsConfig(method, exhaustive_up_to=0, k=6, window=3, min_per_image=2)
-    run = solve(photos, tmp_path / "out", replace(SIMPLE, pairs=pairs))
-    assert VIEWS <= counts(run)["pairs"] <= 6 * VIEWS
-    assert registered(run) == VIEWS
+def test_fewer_pairs_are_selected(photos: Path, store: Store, pool: Executor, method: Any) -> None:
+    pairs = PairsConfig(method, exhaustive_up_to=0, k=4, window=2, min_per_image=2)
+    stages = Matching(some(photos, 10), store, replace(SIMPLE, pairs=pairs), pool)
+    records = stages.detect(inspect(stages.scene, SIMPLE.masks, pool)[0])
+    selected = stages.select(records, None)
+    assert 10 <= len(selected) <= 4 * 10
+    assert {name for pair in selected for name in pair} == set(records)
 
 
-def test_pairs_from_a_file(photos: Path, tmp_path: Path) -> None:
-    names = sorted(path.name for path in photos.iterdir())
-    (tmp_path / "pairs.txt").write_text("\n".join(f"{a}\t{b}" for a, b in itertools.pairwise(names)))
-    run = solve(photos, tmp_path / "out", replace(SIMPLE, pairs=PairsConfig("file", file=tmp_path / "pairs.txt")))
-    assert counts(run)["pairs"] == VIEWS - 1
+def test_pairs_from_a_file_or_from_the_caller(photos: Path, tmp_path: Path, store: Store, pool: Executor) -> None:
+    scene = some(photos, 4)
+    listed = list(itertools.pairwise(scene.images))
+    (tmp_path / "pairs.txt").write_text("\n".join(f"{a}\t{b}" for a, b in listed))
+    config = replace(SIMPLE, pairs=PairsConfig("file", file=tmp_path / "pairs.txt"))
+    stages = Matching(scene, store, config, pool)
+    records, _ = inspect(scene, SIMPLE.masks, pool)
+    assert stages.select(records, None) == listed
+    assert stages.select(records, [listed[1], (scene.images[0], "unreadable.jpg")]) == [listed[1]]
     with pytest.raises(KitError, match="no list of pairs"):
         solve(photos, tmp_path / "out", replace(SIMPLE, pairs=PairsConfig("file", file=tmp_path / "none.txt")))
 
@@ -243,209 +305,76 @@ class Colour:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_global_descriptors_are_kept_in_the_store(photos: Path, tmp_path: Path) -> None:
-    (scene,) = scenes.load(photos).scenes
+def test_global_descriptors_are_kept_in_the_store(photos: Path, tmp_path: Path, pool: Executor) -> None:
+    scene, store = some(photos, VIEWS), Store(tmp_path / "store")
     pairs = PairsConfig(exhaustive_up_to=0, k=3, min_per_image=1, descriptors=(ColourConfig(),))
+    records, _ = inspect(scene, SIMPLE.masks, pool)
     selections = []
     for _ in range(2):
-        with ThreadPoolExecutor(2) as pool:
-            stages = Matching(scene, Store(tmp_path / "store"), replace(SIMPLE, pairs=pairs), pool)
-            records, _notes = inspect(scene, SIMPLE.masks, pool)
-            selections.append(stages.select(records, None))
+        selections.append(Matching(scene, store, replace(SIMPLE, pairs=pairs), pool).select(records, None))
         assert sum(Colour.seen) == VIEWS
     assert selections[0] == selections[1]
     assert VIEWS * 3 // 2 <= len(selections[0]) <= 3 * VIEWS
 
 
-def test_when_time_is_limited_pairs_come_by_the_matches_of_the_quick_answer(photos: Path, tmp_path: Path) -> None:
-    (scene,) = scenes.load(photos).scenes
-    store = Store(tmp_path / "store")
+def test_with_a_time_limit_pairs_are_ordered_by_the_matches_of_the_quick_answer(
+    photos: Path, tmp_path: Path, pool: Executor
+) -> None:
+    scene, store = some(photos, 8), Store(tmp_path / "store")
     config = replace(SIMPLE, pairs=PairsConfig("exhaustive"))
-    with ThreadPoolExecutor(2) as pool:
-        records, _notes = inspect(scene, SIMPLE.masks, pool)
-        names = list(records)
-        limited = Matching(scene, store, config, pool, time.time() + 1000)
-        without = limited.select(records, None)
-        assert all(names.index(second) - names.index(first) == 1 for first, second in without[: VIEWS - 1])
-        quick = Matching(scene, store, CHEAP, pool)
-        found = quick.match(quick.detect(records), without)
-        given = limited.select(records, None)
-    assert sorted(given) == sorted(without) == sorted(Matching(scene, store, config, pool).select(records, None))
-    count = {pair: len(found.matches(*pair)) for pair in given}
-    best = {name: max(count[pair] for pair in given if name in pair) for name in names}
-    for first, second in given[: VIEWS // 2]:
+    records, _ = inspect(scene, SIMPLE.masks, pool)
+    names = list(records)
+    limited = Matching(scene, store, config, pool, time.time() + 1000)
+    before = limited.select(records, None)
+    assert all(names.index(second) - names.index(first) == 1 for first, second in before[: len(names) - 1])
+    quick = Matching(scene, store, CHEAP, pool)
+    found = quick.match(quick.detect(records), before)
+    after = limited.select(records, None)
+    assert sorted(after) == sorted(before) == sorted(Matching(scene, store, config, pool).select(records, None))
+    count = {pair: len(found.matches(*pair)) for pair in after}
+    best = {name: max(count[pair] for pair in after if name in pair) for name in names}
+    for first, second in after[: len(names) // 2]:
         assert count[first, second] in (best[first], best[second])
 
 
 def test_features_are_described_only_when_there_is_time(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, store: Store, pool: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (scene,) = scenes.load(photos).scenes
-    with ThreadPoolExecutor(2) as pool:
-        stages = Matching(scene, Store(tmp_path / "store"), SIMPLE, pool)
-        records, _notes = inspect(scene, SIMPLE.masks, pool)
-        first, second, *_ = stages.detect(records)
-        monkeypatch.setattr(deadline.time, "time", lambda: 0.0)
-        assert stages.similarity(records, 1.0)(first, second) is None
-        alike = stages.similarity(records, 100.0)(first, second)
-        assert alike == stages.similarity(records)(first, second)
-        assert alike is not None
-        assert -1 <= alike <= 1
-
-
-def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors: nearest can"):
-        solve(photos, tmp_path / "out", replace(SIMPLE, detector=OrbConfig(), matcher=LightGlueConfig()))
-    with pytest.raises(KitError, match=r"'nearest' cannot match photographs.*loftr can"):
-        solve(photos, tmp_path / "out", replace(SIMPLE, also=(FeaturePipeline(NoDetectorConfig(), NearestConfig()),)))
-    assert not (tmp_path / "out/store").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--detector", "orb", "--matcher", "lightglue"], "nearest can"),
-        (["--matcher", "loftr"], "choose detector 'none'"),
-        (["--add", "sift"], "aliked+lightglue"),
-        (["--add", "sift+neerest"], "did you mean 'nearest'"),
-        (["--descriptors", "dino"], "did you mean 'dinov2'"),
-    ],
-)
-def test_the_command_refuses_them_too(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
-) -> None:
-    assert main(["solve", str(photos), "--out", str(tmp_path / "out"), *arguments]) == 2
-    assert said in capsys.readouterr().err
-
-
-def test_the_command_takes_several_branches(photos: Path, tmp_path: Path) -> None:
-    arguments = ["--detector.max-keypoints", "1000", "--add", "orb+nearest", "--also.0.detector.max-keypoints", "500"]
-    arguments += ["--descriptors", "fisher", "--pairs.exhaustive-up-to", "5", "--pairs.k", "5"]
-    assert main(["solve", str(photos), "--out", str(tmp_path / "out"), *arguments]) == 0
-
-
-def test_a_run_opens_no_socket(photos: Path, tmp_path: Path) -> None:
-    script = (
-        "import socket, sys\n"
-        "def refuse(*_, **__): raise SystemExit('a socket was opened')\n"
-        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
-        "from imc_kit.cli.main import main\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    arguments = ["solve", str(photos), "--out", str(tmp_path / "out"), "--upright", "--detector.max-keypoints", "1000"]
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert f"{VIEWS} of {VIEWS} images registered" in done.stderr
-
-
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scene of photographs that are larger than the detector sees them, most of each of nothing."""
-    root = tmp_path_factory.mktemp("far")
-    size = (640, 480)
-    poses = {f"{number}.jpg": pose for number, pose in enumerate(orbit(36, distance=16, height=4)[:7])}
-    views = partial(render_scene, plaza(), Camera.centred(size), list(poses.values()))
-    write_layout(root, "plaza", "synthetic", poses, size, views, THRESHOLDS)
-    return root
-
-
-FAR = replace(SIMPLE, detector=SiftConfig(max_keypoints=1500, long_side=400))
-CROPS = replace(FAR, crops=CropConfig(on=True))
-
-
-def verified(out: Path) -> int:
-    (path,) = (out / "scenes/plaza").glob("database-*.db")
-    return sum(verification.inlier_counts(path).values())
-
-
-def test_crops_are_matched_again_and_kept_in_the_store(
-    far: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, run = solve(far, tmp_path / "whole", FAR), solve(far, tmp_path / "crops", CROPS)
-    assert counts(before)["cropped"] == 0
-    assert counts(run)["cropped"] >= 5
-    assert registered(run) == len(placements(run)) == 7
-    assert verified(tmp_path / "crops") > 2 * verified(tmp_path / "whole")
-    task = scenes.load(far)
-    assert submission.check(run.submission, task.columns, task.keys) == []
-    assert run.scenes["plaza"].seconds["crop"] > 0
-    assert run.scenes["plaza"].notes == []
-    assert (tmp_path / "crops/store/features").exists()
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("detected or matched again")
-
-    monkeypatch.setattr(tasks, "detector_of", refuse)
-    monkeypatch.setattr(tasks, "matcher_of", refuse)
-    shutil.rmtree(tmp_path / "crops/scenes")
-    again = solve(far, tmp_path / "crops", replace(CROPS, localisation=replace(CROPS.localisation, on=False)))
-    assert not again.failed
-    assert counts(again)["cropped"] == counts(run)["cropped"]
-    assert counts(again)["matched pairs"] == counts(run)["matched pairs"]
-
-
-def test_the_keypoints_of_crops_are_joined_to_those_of_the_whole_images(far: Path, tmp_path: Path) -> None:
-    (scene,) = scenes.load(far).scenes
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    right = np.zeros((48, 64), np.uint8)
-    right[:, 32:] = 255
-    cv2.imwrite(str(masks / "2.jpg.png"), right)
-    also = replace(CROPS, also=(FeaturePipeline(OrbConfig(max_keypoints=500, long_side=400), SIMPLE.matcher),))
-    for config in (CROPS, also, replace(also, combine=CombineConfig(0))):
-        config = replace(config, masks=replace(config.masks, folder=masks))
-        with ThreadPoolExecutor(2) as pool:
-            stages = Matching(scene, Store(tmp_path / "store"), config, pool)
-            records = stages.detect(inspect(scene, config.masks, pool)[0])
-            pairs = stages.select(records, None)
-            found = stages.match(records, pairs)
-            crops = stages.crop(records, pairs, found)
-            both = stages.match(records, pairs, crops)
-            looser = Matching(scene, stages.store, config.looser(), pool).match(records, pairs[:3], crops)
-            assert stages.crop(records, pairs, replace(found, matches=lambda *_: Matches.empty())) == {}
-            late = Matching(scene, Store(tmp_path / "store"), config, pool, time.time())
-            assert late.crop(records, pairs, found) == {}
-            assert any(deadline.RAN_OUT in note for note in late.notes)
-        assert "2.jpg" in crops
-        for name in records:
-            few, many = found.features(name).keypoints, both.features(name).keypoints
-            np.testing.assert_array_equal(many[: len(few)], few)
-            assert (len(many) > len(few)) == (name in crops)
-            np.testing.assert_array_equal(looser.features(name).keypoints, many)  # its matches go beside the others
-        assert both.features("2.jpg").keypoints[:, 0].min() >= 319
-        for pair in pairs:
-            old, new = found.matches(*pair), both.matches(*pair)
-            assert set(map(tuple, old.indices.tolist())) <= set(map(tuple, new.indices.tolist()))
-        assert sum(len(both.matches(*pair)) for pair in pairs) > 1.5 * sum(len(found.matches(*pair)) for pair in pairs)
-
-
-def test_crops_need_a_detector() -> None:
-    with pytest.raises(KitError, match="a feature_pipeline with a detector"):
-        replace(SIMPLE, detector=NoDetectorConfig(), matcher=PointsConfig(), crops=CropConfig(on=True)).check()
+    scene = some(photos, 4)
+    stages = Matching(scene, store, SIMPLE, pool)
+    records = stages.detect(inspect(scene, SIMPLE.masks, pool)[0])
+    first, second, *_ = records
+    monkeypatch.setattr(deadline.time, "time", lambda: 0.0)
+    assert stages.similarity(records, 1.0)(first, second) is None
+    alike = stages.similarity(records, 100.0)(first, second)
+    assert alike == stages.similarity(records)(first, second)
+    assert alike is not None
+    assert -1 <= alike <= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sift", "aliked"])
-def test_turned_photographs_score_as_upright_ones(
+def test_rotated_photos_score_as_upright_ones(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from imc_kit import metric
 
+    def placements(run: Run) -> dict[str, Any]:
+        (result,) = run.scenes.values()
+        return result.placements
+
     monkeypatch.setenv("IMC_KIT_WEIGHTS", str(shared / "weights"))
-    limits = {"detector.max_keypoints": 1500, "detector.long_side": 800}
-    config = preset(name, {"upright": True, **limits})
+    config = preset(name, {"upright": True, "detector.max_keypoints": 1500, "detector.long_side": 800})
     truth = tables.read_table(shared / "scenes/truth.csv")
-    scores, placed = {}, {}
+    scores = {}
     for scene in ("fountain_P11", "fountain_P11_rotated"):
-        run = solve(shared / "scenes/test" / scene / "images", tmp_path / scene, config)
-        expected, found = [], []
+        found = placements(solve(shared / "scenes/test" / scene / "images", tmp_path / scene, config))
+        assert all(placement.model is not None for placement in found.values())
+        expected, centers = [], []
         for row in truth[truth["scene"] == scene].to_dict("records"):
             rotation, translation = tables.parse_pose(row["rotation_matrix"], row["translation_vector"])
             expected.append(-rotation.T @ translation)
-            found.append(placements(run)[Path(row["image_path"]).name].pose.center)
-        scores[scene] = metric.score_centers(np.array(expected), np.array(found)).score
-        placed[scene] = registered(run)
-        shutil.rmtree(tmp_path / scene)
-    assert placed["fountain_P11_rotated"] == placed["fountain_P11"] == 11
+            centers.append(found[Path(row["image_path"]).name].pose.center)
+        scores[scene] = metric.score_centers(np.array(expected), np.array(centers)).score
     assert scores["fountain_P11_rotated"] >= scores["fountain_P11"] - 0.05
     assert scores["fountain_P11"] > 0.9

@@ -11,5 +11,5 @@ from imc_kit.types import Pixels
 
 @pytest.fixture(scope="session")
 def jug() -> list[Pixels]:
-    """36 photographs once round, in order."""
-    return render_turntable(Camera.centred((160, 120), 240.0), circle_of_views(36))
+    """36 photos once round, in order."""
+    return render_turntable(Camera.centred((128, 96), 192.0), circle_of_views(36))

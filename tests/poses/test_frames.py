@@ -14,8 +14,8 @@ from tours import wrong_steps
 
 def marked(image: Pixels) -> Pixels:
     image = image.copy()
-    for row in range(15, 120, 30):
-        cv2.putText(image, "(c) SAMPLE", (4, row), cv2.FONT_HERSHEY_DUPLEX, 0.7, (255, 255, 255), 1)
+    for row in range(12, 96, 24):
+        cv2.putText(image, "(c) SAMPLE", (4, row), cv2.FONT_HERSHEY_DUPLEX, 0.6, (255, 255, 255), 1)
     return image
 
 
@@ -24,9 +24,9 @@ def brighter(image: Pixels, gain: float, offset: float) -> Pixels:
 
 
 def shaken(image: Pixels, rng: np.random.Generator) -> Pixels:
-    motion = cv2.getRotationMatrix2D((80, 60), rng.uniform(-2, 2), rng.uniform(0.97, 1.03))
+    motion = cv2.getRotationMatrix2D((64, 48), rng.uniform(-2, 2), rng.uniform(0.97, 1.03))
     motion[:, 2] += rng.uniform(-3, 3, 2)
-    return np.asarray(cv2.warpAffine(image, motion, (160, 120), borderMode=cv2.BORDER_REFLECT), np.uint8)
+    return np.asarray(cv2.warpAffine(image, motion, (128, 96), borderMode=cv2.BORDER_REFLECT), np.uint8)
 
 
 @pytest.mark.parametrize("change", ["none", "watermark", "exposure", "shake", "shake and exposure", "half the size"])

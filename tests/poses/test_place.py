@@ -56,11 +56,11 @@ def test_an_unregistered_image_stands_between_those_that_it_matches_best() -> No
         ("x.jpg", "a.jpg"): 20, ("d.jpg", "x.jpg"): 90, ("c.jpg", "x.jpg"): 40, ("b.jpg", "x.jpg"): 30,
         ("x.jpg", "y.jpg"): 500, ("z.jpg", "b.jpg"): 16,
     }  # fmt: skip
-    turned = Pose.from_center(np.diag([1.0, -1, -1]), BIG.poses["d.jpg"].center)
-    big = Model(Path("0"), {**BIG.poses, "d.jpg": turned})
+    rotated = Pose.from_center(np.diag([1.0, -1, -1]), BIG.poses["d.jpg"].center)
+    big = Model(Path("0"), {**BIG.poses, "d.jpg": rotated})
     placed = place(["x.jpg", "y.jpg", "z.jpg"], [big], inliers)
     np.testing.assert_allclose(placed["x.jpg"].pose.center, [(90 * 30 + 40 * 2 + 30 * 1) / 160, 0, 0])
-    np.testing.assert_array_equal(placed["x.jpg"].pose.rotation, turned.rotation)
+    np.testing.assert_array_equal(placed["x.jpg"].pose.rotation, rotated.rotation)
     assert placed["x.jpg"].model is None
     assert placed["y.jpg"].pose.center[0] in (1, 2)  # its only neighbour has no pose
     assert placed["z.jpg"].pose.center[0] == 1

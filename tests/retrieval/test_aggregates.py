@@ -1,4 +1,4 @@
-"""VLAD and Fisher vectors: against their definitions, point by point, and against scikit-learn."""
+"""VLAD, against its definition, point by point."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.mixture import GaussianMixture
 
 from imc_kit.errors import KitError
 from imc_kit.matchers import kmeans
-from imc_kit.retrieval import DESCRIPTORS, FisherConfig, VladConfig, aggregates, descriptor_class
-from imc_kit.retrieval.aggregates import expectation_maximisation, fisher, fit_mixture, principal_axes, vlad
+from imc_kit.retrieval import DESCRIPTORS, aggregates
+from imc_kit.retrieval.aggregates import VladConfig, vlad
 from imc_kit.types import Features
 
-CONFIGS = [VladConfig(size=8), VladConfig(size=8, intra=False, power=1.0), FisherConfig(size=4, dimension=32)]
+CONFIGS = [VladConfig(size=8), VladConfig(size=8, intra=False, power=1.0)]
 
 
 def blobs(count: int, dimension: int = 5, seed: int = 0, centres: int = 6) -> np.ndarray:
@@ -47,78 +46,6 @@ def test_vlad_is_the_sum_of_differences(power, intra):
     found = vlad(points, centres, power, intra)
     np.testing.assert_allclose(found, unit(parts.ravel()), atol=1e-5)
     assert found.dtype == np.float32
-
-
-def test_fisher_is_the_gradient_of_the_likelihood():
-    """By finite differences of what scikit-learn says the likelihood is."""
-    points = blobs(30, 3, seed=3).astype(np.float64)
-    mixture = fit_mixture(blobs(300, 3, seed=4), 4, 0)
-    spread = np.sqrt(mixture.variances)
-
-    def likelihood(means, spread):
-        theirs = GaussianMixture(4, covariance_type="diag")
-        theirs.weights_, theirs.means_, theirs.precisions_cholesky_ = mixture.weights, means, 1 / spread
-        return theirs.score_samples(points).mean()
-
-    by_mean, by_spread = np.zeros((4, 3)), np.zeros((4, 3))
-    for place in np.ndindex(4, 3):
-        step = np.zeros((4, 3))
-        step[place] = 1e-5
-        by_mean[place] = likelihood(mixture.means + step, spread) - likelihood(mixture.means - step, spread)
-        by_spread[place] = likelihood(mixture.means, spread + step) - likelihood(mixture.means, spread - step)
-    scale = spread / np.sqrt(mixture.weights)[:, None]
-    expected = np.concatenate([(by_mean * scale).ravel(), (by_spread * scale / np.sqrt(2)).ravel()])
-    np.testing.assert_allclose(fisher(points, mixture, 1.0), unit(expected), atol=1e-6)
-    expected = unit(np.sign(expected) * np.sqrt(np.abs(expected)))
-    np.testing.assert_allclose(fisher(points, mixture, 0.5), expected, atol=1e-4)
-
-
-def test_shares_are_scikit_learns():
-    points = blobs(200, seed=5).astype(np.float64)
-    mixture = fit_mixture(points, 6, 0)
-    theirs = GaussianMixture(6, covariance_type="diag")
-    theirs.weights_, theirs.means_ = mixture.weights, mixture.means
-    theirs.precisions_cholesky_ = 1 / np.sqrt(mixture.variances)
-    np.testing.assert_allclose(mixture.shares(points), theirs.predict_proba(points), atol=1e-9)
-
-
-@pytest.mark.parametrize("rounds", [1, 2, 10])
-def test_expectation_maximisation_goes_as_scikit_learns(rounds):
-    points = blobs(400, 4, seed=9).astype(np.float64)
-    start = fit_mixture(points[:50], 5, 1)
-    theirs = GaussianMixture(
-        5,
-        covariance_type="diag",
-        reg_covar=0,
-        tol=0,
-        max_iter=rounds,
-        weights_init=start.weights,
-        means_init=start.means,
-        precisions_init=1 / start.variances,
-    )
-    with pytest.warns(match="converge"):
-        theirs.fit(points)
-    ours = expectation_maximisation(points, start.shares(points), rounds)
-    np.testing.assert_allclose(ours.weights, theirs.weights_, atol=1e-8)
-    np.testing.assert_allclose(ours.means, theirs.means_, atol=1e-6)
-    np.testing.assert_allclose(ours.variances, theirs.covariances_, atol=1e-6)
-
-
-def test_no_component_shrinks_to_a_point():
-    points = np.concatenate([np.zeros((100, 3)), blobs(50, 3)]).astype(np.float32)
-    mixture = fit_mixture(points, 8, 0)
-    assert (mixture.variances >= 0.99e-2 * points.var(0)).all()
-    assert np.isfinite(fisher(points, mixture, 0.5)).all()
-
-
-def test_principal_axes_are_where_the_points_vary():
-    random = np.random.default_rng(0)
-    turned = np.linalg.qr(random.normal(size=(4, 4)))[0]
-    points = (random.normal(size=(1000, 4)) * [10, 5, 1, 0.1] @ turned + 100).astype(np.float32)
-    axes = principal_axes(points, 2)
-    np.testing.assert_allclose(np.abs(turned[:2] @ axes), np.eye(2), atol=0.1)
-    np.testing.assert_allclose(axes.T @ axes, np.eye(2), atol=1e-5)
-    assert principal_axes(points, 9).shape == (4, 4)
 
 
 def scene(dtype: type = np.float32, places: int = 4, views: int = 5) -> dict[str, Features]:
@@ -218,24 +145,12 @@ def test_the_vocabulary_is_learned_where_there_are_features(monkeypatch):
 
 
 def test_registry():
-    assert descriptor_class("vlad") is VladConfig
-    assert all(config.name == name for name, config in DESCRIPTORS.items())
-    with pytest.raises(KitError, match="unknown descriptor 'fischer': did you mean 'fisher'"):
-        descriptor_class("fischer")
+    assert DESCRIPTORS["vlad"] is VladConfig
+    with pytest.raises(KitError, match="unknown descriptor 'vald': did you mean 'vlad'"):
+        DESCRIPTORS["vald"]
 
 
-@pytest.mark.parametrize(
-    ("config", "options"),
-    [
-        (VladConfig, {"size": 0}),
-        (VladConfig, {"power": 0.0}),
-        (VladConfig, {"power": 1.5}),
-        (VladConfig, {"sample": 10}),
-        (VladConfig, {"seed": -1}),
-        (FisherConfig, {"dimension": 0}),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(config, options):
-    (option,) = options
-    with pytest.raises(KitError, match=f"{option} of descriptor '{config.name}' must be"):
-        config(**options)
+def test_invalid_options_are_refused():
+    for option, value in (("size", 0), ("power", 0.0), ("power", float("nan")), ("sample", 10), ("seed", -1)):
+        with pytest.raises(KitError, match=f"{option} of descriptor 'vlad' must be"):
+            VladConfig(**{option: value})

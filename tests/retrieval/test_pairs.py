@@ -9,9 +9,7 @@ import pytest
 
 from imc_kit.errors import KitError
 from imc_kit.retrieval import (
-    DinoConfig,
     PairsConfig,
-    VladConfig,
     by_matches,
     exhaustive,
     nearest_first,
@@ -21,6 +19,8 @@ from imc_kit.retrieval import (
     sequential,
     similar,
 )
+from imc_kit.retrieval.aggregates import VladConfig
+from imc_kit.retrieval.networks import DinoConfig
 
 
 def names(count: int) -> list[str]:
@@ -84,7 +84,7 @@ def test_exhaustive_is_every_pair_once_in_the_images_order():
     assert len({frozenset(pair) for pair in found}) == 7 * 6 // 2
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     ("k", "options"),
     [
@@ -169,7 +169,7 @@ def brute_by_matches(images, counts, k, min_count=1, min_per_image=0):
     return in_order(images, chosen)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("k", "options"), [(2, {}), (5, {"min_count": 9}), (5, {"min_count": 11, "min_per_image": 1})])
 def test_by_matches_is_what_brute_force_gives(seed, k, options):
     random = np.random.default_rng(seed)
@@ -197,10 +197,9 @@ def test_by_matches_refuses_what_is_no_pair():
 # In a sequence.
 
 
-@pytest.mark.parametrize("count", [3, 8, 17])
 @pytest.mark.parametrize("window", [1, 4, 30])
-@pytest.mark.parametrize("quadratic", [False, True])
-@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("count", [3, 17])
+@pytest.mark.parametrize(("quadratic", "loop"), [(False, False), (True, True)])
 def test_sequential_is_what_brute_force_gives(count, window, quadratic, loop):
     images = names(count)
     order = [images[i] for i in np.random.default_rng(count).permutation(count)]
@@ -327,7 +326,7 @@ def test_options_that_make_no_sense_are_refused(option, options):
         PairsConfig(**options)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_nearest_first_is_what_brute_force_gives(seed):
     images, descriptors = names(9), vectors(9, seed=seed)
     similarity = {

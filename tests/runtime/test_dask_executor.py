@@ -24,14 +24,14 @@ from imc_kit.cli.main import main
 from imc_kit.data import scenes, submission, tables
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
-from imc_kit.pipeline import tasks
+from imc_kit.pipeline import chunks
 from imc_kit.pipeline.run import solve
 from imc_kit.runtime import dask_executor
 from imc_kit.runtime.dask_executor import connected
 from imc_kit.runtime.executors import cores, fan_out, width
 from imc_kit.synthetic.plaza import write_scene
 from imc_kit.types import Features
-from point_scenes import ALL, FIRST, ONE_ATTEMPT, Points, PointsConfig, write_photographs
+from point_scenes import ALL, FIRST, ONE_RUN, Points, PointsConfig, write_photographs
 
 HERE = Path(__file__).parent
 HELPERS = HERE.parent / "helpers"
@@ -155,7 +155,7 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
     photographs = write_photographs(tmp_path / "mixed")
     notes = tmp_path / "notes"
     notes.mkdir()
-    config = replace(ONE_ATTEMPT, detector=HeldConfig(folder=notes))
+    config = replace(ONE_RUN, detector=HeldConfig(folder=notes))
     local = solve(photographs, tmp_path / "local", config)
     for path in notes.iterdir():
         path.unlink()
@@ -170,9 +170,9 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
         eventually(
             lambda: {path.name for path in notes.glob("waiting-*")} == {f"waiting-{victim}", f"waiting-{survivor}"}
         )
-        chunks = tasks._image_chunks(range(ALL), executor, inf)
-        left = sum(max(chunk) >= config.detector.held_from for chunk in chunks)
-        eventually(lambda: len(executor._client.futures) == left)  # the others have ended
+        parts = chunks.image_chunks(range(ALL), executor, inf)
+        left = sum(max(chunk) >= config.detector.held_from for chunk in parts)
+        eventually(lambda: len(executor._client.futures) == left)  # the others have been taken note of
         os.kill(victim, signal.SIGKILL)
         (notes / "hold").unlink()
         thread.join()
@@ -222,7 +222,7 @@ def test_a_chunk_that_kills_its_workers_costs_its_scene_alone(dask: Cluster, tmp
     for grey in (200, 0, 1):
         cv2.imwrite(str(deadly / f"{grey}.png"), np.full((90, 120, 3), grey, np.uint8))
     dask.has(3)
-    config = replace(ONE_ATTEMPT, detector=HeldConfig(folder=tmp_path, deadly=200))
+    config = replace(ONE_RUN, detector=HeldConfig(folder=tmp_path, deadly=200))
     with connected(dask.address, tmp_path / "out", threads=1) as executor:
         run = solve(tmp_path / "root", tmp_path / "out", config, executor=executor)
     assert set(run.scenes) == {"good"}

@@ -9,8 +9,10 @@ import pytest
 from imc_kit.colmap import child
 from imc_kit.config import CHEAP, Config, FeaturePipeline, cheap, preset
 from imc_kit.data.masks import MaskConfig
-from imc_kit.detectors import NoDetectorConfig
-from imc_kit.matchers import LightGlueConfig, LoftrConfig, NearestConfig
+from imc_kit.detectors.none import NoDetectorConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.loftr import LoftrConfig
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.runtime import deadline
 
 

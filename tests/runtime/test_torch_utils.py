@@ -89,7 +89,7 @@ def test_each_gpu_has_one_copy(
     gpus(number)
     made.clear()
     tasks._created.cache_clear()
-    found = in_threads(6, lambda: tasks.matcher_of(WithDevice(wanted), "sift"))  # type: ignore[arg-type]
+    found = in_threads(6, lambda: tasks.loaded(WithDevice(wanted), "sift"))
     assert len(made) == len({id(one) for one in found}) == copies
     assert Counter(one[0].index for one in found).keys() == ({0, 1} if copies == 2 else {None})
     assert {one[1] for one in found} == {"sift"}

@@ -12,10 +12,19 @@ from typing import Any
 import pytest
 
 from imc_kit.config import PRESETS, Config, FeaturePipeline, preset
-from imc_kit.detectors import DETECTORS, AlikedConfig, KeyNetConfig, OrbConfig, SiftConfig
+from imc_kit.detectors import DETECTORS
+from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.keynet import KeyNetConfig
+from imc_kit.detectors.opencv import OrbConfig
+from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import MATCHERS, DetectorFreeConfig, LightGlueConfig, LoftrConfig, NearestConfig
-from imc_kit.retrieval import DESCRIPTORS, ClipConfig, DinoConfig, VladConfig
+from imc_kit.matchers import MATCHERS, DetectorFreeConfig
+from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.loftr import LoftrConfig
+from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.retrieval import DESCRIPTORS
+from imc_kit.retrieval.aggregates import VladConfig
+from imc_kit.retrieval.networks import ClipConfig, DinoConfig
 from imc_kit.runtime import weights
 
 
@@ -125,5 +134,5 @@ def test_a_whole_configuration() -> None:
 def test_a_wrong_combination_is_refused() -> None:
     with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors"):
         FeaturePipeline(OrbConfig(), LightGlueConfig()).weight_files()
-    with pytest.raises(KitError, match="it takes photographs"):
+    with pytest.raises(KitError, match="it matches images"):
         Config(also=(FeaturePipeline(SiftConfig(), LoftrConfig()),)).weight_files()

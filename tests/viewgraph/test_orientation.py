@@ -1,4 +1,4 @@
-"""Turns from pairs, against brute force and against what was put in."""
+"""90° rotations from pairs, against brute force and against what was put in."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def graph(truth: np.ndarray, share: float, wrong: float, seed: int, weights: boo
     return [str(i) for i in range(len(truth))], relative
 
 
-def agreement(turns: dict[str, int], relative: dict) -> float:
-    return sum(w for (a, b), (quarters, w) in relative.items() if (turns[b] - turns[a] - quarters) % 4 == 0)
+def agreement(rotations: dict[str, int], relative: dict) -> float:
+    return sum(w for (a, b), (quarters, w) in relative.items() if (rotations[b] - rotations[a] - quarters) % 4 == 0)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 40, 200])
+@pytest.mark.parametrize("count", [2, 3, 5, 100])
 @pytest.mark.parametrize("share", [0, 0.3])
 def test_consistent_pairs_are_obeyed(count, share):
     truth = np.random.default_rng(count).integers(0, 4, count)
     names, relative = graph(truth, share, 0, count)
-    turns = assign_rotations(names, relative)
-    assert agreement(turns, relative) == pytest.approx(sum(weight for _, weight in relative.values()))
-    assert len({(turns[name] - right) % 4 for name, right in zip(names, truth, strict=True)}) == 1
-    assert list(turns.values()).count(0) == np.bincount(truth).max()
+    rotations = assign_rotations(names, relative)
+    assert agreement(rotations, relative) == pytest.approx(sum(weight for _, weight in relative.values()))
+    assert len({(rotations[name] - right) % 4 for name, right in zip(names, truth, strict=True)}) == 1
+    assert list(rotations.values()).count(0) == np.bincount(truth).max()
 
 
 @pytest.mark.parametrize("weights", [True, False])
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_no_assignment_agrees_with_more(seed, weights):
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 7))
@@ -49,15 +49,15 @@ def test_no_assignment_agrees_with_more(seed, weights):
     assert agreement(assign_rotations(names, relative), relative) == pytest.approx(best)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("count", "share", "wrong"), [(20, 0.6, 0.2), (60, 0.25, 0.3), (150, 0.1, 0.3)])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("count", "share", "wrong"), [(20, 0.6, 0.2), (60, 0.25, 0.3), (100, 0.15, 0.3)])
 def test_wrong_pairs_are_outvoted(count, share, wrong, seed):
     truth = np.random.default_rng(seed).integers(0, 4, count)
     names, relative = graph(truth, share, wrong, seed)
-    turns = assign_rotations(names, relative)
-    off = np.array([(turns[name] - right) % 4 for name, right in zip(names, truth, strict=True)])
+    rotations = assign_rotations(names, relative)
+    off = np.array([(rotations[name] - right) % 4 for name, right in zip(names, truth, strict=True)])
     assert np.bincount(off).max() >= 0.95 * count  # an image may have more wrong pairs than right ones
-    assert agreement(turns, relative) >= agreement(dict(zip(names, truth, strict=True)), relative) - 1e-9
+    assert agreement(rotations, relative) >= agreement(dict(zip(names, truth, strict=True)), relative) - 1e-9
 
 
 def chain(groups: int, size: int, wrong: float, seed: int):
@@ -76,14 +76,14 @@ def chain(groups: int, size: int, wrong: float, seed: int):
     return names, relative, dict(zip(names, truth.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("wrong", [0, 0.15])
 def test_groups_in_a_row(seed, wrong):
     names, relative, truth = chain(8, 6, wrong, seed)
     assert agreement(assign_rotations(names, relative), relative) >= agreement(truth, relative) - 1e-9
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_few_pairs_for_an_image(seed):
     truth = np.random.default_rng(seed).integers(0, 4, 60)
     names, relative = graph(truth, 0.05, 0.3, seed)

@@ -44,14 +44,14 @@ def parts(names: list[str], pairs: list[tuple[str, str]]) -> int:
 
 
 @pytest.mark.parametrize("degrees", [0.0, 1.0, 2.0])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_graph_that_agrees_loses_nothing(seed: int, degrees: float) -> None:
     _, rotations, counts = scene(np.random.default_rng(seed), 25, 0.3, degrees)
     assert contradicted(rotations, counts, LIMIT) == []
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.4])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_wrong_pairs_are_found_and_right_ones_are_left(seed: int, share: float) -> None:
     """Wrong pairs say anything, and have a third of the matches of right ones."""
     rng = np.random.default_rng(seed)
@@ -70,10 +70,10 @@ def test_wrong_pairs_are_found_and_right_ones_are_left(seed: int, share: float) 
     assert len(wrong) > 0.8 * share * len(rotations)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_twin_does_not_pull_a_block_round(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_a_duplicate_structure_does_not_rotate_a_block(seed: int) -> None:
     """Two towers of one building are taken for each other: a few wrong pairs, stronger than any right one, agree that
-    the second half of the images is turned by half a turn; many weaker pairs say that it is not."""
+    the second half of the images is rotated by 180 degrees; many weaker pairs say that it is not."""
     rng = np.random.default_rng(seed)
     names, rotations, counts = scene(rng, 20, 0.7)
     block = set(names[10:])
@@ -89,19 +89,19 @@ def test_a_twin_does_not_pull_a_block_round(seed: int) -> None:
 
 
 @pytest.mark.parametrize("links", [1, 3])
-def test_blocks_that_agree_on_a_turn_follow_the_many(links: int) -> None:
+def test_blocks_that_agree_on_a_rotation_follow_the_many(links: int) -> None:
     """All wrong pairs agree with each other, and each is stronger than a right one between the blocks; but these have
     more matches together."""
     rng = np.random.default_rng(links)
     names = [f"{number:02}" for number in range(12)]
     true = Rotation.random(12, rng=rng)
-    turned = true * Rotation.from_euler("y", 180, degrees=True)
+    rotated = true * Rotation.from_euler("y", 180, degrees=True)
     rotations, counts, wrong = {}, {}, set()
     for i, j in combinations(range(12), 2):
         inside = (i < 6) == (j < 6)
         false = not inside and i < links and 6 <= j < 6 + links
         if inside or false or rng.random() < 0.7:
-            other = turned[j] if false else true[j]
+            other = rotated[j] if false else true[j]
             rotations[names[i], names[j]] = (noise(rng, 1.5) * other * true[i].inv()).as_matrix()
             counts[names[i], names[j]] = 150 if false else 300 if inside else 100
             wrong |= {(names[i], names[j])} if false else set()
@@ -109,18 +109,18 @@ def test_blocks_that_agree_on_a_turn_follow_the_many(links: int) -> None:
     assert set(contradicted(rotations, counts, LIMIT)) == wrong
 
 
-def test_of_a_loop_alone_the_weakest_pair_goes() -> None:
-    turn = Rotation.from_euler("z", 40, degrees=True).as_matrix()
+def test_of_a_cycle_alone_the_weakest_pair_goes() -> None:
+    error = Rotation.from_euler("z", 40, degrees=True).as_matrix()
     for length in (3, 4, 6):
         names = [str(number) for number in range(length)]
         pairs = list(zip(names, names[1:] + names[:1], strict=True))
         for weakest in pairs:
-            rotations = {pair: np.eye(3) for pair in pairs} | {pairs[0]: turn}
+            rotations = {pair: np.eye(3) for pair in pairs} | {pairs[0]: error}
             counts = dict.fromkeys(pairs, 200) | {weakest: 20}
             assert contradicted(rotations, counts, LIMIT) == [weakest]
 
 
-def test_where_there_is_no_loop_nothing_can_be_contradicted() -> None:
+def test_where_there_is_no_cycle_nothing_can_be_contradicted() -> None:
     rng = np.random.default_rng(0)
     assert contradicted({}, {}, LIMIT) == []
     assert contradicted({("a", "b"): Rotation.random(rng=rng).as_matrix()}, {("a", "b"): 20}, LIMIT) == []
@@ -131,7 +131,7 @@ def test_where_there_is_no_loop_nothing_can_be_contradicted() -> None:
 
 
 @pytest.mark.parametrize("limit", [0.01, 1.0, 180.0])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_what_is_connected_stays_connected_whatever_is_said(seed: int, limit: float) -> None:
     rng = np.random.default_rng(seed)
     names, rotations, counts = scene(rng, 20, 0.15)
@@ -157,7 +157,7 @@ def test_rotations_that_are_none() -> None:
     assert contradicted({("a", "b"): np.full((3, 3), np.nan)}, {("a", "b"): 9}, LIMIT) == []
 
 
-def test_an_exact_half_turn_is_no_small_error() -> None:
+def test_an_exact_180_degree_rotation_is_no_small_error() -> None:
     pairs = list(combinations("abcd", 2))
     for axis in np.eye(3):
         half = Rotation.from_rotvec(np.pi * axis).as_matrix()
@@ -180,7 +180,7 @@ def test_the_order_of_the_pairs_does_not_matter() -> None:
 
 def test_a_large_graph_takes_a_moment() -> None:
     rng = np.random.default_rng(0)
-    _, rotations, counts = scene(rng, 200, 0.3)
+    _, rotations, counts = scene(rng, 80, 0.3)
     wrong = list(rotations)[::20]
     rotations |= {pair: Rotation.random(rng=rng).as_matrix() for pair in wrong}
     assert len(set(contradicted(rotations, counts, LIMIT)) ^ set(wrong)) <= 2

@@ -18,7 +18,7 @@ def test_photographs_are_shown_as_they_were_matched(
     run = copy(solved, tmp_path / "run")
     result = sorted((run / "scenes").glob("*/result.json"))[0]
     content = json.loads(result.read_text())
-    result.write_text(json.dumps(content | {"turns": dict.fromkeys(content["placements"], 2)}))
+    result.write_text(json.dumps(content | {"rotation_quarters": dict.fromkeys(content["placements"], 2)}))
     turns: list[int] = []
     real = images.load
 

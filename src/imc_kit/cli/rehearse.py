@@ -10,7 +10,8 @@ import tyro
 
 from imc_kit.cli.command import Command, Folder, Names
 from imc_kit.kaggle.environments import Torch
-from imc_kit.kaggle.rehearse import Limits, Mount, rehearse
+from imc_kit.kaggle.limits import Limits
+from imc_kit.kaggle.rehearse import Mount, rehearse
 
 
 @dataclass(frozen=True)

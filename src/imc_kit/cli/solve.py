@@ -13,8 +13,8 @@ import tyro
 from imc_kit.cli import solve_help
 from imc_kit.cli.command import Command, Folder, Names, parse, resumable
 from imc_kit.config import Config, feature_pipeline, matcher_named, preset
-from imc_kit.detectors import config_class as detector_class
-from imc_kit.retrieval import descriptor_class
+from imc_kit.detectors import DETECTORS
+from imc_kit.retrieval import DESCRIPTORS
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Choices:
         config = preset(self.preset)
         changes: dict[str, Any] = {"also": (*config.also, *map(feature_pipeline, self.add))}
         if self.detector:
-            changes["detector"] = detector_class(self.detector)()
+            changes["detector"] = DETECTORS[self.detector]()
         if self.matcher:
             changes["matcher"] = matcher_named(self.matcher)
         if self.descriptors:
-            descriptors = tuple(descriptor_class(name)() for name in self.descriptors)
+            descriptors = tuple(DESCRIPTORS[name]() for name in self.descriptors)
             changes["pairs"] = replace(config.pairs, method="similar", descriptors=descriptors)
         return replace(config, **changes)
 

@@ -1,8 +1,8 @@
-"""COLMAP in processes of their own, with a time limit.
+"""COLMAP in child processes, with a time limit.
 
-COLMAP is C++: it can abort, crash, hang or eat memory, and that must cost one attempt at one scene. So the calls that
-do its long work run in `jobs`, each in a process of its own, and everything that prints goes to a log file. To load
-COLMAP takes a fifth of a second, so on Linux one process does that, once, and forks for each job.
+COLMAP is C++: it can abort, crash, hang or use up the memory, and that must cost no more than one job of one scene. So
+its long work runs in `jobs`, each in a process of its own, and all output goes to a log file. Loading COLMAP takes a
+fifth of a second, so on Linux one process loads it once and forks for each job.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,11 @@ from imc_kit.errors import KitError
 from imc_kit.runtime import deadline
 
 _LOOK_UP = 0.02
-"""Seconds between looks whether a job has ended, or is to be given up."""
+"""Seconds between two looks whether a job has ended or must be ended. A job lasts at least a tenth of a second."""
 _FORKS = sys.platform == "linux"
-"""Elsewhere libraries do not survive a fork, or there is none: each job has a process that loads COLMAP itself."""
+"""Elsewhere there is no fork, or libraries do not survive it. Then each job's process loads COLMAP itself."""
 _PATIENCE = 1.0
-"""Seconds after which the process that forks is killed itself, when it does not kill a job."""
+"""Seconds in which the forking process must end a job. After that it is killed itself, with all its jobs."""
 
 
 class ColmapError(KitError):
@@ -39,13 +37,15 @@ class ColmapError(KitError):
 
 
 def run(
-    job: Mapping[str, Any], what: str, log: Path, time_limit: float, given_up: threading.Event | None = None
+    job: Mapping[str, Any], what: str, log: Path, time_limit: float, cancelled: threading.Event | None = None
 ) -> None:
-    """Run one job (see `jobs.JOBS`) in a child process and wait for it.
+    """Run a job (see `jobs.JOBS`) in a child process, and wait for its end.
 
-    The job gets paths as strings. `what` names it in messages; COLMAP's output is appended to `log`; `time_limit` is in
-    seconds. Raises ColmapError when the process does not end well, or when another thread sets `given_up`. The child
-    ends with this process, however that ends.
+    job: its name and arguments; paths become strings. what: the job in words, for messages.
+    log: receives COLMAP's output. time_limit: in seconds. cancelled: set by another thread to end the job.
+
+    Raises `ColmapError` when the process fails, runs out of time or is cancelled. The child never outlives this
+    process.
     """
     started = time.monotonic()
     try:
@@ -56,8 +56,8 @@ def run(
     try:
         while status is None:
             status = forker.status(number, max(0.0, min(_LOOK_UP, time_limit - (time.monotonic() - started))))
-            if status is None and given_up is not None and given_up.is_set():
-                raise ColmapError(f"{what} was given up, as there was no more need of it")
+            if status is None and cancelled is not None and cancelled.is_set():
+                raise ColmapError(f"{what} was cancelled: its result is not needed any more")
             if status is None and time.monotonic() - started >= time_limit:
                 raise ColmapError(f"{what} {deadline.STOPPED} of {time_limit:.0f} s (its output is in {log})")
     finally:
@@ -69,23 +69,13 @@ def run(
         raise ColmapError(f"{what} ended with {ending.lower()} after {seconds:.0f} s (its output is in {log})")
 
 
-def fill(folder: Path, job: str, what: str, config: Any, log: Path, **arguments: Any) -> None:
-    """Run a job that writes its models to `folder`, which is emptied first; the rest and what it raises as `run`.
-
-    config: the dataclass of the step's configuration; its `time_limit` is the job's.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    run({"job": job, "output": folder, "config": asdict(config), **arguments}, what, log, config.time_limit)
-
-
 @contextmanager
 def loading() -> Iterator[None]:
-    """Meanwhile COLMAP is loaded, while others are busy, so that the first job need not wait for it. The process that
-    has it ends when the last that asked for this is done."""
+    """Load COLMAP in the background, so that the first job need not wait. The process that has it ends with the last
+    user of this context."""
     global _users, _forker
     if _FORKS:
-        with suppress(OSError):  # `run` will say it
+        with suppress(OSError):  # `run` will report it
             _loaded(None)
     with _lock:
         _users += 1
@@ -100,7 +90,7 @@ def loading() -> Iterator[None]:
 
 
 class _Forker:
-    """The process that has loaded COLMAP; see `jobs`. Several threads may use it."""
+    """The process that has loaded COLMAP and forks for each job (`jobs`). Several threads may use it."""
 
     def __init__(self, log: Path | None, *arguments: str) -> None:
         package_root = str(Path(__file__).parents[2])
@@ -108,17 +98,17 @@ class _Forker:
         with (log or Path(os.devnull)).open("ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "imc_kit.colmap.jobs", *arguments],
-                stdin=subprocess.PIPE,  # stays open while we live: that is how the process knows
+                stdin=subprocess.PIPE,  # it closes when this process ends: so the child knows
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 bufsize=0,
-                env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},  # NumPy's would be lost in a fork
-                start_new_session=True,  # Ctrl-C is ours to handle
+                env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},  # a fork loses NumPy's threads
+                start_new_session=True,  # Ctrl-C is for this process only
             )
         assert self._process.stdout is not None
         if _FORKS:
-            self._said = select.poll()  # `select.select` takes only files of low numbers
-            self._said.register(self._process.stdout, select.POLLIN)
+            self._poll = select.poll()  # `select.select` takes only files with low numbers
+            self._poll.register(self._process.stdout, select.POLLIN)
         self._numbers = count()
         self._statuses: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -128,17 +118,17 @@ class _Forker:
         return self._process.poll() is None
 
     def begin(self, job: Mapping[str, Any]) -> int:
-        """Begin a job; gives its number."""
+        """Begin a job, and return its number."""
         number = next(self._numbers)
         self._command(number, job)
         return number
 
     def status(self, number: int, seconds: float) -> int | None:
-        """The exit status of a job, or of this process if that has ended; None if nothing comes in so many seconds."""
+        """Wait for the exit status of a job, or of this process if that has ended. None after these seconds."""
         out = self._process.stdout
         assert out is not None
         with self._lock:
-            if number not in self._statuses and not out.closed and self._said.poll(1000 * seconds):
+            if number not in self._statuses and not out.closed and self._poll.poll(1000 * seconds):
                 line = out.readline()
                 if line:
                     ended, status = json.loads(line)
@@ -156,7 +146,7 @@ class _Forker:
                 self._process.kill()
 
     def end(self) -> None:
-        """End this process and with it all jobs."""
+        """End this process and all jobs."""
         self._process.kill()
         self._process.wait()
         with self._lock:
@@ -168,19 +158,18 @@ class _Forker:
         pipe = self._process.stdin
         assert pipe is not None
         left = memoryview(json.dumps([number, job], default=str).encode() + b"\n")
-        with self._lock, suppress(BrokenPipeError, ValueError):  # it has ended, as `status` will say
+        with self._lock, suppress(BrokenPipeError, ValueError):  # the process has ended: `status` will say so
             while left:
                 left = left[pipe.write(left) :]
 
 
 class _Single(_Forker):
-    """A process for one job."""
+    """A process for one job, where forks are not safe."""
 
     def __init__(self, log: Path | None) -> None:
         super().__init__(log, "one")
 
     def status(self, number: int, seconds: float) -> int | None:
-        """As `_Forker.status` says."""
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -189,7 +178,6 @@ class _Single(_Forker):
         return status
 
     def kill(self, number: int) -> None:
-        """As `_Forker.kill` says."""
         self.end()
 
 
@@ -199,7 +187,7 @@ _lock = threading.Lock()
 
 
 def _loaded(log: Path | None) -> _Forker:
-    """The process that has loaded COLMAP, or does so now. log: gets what keeps it from that."""
+    """The process that has loaded COLMAP, or starts to. log: receives the errors of starting."""
     global _forker
     if not _FORKS:
         return _Single(log)

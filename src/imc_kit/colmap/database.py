@@ -1,4 +1,4 @@
-"""Writing a COLMAP database from features and matches: the only place where half a pixel is added."""
+"""Write a COLMAP database from features and matches: the only place where half a pixel is added."""
 
 from __future__ import annotations
 
@@ -13,31 +13,36 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imc_kit.data.images import may_have_exif
-from imc_kit.errors import KitError
-from imc_kit.types import Correspondences, Features, Float64, Int32, Mask, Matches
+from imc_kit.errors import KitError, require
+from imc_kit.types import Correspondences, Features, Float64, Mask, Matches, Pair
 
 log = logging.getLogger(__name__)
 
 _RECENT = 128
-"""Images whose keypoints are kept."""
+"""Images whose keypoints stay in memory: 4 MB for 2000 keypoints each. Pairs come sorted by their first image."""
 HALF_PIXEL = np.float32(0.5)  # COLMAP puts the centre of the top-left pixel at (0.5, 0.5)
 CAMERA_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
-"""Camera models of COLMAP's of which a later one has the distortion of an earlier one, and more."""
+"""COLMAP's camera models whose distortion parameters start with those of the models before them."""
 
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """Which images share a camera's intrinsics, and what these are before bundle adjustment."""
+    """Which images share intrinsics, and their values before bundle adjustment."""
 
     sharing: Literal["exif", "size", "image"] = "exif"
-    """exif: images of the same size, EXIF camera and EXIF focal length, but where EXIF names no camera and most sizes
-    in the scene occur once (photographs by strangers) none; size: images of the same size; image: none."""
+    """exif: images with the same size, EXIF camera and EXIF focal length share intrinsics. But where EXIF names no
+    camera and most sizes occur once, the photos are by different people and share none. size: images of the same size
+    share intrinsics. image: every image has its own."""
     model: str = "SIMPLE_RADIAL"
     """COLMAP's name of the camera model."""
     focal_factor: float = 1.2
-    """Focal length where EXIF has none, as a multiple of the image's longer side."""
+    """Focal length where EXIF has none, as a multiple of the image's longer side. 1.2 is COLMAP's own."""
+
+    def __post_init__(self) -> None:
+        require(self.focal_factor > 0, "focal_factor of the cameras", "more than 0", self.focal_factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +52,7 @@ class ImageEntry:
     name: str
     path: Path
     size: tuple[int, int]
-    """(width, height) of the upright image, in which the keypoints are."""
+    """(width, height) of the upright image, to which the keypoints refer."""
 
 
 def write_database(
@@ -59,14 +64,15 @@ def write_database(
 ) -> None:
     """Write a new COLMAP database with cameras, rigs, frames, images, keypoints and matches.
 
-    `features` gives those of an image by its name and is asked once for each; `matches` are (first image, second image,
-    matches), with indices into their keypoints, and are consumed as a stream. An index out of bounds is a KitError:
-    COLMAP would crash on it later. Of matches that use a keypoint twice the best-scored stays; a pair that comes twice
-    is a KitError.
+    features: gives the features of an image by its name; called once for each image.
+    matches: a stream of (first image, second image, matches), with indices into their keypoints. Matches that share a
+        keypoint are reduced to the best.
+
+    Raises `KitError` for an index out of bounds, which would crash COLMAP later, and for a pair that comes twice.
     """
     import pycolmap
 
-    for old in (path, _log_of(path)):
+    for old in (path, _write_ahead_log(path)):
         old.unlink(missing_ok=True)
     ids: dict[str, tuple[int, int]] = {}
     cameras: dict[Any, tuple[int, int, Any]] = {}
@@ -92,21 +98,21 @@ def write_database(
             (first_id, first_count), (second_id, second_count) = ids[first], ids[second]
             identity = (min(first_id, second_id), max(first_id, second_id))
             if first_id == second_id or identity in seen:
-                raise KitError(f"the pair {first!r}, {second!r} comes twice or is one image: give each once")
+                raise KitError(f"the pair {first!r}, {second!r} comes twice or is one image: give each pair once")
             seen.add(identity)
             if len(pair) and (pair.indices >= (first_count, second_count)).any():
                 raise KitError(
                     f"matches of {first!r} and {second!r} name keypoints that do not exist "
                     f"(they have {first_count} and {second_count}): the matches belong to other features"
                 )
-            database.write_matches(first_id, second_id, one_to_one(pair).astype(np.uint32))
+            database.write_matches(first_id, second_id, _rows(pair))
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Any]:
-    """An open database to write to, new or there already. Raises KitError when the disk does not take it all.
+    """Open a new or existing database for writing. Raises `KitError` when the disk does not take it all.
 
-    There is no `pycolmap.DatabaseTransaction`, as on a full disk its end ends this process.
+    There is no `pycolmap.DatabaseTransaction`: on a full disk its end ends this process.
     """
     import pycolmap
 
@@ -117,8 +123,8 @@ def writing(path: Path) -> Iterator[Any]:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
-def change_lens(camera: Any, model: str) -> None:
-    """Give a camera another of the models `CAMERA_MODELS`: the same rays, but for distortion that this does not have."""
+def change_camera_model(camera: Any, model: str) -> None:
+    """Change a camera to another of `CAMERA_MODELS`. Rays stay the same, except for distortion that the model lacks."""
     import pycolmap
 
     other = pycolmap.Camera.create_from_model_name(
@@ -135,20 +141,20 @@ def change_lens(camera: Any, model: str) -> None:
 
 
 def change_camera_models(path: Path, model: str) -> None:
-    """Give all cameras of a database another of the models `CAMERA_MODELS`."""
+    """Change all cameras of a database to another of `CAMERA_MODELS`."""
     with writing(path) as database:
         for camera in database.read_all_cameras():
-            change_lens(camera, model)
+            change_camera_model(camera, model)
             database.update_camera(camera)
 
 
 def delete_pairs(
-    path: Path, table: Literal["matches", "two_view_geometries"], pairs: Iterable[tuple[str, str]] | None = None
+    path: Path, table: Literal["matches", "two_view_geometries"], pairs: Iterable[Pair] | None = None
 ) -> None:
-    """Delete what a database has of these pairs of image names, or of all.
+    """Delete the rows of these pairs of image names from a table, or all rows.
 
-    Not by pycolmap, whose deletion has the file tidied up when the database is closed, and ends this process where a
-    full disk does not let it.
+    SQLite does it: pycolmap's deletion compacts the file when the database is closed, and ends this process on a full
+    disk.
     """
     import pycolmap
 
@@ -165,7 +171,7 @@ def delete_pairs(
 
 
 def keep_best_connected(path: Path, most: int) -> None:
-    """Keep the verified matches of at most so many keypoints of each image: those that are in the most pairs."""
+    """Keep the verified matches of at most `most` keypoints of each image: those in the most pairs."""
     import pycolmap
 
     with writing(path) as database:
@@ -174,10 +180,10 @@ def keep_best_connected(path: Path, most: int) -> None:
             image.image_id: np.zeros(database.num_keypoints_for_image(image.image_id), np.int32)
             for image in database.read_all_images()
         }
-        for pair in pairs:  # twice, as all of them together take more memory the larger the scene is
+        for pair in pairs:  # read twice, because the matches of all pairs may not fit in memory
             matches = database.read_two_view_geometry(*pair).inlier_matches
             for image, indices in zip(pair, matches.T, strict=True):
-                degrees[image][indices] += 1  # each is in a pair once
+                degrees[image][indices] += 1  # an index occurs once in a pair
         kept = {image: np.zeros(len(degree), np.bool_) for image, degree in degrees.items()}
         for image, degree in degrees.items():
             kept[image][np.argsort(-degree, kind="stable")[:most]] = True
@@ -191,30 +197,24 @@ def keep_best_connected(path: Path, most: int) -> None:
 
 
 def move(path: Path, target: Path) -> Path:
-    """Give a database that is closed another name. Raises KitError when the disk has not taken it all."""
-    if _log_of(path).exists():  # closing it does not say so
+    """Rename a closed database. Raises `KitError` when the disk has not taken all of it."""
+    if _write_ahead_log(path).exists():  # closing reports no error
         raise KitError(f"cannot write the COLMAP database {path}: the disk is full, or another program has it open")
     return path.replace(target)
 
 
-def _log_of(path: Path) -> Path:
-    """Where SQLite writes first; closing a database moves what is there to its place, and the file is gone."""
-    return path.with_name(f"{path.name}-wal")
-
-
 def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
-    """Put matches, not verified, in the place of those that a database has of these pairs of image names."""
+    """Replace the unverified matches of these pairs of image names in a database."""
     new = list(matches)
     delete_pairs(path, "matches", [(first, second) for first, second, _ in new])
     with writing(path) as database:
-        ids = {image.name: image.image_id for image in database.read_all_images()}
+        ids = _ids(database)
         for first, second, pair in new:
-            database.write_matches(ids[first], ids[second], one_to_one(pair).astype(np.uint32))
+            database.write_matches(ids[first], ids[second], _rows(pair))
 
 
 def recent_keypoints(opened: Any) -> Callable[[int], Float64]:
-    """Gives the keypoints of an image of an open database, [N, 2] in COLMAP's coordinates, and keeps those of the last
-    images that it was asked for: pairs come by their first image."""
+    """A cached reader of an open database's keypoints by image id: [N, 2] in COLMAP's coordinates."""
     return lru_cache(_RECENT)(lambda image: np.asarray(opened.read_keypoints(image)[:, :2], np.float64))
 
 
@@ -223,16 +223,22 @@ def keypoint_counts(path: Path) -> dict[str, int]:
     import pycolmap
 
     with pycolmap.Database.open(path) as database:
-        return {image.name: database.num_keypoints_for_image(image.image_id) for image in database.read_all_images()}
+        return {name: database.num_keypoints_for_image(number) for name, number in _ids(database).items()}
 
 
-def match_counts(path: Path) -> dict[tuple[str, str], int]:
+def match_counts(path: Path) -> dict[Pair, int]:
     """The number of matches of each pair of image names in a database, verified or not."""
     import pycolmap
 
     with pycolmap.Database.open(path) as database:
-        names = {image.image_id: image.name for image in database.read_all_images()}
-        pair_ids, counts = database.read_num_matches()
+        return by_name(database, *database.read_num_matches())
+
+
+def by_name(opened: Any, pair_ids: Sequence[int], counts: Sequence[int]) -> dict[Pair, int]:
+    """COLMAP's counts of pairs by image names, without zeros."""
+    import pycolmap
+
+    names = {number: name for name, number in _ids(opened).items()}
     pairs = (pycolmap.pair_id_to_image_pair(pair_id) for pair_id in pair_ids)
     return {(names[a], names[b]): count for (a, b), count in zip(pairs, counts, strict=True) if count}
 
@@ -240,12 +246,12 @@ def match_counts(path: Path) -> dict[tuple[str, str], int]:
 def read_pair(path: Path, first: str, second: str) -> tuple[Correspondences, Mask]:
     """The matches of two images of a database, all with score 1, and which of them passed verification, bool [K].
 
-    A pair that was not matched has none. Raises KitError for an image that is not in the database.
+    There are none for a pair that was not matched. Raises `KitError` for an image that is not in the database.
     """
     import pycolmap
 
     with pycolmap.Database.open(path) as database:
-        ids = {image.name: image.image_id for image in database.read_all_images()}
+        ids = _ids(database)
         for name in (first, second):
             if name not in ids:
                 raise KitError(f"there is no image {name!r} in the COLMAP database {path}")
@@ -257,40 +263,44 @@ def read_pair(path: Path, first: str, second: str) -> tuple[Correspondences, Mas
     return Correspondences(found[0], found[1], np.ones(len(matches), np.float32)), inliers
 
 
-def one_to_one(matches: Matches) -> Int32:
-    """The indices [K', 2] of `matches` with every keypoint used at most once, better scores first."""
-    order = np.argsort(-matches.scores, kind="stable")
-    indices = matches.indices[order]
-    for side in (0, 1):
-        _, first = np.unique(indices[:, side], return_index=True)
-        indices = indices[np.sort(first)]
-    return indices
+def _ids(opened: Any) -> dict[str, int]:
+    """The image ids of an open database by name."""
+    return {image.name: image.image_id for image in opened.read_all_images()}
+
+
+def _rows(matches: Matches) -> NDArray[np.uint32]:
+    """One-to-one matches as pycolmap takes them, [K, 2], best first. RANSAC's draws depend on this order."""
+    kept = matches.one_to_one()
+    return kept.indices[np.argsort(-kept.scores, kind="stable")].astype(np.uint32)
+
+
+def _write_ahead_log(path: Path) -> Path:
+    """SQLite's write-ahead log. It disappears when the database is closed and all of it is in the database's file."""
+    return path.with_name(f"{path.name}-wal")
 
 
 def _cameras(images: Sequence[ImageEntry], config: CameraConfig) -> list[tuple[Any, Any]]:
-    """For each image the key of its camera, equal for those that share one, and the camera as COLMAP infers it."""
+    """For each image its camera, and a key that is equal for the images that share it."""
     inferred = [_inferred(image, config) for image in images]
-    if config.sharing == "image":
-        return [(image.name, camera) for image, (_, camera) in zip(images, inferred, strict=True)]
-    if config.sharing == "size":
-        return [(image.size, camera) for image, (_, camera) in zip(images, inferred, strict=True)]
     keys: list[Any] = [
-        (image.size, model, camera.mean_focal_length()) for image, (model, camera) in zip(images, inferred, strict=True)
+        (image.size, name, c.mean_focal_length()) for image, (name, c) in zip(images, inferred, strict=True)
     ]
     strangers = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
-    return [
-        (image.name if strangers and model is None else key, camera)
-        for image, key, (model, camera) in zip(images, keys, inferred, strict=True)
-    ]
+    for number, (image, (name, _)) in enumerate(zip(images, inferred, strict=True)):
+        if config.sharing == "size":
+            keys[number] = image.size
+        elif config.sharing == "image" or (strangers and name is None):
+            keys[number] = image.name
+    return [(key, camera) for key, (_, camera) in zip(keys, inferred, strict=True)]
 
 
 def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]:
-    """The camera's name in EXIF, if it is there, and the camera with COLMAP's own prior of the focal length."""
+    """The EXIF name of an image's camera, if any, and the camera with COLMAP's prior of the focal length."""
     import pycolmap
 
     bitmap = None
     try:
-        if may_have_exif(image.path):  # COLMAP decodes all of an image to look
+        if may_have_exif(image.path):  # otherwise COLMAP decodes the whole image to find none
             bitmap = pycolmap.Bitmap.read(image.path, as_rgb=False)
     except (KitError, RuntimeError, ValueError) as error:
         log.debug("COLMAP cannot read %s (%s): taking the default focal length", image.path, error)

@@ -1,9 +1,11 @@
-"""What runs in COLMAP's processes: `python -m imc_kit.colmap.jobs` loads COLMAP, and forks for each job that comes.
+"""The jobs of COLMAP's processes: `python -m imc_kit.colmap.jobs` loads COLMAP, and forks for each job that arrives.
 
-A command is a line of JSON from standard input: the number of a job, and the job, or null to kill it. A job has the
-name of one of `JOBS`, the log that everything it prints goes to, and arguments. When one has ended, a line of its
-number and its exit status (minus the signal that ended it) goes to standard output. When standard input ends all do.
-With the argument `one` it does not fork, but does the first job itself. See `child`, which is the other side.
+A command is a line of JSON on standard input: `[number, job]` starts a job, `[number, null]` kills it. A job is an
+object with the name of one of `JOBS`, the log that receives all output, and the job's arguments. When a job ends, a
+line `[number, exit status]` goes to standard output; a negative status is the signal that ended it. When standard input
+closes, all jobs end.
+
+With the argument `one` the process does not fork: it does the first job itself. `child` is the other side of all this.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from imc_kit.colmap.options import with_options
+from imc_kit.colmap.options import mapper_options, with_options
 
 LOOK_UP = 0.01
-"""Seconds between looks whether a job has ended."""
+"""Seconds between two looks for ended jobs. A job lasts at least a tenth of a second."""
 
 
 def _verify(database: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
@@ -38,88 +41,70 @@ def _verify(database: str, options: Mapping[str, Any], threads: int, seed: int) 
     )
 
 
-def _incremental(database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
+def _map(
+    mapper: str, database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int
+) -> None:
     import pycolmap
 
-    pipeline = pycolmap.IncrementalPipelineOptions(num_threads=threads, random_seed=seed)
-    pycolmap.incremental_mapping(database, images, output, with_options(pipeline, options, "incremental mapping"))
+    run = pycolmap.incremental_mapping if mapper == "incremental" else pycolmap.global_mapping
+    run(database, images, output, mapper_options(mapper, options, num_threads=threads, random_seed=seed))
 
 
-def _global(database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
-    import pycolmap
-
-    pipeline = pycolmap.GlobalPipelineOptions(num_threads=threads, random_seed=seed)
-    pycolmap.global_mapping(database, images, output, with_options(pipeline, options, "global mapping"))
-
-
-def _merge(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import joining, merging
-
-    joining.merge(config=merging.MergingConfig(**config), **arguments)
-
-
-def _localise(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import localisation, resection
-
-    resection.localise(config=localisation.LocalisationConfig(**config), **arguments)
-
-
-def _readmit(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import readding
-
-    readding.adjust(config=readding.ReaddingConfig(**config), **arguments)
-
-
-def _refine(config: Mapping[str, Any], **arguments: Any) -> None:
-    from imc_kit.colmap import refinement
-
-    refinement.adjust(config=refinement.RefinementConfig(**config), **arguments)
+def _step(module: str, work: str, config_class: str, config: Mapping[str, Any], **arguments: Any) -> None:
+    """A step after mapping (`step`). Its module is imported only here, because most jobs are not steps."""
+    home = import_module(f"imc_kit.colmap.{module}")
+    getattr(home, work)(config=getattr(home, config_class)(**config), **arguments)
 
 
 JOBS: dict[str, Callable[..., None]] = {
     "verify": _verify,
-    "incremental": _incremental,
-    "global": _global,
-    "readd": _readmit,
-    "merge": _merge,
-    "localise": _localise,
-    "refine": _refine,
+    "incremental": partial(_map, "incremental"),
+    "global": partial(_map, "global"),
+    "readd": partial(_step, "readding", "readd_job", "ReaddingConfig"),
+    "merge": partial(_step, "joining", "merge_job", "MergingConfig"),
+    "localise": partial(_step, "resection", "localise_job", "LocalisationConfig"),
+    "refine": partial(_step, "refinement", "refine_job", "RefinementConfig"),
 }
 
 
 def main() -> None:
-    """Do what is commanded, or in a fork of this process one job."""
-    import_module("pycolmap")  # this takes a fifth of a second, and a fork of the process that has done it none
+    """Obey the commands; in a fork of this process, or with the argument `one`, do one job."""
+    import_module("pycolmap")  # takes a fifth of a second, but nothing in a fork
     if sys.argv[1:] == ["one"]:
         _do(**json.loads(sys.stdin.readline())[1])
         return
-    life, ours = os.pipe()  # the other end closes when this process ends, however it does
-    begun: dict[int, int] = {}
-    read = b""
+    life, ours = os.pipe()  # the forks read `life`: it closes when this process ends, in whatever way
+    numbers: dict[int, int] = {}
+    """The job of each running process."""
+    received = b""
     while True:
-        if select.select([0], [], [], LOOK_UP if begun else None)[0]:
+        if select.select([0], [], [], LOOK_UP if numbers else None)[0]:
             more = os.read(0, 2**16)
             if not more:
                 break
-            *commands, read = (read + more).split(b"\n")
+            *commands, received = (received + more).split(b"\n")
             for number, job in map(json.loads, commands):
                 if job is None:
-                    for process in [process for process, known in begun.items() if known == number]:
-                        os.kill(process, signal.SIGKILL)
+                    _kill(process for process, known in numbers.items() if known == number)
                 elif process := os.fork():
-                    begun[process] = number
+                    numbers[process] = number
                 else:
                     os.close(ours)
                     os.dup2(life, 0)
                     _do(**job)
                     return
-        while begun and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            print(json.dumps([begun.pop(ended[0]), os.waitstatus_to_exitcode(ended[1])]), flush=True)
-    for process in begun:
+        while numbers and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            print(json.dumps([numbers.pop(ended[0]), os.waitstatus_to_exitcode(ended[1])]), flush=True)
+    _kill(numbers)
+
+
+def _kill(processes: Iterable[int]) -> None:
+    for process in processes:
         os.kill(process, signal.SIGKILL)
 
 
 def _do(job: str, log: str, **arguments: Any) -> None:
+    """Do a job in this process. All output goes to the log."""
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -129,17 +114,17 @@ def _do(job: str, log: str, **arguments: Any) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this process when standard input closes, which its parent holds open."""
+    """End this process when standard input closes: its parent holds the other end open."""
 
     def watch() -> None:
-        os.read(0, 1)  # unbuffered: a lock on sys.stdin would stop the interpreter from ending
+        os.read(0, 1)  # unbuffered, because a lock on sys.stdin would keep the interpreter from ending
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _die_first() -> None:
-    """When memory runs out, Linux is to end this process and not its parent."""
+    """Make Linux kill this process before its parent when memory runs out."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -1,4 +1,4 @@
-"""Joining the partial models of a scene, in COLMAP's child process (see `merging`)."""
+"""Merge the partial models of a scene, in COLMAP's child process (see `merging`)."""
 
 from __future__ import annotations
 
@@ -8,63 +8,68 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from imc_kit.colmap.adjustment import adjust, correspondence_graph, load_all, observed, one_to_one, read_matched_pairs
-from imc_kit.colmap.mapping import cameras_are_own
+from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, load_all, observed, read_matched_pairs
+from imc_kit.colmap.mapping import intrinsics_are_per_image
+from imc_kit.colmap.merging import MergingConfig
 from imc_kit.colmap.support import Evidence, agreement, read_evidence
-from imc_kit.types import Float64
+from imc_kit.types import Float64, one_to_one_rows
 
-if TYPE_CHECKING:
-    from imc_kit.colmap.merging import MergingConfig
-
-SCALES = (0.005, 0.02, 0.08)
-"""Errors in space, as shares of the distance to the cameras, with which a similarity is sought: how well points are
-known varies with the angles between cameras."""
+_SCALES = (0.005, 0.02, 0.08)
+"""RANSAC looks for a similarity with each of these errors in space, as shares of the points' distance to the cameras:
+the precision of points varies with the angles between cameras. The images then decide (`MergingConfig.max_error`)."""
+_TRIALS = 10000
+"""RANSAC's limit. It stops earlier when it is confident."""
+_NEAR, _TILT = 0.05, 5.0
+"""A shared image fits a similarity of cameras when its centre is off by at most this share of the extent of all
+centres, and its rotation by at most these degrees. A few of the poses may be poor, so this is generous."""
 
 
 @dataclass(frozen=True, eq=False)
 class Links:
-    """Points of one model (the source) and of another (the target) that show the same, K of each.
+    """3D–3D correspondences between one model (the source) and another (the target), K of them.
 
-    A link stems from one image of each model that sees the point, or from one image that is in both.
+    A link comes from a verified match between an image of each model, or from an image that both have.
     """
 
     points: tuple[Float64, Float64]
-    """In the source's frame, and in the target's, [K, 3]."""
+    """In the source's and in the target's frame, [K, 3]."""
     images: tuple[NDArray[np.int64], NDArray[np.int64]]
-    """Of the source, and of the target, [K]."""
+    """The image of each model that sees the point, [K]."""
     pixels: tuple[Float64, Float64]
-    """Where these see the point, [K, 2]."""
+    """Where these images see it, [K, 2]."""
 
     def __len__(self) -> int:
         return len(self.images[0])
 
 
-def merge(database: str, models: Sequence[str], output: str, config: MergingConfig, threads: int, seed: int) -> None:
-    """Join what can be joined, and write the models to `output`/0, 1, …, those with most images first."""
+def merge_job(
+    database: str, models: Sequence[str], output: str, config: MergingConfig, threads: int, seed: int
+) -> None:
+    """Merge the models that belong together, and write all to `output`/0, 1, …, largest first."""
     with pycolmap.Database.open(database) as opened:
         evidence = read_evidence(opened, read_matched_pairs(opened))
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
-    strict = cameras_are_own(Path(database))
-    deadline = time.monotonic() + config.time_limit / 2  # a join that has begun then must still be adjusted
+    merger = _Merger(evidence, cache, config, intrinsics_are_per_image(Path(database)), threads, seed)
+    deadline = time.monotonic() + config.time_limit / 2  # a merge that has begun by then must still be bundle-adjusted
     waiting = _by_size([pycolmap.Reconstruction(model) for model in models])
     merged = []
     while waiting:
         lead = waiting.pop(0)
         number = 0
         while number < len(waiting) and time.monotonic() < deadline:
-            joined = _join(lead, waiting[number], evidence, cache, config, strict, threads, seed)
-            if joined is None:
+            both = merger.merge(lead, waiting[number])
+            if both is None:
                 number += 1
             else:
-                lead = joined
+                lead = both
                 waiting.pop(number)
-                number = 0  # what it could not be joined to before may be linked to it now
+                number = 0  # models that did not fit before may be linked to it now
         merged.append(lead)
     for number, model in enumerate(_by_size(merged)):
         (Path(output) / str(number)).mkdir()
@@ -75,39 +80,52 @@ def _by_size(models: Sequence[Any]) -> list[Any]:
     return sorted(models, key=lambda model: -model.num_reg_images())
 
 
-def _join(
-    lead: Any, other: Any, evidence: Evidence, cache: Any, config: MergingConfig, strict: bool, threads: int, seed: int
-) -> Any | None:
-    """Both in the lead's frame, adjusted; None when they cannot be joined, or the matches contradict that."""
-    if set(other.reg_image_ids()) <= set(lead.reg_image_ids()):
-        return None  # it brings nothing new
-    similarity = find_similarity(other, lead, evidence, config, seed)
-    if similarity is None:
-        return None
-    joined = _united(lead, other, similarity, cache)
-    observations = joined.compute_num_observations()
-    images = set(joined.reg_image_ids())
-    adjust(joined, correspondence_graph(joined, evidence.matches), strict, threads, seed)
-    inside = [set(model.reg_image_ids()) for model in (lead, other)]
-    own = [[pair for pair in evidence.matches if set(pair) <= ids] for ids in inside]
-    before = np.add(agreement(lead, evidence, own[0]), agreement(other, evidence, own[1]))
-    after = np.add(agreement(joined, evidence, own[0]), agreement(joined, evidence, own[1]))
-    between = agreement(joined, evidence, set(evidence.matches).difference(*own))
-    print(
-        f"joined {len(inside[0])} and {len(inside[1])} images to {len(images)}: matches that agree {before} before, "
-        f"{after} after, {between} between; observations {observations} to {joined.compute_num_observations()}"
-    )
-    kept = (
-        set(joined.reg_image_ids()) == images
-        and joined.compute_num_observations() >= config.min_kept * observations
-        and after[0] / max(after[1], 1) >= before[0] / max(before[1], 1) - config.max_loss
-        and between[0] >= config.min_agreement * between[1]
-    )
-    return joined if kept else None
+@dataclass(frozen=True, eq=False)
+class _Merger:
+    """What all merges of a scene share."""
+
+    evidence: Evidence
+    cache: Any
+    config: MergingConfig
+    per_image: bool
+    threads: int
+    seed: int
+
+    def merge(self, lead: Any, other: Any) -> Any | None:
+        """Both models in the lead's frame, bundle-adjusted; None when they do not fit, or the matches contradict it."""
+        if set(other.reg_image_ids()) <= set(lead.reg_image_ids()):
+            return None  # it adds nothing
+        similarity = find_similarity(other, lead, self.evidence, self.config, self.seed)
+        if similarity is None:
+            return None
+        merged = _united(lead, other, similarity, self.cache)
+        observations, images = merged.compute_num_observations(), set(merged.reg_image_ids())
+        graph = correspondence_graph(merged, self.evidence.matches)
+        adjust(merged, graph, self.per_image, self.threads, self.seed)
+        still_posed = set(merged.reg_image_ids()) == images
+        enough = merged.compute_num_observations() >= self.config.min_kept * observations
+        return merged if still_posed and enough and self._agrees(merged, lead, other) else None
+
+    def _agrees(self, merged: Any, lead: Any, other: Any) -> bool:
+        """Whether the merged model agrees with the matches inside each model about as well as they did alone, and with
+        enough of the matches between them."""
+        inside = [set(model.reg_image_ids()) for model in (lead, other)]
+        own = [[pair for pair in self.evidence.matches if set(pair) <= ids] for ids in inside]
+        before = np.add(agreement(lead, self.evidence, own[0]), agreement(other, self.evidence, own[1]))
+        after = np.add(agreement(merged, self.evidence, own[0]), agreement(merged, self.evidence, own[1]))
+        between = agreement(merged, self.evidence, set(self.evidence.matches).difference(*own))
+        print(
+            f"merged {len(inside[0])} and {len(inside[1])} images: agreeing matches {before} before, {after} after, "
+            f"{between} between them"
+        )
+        share_before, share_after = (agreeing / max(total, 1) for agreeing, total in (before, after))
+        return bool(
+            share_after >= share_before - self.config.max_loss and between[0] >= self.config.min_agreement * between[1]
+        )
 
 
 def find_similarity(source: Any, target: Any, evidence: Evidence, config: MergingConfig, seed: int) -> Any | None:
-    """The similarity from one model's frame to another's (pycolmap.Sim3d); None where too little speaks for any."""
+    """The similarity from one model's frame to another's (`pycolmap.Sim3d`), or None where the evidence is too weak."""
     links = _links(source, target, evidence)
     best, best_count = None, 0
     for candidate in _from_points(links, target, seed):
@@ -117,14 +135,14 @@ def find_similarity(source: Any, target: Any, evidence: Evidence, config: Mergin
             count = int(_fits(found, links, source, target, config.max_error).sum()) if found else 0
             if count > best_count:
                 best, best_count = found, count
-    print(f"{len(links)} links between models, of which one similarity fits {best_count}")
+    print(f"one similarity fits {best_count} of {len(links)} links between the models")
     if best_count >= max(config.min_links, config.min_link_ratio * len(links)):
         return best
     return _from_cameras(source, target, config.min_shared)
 
 
 def _links(source: Any, target: Any, evidence: Evidence) -> Links:
-    """Points that a shared image sees at one keypoint, or that verified matches join: of several, what most say."""
+    """The links between two models. Each point is in one link at most, the one that most images support."""
     seen = [{i: observed(model.images[i]) for i in model.reg_image_ids()} for model in (source, target)]
     blocks = [(i, i, np.arange(len(seen[0][i]))[:, None].repeat(2, 1)) for i in sorted(seen[0]) if i in seen[1]]
     for (a, b), matches in evidence.matches.items():
@@ -135,9 +153,9 @@ def _links(source: Any, target: Any, evidence: Evidence) -> Links:
         ids = np.stack([seen[0][a][matches[:, 0]], seen[1][b][matches[:, 1]]], 1)
         found = (ids >= 0).all(1)
         rows.append(np.concatenate([ids, np.broadcast_to([a, b], ids.shape), matches], 1)[found].astype(np.int64))
-    table = np.concatenate(rows)
+    table = np.concatenate(rows)  # source point, target point, source image, target image, keypoint, keypoint
     pairs, first, votes = np.unique(table[:, :2], axis=0, return_index=True, return_counts=True)
-    table = table[one_to_one(np.column_stack([pairs, votes, first]))[:, 3]]
+    table = table[first[one_to_one_rows(pairs, votes)]]
     points, pixels = [], []
     for side, model in enumerate((source, target)):
         points.append(np.array([model.points3D[i].xyz for i in table[:, side]]).reshape(-1, 3))
@@ -152,15 +170,15 @@ def _from_points(links: Links, target: Any, seed: int) -> Iterator[Any]:
         return
     centers = np.array([target.images[i].projection_center() for i in links.images[1]])
     distance = np.median(np.linalg.norm(links.points[1] - centers, axis=1))
-    for scale in SCALES:
-        options = pycolmap.RANSACOptions(max_error=scale * distance, random_seed=seed, max_num_trials=10000)
+    for scale in _SCALES:
+        options = pycolmap.RANSACOptions(max_error=scale * distance, random_seed=seed, max_num_trials=_TRIALS)
         found: Any = pycolmap.estimate_sim3d_robust(*links.points, options)
         if found is not None:
             yield found["tgt_from_src"]
 
 
 def _fits(similarity: Any, links: Links, source: Any, target: Any, max_error: float) -> NDArray[np.bool_]:
-    """Which links hold: each point, taken to the other model, appears where that model's image sees the other, [K]."""
+    """Which links fit, [K]: each point, moved to the other model, appears where that model's image sees its partner."""
     moved = similarity.inverse() * links.points[1], similarity * links.points[0]
     fits = np.ones(len(links), np.bool_)
     for side, model in enumerate((source, target)):
@@ -169,12 +187,12 @@ def _fits(similarity: Any, links: Links, source: Any, target: Any, max_error: fl
             image = model.images[image_id]
             seen = model.cameras[image.camera_id].img_from_cam(image.cam_from_world() * moved[side][rows])
             errors = np.linalg.norm(seen - links.pixels[side][rows], axis=1)
-            fits[rows] &= errors <= max_error  # behind the camera it is nan, and no fit
+            fits[rows] &= errors <= max_error  # nan behind the camera: no fit
     return fits
 
 
 def _from_cameras(source: Any, target: Any, min_shared: int) -> Any | None:
-    """The similarity that most shared images' cameras agree with: `min_shared` at least, and more than half of them."""
+    """The similarity that fits the cameras of most shared images: at least `min_shared`, and more than half."""
     shared = sorted(set(source.reg_image_ids()) & set(target.reg_image_ids()))
     poses = [[model.images[i].cam_from_world() for i in shared] for model in (source, target)]
     centers = [np.array([model.images[i].projection_center() for i in shared]) for model in (source, target)]
@@ -183,22 +201,22 @@ def _from_cameras(source: Any, target: Any, min_shared: int) -> Any | None:
         spans = [np.linalg.norm(side[one] - side[other]) for side in centers]
         if min(spans) <= 0:
             continue
-        turn = poses[1][one].rotation.inverse() * poses[0][one].rotation
+        rotation = poses[1][one].rotation.inverse() * poses[0][one].rotation
         scale = spans[1] / spans[0]
-        found = pycolmap.Sim3d(scale, turn, centers[1][one] - scale * (turn * centers[0][one]))
-        near = np.linalg.norm(found * centers[0] - centers[1], axis=1) <= 0.05 * np.ptp(centers[1], axis=0).max()
-        turned = [
-            np.degrees((found.transform_camera_world(a).rotation * b.rotation.inverse()).angle()) <= 5
+        found = pycolmap.Sim3d(scale, rotation, centers[1][one] - scale * (rotation * centers[0][one]))
+        near = np.linalg.norm(found * centers[0] - centers[1], axis=1) <= _NEAR * np.ptp(centers[1], axis=0).max()
+        aligned = [
+            np.degrees((found.transform_camera_world(a).rotation * b.rotation.inverse()).angle()) <= _TILT
             for a, b in zip(*poses, strict=True)
         ]
-        count = int((near & turned).sum())
+        count = int((near & aligned).sum())
         if count > best_count:
             best, best_count = found, count
     return best
 
 
 def _united(lead: Any, other: Any, similarity: Any, cache: Any) -> Any:
-    """The lead with the images, points and observations that it lacks, moved by `similarity`; nothing is adjusted."""
+    """The lead with the other model's additional images, points and observations, moved by `similarity`."""
     united = pycolmap.Reconstruction(lead)
     load_all(united, cache)
     cameras = {lead.images[i].camera_id for i in lead.reg_image_ids()}
@@ -215,7 +233,7 @@ def _united(lead: Any, other: Any, similarity: Any, cache: Any) -> Any:
         elements = [(element.image_id, element.point2D_idx) for element in point.track.elements]
         homes = Counter(int(point_of[image][index]) for image, index in elements if point_of[image][index] >= 0)
         free = [(image, index) for image, index in elements if point_of[image][index] < 0]
-        if homes:
+        if homes:  # the lead has this point: add the images that lack it
             home = homes.most_common(1)[0][0]
             present = {element.image_id for element in united.points3D[home].track.elements}
             free = [(image, index) for image, index in free if image not in present]

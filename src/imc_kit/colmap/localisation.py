@@ -1,63 +1,55 @@
-"""Giving poses to the images that a model lacks, by what they see of it."""
+"""Give poses to images that a model lacks, by what they see of it. `resection` does the work in the child process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from imc_kit.colmap import child, mapping
-from imc_kit.errors import KitError
+from imc_kit.colmap.step import StepConfig, changed_model, run_step
 from imc_kit.types import Model
 
 
 @dataclass(frozen=True)
-class LocalisationConfig:
-    """When an image is taken to be localised."""
+class LocalisationConfig(StepConfig):
+    """When an image counts as localised. All limits were chosen on the open scenes."""
 
-    on: bool = True
-    """Whether to try it at all."""
+    job = "localise"
+    what = "localisation of images"
+    shares = "min_inlier_ratio", "max_loss"
+    positive = "max_error", "max_match_error", "rounds"
+
     min_inliers: int = 10
-    """Keypoints of the image, each with a 3D point of its own, that the pose must fit (COLMAP's mapper: 30)."""
+    """Minimum number of 2D–3D correspondences that fit the pose (COLMAP's mapper: 30)."""
     min_inlier_ratio: float = 0.1
-    """The share of the keypoints with 3D points that it must fit (COLMAP's mapper, on verified matches: 0.25)."""
+    """Minimum share of the 2D–3D correspondences that fit (COLMAP's mapper, with verified matches: 0.25)."""
     max_error: float = 8.0
-    """How far off, in pixels, a fitting point may appear, before adjustment."""
+    """Largest reprojection error of a fitting point, in pixels, before bundle adjustment (COLMAP's mapper: 12)."""
     max_match_error: float = 2.0
-    """Matches of a localised image whose epipolar error is larger, in pixels, make no points."""
+    """Matches of a localised image with a larger epipolar error, in pixels, make no new points."""
     max_loss: float = 0.01
-    """The share of the model's verified matches that may cease to agree with it (`support`) when all is adjusted;
-    otherwise its poses stay as they were."""
+    """Largest share of the model's verified matches that may stop agreeing with it (`support`) when everything is
+    bundle-adjusted. Otherwise the model's own poses stay fixed."""
     rounds: int = 3
-    """Of localising and adjusting, at most; each may bring what the next one needs."""
-    time_limit: float = 600.0
-    """Seconds that one scene may take."""
+    """Largest number of rounds of localising and bundle adjustment: one round may give the next one new points."""
 
-    def check(self) -> None:
-        """Raise KitError for limits that make no sense."""
-        for name in ("min_inlier_ratio", "max_loss"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise KitError(f"{name} of localisation must be in 0 … 1, not {getattr(self, name)}")
-        if self.min_inliers < 4:
-            raise KitError("min_inliers of localisation must be at least 4: fewer points do not fix a camera")
-        if not (self.max_error > 0 and self.max_match_error > 0 and self.rounds > 0 and self.time_limit > 0):
-            raise KitError("max_error, max_match_error, rounds and time_limit of localisation must be more than 0")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.min_inliers >= 4, "min_inliers", "at least 4, because fewer points do not define a pose")
 
 
 def localise(
     database: Path, model: Model, folder: Path, config: LocalisationConfig, log: Path, threads: int = -1, seed: int = 0
 ) -> Model:
-    """The model with those images of the database that it lacks and that can be localised, in `folder`; or `model`.
+    """Add the images of a database that a model lacks and that can be localised.
 
-    database: with the model's own images, keypoints and verified matches; all matches of the other images are used,
-    verified or not, so more and looser ones may be added to a copy for this.
+    database: with the model's images, keypoints and verified matches. All matches of the other images are used,
+        verified or not, so a copy with more and looser matches helps.
 
-    An image's keypoints get 3D points through its matches with images of the model; from these its pose comes by
-    RANSAC (and its focal length, unless an image of the model has the same camera or EXIF gives it). Images that see
-    most of the model come first, and what they add helps others. Then all is adjusted. An image that cannot be
-    localised well stays out. Raises ColmapError when the child process crashes or runs out of time.
+    Returns the new model in `folder`, or `model` when no image can be localised.
+
+    An image's matches give its keypoints 3D points. RANSAC finds its pose from these, and its focal length, unless the
+    model or EXIF knows it. Images that see most of the model come first; the points that they add help others. Then
+    everything is bundle-adjusted. Raises `ColmapError` when the child process crashes or runs out of time.
     """
-    child.fill(
-        folder, "localise", "localisation of images", config, log,
-        database=database, model=model.folder, threads=threads, seed=seed,
-    )  # fmt: skip
-    return mapping.read_model(folder) if (folder / "images.bin").is_file() else model
+    run_step(config, folder, log, database=database, model=model.folder, threads=threads, seed=seed)
+    return changed_model(folder, model)

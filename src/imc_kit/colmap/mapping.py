@@ -1,4 +1,4 @@
-"""Sparse reconstruction of a verified database in a child process."""
+"""One mapping run: sparse reconstruction of a verified database in a child process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from imc_kit.colmap import child, sparse
+from imc_kit.colmap import child
 from imc_kit.colmap.database import CAMERA_MODELS, change_camera_models, delete_pairs, keep_best_connected
-from imc_kit.colmap.options import Value, with_options
+from imc_kit.colmap.model_files import read_models
+from imc_kit.colmap.options import Value, mapper_options
 from imc_kit.colmap.verification import inlier_counts, relative_rotations
-from imc_kit.errors import KitError, unknown_name
+from imc_kit.errors import require, unknown_name
 from imc_kit.types import Model, Pair
 from imc_kit.viewgraph.rotation_cycles import contradicted
 from imc_kit.viewgraph.strengths import strengths
@@ -26,69 +27,81 @@ _INCREMENTAL: dict[str, Value] = {
     "ba_global_function_tolerance": 1e-4,
     "ba_local_function_tolerance": 1e-4,
 }
-"""All cameras are adjusted when there are a third more of them, in place of a tenth, and those near a new one once,
-until a step lowers the cost by less than a ten-thousandth: the same poses in two thirds of the time."""
-_OWN_CAMERAS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
+"""Bundle-adjust all images when the model has grown by 30 % (COLMAP: 10 %), the neighbours of a new image once, and
+stop when a step lowers the cost by less than a ten-thousandth. This gives the same poses in two thirds of COLMAP's
+time."""
+_PER_IMAGE_INTRINSICS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
+_SHARED_INTRINSICS: dict[str, Value] = {"triangulation.ignore_two_view_tracks": False}
 ALL_THREADS_FROM = 5000
-"""Residuals from which on an adjustment is made by all threads; COLMAP's own 50,000 leaves most of a machine idle."""
+"""Residuals from which bundle adjustment uses all threads. COLMAP's own 50,000 leaves most of a machine idle."""
 _GLOBAL: dict[str, Value] = {
     "mapper.track_required_tracks_per_view": 70,
     "mapper.bundle_adjustment.ceres.auto_select_solver_type": True,
     "mapper.bundle_adjustment.ceres.min_num_residuals_for_cpu_multi_threading": ALL_THREADS_FROM,
 }
-"""So many tracks of an image, the longest, place the cameras as well as all do, in a third of the time; the others come
-back when points are triangulated anew. COLMAP's own default is all. Adjusting takes a fifth less time with a dense
-solver for few images, and with all threads for small models."""
-_SHARED_CAMERAS: dict[str, Value] = {"triangulation.ignore_two_view_tracks": False}
+"""Place the cameras by the 70 longest tracks of each image (COLMAP: all): the same poses in a third of the time,
+because the other tracks come back when points are triangulated again. A dense solver for few images saves another
+fifth."""
 
 
 @dataclass(frozen=True)
 class MappingConfig:
-    """One attempt at reconstructing a scene."""
+    """One mapping run. Raises `KitError` when a value makes no sense."""
 
     mapper: Literal["incremental", "global"] = "incremental"
     """COLMAP's incremental mapper, or its global one (GLOMAP)."""
     options: Mapping[str, Value] = field(default_factory=dict)
-    """Any of `pycolmap.IncrementalPipelineOptions` or `GlobalPipelineOptions`, by dotted name."""
+    """Any option of `pycolmap.IncrementalPipelineOptions` or `GlobalPipelineOptions`, by dotted name."""
     time_limit: float = 1800.0
-    """Seconds that the attempt may take in one scene."""
+    """Seconds that the run may take in one scene."""
     min_model_size: int = 3
-    """Models with fewer images are dropped, but for the first; COLMAP's own 10 loses small clusters."""
+    """Drop models with fewer images, except the first. COLMAP's own 10 loses small groups of images."""
     min_strength: float = 0.0
-    """Leave out pairs that are weaker than this beside the strongest chain between their images: where structures
-    repeat, most of them are wrong (`viewgraph.strengths`). 0 leaves out none."""
+    """Drop pairs with fewer matches than this fraction of the weakest link on the maximum-spanning-tree path between
+    their images (`viewgraph.strengths`): where structures repeat, most of them are wrong. 0 drops none."""
     max_cycle_error: float | None = None
-    """Leave out pairs whose relative rotation is off by more than so many degrees from what the other pairs say
-    (`loops.contradicted`). Right ones are off by some 5, as focal lengths are guesses. None leaves out none."""
+    """Drop pairs whose relative rotation is off by more than this many degrees from what the other pairs say
+    (`viewgraph.rotation_cycles`). Right pairs are off by about 5, because focal lengths are guesses. None drops
+    none."""
     camera_model: str | None = None
-    """The camera model of this attempt: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV or FULL_OPENCV; None is
-    that of the database."""
+    """The camera model of this run: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV or FULL_OPENCV. None keeps
+    the database's."""
     max_keypoints: int | None = 2500
-    """Use so many keypoints of each image, those that are in the most verified pairs: more cost time and move the
+    """Use at most this many keypoints of each image, those in the most verified pairs. More cost time and move the
     cameras little. None uses all."""
     by_cameras: bool = True
-    """Let the demands depend on the cameras. Where every image has one of its own, all keypoints are used, and the
-    incremental mapper keeps only points that are seen under at least 3 degrees and fit to 2 pixels: focal lengths that
-    are all free need many points, and follow poor ones. Where cameras are shared it keeps points that only two images
-    see: they hold what few others do."""
+    """Adapt to the cameras of the scene. With per-image intrinsics use all keypoints, and let the incremental mapper
+    keep only points seen under at least 3 degrees that fit to 2 pixels: free focal lengths need many points and follow
+    poor ones. With shared intrinsics keep points that only two images see, because they hold images that see little
+    else."""
 
-    def check(self) -> None:
-        """Raise KitError for an option that pycolmap does not have, a camera model that is not known, or a limit that
-        makes no sense."""
-        import pycolmap
-
-        if not 0 <= self.min_strength <= 1:
-            raise KitError(f"min_strength of a mapping must be in 0 … 1, not {self.min_strength}")
-        if self.max_cycle_error is not None and not 0 < self.max_cycle_error <= 180:
-            raise KitError(f"max_cycle_error of a mapping must be in 0 … 180 degrees, not {self.max_cycle_error}")
+    def __post_init__(self) -> None:
+        for option, valid, wanted in (
+            ("min_strength", 0 <= self.min_strength <= 1, "in 0 … 1"),
+            ("max_cycle_error", self.max_cycle_error is None or 0 < self.max_cycle_error <= 180, "in 0 … 180 degrees"),
+            ("max_keypoints", self.max_keypoints is None or self.max_keypoints >= 1, "at least 1, or None"),
+            ("time_limit", self.time_limit > 0, "more than 0 seconds"),
+        ):
+            require(valid, f"{option} of a mapping run", wanted, getattr(self, option))
         if self.camera_model is not None and self.camera_model not in CAMERA_MODELS:
             raise unknown_name("camera model", self.camera_model, CAMERA_MODELS)
-        if self.max_keypoints is not None and self.max_keypoints < 1:
-            raise KitError(f"max_keypoints of a mapping must be at least 1, or None, not {self.max_keypoints}")
-        target = (
-            pycolmap.IncrementalPipelineOptions() if self.mapper == "incremental" else pycolmap.GlobalPipelineOptions()
-        )
-        with_options(target, self.options, f"{self.mapper} mapping")
+
+    def check(self) -> None:
+        """Raise `KitError` for an option that pycolmap does not have."""
+        mapper_options(self.mapper, self.options)
+
+
+class LeftOut(NamedTuple):
+    """The pairs that a mapping run does not use."""
+
+    contradicted: Sequence[Pair] = ()
+    """Pairs whose rotation other pairs contradict."""
+    weak: Sequence[Pair] = ()
+    """Weak pairs among the rest."""
+
+    @property
+    def pairs(self) -> frozenset[Pair]:
+        return frozenset((*self.contradicted, *self.weak))
 
 
 def map_scene(
@@ -99,50 +112,51 @@ def map_scene(
     log: Path,
     threads: int = -1,
     seed: int = 0,
-    given_up: threading.Event | None = None,
+    cancelled: threading.Event | None = None,
 ) -> list[Model]:
-    """Reconstruct; the models end up in `folder`/0, 1, … (largest first when returned; none is an ordinary answer).
+    """Reconstruct a scene: the models, largest first, with their files in `folder`/0, 1, …. There may be none.
 
-    Raises ColmapError when the child process crashes, is killed, is given up or runs out of time. With one
-    thread the same database and seed give the same models; with several, sums of floating-point numbers may come in
-    another order.
+    database: with verified matches. images: the scene's root. cancelled: set by another thread to end the run.
+
+    Raises `ColmapError` when the child process crashes, is killed, is cancelled or runs out of time. With one thread
+    the same database and seed give the same models. With several, floating-point sums may be added in another order.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    own = config.by_cameras and cameras_are_own(database)
-    if own:
+    per_image = config.by_cameras and intrinsics_are_per_image(database)
+    if per_image:
         config = replace(config, max_keypoints=None)
     if config.min_strength or config.max_cycle_error or config.camera_model or config.max_keypoints:
-        database = _changed(database, folder.with_suffix(".db"), config)
-    usual = _GLOBAL
+        database = _reduced_copy(database, folder.with_suffix(".db"), config)
+    defaults = _GLOBAL
     if config.mapper == "incremental":
-        by_cameras = _OWN_CAMERAS if own else _SHARED_CAMERAS
-        usual = _INCREMENTAL | (by_cameras if config.by_cameras else {})
+        by_cameras = _PER_IMAGE_INTRINSICS if per_image else _SHARED_INTRINSICS
+        defaults = _INCREMENTAL | (by_cameras if config.by_cameras else {})
     job = {
         "job": config.mapper,
         "database": database,
         "images": images,
         "output": folder,
-        "options": {"min_model_size": config.min_model_size, **usual, **config.options},
+        "options": {"min_model_size": config.min_model_size, **defaults, **config.options},
         "threads": threads,
         "seed": seed,
     }
-    child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit, given_up)
+    child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit, cancelled)
     return read_models(folder)
 
 
-def cameras_are_own(database: Path) -> bool:
-    """Whether no two images of a database share a camera."""
+def intrinsics_are_per_image(database: Path) -> bool:
+    """Whether a database has several images, and each has a camera of its own."""
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
         return bool(opened.num_cameras() == opened.num_images() > 1)
 
 
-def left_out(database: Path, inliers: Mapping[Pair, int], config: MappingConfig) -> tuple[list[Pair], list[Pair]]:
-    """The pairs that an attempt does without: those that others contradict, and those of the rest that are weak.
+def left_out(database: Path, inliers: Mapping[Pair, int], config: MappingConfig) -> LeftOut:
+    """The pairs of a database that a mapping run does not use.
 
-    inliers: of all pairs of the database, as `inlier_counts` gives them.
+    inliers: the verified matches of all its pairs, as `verification.inlier_counts` gives them.
     """
     against: list[Pair] = []
     if config.max_cycle_error:
@@ -150,53 +164,15 @@ def left_out(database: Path, inliers: Mapping[Pair, int], config: MappingConfig)
     rest = dict(inliers)
     for pair in against:
         del rest[pair]
-    return against, [pair for pair, strength in strengths(rest).items() if strength < config.min_strength]
+    return LeftOut(against, [pair for pair, strength in strengths(rest).items() if strength < config.min_strength])
 
 
-def _changed(database: Path, path: Path, config: MappingConfig) -> Path:
-    """A copy of a verified database, at `path`, without the pairs and the keypoints that are not to be used, and with
-    the camera model that is."""
+def _reduced_copy(database: Path, path: Path, config: MappingConfig) -> Path:
+    """Copy a verified database to `path`, without unused pairs and keypoints, and with the run's camera model."""
     shutil.copyfile(database, path)
-    for pairs in left_out(database, inlier_counts(database), config):
-        delete_pairs(path, "two_view_geometries", pairs)
+    delete_pairs(path, "two_view_geometries", left_out(database, inlier_counts(database), config).pairs)
     if config.camera_model:
         change_camera_models(path, config.camera_model)
     if config.max_keypoints:
         keep_best_connected(path, config.max_keypoints)
     return path
-
-
-def gather(models: Sequence[Model], folder: Path) -> list[Model]:
-    """The same models with their files moved to `folder`/0, 1, …, which holds nothing else; none leave no folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-    gathered = []
-    for number, model in enumerate(models):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.move(model.folder, folder / str(number))  # a full disk is no obstacle
-        gathered.append(replace(model, folder=folder / str(number)))
-    return gathered
-
-
-def read_models(folder: Path) -> list[Model]:
-    """The models in the numbered subfolders of `folder`, those with most images first."""
-    models = [read_model(path) for path in sorted(folder.iterdir()) if (path / "images.bin").is_file()]
-    return sorted(models, key=lambda model: -len(model.poses))
-
-
-def read_model(folder: Path) -> Model:
-    """A COLMAP sparse model; KitError when its files are damaged."""
-    sparse.check_whole(folder)
-    cameras = sparse.read_cameras(folder)
-    poses, frames, observations = {}, {}, 0
-    for image in sparse.read_images(folder):
-        camera = cameras.get(image.camera)
-        if camera is None:
-            raise KitError(f"cannot read the COLMAP model in {folder}: {image.name!r} has a camera that is not there")
-        reach = 0.5 / camera.mean_focal_length()
-        poses[image.name] = image.pose
-        frames[image.name] = (camera.width * reach, camera.height * reach)
-        observations += image.observations
-    points = sparse.read_points(folder)
-    known = points.errors[points.errors >= 0]
-    error = float(known.mean()) if len(known) else 0.0
-    return Model(folder, poses, points.places, observations, error, points.colors, frames)

@@ -1,18 +1,23 @@
-"""Several attempts at reconstructing a scene, and the choice among them, which needs no truth."""
+"""Several mapping runs of one scene, and the choice of the best model, which needs no ground truth.
+
+Two words decide when the runs end early. A model is *trusted* when it has enough of the scene's images and enough of
+the matches of the reference pairs agree with it. The best model is *confirmed* when a run that uses other pairs gives
+as many images and about the same agreement: then the pairs of repeated structures made no difference.
+"""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
+from threading import Event
 
 from imc_kit.colmap import mapping
-from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.colmap.support import support
+from imc_kit.colmap.mapping import LeftOut, MappingConfig
+from imc_kit.colmap.support import AGREE, support
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError, said
 from imc_kit.runtime import deadline
@@ -21,42 +26,65 @@ from imc_kit.viewgraph.strengths import strengths
 
 logger = logging.getLogger(__name__)
 
-REFERENCE = 0.7
-"""The strength (`viewgraph.strengths`) from which on a pair is a reference pair for or against a model."""
-TRUSTWORTHY = 2.0
-"""Pixels to which a match agrees with a model that is not folded."""
+# All thresholds in this file were chosen on the open scenes (docs/benchmarks.md).
+REFERENCE_STRENGTH = 0.7
+"""Pairs at least this strong (`viewgraph.strengths`) are the reference pairs: their matches judge a model. A lower
+limit may let in pairs of repeated structures, which support a collapsed model."""
 PRECISE = 0.25
-"""Pixels to which a match agrees with a good model: more of them do the better its poses are."""
-SHORTEST = 1.0
-"""Seconds that an attempt takes at the least: its process must start."""
-ENDING = 0.2
-"""The share of its time that the incremental mapper may need to start, and to end with the images that it has by then;
-a process that is killed leaves nothing."""
-IN_A_HURRY = 0.5
-"""With fewer seconds for each image attempts are made one after the other, with all threads: side by side none would
-end in time."""
-IN_TURN = 0.8
-"""The share of the time that is left that an attempt may take when others wait for it to end."""
+"""Pixels. The better the poses of a model, the more matches are this close to their epipolar line."""
 MARGIN = 0.02
-"""Of models with equally many images, one with which so much less of the reference_pairs agrees is folded. Of others, one
-with which so much more of them agrees precisely is better, and else the one that makes use of more keypoints."""
+"""Smaller differences in the share of agreeing matches do not count. Of two models with equally many images, the one
+that is worse by more than this is a collapsed, duplicate-structure model."""
 SHARP = 0.5
-"""Where less of the reference_pairs agrees precisely, keypoints are not precise: then a mapper that makes use of more of them
-may do better than one that is confirmed."""
-
+"""Keypoints are precise where at least this share of the reference matches is. Where they are not, nothing is
+confirmed: another mapper, which uses more keypoints, may still do better."""
+SHORTEST = 1.0
+"""Seconds. With less time left no step is started: the child process alone needs a part of them."""
+ENDING = 0.2
+"""The share of its time limit that the incremental mapper gets to start and to write its models. It is told to stop
+before, because a process that is killed leaves nothing."""
+IN_TURN = 0.8
+"""The share of the time left that a run may take when other runs wait for it."""
+IN_A_HURRY = 0.5
+"""Seconds per image. With less time left, runs follow each other, each with all threads: side by side none would end in
+time."""
 _NAMED = 5
-"""Pairs that the log names."""
+"""Pairs that a log message names."""
+
+
+@dataclass(frozen=True)
+class RunPolicy:
+    """When no further mapping run of a scene is needed."""
+
+    enough: float = 0.9
+    """The share of the scene's images that a model must have."""
+    trusted: float = 0.98
+    """The share of the reference matches that must agree with a trusted model. Above 1 every run is made."""
+
+    def complete(self, run: MappingRun, images: int) -> bool:
+        return run.registered >= max(1, self.enough * images)
+
+    def trusts(self, run: MappingRun, images: int) -> bool:
+        return self.complete(run, images) and run.support >= self.trusted
+
+    def confirmed(self, best: MappingRun, ended: Sequence[MappingRun], images: int) -> bool:
+        """Whether one of the ended runs, which used other pairs, confirms the best."""
+        others = [run for run in ended if run.left_out.pairs != best.left_out.pairs]
+        return self.trusted <= 1 and self.complete(best, images) and any(run.confirms(best) for run in others)
 
 
 @dataclass(frozen=True, eq=False)
 class MappingRun:
-    """What one attempt gave: its models, largest first, the shares of the reference_pairs that agree with the largest, to 2
-    pixels and precisely, and the pairs that it left out."""
+    """The result of one mapping run."""
 
-    models: list[Model]
+    models: Sequence[Model] = ()
+    """Largest first."""
     support: float = 0.0
+    """The share of the reference matches that agree with the largest model, to `AGREE` pixels."""
     precision: float = 0.0
-    left_out: frozenset[Pair] = frozenset()
+    """The same to `PRECISE` pixels."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """The pairs that the run did not use."""
 
     @property
     def registered(self) -> int:
@@ -67,17 +95,18 @@ class MappingRun:
         return self.models[0].observations if self.models else 0
 
     def beats(self, other: MappingRun) -> bool:
-        """Whether it has more images or, of equally many, is better supported."""
-        if self.registered != other.registered:
-            return self.registered > other.registered
-        if abs(self.support - other.support) > MARGIN:
-            return self.support > other.support
-        if abs(self.precision - other.precision) > MARGIN:
-            return self.precision > other.precision
+        """Whether it has more images or, with equally many, agrees with more matches, or else uses more keypoints."""
+        for ours, theirs, margin in (
+            (self.registered, other.registered, 0),
+            (self.support, other.support, MARGIN),
+            (self.precision, other.precision, MARGIN),
+        ):
+            if abs(ours - theirs) > margin:
+                return ours > theirs
         return self.observations > other.observations
 
     def confirms(self, other: MappingRun) -> bool:
-        """Whether it has as many images and is about as well supported, and both are precise."""
+        """Whether it has as many images and about the same support, and both are precise."""
         return (
             self.registered >= other.registered
             and abs(self.support - other.support) <= MARGIN
@@ -85,43 +114,148 @@ class MappingRun:
         )
 
 
-def different(
-    attempts: Sequence[MappingConfig], database: Path, inliers: Mapping[Pair, int]
-) -> dict[int, frozenset[Pair]]:
-    """The numbers of the attempts, without those that would do the same as an earlier one in this database, and the
-    pairs that each leaves out."""
-    does: list[tuple[MappingConfig, frozenset[Pair]]] = []
-    for config in attempts:
-        pairs = mapping.left_out(database, inliers, config)
-        does.append((replace(config, min_strength=0.0, max_cycle_error=None), frozenset().union(*pairs)))
-    return {number: one[1] for number, one in enumerate(does) if one not in does[:number]}
-
-
 @dataclass(frozen=True, eq=False)
-class _Task:
-    """What the attempts at one scene share; see `attempt_all`."""
+class MappingResult:
+    """The models of the best mapping run, largest first, the pairs that it did not use, and a note on each failure."""
+
+    models: list[Model]
+    left_out: frozenset[Pair]
+    notes: list[str]
+
+
+def map_best(
+    database: Path,
+    scene: Scene,
+    folder: Path,
+    runs: Sequence[MappingConfig],
+    policy: RunPolicy,
+    log: Path,
+    threads: int,
+    seed: int,
+    until: float = inf,
+    alone: bool = False,
+) -> MappingResult:
+    """Map a scene with several configurations until one model is good enough, and return the best.
+
+    The first run has all threads. If its model is not trusted, the other runs share the threads, side by side. A run
+    that would use the same pairs and options as an earlier one is skipped. Runs that are no longer needed are
+    cancelled.
+
+    database: with verified matches. folder: gets a subfolder of models for each run.
+    log: the path of COLMAP's logs; each run adds its number to the stem.
+    until: when to end (`runtime.deadline`). Runs that follow each other leave time for the next (`IN_TURN`).
+    alone: whether no other work needs the cores. Then the second run starts with the first, also with all threads,
+        because one of them is alone at the end.
+    """
+    if not runs:
+        return MappingResult([], frozenset(), [])
+    in_a_hurry = deadline.left(until) < IN_A_HURRY * len(scene.images)
+    at_once = 1 if in_a_hurry else max(1, min(threads, len(runs) - 1))
+    pool = ThreadPoolExecutor(at_once)
+    session = _Session(database, scene, folder, runs, policy, log, seed, until, pool)
+    try:
+        for number in session.distinct(2 if alone and at_once > 1 else 1):
+            session.start(number, threads, others_wait=number == 0 and len(runs) > 1)
+        if not session.ends_with(0):
+            others = [number for number in session.distinct(len(runs)) if number > 0]
+            share = threads // max(1, min(at_once, len(others)))
+            for number in others:
+                session.start(number, share, others_wait=at_once == 1 and number != others[-1])
+            for number in others:
+                if session.ends_with(number):
+                    break
+    finally:
+        session.cancel()
+    session.log_left_out()
+    return MappingResult(list(session.best.models), session.best.left_out.pairs, session.all_notes())
+
+
+@dataclass(eq=False)
+class _Session:
+    """The mapping runs of one scene: those that were started, those that have ended, and the best of these."""
 
     database: Path
     scene: Scene
     folder: Path
-    attempts: Sequence[MappingConfig]
-    enough: float
-    trusted: float
+    runs: Sequence[MappingConfig]
+    policy: RunPolicy
     log: Path
     seed: int
     until: float
-    reference_pairs: list[Pair]
-    """Pairs of image names whose matches are for or against a model."""
-    given_up: list[threading.Event]
-    """For each attempt: set when there is no more need of it."""
-    notes: list[str]
+    pool: ThreadPoolExecutor
+    left_out: dict[int, LeftOut] = field(default_factory=dict)
+    started: dict[int, Future[MappingRun | None]] = field(default_factory=dict)
+    ended: list[MappingRun] = field(default_factory=list)
+    best: MappingRun = field(default_factory=MappingRun)
+    notes: list[str] = field(default_factory=list)
+    without_time: int = 0
 
-    def make(self, number: int, threads: int, awaited: bool) -> MappingRun | None:
-        """One attempt; None when there is no time for it, or no need. awaited: others wait for it to end."""
-        seconds = deadline.left(deadline.portion(self.until, IN_TURN if awaited else 1.0))
-        if seconds < SHORTEST or self.given_up[number].is_set():
+    def __post_init__(self) -> None:
+        self.inliers = inlier_counts(self.database)
+        self.reference_pairs = [
+            pair for pair, strength in strengths(self.inliers).items() if strength >= REFERENCE_STRENGTH
+        ]
+        self.cancelled = [Event() for _ in self.runs]
+
+    def distinct(self, count: int) -> list[int]:
+        """Which of the first `count` runs differ from all earlier ones in this database, by number."""
+        seen: list[tuple[MappingConfig, frozenset[Pair]]] = []
+        numbers = []
+        for number, config in enumerate(self.runs[:count]):
+            if number not in self.left_out:
+                self.left_out[number] = mapping.left_out(self.database, self.inliers, config)
+            work = replace(config, min_strength=0.0, max_cycle_error=None), self.left_out[number].pairs
+            if work not in seen:
+                seen.append(work)
+                numbers.append(number)
+        return numbers
+
+    def start(self, number: int, threads: int, others_wait: bool) -> None:
+        """Start a run, unless it was started before. others_wait: whether the next run waits for its end."""
+        if number not in self.started:
+            self.started[number] = self.pool.submit(self._run, number, threads, others_wait)
+
+    def ends_with(self, number: int) -> bool:
+        """Wait for a run, and say whether no further one is needed."""
+        try:
+            run = self.started[number].result()
+        except (KitError, OSError, RuntimeError) as error:
+            self.notes.append(said(error))
+            run = MappingRun(left_out=self.left_out[number])
+        if run is None:
+            self.without_time += 1
+            return False
+        self.ended.append(run)
+        if run.beats(self.best):
+            self.best = run
+        images = len(self.scene.images)
+        return self.policy.trusts(run, images) or self.policy.confirmed(self.best, self.ended, images)
+
+    def cancel(self) -> None:
+        """Cancel all runs that have not ended."""
+        for event in self.cancelled:
+            event.set()
+        self.pool.shutdown(cancel_futures=True)
+
+    def all_notes(self) -> list[str]:
+        if not self.without_time:
+            return self.notes
+        tried = len(self.ended) + self.without_time
+        return [*self.notes, f"{deadline.RAN_OUT} for {self.without_time} of {tried} mapping runs"]
+
+    def log_left_out(self) -> None:
+        for what, pairs in self.best.left_out._asdict().items():
+            if pairs:
+                named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
+                logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
+                    self.scene.name, len(pairs), what, named)  # fmt: skip
+
+    def _run(self, number: int, threads: int, others_wait: bool) -> MappingRun | None:
+        """Map once; None when no time is left or the run is no longer needed."""
+        seconds = deadline.left(deadline.portion(self.until, IN_TURN if others_wait else 1.0))
+        if seconds < SHORTEST or self.cancelled[number].is_set():
             return None
-        config = self.attempts[number]
+        config = self.runs[number]
         config = replace(config, time_limit=min(config.time_limit, seconds))
         runtime = config.time_limit * (1 - ENDING)
         if config.mapper == "incremental":
@@ -130,118 +264,21 @@ class _Task:
         log = self.log.with_stem(f"{self.log.stem}-{number + 1}")
         models = mapping.map_scene(
             self.database, self.scene.root, self.folder / f"models-{number}", config, log, threads, self.seed,
-            self.given_up[number],
+            self.cancelled[number],
         )  # fmt: skip
+        left_out = self.left_out[number]
         if not models:
-            return MappingRun([])
+            return MappingRun(left_out=left_out)
         incomplete = len(models[0].poses) < len(self.scene.images)
         if config.mapper == "incremental" and incomplete and not deadline.left(ending):
-            self.notes.append(f"COLMAP's incremental mapping {deadline.STOPPED} of {runtime:.0f} s, with what it had")
-        result = MappingRun(
-            models,
-            support(self.database, models[0], self.reference_pairs, TRUSTWORTHY),
-            support(self.database, models[0], self.reference_pairs, PRECISE),
+            self.notes.append(
+                f"COLMAP's incremental mapping {deadline.STOPPED} of {runtime:.0f} s; its model so far is used"
+            )
+        agreeing, precise = (
+            support(self.database, models[0], self.reference_pairs, error) for error in (AGREE, PRECISE)
         )
-        if self.satisfies(result):
-            for event in self.given_up[number + 1 :]:
+        run = MappingRun(models, agreeing, precise, left_out)
+        if self.policy.trusts(run, len(self.scene.images)):
+            for event in self.cancelled[number + 1 :]:
                 event.set()
-        return result
-
-    def complete(self, result: MappingRun) -> bool:
-        return result.registered >= max(1, self.enough * len(self.scene.images))
-
-    def satisfies(self, result: MappingRun) -> bool:
-        return self.complete(result) and result.support >= self.trusted
-
-    def confirmed(self, best: MappingRun, others: Iterable[MappingRun]) -> bool:
-        """Whether one of the others, which have other pairs, confirms the best."""
-        return self.trusted <= 1 and self.complete(best) and any(other.confirms(best) for other in others)
-
-
-def attempt_all(
-    database: Path,
-    scene: Scene,
-    folder: Path,
-    attempts: Sequence[MappingConfig],
-    enough: float,
-    trusted: float,
-    log: Path,
-    threads: int,
-    seed: int,
-    until: float = inf,
-    alone: bool = False,
-) -> tuple[MappingRun, list[str]]:
-    """The best of the attempts, and a note on each that failed.
-
-    database: with verified matches. folder: gets a subfolder of models for each attempt.
-    enough, trusted: attempts after one whose model has this share of the scene's images, and this share of the verified
-        matches of the strongest pairs agrees with it (`colmap.support`), are not made, or given up; nor when the best
-        is confirmed by one that leaves out other pairs, as those of repeated structures then made no difference. Nor is
-        one that would do the same as an earlier one, as both leave out the same pairs, or none. With `trusted` above 1
-        all others are made.
-    log: of the attempts, each with its number after the stem. threads: the first attempt has them all; where it is not
-        enough, so many of the others run side by side, and share the threads.
-    alone: whether nothing else wants the cores: then the second attempt is made beside the first, in case it is needed,
-        with all threads too, as one of the two is alone at the end.
-    until: when to end (see `clock`): each attempt may take all of the time that is left, but where they are made one
-        after the other each but the last `IN_TURN` of it.
-    """
-    if not attempts:
-        return MappingRun([]), []
-    inliers = inlier_counts(database)
-    reference_pairs = [pair for pair, strength in strengths(inliers).items() if strength >= REFERENCE]
-    given_up = [threading.Event() for _ in attempts]
-    task = _Task(
-        database, scene, folder, attempts, enough, trusted, log, seed, until, reference_pairs, given_up, notes := []
-    )
-    at_once = 1 if deadline.left(until) < IN_A_HURRY * len(scene.images) else max(1, min(threads, len(attempts) - 1))
-    pool = ThreadPoolExecutor(at_once)
-    lacks = different(attempts[: 2 if alone and at_once > 1 else 1], database, inliers)
-    first = list(lacks)
-
-    def begun() -> Iterator[tuple[int, Future[MappingRun | None]]]:
-        """The first attempt, perhaps with the second beside it; the others begin when more are asked for."""
-        made = {number: pool.submit(task.make, number, threads, not number and len(attempts) > 1) for number in first}
-        yield 0, made[0]
-        lacks.update(different(attempts, database, inliers))
-        others = [number for number in lacks if number]
-        share = threads // max(1, min(at_once, len(others)))
-        waited_for = others[:-1] if at_once == 1 else []
-        for number in others:
-            if number not in made:
-                made[number] = pool.submit(task.make, number, share, number in waited_for)
-        yield from [(number, made[number]) for number in others]
-
-    best, chosen = MappingRun([]), 0
-    results: dict[int, MappingRun | None] = {}
-    try:
-        for number, future in begun():
-            try:
-                result = future.result()
-            except (KitError, OSError, RuntimeError) as error:
-                notes.append(said(error))
-                result = MappingRun([])
-            results[number] = result
-            if result is None:
-                continue
-            if result.beats(best):
-                best, chosen = result, number
-            others = [one for other, one in results.items() if one and lacks[other] != lacks[chosen]]
-            if task.satisfies(result) or task.confirmed(best, others):
-                break
-    finally:
-        for event in given_up:
-            event.set()
-        pool.shutdown(cancel_futures=True)
-    _say_what_is_left_out(scene, mapping.left_out(database, inliers, attempts[chosen]))
-    if without := sum(result is None for result in results.values()):
-        notes.append(f"{deadline.RAN_OUT} for {without} of {len(results)} attempts at mapping")
-    return replace(best, left_out=lacks[chosen]), notes
-
-
-def _say_what_is_left_out(scene: Scene, left_out: tuple[list[Pair], list[Pair]]) -> None:
-    for what, pairs in zip(("contradicted", "weak"), left_out, strict=True):
-        if pairs:
-            named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
-            logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
-                scene.name, len(pairs), what, named)  # fmt: skip
+        return run

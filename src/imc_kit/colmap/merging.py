@@ -1,4 +1,4 @@
-"""Joining the partial models of a scene into fewer, larger ones."""
+"""Merge the partial models of a scene into fewer, larger ones. `joining` does the work in the child process."""
 
 from __future__ import annotations
 
@@ -6,44 +6,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imc_kit.colmap import child, mapping
-from imc_kit.errors import KitError
+from imc_kit.colmap.model_files import read_models
+from imc_kit.colmap.step import StepConfig, run_step
 from imc_kit.types import Model
 
 
 @dataclass(frozen=True)
-class MergingConfig:
-    """When two models are taken for parts of one."""
+class MergingConfig(StepConfig):
+    """When two models become one. All limits were chosen on the open scenes."""
 
-    on: bool = True
-    """Whether to do it at all."""
+    job = "merge"
+    what = "merging of models"
+    shares = "min_link_ratio", "max_loss", "min_agreement", "min_kept"
+    positive = ("max_error",)
+
     min_links: int = 8
-    """Points of both that show the same, because an image that is in both sees them at one keypoint or a verified match
-    joins them, and that one similarity must take onto each other."""
+    """Minimum number of 3D–3D correspondences that fit one similarity. A correspondence joins a point of one model with
+    a
+    point of the other: a shared image sees both at one keypoint, or a verified match joins them."""
     min_link_ratio: float = 0.4
-    """The share of all such pairs of points that it must fit."""
+    """Minimum share of all 3D–3D correspondences that fit the similarity."""
     max_error: float = 12.0
-    """How far off, in pixels, a point may appear in the other model's image, before adjustment."""
+    """Largest error of a fitting point in the other model's image, in pixels, before bundle adjustment."""
     min_shared: int = 3
-    """Without enough such points, so many shared images whose cameras one similarity must fit."""
+    """Where too few points correspond: minimum number of shared images whose cameras fit one similarity."""
     max_loss: float = 0.01
-    """The share of each model's verified matches that may cease to agree with it (`support`) by being joined."""
+    """Largest share of each model's verified matches that may stop agreeing with it (`support`) after the merge."""
     min_agreement: float = 0.5
-    """The share of the verified matches between the two that must agree with the joined model."""
+    """Minimum share of the verified matches between the two models that agree with the merged one."""
     min_kept: float = 0.9
-    """The share of the observations of both that must be left after adjustment."""
-    time_limit: float = 600.0
-    """Seconds that one scene may take."""
+    """Minimum share of both models' observations that are left after bundle adjustment."""
 
-    def check(self) -> None:
-        """Raise KitError for limits that make no sense."""
-        for name in ("min_link_ratio", "max_loss", "min_agreement", "min_kept"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise KitError(f"{name} of merging must be in 0 … 1, not {getattr(self, name)}")
-        if self.min_links < 3 or self.min_shared < 3:
-            raise KitError("min_links and min_shared of merging must be at least 3: fewer do not fix a similarity")
-        if not (self.max_error > 0 and self.time_limit > 0):
-            raise KitError("max_error and time_limit of merging must be more than 0")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option in ("min_links", "min_shared"):
+            self.require(getattr(self, option) >= 3, option, "at least 3, because fewer do not define a similarity")
 
 
 def merge_models(
@@ -55,19 +52,18 @@ def merge_models(
     threads: int = -1,
     seed: int = 0,
 ) -> list[Model]:
-    """Join what belongs together; the models end up in `folder`/0, 1, …, those with most images first.
+    """Merge the models that belong together, into `folder`/0, 1, …, largest first.
 
-    database: with the verified matches. models: made from it, in any number and order; they are only read.
+    database: with verified matches. models: made from it, in any number and order; their files do not change.
 
-    Two models are joined by a similarity, found by RANSAC on points of both that show the same: because an image that
-    is in both sees them, or because a verified match joins images of one and the other. The larger gives the frame, and
-    the poses of shared images. After bundle adjustment of the whole a join that the matches contradict is given up,
-    and both stay as they were. Raises ColmapError when the child process crashes or runs out of time.
+    Two models are merged by a similarity, which RANSAC finds between points that both have. The larger model gives the
+    frame and the poses of shared images. After bundle adjustment, a merge that contradicts the matches is undone.
+    Raises `ColmapError` when the child process crashes or runs out of time.
     """
     if not models:
         return []
-    child.fill(
-        folder, "merge", "merging of models", config, log,
+    run_step(
+        config, folder, log,
         database=database, models=[model.folder for model in models], threads=threads, seed=seed,
     )  # fmt: skip
-    return mapping.read_models(folder)
+    return read_models(folder)

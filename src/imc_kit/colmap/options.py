@@ -1,4 +1,4 @@
-"""Every option of pycolmap by its own dotted name, without listing any of them here."""
+"""All options of pycolmap by their own dotted names, without a list of them here."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ T = TypeVar("T")
 
 
 def with_options(target: T, overrides: Mapping[str, Value], where: str) -> T:
-    """`target`, a pycolmap options object, after the overrides, for example `{"mapper.init_min_tri_angle": 8}`.
+    """Set options of a pycolmap options object, for example `{"mapper.init_min_tri_angle": 8}`, and return it.
 
-    Values may be strings, as they come from a command line; each takes the type of the value that it replaces.
-    Raises KitError for a name that `target` does not have, with the nearest one, and for a value of the wrong type;
-    `where` says in the message which part of the configuration is meant.
+    Values may be strings, as a command line gives them: each is converted to the type of the value that it replaces.
+    where: the part of the configuration, for messages.
+
+    Raises `KitError` for an unknown name, with the nearest known one, and for a value of the wrong type.
     """
     known = dict(_leaves(target.todict()))  # type: ignore[attr-defined]
     for name, value in overrides.items():
@@ -29,6 +30,14 @@ def with_options(target: T, overrides: Mapping[str, Value], where: str) -> T:
             holder = getattr(holder, parent)
         setattr(holder, leaf, _converted(value, known[name], f"{where} option {name!r}"))
     return target
+
+
+def mapper_options(mapper: str, overrides: Mapping[str, Value], **fixed: Any) -> Any:
+    """pycolmap's pipeline options of the `incremental` or `global` mapper. fixed: fields that are set first."""
+    import pycolmap
+
+    kind = pycolmap.IncrementalPipelineOptions if mapper == "incremental" else pycolmap.GlobalPipelineOptions
+    return with_options(kind(**fixed), overrides, f"{mapper} mapping")
 
 
 def _leaves(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -43,6 +52,7 @@ def _leaves(options: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any
 
 def _converted(value: Value, current: Any, what: str) -> Any:
     kind = type(current)
+    choices = getattr(kind, "__members__", None)  # of a pybind11 enumeration
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
@@ -50,13 +60,11 @@ def _converted(value: Value, current: Any, what: str) -> Any:
             raise ValueError
         if kind in (int, float):
             return kind(value)
-        if hasattr(kind, "__members__"):  # a pybind11 enumeration
-            return kind.__members__[str(value)]
+        if choices is not None:
+            return choices[str(value)]
         if isinstance(current, str | Path):
             return str(value)
         raise TypeError  # lists and sets
     except (KeyError, TypeError, ValueError):
-        choices = (
-            f"one of {', '.join(kind.__members__)}" if hasattr(kind, "__members__") else f"of type {kind.__name__}"
-        )
-        raise KitError(f"{what} must be {choices}, not {value!r}") from None
+        wanted = f"of type {kind.__name__}" if choices is None else f"one of {', '.join(choices)}"
+        raise KitError(f"{what} must be {wanted}, not {value!r}") from None

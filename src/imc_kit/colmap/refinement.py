@@ -1,5 +1,7 @@
-"""Last bundle adjustments, with a fuller camera model and of the best points only, where that can be trusted: enough
-images share a camera to tell its lens, and its keypoints are precise."""
+"""Refine a finished model: bundle-adjust its best points with a fuller camera model, where that can be trusted.
+
+It can where enough images share a camera to determine its distortion, and where keypoints are precise.
+"""
 
 from __future__ import annotations
 
@@ -11,88 +13,82 @@ from typing import Literal
 
 import numpy as np
 
-from imc_kit.colmap import child, mapping, sparse
-from imc_kit.colmap.database import change_lens
-from imc_kit.errors import KitError
+from imc_kit.colmap import model_files
+from imc_kit.colmap.database import change_camera_model
+from imc_kit.colmap.step import StepConfig, run_step
 from imc_kit.types import Model
 
 _MIN_ANGLE = 1.5
-"""Degrees under which a point must be seen, as in COLMAP's mapper."""
+"""Degrees. Points that are seen under a smaller angle are dropped, as in COLMAP's mapper."""
 _TOLERANCE = 1e-6
-"""An adjustment ends when a step lowers the cost by a smaller share. COLMAP's 0 takes three times as long, for the same
-poses."""
+"""Bundle adjustment stops when a step lowers the cost by a smaller share. COLMAP's 0 takes three times as long and
+gives the same poses."""
 _SIMPLE = "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "PINHOLE"
-"""Camera models that give way to a fuller one."""
+"""Camera models that are replaced by a fuller one."""
 
 
 @dataclass(frozen=True)
-class RefinementConfig:
-    """Whether and how the finished model is adjusted once more."""
+class RefinementConfig(StepConfig):
+    """When and how a finished model is refined. All limits were chosen on the open scenes."""
 
-    on: bool = True
-    """Whether to do it at all."""
+    job = "refine"
+    what = "refinement of a model"
+    positive = "min_images", "max_median_error", "max_iterations"
+
     camera_model: Literal["OPENCV", "RADIAL"] = "OPENCV"
-    """The camera model that the mapper's gives way to: OPENCV has two focal lengths and four numbers for the
-    distortion, RADIAL one and two."""
+    """The camera model after refinement. OPENCV has two focal lengths and four distortion parameters, RADIAL one and
+    two."""
     min_images: int = 10
-    """Only cameras that so many images share: fewer do not tell a lens from a scene."""
+    """Refine only cameras that this many images share. With fewer images, distortion is under-constrained."""
     max_median_error: float = 0.35
-    """Only a model of which half of the points fit so well, in pixels: a fuller lens would follow the errors of
-    others."""
+    """Refine only a model whose median reprojection error is at most this, in pixels. Elsewhere a fuller camera model
+    follows the errors of the keypoints."""
     max_errors: tuple[float, ...] = (2.0, 1.0, 0.5)
-    """The model is adjusted once for each, after the points and observations that fit worse, in pixels, are dropped."""
+    """Bundle-adjust once for each, in pixels, after dropping the observations with a larger error."""
     max_iterations: int = 50
-    """Of an adjustment."""
-    time_limit: float = 600.0
-    """Seconds that one scene may take."""
+    """Largest number of solver iterations per bundle adjustment."""
 
-    def check(self) -> None:
-        """Raise KitError for limits that make no sense."""
-        for name in ("min_images", "max_median_error", "max_iterations", "time_limit"):
-            if getattr(self, name) <= 0:
-                raise KitError(f"{name} of the refinement must be more than 0, not {getattr(self, name)}")
-        if not self.max_errors or min(self.max_errors) <= 0:
-            raise KitError("max_errors of the refinement must be at least one number of pixels, each more than 0")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        valid = len(self.max_errors) > 0 and all(error > 0 for error in self.max_errors)
+        self.require(valid, "max_errors", "at least one number of pixels, each more than 0")
 
 
 def refine(model: Model, folder: Path, config: RefinementConfig, log: Path, threads: int = -1) -> Model:
-    """The model after adjustment, in `folder`; or `model` where it cannot be trusted to gain by it.
+    """Refine a model. Returns the new one in `folder`, or `model` where refinement cannot be trusted.
 
-    Raises ColmapError when the child process crashes or runs out of time, and KitError when the model's files are
+    Raises `ColmapError` when the child process crashes or runs out of time, and `KitError` when the model's files are
     damaged.
     """
-    cameras = _gaining(model.folder, config)
+    cameras = _cameras_to_refine(model.folder, config)
     if not cameras:
         return model
-    child.fill(
-        folder, "refine", "refinement of a model", config, log,
-        model=model.folder, cameras=cameras, threads=threads,
-    )  # fmt: skip
-    return mapping.read_model(folder)
+    run_step(config, folder, log, model=model.folder, cameras=cameras, threads=threads)
+    return model_files.read_model(folder)
 
 
-def _gaining(folder: Path, config: RefinementConfig) -> list[int]:
-    """The numbers of the cameras that are to have a fuller model: enough images share them, and the model fits well."""
-    errors = sparse.read_points(folder).errors
+def _cameras_to_refine(folder: Path, config: RefinementConfig) -> list[int]:
+    """The ids of the simple cameras that enough images share, in a model that fits well; else none."""
+    errors = model_files.read_points(folder).errors
     known = errors[errors >= 0]
     if not len(known) or float(np.median(known)) > config.max_median_error:
         return []
-    used = Counter(image.camera for image in sparse.read_images(folder))
-    cameras = sparse.read_cameras(folder)
+    used = Counter(image.camera for image in model_files.read_images(folder))
+    cameras = model_files.read_cameras(folder)
     return [number for number, count in used.items()
             if count >= config.min_images and cameras[number].model.name in _SIMPLE]  # fmt: skip
 
 
-def adjust(model: str, output: str, cameras: Sequence[int], config: RefinementConfig, threads: int) -> None:
-    """What `refine` does in the child process."""
+def refine_job(model: str, output: str, cameras: Sequence[int], config: RefinementConfig, threads: int) -> None:
+    """Do the work of `refine` in the child process."""
     import pycolmap
 
-    from imc_kit.colmap import adjustment
+    from imc_kit.colmap.bundle_adjustment import solver
 
     reconstruction = pycolmap.Reconstruction(model)
     for number in cameras:
-        change_lens(reconstruction.cameras[number], config.camera_model)
-    options = adjustment.solver(threads, config.max_iterations)
+        change_camera_model(reconstruction.cameras[number], config.camera_model)
+    options = solver(threads, config.max_iterations)
     options.ceres.solver_options.function_tolerance = _TOLERANCE
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     for max_error in config.max_errors:

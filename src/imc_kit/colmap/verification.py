@@ -1,73 +1,79 @@
-"""Geometric verification of the matched pairs of a database: which of their matches one two-view geometry explains."""
+"""Geometric verification of a database's matched pairs: which matches fit one two-view geometry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from itertools import repeat
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.colmap import child
-from imc_kit.colmap.database import delete_pairs, recent_keypoints, writing
+from imc_kit.colmap.database import by_name, delete_pairs, recent_keypoints, writing
 from imc_kit.colmap.options import Value, with_options
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, require
 from imc_kit.runtime import deadline, progress
-from imc_kit.types import Float64, Mask
-from imc_kit.viewgraph.two_view import fundamental
+from imc_kit.types import Float64, Mask, Pair
+from imc_kit.viewgraph.two_view import by_magsac
 
 _PAIRS_AT_ONCE = 64
-_BY_CHANCE = 10
-"""Matches: any seven agree with some geometry, and the best of many trials finds a few more."""
+"""Pairs per round of the executor: enough to keep its workers busy, few enough to look at the deadline often."""
 
 
 @dataclass(frozen=True)
 class VerificationConfig:
-    """How the two-view geometry of every matched pair is estimated."""
+    """How the two-view geometry of each matched pair is estimated. Raises `KitError` when a value makes no sense."""
 
     method: Literal["magsac", "colmap"] = "magsac"
-    """magsac: a fundamental matrix by MAGSAC++, in OpenCV; colmap: COLMAP's choice of an essential or fundamental
-    matrix or a homography by its own RANSAC, which takes many times as long and keeps nearly the same matches."""
+    """magsac: a fundamental matrix by OpenCV's MAGSAC++. colmap: COLMAP's RANSAC, which chooses between an essential
+    matrix, a fundamental matrix and a homography, takes ten times as long and keeps nearly the same matches."""
     max_error: float = 3.0
-    """How far a match may be from its epipolar line, in pixels."""
+    """Largest distance of a match from its epipolar line, in pixels."""
     min_inliers: int = 15
-    """A pair of which fewer matches agree is dropped."""
+    """Drop pairs with fewer agreeing matches."""
     chance: float = 0.03
-    """magsac: ten matches, and so large a share of the others, may agree by chance; a pair needs as many."""
+    """magsac: required inliers are max(min_inliers, 10 + chance × matches), because that many may agree by chance."""
     min_motion: float = 0.0
-    """magsac: matches that stay within so many pixels of their place are left out: they are of a watermark, or of a
-    background that moves with the camera. 0 keeps all."""
+    """magsac: ignore matches that move by fewer pixels: they show a watermark, or a background that moves with the
+    camera. 0 keeps all."""
     max_trials: int = 2000
-    """RANSAC's limit. COLMAP's own 10,000 go to pairs that do not overlap, and take several times longer."""
+    """RANSAC's limit. COLMAP's own 10,000 are spent on pairs that do not overlap, and take several times longer."""
     options: Mapping[str, Value] = field(default_factory=dict)
-    """colmap: any of `pycolmap.TwoViewGeometryOptions`, by dotted name, for example min_inlier_ratio."""
+    """colmap: any option of `pycolmap.TwoViewGeometryOptions`, by dotted name, for example min_inlier_ratio."""
     time_limit: float = 3600.0
-    """Seconds that one scene may take; with colmap it fails then, with magsac the remaining pairs are dropped."""
+    """Seconds per scene. After them colmap fails; magsac drops the remaining pairs."""
+
+    def __post_init__(self) -> None:
+        for option, valid, wanted in (
+            ("max_error", self.max_error > 0, "more than 0"),
+            ("min_inliers", self.min_inliers > 0, "at least 1"),
+            ("chance", 0 <= self.chance < 1, "at least 0 and less than 1"),
+            ("min_motion", self.min_motion >= 0, "at least 0"),
+            ("max_trials", self.max_trials > 0, "at least 1"),
+            ("time_limit", self.time_limit > 0, "more than 0"),
+        ):
+            require(valid, f"{option} of the verification", wanted, getattr(self, option))
+
+    @property
+    def magsac(self) -> Callable[[NDArray[Any], NDArray[Any]], tuple[Float64, Mask]]:
+        """`by_magsac` with these options."""
+        return partial(
+            by_magsac, max_error=self.max_error, min_inliers=self.min_inliers, chance=self.chance,
+            min_motion=self.min_motion, trials=self.max_trials,
+        )  # fmt: skip
 
     def check(self) -> None:
-        """Raise KitError for an option that pycolmap does not have, or that the method does not use."""
+        """Raise `KitError` for an option that pycolmap does not have, and for options that the method does not use."""
         import pycolmap
 
-        for option, right in (
-            ("max_error", self.max_error > 0),
-            ("min_inliers", self.min_inliers > 0),
-            ("chance", 0 <= self.chance < 1),
-            ("min_motion", self.min_motion >= 0),
-            ("max_trials", self.max_trials > 0),
-            ("time_limit", self.time_limit > 0),
-        ):
-            if not right:
-                raise KitError(f"{option} of the verification must not be {getattr(self, option)!r}")
-        with_options(pycolmap.TwoViewGeometryOptions(), self.options, "verification")
         if self.options and self.method != "colmap":
-            raise KitError(
-                f"{', '.join(self.options)}: the verification takes options of COLMAP with method colmap only"
-            )
+            names = ", ".join(self.options)
+            raise KitError(f"verification options of COLMAP ({names}) need method colmap, not {self.method}")
+        with_options(pycolmap.TwoViewGeometryOptions(), self.options, "verification")
 
 
 def verify(
@@ -80,32 +86,27 @@ def verify(
     seed: int = 0,
     until: float = inf,
 ) -> list[str]:
-    """Write the two-view geometry of every pair in `database` that has matches; returns a note when time ran out.
+    """Write the two-view geometry of every matched pair into `database`. Returns a note when time runs out.
 
-    executor: where magsac runs. threads, seed: of COLMAP's. until: a moment of `time.time()`.
+    executor: runs magsac. threads, seed: for COLMAP. until: a moment of `time.time()`.
 
-    Raises ColmapError when COLMAP's process does not end well.
+    Raises `ColmapError` when COLMAP's process crashes or runs out of time.
     """
     until = min(until, deadline.after(config.time_limit))
     if config.method == "magsac":
-        return _by_magsac(database, config, executor, until)
+        return _verify_by_magsac(database, config, executor, until)
     options = {
         "ransac.max_error": config.max_error,
         "ransac.max_num_trials": config.max_trials,
         "min_num_inliers": config.min_inliers,
+        **config.options,
     }
-    job = {
-        "job": "verify",
-        "database": str(database),
-        "options": {**options, **config.options},
-        "threads": threads,
-        "seed": seed,
-    }
+    job = {"job": "verify", "database": database, "options": options, "threads": threads, "seed": seed}
     child.run(job, "COLMAP's geometric verification", log, deadline.left(until))
     return []
 
 
-def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until: float) -> list[str]:
+def _verify_by_magsac(path: Path, config: VerificationConfig, executor: Executor, until: float) -> list[str]:
     import pycolmap
 
     delete_pairs(path, "two_view_geometries")
@@ -124,7 +125,7 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
                     [keypoints(pair[side])[rows[:, side]] for pair, rows in zip(pairs, matches, strict=True)]
                     for side in (0, 1)
                 )
-                found = executor.map(by_magsac, firsts, seconds, repeat(config))
+                found = executor.map(config.magsac, firsts, seconds)
                 for (first, second), rows, (matrix, inliers) in zip(pairs, matches, found, strict=True):
                     if inliers.any():
                         geometry = pycolmap.TwoViewGeometry(F=matrix, inlier_matches=rows[inliers])
@@ -134,20 +135,10 @@ def _by_magsac(path: Path, config: VerificationConfig, executor: Executor, until
     return []
 
 
-def by_magsac(first: NDArray[Any], second: NDArray[Any], config: VerificationConfig) -> tuple[Float64, Mask]:
-    """The fundamental matrix [3, 3] of matched points [K, 2] and [K, 2], in pixels, and which agree with it, bool [K]:
-    none where those that do are so few that it may be by chance."""
-    moves = np.linalg.norm(first - second, axis=1) >= config.min_motion
-    matrix, inliers = fundamental(first[moves], second[moves], config.max_error, trials=config.max_trials)
-    moves[moves] = inliers
-    enough = moves.sum() >= max(config.min_inliers, _BY_CHANCE + config.chance * len(moves))
-    return matrix, moves & enough
+def relative_rotations(database: Path, pairs: Iterable[Pair]) -> dict[Pair, Float64]:
+    """The rotation [3, 3] from the first to the second image's camera, for each of these verified pairs.
 
-
-def relative_rotations(database: Path, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Float64]:
-    """The rotation from the first image's camera to the second's, [3, 3], of each of these verified pairs.
-
-    It is what the two-view geometry says with the cameras of the database; where that says nothing there is none.
+    It follows from the two-view geometry and the database's cameras. Pairs without a defined rotation are left out.
     """
     import pycolmap
 
@@ -157,20 +148,17 @@ def relative_rotations(database: Path, pairs: Iterable[tuple[str, str]]) -> dict
         cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
         keypoints = recent_keypoints(opened)
         for pair in pairs:
-            numbers = [images[name].image_id for name in pair]
+            ids = [images[name].image_id for name in pair]
             first, second = ((cameras[images[name].camera_id], keypoints(images[name].image_id)) for name in pair)
-            geometry: Any = opened.read_two_view_geometry(*numbers)
+            geometry: Any = opened.read_two_view_geometry(*ids)
             if pycolmap.estimate_two_view_geometry_pose(*first, *second, geometry):
                 found[pair] = geometry.cam2_from_cam1.rotation.matrix()
     return found
 
 
-def inlier_counts(database: Path) -> dict[tuple[str, str], int]:
-    """The number of verified matches of each pair of image names that passed verification."""
+def inlier_counts(database: Path) -> dict[Pair, int]:
+    """The number of verified matches of each pair that passed verification."""
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
-        names = {image.image_id: image.name for image in opened.read_all_images()}
-        pair_ids, counts = opened.read_two_view_geometry_num_inliers()
-    pairs = (pycolmap.pair_id_to_image_pair(pair_id) for pair_id in pair_ids)
-    return {(names[a], names[b]): count for (a, b), count in zip(pairs, counts, strict=True) if count}
+        return by_name(opened, *opened.read_two_view_geometry_num_inliers())

@@ -15,14 +15,14 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from imc_kit.config import FeaturePipeline
 from imc_kit.data.images import Photo
 from imc_kit.detectors import extract
 from imc_kit.errors import KitError
 from imc_kit.matchers import DetectorFreeConfig
-from imc_kit.matchers.nearby import close_pairs
-from imc_kit.pipeline.tasks import detector_free_matcher_of, detector_of, matcher_of
+from imc_kit.pipeline.tasks import loaded
 from imc_kit.types import Features, Float32, Float64, Mask, Matches, Pixels
 
 Change = Literal["rotation", "scale", "perspective", "light"]
@@ -217,7 +217,7 @@ def repeatability(
     """
     moved = project(first, homography)[_in_both(first, homography, size)]
     there = second[_in_both(second, np.linalg.inv(homography), size)]
-    pairs, _ = close_pairs(np.concatenate([moved, there]), epsilon)
+    pairs = cKDTree(np.concatenate([moved, there])).query_pairs(epsilon, output_type="ndarray")
     again = pairs[(pairs < len(moved)).sum(1) == 1]  # one of either view
     return _share(len(np.unique(again)), len(moved) + len(there))
 
@@ -275,16 +275,16 @@ def measure(
     changes = [view.change for view in tried]
     if isinstance(feature_pipeline.matcher, DetectorFreeConfig):
         pairs = [(pictures[0], picture) for picture in pictures[1:]]
-        found = detector_free_matcher_of(feature_pipeline.matcher).match_batch(pairs)
+        found = loaded(feature_pipeline.matcher).match_batch(pairs)
         accuracies = [
             matching_accuracy(one.first, one.second, matrix, config.epsilon)
             for one, matrix in zip(found, matrices, strict=True)
         ]
         return [(change, Repeated(None, value, None)) for change, value in zip(changes, accuracies, strict=True)]
     most = min(feature_pipeline.detector.max_keypoints, config.max_keypoints)
-    detector = detector_of(replace(feature_pipeline.detector, max_keypoints=most, tiles=1, border=0))
+    detector = loaded(replace(feature_pipeline.detector, max_keypoints=most, tiles=1, border=0))
     plain, *others = extract(detector, pictures, [None, *(shown(size, view) for view in tried)])
-    matched = matcher_of(feature_pipeline.matcher, feature_pipeline.detector.kind).match_batch(
+    matched = loaded(feature_pipeline.matcher, feature_pipeline.detector.kind).match_batch(
         [(plain, other) for other in others]
     )
     return [

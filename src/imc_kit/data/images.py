@@ -26,7 +26,7 @@ from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImag
 from PIL.ImageFile import ImageFile
 
 from imc_kit.errors import KitError
-from imc_kit.types import Float32, Pixels, Pose
+from imc_kit.types import Float32, Pixels
 
 MIN_SIDE = 16
 """Images with a shorter side, in pixels, are refused: no detector finds anything in them."""
@@ -176,15 +176,6 @@ def digest(path: Path | str) -> str:
     """The BLAKE2b hash of a file's content, 32 hexadecimal digits. Raises `KitError` if the file cannot be read."""
     with _reading(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def pose_as_stored(pose: Pose, quarters: int, mirrored: bool, turn: int = 0) -> Pose:
-    """The pose for the raster as stored in the file, from the pose of the upright image; the rest as in `ImageInfo`.
-
-    The competition's poses are for the stored raster. No camera sees a mirrored one, so there the pose is that of the
-    image as EXIF has it; the centre, all that the metric looks at, is the same in every case.
-    """
-    return pose.turned(-turn if mirrored else -quarters)
 
 
 def rotate_points(points: Float32, size: tuple[int, int], rotation_quarters: int) -> Float32:

@@ -1,6 +1,6 @@
 """ALIKED (Zhao et al. 2023) through kornia, always in float32.
 
-Its keypoints are in pixels with the centre of the top-left one at (0, 0), as this project wants them.
+kornia puts the centre of the top-left pixel at (0, 0), as this project does.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig
+from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig
+from imc_kit.errors import require
 from imc_kit.runtime.torch_utils import fill, read_state
 
 if TYPE_CHECKING:
     import torch
 
 
+@register
 @dataclass(frozen=True)
 class AlikedConfig(NetworkDetectorConfig):
     """ALIKED, a learned detector. The score is the network's, in 0 … 1."""
@@ -28,19 +31,20 @@ class AlikedConfig(NetworkDetectorConfig):
     long_side: int | None = 1024
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
     model: Literal["t16", "n16", "n16rot", "n32"] = "n16"
-    """Which network: t16 is tiny, n16 normal, n16rot trained with rotated images, n32 samples twice as much."""
+    """The network: t16 is tiny, n16 normal, n16rot trained on rotated images, n32 samples twice as many places."""
     threshold: float = 0.2
-    """Drop keypoints of a lower score."""
+    """Drop keypoints with a lower score. The default is the authors'."""
 
     @property
     def kind(self) -> str:
-        """That of t16 is another one: its descriptors have half as many numbers."""
+        """t16 has a kind of its own, because its descriptors have half as many numbers."""
         return "aliked-t16" if self.model == "t16" else "aliked"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.model in _DIMENSIONS, "model", f"one of {', '.join(_DIMENSIONS)}")
-        self.require(0 < self.threshold < 1, "threshold", "between 0 and 1")
+        models = f"one of {', '.join(_DIMENSIONS)}"
+        require(self.model in _DIMENSIONS, "model of detector 'aliked'", models, self.model)
+        require(0 < self.threshold < 1, "threshold of detector 'aliked'", "between 0 and 1", self.threshold)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -51,27 +55,28 @@ class AlikedConfig(NetworkDetectorConfig):
 
 
 _DIMENSIONS = {"t16": 64, "n16": 128, "n16rot": 128, "n32": 128}
+"""Numbers in a descriptor of each network, as published."""
 
 
 class AlikedDetector(NetworkDetector[AlikedConfig]):
-    """As `Detector` says. Descriptors are float32 of length 1."""
+    """See `Detector`. Descriptors are float32 of length 1."""
 
     def __init__(self, config: AlikedConfig) -> None:
         self.dimension = _DIMENSIONS[config.model]
         super().__init__(config)
 
     def _load(self) -> Any:
-        """kornia's network, which keeps every maximum above the threshold: the budget is spent after the mask."""
+        """kornia's network, made to keep every maximum above the threshold: the limit applies after the mask."""
         import torch
         from kornia.feature import ALIKED
 
         name = f"aliked-{self.config.model}"
         (path,) = self.config.paths()
         network = ALIKED(name, max_num_keypoints=sys.maxsize, detection_threshold=self.config.threshold)
-        # All that the published files lack is a constant.
+        # The published files lack only this constant.
         state = {"dkd.hw_grid": network.dkd.hw_grid, **read_state(path)}
         fill(network, state, path, f"the {name} of the installed kornia")
-        # On a CPU the convolutions are faster when the channels of a pixel are neighbours in memory.
+        # On a CPU convolutions are faster if the channels of a pixel are neighbours in memory.
         return network.to(memory_format=torch.channels_last)
 
     def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
@@ -82,9 +87,9 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
         return map(self._candidates, maps.chunk(len(maps)), score_maps.chunk(len(maps)))
 
     def _candidates(self, dense: torch.Tensor, score_map: torch.Tensor) -> Candidates:
-        """Those of one image, from its dense descriptors [1, D, h, w] and its scores [1, 1, h, w]."""
+        """The candidates in one image. dense: its descriptor map [1, D, h, w]. score_map: [1, 1, h, w]."""
         height, width = score_map.shape[-2:]
-        # Where no score exceeds the threshold, kornia takes a lower one: it would find keypoints in a black image.
+        # If no score exceeds the threshold, kornia lowers it, and finds keypoints even in a black image.
         if (score_map > self.config.threshold).any():
             (places,), (scores,), _ = self._network.dkd(score_map)
         else:
@@ -94,13 +99,15 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
             (descriptors,), _ = self._network.desc_head(dense, [places[rows]])
             return {"descriptors": descriptors}
 
-        # Places go from −1 at the centre of the first pixel to 1 at that of the last.
+        # kornia's places go from −1 at the centre of the first pixel to 1 at the centre of the last.
         return Candidates(places.new_tensor([width - 1, height - 1]) * (places + 1) / 2, scores, describe)
 
 
 def _dense_maps(network: Any, stack: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What kornia's `extract_dense_map` gives, in half the memory: every map is put in its place among the others, and
-    they are brought to length 1 where they lie."""
+    """The result of kornia's `extract_dense_map` in half the memory: descriptors [B, D, h, w] of length 1, and scores.
+
+    Each of the four levels is written to its place in one tensor, which is then normalised in place.
+    """
     import torch
 
     height, width = stack.shape[-2:]

@@ -1,6 +1,6 @@
 """DeDoDe (Edstedt et al. 2024) through kornia: one network detects, another describes.
 
-Its keypoints are whole pixels, the centre of the top-left one at (0, 0).
+Keypoints are whole pixels, with the centre of the top-left one at (0, 0).
 """
 
 from __future__ import annotations
@@ -10,31 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled
-from imc_kit.errors import KitError
+from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, filled
+from imc_kit.errors import KitError, require
 from imc_kit.runtime.torch_utils import read_state
 
 if TYPE_CHECKING:
     import torch
 
 
+@register
 @dataclass(frozen=True)
 class DedodeConfig(NetworkDetectorConfig):
-    """DeDoDe, a learned detector and descriptor. The score is the share of this pixel in a probability over the whole
-    image, raised where few others are near; there is no least one, so as many keypoints come out as may."""
+    """DeDoDe, a learned detector and descriptor. The score is the probability of a pixel within the whole image, raised
+    where few other keypoints are near. It has no threshold: every image has `max_keypoints`."""
 
     name: ClassVar[str] = "dedode"
 
     long_side: int | None = 784
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
     descriptor: Literal["B", "G"] = "B"
-    """Which network describes: G is larger and uses DINOv2, whose file dinov2_vitl14_pretrain.pth it needs too."""
+    """The descriptor network. G is larger and uses DINOv2, so it needs the file dinov2_vitl14_pretrain.pth too."""
     half: bool = True
-    """On a GPU compute in half precision, as its authors do."""
+    """On a GPU, compute in half precision, as its authors do."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.descriptor in ("B", "G"), "descriptor", "B or G")
+        valid = self.descriptor in ("B", "G")
+        require(valid, "descriptor of detector 'dedode'", "B or G", self.descriptor)
 
     @property
     def kind(self) -> str:
@@ -50,7 +53,7 @@ class DedodeConfig(NetworkDetectorConfig):
 
 
 class DedodeDetector(NetworkDetector[DedodeConfig]):
-    """As `Detector` says. Descriptors are float32 and, as kornia's LightGlue wants them, of any length."""
+    """See `Detector`. Descriptors are float32 of any length, as kornia's LightGlue expects them."""
 
     dimension = 256
     smallest = 32
@@ -81,12 +84,12 @@ class DedodeDetector(NetworkDetector[DedodeConfig]):
             ) -> dict[str, torch.Tensor]:
                 return {"descriptors": self._network.describe(image, at[rows][None])[0]}
 
-            # Places go from −1 at the left and upper edges to 1 at the others.
+            # kornia's places go from −1 at the left and upper edges to 1 at the right and lower ones.
             yield Candidates(((at + 1) * size / 2 - 0.5).round(), score, describe)
 
 
 def _descriptor_g(b: Any, dinov2: Path) -> Any:
-    """kornia's descriptor G, which kornia itself cannot make without a download; of B it has the finer layers."""
+    """kornia's descriptor G, which kornia itself cannot make without a download. It shares its finer layers with B."""
     from kornia.feature.dedode.decoder import ConvRefiner, Decoder
     from kornia.feature.dedode.descriptor import DeDoDeDescriptor
     from kornia.feature.dedode.encoder import VGG_DINOv2

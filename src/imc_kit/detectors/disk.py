@@ -1,27 +1,30 @@
 """DISK (Tyszkiewicz et al. 2020) through kornia.
 
-Its keypoints are whole pixels, the centre of the top-left one at (0, 0). It always runs in float32: rounded to half
-precision, neighbouring scores become equal, and kornia drops maxima that are not strictly larger than all around them.
+Keypoints are whole pixels, with the centre of the top-left one at (0, 0). It always runs in float32: in half precision
+neighbouring scores become equal, and kornia drops maxima that are not strictly larger than all their neighbours.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled, rows_of
+from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, filled, rows_of
+from imc_kit.errors import require
 
 if TYPE_CHECKING:
     import torch
 
 
+@register
 @dataclass(frozen=True)
 class DiskConfig(NetworkDetectorConfig):
-    """DISK, a learned detector, in its training with depth maps. The score is the network's, of no particular unit."""
+    """DISK, a learned detector, trained with depth maps. The score is the network's and has no unit."""
 
     name: ClassVar[str] = "disk"
-    kind: ClassVar[str] = "disk"
     files: ClassVar[tuple[str, ...]] = ("depth-save.pth",)
 
     max_keypoints: int = 4096
@@ -29,20 +32,23 @@ class DiskConfig(NetworkDetectorConfig):
     long_side: int | None = 1024
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
     threshold: float = 0.0
-    """Keep keypoints of a higher score only."""
+    """Keep only keypoints with a higher score. The default is kornia's."""
     window: int = 5
-    """Drop keypoints that are not the strongest in a window of so many pixels, an odd number, of the shrunk image."""
+    """Side of the window, an odd number of pixels of the shrunk image, in which a keypoint must be the strongest. The
+    default is the authors'."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.window >= 1 and self.window % 2 == 1, "window", "an odd number of at least 1")
+        valid = self.window >= 1 and self.window % 2 == 1
+        require(valid, "window of detector 'disk'", "an odd number of at least 1", self.window)
+        require(not math.isnan(self.threshold), "threshold of detector 'disk'", "a number", self.threshold)
 
     def create(self) -> DiskDetector:
         return DiskDetector(self)
 
 
 class DiskDetector(NetworkDetector[DiskConfig]):
-    """As `Detector` says. Descriptors are float32 of length 1."""
+    """See `Detector`. Descriptors are float32 of length 1."""
 
     dimension = 128
     smallest = 32

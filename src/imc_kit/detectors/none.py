@@ -1,20 +1,21 @@
-"""No detector, for matchers that take the photographs themselves."""
+"""No detector, for matchers that take the photos themselves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from imc_kit.detectors.base import Detector, DetectorConfig
+from imc_kit.detectors.base import Detector, DetectorConfig, register
 from imc_kit.errors import KitError
 
 
+@register
 @dataclass(frozen=True)
 class NoDetectorConfig(DetectorConfig):
-    """No detector: a detector-free matcher, as LoFTR is, finds its points itself, with options of its own."""
+    """No detector: a detector-free matcher such as LoFTR finds the points itself, with options of its own."""
 
     name: ClassVar[str] = "none"
     kind: ClassVar[str] = "photographs"
 
     def create(self) -> Detector:
-        raise KitError("'none' detects nothing: it goes with a detector-free matcher, such as loftr")
+        raise KitError("detector 'none' detects nothing: choose a detector-free matcher with it, such as loftr")

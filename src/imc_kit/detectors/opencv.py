@@ -1,10 +1,10 @@
 """ORB and AKAZE through OpenCV, on the CPU.
 
-OpenCV runs outside of Python's lock and every call here makes its own OpenCV object, so that one detector may serve a
-thread for each core. OpenCV also has threads of its own: whoever brings the threads calls `cv2.setNumThreads(1)`.
+OpenCV releases Python's lock, and each call here makes its own OpenCV object, so one detector may serve one thread per
+core. OpenCV also starts threads of its own: a program with threads calls `cv2.setNumThreads(1)`.
 
-OpenCV puts the centre of the top-left pixel at (0, 0), as this project does, but not quite in the smaller levels of its
-pyramids: that is put right here (see `_from_level`).
+OpenCV puts the centre of the top-left pixel at (0, 0), as this project does, except in the smaller levels of its image
+pyramids. `_from_level` corrects those.
 """
 
 from __future__ import annotations
@@ -17,132 +17,125 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.detectors.base import DetectorConfig, strongest
-from imc_kit.errors import KitError
-from imc_kit.types import Features, Float32, Mask, Pixels
+from imc_kit.detectors.base import C, Candidates, DetectorConfig, ImageDetector, register
+from imc_kit.errors import KitError, require
+from imc_kit.types import Float32, Mask, Pixels
 
 Grey = NDArray[Any]
 """uint8 [h, w]."""
 
 _MIN_SIDE = 16
-"""Where the shorter side has fewer pixels no keypoint has room, and OpenCV raises errors instead of finding none."""
+"""Images with a shorter side below this have no room for keypoints; OpenCV raises errors for some of them."""
 _ORB_LEVELS, _ORB_STEP = 8, 1.2
-"""Of ORB's pyramid: OpenCV's defaults."""
+"""Number of levels of ORB's image pyramid and the ratio of their sizes: OpenCV's defaults."""
 
 
+@register
 @dataclass(frozen=True)
 class OrbConfig(DetectorConfig):
-    """ORB (Rublee et al. 2011): binary, fast, weaker than the others. The score is Harris's response."""
+    """ORB (Rublee et al. 2011): binary, fast, less distinctive than the others. The score is Harris's response."""
 
     name: ClassVar[str] = "orb"
-    kind: ClassVar[str] = "orb"
+    binary: ClassVar[bool] = True
 
     fast_threshold: int = 20
-    """How much brighter or darker than a corner its surroundings must be, in grey levels."""
+    """Contrast between a corner and its surroundings, in grey levels of 0 to 255. The default is OpenCV's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(0 <= self.fast_threshold <= 255, "fast_threshold", "in 0 … 255")
+        valid = 0 <= self.fast_threshold <= 255
+        require(valid, "fast_threshold of detector 'orb'", "in 0 … 255", self.fast_threshold)
 
-    def create(self) -> OpenCVDetector:
+    def create(self) -> OrbDetector:
         return OrbDetector(self)
 
 
+@register
 @dataclass(frozen=True)
 class AkazeConfig(DetectorConfig):
     """AKAZE with its binary descriptor M-LDB (Alcantarilla et al. 2013). OpenCV 4 has it, OpenCV 5 does not."""
 
     name: ClassVar[str] = "akaze"
-    kind: ClassVar[str] = "akaze"
+    binary: ClassVar[bool] = True
 
     threshold: float = 1e-4
-    """Drop keypoints of less response; OpenCV's own 1e-3 leaves a few hundred in soft photographs."""
+    """Drop keypoints with a lower response. OpenCV's own 1e-3 leaves only a few hundred in soft photos."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.threshold > 0, "threshold", "larger than 0")
+        require(self.threshold > 0, "threshold of detector 'akaze'", "larger than 0", self.threshold)
 
-    def create(self) -> OpenCVDetector:
+    def create(self) -> AkazeDetector:
         if not hasattr(cv2, "AKAZE"):
             raise KitError(
-                f"OpenCV {cv2.__version__} has no AKAZE: install one that has it"
+                f"OpenCV {cv2.__version__} has no AKAZE: install a version that has it"
                 ' (pip install "opencv-python-headless<5") or choose another detector'
             )
         return AkazeDetector(self)
 
 
-class OpenCVDetector:
-    """What both share; each says what OpenCV finds in one grey image."""
+class OpenCVDetector(ImageDetector[C]):
+    """What ORB and AKAZE share. Descriptors are packed bits; keypoints have scales and orientations."""
 
-    config: DetectorConfig
-    dimension: int
-    dtype = np.uint8
-
-    def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
-        """As `Detector.detect` says, with scales and orientations."""
-        return [self._features(image, mask) for image, mask in zip(images, masks, strict=True)]
-
-    def _features(self, image: Pixels, mask: Mask | None) -> Features:
+    def find(self, image: Pixels, mask: Mask | None) -> Candidates:
+        """See `ImageDetector.find`."""
         size = image.shape[1], image.shape[0]
+        found: Sequence[cv2.KeyPoint] = ()
         if min(size) >= _MIN_SIDE:
             found, descriptors = self._find(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), mask)
-            points, scores = self._points(found, size), _column(found, "response")
-            kept = strongest(points, scores, mask, self.config.max_keypoints)
-            if len(kept):
-                scales, turns = _column(found, "size"), _column(found, "angle")
-                return Features(points[kept], scores[kept], descriptors[kept], size, scales[kept], turns[kept])
-        return Features.empty(size, self.dimension, self.dtype)
+
+        def describe(kept: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+            scales, orientations = _column(found, "size")[kept], _column(found, "angle")[kept]
+            return {"descriptors": descriptors[kept], "scales": scales, "orientations": orientations}
+
+        points = np.array(cv2.KeyPoint.convert(found), np.float32).reshape(-1, 2)
+        return Candidates(self._corrected(points, found, size), _column(found, "response"), describe)
 
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
-        """Keypoints and their descriptors [N, dimension], of which the strongest within the mask are kept."""
+        """OpenCV's N keypoints and their descriptors [N, dimension]."""
         raise NotImplementedError  # each subclass has its own
 
-    def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
-        """Where they are, [N, 2]."""
-        return np.array(cv2.KeyPoint.convert(found), np.float32).reshape(-1, 2)
+    def _corrected(self, points: Float32, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
+        """OpenCV's places [N, 2] of keypoints in pixels of the image, corrected. size: (width, height)."""
+        raise NotImplementedError  # each subclass has its own
 
 
-class OrbDetector(OpenCVDetector):
+class OrbDetector(OpenCVDetector[OrbConfig]):
     dimension = 32
-
-    def __init__(self, config: OrbConfig) -> None:
-        self.config: OrbConfig = config
 
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
         orb = cv2.ORB.create(
             self.config.max_keypoints, _ORB_STEP, _ORB_LEVELS, fastThreshold=self.config.fast_threshold
         )
-        # It has a budget for each level of its pyramid, and spends it within the mask.
+        # ORB has a limit for each level of its pyramid, so it has to know the mask.
         return orb.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8) * 255)
 
-    def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
-        # OpenCV multiplies the place in a level of the pyramid by 1.2^level, as if the centres of the first pixels were
-        # at the same place: off by 1.3 pixels for the smallest level.
+    def _corrected(self, points: Float32, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
+        # OpenCV multiplies the place in a level by 1.2^level, as if the centres of both top-left pixels were at the
+        # same place. In the smallest level that is wrong by 1.3 pixels.
         step = np.float32(_ORB_STEP) ** _column(found, "octave")[:, None]
-        return _from_level(super()._points(found, size) / step, np.rint(size / step), size)
+        return _from_level(points / step, np.rint(size / step), size)
 
 
-class AkazeDetector(OpenCVDetector):
+class AkazeDetector(OpenCVDetector[AkazeConfig]):
     dimension = 61
 
-    def __init__(self, config: AkazeConfig) -> None:
-        self.config: AkazeConfig = config
-
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
-        # In one call: building its scale space twice would cost more than descriptors that are then dropped.
+        # One call for both: building the scale space twice costs more than describing keypoints that are then dropped.
         return cv2.AKAZE.create(threshold=self.config.threshold).detectAndCompute(grey, None)
 
-    def _points(self, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
-        # OpenCV takes the levels of the pyramid for exactly 1/2, 1/4 and 1/8 of the image. Where that would not be a
-        # whole number of pixels they are smaller: off by up to several pixels at the far side of the image.
+    def _corrected(self, points: Float32, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
+        # OpenCV takes the levels for exactly 1/2, 1/4 and 1/8 of the image. Where that is no whole number of pixels,
+        # they are smaller, and places are wrong by up to several pixels at the far side of the image.
         step = np.float32(2) ** _column(found, "octave")[:, None]
-        return _from_level((super()._points(found, size) + 0.5) / step - 0.5, np.floor(size / step), size)
+        return _from_level((points + 0.5) / step - 0.5, np.floor(size / step), size)
 
 
 def _from_level(points: NDArray[Any], level: NDArray[Any], size: tuple[int, int]) -> Float32:
-    """Points [N, 2] in a level of a pyramid, which is the image resized to `level` [N, 2] → in the image, of `size`.
+    """Convert points [N, 2] from a level of an image pyramid to the image.
 
-    Both sizes are (width, height). Resizing keeps the outer edges in place.
+    level: (width, height) [N, 2] of each point's level, which is the image of `size` (width, height) resized. Resizing
+        keeps the outer edges in place.
     """
     return ((points + 0.5) * (size / level) - 0.5).astype(np.float32)
 

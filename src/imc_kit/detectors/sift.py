@@ -1,8 +1,8 @@
-"""SIFT (Lowe 2004): OpenCV's keypoints in less than half of its time; the loops are compiled (`sift_loops`).
+"""SIFT (Lowe 2004): OpenCV's keypoints in less than half of its time. `sift_numba` holds the compiled loops.
 
-Where it differs: orientations and descriptors are computed of those keypoints only that are kept; each has one
-orientation, the most frequent one; and descriptors know where between pixels a keypoint is, and look at every second
-pixel around it.
+It differs from OpenCV in three ways. Only keypoints that are kept get orientations and descriptors. Each keypoint has
+one orientation, the most frequent one. Descriptors use the keypoint's place between pixels, and every second pixel
+around it.
 """
 
 from __future__ import annotations
@@ -16,127 +16,139 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.detectors.base import DetectorConfig, strongest
+from imc_kit.detectors.base import Candidates, DetectorConfig, describe_strongest, register
+from imc_kit.errors import require
 from imc_kit.types import Features, Float32, Mask, Pixels
 
 _LAYERS = 3
-"""Of an octave, in which there are keypoints."""
-_CAMERA = 0.5
-"""Blur of an image as it comes, in its pixels."""
+"""Layers of an octave in which keypoints are found (Lowe 2004)."""
+_IMAGE_BLUR = 0.5
+"""Assumed blur of the given image, in its pixels (Lowe 2004)."""
+_CHUNK = 128
+"""Keypoints that get orientations and then descriptors together, neighbours in the image: their surroundings are still
+in the processor's cache for the second step."""
 
-_NEAR = 128
-"""Keypoints that are looked at together, one found after the other: what is around them is still in the processor's
-cache when their descriptors follow their orientations."""
 
-
+@register
 @dataclass(frozen=True)
 class SiftConfig(DetectorConfig):
     """SIFT (Lowe 2004). The thresholds are near COLMAP's; the score is the contrast |DoG|."""
 
     name: ClassVar[str] = "sift"
-    kind: ClassVar[str] = "sift"
 
     contrast_threshold: float = 0.02
-    """Drop keypoints of less contrast; 0.02 is COLMAP's peak threshold of 0.0067 times three layers in an octave."""
+    """Drop keypoints with a lower contrast; 0.02 is COLMAP's peak threshold of 0.0067 times three layers per octave."""
     edge_threshold: float = 10.0
-    """Drop keypoints whose principal curvatures have a larger ratio: they lie on an edge."""
+    """Drop keypoints whose principal curvatures have a larger ratio: they lie on an edge. The default is COLMAP's."""
     double_up_to: int | None = None
-    """Images whose longer side has at most so many pixels, once `long_side` has made them smaller, are looked at at
-    twice their size first (COLMAP's `first_octave` −1): for more and finer keypoints, at four times the cost. None does
-    so with all, as Lowe does, 0 with none."""
+    """Double images whose longer side, after shrinking to `long_side`, is at most this many pixels (COLMAP's
+    `first_octave` −1): more and finer keypoints at four times the cost. None doubles all, as Lowe does; 0 none."""
     root: bool = True
-    """Descriptors are RootSIFT (Arandjelović and Zisserman 2012): divided by their sum, then the square root taken.
-    Else they are divided by their length. Either way their length is 1."""
+    """Divide descriptors by their sum and take the square root: RootSIFT (Arandjelović and Zisserman 2012). Otherwise
+    divide them by their length. Their length is 1 either way."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.contrast_threshold >= 0, "contrast_threshold", "at least 0")
-        self.require(self.edge_threshold > 0, "edge_threshold", "larger than 0")
-        self.require(self.double_up_to is None or self.double_up_to >= 0, "double_up_to", "at least 0, or None")
+        valid = self.double_up_to is None or self.double_up_to >= 0
+        require(valid, "double_up_to of detector 'sift'", "at least 0, or None", self.double_up_to)
+        contrast, edge = self.contrast_threshold, self.edge_threshold
+        require(contrast >= 0, "contrast_threshold of detector 'sift'", "at least 0", contrast)
+        require(edge > 0, "edge_threshold of detector 'sift'", "larger than 0", edge)
 
     def create(self) -> SiftDetector:
         return SiftDetector(self)
 
 
 class SiftDetector:
-    """As `Detector` says, with scales and orientations. One may serve a thread for each core."""
+    """See `Detector`. Keypoints have scales and orientations."""
 
     dimension = 128
-    dtype = np.float32
 
     def __init__(self, config: SiftConfig) -> None:
-        """Raises `KitError` when numba cannot be loaded."""
-        from imc_kit.detectors import sift_numba  # numba takes a while to load
+        """Raises `KitError` if numba cannot be loaded."""
+        from imc_kit.detectors import sift_numba  # numba takes about a second to load
 
         self.config = config
-        self._loops = sift_numba
+        self._compiled = sift_numba
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
-        """As `Detector.detect` says."""
-        space = _ScaleSpace(self._loops)
-        return [self._features(image, mask, space) for image, mask in zip(images, masks, strict=True)]
+        """See `Detector.detect`."""
+        space = _ScaleSpace(self._compiled)
+        return [
+            describe_strongest(self, self._find(image, space), mask, (image.shape[1], image.shape[0]))
+            for image, mask in zip(images, masks, strict=True)
+        ]
 
-    def _features(self, image: Pixels, mask: Mask | None, space: _ScaleSpace) -> Features:
-        size = image.shape[1], image.shape[0]
-        double = self.config.double_up_to is None or max(size) <= self.config.double_up_to
-        octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), double)
-        # A whole number would be another type, for which all is compiled again.
+    def _find(self, image: Pixels, space: _ScaleSpace) -> Candidates:
+        doubled = self.config.double_up_to is None or max(image.shape[:2]) <= self.config.double_up_to
+        octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), doubled)
+        # As floats: numba compiles everything again for whole numbers.
         thresholds = float(self.config.contrast_threshold), float(self.config.edge_threshold)
-        found = [self._loops.extrema(octave, *thresholds) for octave in octaves]
-        if not sum(map(len, found)):
-            return Features.empty(size, self.dimension, self.dtype)
-        of_octave = np.repeat(np.arange(len(found)), [len(some) for some in found])
-        keypoints = np.concatenate(found)
-        zooms = np.float32(2) ** (of_octave - double).astype(np.float32)
-        points = keypoints[:, :2] * zooms[:, None]
-        kept = strongest(points, keypoints[:, 3], mask, self.config.max_keypoints)
-        of_octave, keypoints, zooms = of_octave[kept], keypoints[kept], zooms[kept]
-        turns, descriptors = np.empty(len(kept), np.float32), np.empty((len(kept), self.dimension), np.float32)
-        found_after = np.argsort(kept)
+        found = [self._compiled.extrema(octave, *thresholds) for octave in octaves]
+        keypoints = np.concatenate([np.empty((0, 4), np.float32), *found])
+        octave_of = np.repeat(np.arange(len(found)), np.array([len(some) for some in found], int))
+        zooms = np.float32(2) ** (octave_of - doubled).astype(np.float32)
+
+        def describe(kept: NDArray[np.intp]) -> dict[str, Float32]:
+            blurs = np.float32(self._compiled.SIGMA) * np.float32(2) ** (keypoints[kept, 2] / _LAYERS) * zooms[kept]
+            return {"scales": 2 * blurs, **self._describe(octaves, octave_of, keypoints, kept)}
+
+        return Candidates(keypoints[:, :2] * zooms[:, None], keypoints[:, 3], describe)
+
+    def _describe(
+        self, octaves: list[Float32], octave_of: NDArray[np.intp], keypoints: Float32, kept: NDArray[np.intp]
+    ) -> dict[str, Float32]:
+        """The orientations and descriptors of the keypoints `kept`, in their order.
+
+        octave_of: for each of the keypoints [N, 4] the number of its octave.
+        """
+        orientations = np.empty(len(kept), np.float32)
+        descriptors = np.empty((len(kept), self.dimension), np.float32)
+        in_found_order = np.argsort(kept)
         for number, octave in enumerate(octaves):
-            here = found_after[of_octave[found_after] == number]
-            for start in range(0, len(here), _NEAR):
-                rows = here[start : start + _NEAR]
-                turns[rows] = self._loops.orientations(octave, keypoints[rows])
-                descriptors[rows] = self._loops.describe(octave, keypoints[rows], turns[rows], self.config.root)
-        scales = np.float32(2 * self._loops.SIGMA) * np.float32(2) ** (keypoints[:, 2] / _LAYERS) * zooms
-        return Features(points[kept], keypoints[:, 3].copy(), descriptors, size, scales, turns)
+            here = in_found_order[octave_of[kept[in_found_order]] == number]
+            for start in range(0, len(here), _CHUNK):
+                rows = here[start : start + _CHUNK]
+                some = keypoints[kept[rows]]
+                orientations[rows] = self._compiled.orientations(octave, some)
+                descriptors[rows] = self._compiled.describe(octave, some, orientations[rows], self.config.root)
+        return {"orientations": orientations, "descriptors": descriptors}
 
 
 class _ScaleSpace:
-    """The scale spaces of images, one after the other in the same memory where they are of the same size: to get so
-    much of it anew takes as long as to fill it."""
+    """The scale spaces of images, one after the other. Reuses the memory if images are of the same size: to get that
+    much memory takes as long as to fill it."""
 
-    def __init__(self, loops: ModuleType) -> None:
-        self._loops = loops
+    def __init__(self, compiled: ModuleType) -> None:
+        self._compiled = compiled
         self._octaves: list[Float32] = []
 
-    def octaves(self, grey: NDArray[np.uint8], double: bool) -> list[Float32]:
-        """Those of a grey image [h, w], as `sift_loops` takes them, from large to small, until the next call.
+    def octaves(self, grey: NDArray[np.uint8], doubled: bool) -> list[Float32]:
+        """The octaves of a grey image [h, w], largest first, as `sift_numba` takes them. Valid until the next call.
 
-        double: whether the first is twice as large as the image.
+        doubled: whether the first octave is twice as large as the image.
         """
-        sigma, step = self._loops.SIGMA, 2 ** (1 / _LAYERS)
-        image, blur = grey.astype(np.float32), _CAMERA
-        if double:
-            image, blur = self._loops.doubled(grey), 2 * _CAMERA
+        sigma, step = self._compiled.SIGMA, 2 ** (1 / _LAYERS)
+        image, blur = grey.astype(np.float32), _IMAGE_BLUR
+        if doubled:
+            image, blur = self._compiled.doubled(grey), 2 * _IMAGE_BLUR
         number = 0
-        while min(image.shape) > 2 * self._loops.BORDER:
-            octave = self._space(number, image.shape)
+        while min(image.shape) > 2 * self._compiled.BORDER:
+            octave = self._memory(number, image.shape)
             if number:
                 octave[0] = image
             else:
-                self._loops.blur(image, _gaussian((sigma**2 - blur**2) ** 0.5), octave[0])
+                self._compiled.blur(image, _gaussian((sigma**2 - blur**2) ** 0.5), octave[0])
             for layer in range(1, _LAYERS + 3):
                 more = sigma * step ** (layer - 1) * (step**2 - 1) ** 0.5
-                self._loops.blur(octave[layer - 1], _gaussian(more), octave[layer])
+                self._compiled.blur(octave[layer - 1], _gaussian(more), octave[layer])
             height, width = image.shape[0] // 2, image.shape[1] // 2
-            image = octave[_LAYERS, : 2 * height : 2, : 2 * width : 2]  # of twice the blur of the first layer
+            image = octave[_LAYERS, : 2 * height : 2, : 2 * width : 2]  # with twice the blur of the first layer
             number += 1
         return self._octaves[:number]
 
-    def _space(self, number: int, shape: tuple[int, ...]) -> Float32:
-        """Memory for an octave of images of this shape; that of smaller ones is kept only if this one's is."""
+    def _memory(self, number: int, shape: tuple[int, ...]) -> Float32:
+        """Memory for an octave of images of this shape. If it has another shape than before, drops all smaller ones."""
         shape = (_LAYERS + 3, *shape)
         if number == len(self._octaves) or self._octaves[number].shape != shape:
             self._octaves[number:] = [np.empty(shape, np.float32)]
@@ -144,6 +156,6 @@ class _ScaleSpace:
 
 
 def _gaussian(sigma: float) -> Float32:
-    """Half of a kernel to blur with: the weight of a pixel itself, of the one beside it, … up to four sigma."""
-    reach = round(8 * sigma + 1) // 2  # as OpenCV has it
+    """Half of a Gaussian kernel: the weights of the pixel itself, of its neighbour, and so on up to four sigma."""
+    reach = round(8 * sigma + 1) // 2  # as in OpenCV
     return np.array(cv2.getGaussianKernel(2 * reach + 1, sigma)[reach:, 0], np.float32)

@@ -1,8 +1,8 @@
-"""The loops of SIFT over one octave of its scale space, compiled. See `sift` for what they are for.
+"""The compiled loops of SIFT, over one octave of its scale space. `sift` says what they are for.
 
-An octave is float32 [layers + 3, h, w]: the image, in grey levels of 0 to 255, blurred more in each layer. A keypoint
-is a row (x, y, layer, contrast) of float32, in pixels of the octave and in layers, both with fractions; the contrast is
-|DoG| as a share of 255. Many loops are over slices with an index from 0 on: only such can be vectorised.
+An octave is float32 [layers + 3, h, w]: the image in grey levels of 0 to 255, each layer more blurred. A keypoint is
+float32 (x, y, layer, contrast): x and y in pixels of the octave, and its layer, with fractions; its contrast is |DoG|
+as a fraction of 255. Many loops run over slices from index 0 on, because only such loops can be vectorised.
 """
 
 from __future__ import annotations
@@ -17,38 +17,48 @@ from imc_kit.runtime.numba_cache import compiled
 from imc_kit.types import Float32
 
 SIGMA = 1.6
-"""Blur of an octave's first layer, in its pixels."""
+"""Blur of an octave's first layer, in pixels of the octave (Lowe 2004)."""
 BORDER = 5
-"""Pixels at the edges of an octave in which there are no keypoints."""
-SPACING = 2
-"""Pixels from one sample of a descriptor to the next. The blur of 2 pixels or more leaves little between them: four
-times the samples give one match in a hundred more."""
-BINS = 4, 8
-"""Of a descriptor: along each side, and of directions."""
+"""Keypoints are at least this many pixels from the edges of an octave, as in OpenCV."""
+BINS = 4
+"""Spatial bins of a descriptor along each side (Lowe 2004)."""
+DIRECTIONS = 8
+"""Direction bins of a descriptor (Lowe 2004)."""
 
+_SPACING = 2
+"""Pixels between the samples of a descriptor. Each layer has a blur of 1.6 pixels or more, so little is lost: 1 gives
+1 % more right matches for four times the samples, 3 gives 5 % fewer (docs/benchmarks.md)."""
 _STRIP = 16
-"""Rows that are looked at together: few enough that they stay in the processor's cache."""
+"""Rows of which the differences of Gaussians are computed at once: few enough to stay in the processor's cache."""
 _STEPS = 5
-"""Of Newton's method, at most, from a pixel to an extremum."""
-_TURNS = 36
-"""Bins of the histogram in which a keypoint's orientation is the highest."""
+"""Steps of Newton's method from a pixel to the extremum, at most, as in OpenCV."""
+_ORIENTATION_BINS = 36
+"""Bins of the histogram whose highest peak is a keypoint's orientation (Lowe 2004)."""
 _RADIUS, _WIDTH = 4.5, 1.5
-"""Of the window for the orientation, and its Gaussian's sigma, in the blur of the keypoint."""
+"""Radius of the window for the orientation, and the sigma of its Gaussian weights, in units of the keypoint's blur, as
+in OpenCV."""
 _BIN = 3.0
-"""A descriptor's bin is so many times as wide as the blur of the keypoint."""
-_MOST = 0.2
-"""No entry of a descriptor is larger than this share of its length."""
+"""Side of a descriptor's spatial bin, in units of the keypoint's blur, as in OpenCV and COLMAP."""
+_MAX_ENTRY = 0.2
+"""Descriptor entries are clipped at this fraction of the descriptor's length (Lowe 2004)."""
+
+_HALF = (BINS + 1) / 2
+"""Half the side of a descriptor's square, in spatial bins. It is half a bin wider than the bins on each side, because a
+gradient counts in all bins whose centres are less than a bin away."""
+_MAX_BLUR = 2 * SIGMA * 1.2
+"""Upper bound on a keypoint's blur: its layer is below layers + 0.5, so the blur is below 2.25 · SIGMA for 3 layers."""
+_MAX_REACH = math.ceil(_RADIUS * _MAX_BLUR)
+"""Upper bound on the radius of the window for an orientation, in pixels."""
+_MAX_SQUARE = math.ceil(_HALF * math.sqrt(2) * _BIN * _MAX_BLUR)
+"""Upper bound on half the side of the upright square around a descriptor's rotated one, in pixels."""
 
 Step = tuple[int, int, int]
 _LAYER, _Y, _X = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 
-_REACH = math.ceil(_RADIUS * 2 * SIGMA * 1.2)  # the blur of a keypoint is below 2.4 sigma
-_SQUARE = math.ceil((BINS[0] + 1) / 2 * math.sqrt(2) * _BIN * 2 * SIGMA * 1.2)
-
 
 @compiled
 def doubled(image: NDArray[np.uint8]) -> Float32:
-    """An image [h, w] at twice its size: pixel p is at 2p, and what is between pixels is their mean."""
+    """An image [h, w] at twice its size: pixel p moves to 2p, and a pixel in between is its neighbours' mean."""
     height, width = image.shape
     large = np.empty((2 * height, 2 * width), np.float32)
     for y in range(2 * height):
@@ -64,9 +74,9 @@ def doubled(image: NDArray[np.uint8]) -> Float32:
 
 @compiled
 def blur(image: Float32, kernel: Float32, blurred: Float32) -> None:
-    """Write an image [h, w] blurred by a symmetric kernel to another, down and across.
+    """Write an image [h, w] to another, blurred by a symmetric kernel, first down and then across.
 
-    kernel: the weight of a pixel itself, of the one beside it, and so on. What lies behind an edge is mirrored there.
+    kernel: the weights of the pixel itself, of its neighbour, and so on. The image is mirrored at its edges.
     """
     height, width = image.shape
     reach = len(kernel) - 1
@@ -93,7 +103,7 @@ def blur(image: Float32, kernel: Float32, blurred: Float32) -> None:
 
 @compiled
 def _mirrored(at: int, count: int) -> int:
-    """The pixel of a row of so many, at least two, that stands for one behind its ends."""
+    """The index within a row of `count` pixels, at least two, that mirrors an index beyond its ends."""
     while at < 0 or at >= count:
         at = -at if at < 0 else 2 * (count - 1) - at
     return at
@@ -101,61 +111,75 @@ def _mirrored(at: int, count: int) -> int:
 
 @compiled
 def extrema(octave: Float32, contrast: float, edge: float) -> Float32:
-    """Keypoints [N, 4]: extrema of the difference of Gaussians, in place and scale.
+    """Keypoints [N, 4]: extrema of the difference of Gaussians (DoG) in place and scale.
 
-    contrast: times three layers in an octave, as OpenCV has it. edge: the largest ratio of principal curvatures.
+    contrast: times three layers per octave, as in OpenCV. edge: the largest ratio of principal curvatures.
     """
     layers, height, width = octave.shape[0] - 3, octave.shape[1], octave.shape[2]
-    least = np.float32(255 * contrast / layers / 2)  # of the pixel; what is between pixels has more
-    found = np.empty((1024, 4), np.float32)
-    count = 0
+    least = np.float32(255 * contrast / layers / 2)  # for the pixel: the peak between pixels is higher
+    found, count = np.empty((1024, 4), np.float32), 0
     dog = np.empty((layers + 2, _STRIP + 2, width), np.float32)
     highest, lowest = np.empty(width, np.float32), np.empty(width, np.float32)
-    # The same, seen from pixels inside the border: of their left neighbours, their own, and of their right ones.
-    high, high_here, high_right = highest[BORDER - 1 :], highest[BORDER:], highest[BORDER + 1 :]
-    low, low_here, low_right = lowest[BORDER - 1 :], lowest[BORDER:], lowest[BORDER + 1 :]
     extreme = np.zeros((width + 7) // 8 * 8, np.uint8)
-    extreme_here, eights = extreme[BORDER:], extreme.view(np.uint64)
+    eights = extreme.view(np.uint64)  # extrema are rare: look at eight pixels at once
     for top in range(BORDER, height - BORDER, _STRIP):
         bottom = min(top + _STRIP, height - BORDER)
-        for layer in range(layers + 2):
-            for y in range(top - 1, bottom + 1):
-                blurred, less, difference = octave[layer + 1, y], octave[layer, y], dog[layer, y - top + 1]
-                for x in range(width):
-                    difference[x] = blurred[x] - less[x]
+        _subtract(octave, top - 1, bottom + 1, dog)
         for layer in range(1, layers + 1):
             for y in range(top, bottom):
-                at = y - top + 1
-                a, b, c = dog[layer - 1, at - 1], dog[layer - 1, at], dog[layer - 1, at + 1]
-                d, here, e = dog[layer, at - 1], dog[layer, at], dog[layer, at + 1]
-                f, g, h = dog[layer + 1, at - 1], dog[layer + 1, at], dog[layer + 1, at + 1]
-                inner = here[BORDER:]
-                for x in range(width):
-                    highest[x] = max(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
-                    lowest[x] = min(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
-                for x in range(width - 2 * BORDER):
-                    v = inner[x]
-                    above_all = (v > least) & (v >= max(high[x], high_here[x], high_right[x]))
-                    below_all = (v < -least) & (v <= min(low[x], low_here[x], low_right[x]))
-                    extreme_here[x] = above_all | below_all
+                _mark(dog, layer, y - top + 1, least, highest, lowest, extreme)
                 for eight in range(len(eights)):
                     if eights[eight]:
                         for x in range(8 * eight, 8 * eight + 8):
                             if extreme[x]:
                                 if count == len(found):
-                                    longer = np.empty((2 * count, 4), np.float32)
-                                    longer[:count] = found
-                                    found = longer
+                                    found = np.concatenate((found, np.empty_like(found)))
                                 if _refined(octave, x, y, layer, contrast, edge, found[count]):
                                     count += 1
     return found[:count]
 
 
 @compiled
-def _refined(octave: Float32, x: int, y: int, layer: int, contrast: float, edge: float, keypoint: Float32) -> bool:
-    """Write the extremum near a pixel to `keypoint`; False where there is none that is worth it.
+def _subtract(octave: Float32, top: int, bottom: int, dog: Float32) -> None:
+    """Write the differences of neighbouring layers to `dog` [layers + 2, rows, w], for the rows from `top` on."""
+    for layer in range(dog.shape[0]):
+        for y in range(top, bottom):
+            more, less, difference = octave[layer + 1, y], octave[layer, y], dog[layer, y - top]
+            for x in range(len(difference)):
+                difference[x] = more[x] - less[x]
 
-    It is that of a parabola through the neighbours (Brown and Lowe 2002).
+
+@compiled
+def _mark(
+    dog: Float32, layer: int, y: int, least: Any, highest: Float32, lowest: Float32, extreme: NDArray[np.uint8]
+) -> None:
+    """Write to `extreme` which pixels of a row are extrema among their 26 neighbours in place and scale.
+
+    least: the smallest |DoG| of an extremum. highest, lowest: memory for the extremes of the 9 values in each column.
+    The pixels in the border of `extreme` stay as they are.
+    """
+    a, b, c = dog[layer - 1, y - 1], dog[layer - 1, y], dog[layer - 1, y + 1]
+    d, here, e = dog[layer, y - 1], dog[layer, y], dog[layer, y + 1]
+    f, g, h = dog[layer + 1, y - 1], dog[layer + 1, y], dog[layer + 1, y + 1]
+    for x in range(len(here)):
+        highest[x] = max(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
+        lowest[x] = min(a[x], b[x], c[x], d[x], here[x], e[x], f[x], g[x], h[x])
+    # The left neighbour, the pixel itself and the right neighbour, from the first pixel inside the border.
+    high_left, high, high_right = highest[BORDER - 1 :], highest[BORDER:], highest[BORDER + 1 :]
+    low_left, low, low_right = lowest[BORDER - 1 :], lowest[BORDER:], lowest[BORDER + 1 :]
+    inner, inner_extreme = here[BORDER:], extreme[BORDER:]
+    for x in range(len(here) - 2 * BORDER):
+        v = inner[x]
+        above_all = (v > least) & (v >= max(high_left[x], high[x], high_right[x]))
+        below_all = (v < -least) & (v <= min(low_left[x], low[x], low_right[x]))
+        inner_extreme[x] = above_all | below_all
+
+
+@compiled
+def _refined(octave: Float32, x: int, y: int, layer: int, contrast: float, edge: float, keypoint: Float32) -> bool:
+    """Write the extremum near a pixel to `keypoint`; False if there is none, or if it is too weak or on an edge.
+
+    It is the extremum of a quadratic function through the neighbours (Brown and Lowe 2002).
     """
     layers, height, width = octave.shape[0] - 3, octave.shape[1], octave.shape[2]
     for _ in range(_STEPS):
@@ -210,15 +234,15 @@ def _mixed(octave: Float32, layer: int, y: int, x: int, one: Step, other: Step) 
 
 @compiled
 def _blur(octave: Float32, layer: float) -> float:
-    """Of a layer, in pixels of the octave."""
+    """The blur of a layer, in pixels of the octave."""
     return float(SIGMA * 2.0 ** (layer / (octave.shape[0] - 3)))
 
 
 @compiled
-def _turn(dy: Any, dx: Any) -> Any:
-    """The direction of (dx, dy) as a share of a whole turn, in 0 … 1, to 3·10⁻⁶; the loop around it can be vectorised.
+def _direction(dy: Any, dx: Any) -> Any:
+    """The direction of (dx, dy) as a fraction of a full circle, in 0 … 1, to 3·10⁻⁶.
 
-    A polynomial for the arc tangent, fitted by least squares at Chebyshev's points.
+    A polynomial replaces the arc tangent, so that the loop around it can be vectorised.
     """
     across, along = abs(dx), abs(dy)
     t = min(across, along) / (max(across, along) + np.float32(1e-20))
@@ -229,159 +253,196 @@ def _turn(dy: Any, dx: Any) -> Any:
     return np.float32(1) - part if dy < 0 else part
 
 
-def _fitted(terms: int) -> NDArray[np.float32]:
-    """The polynomial of t² that times t is nearest to atan(t) / 2π for t in 0 … 1."""
+def _atan_coefficients(terms: int) -> NDArray[np.float32]:
+    """The polynomial of t² that, times t, fits atan(t) / 2π best for t in 0 … 1, at Chebyshev's points."""
     t = (1 + np.cos(np.pi * (np.arange(400) + 0.5) / 400)) / 2
     powers = t[:, None] ** (2 * np.arange(terms) + 1)
-    coefficients = np.linalg.lstsq(powers, np.arctan(t) / (2 * np.pi), rcond=None)[0]
-    return coefficients.astype(np.float32)
+    return np.linalg.lstsq(powers, np.arctan(t) / (2 * np.pi), rcond=None)[0].astype(np.float32)
 
 
-_ATAN = tuple(_fitted(5))
+_ATAN = tuple(_atan_coefficients(5))
 
 
 @compiled
 def orientations(octave: Float32, keypoints: Float32) -> Float32:
-    """Of keypoints [N, 4] the most frequent direction of gradients around each, [N], in degrees clockwise."""
-    turns = np.empty(len(keypoints), np.float32)
-    height, width = octave.shape[1], octave.shape[2]
-    most = (2 * _REACH + 1) ** 2
-    dx, dy, weights = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
-    window = np.empty(2 * _REACH + 1, np.float32)
-    votes, smooth = np.empty(_TURNS + 1, np.float32), np.empty(_TURNS, np.float32)
+    """The most frequent gradient direction around each of the keypoints [N, 4]: [N], in degrees clockwise from +x."""
+    found = np.empty(len(keypoints), np.float32)
+    gradients = np.empty((3, (2 * _MAX_REACH + 1) ** 2), np.float32)
     for number in range(len(keypoints)):
-        x, y = round(keypoints[number, 0]), round(keypoints[number, 1])
-        layer = octave[round(keypoints[number, 2])]
-        blur = _blur(octave, keypoints[number, 2])
-        reach = round(_RADIUS * blur)
-        for i in range(2 * reach + 1):
-            window[i] = math.exp(-((i - reach) ** 2) / (2 * (_WIDTH * blur) ** 2))
-        left, top = max(x - reach, 1), max(y - reach, 1)
-        across = min(x + reach, width - 2) + 1 - left
-        count = 0
-        for row in range(top, min(y + reach, height - 2) + 1):
-            above, here, below = layer[row - 1, left:], layer[row, left - 1 :], layer[row + 1, left:]
-            of_row, of_column = window[row - y + reach], window[left - x + reach :]
-            for i in range(across):
-                dx[count + i] = here[i + 2] - here[i]
-                dy[count + i] = below[i] - above[i]
-                weights[count + i] = of_row * of_column[i]
-            count += across
-        for i in range(count):
-            weights[i] *= math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
-            dx[i] = _turn(dy[i], dx[i]) * np.float32(_TURNS) + np.float32(0.5)
-        votes[:] = 0
-        for i in range(count):
-            votes[int(dx[i])] += weights[i]
-        votes[0] += votes[_TURNS]  # what is rounded up to a whole turn
-        for i in range(_TURNS):
-            near = votes[(i - 1) % _TURNS] + votes[(i + 1) % _TURNS]
-            far = votes[(i - 2) % _TURNS] + votes[(i + 2) % _TURNS]
-            smooth[i] = (6 * votes[i] + 4 * near + far) / 16
-        best = smooth.argmax()
-        before, peak, after = smooth[best - 1], smooth[best], smooth[(best + 1) % _TURNS]
-        bend = before - 2 * peak + after
-        between = (before - after) / (2 * bend) if bend < 0 else np.float32(0)
-        turns[number] = (best + between) * (360 / _TURNS) % 360
-    return turns
+        found[number] = _peak(_direction_votes(octave, keypoints[number], gradients))
+    return found
 
 
 @compiled
-def describe(octave: Float32, keypoints: Float32, turns: Float32, root: bool) -> Float32:
-    """The descriptors [N, 128], of length 1, of keypoints [N, 4] with orientations [N].
+def _direction_votes(octave: Float32, keypoint: Float32, gradients: Float32) -> Float32:
+    """The histogram of gradient directions around a keypoint, weighted by their strength and nearness.
 
-    Histograms of the gradients' directions in 4 × 4 squares, upright in the keypoint's orientation. Each gradient
-    counts in all squares and directions that it is between, by how near it is. root: as in `SiftConfig`.
+    gradients: memory for dx, dy and the weight of each pixel.
     """
+    dx, dy, weights = gradients[0], gradients[1], gradients[2]
     height, width = octave.shape[1], octave.shape[2]
-    side, directions = BINS
-    descriptors = np.empty((len(keypoints), side * side * directions), np.float32)
-    most = (2 * _SQUARE // SPACING + 1) ** 2
-    dx, dy, weights = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
-    rows, columns = np.empty(most, np.float32), np.empty(most, np.float32)
-    window = np.empty(2 * _SQUARE + 1, np.float32)
-    squares, next_, first = np.empty((4, most), np.float32), np.empty(most, np.float32), np.empty(most, np.int32)
-    votes = np.empty((side + 2, side + 2, directions + 1), np.float32)
-    every = votes.reshape(-1)
-    half = (side + 1) / 2  # of the square in which gradients count, in bins
-    last = np.float32(side + 1) - np.float32(1e-4)  # by rounding a sample may be at its edge
+    x, y = round(keypoint[0]), round(keypoint[1])
+    layer = octave[round(keypoint[2])]
+    blur = _blur(octave, keypoint[2])
+    reach = round(_RADIUS * blur)
+    window = np.empty(2 * reach + 1, np.float32)
+    for i in range(2 * reach + 1):
+        window[i] = math.exp(-((i - reach) ** 2) / (2 * (_WIDTH * blur) ** 2))
+    left, top = max(x - reach, 1), max(y - reach, 1)
+    across = min(x + reach, width - 2) + 1 - left
+    count = 0
+    for row in range(top, min(y + reach, height - 2) + 1):
+        above, here, below = layer[row - 1, left:], layer[row, left - 1 :], layer[row + 1, left:]
+        of_row, of_column = window[row - y + reach], window[left - x + reach :]
+        for i in range(across):
+            dx[count + i] = here[i + 2] - here[i]
+            dy[count + i] = below[i] - above[i]
+            weights[count + i] = of_row * of_column[i]
+        count += across
+    for i in range(count):
+        weights[i] *= math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
+        dx[i] = _direction(dy[i], dx[i]) * np.float32(_ORIENTATION_BINS) + np.float32(0.5)
+    votes = np.zeros(_ORIENTATION_BINS + 1, np.float32)
+    for i in range(count):
+        votes[int(dx[i])] += weights[i]
+    votes[0] += votes[_ORIENTATION_BINS]  # a direction just below a full circle is rounded up to it
+    return votes[:_ORIENTATION_BINS]
+
+
+@compiled
+def _peak(votes: Float32) -> Any:
+    """The highest place of a circular histogram, smoothed, in degrees: between bins by a parabola."""
+    count = len(votes)
+    smooth = np.empty_like(votes)
+    for i in range(count):
+        near = votes[(i - 1) % count] + votes[(i + 1) % count]
+        far = votes[(i - 2) % count] + votes[(i + 2) % count]
+        smooth[i] = (6 * votes[i] + 4 * near + far) / 16
+    best = smooth.argmax()
+    before, peak, after = smooth[best - 1], smooth[best], smooth[(best + 1) % count]
+    bend = before - 2 * peak + after
+    between = (before - after) / (2 * bend) if bend < 0 else np.float32(0)
+    return (best + between) * (360 / count) % 360
+
+
+@compiled
+def describe(octave: Float32, keypoints: Float32, orientations: Float32, root: bool) -> Float32:
+    """The descriptors [N, 128], of length 1, of keypoints [N, 4] with orientations [N] in degrees.
+
+    A descriptor is the histograms of gradient directions in 4 × 4 spatial bins, in a square rotated by the keypoint's
+    orientation. root: see `SiftConfig`.
+    """
+    descriptors = np.empty((len(keypoints), BINS * BINS * DIRECTIONS), np.float32)
+    samples = np.empty((5, (2 * _MAX_SQUARE // _SPACING + 1) ** 2), np.float32)
     for number in range(len(keypoints)):
-        x, y = keypoints[number, 0], keypoints[number, 1]
-        layer = octave[round(keypoints[number, 2])]
-        bin_ = _BIN * _blur(octave, keypoints[number, 2])
-        angle = math.radians(turns[number])
-        cosine, sine = math.cos(angle) / bin_, math.sin(angle) / bin_
-        reach = half * (abs(cosine) + abs(sine)) * bin_ * bin_
-        narrow = -1 / (side * side / 2 * bin_ * bin_)
-        left, right = max(1, math.ceil(x - reach)), min(width - 2, math.floor(x + reach))
-        for column in range(left, right + 1, SPACING):
-            window[column - left] = math.exp((column - x) ** 2 * narrow)
-        count = 0
-        for row in range(max(1, math.ceil(y - reach)), min(height - 2, math.floor(y + reach)) + 1, SPACING):
-            down = row - y
-            # Where the row is in the square: |right·cos + down·sin| < half and |down·cos − right·sin| < half.
-            begin, end = -reach, reach
-            if abs(cosine) * bin_ > 1e-6:
-                one, other = (-half - down * sine) / cosine, (half - down * sine) / cosine
-                begin, end = max(begin, min(one, other)), min(end, max(one, other))
-            if abs(sine) * bin_ > 1e-6:
-                one, other = (down * cosine - half) / sine, (down * cosine + half) / sine
-                begin, end = max(begin, min(one, other)), min(end, max(one, other))
-            start = max(left, math.ceil(x + begin))
-            start += (left - start) % SPACING
-            samples = max(0, (min(right, math.floor(x + end)) - start) // SPACING + 1)
-            above, here, below = layer[row - 1], layer[row], layer[row + 1]
-            of_row = math.exp(down * down * narrow)
-            for i in range(samples):
-                column = start + SPACING * i
-                across = column - x
-                dx[count + i] = here[column + 1] - here[column - 1]
-                dy[count + i] = below[column] - above[column]
-                columns[count + i] = across * cosine + down * sine + half
-                rows[count + i] = down * cosine - across * sine + half
-                weights[count + i] = of_row * window[column - left]
-            count += samples
-        # Of each sample its first square and direction, and how much of its weight is in each square around it and in
-        # the next direction. All that can be vectorised is here.
-        upright = np.float32(turns[number] / 360)
-        for i in range(count):
-            weight = weights[i] * math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
-            turned = upright - _turn(dy[i], dx[i])
-            turned = np.float32(directions) * (turned + np.float32(1) if turned < 0 else turned)
-            down, across = min(max(rows[i], np.float32(0)), last), min(max(columns[i], np.float32(0)), last)
-            row_, column_ = np.int32(down), np.int32(across)
-            direction = min(np.int32(turned), np.int32(directions - 1))
-            first[i] = (row_ * np.int32(side + 2) + column_) * np.int32(directions + 1) + direction
-            down -= np.float32(row_)
-            across -= np.float32(column_)
-            next_[i] = turned - np.float32(direction)
-            lower = weight * down
-            upper = weight - lower
-            squares[1, i], squares[3, i] = upper * across, lower * across
-            squares[0, i], squares[2, i] = upper - squares[1, i], lower - squares[3, i]  # never below 0
-        votes[:] = 0
-        for i in range(count):
-            for square in range(4):
-                at = first[i] + (square // 2 * (side + 2) + square % 2) * (directions + 1)
-                more = squares[square, i] * next_[i]
-                every[at] += squares[square, i] - more
-                every[at + 1] += more
-        descriptor = descriptors[number]
-        length = np.float32(0)
-        for r in range(side):
-            for c in range(side):
-                for d in range(directions):
-                    entry = votes[r + 1, c + 1, d] + (votes[r + 1, c + 1, directions] if d == 0 else np.float32(0))
-                    descriptor[(r * side + c) * directions + d] = entry
-                    length += entry * entry
-        limit, size = np.float32(_MOST) * np.float32(math.sqrt(length)), np.float32(0)
-        for i in range(len(descriptor)):
-            entry = min(descriptor[i], limit)
-            size += entry if root else entry * entry
-            descriptor[i] = entry
-        if size > 0:
-            scale = 1 / size if root else 1 / math.sqrt(size)
-            for i in range(len(descriptor)):
-                entry = descriptor[i] * np.float32(scale)
-                descriptor[i] = math.sqrt(entry) if root else entry
+        count = _sample(octave, keypoints[number], orientations[number], samples)
+        _normalise(_vote(samples, count, orientations[number]), root, descriptors[number])
     return descriptors
+
+
+@compiled
+def _sample(octave: Float32, keypoint: Float32, orientation: Any, samples: Float32) -> int:
+    """Write the gradients in the rotated square around a keypoint to `samples`, and return their number.
+
+    samples: [5, …] dx, dy, weight, and the row and column in the square, in spatial bins from its corner.
+    """
+    dx, dy, weights, rows, columns = samples[0], samples[1], samples[2], samples[3], samples[4]
+    height, width = octave.shape[1], octave.shape[2]
+    x, y = keypoint[0], keypoint[1]
+    layer = octave[round(keypoint[2])]
+    bin_ = _BIN * _blur(octave, keypoint[2])
+    angle = math.radians(orientation)
+    cosine, sine = math.cos(angle) / bin_, math.sin(angle) / bin_
+    reach = _HALF * (abs(cosine) + abs(sine)) * bin_ * bin_  # of the upright square around it
+    narrow = -1 / (BINS * BINS / 2 * bin_ * bin_)  # Lowe's Gaussian: its sigma is half the side of all bins
+    left, right = max(1, math.ceil(x - reach)), min(width - 2, math.floor(x + reach))
+    window = np.empty(2 * _MAX_SQUARE + 1, np.float32)
+    for column in range(left, right + 1, _SPACING):
+        window[column - left] = math.exp((column - x) ** 2 * narrow)
+    count = 0
+    for row in range(max(1, math.ceil(y - reach)), min(height - 2, math.floor(y + reach)) + 1, _SPACING):
+        down = row - y
+        begin, end = _inside(down * sine, cosine, reach, bin_)
+        begin_, end_ = _inside(-down * cosine, sine, reach, bin_)
+        start = max(left, math.ceil(x + max(begin, begin_)))
+        start += (left - start) % _SPACING
+        across_row = max(0, (min(right, math.floor(x + min(end, end_))) - start) // _SPACING + 1)
+        above, here, below = layer[row - 1], layer[row], layer[row + 1]
+        of_row = math.exp(down * down * narrow)
+        for i in range(across_row):
+            column = start + _SPACING * i
+            across = column - x
+            dx[count + i] = here[column + 1] - here[column - 1]
+            dy[count + i] = below[column] - above[column]
+            weights[count + i] = of_row * window[column - left]
+            rows[count + i] = down * cosine - across * sine + _HALF
+            columns[count + i] = across * cosine + down * sine + _HALF
+        count += across_row
+    return count
+
+
+@compiled
+def _inside(offset: float, slope: float, reach: float, bin_: float) -> tuple[float, float]:
+    """The interval of t within ±reach in which |offset + t · slope| < _HALF: the part of a row inside the square."""
+    if abs(slope) * bin_ <= 1e-6:  # the row runs along two sides of the square
+        return -reach, reach
+    one, other = (-_HALF - offset) / slope, (_HALF - offset) / slope
+    return max(-reach, min(one, other)), min(reach, max(one, other))
+
+
+@compiled
+def _vote(samples: Float32, count: int, orientation: Any) -> Float32:
+    """The votes [BINS + 2, BINS + 2, DIRECTIONS + 1] of `count` samples, in bins with a margin of one.
+
+    Each gradient votes in the four spatial bins and the two direction bins around it, by how near it is to them. The
+    last direction bin is the first one again.
+    """
+    dx, dy, weights, rows, columns = samples[0], samples[1], samples[2], samples[3], samples[4]
+    first = np.empty(count, np.int32)  # the flat index of the upper left bin in the direction before
+    shares, next_ = np.empty((4, count), np.float32), np.empty(count, np.float32)
+    last = np.float32(BINS + 1) - np.float32(1e-4)  # rounding may put a sample on the edge
+    upright = np.float32(orientation / 360)
+    for i in range(count):  # all that can be vectorised
+        weight = weights[i] * math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
+        direction = upright - _direction(dy[i], dx[i])
+        direction = np.float32(DIRECTIONS) * (direction + np.float32(1) if direction < 0 else direction)
+        down, across = min(max(rows[i], np.float32(0)), last), min(max(columns[i], np.float32(0)), last)
+        row, column, before = np.int32(down), np.int32(across), min(np.int32(direction), np.int32(DIRECTIONS - 1))
+        first[i] = (row * np.int32(BINS + 2) + column) * np.int32(DIRECTIONS + 1) + before
+        next_[i] = direction - np.float32(before)
+        down, across = down - np.float32(row), across - np.float32(column)
+        lower = weight * down
+        upper = weight - lower
+        shares[1, i], shares[3, i] = upper * across, lower * across
+        shares[0, i], shares[2, i] = upper - shares[1, i], lower - shares[3, i]  # never below 0
+    votes = np.zeros((BINS + 2, BINS + 2, DIRECTIONS + 1), np.float32)
+    flat = votes.reshape(-1)
+    for i in range(count):
+        for corner in range(4):
+            at = first[i] + (corner // 2 * (BINS + 2) + corner % 2) * (DIRECTIONS + 1)
+            more = shares[corner, i] * next_[i]
+            flat[at] += shares[corner, i] - more
+            flat[at + 1] += more
+    return votes
+
+
+@compiled
+def _normalise(votes: Float32, root: bool, descriptor: Float32) -> None:
+    """Write the votes to a descriptor [128], clip large entries, and scale it to length 1. root: see `SiftConfig`."""
+    length = np.float32(0)
+    for r in range(BINS):
+        for c in range(BINS):
+            for d in range(DIRECTIONS):
+                entry = votes[r + 1, c + 1, d] + (votes[r + 1, c + 1, DIRECTIONS] if d == 0 else np.float32(0))
+                descriptor[(r * BINS + c) * DIRECTIONS + d] = entry
+                length += entry * entry
+    limit, size = np.float32(_MAX_ENTRY) * np.float32(math.sqrt(length)), np.float32(0)
+    for i in range(len(descriptor)):
+        entry = min(descriptor[i], limit)
+        size += entry if root else entry * entry
+        descriptor[i] = entry
+    if size > 0:
+        scale = 1 / size if root else 1 / math.sqrt(size)
+        for i in range(len(descriptor)):
+            entry = descriptor[i] * np.float32(scale)
+            descriptor[i] = math.sqrt(entry) if root else entry

@@ -1,6 +1,6 @@
-"""SuperPoint (DeTone et al. 2018): a network of our own, as kornia has none, for both published trainings of it.
+"""SuperPoint (DeTone et al. 2018), in both published trainings. The network is written here, because kornia has none.
 
-Its keypoints are whole pixels, the centre of the top-left one at (0, 0).
+Keypoints are whole pixels, with the centre of the top-left one at (0, 0).
 """
 
 from __future__ import annotations
@@ -8,23 +8,27 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled
+from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig
+from imc_kit.errors import require
+from imc_kit.runtime.torch_utils import fill, read_state
 
 if TYPE_CHECKING:
     import torch
 
 _FILES = {"v1": "superpoint_v1.pth", "v6": "superpoint_v6_from_tf.pth"}
 _WIDTHS = (64, 64, 128, 128)
-"""Channels of the four blocks of the backbone. Between them the image is halved, so that a cell has 8 × 8 pixels."""
+"""Channels of the four blocks of the backbone, as published. The image is halved between them."""
 _CELL = 8
+"""Side of a cell in pixels of the image: a cell is one pixel of the last block."""
 
 
+@register
 @dataclass(frozen=True)
 class SuperPointConfig(NetworkDetectorConfig):
-    """SuperPoint, a learned detector. The score is a probability among the 64 pixels of a cell and "none"."""
+    """SuperPoint, a learned detector. The score is the probability of a pixel among the 64 of its cell and "none"."""
 
     name: ClassVar[str] = "superpoint"
 
@@ -33,23 +37,25 @@ class SuperPointConfig(NetworkDetectorConfig):
     long_side: int | None = 1600
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
     model: Literal["v1", "v6"] = "v1"
-    """Which training: v1 is Magic Leap's, which LightGlue was trained with and whose licence forbids commercial use;
-    v6 is that of Pautrat and Sarlin, under MIT. Their descriptors cannot be compared with each other."""
+    """The training: v1 is Magic Leap's, which LightGlue was trained with; its licence forbids commercial use. v6 is by
+    Pautrat and Sarlin, under MIT. Their descriptors cannot be compared with each other."""
     threshold: float = 0.005
-    """Drop keypoints of a lower score."""
+    """Drop keypoints with a lower score. The default is the authors'."""
     nms_radius: int = 4
-    """Drop keypoints that have a stronger one within so many pixels, of the shrunk image, in x and y."""
+    """Drop keypoints with a stronger one within this distance in x and y, in pixels of the shrunk image. The default is
+    the authors'."""
     margin: int = 4
-    """Drop keypoints closer than this to the edge of the shrunk image, in its pixels: the network sees the edge."""
+    """Drop keypoints closer than this to the edge of the shrunk image, in its pixels: the network responds to the edge.
+    The default is the authors'."""
     half: bool = False
-    """On a GPU compute the layers in half precision: faster, less exact."""
+    """On a GPU, compute the layers in half precision: faster, less exact."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.model in _FILES, "model", f"one of {', '.join(_FILES)}")
-        self.require(0 < self.threshold < 1, "threshold", "between 0 and 1")
-        self.require(self.nms_radius >= 0, "nms_radius", "at least 0")
-        self.require(self.margin >= 0, "margin", "at least 0")
+        require(self.model in _FILES, "model of detector 'superpoint'", f"one of {', '.join(_FILES)}", self.model)
+        require(0 < self.threshold < 1, "threshold of detector 'superpoint'", "between 0 and 1", self.threshold)
+        require(self.nms_radius >= 0, "nms_radius of detector 'superpoint'", "at least 0", self.nms_radius)
+        require(self.margin >= 0, "margin of detector 'superpoint'", "at least 0", self.margin)
 
     @property
     def kind(self) -> str:
@@ -64,15 +70,20 @@ class SuperPointConfig(NetworkDetectorConfig):
 
 
 class SuperPointDetector(NetworkDetector[SuperPointConfig]):
-    """As `Detector` says. Descriptors are float32 of length 1."""
+    """See `Detector`. Descriptors are float32 of length 1."""
 
     dimension = 256
     smallest = _CELL
 
     def _load(self) -> Any:
         (path,) = self.config.paths()
-        what = f"SuperPoint {self.config.model}"
-        return _v1(path, what) if self.config.model == "v1" else filled(_v6(), path, what)
+        network, state = _network(normalised=self.config.model == "v6"), read_state(path)
+        if self.config.model == "v1":
+            names = _names_in_v1()
+            parts = {key: key.partition(".") for key in state}
+            state = {f"{names.get(layer, layer)}.{part}": state[key] for key, (layer, _, part) in parts.items()}
+        fill(network, state, path, f"SuperPoint {self.config.model}")
+        return network
 
     def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
         import torch
@@ -83,14 +94,14 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
         with torch.autocast(self._device.type, torch.float16, enabled=half):
             features = self._network["backbone"](grey)
             logits, dense = self._network["detector"](features), self._network["descriptor"](features)
-        # Of each cell 64 channels are its pixels, row by row, and the last says that it has no keypoint.
+        # Channels 0 to 63 of a cell are its pixels, row by row; the last one says that the cell has no keypoint.
         scores = functional.pixel_shuffle(logits.float().softmax(1)[:, :-1], _CELL)
         scores = _maxima(scores, self.config.nms_radius)
         dense = functional.normalize(dense.float(), dim=1)
         return map(self._candidates, scores[:, 0], dense[:, None])
 
     def _candidates(self, scores: torch.Tensor, dense: torch.Tensor) -> Candidates:
-        """Those of one image, from the scores [h, w] that are left and its dense descriptors [1, 256, h/8, w/8]."""
+        """The candidates in one image. scores: [h, w], 0 if suppressed. dense: its descriptors [1, 256, h/8, w/8]."""
         import torch
         from torch.nn import functional
 
@@ -102,7 +113,7 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
         def describe(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             size = points.new_tensor([width, height])
             if self.config.model == "v1":
-                # Not quite right, yet what LightGlue was trained with: cells are taken for a little larger than 8 × 8.
+                # Not exact, but LightGlue was trained with it: it takes cells for a little larger than 8 × 8 pixels.
                 places = (points[kept] - (_CELL - 1) / 2) / (size - (_CELL + 1) / 2)
             else:
                 places = (points[kept] + 0.5) / size
@@ -115,9 +126,9 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
 
 
 def _maxima(scores: torch.Tensor, radius: int) -> torch.Tensor:
-    """`scores` [B, 1, h, w] with 0 wherever there is a stronger one within `radius` in x and y.
+    """`scores` [B, 1, h, w], set to 0 where there is a stronger one within `radius` in x and y.
 
-    One that is dropped itself does not count as stronger; as published, this is carried through for two rounds.
+    Scores that are themselves suppressed do not suppress others: two more rounds restore such pixels, as published.
     """
     from torch.nn import functional
 
@@ -132,41 +143,19 @@ def _maxima(scores: torch.Tensor, radius: int) -> torch.Tensor:
     return scores.masked_fill(~kept, 0)
 
 
-def _v1(path: Path, what: str) -> torch.nn.ModuleDict:
-    """Magic Leap's file names each convolution: 1a … 4b of the backbone, then two each for points and descriptors."""
-    from torch import nn
+def _network(*, normalised: bool) -> torch.nn.ModuleDict:
+    """The network, with the layers named as in the file of training v6.
 
-    layers: dict[str, nn.Module] = {}
-    before = 1
-    for block, width in enumerate(_WIDTHS, 1):
-        layers[f"conv{block}a"] = nn.Conv2d(before, width, 3, padding=1)
-        layers[f"conv{block}b"] = nn.Conv2d(width, width, 3, padding=1)
-        before = width
-    for head, width in (("P", _CELL**2 + 1), ("D", 256)):
-        layers[f"conv{head}a"] = nn.Conv2d(before, 256, 3, padding=1)
-        layers[f"conv{head}b"] = nn.Conv2d(256, width, 1)
-    filled(nn.ModuleDict(layers), path, what)
-    backbone: list[nn.Module] = []
-    for block in range(1, len(_WIDTHS) + 1):
-        backbone += [layers[f"conv{block}a"], nn.ReLU(), layers[f"conv{block}b"], nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.ModuleDict(
-        {
-            "backbone": nn.Sequential(*backbone[:-1]),  # the last block is not halved
-            "detector": nn.Sequential(layers["convPa"], nn.ReLU(), layers["convPb"]),
-            "descriptor": nn.Sequential(layers["convDa"], nn.ReLU(), layers["convDb"]),
-        }
-    )
-
-
-def _v6() -> torch.nn.ModuleDict:
-    """The re-training's file nests the layers, and has a batch normalisation after each activation."""
+    normalised: whether a batch normalisation follows each activation, as in v6 but not in v1.
+    """
     from torch import nn
 
     def block(before: int, width: int, side: int, *, activated: bool = True) -> nn.Sequential:
         layers: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(before, width, side, padding=side // 2))
         if activated:
             layers["activation"] = nn.ReLU()
-        layers["bn"] = nn.BatchNorm2d(width, eps=0.001)
+        if normalised:
+            layers["bn"] = nn.BatchNorm2d(width, eps=0.001)
         return nn.Sequential(layers)
 
     backbone: list[nn.Module] = []
@@ -182,3 +171,10 @@ def _v6() -> torch.nn.ModuleDict:
             "descriptor": nn.Sequential(block(before, 256, 3), block(256, 256, 1, activated=False)),
         }
     )
+
+
+def _names_in_v1() -> dict[str, str]:
+    """The layers of `_network` by their names in Magic Leap's file: conv1a … conv4b, convPa, convPb, convDa, convDb."""
+    parts = {str(number + 1): f"backbone.{number}" for number in range(len(_WIDTHS))}
+    parts |= {"P": "detector", "D": "descriptor"}
+    return {f"conv{part}{half}": f"{ours}.{i}.conv" for part, ours in parts.items() for i, half in enumerate("ab")}

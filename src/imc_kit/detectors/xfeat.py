@@ -1,8 +1,8 @@
-"""XFeat (Potje et al. 2024) through kornia, always in float32: it is fast enough.
+"""XFeat (Potje et al. 2024) through kornia, always in float32, in which it is fast enough.
 
-kornia resizes images to multiples of 32 pixels, finds whole pixels of those, and gives them times the ratio of the
-sizes, as if the centres of both top-left pixels were at one place. Put right here, they are in pixels of the image
-given, the centre of the top-left one at (0, 0).
+kornia resizes images to multiples of 32 pixels and finds whole pixels there. It multiplies them by the ratio of the
+sizes, as if the centres of both top-left pixels were at the same place. Corrected here, keypoints are in pixels of the
+given image, with the centre of the top-left one at (0, 0).
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from imc_kit.detectors.network import Candidates, NetworkDetector, NetworkDetectorConfig, filled, rows_of
+from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, filled, rows_of
+from imc_kit.errors import require
 
 if TYPE_CHECKING:
     import torch
 
 _MULTIPLE = 32
+"""kornia shrinks the sides of images to multiples of this many pixels, the step of XFeat's coarsest level."""
 
 
+@register
 @dataclass(frozen=True)
 class XFeatConfig(NetworkDetectorConfig):
-    """XFeat, a learned detector, small and fast. The score, in 0 … 1, is the network's for a keypoint times that for
-    its reliability."""
+    """XFeat, a learned detector, small and fast. The score, in 0 … 1, is the network's keypoint score times its
+    reliability."""
 
     name: ClassVar[str] = "xfeat"
-    kind: ClassVar[str] = "xfeat"
     files: ClassVar[tuple[str, ...]] = ("xfeat.pt",)
 
     max_keypoints: int = 4096
@@ -34,18 +37,18 @@ class XFeatConfig(NetworkDetectorConfig):
     long_side: int | None = 1600
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
     threshold: float = 0.05
-    """Drop keypoints of a lower score, before it is multiplied by their reliability."""
+    """Drop keypoints with a lower keypoint score, before reliability counts. The default is the authors'."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(0 < self.threshold < 1, "threshold", "between 0 and 1")
+        require(0 < self.threshold < 1, "threshold of detector 'xfeat'", "between 0 and 1", self.threshold)
 
     def create(self) -> XFeatDetector:
         return XFeatDetector(self)
 
 
 class XFeatDetector(NetworkDetector[XFeatConfig]):
-    """As `Detector` says. Descriptors are float32 of length 1."""
+    """See `Detector`. Descriptors are float32 of length 1."""
 
     dimension = 64
     smallest = _MULTIPLE

@@ -1,24 +1,29 @@
-"""On Kaggle: what is attached, which kind of run this is. (`build` makes the kit, `rehearse` tries it at home.)"""
+"""The kit on Kaggle: what is attached to the notebook, and which kind of run this is.
+
+`build` makes the offline kit, `rehearse` runs its notebook at home, `limits` holds Kaggle's limits, as the nine hours.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from imc_kit.errors import KitError
-from imc_kit.kaggle import install
 from imc_kit.kaggle.inputs import input_root
+from imc_kit.kaggle.install import InstallError, read_manifest, verify
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
-"""A session at the screen; "Save & Run All"; the scoring of a submission, on the hidden photographs; not on Kaggle."""
+"""An open session; "Save & Run All"; the scoring of a submission on the hidden images; not on Kaggle."""
 
+_KIT_FILE, _COMPETITION_FILE = "imc_kit.lock", "sample_submission.csv"
+"""The files by which a kit and a competition are recognised."""
 _DEEPEST = 4
-"""Folders below the input root: datasets/OWNER/SLUG, and one more where a folder was zipped whole."""
+"""How many folders below the input root a kit or a competition may be. Kaggle mounts datasets/OWNER/SLUG, and a folder
+that was zipped as a whole adds one more."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +50,18 @@ class Session:
 
 
 def attach(root: Path | None = None, competition: str | None = None) -> Session:
-    """Find the kit and the competition, check the kit's weights, and let `weights.find` look there first.
+    """Find the kit and the competition, check the kit's weight files, and let `weights.find` look there first.
 
-    root: where inputs are mounted; IMC_KIT_INPUT or /kaggle/input when left out.
-    competition: the name of its folder, needed only where several are attached.
+    root: where inputs are mounted; default: IMC_KIT_INPUT or /kaggle/input.
+    competition: the name of its folder; needed only if several competitions are attached.
 
-    Raises `KitError` when one of them is missing or not the only one, a weight file is damaged, or the working folder
-    cannot be written.
+    Raises `KitError` if the kit or the competition is missing or ambiguous, if a weight file is damaged, or if the
+    working folder cannot be written.
     """
     root = input_root() if root is None else root
     kit = find_kit(root)
     data = find_competition(root, competition)
-    try:
-        manifest = install.read_manifest(kit)
-        install.verify(kit, "weights/")
-    except install.InstallError as problem:
-        raise KitError(str(problem)) from problem
+    manifest = manifest_of(kit, verified="weights/")
     _check_writable(Path.cwd())
     others = os.environ.get("IMC_KIT_WEIGHTS")
     os.environ["IMC_KIT_WEIGHTS"] = os.pathsep.join([str(kit / "weights"), *([others] if others else [])])
@@ -68,7 +69,7 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
 
 
 def run_type() -> RunType:
-    """Which kind of run this is, by the variables that Kaggle sets."""
+    """The kind of this run, according to the variables that Kaggle sets."""
     if os.environ.get("KAGGLE_IS_COMPETITION_RERUN", "").lower() not in ("", "0", "false"):
         return "rerun"
     kinds: dict[str, RunType] = {"Interactive": "interactive", "Batch": "batch"}
@@ -76,62 +77,57 @@ def run_type() -> RunType:
 
 
 def find_kit(root: Path) -> Path:
-    """The folder of the one attached kit, in whichever way it is mounted. Raises `KitError` for none and for two."""
-    kits = _find(root, "imc_kit.lock")
-    if not kits:
-        raise KitError(f"no kit is attached: {_attached(root)}; add the dataset that build_dataset.py made")
-    if len(kits) > 1:
-        raise KitError(f"more than one kit is attached: {', '.join(map(str, kits))}; remove all but one")
-    return kits[0]
+    """The folder of the attached kit. Raises `KitError` unless there is exactly one."""
+    add = "add the dataset that build_dataset.py made"
+    return _only(_folders_with(root, _KIT_FILE), "kit", add, "remove all but one", root)
 
 
 def find_competition(root: Path, name: str | None = None) -> Path:
-    """The folder of the attached competition's data, called `name` if given. Raises `KitError` for none and for two."""
-    found = [folder for folder in _find(root, "sample_submission.csv") if name in (None, folder.name)]
+    """The folder of the attached competition's data. Raises `KitError` unless there is exactly one.
+
+    name: the folder's name, to choose one of several competitions.
+    """
+    found = [folder for folder in _folders_with(root, _COMPETITION_FILE) if name in (None, folder.name)]
+    what = f"competition called {name}" if name else "competition"
+    return _only(found, what, "add the competition's data as an input", "name one: attach(competition=…)", root)
+
+
+def _only(found: list[Path], what: str, add: str, choose: str, root: Path) -> Path:
     if not found:
-        called = f"called {name} " if name else ""
-        raise KitError(f"no competition {called}is attached: {_attached(root)}; add the competition's data as an input")
+        names = ", ".join(sorted(entry.name for entry in root.iterdir())) if root.is_dir() else ""
+        holds = f"{root} holds {names or 'nothing'}" if root.is_dir() else f"there is no folder {root}"
+        raise KitError(f"no {what} is attached: {holds}; {add}")
     if len(found) > 1:
-        raise KitError(
-            f"more than one competition is attached: {', '.join(map(str, found))}; name one: attach(competition=…)"
-        )
+        raise KitError(f"more than one {what} is attached: {', '.join(map(str, found))}; {choose}")
     return found[0]
 
 
-def _find(root: Path, file: str) -> list[Path]:
-    """The folders below `root` that hold `file`. Nothing inside a kit or a competition is listed: it may be large."""
+def manifest_of(kit: Path, verified: str | None = None) -> dict[str, Any]:
+    """The kit's manifest. verified: check the files whose names start with this. Raises `KitError` for a flaw."""
+    try:
+        if verified is not None:
+            verify(kit, verified)
+        return read_manifest(kit)
+    except InstallError as problem:
+        raise KitError(str(problem)) from problem
 
-    def below(folder: Path, depth: int) -> Iterator[Path]:
-        try:
-            with os.scandir(folder) as entries:
-                folders, files = [], set()
-                for entry in entries:
-                    if entry.is_dir():
-                        folders.append(entry.name)
-                    else:
-                        files.add(entry.name)
-        except OSError:
-            return
+
+def _folders_with(root: Path, file: str) -> list[Path]:
+    """The folders below `root` that hold `file`. Folders inside a kit or a competition are not read: they are large."""
+    found = []
+    for folder, folders, files in os.walk(root, followlinks=True):
         if file in files:
-            yield folder
-        elif depth < _DEEPEST and not files & {"imc_kit.lock", "sample_submission.csv"}:
-            for name in sorted(folders):
-                yield from below(folder / name, depth + 1)
-
-    return list(below(root, 0))
-
-
-def _attached(root: Path) -> str:
-    if not root.is_dir():
-        return f"there is no folder {root}"
-    names = sorted(entry.name for entry in root.iterdir())
-    return f"{root} holds {', '.join(names) or 'nothing'}"
+            found.append(Path(folder))
+        depth = len(Path(folder).relative_to(root).parts)
+        inside = not {_KIT_FILE, _COMPETITION_FILE}.isdisjoint(files)
+        folders[:] = [] if inside or depth == _DEEPEST else sorted(folders)
+    return found
 
 
 def _check_writable(folder: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 20))
+            file.write(bytes(1 << 20))  # 1 MiB, more than a file system reserves for an empty file
     except OSError as error:
         raise KitError(
             f"the working folder {folder} cannot be written ({error.strerror}): free some space, or run in another one"

@@ -1,6 +1,6 @@
 """Builds the offline kit: a folder to upload as a Kaggle dataset, and the notebook that uses it (see docs/kaggle.md).
 
-It needs a checkout of this project, because it packs this package and what `wheels/` locks (see `locks`).
+This needs a checkout of the project, because the kit contains this package and the wheels that `wheels/` locks.
 """
 
 from __future__ import annotations
@@ -20,73 +20,80 @@ from typing import Annotated, Any
 import tyro
 
 from imc_kit.config import PRESETS, Config, preset
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, require
 from imc_kit.kaggle import install, locks, wheels
 from imc_kit.kaggle.checkout import CHECKOUT, commit
 from imc_kit.kaggle.wheels import Packed
 from imc_kit.runtime import weights
 from imc_kit.runtime.download import fetch
 
-_SAFE = re.compile(r"[A-Za-z0-9._-]+")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 """Kaggle strips other characters from the names of files."""
-_KERNEL = "kernel-metadata.json"
-_NOTICES = {
-    "aliked-": "wheels/LICENSE.aliked",
-    "superpoint_v6_": "wheels/LICENSE.superpoint_v6",
-    "AffNet.": "wheels/LICENSE.affnet",
-    "OriNet.": "wheels/LICENSE.affnet",
-    "checkpoint_liberty_": "wheels/LICENSE.hardnet",
-}
-"""The texts of licences, by how the names of weight files start. (The one of Apache-2.0 is this project's own.)"""
+_KERNEL_FILE = "kernel-metadata.json"
 _ONLINE = ("pooch", "requests")
-"""What only downloads need."""
+"""Required packages that only downloads use."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """Make the offline kit for Kaggle: a dataset folder, and beside it the folder of the submission notebook."""
+    """Make the offline kit for Kaggle: a dataset folder and, next to it, the folder of the submission notebook."""
 
     owner: str
-    """Your Kaggle user name, as it is in the address of your profile."""
+    """Your Kaggle user name, as in the address of your profile."""
     preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "sift"
-    """What the notebook will run; it decides which weight files are packed."""
+    """Preset that the notebook runs. The kit contains the weight files of this preset."""
     python: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Python version to pack wheels for, for example 3.12; once for each. When left out: 3.12 and 3.13."""
+    """Python version of the wheels, for example 3.12. Repeat for several versions. Default: 3.12 and 3.13."""
     out: Path = Path("dist/imc-kit")
-    """The dataset folder; the notebook's is `kernel` beside it. Both replace earlier ones when all is ready."""
+    """Dataset folder; the notebook goes to `kernel` next to it. A complete build replaces earlier folders."""
     slug: str = "imc-kit"
-    """The dataset's name on Kaggle."""
+    """Name of the dataset on Kaggle."""
     competition: str = "image-matching-challenge-2025"
-    """The competition's name on Kaggle, as it is in its address."""
+    """Name of the competition on Kaggle, as in its address."""
     weights_from: Path | None = None
-    """Take weight files from this folder alone. When left out they are taken from the usual places, or downloaded."""
+    """Take weight files from this folder only. Default: from the usual places, else download them."""
     cache: Path = Path("build/kaggle")
-    """Where downloads are kept, so that an interrupted build goes on from there."""
+    """Folder for downloads. An interrupted build continues with what is there."""
     private: bool = False
-    """The dataset will stay private: pack weight files, too, that may not be passed on."""
+    """The dataset will stay private: include weight files that must not be redistributed."""
     lock: bool = False
-    """Resolve the versions anew, with uv, and write wheels/kaggle-VERSION.lock first."""
+    """Resolve the versions again with uv and write wheels/kaggle-VERSION.lock first."""
     upload: bool = False
     """Run the kaggle commands instead of printing them."""
 
+    def __post_init__(self) -> None:
+        for name, shape in (("owner", r"[A-Za-z0-9_-]+"), ("slug", r"[a-z0-9-]{6,50}"), ("competition", r"[a-z0-9-]+")):
+            value = getattr(self, name)
+            require(bool(re.fullmatch(shape, value)), f"--{name}", f"as in Kaggle's addresses ({shape})", value)
+        valid = self.out.name not in ("", "..", self.kernel.name)
+        require(valid, "--out", "a named folder other than the notebook's, like dist/imc-kit", str(self.out))
+
+    @property
+    def kernel(self) -> Path:
+        """The notebook's folder."""
+        return self.out.parent / "kernel"
+
+    @property
+    def pythons(self) -> tuple[str, ...]:
+        """The Python versions to pack wheels for."""
+        return tuple(dict.fromkeys(self.python)) or locks.PYTHONS
+
     def run(self) -> int:
-        """Build, and print what to do next. Raises `KitError`; a build that fails replaces nothing."""
-        pythons = tuple(dict.fromkeys(self.python)) or locks.PYTHONS
-        self._check(pythons)
+        """Build the kit and print what to do next. Raises `KitError`; a failed build replaces nothing."""
+        self._check()
         config = preset(self.preset)
         if self.lock:
-            for python in pythons:
+            for python in self.pythons:
                 locks.lock(python)
-        beside = self.out.absolute().parent  # absolute, as the wheel is built in another working folder
-        beside.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=beside, prefix=".building-") as folder:
+        parent = self.out.absolute().parent  # absolute because the wheel is built in another working folder
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".building-") as folder:
             kit, kernel = Path(folder, "kit"), Path(folder, "kernel")
-            (kit / "wheels").mkdir(parents=True)
-            (kit / "weights").mkdir()
-            kernel.mkdir()
-            packed = wheels.pack(kit, pythons, self.cache)
-            packed += _pack_weights(kit, config, self.weights_from, self.private)
-            _write_kit(kit, packed, pythons, self)
+            for new in (kit / "wheels", kit / "weights", kernel):
+                new.mkdir(parents=True)
+            packed = wheels.pack(kit, self.pythons, self.cache)
+            packed += _pack_weights(kit, config, self)
+            _write_kit(kit, packed, config, self)
             _write_kernel(kernel, self)
             _replace(self.out, kit)
             _replace(self.kernel, kernel)
@@ -95,137 +102,111 @@ class Build:
         )
         print(f"{self.out}: {of_wheels:.1f} MB of wheels, {of_weights:.1f} MB of weights")
         print(f'rehearse it: imc-kit rehearse "{self.out}" --competition DIR')
-        return _upload(self)
+        _upload(self)
+        return 0
 
-    @property
-    def kernel(self) -> Path:
-        """The notebook's folder."""
-        return self.out.with_name("kernel")
-
-    def _check(self, pythons: Sequence[str]) -> None:
+    def _check(self) -> None:
+        """Raise `KitError` for what depends on the machine: the checkout, its files, and the folders to replace."""
         if shutil.which("git") is None or not (CHECKOUT / ".git").exists():
-            raise KitError(f"{CHECKOUT} is not a git checkout of imc_kit: clone the repository, and build there")
-        for name, value, shape in (
-            ("owner", self.owner, r"[A-Za-z0-9_-]+"),
-            ("slug", self.slug, r"[a-z0-9-]{6,50}"),
-            ("competition", self.competition, r"[a-z0-9-]+"),
-        ):
-            if not re.fullmatch(shape, value):
-                raise KitError(f"--{name} must be as it is in Kaggle's addresses ({shape}), not {value!r}")
-        for python in pythons:
+            raise KitError(f"{CHECKOUT} is not a git checkout of imc_kit: clone the repository and build there")
+        for python in self.pythons:
             if not locks.constraints(python).is_file():
                 known = sorted((CHECKOUT / "wheels").glob("kaggle-constraints-*.txt"))
                 raise KitError(
-                    f"there is no {locks.constraints(python)}, which says what Kaggle's image for Python {python} has:"
-                    f" choose {' or '.join(path.stem.rpartition('-')[2] for path in known)}, or write it"
+                    f"{locks.constraints(python)}, the list of packages in Kaggle's image for Python {python}, is"
+                    f" missing: choose {' or '.join(path.stem.rpartition('-')[2] for path in known)}, or write it"
                 )
         if self.weights_from is not None and not self.weights_from.is_dir():
             raise KitError(f"--weights-from {self.weights_from} is not a folder")
-        if self.out.name in ("", "..", "kernel"):
-            raise KitError(f"--out {self.out} has no name, or the notebook's: give the kit a folder like dist/imc-kit")
-        for folder, file in ((self.out, "imc_kit.lock"), (self.kernel, _KERNEL)):
+        for folder, file in ((self.out, "imc_kit.lock"), (self.kernel, _KERNEL_FILE)):
             if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / file).is_file()):
-                raise KitError(f"{folder} is there and is not of an earlier build: give another folder with --out")
+                raise KitError(f"{folder} exists and is not from an earlier build: give another folder with --out")
 
 
-def _pack_weights(kit: Path, config: Config, folder: Path | None, private: bool) -> list[Packed]:
+def _pack_weights(kit: Path, config: Config, options: Build) -> list[Packed]:
     packed = []
     for name in config.weight_files():
         weight = weights.manifest()[name]
-        if not weight.redistributable and not private:
+        if not weight.redistributable and not options.private:
             print(
-                f"left out: {name}, whose licence ({weight.license}) does not allow passing it on; give --private if"
+                f"left out: {name}, whose licence ({weight.license}) does not allow redistribution; give --private if"
                 " the dataset will stay private, or attach a dataset of your own that holds the file"
             )
             continue
-        path = _get_weight(weight) if folder is None else weights.find(name, folder)
+        path = weights.find(name, options.weights_from) if options.weights_from else _find_or_download(weight)
         shutil.copyfile(path, kit / "weights" / name)
-        packed.append(Packed(f"weights/{name}", weight.license, weight.url, _notice(weight)))
+        packed.append(Packed(f"weights/{name}", weight.license, weight.url, _licence_text(weight)))
     return packed
 
 
-def _get_weight(weight: weights.Weight) -> Path:
-    here = weights.usable(weights.places(), weight)
-    if here is None:
+def _find_or_download(weight: weights.Weight) -> Path:
+    path = weights.usable(weights.places(), weight)
+    if path is None:
         print(f"getting {weight.name}", flush=True)
-        here = fetch(weight, weights.download_folder())
-    return here
+        path = fetch(weight, weights.download_folder())
+    return path
 
 
-def _notice(weight: weights.Weight) -> str:
-    known = (text for start, text in _NOTICES.items() if weight.name.startswith(start))
-    text = "LICENSE" if weight.license == "Apache-2.0" else next(known, None)
-    if text is None:
-        return "The text of this licence is not in this kit: see the address above."
-    return (CHECKOUT / text).read_text("utf-8")
+def _licence_text(weight: weights.Weight) -> str:
+    """The licence of a weight file: this project's, or wheels/LICENSE.START where the file's name begins with START."""
+    if weight.license == "Apache-2.0":
+        return (CHECKOUT / "LICENSE").read_text("utf-8")
+    for path in (CHECKOUT / "wheels").glob("LICENSE.*"):
+        if weight.name.startswith(path.name.removeprefix("LICENSE.")):
+            return path.read_text("utf-8")
+    return "The text of this licence is not in this kit: see the address above."
 
 
-def _write_kit(kit: Path, packed: list[Packed], pythons: Sequence[str], options: Build) -> None:
-    """Everything but wheels and weights; the manifest comes last and names all other files."""
+def _write_kit(kit: Path, packed: Sequence[Packed], config: Config, options: Build) -> None:
+    """Write everything except wheels and weights. The manifest comes last and names all other files."""
     shutil.copyfile(Path(install.__file__), kit / "install.py")
     notices = (f"{entry.name}\n{entry.license}\n{entry.source}\n\n{entry.notice}\n" for entry in packed)
     (kit / "LICENSES").write_text(("\n" + "=" * 100 + "\n").join(notices), "utf-8")
-    (wheel,) = kit.glob("wheels/imc_kit-*.whl")
-    about = {"version": wheels.version(wheel), "commit": commit()}
+    (own,) = kit.glob("wheels/imc_kit-*.whl")
+    about = {"version": wheels.version(own), "commit": commit()}
     rows = "\n".join(f"| {entry.name} | {entry.license} | {entry.source} |" for entry in packed)
-    (kit / "README.md").write_text(_README.format(**about, rows=rows, o=options), "utf-8")
-    own = Packed("", "Apache-2.0", "this repository")
-    described = {entry.name: entry for entry in packed}
-    files = []
-    for path in sorted(path for path in kit.rglob("*") if path.is_file()):
-        name = path.relative_to(kit).as_posix()
-        if not all(_SAFE.fullmatch(part) for part in name.split("/")):
-            raise KitError(
-                f"Kaggle would rename {path.name}: names may have letters, digits, '.', '_' and '-' only; lock another"
-                " version of a wheel"
-            )
-        entry = described.get(name, own)
-        facts = {
-            "sha256": wheels.sha256(path),
-            "bytes": path.stat().st_size,
-            "license": entry.license,
-            "source": entry.source,
-        }
-        files.append({"name": name, **facts})
+    readme = (CHECKOUT / "wheels" / "dataset-readme.md").read_text("utf-8")
+    (kit / "README.md").write_text(readme.format(**about, rows=rows, preset=options.preset), "utf-8")
+    images = {python: [f"{name}=={v}" for name, v in locks.image(python).items()] for python in options.pythons}
     manifest = {
         "format": install.FORMAT,
         **about,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "preset": options.preset,
-        "pythons": list(pythons),
-        "needs": _needs(kit, preset(options.preset)),
-        "images": {
-            python: [f"{name}=={version}" for name, version in locks.image(python).items()] for python in pythons
-        },
-        "files": files,
+        "pythons": list(options.pythons),
+        "needs": _needs(kit, config),
+        "images": images,
+        "files": _file_entries(kit, packed),
     }
-    (kit / "manifest.json").write_text(json.dumps(manifest, indent=1), "utf-8")
+    _write_json(kit / "manifest.json", manifest)
     metadata = {
         "id": f"{options.owner}/{options.slug}",
         "title": options.slug,
         "subtitle": "Wheels and weights of imc_kit, to solve image matching challenges offline",
         "licenses": [{"name": "other"}],
     }
-    (kit / "dataset-metadata.json").write_text(json.dumps(metadata, indent=1), "utf-8")
+    _write_json(kit / "dataset-metadata.json", metadata)
 
 
-_README = """\
-# imc_kit {version}, offline
-
-Everything that a Kaggle notebook without internet needs to run imc_kit, which turns folders of photographs into camera
-poses. Attach this dataset and the competition's data, and start the notebook with the cell of `submission.ipynb` that
-runs `install.py`. It checks every file against `manifest.json` and leaves torch, numpy and OpenCV as they are.
-
-Preset: `{o.preset}`. Commit: `{commit}`. Licences: in the table, and their texts in `LICENSES`.
-
-| file | licence | source |
-|---|---|---|
-{rows}
-"""
+def _file_entries(kit: Path, packed: Sequence[Packed]) -> list[dict[str, Any]]:
+    """Name, hash, size, licence and source of each file that is in the kit now."""
+    described = {entry.name: entry for entry in packed}
+    entries = []
+    for path in sorted(path for path in kit.rglob("*") if path.is_file()):
+        name = path.relative_to(kit).as_posix()
+        if not _SAFE_NAME.fullmatch(name):
+            raise KitError(
+                f"Kaggle would rename {path.name}: names may have letters, digits, '.', '_' and '-' only; lock another"
+                " version of a wheel"
+            )
+        entry = described.get(name, Packed(name, "Apache-2.0", "this repository"))
+        facts = {"name": name, "sha256": wheels.sha256(path), "bytes": path.stat().st_size}
+        entries.append(facts | {"license": entry.license, "source": entry.source})
+    return entries
 
 
 def _needs(kit: Path, config: Config) -> dict[str, dict[str, str]]:
-    """What the image has to provide, with the range of versions: what the package requires, offline, beyond the kit."""
+    """The version ranges of the packages that the image must provide: those required offline and not in the kit."""
     packed = {wheels.package(path) for path in kit.glob("wheels/*.whl")}
     needs = {}
     for requirement in locks.requirements(learned=bool(config.weight_files())):
@@ -240,56 +221,49 @@ def _needs(kit: Path, config: Config) -> dict[str, dict[str, str]]:
 
 def _write_kernel(kernel: Path, options: Build) -> None:
     shutil.copyfile(CHECKOUT / "notebooks" / "submission.ipynb", kernel / "submission.ipynb")
-    metadata: dict[str, Any] = {
+    metadata = {
         "id": f"{options.owner}/{options.slug}-submission",
         "title": f"{options.slug}-submission",
-        "code_file": "submission.ipynb",
-        "language": "python",
-        "kernel_type": "notebook",
-        "is_private": True,
-        "enable_gpu": True,
-        "enable_tpu": False,
-        "enable_internet": False,
-        "machine_shape": "NvidiaTeslaT4",
         "dataset_sources": [f"{options.owner}/{options.slug}"],
         "competition_sources": [options.competition],
-        "kernel_sources": [],
-        "model_sources": [],
     }
-    (kernel / _KERNEL).write_text(json.dumps(metadata, indent=1), "utf-8")
+    metadata |= json.loads((CHECKOUT / "wheels" / _KERNEL_FILE).read_text("utf-8"))
+    _write_json(kernel / _KERNEL_FILE, metadata)
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1), "utf-8")
 
 
 def _replace(target: Path, new: Path) -> None:
-    """Put the folder `new` in the place of `target`, which is whole at any time, but missing between two renames."""
-    old = new.with_name(f"{new.name}-old")
+    """Replace the folder `target` by `new` with two renames, so it is never incomplete."""
     if target.exists():
-        target.rename(old)
+        target.rename(new.with_name(f"{new.name}-old"))
     new.rename(target)
 
 
-def _upload(options: Build) -> int:
-    """Print the commands that upload the kit and push the notebook, or run them."""
-    dataset = ["kaggle", "datasets", "create", "-p", str(options.out), "--dir-mode", "zip"]
-    kernel = ["kaggle", "kernels", "push", "-p", str(options.kernel), "--accelerator", "NvidiaTeslaT4"]
-    again = ["kaggle", "datasets", "version", *dataset[3:], "-m", commit()]
+def _upload(options: Build) -> None:
+    """Print the commands that upload the kit and push the notebook, or run them. Raises `KitError` if one fails."""
+    create = ["kaggle", "datasets", "create", "-p", str(options.out), "--dir-mode", "zip"]
+    update = ["kaggle", "datasets", "version", *create[3:], "-m", commit()]
+    push = ["kaggle", "kernels", "push", "-p", str(options.kernel), "--accelerator", "NvidiaTeslaT4"]
     if not options.upload:
-        print(f"upload it:   {' '.join(dataset)}")
-        print(f"  (a later version: {' '.join(again)})")
-        print(f"then run:    {' '.join(kernel)}")
-        return 0
+        print(f"upload it:   {' '.join(create)}")
+        print(f"  (a later version: {' '.join(update)})")
+        print(f"then run:    {' '.join(push)}")
+        return
     if shutil.which("kaggle") is None:
         raise KitError("--upload needs Kaggle's command: pip install kaggle, and put your token where it says")
     name = f"{options.owner}/{options.slug}"
     exists = subprocess.run(["kaggle", "datasets", "status", name], capture_output=True).returncode == 0
-    for command in (again if exists else dataset, kernel):
+    for command in (update if exists else create, push):
         print(" ".join(command), flush=True)
         if subprocess.run(command).returncode != 0:
             raise KitError(f"{' '.join(command[:3])} failed (see above); the kit is ready in {options.out}")
-    return 0
 
 
 def main() -> int:
-    """`python build_dataset.py`: the exit status, 2 for what a person can put right."""
+    """Run `build_dataset.py`. Returns the exit status: 2 for a problem that a person can solve."""
     try:
         return tyro.cli(Build, prog="build_dataset.py", description=Build.__doc__).run()
     except KitError as error:

@@ -1,22 +1,38 @@
-"""The checkout of this project that a kit is built from."""
+"""The checkout of this project that a kit is built from, and the programs that are run for it."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from imc_kit.kaggle.processes import run
+from imc_kit.errors import KitError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 PACKED = ("src", "pyproject.toml", "README.md", "LICENSE")
-"""What this package's wheel is built from."""
+"""The files and folders that this package's wheel is built from."""
+
+
+def run(
+    command: Sequence[str], failure: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a program to its end and return what it prints.
+
+    Raises `KitError` if it fails; the message is `failure` and the last three lines that the program wrote.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    if done.returncode != 0:
+        said = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
+        raise KitError(f"{failure}: {' '.join(' '.join(said[-3:]).split()) or f'exit status {done.returncode}'}")
+    return done.stdout
 
 
 def git(*arguments: str) -> str:
-    """What git says of the checkout. Raises `KitError` when it fails."""
+    """The output of a git command in the checkout. Raises `KitError` if it fails."""
     return run(["git", "-C", str(CHECKOUT), *arguments], "git failed")
 
 
 def commit() -> str:
-    """The short name of the checkout's commit; "-modified" follows where what is packed is not as it was committed."""
+    """The commit's short name, followed by "-modified" if files that the wheel is built from have been changed."""
     modified = git("status", "--porcelain", "--", *PACKED).strip()
     return git("rev-parse", "--short=12", "HEAD").strip() + ("-modified" if modified else "")

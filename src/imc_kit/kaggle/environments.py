@@ -1,4 +1,7 @@
-"""Environments to rehearse in: an interpreter, what Kaggle's image has, and a fresh environment on top of that."""
+"""Python environments for rehearsals: a base with the packages of Kaggle's image, and a fresh environment on top of it.
+
+The base is made once and kept. The fresh environment is new for each rehearsal, as a session on Kaggle is.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imc_kit.errors import KitError
-from imc_kit.kaggle.processes import run
+from imc_kit.kaggle.checkout import run
 
 Torch = Literal["auto", "install", "borrow", "none"]
 
 _JUPYTER = ("nbclient", "ipykernel")
 _WITH_TORCH = ("torch", "torchvision", "timm")
-_NONE = "no environment to rehearse in"
+"""Gigabytes to install, so they are handled apart from the other packages of the image."""
+_FAILED = "no environment to rehearse in"
 _OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The version of this Python."""
 
@@ -34,23 +38,24 @@ def find_python(version: str) -> Path:
         *sorted(map(str, pyenv.glob(f"{version}.*/bin/python"))),
         *sorted(map(str, (Path.home() / ".local/share/uv/python").glob(f"cpython-{version}.*/bin/python{version}"))),
     ]
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
     for candidate in filter(None, candidates):
-        code = "import sys; print('%d.%d' % sys.version_info[:2])"
-        asked = subprocess.run(
-            [candidate, "-I", "-c", code], capture_output=True, text=True
-        )  # pyenv's shims may refuse
-        if asked.returncode == 0 and asked.stdout.strip() == version:
+        asked = subprocess.run([candidate, "-I", "-c", code], capture_output=True, text=True)
+        if asked.returncode == 0 and asked.stdout.strip() == version:  # a shim of pyenv may fail
             return Path(candidate)
     raise KitError(f"there is no Python {version} on this machine: install it, for example with uv, or give --python")
 
 
 def default_python(pythons: Sequence[str]) -> str:
-    """This Python's version if it is among these, else the first."""
+    """The version of this Python if it is one of these, else the first of these."""
     return _OWN if _OWN in pythons else pythons[0]
 
 
 def which_torch(asked: Torch, manifest: Mapping[str, Any], version: str) -> Torch:
-    """What is asked for, or the best that can be. Raises `KitError` where there is no torch to borrow."""
+    """What to do for torch: what was asked for; for "auto" the cheapest way that works.
+
+    Raises `KitError` if torch is to be borrowed and this Python has none.
+    """
     can_borrow = version == _OWN and all(map(_is_installed, ("torch", "torchvision")))
     if asked == "borrow" and not can_borrow:
         raise KitError(
@@ -69,11 +74,11 @@ def _is_installed(name: str) -> bool:
 
 
 def base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> tuple[Path, str]:
-    """An environment with what Kaggle's image has of the packages in `pins`, and Jupyter; made once.
+    """The environment with the packages in `pins` and Jupyter, from the cache or new.
 
-    Returns its site-packages, and which packages it borrows.
+    pins: packages of Kaggle's image as NAME==VERSION. Returns its site-packages, and the borrowed packages in words.
     """
-    borrowed = _closure(("torch", "torchvision")) if torch == "borrow" else {}
+    borrowed = _with_requirements(("torch", "torchvision")) if torch == "borrow" else {}
     said = ", ".join(f"{one.name} {one.version}" for name, one in borrowed.items() if name in _WITH_TORCH)
     version = subprocess.run([interpreter, "-VV"], capture_output=True, text=True).stdout
     identity = json.dumps([str(interpreter), version, sorted(pins), torch, said, _JUPYTER])
@@ -81,30 +86,30 @@ def base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> t
     if not (folder / "ready").is_file():
         print(f"making an environment in {folder} (once)", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
-        run([str(interpreter), "-m", "venv", str(folder)], _NONE)
-        alone = [pin for pin in pins if pin.split("==")[0] in _WITH_TORCH]
-        timm = [pin for pin in alone if pin.startswith("timm==")]  # not there where the kit brings it
+        run([str(interpreter), "-m", "venv", str(folder)], _FAILED)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run([*pip, *_JUPYTER, *(pin for pin in pins if pin not in alone)], _NONE)
+        with_torch = [pin for pin in pins if pin.split("==")[0] in _WITH_TORCH]
+        run([*pip, *_JUPYTER, *(pin for pin in pins if pin not in with_torch)], _FAILED)
+        timm = [pin for pin in with_torch if pin.startswith("timm==")]  # none if the kit brings timm
         if torch == "install":
-            run([*pip, *alone], _NONE)
+            run([*pip, *with_torch], _FAILED)
         elif torch == "borrow":
             if timm:
-                run([*pip, "--no-deps", *timm], _NONE)
+                run([*pip, "--no-deps", *timm], _FAILED)
             _link(borrowed.values(), site(folder))
         (folder / "ready").touch()
     return site(folder), said
 
 
 def fresh(interpreter: Path, base: Path, folder: Path) -> Path:
-    """A new environment on top of another's packages; returns its interpreter."""
-    run([str(interpreter), "-m", "venv", "--without-pip", str(folder)], _NONE)
+    """Make a new environment in `folder` on top of the site-packages `base`; returns its interpreter."""
+    run([str(interpreter), "-m", "venv", "--without-pip", str(folder)], _FAILED)
     (site(folder) / "imc_kit_base.pth").write_text(f"import site; site.addsitedir({str(base)!r})\n", "utf-8")
     return folder / "bin" / "python"
 
 
-def _closure(names: Sequence[str]) -> dict[str, metadata.Distribution]:
-    """The named distributions of this Python and all that they need, by normalised name."""
+def _with_requirements(names: Sequence[str]) -> dict[str, metadata.Distribution]:
+    """The named distributions of this Python and everything that they require, by normalised name."""
     from packaging.requirements import Requirement
 
     found: dict[str, metadata.Distribution] = {}
@@ -121,7 +126,7 @@ def _closure(names: Sequence[str]) -> dict[str, metadata.Distribution]:
 
 
 def _link(distributions: Iterable[metadata.Distribution], site: Path) -> None:
-    """Let the packages appear in `site`, where nothing else has their place."""
+    """Link the packages into `site`, except where a file or folder of that name is there already."""
     for one in distributions:
         tops = {file.parts[0] for file in one.files or () if file.parts[0] not in ("..", "__pycache__")}
         for top in sorted(tops):
@@ -130,5 +135,5 @@ def _link(distributions: Iterable[metadata.Distribution], site: Path) -> None:
 
 
 def site(environment: Path) -> Path:
-    """Where an environment has its packages."""
+    """The site-packages of an environment."""
     return next(environment.glob("lib/python3*/site-packages"))

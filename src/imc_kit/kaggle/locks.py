@@ -1,7 +1,7 @@
-"""What each Python of Kaggle's images has and lacks.
+"""What each Python of Kaggle's images has, and what it lacks.
 
-For each version `wheels/` has a file of constraints (what the image has, written by hand) and a lock (what this package
-needs beyond that, with hashes, resolved by uv).
+For each version, `wheels/` holds a file of constraints (the packages of the image, written by hand) and a lock (the
+packages that the kit adds, with hashes, resolved by uv).
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from typing import NamedTuple
 
 from imc_kit.errors import KitError
 from imc_kit.kaggle import install
-from imc_kit.kaggle.checkout import CHECKOUT
-from imc_kit.kaggle.processes import run
+from imc_kit.kaggle.checkout import CHECKOUT, run
 
 PYTHONS = ("3.12", "3.13")
-"""Those of Kaggle's images."""
+"""The Python versions of Kaggle's images (November 2026)."""
 
 
 class Locked(NamedTuple):
-    """A package of a lock: its version, and the SHA-256 of each of its published files."""
+    """A package of a lock, with the SHA-256 of each of its published files."""
 
     name: str
     version: str
@@ -35,43 +34,36 @@ class Locked(NamedTuple):
 
 
 def lock(python: str) -> None:
-    """Resolve what Kaggle's image for this Python lacks, and write wheels/kaggle-VERSION.lock. Needs uv."""
+    """Resolve what Kaggle's image for this Python lacks and write wheels/kaggle-VERSION.lock. Needs uv."""
     if find_spec("uv") is None:
         raise KitError('locking needs uv: pip install "imc-kit[build]"')
     present = image(python)
     with tempfile.TemporaryDirectory() as folder:
         wanted, settings = Path(folder, "wanted.in"), Path(folder, "uv.toml")
         wanted.write_text("\n".join(requirements()), "utf-8")
-        # What is in the image has its own requirements there: without them torch's 3 GB are not even looked at.
-        settings.write_text(
-            "\n".join(
-                f"[[dependency-metadata]]\nname = '{name}'\nversion = '{version}'\nrequires-dist = []"
-                for name, version in present.items()
-            ),
-            "utf-8",
+        # The requirements of the image's packages are met in the image. Without them uv does not download torch (3 GB).
+        tables = (
+            f"[[dependency-metadata]]\nname = '{name}'\nversion = '{version}'\nrequires-dist = []\n"
+            for name, version in present.items()
         )
+        settings.write_text("".join(tables), "utf-8")
         command = [
             sys.executable, "-m", "uv", "--quiet", "--no-python-downloads", "--config-file", str(settings),
             "pip", "compile", str(wanted), "--constraint", str(constraints(python)), "--python-version", python,
             "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:",
             "--generate-hashes", "--no-annotate", "--no-header",
+            *(word for name in present for word in ("--no-emit-package", name)),
         ]  # fmt: skip
         text = run(command, f"uv could not lock Python {python}")
-    missing = [entry for entry in parse(text) if entry.name not in present]
+    missing = parse(text)
     _refuse_untouchable(missing)
-    lines = [
-        f"# What Kaggle's image for Python {python} lacks (build_dataset.py --lock wrote this; do not edit).",
-        f"# Inputs: {_inputs(python)}",
-    ]
-    for entry in missing:
-        lines.append(f"{entry.name}=={entry.version} \\")
-        lines.append(" \\\n".join(f"    --hash=sha256:{digest}" for digest in sorted(entry.hashes)))
-    _path(python).write_text("\n".join(lines) + "\n", "utf-8")
+    header = f"# What Kaggle's image for Python {python} lacks (build_dataset.py --lock wrote this; do not edit).\n"
+    _path(python).write_text(f"{header}# Inputs: {_inputs(python)}\n{text}", "utf-8")
     print(f"{_path(python)}: {', '.join(f'{entry.name} {entry.version}' for entry in missing)}")
 
 
 def read(python: str) -> list[Locked]:
-    """The lock of a Python version. Raises `KitError` when it is missing or was made from other requirements."""
+    """The lock of a Python version. Raises `KitError` if it is missing or was made from other requirements."""
     path = _path(python)
     text = path.read_text("utf-8") if path.is_file() else ""
     if f"# Inputs: {_inputs(python)}\n" not in text:
@@ -85,7 +77,7 @@ def read(python: str) -> list[Locked]:
 
 
 def image(python: str) -> dict[str, str]:
-    """What Kaggle's image has, by normalised name: its version. Raises `KitError` for a line of another form."""
+    """The packages of Kaggle's image: versions by normalised name. Raises `KitError` for a line of another form."""
     present = {}
     for number, line in enumerate(constraints(python).read_text("utf-8").splitlines(), 1):
         pin = line.partition("#")[0].strip()
@@ -99,29 +91,24 @@ def image(python: str) -> dict[str, str]:
 
 
 def constraints(python: str) -> Path:
-    """The file that says what Kaggle's image for this Python has."""
+    """The file that lists the packages of Kaggle's image for this Python."""
     return CHECKOUT / "wheels" / f"kaggle-constraints-{python}.txt"
 
 
 def requirements(*, learned: bool = True) -> list[str]:
-    """What this package requires, with its learned features or without."""
+    """The requirements of this package, with or without those of learned features."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
     return [*project["dependencies"], *(project["optional-dependencies"]["learned"] if learned else [])]
 
 
 def parse(text: str) -> list[Locked]:
-    """The entries of a lock file, in pip's format."""
-    text = re.sub(r"#.*", "", text).replace("\\\n", " ")
-    entries = (line.split() for line in text.splitlines() if line.strip())
-    locked = []
-    for first, *hashes in entries:
-        name, version = first.split("==")
-        locked.append(Locked(name, version, tuple(digest.removeprefix("--hash=sha256:") for digest in hashes)))
-    return locked
+    """The entries of a lock file in pip's format, NAME==VERSION followed by hashes."""
+    entries = re.findall(r"^([\w.-]+)==(\S+)(.*(?:\n .*)*)", text, re.MULTILINE)
+    return [Locked(name, version, tuple(re.findall(r"sha256:(\w+)", rest))) for name, version, rest in entries]
 
 
 def normal(name: str) -> str:
-    """A package's name in the form in which names are compared."""
+    """A package's name in the normalised form in which names are compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -130,6 +117,7 @@ def _path(python: str) -> Path:
 
 
 def _inputs(python: str) -> str:
+    """A hash of everything that a lock is resolved from."""
     content = json.dumps([requirements(), image(python)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

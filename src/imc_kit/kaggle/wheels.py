@@ -1,4 +1,4 @@
-"""The wheels of a kit: this package's is built, the locked ones are downloaded; what each says of its licence."""
+"""The wheels of a kit: this package's own is built, the locked ones are downloaded."""
 
 from __future__ import annotations
 
@@ -15,29 +15,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imc_kit.kaggle import locks
-from imc_kit.kaggle.checkout import CHECKOUT, PACKED, git
-from imc_kit.kaggle.processes import run
+from imc_kit.kaggle.checkout import CHECKOUT, PACKED, git, run
 
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 36)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
-"""Kaggle's image has glibc 2.35. pip takes a tag only as it is written, so that those of older ones are named too."""
+"""Kaggle's image has glibc 2.35. pip accepts only the tags that it is given, so all older ones are listed."""
 
 
 class Packed(NamedTuple):
-    """A file of the kit."""
+    """A file of the kit, with its licence; notice is the licence's text."""
 
     name: str
     license: str
     source: str
     notice: str = ""
-    """The text of its licence."""
 
 
 def pack(kit: Path, pythons: Sequence[str], cache: Path) -> list[Packed]:
-    """Fill wheels/ and write imc_kit.lock, which names exactly those files."""
-    packed: dict[str, Packed] = {}
+    """Fill the kit's folder wheels/ and write imc_kit.lock, which names exactly these wheels with their hashes."""
     own = _build_own(kit / "wheels", cache)
+    packed = {own.name: _describe(own, "this repository")}
     lines = [_lock_line(own, "")]
-    packed[own.name] = _describe(own, "this repository")
     for python in pythons:
         for entry in locks.read(python):
             wheel = _fetch(entry, python, cache / python)
@@ -49,17 +46,17 @@ def pack(kit: Path, pythons: Sequence[str], cache: Path) -> list[Packed]:
 
 
 def package(wheel: Path) -> str:
-    """The normalised name of the package that a wheel installs."""
+    """The normalised name of the package in a wheel."""
     return locks.normal(wheel.name.split("-")[0])
 
 
 def version(wheel: Path) -> str:
-    """The version of that package."""
+    """The version of the package in a wheel."""
     return wheel.name.split("-")[1]
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
+    """The SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -70,7 +67,7 @@ def _lock_line(wheel: Path, python: str) -> str:
 
 
 def _fetch(entry: locks.Locked, python: str, cache: Path) -> Path:
-    """The wheel of a package for this Python on Kaggle, from the cache or by pip, with its own settings."""
+    """The wheel of a locked package for Kaggle's machine, from the cache or downloaded by pip."""
     cache.mkdir(parents=True, exist_ok=True)
     for path in sorted(cache.glob("*.whl")):
         if package(path) == entry.name and sha256(path) in entry.hashes:
@@ -88,11 +85,11 @@ def _fetch(entry: locks.Locked, python: str, cache: Path) -> Path:
         ]  # fmt: skip
         run(command, f"pip could not download {entry.name} {entry.version} for Python {python}")
         (wheel,) = Path(folder).glob("*.whl")
-        return wheel.replace(cache / wheel.name)  # whole, or not there
+        return wheel.replace(cache / wheel.name)  # in one step, so the cache never holds a part of a wheel
 
 
 def _build_own(folder: Path, cache: Path) -> Path:
-    """This package's wheel: the same bytes for the same files, whatever their times and modes are."""
+    """Build this package's wheel. The same sources give the same bytes, whatever their times and permissions are."""
     with tempfile.TemporaryDirectory() as work:
         source, tools = Path(work, "source"), Path(work, "tools")
         for name in git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PACKED).split("\0"):
@@ -105,7 +102,7 @@ def _build_own(folder: Path, cache: Path) -> Path:
         with zipfile.ZipFile(_fetch(tool, locks.PYTHONS[0], cache / "tools")) as archive:
             archive.extractall(tools)
         code = "import os, sys; from setuptools.build_meta import *; os.umask(0o22); build_wheel(sys.argv[1])"
-        # The environment of the build is the tool alone, and its time that of the commit.
+        # The build uses this version of setuptools only, and the commit's time as the time of all files.
         epoch = git("log", "-1", "--format=%ct").strip()
         settings = os.environ | {"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": epoch}
         run([sys.executable, "-c", code, str(folder)], "this package could not be built", source, settings)
@@ -114,14 +111,15 @@ def _build_own(folder: Path, cache: Path) -> Path:
 
 
 def _describe(wheel: Path, source: str) -> Packed:
+    """The licence of a wheel, from its metadata."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (about,) = (name for name in names if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
         headers = HeaderParser().parsestr(archive.read(about).decode())
-        said = headers["License-Expression"] or headers["License"] or ""
-        if not said or "\n" in said.strip():  # a whole text, in older packages
-            classified = (line for line in headers.get_all("Classifier", []) if line.startswith("License"))
-            said = ", ".join(line.rpartition(" :: ")[2] for line in classified) or "see LICENSES"
         notices = re.compile(r"[^/]+\.dist-info/(licenses/.*[^/]|(LICEN[CS]E|COPYING|NOTICE)[^/]*)")
         texts = [archive.read(name).decode(errors="replace") for name in names if notices.fullmatch(name)]
+    said = headers["License-Expression"] or headers["License"] or ""
+    if not said or "\n" in said.strip():  # older packages have no licence here, or its whole text
+        classified = (line for line in headers.get_all("Classifier", []) if line.startswith("License"))
+        said = ", ".join(line.rpartition(" :: ")[2] for line in classified) or "see LICENSES"
     return Packed(f"wheels/{wheel.name}", said.strip(), source, "\n".join(texts))

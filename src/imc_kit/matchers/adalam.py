@@ -1,7 +1,7 @@
-"""AdaLAM (Cavalli et al. 2020) through kornia: nearest neighbours that move alike with those around them.
+"""AdaLAM (Cavalli et al. 2020) through kornia: nearest neighbours that move like the matches around them.
 
-Around the best matches, each the best of its neighbourhood, an affinity is sought that many of the matches nearby agree
-with; those that do are kept. Where keypoints have scales and orientations, matches nearby must also change these alike.
+AdaLAM looks for one affine motion around each locally best match, and keeps the matches that follow a motion with
+enough support. Where keypoints have scales and orientations, matches must change these consistently, too.
 """
 
 from __future__ import annotations
@@ -11,54 +11,53 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from imc_kit.errors import KitError
-from imc_kit.matchers.base import PHOTOGRAPHS, MatcherConfig, OneByOne, check_comparable
+from imc_kit.errors import require
+from imc_kit.matchers.base import MatcherConfig, OneByOne, as_vectors, check_comparable, register
 from imc_kit.runtime.torch_utils import Device, device
 from imc_kit.types import Features, Matches
 
 
+@register
 @dataclass(frozen=True)
 class AdalamConfig(MatcherConfig):
-    """AdaLAM, for float descriptors. The score is 1 minus the share of the matches around it that would fit by chance.
-    Where no neighbourhood holds enough matches it is 1 − d²/d₂² instead, of the two nearest, and 0.05 or more."""
+    """AdaLAM, for all descriptors; its defaults are the published ones, for float descriptors.
+
+    The score is 1 minus the share of the surrounding matches that would agree by chance. Where no neighbourhood holds
+    enough matches, it is 1 − d²/d₂² of the two nearest neighbours instead, at least 0.05.
+    """
 
     name: ClassVar[str] = "adalam"
 
     area_ratio: int = 100
-    """The image's area in neighbourhoods: more are smaller."""
+    """The image's area divided by that of a neighbourhood: a larger value means smaller neighbourhoods."""
     search_expansion: float = 4.0
-    """Matches agree or not within this many radii of a neighbourhood."""
+    """Matches within this many radii of a neighbourhood's centre are tested for agreement."""
     iterations: int = 128
-    """Affinities tried for each neighbourhood."""
+    """Affine motions tried for each neighbourhood."""
     min_inliers: int = 6
-    """Matches that must agree for a neighbourhood to count."""
+    """A motion needs at least this many agreeing matches."""
     min_confidence: float = 200.0
-    """How many times as many must agree as would by chance."""
+    """A motion needs this many times as many agreeing matches as chance would give."""
     max_turn: float | None = 30.0
-    """Matches that agree may turn their keypoints by at most this much more or less than the one in the middle, in
-    degrees; None does not look."""
+    """Agreeing matches change the keypoint orientation like the central match, up to this difference in degrees; None
+    ignores orientations."""
     max_zoom: float | None = 1.5
-    """And enlarge them by at most this factor more or less; None does not look."""
+    """Agreeing matches change the keypoint scale like the central match, up to this factor; None ignores scales."""
     device: Device = "auto"
     """Where it runs: auto is the GPU if there is one."""
 
     def __post_init__(self) -> None:
-        self.require(self.area_ratio >= 1, "area_ratio", "at least 1")
-        self.require(self.search_expansion >= 1, "search_expansion", "at least 1")
-        self.require(self.iterations >= 1, "iterations", "at least 1")
-        self.require(self.min_inliers >= 1, "min_inliers", "at least 1")
-        self.require(self.min_confidence >= 1, "min_confidence", "at least 1")
-        self.require(self.max_turn is None or 0 < self.max_turn <= 180, "max_turn", "in 0 … 180 degrees, or None")
-        self.require(self.max_zoom is None or self.max_zoom > 1, "max_zoom", "larger than 1, or None")
-        self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
-
-    def accepts(self, kind: str) -> bool:
-        """All but the binary ones."""
-        return kind not in ("orb", "akaze", PHOTOGRAPHS)
+        for option in ("area_ratio", "search_expansion", "iterations", "min_inliers", "min_confidence"):
+            require(getattr(self, option) >= 1, f"{option} of matcher 'adalam'", "at least 1", getattr(self, option))
+        for valid, option, wanted in (
+            (self.max_turn is None or 0 < self.max_turn <= 180, "max_turn", "in 0 … 180 degrees, or None"),
+            (self.max_zoom is None or self.max_zoom > 1, "max_zoom", "larger than 1, or None"),
+            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
+        ):
+            require(valid, f"{option} of matcher 'adalam'", wanted, getattr(self, option))
 
     def create(self, kind: str) -> AdalamMatcher:
-        if not self.accepts(kind):
-            raise KitError(f"matcher 'adalam' cannot match {kind} descriptors: it takes float ones, not binary ones")
+        """As `MatcherConfig.create` says. The kind makes no difference."""
         return AdalamMatcher(self)
 
 
@@ -66,19 +65,21 @@ class AdalamMatcher(OneByOne):
     """As `Matcher` says."""
 
     def __init__(self, config: AdalamConfig) -> None:
-        """Raises `KitError` when torch or kornia, or the GPU that was asked for, is missing."""
+        """Raises `KitError` when torch or kornia, or the GPU asked for, is missing."""
         self.config = config
         self._device = device(config.device, "matcher 'adalam'")
 
     def match(self, first: Features, second: Features) -> Matches:
-        """As `Matcher.match` says; fewer than two features of an image have no matches. Raises `KitError` for
-        descriptors between which there is no distance."""
+        """As `Matcher.match` says. Images with fewer than two features have no matches.
+
+        Raises `KitError` when there is no distance between the descriptors.
+        """
         import torch
         from kornia.feature.adalam.adalam import AdalamFilter, get_adalam_default_config
 
         check_comparable(first, second)
         config, both = self.config, (first, second)
-        turned = config.max_turn is not None and all(features.orientations is not None for features in both)
+        oriented = config.max_turn is not None and all(features.orientations is not None for features in both)
         scaled = config.max_zoom is not None and all(features.scales is not None for features in both)
         options: Any = {
             **get_adalam_default_config(),
@@ -87,20 +88,25 @@ class AdalamMatcher(OneByOne):
             "ransac_iters": config.iterations,
             "min_inliers": config.min_inliers,
             "min_confidence": config.min_confidence,
-            "orientation_difference_threshold": config.max_turn if turned else None,
+            "orientation_difference_threshold": config.max_turn if oriented else None,
             "scale_rate_threshold": config.max_zoom if scaled else None,
             "device": self._device,
         }
-        columns = ["keypoints", "descriptors", *(["orientations"] if turned else []), *(["scales"] if scaled else [])]
-        inputs = {  # kornia calls them k1, k2, d1, …
-            f"{name[0]}{side}": torch.tensor(getattr(features, name), dtype=torch.float32, device=self._device)
-            for name in columns
-            for side, features in enumerate(both, 1)
-        }
+        inputs: dict[str, Any] = {}
+        for side, features in enumerate(both, 1):  # kornia calls them k1, d1, o1, s1, k2, …
+            inputs[f"k{side}"] = features.keypoints
+            inputs[f"d{side}"] = as_vectors(features.descriptors)
+            if oriented:
+                inputs[f"o{side}"] = features.orientations
+            if scaled:
+                inputs[f"s{side}"] = features.scales
         with torch.inference_mode():
             indices, chance = AdalamFilter(options).match_and_filter(
-                **inputs, im1shape=first.image_size, im2shape=second.image_size, return_dist=True
+                **{name: torch.tensor(values, device=self._device) for name, values in inputs.items()},
+                im1shape=first.image_size,
+                im2shape=second.image_size,
+                return_dist=True,
             )
-        # Only the best of a neighbourhood is sure to be mutual: of the others several may have the same nearest.
+        # Only the central match of a neighbourhood is surely mutual: other matches may share a nearest neighbour.
         found = Matches(indices.cpu().numpy().astype(np.int32), 1 - chance.cpu().numpy().ravel())
         return found.one_to_one()

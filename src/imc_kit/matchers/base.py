@@ -1,80 +1,83 @@
-"""What all matchers have in common. There are two families.
+"""What all matchers share, and `MATCHERS`, which holds them by name.
 
-A matcher of features is told the features of two images and says which are the same. A detector-free one is told the
-photographs themselves; `dense.merge` then makes features and matches of what it found.
+A matcher takes the features of two images and finds which of them show the same point. A detector-free matcher takes
+the images themselves; `detector_free.merge` turns its correspondences into features and matches.
 
-To add one, write one file with a subclass of `MatcherConfig` or `DetectorFreeConfig` and the class that its `create` returns,
-and name the subclass in `matchers/__init__.py`.
+To add a matcher, write one file or one notebook cell: a subclass of `MatcherConfig` or `DetectorFreeConfig`, decorated
+with `register`, and the class that its `create` returns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
+from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError
-from imc_kit.types import Correspondences, Features, Matches
+from imc_kit.runtime.registry import Registry
+from imc_kit.types import Correspondences, Features, Float32, Matches
 
 if TYPE_CHECKING:
     from imc_kit.data.images import Photo
 
 
 class Matcher(Protocol):
-    """Finds which features of two images show the same. May be called from several threads at once."""
+    """Matches the features of two images. Several threads may call it at once."""
 
     @property
     def config(self) -> MatcherConfig: ...
 
     def match(self, first: Features, second: Features) -> Matches:
-        """Correspondences, by ascending index of the first, each feature in one at most."""
+        """The matches, sorted by the index in the first image. A feature is in at most one match."""
 
     def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """What `match` gives for each pair, perhaps faster than one by one."""
+        """The result of `match` for each pair. It may be faster than single calls."""
 
 
 class OneByOne:
-    """`match_batch` for matchers that gain nothing from a batch."""
+    """A `match_batch` for matchers that gain nothing from batches."""
 
     def match_batch(self: Matcher, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
         return [self.match(first, second) for first, second in pairs]
 
 
 class DetectorFreeMatcher(Protocol):
-    """Finds points of two photographs that show the same, detecting nothing first. May be called from several threads
-    at once."""
+    """Finds corresponding points in two images without keypoints. Several threads may call it at once."""
 
     @property
     def config(self) -> DetectorFreeConfig: ...
 
     def match_images(self, first: Photo, second: Photo) -> Correspondences:
-        """Points of both, in pixels of the originals.
+        """Corresponding points, in pixels of the original images.
 
-        first, second: as `images.load(path, matcher.config.long_side)` gives them.
+        first, second: the results of `images.load(path, matcher.config.long_side)`.
         """
 
     def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
-        """What `match_images` gives for each pair. What can be computed of one photograph alone is computed once where
-        the same object comes again soon: so pairs that share a photograph belong together."""
+        """The result of `match_images` for each pair.
 
-
-PHOTOGRAPHS = "photographs"
-"""The kind of what detector `none` finds."""
+        A matcher may reuse what it computed for an image, so pairs that share a `Photo` object should follow each
+        other.
+        """
 
 
 @dataclass(frozen=True)
 class _Config:
-    """Options that check themselves. Raises `KitError` when one of them makes no sense."""
+    """The options of any matcher. Raises `KitError` when one of them makes no sense."""
 
     name: ClassVar[str]
-    """In the registry, and in commands."""
+    """Its name in `MATCHERS` and in commands."""
 
-    def require(self, right: bool, option: str, wanted: str) -> None:
-        """Raises `KitError` unless `right`: the value of `option` is not what is `wanted` of it."""
-        if not right:
-            raise KitError(f"{option} of matcher {self.name!r} must be {wanted}, not {getattr(self, option)!r}")
+    def weight_files(self, kind: str) -> tuple[str, ...]:
+        """The weight files that it needs for descriptors of this kind, by their names in the manifest.
+
+        Files that the options name are left out.
+        """
+        return ()
 
 
 @dataclass(frozen=True)
@@ -82,22 +85,17 @@ class MatcherConfig(_Config):
     """The options of a matcher of features."""
 
     def accepts(self, kind: str) -> bool:
-        """Whether it can match descriptors of this kind (`DetectorConfig.kind`)."""
-        raise NotImplementedError  # each subclass has its own
-
-    def weight_files(self, kind: str) -> tuple[str, ...]:
-        """The names, in the manifest of weights, of the files that it looks for in the usual places, for descriptors of
-        a kind that it accepts."""
-        return ()
+        """Whether it can match descriptors of this kind (`DetectorConfig.kind`). By default it matches all."""
+        return kind != NoDetectorConfig.kind
 
     def looser(self) -> MatcherConfig:
-        """The same with lower demands, for images that found too few matches; for some there is no such."""
+        """The same matcher with looser thresholds, for images that have too few matches. By default it is unchanged."""
         return self
 
     def create(self, kind: str) -> Matcher:
-        """The matcher itself, for descriptors of this kind.
+        """The matcher for descriptors of this kind.
 
-        Raises `KitError` when something that it needs is missing, or when it does not accept the kind.
+        Raises `KitError` when it does not accept the kind, or when something that it needs is missing.
         """
         raise NotImplementedError  # each subclass has its own
 
@@ -107,26 +105,53 @@ class DetectorFreeConfig(_Config):
     """The options of a detector-free matcher."""
 
     long_side: int = 840
-    """Shrink photographs to at most this many pixels on their longer side before matching."""
+    """Shrink images to at most this many pixels on their longer side before matching. The default is the size of
+    LoFTR's outdoor training images; halving it quarters the number of points."""
 
     def accepts(self, kind: str) -> bool:
-        """No descriptors: it goes with detector `none`."""
-        return kind == PHOTOGRAPHS
-
-    def weight_files(self, kind: str) -> tuple[str, ...]:
-        """As `MatcherConfig.weight_files` says."""
-        return ()
+        """It needs no descriptors, so it goes with detector `none` only."""
+        return kind == NoDetectorConfig.kind
 
     def create(self) -> DetectorFreeMatcher:
-        """The matcher itself. Raises `KitError` when something that it needs is missing."""
+        """The matcher. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
 
 
+AnyMatcherConfig = MatcherConfig | DetectorFreeConfig
+
+MATCHERS: Registry[type[AnyMatcherConfig]] = Registry("matcher", "imc_kit.matchers")
+"""The configuration class of each matcher by its name: those of this package's modules, those of other packages that
+name a module in the entry-point group `imc_kit.matchers`, and those of notebook cells."""
+
+register = MATCHERS.register
+"""Decorator for the configuration class of a matcher: makes it known by its `name`."""
+
+
+def check_accepts(matcher: AnyMatcherConfig, kind: str) -> None:
+    """Raises `KitError`, with the names of suitable matchers, unless `matcher` accepts descriptors of this kind."""
+    if not matcher.accepts(kind):
+        suitable = sorted(name for name, config in MATCHERS.items() if config().accepts(kind))
+        what = "images without keypoints (detector 'none')" if kind == NoDetectorConfig.kind else f"{kind} descriptors"
+        hint = "; it matches images: choose detector 'none'" if isinstance(matcher, DetectorFreeConfig) else ""
+        raise KitError(f"matcher {matcher.name!r} cannot match {what}: {', '.join(suitable)} can{hint}")
+
+
+def scaled_radius(radius: float, size: tuple[int, int]) -> float:
+    """A radius in pixels of an image whose longer side has 1024 pixels, in pixels of an image of `size` (w, h)."""
+    return radius * max(size) / 1024
+
+
+def as_vectors(descriptors: NDArray[Any]) -> Float32:
+    """Descriptors [N, D] as vectors of float32. Packed bits become the numbers 0 and 1, [N, 8·D]: their squared
+    Euclidean distance is the Hamming distance."""
+    return (np.unpackbits(descriptors, axis=1) if descriptors.dtype == np.uint8 else descriptors).astype(np.float32)
+
+
 def check_comparable(first: Features, second: Features) -> None:
-    """Raises `KitError` for descriptors between which there is no distance."""
+    """Raises `KitError` when there is no distance between the two images' descriptors."""
     a, b = first.descriptors, second.descriptors
     if a.shape[1] != b.shape[1] or (a.dtype == np.uint8) != (b.dtype == np.uint8):
         raise KitError(
             f"descriptors {a.dtype} [N, {a.shape[1]}] cannot be matched with {b.dtype} [N, {b.shape[1]}]:"
-            " detect in both images in the same way"
+            " detect features in both images with the same detector"
         )

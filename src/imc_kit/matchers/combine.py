@@ -1,7 +1,7 @@
-"""Several feature_pipelines in one run: their features of an image, and their matches of a pair, joined.
+"""Joins several feature pipelines in one run: their features of an image, and their matches of a pair.
 
-A feature_pipeline is a detector with a matcher, or a detector-free matcher. Descriptors have done their work when feature_pipelines are
-joined: a join has none.
+A feature pipeline is a detector with a matcher, or a detector-free matcher. Joined features have no descriptors: they
+are matched already.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imc_kit.errors import KitError
-from imc_kit.matchers.nearby import close_pairs, in_original
+from imc_kit.errors import KitError, require
+from imc_kit.matchers.base import scaled_radius
 from imc_kit.types import Features, Int32, Matches
 
 
 @dataclass(frozen=True)
 class CombineConfig:
-    """How feature_pipelines are joined. Raises `KitError` when an option makes no sense."""
+    """How feature pipelines are joined. Raises `KitError` when an option makes no sense."""
 
     radius: float = 0.5
-    """Keypoints of two feature_pipelines that are at most so far apart are one, in pixels of an image whose longer side has
-    1024; 0 keeps all."""
+    """Keypoints of two feature pipelines that are at most this far apart become one keypoint; 0 keeps both. In pixels
+    of an image whose longer side has 1024 pixels."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.radius < float("inf"):
-            raise KitError(f"radius of combining must be at least 0 pixels, not {self.radius!r}")
+        require(0 <= self.radius < float("inf"), "radius of combining", "at least 0 pixels", self.radius)
 
 
-def join_features(
-    feature_pipelines: Sequence[Features], config: CombineConfig | None = None
-) -> tuple[Features, tuple[Int32, ...]]:
-    """The features of one image from all feature_pipelines, and for each feature_pipeline the rows [N] at which its keypoints are now.
+def join_features(parts: Sequence[Features], config: CombineConfig | None = None) -> tuple[Features, tuple[Int32, ...]]:
+    """The features of one image from all feature pipelines.
 
-    The first feature_pipeline's come first, unchanged. A later feature_pipeline's keypoint that is close to one before becomes that one, at
-    its place and with its score: the closest first, and no two of a feature_pipeline become one. Raises `ValueError` when the
-    feature_pipelines are of images of different sizes.
+    Also returns, for each feature pipeline, the joined rows [N] of its keypoints. The first pipeline's keypoints come
+    first, unchanged. A later keypoint that is close to an earlier pipeline's takes that one's place and score. Closest
+    keypoints are joined first, and two keypoints of one pipeline are never joined.
+
+    Raises `ValueError` for features of images of different sizes.
     """
+    from scipy.spatial import cKDTree  # loads slowly
+
     radius = (config or CombineConfig()).radius
-    size, *others = {features.image_size for features in feature_pipelines}
+    size, *others = {features.image_size for features in parts}
     if others:
         raise ValueError(f"features of one image cannot be of several sizes: {[size, *others]}")
-    keypoints, scores = feature_pipelines[0].keypoints, feature_pipelines[0].scores
+    keypoints, scores = parts[0].keypoints, parts[0].scores
     rows = [np.arange(len(keypoints), dtype=np.int32)]
-    for features in feature_pipelines[1:]:
+    for features in parts[1:]:
         before = len(keypoints)
         row = np.full(len(features), -1, np.int32)
-        if radius:
-            pairs, apart = close_pairs(np.concatenate([keypoints, features.keypoints]), in_original(radius, size))
-            pairs.sort(axis=1)
-            across = (pairs[:, 0] < before) & (pairs[:, 1] >= before)
-            same = Matches((pairs[across] - [0, before]).astype(np.int32), -apart[across].astype(np.float32))
+        if radius and before and len(features):
+            trees = (cKDTree(points) for points in (keypoints, features.keypoints))
+            close = next(trees).sparse_distance_matrix(next(trees), scaled_radius(radius, size), output_type="ndarray")
+            same = Matches(np.stack([close["i"], close["j"]], 1).astype(np.int32), -close["v"].astype(np.float32))
             old, new = same.one_to_one().indices.T
             row[new] = old
         added = row < 0
@@ -62,23 +62,24 @@ def join_features(
     return Features(keypoints, scores, np.empty((len(keypoints), 0), np.uint8), size), tuple(rows)
 
 
-def join_matches(feature_pipelines: Sequence[Matches], first: Sequence[Int32], second: Sequence[Int32]) -> Matches:
-    """The matches of one pair from all feature_pipelines, each feature in one at most, by ascending index of the first.
+def join_matches(parts: Sequence[Matches], first: Sequence[Int32], second: Sequence[Int32]) -> Matches:
+    """The matches of one pair from all feature pipelines, each feature in at most one, sorted by the first index.
 
-    first, second: for each feature_pipeline the rows of its keypoints, as `join_features` gave them for either image.
+    first, second: for each feature pipeline the joined rows of its keypoints in either image, from `join_features`.
 
-    The scores of different matchers cannot be compared: where matches contradict each other, an earlier feature_pipeline's stays,
-    and within a feature_pipeline that of the higher score. The scores of the join fall from 1 in that order. Raises
-    `KitError` when a match names a keypoint that does not exist.
+    The scores of different matchers are not comparable. Where matches contradict each other, the one of the earlier
+    pipeline stays, and within a pipeline the one with the higher score. The new scores fall from 1 in this order.
+
+    Raises `KitError` when a match names a keypoint that does not exist.
     """
-    indices = []
-    for number, (matches, *sides) in enumerate(zip(feature_pipelines, first, second, strict=True)):
+    indices = [np.empty((0, 2), np.int32)]
+    for number, (matches, *sides) in enumerate(zip(parts, first, second, strict=True), 1):
         if len(matches) and (matches.indices.max(0) >= [len(side) for side in sides]).any():
             raise KitError(
-                f"matches of feature_pipeline {number + 1} name keypoints that do not exist (there are {len(sides[0])} and"
+                f"matches of feature pipeline {number} name keypoints that do not exist (there are {len(sides[0])} and"
                 f" {len(sides[1])}): they belong to other features"
             )
         best = np.argsort(-matches.scores, kind="stable")
         indices.append(np.stack([side[column] for side, column in zip(sides, matches.indices[best].T, strict=True)], 1))
-    joined = np.concatenate([np.empty((0, 2), np.int32), *indices])
+    joined = np.concatenate(indices)
     return Matches(joined, np.linspace(1, 0, len(joined), endpoint=False, dtype=np.float32)).one_to_one()

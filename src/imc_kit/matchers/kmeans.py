@@ -1,4 +1,8 @@
-"""Clusters of vectors, by k-means. NumPy's threads are the caller's to limit."""
+"""k-means clustering of vectors. The caller limits NumPy's threads.
+
+OpenCV's `kmeans` is as fast, but all threads share its random numbers, so results would not be reproducible. The
+k-means++ start of SciPy's `kmeans2` takes ten times as long.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,27 @@ from numpy.typing import NDArray
 from imc_kit.types import Float32, Float64
 
 _ROUNDS = 25
+"""Iterations of `k_means` at most."""
 _BLOCK = 8192
-"""Points that are compared with the centres at once."""
+"""Points that are compared with the centres at once; it bounds memory and changes nothing else."""
 
 
 def k_means(points: Float32, size: int, seed: int) -> Float32:
     """Centres [K, D] of `size` clusters of the points [N, D], or of fewer if there are fewer different points.
 
-    Lloyd's algorithm, from the seeds of k-means++ (Arthur and Vassilvitskii 2007).
+    Lloyd's algorithm, started with k-means++ (Arthur and Vassilvitskii 2007).
     """
     random = np.random.default_rng(seed)
     centres = [points[random.integers(len(points))]]
-    apart = squared(points - centres[0])  # distance to the nearest centre so far
-    while len(centres) < size and apart.any():
-        centres.append(points[random.choice(len(points), p=apart / apart.sum())])
-        apart = np.minimum(apart, squared(points - centres[-1]))
+    distances = _squared(points - centres[0])  # to the nearest centre so far
+    while len(centres) < size and distances.any():
+        centres.append(points[random.choice(len(points), p=distances / distances.sum())])
+        distances = np.minimum(distances, _squared(points - centres[-1]))
     return lloyd(points, np.array(centres), _ROUNDS)
 
 
 def lloyd(points: Float32, centres: Float32, rounds: int) -> Float32:
-    """Centres [K, D] after up to `rounds` moves, each to the mean of the points [N, D] to which it is nearest."""
+    """Move each centre [K, D] to the mean of the points [N, D] nearest to it, up to `rounds` times."""
     previous = None
     for _ in range(rounds):
         at = nearest(points, centres)
@@ -35,26 +40,26 @@ def lloyd(points: Float32, centres: Float32, rounds: int) -> Float32:
             break
         previous = at
         order = np.argsort(at, kind="stable")
-        filled, start = np.unique(at[order], return_index=True)
-        centres = centres.copy()  # of which one without points stays
-        counts = np.diff(np.append(start, len(points)))[:, None]
-        centres[filled] = np.add.reduceat(points[order], start, axis=0, dtype=np.float64) / counts
+        filled, starts, counts = np.unique(at[order], return_index=True, return_counts=True)
+        centres = centres.copy()
+        # A centre without points stays where it is.
+        centres[filled] = np.add.reduceat(points[order], starts, axis=0, dtype=np.float64) / counts[:, None]
     return centres
 
 
 def nearness(points: Float32, centres: Float32) -> Float32:
-    """How near each of the points [N, D] is to each of the centres [K, D]: [N, K], larger is nearer."""
-    return np.asarray(points @ centres.T - (squared(centres) / 2).astype(np.float32), np.float32)
+    """How near the points [N, D] are to the centres [K, D]: (|point|² − distance²) / 2, [N, K], larger is nearer."""
+    return np.asarray(points @ centres.T - (_squared(centres) / 2).astype(np.float32), np.float32)
 
 
 def nearest(points: Float32, centres: Float32) -> NDArray[np.intp]:
-    """The nearest of the centres [K, D] to each of the points [N, D]; of several as near, the first."""
+    """The index [N] of the centre [K, D] nearest to each point [N, D]; the first of equally near ones."""
     starts = range(0, len(points), _BLOCK)
     blocks = [nearness(points[start : start + _BLOCK], centres).argmax(1) for start in starts]
     return np.concatenate([np.empty(0, np.intp), *blocks])
 
 
-def squared(vectors: Float32) -> Float64:
+def _squared(vectors: Float32) -> Float64:
     """The squared lengths [N] of vectors [N, D]."""
     lengths: Float64 = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
     return lengths

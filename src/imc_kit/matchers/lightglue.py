@@ -1,7 +1,9 @@
-"""LightGlue (Lindenberger et al. 2023) through kornia: a network that matches two images' features, seen together.
+"""LightGlue (Lindenberger et al. 2023) through kornia: a network that matches the features of two images jointly.
 
-There is one network for each kind of descriptors. Of where keypoints are, how large and which way up, it sees only the
-differences within an image, so the half pixel that is added here to make them fit into its range changes nothing.
+There is one network for each kind of descriptors. `register_network` adds one.
+
+The network sees positions, scales and orientations relative to each other only, so the half pixel that is added here,
+to bring positions into its range, changes nothing.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from imc_kit.errors import KitError
-from imc_kit.matchers.base import MatcherConfig
+from imc_kit.errors import KitError, require
+from imc_kit.matchers.base import MatcherConfig, register
 from imc_kit.runtime import weights
 from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
 from imc_kit.types import Features, Float32, Matches
@@ -35,42 +37,67 @@ _FILES = {
     "superpoint": "superpoint_lightglue.pth",
     "xfeat": "xfeat-lighterglue.pt",
 }
-"""The file of the network for each kind of descriptors."""
+"""The published file of the network for each kind of descriptors."""
+_REGISTERED: dict[str, dict[str, Any]] = {}
+"""The options of kornia's LightGlue for each kind that `register_network` added."""
 _GPU_BATCH = 2**25
-"""Pairs of keypoints, over all pairs of images, in one pass on a GPU: eight times 2048 × 2048."""
+"""Pairs of keypoints in one pass on a GPU, over all pairs of images: eight times 2048 × 2048. It bounds memory."""
 
 
+def register_network(kind: str, **options: Any) -> None:
+    """Let LightGlue match one more kind of descriptors, with `LightGlueConfig(weights=FILE)`.
+
+    kind: as in `DetectorConfig.kind`. options: those of `kornia.feature.LightGlue`, for example `input_dim=256`. Kinds
+    that kornia knows need no call.
+    """
+    _REGISTERED[kind] = options
+
+
+def _network_options() -> dict[str, dict[str, Any]]:
+    """The options of the network for each kind: kornia's published ones, and the registered ones."""
+    try:
+        from kornia.feature import LightGlue
+    except ImportError:
+        return _REGISTERED
+    return {**LightGlue.features, **_REGISTERED}
+
+
+@register
 @dataclass(frozen=True)
 class LightGlueConfig(MatcherConfig):
-    """LightGlue, for descriptors that it was trained with. SIFT's must be RootSIFT. The score is in 0 … 1."""
+    """LightGlue, for the descriptors that it was trained with. SIFT must be RootSIFT. The score is in 0 … 1."""
 
     name: ClassVar[str] = "lightglue"
 
     filter_threshold: float = 0.1
-    """Drop matches of a lower score."""
+    """Drop matches with a lower score. The default is the published one."""
     depth_confidence: float | None = 0.95
-    """Stop after the layer at which this share of the keypoints are sure what they match; None runs all layers. It
-    saves most of the time of an easy pair. The networks for doghardnet, keynet and xfeat always run all."""
+    """Stop after the layer where this share of the keypoints is certain; None runs all layers. Stopping saves most of
+    the time of an easy pair. The networks for doghardnet, keynet and xfeat always run all layers."""
     width_confidence: float | None = 0.99
-    """Drop keypoints on the way that cannot be matched with at least this certainty; None keeps all. It saves time
-    where most of an image is not in the other. The networks for doghardnet and keynet always keep all."""
+    """Drop keypoints early that are unmatchable with this certainty; None keeps all. Dropping saves time where the
+    images share little. The networks for doghardnet and keynet always keep all."""
     half: bool = True
-    """Compute in half precision on a GPU: faster, and as it was published. On a CPU it makes no difference."""
+    """On a GPU, compute in half precision, as published: it is faster. It makes no difference on a CPU."""
     weights: Path | None = None
-    """The file of the network, or a folder that holds it; None looks in all the usual places."""
+    """The network's weight file, or a folder that holds it; None looks in all the usual places. With a file, all kinds
+    of descriptors that kornia or `register_network` knows are accepted."""
     device: Device = "auto"
     """Where it runs: auto is the GPU if there is one."""
 
     def __post_init__(self) -> None:
-        self.require(0 <= self.filter_threshold < 1, "filter_threshold", "at least 0 and less than 1")
-        for option in ("depth_confidence", "width_confidence"):
-            share = getattr(self, option)
-            self.require(share is None or 0 < share <= 1, option, "larger than 0 and at most 1, or None")
-        self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
+        depth, width = self.depth_confidence, self.width_confidence
+        for valid, option, wanted in (
+            (0 <= self.filter_threshold < 1, "filter_threshold", "at least 0 and less than 1"),
+            (depth is None or 0 < depth <= 1, "depth_confidence", "larger than 0 and at most 1, or None"),
+            (width is None or 0 < width <= 1, "width_confidence", "larger than 0 and at most 1, or None"),
+            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
+        ):
+            require(valid, f"{option} of matcher 'lightglue'", wanted, getattr(self, option))
 
     def accepts(self, kind: str) -> bool:
-        """Those for which there is a trained network."""
-        return kind in _FILES
+        """Whether there is a trained network for this kind."""
+        return kind in _FILES or (self.weights is not None and kind in _network_options())
 
     def weight_files(self, kind: str) -> tuple[str, ...]:
         return () if self.weights else (_FILES[kind],)
@@ -87,10 +114,10 @@ class LightGlueMatcher:
     """As `Matcher` says."""
 
     def __init__(self, config: LightGlueConfig, kind: str) -> None:
-        """Raises `KitError` when there is no network for the kind, or when torch or kornia, the weight file or the GPU
-        that was asked for is missing."""
+        """Raises `KitError` when there is no network for the kind, or when torch, kornia, the weight file or the GPU
+        asked for is missing."""
         if not config.accepts(kind):
-            raise KitError(f"matcher 'lightglue' has no network for {kind} descriptors: it has for {', '.join(_FILES)}")
+            raise KitError(f"matcher 'lightglue' has no network for {kind} descriptors, only for {', '.join(_FILES)}")
         self.config = config
         self.kind = kind
         self._device = device(config.device, "matcher 'lightglue'")
@@ -101,8 +128,11 @@ class LightGlueMatcher:
         return self._match([(first, second)])[0]
 
     def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """As `Matcher.match_batch` says. On a GPU, pairs with the same numbers of keypoints go through the network
-        together, unless it may stop early or drop keypoints: what it does with one pair would depend on the others."""
+        """As `Matcher.match_batch` says.
+
+        On a GPU, pairs with equal numbers of keypoints go through the network together, unless it may stop early or
+        drop keypoints: then one pair's result would depend on the others.
+        """
         conf = self._network.conf
         alone = self._device.type == "cpu" or conf.depth_confidence > 0 or conf.width_confidence > 0
         of_size = defaultdict(list)
@@ -129,7 +159,7 @@ class LightGlueMatcher:
         ]
 
     def _inputs(self, images: Sequence[Features]) -> dict[str, torch.Tensor]:
-        """What the network wants to know of one side of the pairs, [B, N, …]."""
+        """What the network takes for one side of the pairs, [B, N, …]."""
         for features in images:
             self._check(features)
         inputs = {
@@ -150,24 +180,24 @@ class LightGlueMatcher:
         conf, descriptors = self._network.conf, features.descriptors
         if descriptors.dtype == np.uint8 or descriptors.shape[1] != conf.input_dim:
             raise KitError(
-                f"matcher 'lightglue' wants {conf.input_dim} numbers for each {self.kind} descriptor,"
+                f"matcher 'lightglue' needs {conf.input_dim} numbers for each {self.kind} descriptor,"
                 f" not {descriptors.dtype} [N, {descriptors.shape[1]}]: choose a model of the detector that gives them"
             )
         if conf.add_scale_ori and len(features) and (features.scales is None or features.orientations is None):
-            raise KitError(f"matcher 'lightglue' wants the scale and the orientation of each {self.kind} keypoint")
+            raise KitError(f"matcher 'lightglue' needs the scale and the orientation of each {self.kind} keypoint")
         if conf.add_laf and len(features) and features.shapes is None:
-            raise KitError(f"matcher 'lightglue' wants the affine shape of each {self.kind} keypoint")
+            raise KitError(f"matcher 'lightglue' needs the affine shape of each {self.kind} keypoint")
 
 
 def _frames(features: Features, kind: str) -> Float32:
-    """Scales and orientations (radians) of keypoints as the network for this kind was trained with them, [2, N]."""
+    """Scales and orientations (radians) in the convention of the network's training data, [2, N]."""
     if not len(features) or features.scales is None or features.orientations is None:
         return np.empty((2, 0), np.float32)
-    turns = np.deg2rad(features.orientations)
-    if kind == "sift":  # COLMAP's keypoints: σ, which is half of OpenCV's diameter, and angles in (−π, π]
-        return np.stack([features.scales / 2, np.pi - (np.pi - turns) % (2 * np.pi)]).astype(np.float32)
-    # doghardnet: OpenCV's diameter (which kornia takes for a sixth of the patch), and counter-clockwise in [0, 2π)
-    return np.stack([6 * features.scales, -turns % (2 * np.pi)]).astype(np.float32)
+    orientations = np.deg2rad(features.orientations)
+    if kind == "sift":  # COLMAP's: σ, which is half of OpenCV's diameter, and angles in (−π, π]
+        return np.stack([features.scales / 2, np.pi - (np.pi - orientations) % (2 * np.pi)]).astype(np.float32)
+    # doghardnet's: six times OpenCV's diameter, as kornia computes it, and counter-clockwise angles in [0, 2π)
+    return np.stack([6 * features.scales, -orientations % (2 * np.pi)]).astype(np.float32)
 
 
 def _load(config: LightGlueConfig, kind: str, where: torch.device) -> Any:
@@ -176,31 +206,36 @@ def _load(config: LightGlueConfig, kind: str, where: torch.device) -> Any:
 
     # cuDNN plans its attention anew for every number of keypoints, which takes several times as long as the rest.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    light_glue: Any = feature.LightGlue
-    path = weights.find(_FILES[kind], config.weights)
-    published = {option: value for option, value in light_glue.features[kind].items() if option != "weights"}
-    # −1 where what it takes was not trained.
-    depth, width = (
-        wanted if wanted is not None and published.get(option) != -1 else -1
-        for option, wanted in (
-            ("depth_confidence", config.depth_confidence),
-            ("width_confidence", config.width_confidence),
-        )
-    )
+    path = _path(config, kind)
+    published = {option: value for option, value in _network_options()[kind].items() if option != "weights"}
     half = config.half and where.type == "cuda"
-    ours = {"filter_threshold": config.filter_threshold, "depth_confidence": depth, "width_confidence": width}
-    network = light_glue(None, **{**published, **ours, "mp": half, "flash": half})
-    # All that the published files lack is a constant.
+    ours: dict[str, Any] = {"filter_threshold": config.filter_threshold, "mp": half, "flash": half}
+    for option in ("depth_confidence", "width_confidence"):
+        wanted = getattr(config, option)
+        ours[option] = -1 if wanted is None or published.get(option) == -1 else wanted  # −1: off, or not trained for it
+    light_glue: Any = feature.LightGlue
+    network = light_glue(None, **{**published, **ours})
+    # The published files hold everything but this constant.
     state = {"confidence_thresholds": network.confidence_thresholds, **_renamed(read_state(path))}
     fill(network, state, path, f"the LightGlue for {kind} of the installed kornia")
     return network.to(where)
 
 
+def _path(config: LightGlueConfig, kind: str) -> Path:
+    """The weight file. Raises `KitError` when it is missing."""
+    if kind in _FILES:
+        return weights.find(_FILES[kind], config.weights)
+    path = config.weights
+    if path is None or not path.is_file():
+        raise KitError(f"weights of matcher 'lightglue' for {kind} descriptors must be a weight file, not {path}")
+    return path
+
+
 def _renamed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors of a published file by the names that kornia gives them."""
+    """The tensors of a published file, with kornia's names."""
     renamed = {}
     for key, tensor in state.items():
-        if not str(key).startswith("extractor."):  # LighterGlue's file brings XFeat along
+        if not str(key).startswith("extractor."):  # LighterGlue's file also holds XFeat
             key = re.sub(r"^(self|cross)_attn\.(\d+)\.", r"transformers.\2.\1_attn.", str(key).removeprefix("matcher."))
             renamed[key] = tensor
     return renamed

@@ -1,7 +1,7 @@
-"""LoFTR (Sun et al. 2021) through kornia: a network that finds the same points in two photographs without keypoints.
+"""LoFTR (Sun et al. 2021) through kornia: a network that finds corresponding points in two images without keypoints.
 
-Points of the first image are on a grid of 8 pixels (of the shrunk photograph), those of the second anywhere. The
-network has the corner of the first pixel at (0, 0), from the data it was trained with: half a pixel is taken off.
+Points of the first image lie on a grid of 8 pixels of the shrunk image, those of the second anywhere. The network puts
+the corner of the first pixel at (0, 0), as its training data did, so half a pixel is subtracted here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import cv2
 import numpy as np
 
-from imc_kit.matchers.base import DetectorFreeConfig
+from imc_kit.errors import require
+from imc_kit.matchers.base import DetectorFreeConfig, register
 from imc_kit.runtime import weights
 from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
 from imc_kit.types import Correspondences
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from imc_kit.data.images import Photo
 
 _FILE = "loftr_outdoor.ckpt"
-_KEPT = 16
-"""Photographs whose maps are kept within a batch, about 80 MB each: they take most of the time of a pair."""
+_CACHED = 16
+"""Images whose feature maps are kept within a batch, about 80 MB each. Computing the maps takes most of
+the time of a pair, so half as many would cost time where pairs of a batch share images."""
 
 
+@register
 @dataclass(frozen=True)
 class LoftrConfig(DetectorFreeConfig):
     """LoFTR as trained outdoors. The score is the network's, in 0 … 1."""
@@ -38,17 +41,20 @@ class LoftrConfig(DetectorFreeConfig):
     name: ClassVar[str] = "loftr"
 
     threshold: float = 0.2
-    """Drop correspondences of a lower score."""
+    """Drop correspondences with a lower score. The default is the published one."""
     weights: Path | None = None
-    """The file of the network, or a folder that holds it; None looks in all the usual places."""
+    """The network's weight file, or a folder that holds it; None looks in all the usual places."""
     device: Device = "auto"
     """Where it runs: auto is the GPU if there is one."""
 
     def __post_init__(self) -> None:
-        # Its encoding of places has room for 2048 pixels; memory grows with the fourth power.
-        self.require(8 <= self.long_side <= 2048, "long_side", "in 8 … 2048 pixels")
-        self.require(0 <= self.threshold < 1, "threshold", "at least 0 and less than 1")
-        self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
+        for valid, option, wanted in (
+            # The positional encoding ends at 2048 pixels, and memory grows with the fourth power of the side.
+            (8 <= self.long_side <= 2048, "long_side", "in 8 … 2048 pixels"),
+            (0 <= self.threshold < 1, "threshold", "at least 0 and less than 1"),
+            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
+        ):
+            require(valid, f"{option} of matcher 'loftr'", wanted, getattr(self, option))
 
     def weight_files(self, kind: str) -> tuple[str, ...]:
         return () if self.weights else (_FILE,)
@@ -61,7 +67,7 @@ class LoftrMatcher:
     """As `DetectorFreeMatcher` says."""
 
     def __init__(self, config: LoftrConfig) -> None:
-        """Raises `KitError` when torch or kornia, the weight file or the GPU that was asked for is missing."""
+        """Raises `KitError` when torch or kornia, the weight file or the GPU asked for is missing."""
         self.config = config
         self._device = device(config.device, "matcher 'loftr'")
         self._network = _load(config).to(self._device)
@@ -71,13 +77,13 @@ class LoftrMatcher:
         return self.match_batch([(first, second)])[0]
 
     def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
-        """As `DetectorFreeMatcher.match_batch` says: the last sixteen photographs are remembered."""
+        """As `DetectorFreeMatcher.match_batch` says. The feature maps of the last 16 images are reused."""
         photos = {id(photo): photo for pair in pairs for photo in pair}
-        maps = lru_cache(_KEPT)(lambda number: self._maps(photos[number]))
+        maps = lru_cache(_CACHED)(lambda number: self._maps(photos[number]))
         return [self._match(first, second, maps(id(first)), maps(id(second))) for first, second in pairs]
 
     def _maps(self, photo: Photo) -> dict[str, torch.Tensor]:
-        """All that the network makes of one photograph alone."""
+        """The part of the network that sees one image alone."""
         import torch
 
         grey = np.asarray(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))

@@ -1,13 +1,19 @@
-"""Mutual nearest neighbours: two features match when each is the other's nearest, by the distance of descriptors.
+"""Mutual nearest neighbours: two features match when each is the other's nearest neighbour.
 
-The distance is Euclidean for float descriptors, of any length, and Hamming's (differing bits) for binary ones. Of
-neighbours at exactly the same distance the one of the lowest index is nearest, as in `cv2.BFMatcher(crossCheck=True)`.
-(Rounding may tell apart float descriptors that are equally near, or the reverse; and in cells it is another of them.)
+The distance is Euclidean for float descriptors and Hamming (differing bits) for binary ones. The bits become numbers 0
+and 1, whose squared Euclidean distance is the Hamming distance, exactly. Of several neighbours at exactly the same
+distance, the one with the lowest index counts as the nearest, as in `cv2.BFMatcher(crossCheck=True)`. Three things can
+break such ties differently: rounding of float descriptors, an inverted index, and a GPU.
 
-All pairs of descriptors are compared, in blocks of rows that stay in the processor's cache while both directions are
-read off them, so memory is bounded by the size of a block; or, several times faster, only those that lie in the same
-of the `cells` around cluster centres, as in an inverted file (Sivic and Zisserman 2003; Jégou et al. 2011). NumPy's and
-OpenBLAS's threads are the caller's to limit.
+By default all descriptors are compared, in blocks of rows that fit into the processor's cache. Only one block exists at
+a time, so memory stays small.
+
+`NearestConfig.cells` uses an inverted index instead, as `faiss.IndexIVFFlat` does (Sivic and Zisserman 2003; Jégou et
+al. 2011): k-means divides the first image's descriptors into cells around cluster centres, and each descriptor of the
+second image is compared with the descriptors in the few nearest cells only. This misses some neighbours, but it is
+several times faster where an image has thousands of descriptors.
+
+The caller limits the threads of NumPy and OpenBLAS.
 """
 
 from __future__ import annotations
@@ -23,62 +29,69 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, require
 from imc_kit.matchers import kmeans
-from imc_kit.matchers.base import PHOTOGRAPHS, MatcherConfig, check_comparable
+from imc_kit.matchers.base import MatcherConfig, as_vectors, check_comparable, register
 from imc_kit.runtime.torch_utils import Device, gpu_of_thread
 from imc_kit.types import Features, Float32, Int32, Matches
 
-_CPU_BLOCK, _GPU_BLOCK = 2**20, 2**26
-"""Elements in a block."""
-_PER_CELL, _WORTH_IT = 64, 12
-"""There is one cell for so many descriptors: more would cost more than they save. With fewer cells than so many,
-comparing all is as fast."""
-_PROBES, _FARTHEST = 6, 1.4
-"""Each descriptor of the second image is looked up in at most so many cells, the nearest, and of these in those whose
-centre is at most at so many times the squared distance of the nearest: as many matches are found as with five cells,
-and a sixth fewer products are made."""
-_MOST_CELLS = 2**15 - 1
-"""So that their numbers are short, see `_sorted`."""
-_CELL_SAMPLE, _CELL_ROUNDS = 32, 4
-"""Descriptors a cell from which its centre is learned, and how often it moves."""
-_HAMMING_ROWS = 16
-"""Rows whose differing bits are counted together: few enough that they stay in the fastest cache."""
+_CPU_BLOCK = 2**20
+"""Numbers in a block of distances: 4 MB, which a core's share of the cache holds. The size changes the speed only."""
+_GPU_BLOCK = 2**26
+"""The same on a GPU: 256 MB, enough to keep all of it busy."""
+_PER_CELL = 64
+"""Descriptors per cell of the inverted index, on average. With half as many, finding the nearest of the twice as many
+centres costs more than the smaller cells save."""
+_MIN_CELLS = 12
+"""With fewer cells the inverted index is no faster than comparing all descriptors."""
+_PROBES = 6
+"""Compare a descriptor with the descriptors in at most this many cells."""
+_MAX_DISTANCE_RATIO = 1.4
+"""Ignore cells whose centre's squared distance is larger than this times that of the nearest centre. With six cells and
+this limit, as many matches are found as with five cells and no limit, in a sixth fewer comparisons."""
+_MAX_CELLS = 2**15 - 1
+"""Cell numbers are int16, which NumPy sorts in linear time."""
+_SAMPLE_PER_CELL = 32
+"""Descriptors per cell from which k-means learns the centres. faiss warns below 39; here good centres matter little."""
+_KMEANS_ROUNDS = 4
+"""Iterations of k-means. Centres that have not converged still divide the work evenly enough."""
+_ROUNDING = 1e-6
+"""Allowance for rounding errors of −d²/2, relative to half of the squared lengths: eight times float32's precision."""
 
 
+@register
 @dataclass(frozen=True)
 class NearestConfig(MatcherConfig):
-    """Mutual nearest neighbours. The score of a match is 1 for equal descriptors: for float ones 1 − d²/2, which is the
-    cosine when their length is 1; for binary ones the share of equal bits."""
+    """Mutual nearest neighbours, for all descriptors. A match of equal descriptors has the score 1.
+
+    The score is 1 − d²/2 for float descriptors, which is the cosine for descriptors of length 1, and the share of equal
+    bits for binary ones.
+    """
 
     name: ClassVar[str] = "nearest"
 
     ratio: float | None = None
-    """Keep a match only if its distance is less than this times that to the second nearest, in both directions: Lowe's
-    test, 0.8 is usual for SIFT; None keeps all."""
+    """Lowe's ratio test: keep a match only if its distance is less than this times the distance to the second nearest
+    neighbour, in both directions. 0.8 is usual for SIFT; None keeps all."""
     max_distance: float | None = None
     """Keep a match only if its distance is at most this: Euclidean, or differing bits for binary descriptors."""
     min_score: float | None = None
     """Keep a match only if its score is at least this."""
     cells: int | None = None
-    """Divide the float descriptors of the first image among at most so many clusters, and compare each of the second
-    with those of the nearest few only: with 64, several times faster where an image has thousands, and one match in
-    fifty is another one. On the CPU only. None compares all."""
+    """Number of cells of an inverted index for float descriptors, at most; None compares all descriptors. 64 is several
+    times faster where images have thousands of keypoints, and changes one match in fifty. A GPU ignores it."""
     device: Device = "cpu"
-    """Where float descriptors are compared: auto is the GPU if there is one, which takes loading torch to find out.
-    Binary ones always are on the CPU."""
+    """Where it runs; auto is the GPU if there is one (torch must load to find out)."""
 
     def __post_init__(self) -> None:
-        self.require(self.ratio is None or 0 < self.ratio <= 1, "ratio", "larger than 0 and at most 1, or None")
-        self.require(self.max_distance is None or self.max_distance >= 0, "max_distance", "at least 0, or None")
-        self.require(self.min_score is None or self.min_score <= 1, "min_score", "at most 1, or None")
-        fits = self.cells is None or _PROBES <= self.cells <= _MOST_CELLS
-        self.require(fits, "cells", f"{_PROBES} to {_MOST_CELLS}, or None")
-        self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
-
-    def accepts(self, kind: str) -> bool:
-        """All descriptors: it needs no more than a distance."""
-        return kind != PHOTOGRAPHS
+        for valid, option, wanted in (
+            (self.ratio is None or 0 < self.ratio <= 1, "ratio", "larger than 0 and at most 1, or None"),
+            (self.max_distance is None or self.max_distance >= 0, "max_distance", "at least 0, or None"),
+            (self.min_score is None or self.min_score <= 1, "min_score", "at most 1, or None"),
+            (self.cells is None or _PROBES <= self.cells <= _MAX_CELLS, "cells", f"{_PROBES} to {_MAX_CELLS}, or None"),
+            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
+        ):
+            require(valid, f"{option} of matcher 'nearest'", wanted, getattr(self, option))
 
     def looser(self) -> NearestConfig:
         """With a ratio half as far from 1, and no other limit."""
@@ -86,94 +99,77 @@ class NearestConfig(MatcherConfig):
         return replace(self, ratio=ratio, max_distance=None, min_score=None)
 
     def create(self, kind: str | None = None) -> NearestMatcher:
-        """As `MatcherConfig.create` says; the kind makes no difference."""
+        """As `MatcherConfig.create` says. The kind makes no difference."""
         return NearestMatcher(self)
 
 
 @dataclass(frozen=True, eq=False)
-class _Ready:
-    """The float descriptors of an image, ready to be compared. Arrays of NumPy or torch."""
-
-    rows: Any
-    """[N, D + 2]: descriptors, −|descriptor|²/2 and 1; those of a cell one after the other."""
-    mean: Float32
-    """[D], of the descriptors."""
-    longest: float
-    """The largest |descriptor|²/2."""
-    order: NDArray[np.intp]
-    """[N]: the number of the feature in each row."""
-    cells: _Cells | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class _Cells:
-    """How descriptors are divided among cells around cluster centres."""
+    """An inverted index: the cells of the descriptors of one image."""
 
     centres: Float32
     """[K, D]."""
     bounds: NDArray[np.intp]
-    """[K + 1]: the first row of each cell, and the number of all."""
+    """[K + 1]: cell k holds the rows bounds[k] … bounds[k + 1] − 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """The descriptors of one image, prepared for comparisons. The arrays are torch's on a GPU."""
+
+    rows: Any
+    """[N, D + 2]: the columns of a descriptor d, then −|d|²/2 and 1. Rows of one cell follow each other."""
+    mean: Float32
+    """[D]: the mean descriptor."""
+    max_half: float
+    """The largest |d|²/2."""
+    order: NDArray[np.intp]
+    """[N]: the index of the feature in each row."""
+    cells: _Cells | None = None
+
+    def shifted(self, centre: Float32) -> _Prepared:
+        """The same descriptors minus `centre` [D]."""
+        vectors = self.rows[:, :-2]
+        centre_there = centre if isinstance(vectors, np.ndarray) else vectors.new_tensor(centre)
+        return _prepared(vectors - centre_there, self.mean - centre, self.order, self.cells)
+
+
+def _prepared(vectors: Any, mean: Float32, order: NDArray[np.intp], cells: _Cells | None) -> _Prepared:
+    """vectors: [N, D], in their final order; an array of NumPy or a tensor."""
+    half = (vectors * vectors).sum(1) / 2
+    if isinstance(vectors, np.ndarray):
+        rows = np.column_stack([vectors, -half, np.ones_like(half)])
+    else:
+        rows = vectors.new_ones((len(vectors), vectors.shape[1] + 2))
+        rows[:, :-2], rows[:, -2] = vectors, -half
+    return _Prepared(rows, mean, float(half.max()), order, cells)
 
 
 class NearestMatcher:
     """As `Matcher` says."""
 
     def __init__(self, config: NearestConfig) -> None:
-        """Raises `KitError` when the GPU that was asked for, or torch for it, is missing, or numba cannot be loaded."""
-        import_module("imc_kit.matchers.nearest_numba")  # now, and not after all features are found
+        """Raises `KitError` when numba cannot be loaded, or when the GPU asked for, or torch for it, is missing."""
+        import_module("imc_kit.matchers.nearest_numba")  # so that it fails now, not after all features are detected
         self.config = config
-        self._known: WeakKeyDictionary[Features, _Ready] = WeakKeyDictionary()
-        self._xp: ModuleType = np if config.device == "cpu" else _gpu_or_numpy(config.device)
+        self._torch = None if config.device == "cpu" else _torch_with_gpu(config.device)
         self._gpu = f"cuda:{gpu_of_thread(config.device)}"
+        self._prepared: WeakKeyDictionary[Features, _Prepared] = WeakKeyDictionary()
 
     def match(self, first: Features, second: Features) -> Matches:
-        """As `Matcher.match` says. Raises `KitError` for descriptors between which there is no distance."""
-        return self.match_batch([(first, second)])[0]
-
-    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """As `Matcher.match_batch` says; for features that are in several pairs the cells are made once, and what goes
-        to a GPU goes there once, in calls for other pairs too."""
-        return [self._match(first, second) for first, second in pairs]
-
-    def _ready(self, features: Features) -> _Ready:
-        """Made once for the same object, whether it is the first of a pair or the second: else what is at exactly the
-        same distance, and rounding, would depend on which it was before."""
-        known = self._known.get(features)
-        if known is None:
-            self._known[features] = known = self._made(features.descriptors)
-        return known
-
-    def _cells_of(self, count: int) -> int | None:
-        """How many cells so many descriptors are divided among; None where all are compared."""
-        if self.config.cells is None or self._xp is not np:
-            return None
-        cells = min(self.config.cells, count // _PER_CELL)
-        return cells if cells >= min(self.config.cells, _WORTH_IT) else None
-
-    def _made(self, descriptors: NDArray[Any]) -> _Ready:
-        descriptors = descriptors.astype(np.float32, copy=False)
-        mean, order, cells = descriptors.mean(0), np.arange(len(descriptors)), None
-        if count := self._cells_of(len(descriptors)):
-            cells, order = _in_cells(descriptors, count)
-            descriptors = descriptors[order]
-        vectors = descriptors
-        if self._xp is not np:
-            vectors = self._xp.tensor(descriptors, dtype=self._xp.float32, device=self._gpu)
-        return _prepared(self._xp, vectors, mean, order, cells)
-
-    def _match(self, first: Features, second: Features) -> Matches:
+        """As `Matcher.match` says. Raises `KitError` when there is no distance between the descriptors."""
         check_comparable(first, second)
-        a, b = first.descriptors, second.descriptors
-        binary = a.dtype == np.uint8
-        if not len(a) or not len(b):
+        if not len(first) or not len(second):
             return Matches.empty()
-        if binary:
-            pairs, nearness, next_nearness = _mutual(_bits(a, b), len(a), len(b))
-            distances, next_distances = -nearness, -next_nearness
-            scores = 1 - distances / np.float32(8 * a.shape[1])
+        a, b = self._prepare(first), self._prepare(second)
+        pairs, nearness, next_nearness = self._neighbours(a, b)
+        if first.descriptors.dtype == np.uint8:
+            distances, next_distances = -2 * nearness, -2 * next_nearness
+            scores = 1 - distances / np.float32(8 * first.descriptors.shape[1])
         else:
-            one, other = self._ready(first), self._ready(second)
-            pairs, distances, next_distances = _euclidean(self._xp, one, other)
+            # Assume that rounding made the second neighbour too far: the ratio test must fail if both distances are 0.
+            next_nearness = next_nearness + _ROUNDING * (a.max_half + b.max_half)
+            distances, next_distances = (np.sqrt(np.maximum(-2 * near, 0)) for near in (nearness, next_nearness))
             scores = 1 - distances**2 / 2
         keep = np.full(len(pairs), True)
         if self.config.ratio is not None:
@@ -184,209 +180,167 @@ class NearestMatcher:
             keep &= scores >= self.config.min_score
         return Matches(pairs[keep], scores[keep])
 
+    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """As `Matcher.match_batch` says. Features are indexed, or moved to the GPU, once while the object lives."""
+        return [self.match(first, second) for first, second in pairs]
 
-_Neighbours = tuple[Int32, Float32, Float32]
-"""Pairs of mutual nearest neighbours [K, 2], their distances [K], and the distance [K] to the second nearest of either,
-the nearer of the two: infinite where there is none."""
+    def _prepare(self, features: Features) -> _Prepared:
+        """The same object is prepared once, and always in the same way: otherwise ties and rounding would depend on
+        whether it was the first or the second of an earlier pair."""
+        known = self._prepared.get(features)
+        if known is None:
+            vectors: Any = as_vectors(features.descriptors)
+            mean, order, cells = vectors.mean(0), np.arange(len(vectors)), None
+            if self._torch is not None:
+                vectors = self._torch.tensor(vectors, dtype=self._torch.float32, device=self._gpu)
+            elif features.descriptors.dtype != np.uint8 and (count := self._cell_count(len(vectors))):
+                cells, order = _inverted_index(vectors, count)
+                vectors = vectors[order]
+            self._prepared[features] = known = _prepared(vectors, mean, order, cells)
+        return known
 
+    def _cell_count(self, descriptors: int) -> int:
+        """Number of cells for an image with this many descriptors; 0 where comparing all is as fast."""
+        if self.config.cells is None:
+            return 0
+        cells = min(self.config.cells, descriptors // _PER_CELL)
+        return cells if cells >= min(self.config.cells, _MIN_CELLS) else 0
 
-def _prepared(xp: ModuleType, vectors: Any, mean: Float32, order: NDArray[np.intp], cells: _Cells | None) -> _Ready:
-    half = (vectors * vectors).sum(1)[:, None] / 2
-    rows = xp.concatenate([vectors, -half, xp.ones_like(half)], 1)
-    return _Ready(rows, mean, float(half.max()), order, cells)
-
-
-def _moved(xp: ModuleType, one: _Ready, centre: Float32) -> _Ready:
-    vectors = one.rows[:, :-2] - xp.asarray(centre, device=one.rows.device)
-    return _prepared(xp, vectors, one.mean - centre, one.order, one.cells)
-
-
-def _euclidean(xp: ModuleType, a: _Ready, b: _Ready) -> _Neighbours:
-    candidates = None if a.cells is None else _candidates(a.cells, b.rows[:, :-2], -b.rows[:, -2])
-    # Moving all of them changes no distance, and near the origin fewer digits cancel in the next step. It is by whole
-    # numbers, so that whole numbers stay exact; descriptors of length 1 are near enough.
-    centre = np.round((a.mean + b.mean) / 2).astype(np.float32)
-    if centre.any():
-        a, b = _moved(xp, a, centre), _moved(xp, b, centre)
-    # −d²/2 = a·b − |a|²/2 − |b|²/2 in one product of the rows, when those of one have their last two columns exchanged.
-    if candidates is None:
-        blocks = _products(xp, _exchanged(a.rows), b.rows)
-    else:
-        blocks = _products_in_cells(a.rows, b.rows, candidates)
-    if xp is np:
-        pairs, nearness, next_nearness = _mutual(blocks, len(a.rows), len(b.rows))
-    else:
-        pairs, nearness, next_nearness = _mutual_on_gpu(xp, blocks, a.rows, b.rows)
-    if a.cells or b.cells:
+    def _neighbours(self, a: _Prepared, b: _Prepared) -> _Neighbours:
+        """The mutual nearest neighbours, sorted by the index in the first image."""
+        probes = None if a.cells is None else _probes(a.cells, b.rows[:, :-2], -b.rows[:, -2])
+        # Descriptors near the origin lose fewer digits below. The shift is by whole numbers, so that whole numbers stay
+        # exact; it is 0 for float descriptors of length 1.
+        centre = np.round((a.mean + b.mean) / 2).astype(np.float32)
+        if centre.any():
+            a, b = a.shifted(centre), b.shifted(centre)
+        if self._torch is not None:
+            pairs, nearness, next_nearness = _mutual_on_gpu(self._torch, _left(a.rows), b.rows)
+        else:
+            blocks = _products(_left(a.rows), b.rows) if probes is None else _cell_products(a.rows, b.rows, probes)
+            pairs, nearness, next_nearness = _mutual(blocks, len(a.rows), len(b.rows))
         pairs = np.stack([a.order[pairs[:, 0]], b.order[pairs[:, 1]]], 1).astype(np.int32)
         by_first = np.argsort(pairs[:, 0])
-        pairs, nearness, next_nearness = pairs[by_first], nearness[by_first], next_nearness[by_first]
-    # The second is taken for as near as rounding allows: the ratio must not pass when both distances are really 0.
-    rounding = 1e-6 * (a.longest + b.longest)
-    return pairs, _distance(nearness), _distance(next_nearness + rounding)
+        return pairs[by_first], nearness[by_first], next_nearness[by_first]
 
 
-def _exchanged(rows: Any) -> Any:
-    """A copy with the last two columns exchanged."""
-    copy = rows + 0
-    copy[:, -2], copy[:, -1] = rows[:, -1], rows[:, -2]
-    return copy
+_Neighbours = tuple[Int32, Float32, Float32]
+"""Pairs of mutual nearest neighbours [K, 2], their nearness −d²/2 [K], and that of the second nearest neighbour [K],
+the nearer one of the two directions; −∞ where there is none."""
+_Block = tuple[int, NDArray[np.intp], Float32]
+"""A block of nearness [R, W], after the number of its first row and the numbers of its columns [W]."""
 
 
-def _distance(nearness: Float32) -> Float32:
-    """The d of −d²/2."""
-    return np.sqrt(np.maximum(-2 * nearness, 0))
+def _left(rows: Any) -> Any:
+    """Rows [d, −|d|²/2, 1] as [d, 1, −|d|²/2]: the product of such a row and a row of `_Prepared` is −distance²/2."""
+    left = rows + 0
+    left[:, -2], left[:, -1] = rows[:, -1], rows[:, -2]
+    return left
 
 
-_Block = tuple[Any, Any, Any]
-"""Which of the first image's descriptors, which of the second's (slices or indices), and how near each is to each."""
+def _products(left: Float32, right: Float32) -> Iterator[_Block]:
+    """left @ right.T in blocks of rows. Each block overwrites the one before."""
+    right = np.ascontiguousarray(right.T)  # makes the products a tenth faster
+    columns = np.arange(right.shape[1])
+    height = max(1, _CPU_BLOCK // len(columns))
+    space = np.empty((min(height, len(left)), len(columns)), np.float32)
+    for start in range(0, len(left), height):
+        part = left[start : start + height]
+        yield start, columns, np.matmul(part, right, out=space[: len(part)])
 
 
-def _products(xp: ModuleType, left: Any, right: Any) -> Iterator[_Block]:
-    """left @ right.T in blocks of rows, each gone when the next is asked for."""
-    right = np.ascontiguousarray(right.T) if xp is np else right.T  # a tenth faster
-    rows = max(1, (_CPU_BLOCK if xp is np else _GPU_BLOCK) // right.shape[1])
-    space = None
-    for start in range(0, len(left), rows):
-        part = left[start : start + rows]
-        space = part @ right if space is None else space
-        block = space[: len(part)]
-        if start:
-            xp.matmul(part, right, out=block)
-        yield slice(start, start + len(part)), slice(None), block
+def _cell_products(rows: Float32, right: Float32, probes: list[tuple[slice, NDArray[np.intp]]]) -> Iterator[_Block]:
+    """As `_products(_left(rows), right)`, for the rows and columns of each cell only. probes: from `_probes`."""
+    space = np.empty((max(len(columns) for _, columns in probes), right.shape[1]), np.float32)
+    for cell, columns in probes:
+        if cell.start < cell.stop and len(columns):
+            # np.take with `out` is several times as fast as right[columns].
+            selected = np.take(right, columns, 0, space[: len(columns)], "clip")
+            yield cell.start, columns, _left(rows[cell]) @ selected.T
 
 
-def _in_cells(points: Float32, count: int) -> tuple[_Cells, NDArray[np.intp]]:
-    """The cells of points [N, D], and the numbers [N] of the points in the order of their cells."""
+def _inverted_index(points: Float32, count: int) -> tuple[_Cells, NDArray[np.intp]]:
+    """The inverted index of points [N, D], and the order [N] in which it wants the points."""
     random = np.random.default_rng(0)
-    sample = points[random.permutation(len(points))[: _CELL_SAMPLE * count]]
-    centres = kmeans.lloyd(sample, sample[:count], _CELL_ROUNDS)
-    order, bounds = _sorted(kmeans.nearest(points, centres), count)
+    sample = points[random.permutation(len(points))[: _SAMPLE_PER_CELL * count]]
+    centres = kmeans.lloyd(sample, sample[:count], _KMEANS_ROUNDS)
+    order, bounds = _grouped(kmeans.nearest(points, centres), count)
     return _Cells(centres, bounds), order
 
 
-def _sorted(cells: NDArray[np.intp], count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The order [N] that sorts the numbers of cells, and the first place of each of `count`, and the last one's end."""
-    cells = cells.astype(np.int16)  # of so short numbers it sorts in linear time
-    order = np.argsort(cells, kind="stable")
-    return order, np.searchsorted(cells[order], np.arange(count + 1))
+def _probes(cells: _Cells, points: Float32, halves: Float32) -> list[tuple[slice, NDArray[np.intp]]]:
+    """For each cell its rows, and the indices of the points [M, D] that are compared with them.
 
-
-def _candidates(cells: _Cells, points: Float32, halves: Float32) -> list[tuple[slice, NDArray[np.intp]]]:
-    """The rows of each cell, and which of `points` [M, D] are looked up in it. halves: [M], half of |point|²."""
-    from imc_kit.matchers import nearest_numba  # numba takes a while to load
+    halves: [M], |point|²/2.
+    """
+    from imc_kit.matchers import nearest_numba  # numba loads slowly
 
     near = kmeans.nearness(points, cells.centres)
-    who, bounds = nearest_numba.lookups(near, np.ascontiguousarray(halves), _PROBES, _FARTHEST)
+    chosen = nearest_numba.nearest_cells(near, np.ascontiguousarray(halves), _PROBES, _MAX_DISTANCE_RATIO)
+    order, bounds = _grouped(chosen.ravel(), len(cells.centres))
     return [
-        (slice(*rows), who[slice(*found)]) for rows, found in zip(pairwise(cells.bounds), pairwise(bounds), strict=True)
+        (slice(*rows), order[slice(*found)] // _PROBES)
+        for rows, found in zip(pairwise(cells.bounds), pairwise(bounds), strict=True)
     ]
 
 
-def _products_in_cells(left: Float32, right: Float32, candidates: Any) -> Iterator[_Block]:
-    """As `_products` of `left` with its last columns exchanged and `right`, of those in each cell."""
-    most = max(len(columns) for _, columns in candidates)
-    space = np.empty((most, right.shape[1]), np.float32)
-    for rows, columns in candidates:
-        if rows.start < rows.stop and len(columns):
-            # Several times as fast as right[columns].
-            some = np.take(right, columns, 0, space[: len(columns)], "clip")
-            yield rows, columns, _exchanged(left[rows]) @ some.T
-
-
-def _bits(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Iterator[_Block]:
-    """Minus the number of differing bits, [N, M], in blocks of rows, each gone when the next is asked for.
-
-    a: [N, bytes], b: [M, bytes].
-    """
-    padding = (0, 0), (0, -a.shape[1] % 8)
-    left = np.pad(a, padding).view(np.uint64)
-    right = np.ascontiguousarray(np.pad(b, padding).view(np.uint64).T)
-    rows = max(1, _CPU_BLOCK // len(b))
-    space = np.empty((min(rows, len(a)), len(b)), np.float32)
-    for start in range(0, len(a), rows):
-        part = left[start : start + rows]
-        block = space[: len(part)]
-        for low in range(0, len(part), _HAMMING_ROWS):
-            words = part[low : low + _HAMMING_ROWS]
-            counts = np.zeros((len(words), len(b)), np.int16)
-            for column, row in zip(words.T, right, strict=True):
-                counts -= np.bitwise_count(column[:, None] ^ row)
-            block[low : low + _HAMMING_ROWS] = counts
-        yield slice(start, start + len(part)), slice(None), block
+def _grouped(groups: NDArray[Any], count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The order that sorts group numbers [N] stably, and where in it each of the `count` groups starts and ends
+    [count + 1]. Negative numbers belong to no group."""
+    groups = groups.astype(np.int16, copy=False)
+    order = np.argsort(groups, kind="stable")
+    return order, np.searchsorted(groups[order], np.arange(count + 1, dtype=np.int16))
 
 
 def _mutual(blocks: Iterator[_Block], rows: int, columns: int) -> _Neighbours:
-    """As `_Neighbours` says, but by nearness (larger is nearer, −∞ where there is no second) instead of distance.
+    """Mutual nearest neighbours, from blocks of nearness. A row must be in one block at most."""
+    from imc_kit.matchers import nearest_numba  # numba loads slowly
 
-    blocks: of the nearness of some of so many rows to some of so many columns, each row in one of them at most.
-    """
-    from imc_kit.matchers import nearest_numba  # numba takes a while to load
+    of_rows, of_columns = (
+        (np.full(count, -1, np.int32), np.full(count, -np.inf, np.float32), np.full(count, -np.inf, np.float32))
+        for count in (rows, columns)
+    )
+    for start, numbers, block in blocks:
+        nearest_numba.update_neighbours(block, start, numbers, of_rows, of_columns)
+    return _agreeing(of_rows, of_columns)
 
-    every = np.arange(columns)
-    nearest, best, second = _none_yet(rows)
-    column_nearest, column_best, column_second = _none_yet(columns)
-    for some, others, block in blocks:
-        nearest_numba.note(
-            block, every[others], some.start, nearest[some], best[some], second[some],
-            column_nearest, column_best, column_second,
-        )  # fmt: skip
-    first = np.flatnonzero(column_nearest[nearest] == np.arange(rows))
+
+def _mutual_on_gpu(torch: ModuleType, left: Any, right: Any) -> _Neighbours:
+    """As `_mutual`, for the products left @ right.T of torch's tensors."""
+    of_rows = []
+    column_nearest = torch.full((len(right),), -1, device=right.device)
+    column_top = right.new_full((2, len(right)), -np.inf)
+    height = max(1, _GPU_BLOCK // len(right))
+    for start in range(0, len(left), height):
+        # The two rows above the block are the best of the columns so far; one more column ensures two in each row.
+        block = torch.nn.functional.pad(left[start : start + height] @ right.T, (0, 1, 2, 0), value=-np.inf)
+        values, at = block[2:].topk(2, 1)
+        of_rows.append((at[:, 0], values[:, 0], values[:, 1]))
+        block[:2, :-1] = column_top
+        column_top, at = block[:, :-1].topk(2, 0)
+        column_nearest = torch.where(at[0] < 2, column_nearest, start + at[0] - 2)
+    by_row = [torch.cat(parts).cpu().numpy() for parts in zip(*of_rows, strict=True)]
+    return _agreeing(by_row, [values.cpu().numpy() for values in (column_nearest, *column_top)])
+
+
+def _agreeing(of_rows: Any, of_columns: Any) -> _Neighbours:
+    """The pairs that choose each other. of_…: the nearest neighbour of each, and the two best nearness."""
+    (nearest, best, second), (column_nearest, _, column_second) = of_rows, of_columns
+    first = np.flatnonzero(column_nearest[nearest] == np.arange(len(nearest)))
     at = nearest[first]
     return np.stack([first, at], 1).astype(np.int32), best[first], np.maximum(second[first], column_second[at])
 
 
-def _none_yet(count: int) -> tuple[Int32, Float32, Float32]:
-    """Of so many descriptors the number of the nearest, how near that is, and the next one."""
-    return np.full(count, -1, np.int32), np.full(count, -np.inf, np.float32), np.full(count, -np.inf, np.float32)
-
-
-def _mutual_on_gpu(torch: ModuleType, blocks: Iterator[_Block], a: Any, b: Any) -> _Neighbours:
-    """As `_mutual`, of blocks of some of the rows `a` to all of `b`, arrays of torch. The blocks are overwritten."""
-
-    def filled(like: Any, value: float, dtype: Any) -> Any:
-        return torch.full((len(like),), value, dtype=dtype, device=like.device)
-
-    nearest, mutual = filled(a, 0, torch.int64), filled(a, False, torch.bool)
-    best, second = (filled(a, -np.inf, torch.float32) for _ in range(2))
-    column_best, column_second = (filled(b, -np.inf, torch.float32) for _ in range(2))
-    for rows, _, block in blocks:
-        here = torch.arange(len(block), device=block.device)
-        at = block.argmax(1)
-        block_best, before = torch.amax(block, 0), column_best
-        nearest[rows], best[rows] = at, (value := block[here, at])
-        # Is the row the nearest to its nearest column, of the rows so far, and the first of those as near?
-        likely = (value == block_best[at]) & (value > before[at])
-        chosen = here[likely]
-        likely[chosen] = block[:, at[chosen]].argmax(0) == chosen
-        mutual[rows] = likely
-        column_best = torch.maximum(before, block_best)
-        block[here, at] = -np.inf
-        second[rows] = torch.amax(block, 1)
-        column_second = torch.maximum(column_second, torch.amax(block, 0))
-
-    gathered = [values.cpu().numpy() for values in (nearest, best, mutual, second, column_best, column_second)]
-    nearest, best, mutual, second, column_best, column_second = gathered
-    first = np.flatnonzero(mutual & (best == column_best[nearest]))  # else a later block has a nearer row
-    at = nearest[first]
-    # What `column_second` lacks are the other rows to which the column is nearest.
-    best_of_others = best.copy()
-    best_of_others[first] = -np.inf
-    np.maximum.at(column_second, nearest, best_of_others)
-    pairs = np.stack([first, at], 1).astype(np.int32)
-    return pairs, best[first], np.maximum(second[first], column_second[at])
-
-
-def _gpu_or_numpy(wanted: Device) -> ModuleType:
-    """torch if there is a GPU for it, else NumPy. Raises `KitError` when `wanted` is cuda and cannot be had."""
+def _torch_with_gpu(wanted: Device) -> ModuleType | None:
+    """torch if it finds a GPU, else None for auto. Raises `KitError` for cuda when torch or the GPU is missing."""
     try:
         import torch
     except ImportError as error:
         if wanted == "auto":
-            return np
+            return None
         raise KitError(f'matching on a GPU needs torch (pip install "imc-kit[learned]"): {error}') from error
     if torch.cuda.is_available():
         return torch
     if wanted == "auto":
-        return np
+        return None
     raise KitError("torch finds no GPU: set the device of matcher 'nearest' to auto or cpu")

@@ -1,4 +1,4 @@
-"""The loops of nearest neighbours, compiled: over a block of descriptors' products, and over the nearness of cells."""
+"""The compiled loops of `nearest`: over a block of nearness, and over the centres of an inverted index."""
 
 from __future__ import annotations
 
@@ -8,106 +8,89 @@ from numpy.typing import NDArray
 from imc_kit.runtime.numba_cache import compiled
 from imc_kit.types import Float32, Int32
 
-_LANES = 64
-"""Columns that are looked at together, each with a best of its own: some of the processor's vectors."""
+_GROUP = 64
+"""Columns of a row whose largest value is found first, by vector instructions. The column is then searched only in the
+group with the largest value. 64 numbers are four to sixteen of the processor's vectors."""
 
 
 @compiled
-def note(
+def _update_columns(row: Float32, number: np.int32, nearest: Int32, best: Float32, second: Float32) -> None:
+    """Take row `number` of a block into account as a neighbour of each column."""
+    for j in range(len(row)):
+        value, above = row[j], best[j]
+        second[j] = max(second[j], min(value, above))
+        nearest[j] = number if value > above else nearest[j]
+        best[j] = max(value, above)
+
+
+@compiled
+def _top_two(row: Float32) -> tuple[int, np.float32, np.float32]:
+    """The first column with the largest value of a row, that value, and the next."""
+    best, second, group = np.float32(-np.inf), np.float32(-np.inf), 0
+    for start in range(0, len(row), _GROUP):
+        largest = np.float32(-np.inf)
+        for value in row[start : start + _GROUP]:
+            largest = max(largest, value)
+        second = max(second, min(best, largest))
+        if largest > best:
+            best, group = largest, start
+    at = -1
+    for j in range(group, min(group + _GROUP, len(row))):
+        if at < 0 and row[j] == best:
+            at = j
+        else:
+            second = max(second, row[j])
+    return at, best, second
+
+
+@compiled
+def update_neighbours(
     block: Float32,
-    numbers: NDArray[np.intp],
     first: int,
-    nearest: Int32,
-    best: Float32,
-    second: Float32,
-    column_nearest: Int32,
-    column_best: Float32,
-    column_second: Float32,
+    numbers: NDArray[np.intp],
+    of_rows: tuple[Int32, Float32, Float32],
+    of_columns: tuple[Int32, Float32, Float32],
 ) -> None:
-    """Read the nearest neighbours in both directions off a block [R, W] of nearness: larger is nearer.
+    """Read the two nearest neighbours in both directions off a block [R, W] of nearness (larger is nearer).
 
-    numbers: [W], the column that each of the block's is. first: the number of its first row.
-    nearest, best, second: [R], for each row, written: the number of the nearest column, how near that is, and the next.
-    column_…: [M], for each column, kept up to date over all blocks: the same, with the numbers of rows.
+    first: the number of the block's first row. numbers: [W], the numbers of its columns.
+    of_rows: for each of N rows the nearest column, its nearness, and the next nearness; those of the block are written.
+    of_columns: the same for each of M columns, updated.
 
-    Of equals the first is nearest. Each row is read for both directions while it is in the processor's fastest cache.
+    Of equally near neighbours the first counts as the nearest. Each row is read twice while the fastest cache holds it.
     """
-    count, width = block.shape
-    nearest_here = column_nearest[numbers]
-    best_here, second_here = column_best[numbers], column_second[numbers]
-    lane_best, lane_second = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
-    lane_at = np.empty(_LANES, np.int32)
-    whole = width - width % _LANES
-    for i in range(count):
-        row = block[i]
-        number = np.int32(first + i)
-        for j in range(width):
-            value, above = row[j], best_here[j]
-            second_here[j] = max(second_here[j], min(value, above))
-            nearest_here[j] = number if value > above else nearest_here[j]
-            best_here[j] = max(value, above)
-        lane_best[:], lane_second[:] = -np.inf, -np.inf
-        lane_at[:] = 0
-        for start in range(0, whole, _LANES):
-            part, here = row[start : start + _LANES], np.int32(start)
-            for lane in range(_LANES):
-                value, above = part[lane], lane_best[lane]
-                lane_second[lane] = max(lane_second[lane], min(value, above))
-                lane_at[lane] = here if value > above else lane_at[lane]
-                lane_best[lane] = max(value, above)
-        top, next_, at = np.float32(-np.inf), np.float32(-np.inf), 0
-        for lane in range(_LANES):
-            value, place = lane_best[lane], lane_at[lane] + lane
-            if value > top:
-                top, next_, at = value, max(top, lane_second[lane]), place
-            else:
-                next_ = max(next_, value)
-                at = min(at, place) if value == top else at
-        for j in range(whole, width):
-            if row[j] > top:
-                top, next_, at = row[j], top, j
-            else:
-                next_ = max(next_, row[j])
-        nearest[i], best[i], second[i] = numbers[at], top, next_
-    column_nearest[numbers], column_best[numbers], column_second[numbers] = nearest_here, best_here, second_here
+    nearest, best, second = of_rows
+    all_nearest, all_best, all_second = of_columns
+    column_nearest, column_best, column_second = all_nearest[numbers], all_best[numbers], all_second[numbers]
+    for i in range(len(block)):
+        row, number = block[i], np.int32(first + i)
+        _update_columns(row, number, column_nearest, column_best, column_second)
+        at, best[number], second[number] = _top_two(row)
+        nearest[number] = numbers[at]
+    all_nearest[numbers], all_best[numbers], all_second[numbers] = column_nearest, column_best, column_second
 
 
 @compiled
-def lookups(near: Float32, halves: Float32, most: int, farthest: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """In which cells to look points up: at most so many, the nearest, of those that are not too far.
+def nearest_cells(near: Float32, halves: Float32, most: int, ratio: float) -> NDArray[np.int16]:
+    """The nearest cells of each point [M, most], nearest first; −1 for those that are too far.
 
-    near: [M, K], of each point a·b − |b|²/2 for the centre b of each cell. halves: [M], |a|²/2 of each point.
-    farthest: the largest squared distance of a cell's centre, in that of the nearest centre.
-
-    Gives the points [L], cell by cell and in order, and [K + 1] the place of each cell's first, and the end.
+    near: [M, K], a·b − |b|²/2 for each point a and the centre b of each cell. halves: [M], |a|²/2.
+    ratio: the largest squared distance of a centre, relative to that of the nearest centre.
     """
-    points, cells = near.shape
-    chosen = np.full((points, most), -1)
-    bounds = np.zeros(cells + 1, np.intp)
-    top, at = np.empty(most, np.float32), np.empty(most, np.intp)
-    for i in range(points):
+    chosen = np.full((len(near), most), -1, np.int16)
+    top = np.empty(most, np.float32)
+    for i in range(len(near)):
         top[:] = -np.inf
-        row = near[i]
-        for j in range(cells):
-            value = row[j]
+        for cell in range(near.shape[1]):
+            value = near[i, cell]
             if value > top[most - 1]:
                 k = most - 1
-                while k > 0 and value > top[k - 1]:
-                    top[k], at[k] = top[k - 1], at[k - 1]
+                while k > 0 and value > top[k - 1]:  # insert it into the sorted list
+                    top[k], chosen[i, k] = top[k - 1], chosen[i, k - 1]
                     k -= 1
-                top[k], at[k] = value, j
-        least = halves[i] - farthest * max(halves[i] - top[0], 0.0)
-        for k in range(most):
-            if k == 0 or top[k] >= least:  # never where there is no such cell: it is −∞
-                chosen[i, k] = at[k]
-                bounds[at[k] + 1] += 1
-    for cell in range(cells):
-        bounds[cell + 1] += bounds[cell]
-    who, place = np.empty(bounds[cells], np.intp), bounds.copy()
-    for i in range(points):
-        for k in range(most):
-            cell = chosen[i, k]
-            if cell >= 0:
-                who[place[cell]] = i
-                place[cell] += 1
-    return who, bounds
+                top[k], chosen[i, k] = value, cell
+        least = halves[i] - ratio * max(halves[i] - top[0], 0.0)
+        for k in range(1, most):
+            if top[k] < least:  # −∞ where there are fewer cells
+                chosen[i, k] = -1
+    return chosen

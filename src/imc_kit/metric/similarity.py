@@ -106,7 +106,7 @@ class Search:
 
     def at_most(self) -> NDArray[np.int64]:
         """For each threshold, an upper bound of the number of points that any similarity brings within it."""
-        from scipy.spatial.distance import cdist  # type: ignore[import-untyped]
+        from scipy.spatial.distance import cdist
 
         apart, true_apart = (cdist(points.T, points.T) for points in (self.source, self.target))
         scales = np.cbrt(np.linalg.det(self.models[:, :, :3]))

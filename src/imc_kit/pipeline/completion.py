@@ -1,143 +1,122 @@
-"""From the models of the best attempt at mapping to the models of a scene: pairs come back, models are merged, images
-localised, the first model refined; and a circle where all that has failed on a turntable.
+"""From the models of the best mapping run to the final models of a scene.
 
-Each step is one that a scene can do without: what goes wrong in it is noted, and the models stay as they were.
+Pairs that were left out are re-added, models are merged, images are localised and the first model is refined. A scene
+on a turntable whose reconstruction has failed gets poses on a circle. Each step is optional: when it fails, a note says
+so and the models stay as they were.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from imc_kit.colmap import database, localisation, merging, readding, refinement
-from imc_kit.colmap.mapping_runs import MappingRun
+from imc_kit.colmap.mapping_runs import MappingResult
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig
 from imc_kit.pipeline.context import SceneContext
 from imc_kit.pipeline.matching import Matching
-from imc_kit.pipeline.tasks import ImageRecord
+from imc_kit.pipeline.records import ImageRecord
 from imc_kit.poses import frames, turntable
 from imc_kit.runtime import deadline
 from imc_kit.types import Model, Pair, Pose
 
 _LOOSE_MATCHES = 8
-"""A pair needs so many loose matches to help localise an image."""
+"""Fewer loose matches of a pair are not used to localise an image: any seven agree with some two-view geometry."""
 _LOOSE_PAIRS = 20
-"""An unregistered image is matched once more with so many registered ones, the most similar."""
+"""An unregistered image is matched again with this many registered images, the most similar ones. Doubling it doubles
+the time of this matching, and adds images that are less similar."""
+_LOOSE_TIME = 0.5
+"""Share of the time left that this matching may take; the other half is for localising."""
 
 
 @dataclass(frozen=True, eq=False)
 class Completion:
-    """What completing the models of a scene takes.
+    """Completes the models of a scene.
 
-    verified: the database with the verified matches. crops: as `Matching.crop` gives them. similarity: of two images
-    by name, None where it is not known.
+    verified: the database with the verified matches. similarity: of two images by name, None where it is unknown.
     """
 
     context: SceneContext
     verified: Path
     records: Mapping[str, ImageRecord]
-    crops: Mapping[str, ImageRecord]
     similarity: Callable[[str, str], float | None]
     store: Store
     executor: Executor
 
-    def complete(self, best: MappingRun) -> list[Model]:
+    def complete(self, best: MappingResult) -> list[Model]:
         """The models, largest first, after every step that the configuration has on."""
-        models = self._merged(self._readded(best))
-        return self._refined(self._localised(models))
-
-    def _readded(self, best: MappingRun) -> list[Model]:
-        """The models, the first adjusted with those of the pairs that were left out which agree with it."""
-        context, config = self.context, self.context.config.readding
-        if not config.on or not best.models or not best.left_out:
-            return best.models
-
-        def step(seconds: float) -> list[Model]:
-            first = readding.readd(
-                self.verified, best.models[0], best.left_out, context.partial / "readded", _within(config, seconds),
-                context.log, context.threads, context.config.seed,
-            )  # fmt: skip
-            return [first, *best.models[1:]]
-
-        return context.attempt("the readding of pairs", step, best.models)
-
-    def _merged(self, models: list[Model]) -> list[Model]:
-        """The models with those joined that belong together."""
-        context, config = self.context, self.context.config.merging
-        if not config.on or len(models) < 2:
-            return models
-
-        def step(seconds: float) -> list[Model]:
-            return merging.merge_models(
-                self.verified, models, context.partial / "merged", _within(config, seconds),
-                context.log, context.threads, context.config.seed,
-            )  # fmt: skip
-
-        return context.attempt("the merging of models", step, models)
-
-    def _localised(self, models: list[Model]) -> list[Model]:
-        """The models, the first with the images that it lacked and that could be localised, by looser matches too."""
-        context, config = self.context, self.context.config.localisation
+        context, config, models = self.context, self.context.config, best.models
+        if config.readding.on and models and best.left_out:
+            models = context.optional("the re-adding of pairs", partial(self._readd, models, best.left_out), models)
+        if config.merging.on and len(models) > 1:
+            models = context.optional("the merging of models", partial(self._merge, models), models)
         missing = [name for name in self.records if models and name not in models[0].poses]
-        if not config.on or not missing:
-            return models
+        if config.localisation.on and missing:
+            step = partial(self._localise, models, missing)
+            models = context.optional("the localisation of further images", step, models)
+        if config.refinement.on and models:
+            models = context.optional("the refinement of the model", partial(self._refine, models), models)
+        return models
 
-        def step(seconds: float) -> list[Model]:
-            looser = self._loosened(models[0], missing)
-            left = min(seconds, deadline.left(context.until))
-            first = localisation.localise(
-                looser, models[0], context.partial / "localised", _within(config, left),
-                context.log, context.threads, context.config.seed,
-            )  # fmt: skip
-            return [first, *models[1:]]
+    def _readd(self, models: list[Model], left_out: Collection[Pair], seconds: float) -> list[Model]:
+        """Bundle-adjust the first model with those left-out pairs that agree with it."""
+        job = self._job("readded", self.context.config.readding, seconds)
+        return [readding.readd(self.verified, models[0], left_out, *job), *models[1:]]
 
-        return context.attempt("the localisation of further images", step, models)
+    def _merge(self, models: list[Model], seconds: float) -> list[Model]:
+        """Merge the models that share enough of the scene."""
+        job = self._job("merged", self.context.config.merging, seconds)
+        return merging.merge_models(self.verified, models, *job)
 
-    def _loosened(self, model: Model, missing: Sequence[str]) -> Path:
-        """A copy of the database with more matches of the missing images: with the images of the model that are most
-        like them, found with lower demands."""
+    def _localise(self, models: list[Model], missing: Sequence[str], seconds: float) -> list[Model]:
+        """Add the missing images that can be localised in the first model, with looser matches too."""
+        looser = self._with_loose_matches(models[0], missing)
+        left = min(seconds, deadline.left(self.context.until))
+        job = self._job("localised", self.context.config.localisation, left)
+        return [localisation.localise(looser, models[0], *job), *models[1:]]
+
+    def _refine(self, models: list[Model], seconds: float) -> list[Model]:
+        """Bundle-adjust the first model with a fuller camera model."""
+        folder, config, log, threads, _ = self._job("refined", self.context.config.refinement, seconds)
+        return [refinement.refine(models[0], folder, config, log, threads), *models[1:]]
+
+    def _job(self, folder: str, config: Any, seconds: float) -> tuple[Path, Any, Path, int, int]:
+        """What a step by COLMAP needs: its folder, its options within the time left, the log, threads and seed."""
         context = self.context
-        if any(
-            isinstance(feature_pipeline.matcher, DetectorFreeConfig)
-            for feature_pipeline in context.config.feature_pipelines
-        ):
-            return self.verified  # other pairs would make other keypoints
+        config = replace(config, time_limit=min(config.time_limit, seconds))
+        return context.partial / folder, config, context.log, context.threads, context.config.seed
+
+    def _with_loose_matches(self, model: Model, missing: Sequence[str]) -> Path:
+        """A copy of the database in which the missing images have more matches, found with lower demands.
+
+        They are matched with the images of the model that are most similar to them.
+        """
+        context = self.context
+        if len(context.config.sparse) < len(context.config.feature_pipelines):
+            return self.verified  # a detector-free matcher would make other keypoints from other pairs
         pairs: list[Pair] = []
         for name in missing:
-            alike = sorted(((name, other) for other in model.poses), key=lambda pair: -(self.similarity(*pair) or 0.0))
-            pairs += alike[:_LOOSE_PAIRS]
-        until = deadline.portion(context.until, 0.5)
+            candidates = sorted(model.poses, key=lambda other: -(self.similarity(name, other) or 0.0))
+            pairs += [(name, other) for other in candidates[:_LOOSE_PAIRS]]
+        until = deadline.portion(context.until, _LOOSE_TIME)
         matching = Matching(context.scene, self.store, context.config.looser(), self.executor, until)
-        found = matching.match(self.records, pairs, self.crops)
+        found = matching.match(self.records, pairs)
         context.notes.extend(matching.notes)
         path = context.partial / "looser.db"
         shutil.copyfile(self.verified, path)
-        some = ((first, second, found.matches(first, second)) for first, second in pairs)
-        database.replace_matches(path, (entry for entry in some if len(entry[2]) >= _LOOSE_MATCHES))
+        matches = ((first, second, found.matches(first, second)) for first, second in pairs)
+        database.replace_matches(path, (entry for entry in matches if len(entry[2]) >= _LOOSE_MATCHES))
         return path
-
-    def _refined(self, models: list[Model]) -> list[Model]:
-        """The models, the first adjusted with a fuller camera model."""
-        context, config = self.context, self.context.config.refinement
-        if not config.on or not models:
-            return models
-
-        def step(seconds: float) -> list[Model]:
-            folder = context.partial / "refined"
-            first = refinement.refine(models[0], folder, _within(config, seconds), context.log, context.threads)
-            return [first, *models[1:]]
-
-        return context.attempt("the refinement of the model", step, models)
 
 
 def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], models: Sequence[Model]) -> dict[str, Pose]:
-    """Poses on a circle, of upright images, if this is a turntable that reconstruction has failed on; else none."""
+    """Poses on a circle, of upright images, if reconstruction has failed on a turntable; none otherwise."""
     config = context.config.turntable
     registered = turntable.placed(len(models[0].poses), models[0].observations, config) if models else 0
     if not config.on or registered > config.max_registered * len(records):
@@ -156,13 +135,8 @@ def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], mode
             return {}
         found = turntable.arrange(list(records), stack, config, context.until)
         used = turntable.better(found.confidence, categories, len(records), registered, config)
-        said = "so they are placed on a circle" if used else "too little to place them on a circle"
-        context.notes.append(f"{reason}; as a turntable they have a confidence of {found.confidence:.2f}, {said}")
+        outcome = "so they are placed on a circle" if used else "too little to place them on a circle"
+        context.notes.append(f"{reason}; as a turntable they have a confidence of {found.confidence:.2f}, {outcome}")
         return found.poses if used else {}
 
-    return context.attempt("trying a turntable", step, {})
-
-
-def _within(config: Any, seconds: float) -> Any:
-    """A configuration with a time limit of at most so many seconds."""
-    return replace(config, time_limit=min(config.time_limit, seconds))
+    return context.optional("trying a turntable", step, {})

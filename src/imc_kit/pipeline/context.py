@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SceneContext:
-    """A scene with its configuration, folder, time and threads; `notes` collects what went wrong."""
+    """A scene with its configuration, folder, deadline and threads; `notes` collects what went wrong."""
 
     scene: Scene
     config: Config
     folder: Path
     until: float
-    """When the last step that may take long must end; placing and writing come after."""
+    """The moment at which the last step that takes long must end; placing and writing come after it."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -34,21 +34,24 @@ class SceneContext:
 
     @property
     def partial(self) -> Path:
-        """What is here at the end was of use on the way only."""
+        """The folder for intermediate files; it is deleted at the end."""
         return self.folder / "partial"
 
     @property
     def threads(self) -> int:
         return self.config.threads or cores()
 
-    def attempt(self, what: str, step: Callable[[float], T], otherwise: T) -> T:
-        """What a step gives that the scene can do without. It is told the seconds that it has."""
+    def optional(self, what: str, step: Callable[[float], T], fallback: T) -> T:
+        """The result of a step that the scene can do without; `fallback` when it fails or there is no time for it.
+
+        step: takes the seconds that it has.
+        """
         seconds = deadline.left(self.until)
         if seconds < mapping_runs.SHORTEST:
             self.notes.append(f"{deadline.RAN_OUT} for {what}")
-            return otherwise
+            return fallback
         try:
             return step(seconds)
         except (KitError, OSError, RuntimeError) as error:
             self.notes.append(said(error))
-            return otherwise
+            return fallback

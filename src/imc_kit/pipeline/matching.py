@@ -1,29 +1,28 @@
-"""From the photographs of a scene to matches: every stage before COLMAP, on a store and an executor."""
+"""From the photos of a scene to matches: every stage before COLMAP, with a store and an executor."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import repeat
+from functools import cache, partial
 from math import inf
 
 import numpy as np
 
 from imc_kit import retrieval
-from imc_kit.colmap.verification import by_magsac
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint
 from imc_kit.data.store import Store, Table, pair_key
-from imc_kit.matchers import DetectorFreeConfig, merge
+from imc_kit.matchers import DetectorFreeConfig
 from imc_kit.matchers.combine import join_features, join_matches
-from imc_kit.pipeline import tasks
-from imc_kit.pipeline.crops import crop_of
-from imc_kit.pipeline.tasks import ImageRecord
+from imc_kit.matchers.detector_free import merge
+from imc_kit.pipeline.records import ImageRecord
+from imc_kit.pipeline.tasks import Records, Tasks
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
+from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.runtime import deadline
-from imc_kit.types import Features, Float32, Float64, Int32, Matches, Pair, Scene
+from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
 from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap
 from imc_kit.viewgraph.orientation import assign_rotations
@@ -31,32 +30,33 @@ from imc_kit.viewgraph.orientation import assign_rotations
 log = logging.getLogger(__name__)
 
 _DETECTION = 0.85
-"""The share of the time up to the end of matching that detection may take: an image without features is lost, while of
-the pairs the most useful come first."""
-_OVERVIEW = 0.5
-"""The share of that time that looking at pairs may take. Where there is a quick answer, its matches are used again."""
+"""Share of the time until matching must end that detection may take. An image without features is lost, while the most
+useful pairs are matched first, so detection gets most of the time. Chosen with time limits on the open scenes."""
+_LOW_RESOLUTION = 0.5
+"""Share of that time that low-resolution matching may take, so that as much is left for full resolution. After a quick
+answer, its matches are already in the store."""
 _DESCRIPTION = 0.3
-"""Seconds an image that describing its features may take: it is not begun when less time is left."""
-_FEW, _STRONG = 4000, 2000
-"""Features from which a vocabulary is learned that need not tell images apart well, and those of each image then."""
-_LOOKS_AT_ONCE = 1024
-"""Pairs, in the overview."""
-_VERIFIED_AT_ONCE = 64
-"""Pairs, for crops."""
+"""Seconds per image needed to aggregate local features into a global descriptor: with less time left it is skipped."""
+_SAMPLE, _KEYPOINTS = 4000, 2000
+"""The VLAD of `similarity`: local descriptors that the vocabulary is learned from, and the strongest keypoints of each
+image. Few suffice, because it only ranks candidates for images that are not registered (docs/benchmarks.md)."""
+_PAIRS_AT_ONCE = 1024
+"""Pairs handed to the executor at once, which holds the matches of all of them in memory."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The features of an image, and the matches of a pair, by name."""
+class MatchedFeatures:
+    """The features of an image, and the matches of a pair (empty if it was not matched), by image name."""
 
     features: Callable[[str], Features]
     matches: Callable[[str, str], Matches]
 
 
 class Matching:
-    """The stages of one scene up to its matches; what went wrong on the way, one sentence each, is in `notes`.
+    """The stages of one scene up to its matches. `notes` collects what went wrong, one sentence each.
 
-    Of what is not done at the moment `until` (see `clock`) the most useful is done first, and the rest left out.
+    When time runs out at the moment `until` (see `runtime.deadline`), the most useful work has been done first and the
+    rest is skipped.
     """
 
     def __init__(self, scene: Scene, store: Store, config: Config, executor: Executor, until: float = inf) -> None:
@@ -67,240 +67,194 @@ class Matching:
         self.until = until
         self.notes: list[str] = []
         self._mask = replace(config.masks, pictures=False)
+        self._tasks = Tasks(executor, scene.name, until)
 
-    def upright(self, records: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
-        """The same images, turned so that all are the same way up."""
-        views = self._look(records)
-        turns = assign_rotations(list(records), {pair: (view.quarters, view.weight) for pair, view in views.items()})
-        turned = [name for name, turn in turns.items() if turn]
-        if turned:
-            log.info("%s: %d images are turned upright", self.scene.name, len(turned))
-        return {name: replace(record, info=record.info.rotated(turns[name])) for name, record in records.items()}
+    def upright(self, records: Records) -> dict[str, ImageRecord]:
+        """The same images, each rotated by the multiple of 90° that low-resolution matches say makes it upright."""
+        overlaps = self._low_resolution_overlaps(records)
+        votes = {pair: (overlap.rotation_quarters, overlap.weight) for pair, overlap in overlaps.items()}
+        rotations = assign_rotations(list(records), votes)
+        if count := sum(rotation != 0 for rotation in rotations.values()):
+            log.info("%s: %d images are rotated upright", self.scene.name, count)
+        return {name: replace(record, info=record.info.rotated(rotations[name])) for name, record in records.items()}
 
-    def detect(self, records: Mapping[str, ImageRecord]) -> dict[str, ImageRecord]:
-        """Fill the tables of all feature_pipelines; gives the images that are in all of them."""
+    def detect(self, records: Records) -> dict[str, ImageRecord]:
+        """Detect features with every feature pipeline; returns the images that have features in all of them."""
         usable = dict(records)
         until = deadline.portion(self.until, _DETECTION)
-        sparse = self.config.sparse
-        for number, feature_pipeline in enumerate(sparse):
-            table = self._features(feature_pipeline)
-            label = self.scene.name
-            share = deadline.portion(until, 1 / (len(sparse) - number))
-            self.notes += tasks.detect(
-                usable, table, feature_pipeline.detector, self._mask, self.executor, label, share
-            )
+        for left, pipeline in zip(range(len(self.config.sparse), 0, -1), self.config.sparse, strict=True):
+            table = self._features(pipeline)
+            tasks = replace(self._tasks, until=deadline.portion(until, 1 / left))
+            self.notes += tasks.detect(usable, table, pipeline.detector, self._mask)
             usable = {name: record for name, record in usable.items() if record.key in table}
         return usable
 
-    def select(self, records: Mapping[str, ImageRecord], given: Sequence[Pair] | None) -> list[Pair]:
-        """The pairs to match, when time is limited the most useful first."""
-        pairs = self._select(records, given)
-        return (
-            pairs if self.until == inf else retrieval.nearest_first(list(records), pairs, self._guessed(records, pairs))
-        )
+    def select(self, records: Records, given: Sequence[Pair] | None) -> list[Pair]:
+        """The pairs to match; when time is limited, the most useful first.
 
-    def _guessed(self, records: Mapping[str, ImageRecord], pairs: Sequence[Pair]) -> Float64:
-        """How alike images probably are, [N, N], at no cost: by the matches of the quick answer, if there is one, and
-        of equals those nearer to each other in the list, as they often come one after the other."""
-        row = {name: number for number, name in enumerate(records)}
-        numbers = np.arange(len(records))
-        alike = -np.abs(numbers[:, None] - numbers) / max(1, len(records))
-        key = {
-            name: replace(record, info=replace(record.info, extra_quarters=0)).key for name, record in records.items()
-        }
-        quick = self.store.matches(fingerprint(CHEAP.detector, CHEAP.matcher, self._mask))
-        for first, second in pairs:
-            if (pair := pair_key(key[first], key[second])) in quick:
-                alike[row[first], row[second]] += len(quick[pair])
-                alike[row[second], row[first]] = alike[row[first], row[second]]
-        return np.asarray(alike, np.float64)
-
-    def _select(self, records: Mapping[str, ImageRecord], given: Sequence[Pair] | None) -> list[Pair]:
-        if given is not None:
-            return [(first, second) for first, second in given if first in records and second in records]
-        config = self.config.pairs
-        if config.method == "matches" and len(records) > config.exhaustive_up_to:
-            counts = {pair: view.inliers for pair, view in self._look(records).items()}
-            return retrieval.by_matches(
-                list(records),
-                counts,
-                config.k,
-                min_count=config.min_matches,
-                min_per_image=config.min_per_image,
-                max_pairs=config.max_pairs,
-            )
-        names = self.scene.images if config.method == "file" else list(records)  # a list may name what cannot be read
-        pairs = retrieval.select(names, config, lambda descriptor: self._describe(records, descriptor))
-        return [(first, second) for first, second in pairs if first in records and second in records]
-
-    def match(
-        self, records: Mapping[str, ImageRecord], pairs: Sequence[Pair], crops: Mapping[str, ImageRecord] | None = None
-    ) -> Found:
-        """The features and matches of all feature_pipelines, joined.
-
-        crops: of some images, as `crop` gives them. Each detector is then a further feature_pipeline, of these and of the whole
-            of the other images, for the pairs that have a crop. Its keypoints come last.
+        given: pairs that the caller has chosen; None selects them by `config.pairs`.
         """
-        crops = crops or {}
-        feature_pipelines = self.config.feature_pipelines
-        again = self.config.sparse if crops else []
-        closer = [pair for pair in pairs if pair[0] in crops or pair[1] in crops]
-        found = [self._match(feature_pipeline, records, pairs) for feature_pipeline in feature_pipelines]
-        found += [self._match(feature_pipeline, {**records, **crops}, closer) for feature_pipeline in again]
+        pairs = self._selected(records) if given is None else given
+        pairs = [(first, second) for first, second in pairs if first in records and second in records]
+        if self.until == inf:
+            return pairs
+        return retrieval.nearest_first(list(records), pairs, self._expected_overlap(records, pairs))
+
+    def match(self, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
+        """Match the pairs with every feature pipeline, and join their features and matches."""
+        found = [self._match(pipeline, records, pairs) for pipeline in self.config.feature_pipelines]
         if len(found) == 1:
             return found[0]
-        whole = [*range(len(feature_pipelines)), *map(feature_pipelines.index, again)]
-
-        def join(name: str) -> tuple[Features, tuple[Int32, ...]]:
-            if name in crops:
-                return join_features([one.features(name) for one in found], self.config.combine)
-            parts = [one.features(name) for one in found[: len(feature_pipelines)]]
-            features, rows = join_features(parts, self.config.combine)
-            return features, tuple(rows[number] for number in whole)
-
-        joined = {name: join(name) for name in records}
+        joined = {name: join_features([one.features(name) for one in found], self.config.combine) for name in records}
 
         def matches(first: str, second: str) -> Matches:
             parts = [one.matches(first, second) for one in found]
             return join_matches(parts, joined[first][1], joined[second][1])
 
-        return Found(lambda name: joined[name][0], matches)
+        return MatchedFeatures(lambda name: joined[name][0], matches)
 
-    def crop(self, records: Mapping[str, ImageRecord], pairs: Sequence[Pair], found: Found) -> dict[str, ImageRecord]:
-        """The crops of those images whose verified matches are in a small part of them, with features in the store."""
-        keypoints = {name: found.features(name).keypoints for name in records}
-        matched = {name: np.zeros(len(points), np.bool_) for name, points in keypoints.items()}
-        for start in range(0, len(pairs), _VERIFIED_AT_ONCE):
-            if not deadline.left(self.until):
-                self.notes.append(f"{self.scene.name}: {deadline.RAN_OUT} for crops")
-                return {}
-            some = pairs[start : start + _VERIFIED_AT_ONCE]
-            rows = [found.matches(*pair).indices for pair in some]
-            firsts, seconds = (
-                [keypoints[pair[side]][one[:, side]] for pair, one in zip(some, rows, strict=True)] for side in (0, 1)
-            )
-            looks = self.executor.map(by_magsac, firsts, seconds, repeat(self.config.verification))
-            for pair, one, (_, agrees) in zip(some, rows, looks, strict=True):
-                for name, indices in zip(pair, one[agrees].T, strict=True):
-                    matched[name][indices] = True
-        long_side = min(
-            (side for feature_pipeline in self.config.sparse if (side := feature_pipeline.detector.load_side)),
-            default=None,
-        )
-        boxes = {
-            name: crop_of(keypoints[name][matched[name]], record.info.size, long_side, self.config.crops)
-            for name, record in records.items()
-        }
-        crops = self.detect({name: replace(records[name], crop=box) for name, box in boxes.items() if box})
-        log.info("%s: %d images are looked at again in a part of them", self.scene.name, len(crops))
-        return crops
+    def similarity(self, records: Records, until: float = inf) -> Callable[[str, str], float | None]:
+        """How alike two images look, −1 … 1, by the VLAD of their features.
 
-    def similarity(self, records: Mapping[str, ImageRecord], until: float = inf) -> Callable[[str, str], float | None]:
-        """How alike two images look by the VLAD of their features, −1 … 1, computed when first asked for; None where
-        one of them has none, or there is no time for it until the moment `until`."""
+        It is computed at the first call. It is None for an image without features, and for all images when the time
+        left until the moment `until` is too short to compute it.
+        """
         row = {name: number for number, name in enumerate(records)}
 
         @cache
-        def described() -> Float32 | None:
-            enough = deadline.left(until) > _DESCRIPTION * len(records)
-            return self._describe(records, retrieval.VladConfig(sample=_FEW, keypoints=_STRONG)) if enough else None
+        def descriptors() -> Float32 | None:
+            if deadline.left(until) <= _DESCRIPTION * len(records):
+                return None
+            return self._describe(records, VladConfig(sample=_SAMPLE, keypoints=_KEYPOINTS))
 
-        def alike(first: str, second: str) -> float | None:
-            if first not in row or second not in row or (rows := described()) is None:
+        def similarity(first: str, second: str) -> float | None:
+            if first not in row or second not in row or (rows := descriptors()) is None:
                 return None
             return float(rows[row[first]] @ rows[row[second]])
 
-        return alike
+        return similarity
 
-    def _match(
-        self, feature_pipeline: FeaturePipeline, records: Mapping[str, ImageRecord], pairs: Sequence[Pair]
-    ) -> Found:
-        def key(first: str, second: str) -> str:
-            return pair_key(records[first].key, records[second].key)
+    # ---- the pairs ----
 
-        label = self.scene.name
-        if isinstance(feature_pipeline.matcher, DetectorFreeConfig):
-            table = self.store.correspondences(fingerprint(feature_pipeline.matcher))
-            self.notes += tasks.match_images(
-                records, pairs, table, feature_pipeline.matcher, self.executor, label, self.until
-            )
-            everything = {pair: table[key(*pair)] for pair in pairs if key(*pair) in table}
-            sizes = {name: record.info.size for name, record in records.items()}
-            merged, of_pair = merge(everything, sizes, self.config.merge)
-            return Found(merged.__getitem__, lambda first, second: of_pair.get((first, second), Matches.empty()))
-        features = self._features(feature_pipeline)
-        matches = self.store.matches(fingerprint(feature_pipeline.detector, feature_pipeline.matcher, self._mask))
-        kind = feature_pipeline.detector.kind
-        self.notes += tasks.match(
-            records, pairs, features, matches, feature_pipeline.matcher, kind, self.executor, label, self.until
-        )
+    def _selected(self, records: Records) -> Sequence[Pair]:
+        config = self.config.pairs
+        if config.method == "matches" and len(records) > config.exhaustive_up_to:
+            overlaps = self._low_resolution_overlaps(records)
+            counts = {pair: overlap.inliers for pair, overlap in overlaps.items()}
+            return retrieval.by_matches(
+                list(records), counts, config.k, min_count=config.min_matches,
+                min_per_image=config.min_per_image, max_pairs=config.max_pairs,
+            )  # fmt: skip
+        names = self.scene.images if config.method == "file" else list(records)  # a file may name unreadable images
+        return retrieval.select(names, config, lambda descriptor: self._describe(records, descriptor))
+
+    def _expected_overlap(self, records: Records, pairs: Sequence[Pair]) -> Float64:
+        """How much two images probably overlap, [N, N], without computing anything.
+
+        This is the number of matches in the quick answer, if there was one. Ties go to images that are near each other
+        in the list, because photos are often taken in order.
+        """
+        row = {name: number for number, name in enumerate(records)}
+        numbers = np.arange(len(records), dtype=np.float64)
+        overlap = -np.abs(numbers[:, None] - numbers) / max(1, len(records))
+        key = {name: record.key_as_exif_says for name, record in records.items()}
+        quick = self.store.matches(fingerprint(CHEAP.detector, CHEAP.matcher, self._mask))
+        for first, second in pairs:
+            if (pair := pair_key(key[first], key[second])) in quick:
+                overlap[row[first], row[second]] += len(quick[pair])
+                overlap[row[second], row[first]] = overlap[row[first], row[second]]
+        return overlap
+
+    # ---- features and matches of one feature pipeline ----
+
+    def _features(self, pipeline: FeaturePipeline) -> Table[Features]:
+        return self.store.features(fingerprint(pipeline.detector, self._mask))
+
+    def _match(self, pipeline: FeaturePipeline, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
+        if isinstance(pipeline.matcher, DetectorFreeConfig):
+            return self._match_images(pipeline.matcher, records, pairs)
+        detector, matcher = pipeline.detector, pipeline.matcher
+        features = self._features(pipeline)
+        matches = self.store.matches(fingerprint(detector, matcher, self._mask))
+        self.notes += self._tasks.match(records, pairs, features, matches, matcher, detector.kind)
 
         def matches_of(first: str, second: str) -> Matches:
-            return matches[key(first, second)] if key(first, second) in matches else Matches.empty()
+            key = pair_key(records[first].key, records[second].key)
+            return matches[key] if key in matches else Matches.empty()
 
-        return Found(lambda name: features[records[name].key], matches_of)
+        return MatchedFeatures(lambda name: features[records[name].key], matches_of)
 
-    def _features(self, feature_pipeline: FeaturePipeline) -> Table[Features]:
-        return self.store.features(fingerprint(feature_pipeline.detector, self._mask))
+    def _match_images(self, matcher: DetectorFreeConfig, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
+        table = self.store.correspondences(fingerprint(matcher))
+        self.notes += self._tasks.match_images(records, pairs, table, matcher)
+        keys = {(first, second): pair_key(records[first].key, records[second].key) for first, second in pairs}
+        found = {pair: table[key] for pair, key in keys.items() if key in table}
+        sizes = {name: record.info.size for name, record in records.items()}
+        features, matches = merge(found, sizes, self.config.merge)
+        return MatchedFeatures(
+            features.__getitem__, lambda first, second: matches.get((first, second), Matches.empty())
+        )
 
-    def _look(self, records: Mapping[str, ImageRecord]) -> dict[Pair, PairOverlap]:
-        """What cheap matches say of pairs of images, all or the most similar."""
-        cheap = self._cheap()
-        seen = cheap.detect(records)
-        pairs = retrieval.select(list(seen), cheap.config.pairs, lambda descriptor: cheap._describe(seen, descriptor))
-        found = cheap.match(seen, pairs)
-        slim = {name: _without_descriptors(found.features(name)) for name in seen}
-        views: dict[Pair, PairOverlap] = {}
-        for start in range(0, len(pairs), _LOOKS_AT_ONCE):  # an executor takes in all that it is given
-            some = pairs[start : start + _LOOKS_AT_ONCE]
-            looks = self.executor.map(
-                _look_until,
-                [slim[first] for first, _ in some],
-                [slim[second] for _, second in some],
-                [found.matches(*pair) for pair in some],
-                repeat(self.config.overview),
-                repeat(cheap.until),
-                chunksize=64,
-            )
-            views |= {pair: view for pair, view in zip(some, looks, strict=True) if view}
-        if len(views) < len(pairs):
-            self.notes.append(
-                f"{self.scene.name}: {deadline.RAN_OUT}, {len(views)} of {len(pairs)} pairs were looked at"
-            )
-        return views
+    # ---- low-resolution matching ----
 
-    def _describe(self, records: Mapping[str, ImageRecord], descriptor: DescriptorConfig) -> Float32:
+    def _low_resolution(self) -> Matching:
+        return Matching(self.scene, self.store, CHEAP, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
+
+    def _low_resolution_overlaps(self, records: Records) -> dict[Pair, PairOverlap]:
+        """How much pairs of images overlap: all pairs, or the most similar ones in a large scene."""
+        cheap = self._low_resolution()
+        usable = cheap.detect(records)
+        pairs = retrieval.select(
+            list(usable), cheap.config.pairs, lambda descriptor: cheap._describe(usable, descriptor)
+        )
+        found = cheap.match(usable, pairs)
+        keypoints = {name: _without_descriptors(found.features(name)) for name in usable}
+        overlaps: dict[Pair, PairOverlap] = {}
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            some = pairs[start : start + _PAIRS_AT_ONCE]
+            firsts, seconds = [keypoints[first] for first, _ in some], [keypoints[second] for _, second in some]
+            look = partial(_overlap_until, config=self.config.lowres, until=cheap.until)
+            results = self.executor.map(look, firsts, seconds, [found.matches(*pair) for pair in some], chunksize=64)
+            overlaps |= {pair: overlap for pair, overlap in zip(some, results, strict=True) if overlap}
+        if len(overlaps) < len(pairs):
+            done = f"{len(overlaps)} of {len(pairs)} pairs were compared at low resolution"
+            self.notes.append(f"{self.scene.name}: {deadline.RAN_OUT}, {done}")
+        return overlaps
+
+    # ---- global descriptors ----
+
+    def _describe(self, records: Records, descriptor: DescriptorConfig) -> Float32:
         """A global descriptor of every image, [N, D]."""
         if isinstance(descriptor, NetworkDescriptorConfig):
-            table = self.store.descriptors(fingerprint(descriptor))
-            self.notes += tasks.describe(records, table, descriptor, self.executor, self.scene.name, self.until)
-            rows = {name: table[record.key] for name, record in records.items() if record.key in table}
-            nothing = np.zeros_like(next(iter(rows.values()), np.empty(0, np.float32)))
-            return np.array([rows.get(name, nothing) for name in records], np.float32)
+            return self._describe_by_network(records, descriptor)
         assert isinstance(descriptor, AggregateConfig)
-        sparse = self.config.sparse
-        if not sparse:
-            cheap = self._cheap()
+        if not self.config.sparse:
+            cheap = self._low_resolution()
             cheap.detect(records)
             return cheap._describe(records, descriptor)
-        shelf_of = self._features(sparse[0])
+        table = self._features(self.config.sparse[0])
 
         def features(name: str) -> Features:
             record = records[name]
-            return shelf_of[record.key] if record.key in shelf_of else Features.empty(record.info.size, 0)
+            return table[record.key] if record.key in table else Features.empty(record.info.size, 0)
 
         return descriptor.create().describe(list(records), features)
 
-    def _cheap(self) -> Matching:
-        return Matching(self.scene, self.store, CHEAP, self.executor, deadline.portion(self.until, _OVERVIEW))
+    def _describe_by_network(self, records: Records, descriptor: NetworkDescriptorConfig) -> Float32:
+        """An image that cannot be described gets zeros, which are similar to nothing."""
+        table = self.store.descriptors(fingerprint(descriptor))
+        self.notes += self._tasks.describe(records, table, descriptor)
+        rows = {name: table[record.key] for name, record in records.items() if record.key in table}
+        zeros = np.zeros_like(next(iter(rows.values()), np.empty(0, np.float32)))
+        return np.array([rows.get(name, zeros) for name in records], np.float32)
 
 
-def _look_until(
+def _overlap_until(
     first: Features, second: Features, matches: Matches, config: LowResConfig, until: float
 ) -> PairOverlap | None:
-    return lowres.look(first, second, matches, config) if deadline.left(until) else None
+    return lowres.pair_overlap(first, second, matches, config) if deadline.left(until) else None
 
 
 def _without_descriptors(features: Features) -> Features:
-    """Where keypoints are, and which way up: a twentieth of the memory."""
+    """A twentieth of the memory."""
     return replace(features, descriptors=np.empty((len(features), 0), np.uint8))

@@ -1,4 +1,4 @@
-"""What a run gives, and its record on disk, from which the same run is taken up again."""
+"""The result of a run, and its record on disk, from which the same run is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from imc_kit.colmap import mapping
+from imc_kit.colmap import model_files
 from imc_kit.config import Config, plain
 from imc_kit.data import atomic
 from imc_kit.data.scenes import Task
@@ -25,15 +25,16 @@ _PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "numpy", "numba", 
 
 @dataclass(frozen=True, eq=False)
 class SceneResult:
-    """What became of one scene.
+    """The result of one scene.
 
-    placements: by image name, for the image as it is stored (EXIF orientation undone); for every image of the scene.
+    placements: by image name, for every image of the scene, as it is stored (EXIF orientation undone).
     models: COLMAP's models, largest first, in upright images.
-    counts: images, readable, turned, cropped, pairs, matched and verified pairs, registered, models, points.
+    counts: images, readable, rotated, pairs, matched and verified pairs, registered, models, points.
     seconds: by stage.
     notes: what went wrong on the way, one sentence each.
-    memory: by stage, the peak in bytes of this process (COLMAP's apart), where the system says.
-    turns: of each image that was turned, the quarter turns clockwise beyond EXIF's that make it upright.
+    memory: by stage, the peak in bytes of this process (without COLMAP's), where the system tells.
+    rotation_quarters: of each image that was rotated beyond its EXIF orientation, the clockwise 90° rotations, 1 to 3,
+        that make it upright.
     """
 
     placements: dict[str, Placement]
@@ -42,23 +43,23 @@ class SceneResult:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
-    turns: dict[str, int] = field(default_factory=dict)
+    rotation_quarters: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run: where the submission is, and the best result there is of each scene, by its name."""
+    """A finished run: its submission, and the best result of each scene by name."""
 
     submission: Path
     scenes: dict[str, SceneResult]
     failed: dict[str, str]
-    """Scene: what went wrong, one sentence. Its rows have the poses of `scenes`, if it is there, else placeholders."""
+    """Why a scene failed, one sentence. Its rows have the poses of `scenes` if it is there, else placeholders."""
 
 
 def write_run(
     path: Path, task: Task, config: Config, results: Mapping[str, SceneResult], failed: dict[str, str], seconds: float
 ) -> None:
-    """run.json: configuration, versions, machine, and what became of each scene."""
+    """Write run.json: configuration, versions, machine, and an account of each scene."""
     write_json(
         path,
         {
@@ -86,7 +87,7 @@ def environment() -> dict[str, Any]:
 
 
 def write_result(path: Path, identity: str, result: SceneResult) -> None:
-    """The result of one scene; `identity` names its images and configuration."""
+    """Write the result of one scene. identity: names its images and configuration."""
     placements = {
         name: {
             "rotation": placement.pose.rotation.tolist(),
@@ -95,11 +96,12 @@ def write_result(path: Path, identity: str, result: SceneResult) -> None:
         }
         for name, placement in result.placements.items()
     }
-    write_json(path, {"identity": identity, **_account(result), "turns": result.turns, "placements": placements})
+    content = {"identity": identity, **_account(result), "rotation_quarters": result.rotation_quarters}
+    write_json(path, {**content, "placements": placements})
 
 
 def read_result(path: Path, identity: str) -> SceneResult | None:
-    """The result that an earlier run left, if it was for the same images and configuration."""
+    """The result that an earlier run wrote; None unless it was for the same images and configuration."""
     try:
         content = json.loads(path.read_text("utf-8"))
         if content.pop("identity") != identity:
@@ -108,7 +110,7 @@ def read_result(path: Path, identity: str) -> SceneResult | None:
             name: Placement(Pose(np.array(entry["rotation"]), np.array(entry["translation"])), entry["model"])
             for name, entry in content.pop("placements").items()
         }
-        models = mapping.read_models(path.parent / "models") if content["counts"]["models"] else []
+        models = model_files.read_models(path.parent / "models") if content["counts"]["models"] else []
         return SceneResult(placements, models, **content)
     except (OSError, ValueError, KeyError, TypeError, KitError):
         return None
@@ -120,6 +122,6 @@ def _account(result: SceneResult) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write it whole or not at all (see `atomic.writing`)."""
+    """Write JSON, completely or not at all (see `data.atomic.writing`)."""
     with atomic.writing(path) as file:
         file.write(json.dumps(content, indent=1, default=plain))

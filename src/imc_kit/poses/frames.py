@@ -1,11 +1,8 @@
-"""How unlike the frames of a camera that stands still are: what orders the views of a turntable.
+"""How much the frames of a fixed camera differ: the distances that order the views of a turntable.
 
-Frames are small, grey, at the same exposure and over each other: float32 [N, h, w], 0 to 255. What is the same in all
-of them (the backdrop, a watermark, the highlights, which stay with the lamps) says nothing of how near two views are;
-each pixel counts as much as it changes. A thin watermark over photographs of different exposures does mislead.
-
-Dense optical flow (OpenCV's DIS, both ways, with the consistency of the two) was tried in place of the difference and
-orders worse: of the steps through 18 rendered views it had 6 wrong, where here 2 are. It takes 30 times as long.
+Frames are small, grey, aligned and at one exposure: float32 [N, h, w], 0 to 255. What is the same in all frames (the
+backdrop, a watermark, highlights, which stay with the lamps) does not tell how near two views are, so each pixel counts
+by how much it changes. A thin watermark on photos with different exposures does mislead.
 """
 
 from __future__ import annotations
@@ -19,21 +16,26 @@ from numpy.typing import NDArray
 from imc_kit.types import Float32, Float64, Pixels
 
 _STILL = 2.5
-"""Grey levels: a pixel that differs less from its median over all frames is the same in all (noise, JPEG)."""
+"""Grey levels of 255. A pixel that varies less around its median over all frames is static: noise and JPEG do that."""
 _FAR = 40.0
-"""Grey levels: no difference from the median counts for more, or a few frames would decide what changes."""
+"""Grey levels. Larger differences from the median count as this much; otherwise a few frames would decide what
+changes."""
 _SCALES = (1.0, 2.0, 4.0, 8.0)
-"""Pixels by which frames are blurred before they are compared: the coarse ones see farther, the fine ones better."""
+"""Pixels. Frames are compared after blurring by each: coarse scales recognise views farther apart, fine ones order
+neighbours."""
 _DIFFERENT = 20.0
-"""Grey levels: what differs more than this is just different."""
+"""Grey levels. Larger differences between two frames count as this much: beyond it, more contrast means nothing."""
 _MOST_SHAKE = 0.1
-"""Of the frame's sides: no camera that should stand still moves more."""
+"""The largest motion of a camera that should stand still, as a share of the frame's sides. Larger ones are errors of
+the alignment."""
+_ROUNDS, _ITERATIONS, _EPSILON, _BLUR = 2, 30, 1e-4, 5
+"""Alignment: rounds with a new median frame, and the iterations, the tolerance and the blur of OpenCV's ECC."""
 
 
 def comparable(images: Sequence[Pixels], long_side: int = 96) -> Float32:
-    """Photographs of any sizes → frames [N, h, w] with `long_side` as their longer side.
+    """Turn photos of any sizes into frames [N, h, w] whose longer side is `long_side`.
 
-    Differences of exposure, and small movements of the camera, are taken out.
+    It removes differences of exposure and small movements of the camera.
     """
     if not images:
         return np.empty((0, long_side, long_side), np.float32)
@@ -41,23 +43,23 @@ def comparable(images: Sequence[Pixels], long_side: int = 96) -> Float32:
     scale = long_side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
-    return _steadied(_levelled(np.array([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in small], np.float32)))
+    return _aligned(_levelled(np.array([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in small], np.float32)))
 
 
 def still_share(stack: Float32) -> float:
-    """The share of the pixels that are the same in all frames [N, h, w]; 0 for fewer than two frames."""
+    """The share of static pixels in frames [N, h, w]; 0 for fewer than two frames."""
     return float(np.mean(_changes(stack) < _STILL)) if len(stack) > 1 else 0.0
 
 
 def distances(stack: Float32) -> Float64:
-    """How unlike each two frames are, from frames [N, h, w]: [N, N], 0 where they are the same, at most 1.
+    """The distances between frames [N, h, w]: [N, N], from 0 for equal frames to at most 1.
 
-    Deterministic; 135 frames take up to 2 s on one core.
+    Deterministic. 135 frames take up to 2 s on one core.
     """
     total = np.zeros((len(stack), len(stack)))
     for sigma in _SCALES if len(stack) > 1 else ():
         blurred = np.array([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in stack])
-        weights = np.maximum(_changes(blurred) - _STILL / (1 + sigma), 0)  # blurred noise is weaker
+        weights = np.maximum(_changes(blurred) - _STILL / (1 + sigma), 0)  # blur weakens noise
         seen = weights > 0
         if not seen.any():
             continue
@@ -70,15 +72,15 @@ def distances(stack: Float32) -> Float64:
 
 
 def _changes(stack: Float32) -> Float32:
-    """By how many grey levels each pixel differs between the frames: [h, w]."""
+    """How many grey levels each pixel varies between the frames, [h, w]."""
     apart = np.minimum(np.abs(stack - np.median(stack, axis=0)), np.float32(_FAR))
     return np.asarray(np.sqrt(np.mean(apart * apart, axis=0)), np.float32)
 
 
 def _levelled(stack: Float32) -> Float32:
-    """The same at one exposure: median and spread of all frames are made equal, of what changes at all.
+    """Bring frames to one exposure: equal median and spread of the pixels that change.
 
-    Where most pixels are the same in all frames the exposure is, too. Otherwise what is, is a watermark.
+    Where most pixels are static, so is the exposure. Where only some are, they are a watermark.
     """
     still = _changes(stack) < _STILL
     if still.mean() > 0.5:
@@ -95,39 +97,32 @@ def _levelled(stack: Float32) -> Float32:
     return levelled
 
 
-def _steadied(stack: Float32) -> Float32:
-    """The same with every frame moved over the median one, where that makes them more alike."""
+def _aligned(stack: Float32) -> Float32:
+    """Align every frame with the median one, if that makes them more alike."""
     if len(stack) < 3 or min(stack.shape[1:]) < 8:
         return stack
     count, height, width = stack.shape
     motions = np.repeat(np.eye(2, 3, dtype=np.float32)[None], count, axis=0)
     moved = stack
-    for _ in range(2):
+    for _ in range(_ROUNDS):
         middle = np.median(moved, axis=0).astype(np.float32)
         motions = np.array([_motion(middle, *both) for both in zip(stack, motions, strict=True)])
-        moved = np.array(
-            [
-                cv2.warpAffine(
-                    frame,
-                    motion,
-                    (width, height),
-                    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                    borderMode=cv2.BORDER_REPLICATE,
-                )
-                for frame, motion in zip(stack, motions, strict=True)
-            ]
-        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        moved = np.array([
+            cv2.warpAffine(frame, motion, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+            for frame, motion in zip(stack, motions, strict=True)
+        ])  # fmt: skip
     return moved if _changes(moved).mean() < _changes(stack).mean() else stack
 
 
 def _motion(middle: Float32, frame: Float32, start: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The affine map [2, 3] from `middle` to `frame` that correlates them best; the one of no motion without any."""
+    """The affine map [2, 3] from `middle` to `frame` that correlates them best, or no motion where there is none."""
     nothing = np.eye(2, 3, dtype=np.float32)
-    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
+    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, _ITERATIONS, _EPSILON)
     everywhere = np.full(frame.shape, 255, np.uint8)
     try:
-        _, motion = cv2.findTransformECC(middle, frame, start.copy(), cv2.MOTION_AFFINE, stop, everywhere, 5)
-    except cv2.error:  # it does not converge, or one of them is flat
+        _, motion = cv2.findTransformECC(middle, frame, start.copy(), cv2.MOTION_AFFINE, stop, everywhere, _BLUR)
+    except cv2.error:  # no convergence, or a flat frame
         return nothing
     height, width = frame.shape
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float32)

@@ -1,4 +1,4 @@
-"""One pose for every image of a scene, from whatever models there are."""
+"""One pose for every image of a scene, from its models."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from imc_kit.types import Model, Placement, Pose
+from imc_kit.types import Model, Pair, Placement, Pose
 
 NEIGHBOURS = 3
-"""A guess is the weighted mean of the centres of so many images."""
+"""A guessed centre is the weighted mean of this many images' centres: more would pull it towards the scene's middle."""
 
 
 def place(
     images: Sequence[str],
     models: Sequence[Model],
-    inliers: Mapping[tuple[str, str], int],
+    inliers: Mapping[Pair, int],
     *,
     separate: bool = False,
     similarity: Callable[[str, str], float | None] | None = None,
 ) -> dict[str, Placement]:
-    """A placement for each of `images`.
+    """Give each image a pose: registered images get their model's, the others a guess.
 
-    The first of `models` (the largest) gives the world frame, and its poses. An image that is not in it is guessed:
+    models: largest first. The first gives the world frame. inliers: verified matches by pair of image names.
+    separate: every model is a scene of its own (the rules of 2025), so its images keep its poses. Otherwise the other
+        models' poses, in frames of their own, are useless, and their images are guessed.
+    similarity: of two images; larger is more alike, None is unknown.
 
-    - where it shares verified matches (`inliers`, by pair of names) with images of the model, it stands at the mean of
-      the centres of the best three, weighted by these matches, and looks where the best of them looks;
-    - else it gets the pose of the image that is most like it by `similarity` (larger is more alike; None where nothing
-      is known);
-    - else the pose of the image nearest to the middle of the model.
+    A guess is the first that is possible:
 
-    Where there is no model, all poses are the identity. A wrong guess costs nothing in the competition's metric.
+    - the mean centre of the three images of the model that share most verified matches with it, weighted by these
+      matches, with the rotation of the best one;
+    - the pose of the most similar image;
+    - the pose of the image nearest to the middle of the model.
 
-    The other models are in frames of their own, so that their poses are of no use in the first one's; an image in one
-    of them is placed like an unregistered one. With `separate`, every model is a scene of its own (2025's rules), and
-    such an image keeps the pose that its model gives.
+    Without a model all poses are the identity. A wrong guess costs nothing in the competition's metric.
     """
     if not models:
         return {image: Placement(Pose.identity(), None) for image in images}
@@ -67,5 +67,6 @@ def place(
 
 
 def _middle(poses: Sequence[Pose]) -> Pose:
+    """The pose whose centre is nearest to the median of all centres."""
     centers = np.array([pose.center for pose in poses])
     return poses[int(np.argmin(np.linalg.norm(centers - np.median(centers, axis=0), axis=1)))]

@@ -1,11 +1,11 @@
-"""What all global descriptors have in common: one vector for an image, so that images which show the same are similar.
+"""What all global descriptors share: one vector for each image, so that similar images have similar vectors.
 
-The similarity of two images is the product of their vectors, whose length is 1: a cosine. There are two kinds.
-Networks describe an image from its pixels. Aggregates sum up the local features that are detected anyway, with a
-vocabulary that is learned from the scene's own, and need no weight file.
+Vectors have length 1, so the dot product of two is their cosine similarity. There are two kinds of descriptors.
+Networks describe an image by its pixels. Aggregates sum up local features that are detected anyway, with a vocabulary
+that is learned from the scene, and need no weight file.
 
-To add one, write one file with a subclass of `NetworkDescriptorConfig` or `AggregateConfig` and the class that its `create`
-returns, and name the subclass in `retrieval/__init__.py`.
+To add a descriptor, write one file or one notebook cell: a subclass of `NetworkDescriptorConfig` or `AggregateConfig`,
+decorated with `register`, and the class that its `create` returns.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from imc_kit.errors import KitError
+from imc_kit.errors import require
+from imc_kit.runtime.registry import Registry
 from imc_kit.runtime.torch_utils import Device
 from imc_kit.types import Features, Float32, Pixels
 
 
 class Network(Protocol):
-    """Describes images by their pixels. May be called from several threads at once."""
+    """Describes images by their pixels. Several threads may call it at once."""
 
     @property
     def config(self) -> NetworkDescriptorConfig: ...
@@ -40,10 +41,11 @@ class Aggregate(Protocol):
     def config(self) -> AggregateConfig: ...
 
     def describe(self, images: Sequence[str], features: Callable[[str], Features]) -> Float32:
-        """A row for each image, [N, D], of length 1, or all zero where an image has no features.
+        """A row for each image, [N, D]: of length 1, or 0 where an image has no features.
 
-        images: all names of the scene. Rows are comparable with those of the same call only.
-        features: those of an image, by its name. It is asked up to twice for each, and one image's are held at a time.
+        images: the names of all images of the scene. Only rows of the same call are comparable.
+        features: returns the features of an image. It is called up to twice for each image, and the features of one
+            image are in memory at a time.
         """
 
 
@@ -52,16 +54,19 @@ class DescriptorConfig:
     """The options of a global descriptor. Raises `KitError` when one of them makes no sense."""
 
     name: ClassVar[str]
-    """In the registry, and in commands."""
-
-    def require(self, right: bool, option: str, wanted: str) -> None:
-        """Raises `KitError` unless `right`: the value of `option` is not what is `wanted` of it."""
-        if not right:
-            raise KitError(f"{option} of descriptor {self.name!r} must be {wanted}, not {getattr(self, option)!r}")
+    """Its name in `DESCRIPTORS` and in commands."""
 
     def weight_files(self) -> tuple[str, ...]:
-        """The names, in the manifest of weights, of the files that it looks for in the usual places."""
+        """The weight files that it needs, by their names in the manifest. Files that the options name are left out."""
         return ()
+
+
+DESCRIPTORS: Registry[type[DescriptorConfig]] = Registry("descriptor", "imc_kit.retrieval", "imc_kit.descriptors")
+"""The configuration class of each global descriptor by its name: those of this package's modules, those of other
+packages that name a module in the entry-point group `imc_kit.descriptors`, and those of notebook cells."""
+
+register = DESCRIPTORS.register
+"""Decorator for the configuration class of a global descriptor: makes it known by its `name`."""
 
 
 @dataclass(frozen=True)
@@ -69,42 +74,45 @@ class NetworkDescriptorConfig(DescriptorConfig):
     """The options that all networks share."""
 
     weights: Path | None = None
-    """The file of the network, or a folder that holds it; None looks in all the usual places."""
+    """The network's weight file, or a folder that holds it; None looks in all the usual places."""
     device: Device = "auto"
     """Where it runs: auto is the GPU if there is one."""
     half: bool = False
-    """On a GPU, compute in half precision: faster, and the vectors differ in their third digit."""
+    """On a GPU, compute in half precision: it is faster and changes the third digit of the vectors."""
     side: int = 224
-    """Images are resized to a square with sides of so many pixels."""
+    """Images are resized to a square with sides of this many pixels. 224 is the usual size for ImageNet."""
     pooling: str = "mean"
     """How the vectors of all places in the image become one."""
 
     poolings: ClassVar[tuple[str, ...]]
-    """The values of `pooling` that it has."""
+    """The valid values of `pooling`."""
     multiple: ClassVar[int]
-    """Of what `side` must be a multiple."""
+    """`side` must be a multiple of this."""
 
     def __post_init__(self) -> None:
-        self.require(self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda")
-        multiple = self.multiple
-        self.require(self.side >= multiple and self.side % multiple == 0, "side", f"a multiple of {multiple} pixels")
-        self.require(self.pooling in self.poolings, "pooling", f"one of {', '.join(self.poolings)}")
+        for valid, option, wanted in (
+            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
+            (self.side > 0 and self.side % self.multiple == 0, "side", f"a multiple of {self.multiple} pixels"),
+            (self.pooling in self.poolings, "pooling", f"one of {', '.join(self.poolings)}"),
+        ):
+            require(valid, f"{option} of descriptor {self.name!r}", wanted, getattr(self, option))
 
     @property
     def long_side(self) -> int:
-        """Photographs need not be larger than this many pixels on their longer side (see `images.load`)."""
+        """Images may be loaded with this many pixels on their longer side (see `images.load`): twice what is used, so
+        that shrinking them to a square still averages pixels."""
         return 2 * self.side
 
     @property
     def file(self) -> str:
-        """The name of its file in the manifest of weights. A constant for most."""
+        """The name of its weight file in the manifest. A constant for most."""
         raise NotImplementedError  # each subclass has its own
 
     def weight_files(self) -> tuple[str, ...]:
         return () if self.weights else (self.file,)
 
     def create(self) -> Network:
-        """The network itself. Raises `KitError` when something that it needs is missing."""
+        """The network. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
 
 
@@ -113,23 +121,26 @@ class AggregateConfig(DescriptorConfig):
     """The options that all aggregates share."""
 
     size: int = 128
-    """Of the vocabulary: clusters, or components of a mixture."""
+    """Size of the vocabulary: number of clusters. The vector's length and the time are proportional to it."""
     power: float = 0.5
-    """Each number x of the sum becomes sign(x)·|x|^power: less than 1 damps what occurs in bursts."""
+    """Replace each number x of the sum by sign(x)·|x|^power: less than 1 damps descriptors that repeat in an image."""
     sample: int = 50_000
-    """Of so many local descriptors, from all over the scene, the vocabulary is learned."""
+    """Number of local descriptors sampled to train the vocabulary: 390 for each of 128 clusters."""
     keypoints: int | None = None
-    """Of an image, the strongest that are summed up; None takes all."""
+    """Sum up only the strongest keypoints of an image, this many; None takes all."""
     seed: int = 0
-    """For the vocabulary."""
+    """Seed of the random numbers that the vocabulary depends on."""
 
     def __post_init__(self) -> None:
-        self.require(self.size >= 1, "size", "at least 1")
-        self.require(0 < self.power <= 1, "power", "larger than 0 and at most 1")
-        self.require(self.sample >= self.size, "sample", "at least the size of the vocabulary")
-        self.require(self.keypoints is None or self.keypoints >= 1, "keypoints", "at least 1, or None")
-        self.require(self.seed >= 0, "seed", "at least 0")
+        for valid, option, wanted in (
+            (self.size >= 1, "size", "at least 1"),
+            (0 < self.power <= 1, "power", "larger than 0 and at most 1"),
+            (self.sample >= self.size, "sample", "at least the size of the vocabulary"),
+            (self.keypoints is None or self.keypoints >= 1, "keypoints", "at least 1, or None"),
+            (self.seed >= 0, "seed", "at least 0"),
+        ):
+            require(valid, f"{option} of descriptor {self.name!r}", wanted, getattr(self, option))
 
     def create(self) -> Aggregate:
-        """What computes it."""
+        """The object that computes it."""
         raise NotImplementedError  # each subclass has its own

@@ -1,6 +1,6 @@
 """DINOv2, CLIP and ResNet50 through timm, from their published files, on the CPU or a GPU.
 
-The whole image is squeezed into the square that the network takes: cropping would lose what other images may show.
+The whole image is squeezed into the square that the network takes: cropping would lose parts that other images show.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from PIL import Image
 
-from imc_kit.errors import KitError
-from imc_kit.retrieval.base import NetworkDescriptorConfig
+from imc_kit.errors import KitError, require
+from imc_kit.retrieval.base import NetworkDescriptorConfig, register
 from imc_kit.runtime import weights
 from imc_kit.runtime.torch_utils import device, fill, on_device, read_state
 from imc_kit.types import Float32, Pixels
@@ -23,15 +23,18 @@ if TYPE_CHECKING:
     import torch
 
 _BATCH = 16
-"""Images in one pass."""
+"""Images in one pass: it bounds memory and changes nothing else."""
 _GEM_POWER = 3
-_GEM_LEAST = 1e-6
+"""The usual exponent of GeM pooling (Radenović et al. 2019)."""
+_GEM_MIN = 1e-6
+"""Smaller values count as this, as in the published code."""
 
 Pooling = Literal["cls", "mean", "max", "gem"]
-"""cls: the token that stands for the image; mean, max: of the patches; gem: their generalised mean (Radenović et al.
-2019), (mean of x³)^⅓, where negative x count as 0."""
+"""cls: the token of the whole image; mean, max: of the patches; gem: their generalised mean (Radenović et al. 2019),
+(mean of x³)^⅓, where negative x count as 0."""
 
 
+@register
 @dataclass(frozen=True)
 class DinoConfig(NetworkDescriptorConfig):
     """DINOv2 (Oquab et al. 2024), self-supervised vision transformers."""
@@ -43,13 +46,13 @@ class DinoConfig(NetworkDescriptorConfig):
     model: Literal["vits14", "vitb14", "vits14_reg4"] = "vits14"
     """Which network: small, base (four times the time), or small with register tokens (Darcet et al. 2024)."""
     side: int = 518
-    """Images are resized to a square with sides of so many pixels: a multiple of 14; 518 is what it was trained for."""
+    """Images are resized to squares with sides of this many pixels, a multiple of 14. It was trained with 518."""
     pooling: Pooling = "cls"
     """How the vectors of all places in the image become one: cls, mean, max or gem."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.model in _DINO, "model", f"one of {', '.join(_DINO)}")
+        require(self.model in _DINO, "model of descriptor 'dinov2'", f"one of {', '.join(_DINO)}", self.model)
 
     @property
     def file(self) -> str:
@@ -66,9 +69,10 @@ _DINO = {
 }
 
 
+@register
 @dataclass(frozen=True)
 class ClipConfig(NetworkDescriptorConfig):
-    """OpenAI's CLIP (Radford et al. 2021), the image side of ViT-B/16, before the projection to the text's space."""
+    """OpenAI's CLIP (Radford et al. 2021), the image side of ViT-B/16, before the projection to text space."""
 
     name: ClassVar[str] = "clip"
     file: ClassVar[str] = "vit_base_patch16_clip_224.openai.safetensors"
@@ -76,15 +80,16 @@ class ClipConfig(NetworkDescriptorConfig):
     multiple: ClassVar[int] = 16
 
     side: int = 224
-    """Images are resized to a square with sides of so many pixels: a multiple of 16; 224 is what it was trained for."""
+    """Images are resized to squares with sides of this many pixels, a multiple of 16. It was trained with 224."""
     pooling: Pooling = "cls"
     """How the vectors of all places in the image become one: cls, mean, max or gem."""
 
     def create(self) -> TimmNetwork:
-        # The architecture that the file is named after has another activation than the network was trained with.
+        # The architecture with the file's name has another activation than the one that the network was trained with.
         return TimmNetwork(self, _transformer("vit_base_patch16_clip_quickgelu_224.openai", self))
 
 
+@register
 @dataclass(frozen=True)
 class ResNetConfig(NetworkDescriptorConfig):
     """ResNet50 (He et al. 2016), trained on ImageNet by Wightman et al. (2021)."""
@@ -95,7 +100,7 @@ class ResNetConfig(NetworkDescriptorConfig):
     multiple: ClassVar[int] = 32
 
     side: int = 224
-    """Images are resized to a square with sides of so many pixels: a multiple of 32; 224 is what it was trained for."""
+    """Images are resized to squares with sides of this many pixels, a multiple of 32. It was trained with 224."""
     pooling: Literal["mean", "gem"] = "gem"
     """How the vectors of all places in the image become one: mean or gem."""
 
@@ -113,7 +118,7 @@ class TimmNetwork:
     """As `Network` says."""
 
     def __init__(self, config: NetworkDescriptorConfig, network: Any) -> None:
-        """network: timm's, ready to run, without a classifier."""
+        """network: from timm, ready to run, without a classifier."""
         import torch
 
         self.config = config
@@ -140,7 +145,7 @@ class TimmNetwork:
         return vectors
 
     def _pooled(self, places: Any) -> Any:
-        """[B, D] from tokens [B, T, D], those that stand for no patch first, or from a map [B, D, h, w]."""
+        """[B, D], from tokens [B, T, D], the ones of no patch first, or from a feature map [B, D, h, w]."""
         if places.ndim == 4:
             places = places.flatten(2).mT
         elif self.config.pooling == "cls":
@@ -150,12 +155,12 @@ class TimmNetwork:
         if self.config.pooling == "max":
             return places.amax(1)
         if self.config.pooling == "gem":
-            return places.clamp(min=_GEM_LEAST).pow(_GEM_POWER).mean(1).pow(1 / _GEM_POWER)
+            return places.clamp(min=_GEM_MIN).pow(_GEM_POWER).mean(1).pow(1 / _GEM_POWER)
         return places.mean(1)
 
 
 def _squeezed(image: Pixels, side: int) -> Pixels:
-    """The whole image as a square, by Pillow's bicubic interpolation, which is what the networks were trained with."""
+    """The whole image as a square, by Pillow's bicubic interpolation, as in training."""
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
@@ -168,14 +173,13 @@ def _transformer(architecture: str, config: DinoConfig | ClipConfig) -> Any:
     path = weights.find(config.file, config.weights)
     state = read_state(path)
     network: Any = timm.create_model(architecture, num_classes=0, img_size=config.side)
-    # timm would resize the filters of another network's patches until they fit.
+    # timm would silently resize the patch filters of another network.
     patches, wanted = state.get("patch_embed.proj.weight"), network.patch_embed.proj.weight
     if getattr(patches, "shape", None) != wanted.shape:
         raise KitError(f"{path} does not fit timm's {architecture}, so it is not loaded: its patches differ")
     try:
-        state = vision_transformer.checkpoint_filter_fn(
-            state, network
-        )  # timm's names, and positions for this size of images
+        # Gives the tensors timm's names, and resizes the positions to this size of images.
+        state = vision_transformer.checkpoint_filter_fn(state, network)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise KitError(f"{path} does not fit timm's {architecture}, so it is not loaded: {error}") from error
     _fill(network, state, path)
@@ -183,14 +187,14 @@ def _transformer(architecture: str, config: DinoConfig | ClipConfig) -> Any:
 
 
 def _fill(network: Any, state: dict[str, Any], path: Path) -> None:
-    """Load all of `state` but the classifier. (Where there is one, timm itself does not mind missing keys.)"""
+    """Load `state` without its classifier, strictly. (timm itself ignores missing keys of files with a classifier.)"""
     cfg = network.pretrained_cfg
     kept = {name: value for name, value in state.items() if not name.startswith(f"{cfg['classifier']}.")}
     fill(network, kept, path, f"timm's {cfg['architecture']}")
 
 
 def _device(config: NetworkDescriptorConfig) -> torch.device:
-    """Where it runs. Raises `KitError` when timm, torch or the GPU that was asked for is missing."""
+    """Where it runs. Raises `KitError` when timm, torch or the GPU asked for is missing."""
     who = f"descriptor {config.name!r}"
     try:
         import timm  # noqa: F401

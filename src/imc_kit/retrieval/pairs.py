@@ -1,6 +1,6 @@
-"""Which pairs of images to match: all, the most similar, neighbours in a sequence, or those that a file lists.
+"""Which pairs of images to match: all, similar images, neighbours in a sequence, or the pairs in a file.
 
-Every selection names each pair once, the images of a pair and the pairs in the order of the images.
+Every selection names each pair once. Pairs, and the two images of a pair, are in the order of the images.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, require
 from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.retrieval.base import DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.types import Float32, Float64, Pair
 
 _BLOCK = 2**22
-"""Similarities that are computed at once."""
+"""Similarities that are computed at once, 16 MB: it bounds memory and changes nothing else."""
 _SEPARATORS = ("\t", ",", " ")
 
 
@@ -30,62 +30,60 @@ class PairsConfig:
     """Which pairs of a scene's images to match. Raises `KitError` when an option makes no sense."""
 
     method: Literal["exhaustive", "similar", "matches", "sequential", "file"] = "similar"
-    """exhaustive: all pairs; similar: each image with those most similar to it; matches: each image with those that it
-    has most verified matches with at low resolution; sequential: each image with those that follow it, in the order of
-    their names; file: the pairs that `file` lists."""
+    """exhaustive: all pairs; similar: each image with the most similar ones; matches: each image with those that share
+    most verified matches at low resolution; sequential: each image with those that follow it by name; file: the pairs
+    in `file`."""
     exhaustive_up_to: int = 60
-    """similar, matches and sequential: scenes of at most so many images get all pairs."""
+    """similar, matches and sequential: take all pairs in scenes of at most this many images."""
     descriptors: tuple[DescriptorConfig, ...] = (VladConfig(),)
-    """similar: what images are compared by; with several, the pairs of each."""
+    """similar: the global descriptors that images are compared by. Each one selects its own pairs."""
     k: int = 30
-    """similar and matches: so many images are chosen for each, by each descriptor; others may choose it too."""
+    """similar and matches: each image selects this many others, by each descriptor. More others may select it."""
     min_similarity: float | None = None
-    """similar: pairs of a lower cosine (−1 … 1) are left out. Each descriptor has a scale of its own."""
+    """similar: drop pairs with a lower cosine similarity (−1 … 1). Each descriptor has its own scale."""
     min_matches: int = 8
-    """matches: pairs of which fewer matches are verified in the overview are left out; strangers have up to 11."""
+    """matches: drop pairs with fewer verified matches at low resolution. Unrelated images have up to 11."""
     min_per_image: int = 8
-    """similar and matches: so many of the k of each image stay, however low their similarity, the number of their
-    matches and `max_pairs` are."""
+    """similar and matches: always keep each image's best N candidates, whatever their similarity, their number of
+    matches and `max_pairs`."""
     max_pairs: int | None = None
-    """similar and matches: at most so many pairs, the most similar; several descriptors take turns."""
+    """similar and matches: keep at most this many pairs, the most similar ones. Several descriptors alternate."""
     window: int = 10
-    """sequential: each image is paired with so many that follow it."""
+    """sequential: pair each image with this many that follow it."""
     quadratic: bool = False
-    """sequential: and with those 1, 2, 4, … 2^(window − 1) places after it."""
+    """sequential: also pair each image with those 1, 2, 4, … 2^(window − 1) places after it."""
     loop: bool = False
     """sequential: the first image follows the last, as on a turntable."""
     file: Path | None = None
-    """file: a text that names one pair a line (see `read_pairs`)."""
+    """file: a text file with one pair a line (see `read_pairs`)."""
 
     def __post_init__(self) -> None:
         methods = get_args(get_type_hints(PairsConfig)["method"])
-        self._require(self.method in methods, "method", f"one of {', '.join(methods)}")
-        self._require(self.exhaustive_up_to >= 0, "exhaustive_up_to", "at least 0")
-        self._require(self.method != "similar" or len(self.descriptors) > 0, "descriptors", "at least one")
-        self._require(self.k >= 1, "k", "at least 1")
-        self._require(
-            self.min_similarity is None or -1 <= self.min_similarity <= 1, "min_similarity", "in −1 … 1, or None"
-        )
-        self._require(self.min_matches >= 0, "min_matches", "at least 0")
-        self._require(self.min_per_image >= 0, "min_per_image", "at least 0")
-        self._require(self.max_pairs is None or self.max_pairs >= 0, "max_pairs", "at least 0, or None")
-        self._require(self.window >= 1, "window", "at least 1")
-        self._require(self.method != "file" or self.file is not None, "file", "the path of a list of pairs")
-
-    def _require(self, right: bool, option: str, wanted: str) -> None:
-        if not right:
-            raise KitError(f"{option} of the selection of pairs must be {wanted}, not {getattr(self, option)!r}")
+        low, most = self.min_similarity, self.max_pairs
+        for valid, option, wanted in (
+            (self.method in methods, "method", f"one of {', '.join(methods)}"),
+            (self.exhaustive_up_to >= 0, "exhaustive_up_to", "at least 0"),
+            (self.method != "similar" or len(self.descriptors) > 0, "descriptors", "at least one"),
+            (self.k >= 1, "k", "at least 1"),
+            (low is None or -1 <= low <= 1, "min_similarity", "in −1 … 1, or None"),
+            (self.min_matches >= 0, "min_matches", "at least 0"),
+            (self.min_per_image >= 0, "min_per_image", "at least 0"),
+            (most is None or most >= 0, "max_pairs", "at least 0, or None"),
+            (self.window >= 1, "window", "at least 1"),
+            (self.method != "file" or self.file is not None, "file", "the path of a list of pairs"),
+        ):
+            require(valid, f"{option} of the selection of pairs", wanted, getattr(self, option))
 
     def check(self) -> None:
-        """Raise KitError when the file of a network, or the list of pairs, is missing."""
+        """Raise KitError when a network's weight file or the list of pairs is missing."""
         if self.method == "file" and self.file is not None and not self.file.is_file():
-            raise KitError(f"there is no list of pairs {self.file}: give a text that names two images a line")
+            raise KitError(f"there is no list of pairs {self.file}: name a text file with two images a line")
         for descriptor in self._asked:
             if isinstance(descriptor, NetworkDescriptorConfig):
                 descriptor.create()
 
     def weight_files(self) -> tuple[str, ...]:
-        """The names, in the manifest of weights, of the files that are looked for in the usual places."""
+        """The weight files that the descriptors need, by their names in the manifest."""
         return tuple(name for descriptor in self._asked for name in descriptor.weight_files())
 
     @property
@@ -94,20 +92,20 @@ class PairsConfig:
 
 
 def select(images: Sequence[str], config: PairsConfig, describe: Callable[[DescriptorConfig], Float32]) -> list[Pair]:
-    """The pairs of a scene's images that `config` wants.
+    """The pairs of a scene's images that `config` selects.
 
-    describe: gives the rows of all images, [N, D], of length 1 or 0, by the configuration of a descriptor. It is asked
-        for nothing that is not needed.
+    describe: returns the rows [N, D] of all images for a descriptor, of length 1 or 0. It is called only when needed.
 
-    Raises `KitError` for a list of pairs that cannot be used.
+    The method `matches` counts as `similar` here: its first matching needs candidates. Raises `KitError` for an
+    unusable list of pairs.
     """
     if config.method == "file" and config.file is not None:
         return read_pairs(config.file, images)
     if config.method == "exhaustive" or len(images) <= config.exhaustive_up_to:
         return exhaustive(images)
     if config.method == "sequential":
-        followed = sorted(images, key=_by_number)
-        return sequential(images, followed, config.window, quadratic=config.quadratic, loop=config.loop)
+        by_name = sorted(images, key=_natural)
+        return sequential(images, by_name, config.window, quadratic=config.quadratic, loop=config.loop)
     return similar(
         images,
         [describe(descriptor) for descriptor in config.descriptors],
@@ -119,7 +117,7 @@ def select(images: Sequence[str], config: PairsConfig, describe: Callable[[Descr
 
 
 def exhaustive(images: Sequence[str]) -> list[Pair]:
-    """Every pair of `images` once, in their order: n · (n − 1) / 2."""
+    """All n · (n − 1) / 2 pairs of images."""
     return list(combinations(images, 2))
 
 
@@ -132,25 +130,27 @@ def similar(
     min_per_image: int = 0,
     max_pairs: int | None = None,
 ) -> list[Pair]:
-    """Each image with the k most similar to it by each of the descriptors; see `PairsConfig` for the options.
+    """Each image with the k most similar ones by each descriptor. See `PairsConfig` for the options.
 
-    descriptors: float32 [N, D], of any D, a row for each image, of length 1 or 0. Their product is the similarity; of
-        images that are as similar the first are chosen.
+    descriptors: for each, float32 [N, D] with a row of length 1 or 0 for each image. The similarity of two images is
+        the product of their rows. Of equally similar images the first are selected.
     """
     for matrix in descriptors:
         if matrix.ndim != 2 or len(matrix) != len(images):
             raise ValueError(f"descriptors must be [{len(images)}, D], not {list(matrix.shape)}")
         if not np.isfinite(matrix).all():
             raise ValueError("descriptors must be finite")
-    choices = [_most_similar(matrix, k) for matrix in descriptors]
-    return _union(images, choices, min_similarity, min_per_image, max_pairs)
+    selections = [_most_similar(matrix, k) for matrix in descriptors]
+    return _union(images, selections, min_similarity, min_per_image, max_pairs)
 
 
 def nearest_first(images: Sequence[str], pairs: Sequence[Pair], similarity: Float64) -> list[Pair]:
-    """`pairs` in the order in which they are worth matching when time is short: every image's most similar partner,
-    then every image's second, and so on; of equal rank the more similar first.
+    """`pairs` in the order in which to match them when time is short.
 
-    similarity: of `images`, [N, N], symmetric; larger is more alike.
+    Every image's most similar partner comes first, then every image's second, and so on. Within a rank, the more
+    similar pair comes first.
+
+    similarity: symmetric [N, N], for `images`; larger is more similar.
     """
     row = {name: number for number, name in enumerate(images)}
     similarity = similarity.copy()
@@ -173,13 +173,14 @@ def by_matches(
     min_per_image: int = 0,
     max_pairs: int | None = None,
 ) -> list[Pair]:
-    """Each image with the k that it has most matches with: what a quick first matching says of candidate pairs.
+    """Each image with the k others that it shares most matches with, from a first matching at low resolution.
 
-    counts: verified matches by pair, in either order of its images (of both, the larger counts). A pair without any is
-        none of an image's k.
-    min_count: pairs with fewer are left out, but `min_per_image` of each image's best stay (if they have any).
+    counts: the number of verified matches by pair, in either order of its images (the larger number counts). A pair
+        without matches is never selected.
+    min_count: drop pairs with fewer matches, but always keep each image's best `min_per_image` ones.
+    max_pairs: as in `PairsConfig`.
 
-    `max_pairs` is as in `PairsConfig`. Raises `KitError` for a pair of names that are not two of `images`.
+    Raises `KitError` for a pair that does not name two of the images.
     """
     number = {name: i for i, name in enumerate(images)}
     best: dict[tuple[int, int], int] = {}
@@ -200,8 +201,8 @@ def by_matches(
     image, other, score = image[order], other[order], score[order]
     rank = np.arange(len(image)) - np.searchsorted(image, image)
     chosen = rank < k
-    choices = _Choices(image[chosen], other[chosen], score[chosen], rank[chosen])
-    return _union(images, [choices], min_count, min_per_image, max_pairs)
+    selection = _Selection(image[chosen], other[chosen], score[chosen], rank[chosen])
+    return _union(images, [selection], min_count, min_per_image, max_pairs)
 
 
 def sequential(
@@ -212,9 +213,9 @@ def sequential(
     quadratic: bool = False,
     loop: bool = False,
 ) -> list[Pair]:
-    """Each image with the `window` that follow it; see `PairsConfig` for the options.
+    """Each image with the `window` ones that follow it. See `PairsConfig` for the options.
 
-    followed: all of `images` in the order in which they were taken; their own when left out.
+    followed: all images in the order in which they were taken; by default the order of `images`.
     """
     number = {name: i for i, name in enumerate(images)}
     place = np.array([number[name] for name in (images if followed is None else followed)], np.int64)
@@ -229,13 +230,14 @@ def sequential(
 
 
 def read_pairs(path: Path, images: Sequence[str]) -> list[Pair]:
-    """The pairs that a text file lists: two names a line, with a tab, a comma or a space between them.
+    """The pairs in a text file: two names a line, separated by a tab, a comma or a space.
 
-    Spaces around names are dropped. Names may hold commas and spaces themselves: the line is divided where both sides
-    are names of `images`, at a tab if it has one. Blank lines, and lines that start with # and name no pair, are passed
-    over. A pair that comes again, in either order, counts once.
+    Names may contain commas and spaces themselves: the line is divided where both sides are names of `images`, at a tab
+    if it has one. Spaces around names are ignored. So are blank lines, and lines that start with # and name no pair. A
+    repeated pair, in either order, counts once.
 
-    Raises `KitError`, naming the line, where this leaves no pair or more than one, and for files that are not UTF-8.
+    Raises `KitError` with the number of the line for a line that has no meaning or several, and for files that are not
+    UTF-8.
     """
     try:
         lines = path.read_text("utf-8-sig").split("\n")
@@ -263,7 +265,7 @@ def _divisions(line: str) -> Iterator[Pair]:
 
 
 def _flaw(line: str, found: set[tuple[int, int]], images: Sequence[str]) -> str | None:
-    """What is wrong with a line that can be read as the pairs `found`."""
+    """What is wrong with a line that can be read as the pairs `found`; None if nothing is."""
     if len(found) > 1:
         return f"{line!r} can be read as several pairs: put a tab between the names"
     if found:
@@ -275,8 +277,8 @@ def _flaw(line: str, found: set[tuple[int, int]], images: Sequence[str]) -> str 
     return f"{line!r} does not name two images of the scene: write two names with a tab between them"
 
 
-class _Choices(NamedTuple):
-    """What images choose: `other` [M] is chosen by `image` [M], as its best (rank [M] is 0), second best, …"""
+class _Selection(NamedTuple):
+    """What images select, as columns [M]: `image` selects `other`, with `score`, as its best (`rank` 0), second, …"""
 
     image: NDArray[np.int64]
     other: NDArray[np.int64]
@@ -284,8 +286,8 @@ class _Choices(NamedTuple):
     rank: NDArray[np.int64]
 
 
-def _most_similar(descriptors: Float32, k: int) -> _Choices:
-    """The k that each row of [N, D] has the largest product with, itself left out."""
+def _most_similar(descriptors: Float32, k: int) -> _Selection:
+    """For each row of [N, D], the k others with the largest product."""
     n = len(descriptors)
     k = max(0, min(k, n - 1))
     others, scores = [np.empty((0, k), np.int64)], [np.empty((0, k), np.float32)]
@@ -294,49 +296,47 @@ def _most_similar(descriptors: Float32, k: int) -> _Choices:
         block = descriptors[start : start + rows] @ descriptors.T
         own = np.arange(len(block))
         block[own, start + own] = -np.inf
-        best = np.argsort(-block, axis=1, kind="stable")[:, :k].copy()  # a view would keep all N columns
+        best = np.argsort(-block, axis=1, kind="stable")[:, :k].copy()  # a view would keep all N columns in memory
         others.append(best)
         scores.append(np.take_along_axis(block, best, 1))
     image, rank = np.divmod(np.arange(n * k), max(k, 1))
-    return _Choices(image, np.concatenate(others).ravel(), np.concatenate(scores).ravel(), rank)
+    return _Selection(image, np.concatenate(others).ravel(), np.concatenate(scores).ravel(), rank)
 
 
 def _union(
     images: Sequence[str],
-    choices: Sequence[_Choices],
+    selections: Sequence[_Selection],
     min_score: float | None,
     min_per_image: int,
     max_pairs: int | None,
 ) -> list[Pair]:
-    """All pairs that some image has chosen in one of the `choices`; see `PairsConfig` for the options."""
-    ordered, certain = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    turns = [np.empty(0, np.int64)]
-    for image, other, score, rank in choices:
-        sure = rank < min_per_image
-        allowed = sure | (score >= (-np.inf if min_score is None else min_score))
+    """The pairs of all selections. See `PairsConfig` for the options."""
+    lists, protected = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for image, other, score, rank in selections:
         codes = _codes(image, other, len(images))
-        certain.append(codes[sure])
-        best_first = codes[allowed][np.argsort(-score[allowed], kind="stable")]
-        ordered.append(_first_of_equals(best_first))
-        turns.append(np.arange(len(ordered[-1])))
-    order = np.argsort(np.concatenate(turns), kind="stable")
-    pairs = _first_of_equals(np.concatenate(ordered)[order])
+        always = rank < min_per_image
+        allowed = np.full(len(score), True) if min_score is None else always | (score >= min_score)
+        best_first = np.argsort(-score[allowed], kind="stable")
+        lists.append(_without_repetition(codes[allowed][best_first]))
+        protected.append(codes[always])
+    # The best pair of each selection, then the second of each, …
+    place = np.concatenate([np.arange(len(codes)) for codes in lists])
+    pairs = _without_repetition(np.concatenate(lists)[np.argsort(place, kind="stable")])
     if max_pairs is not None:
-        keep = np.isin(pairs, np.concatenate(certain))
-        spare = np.flatnonzero(~keep)[: max(0, max_pairs - np.count_nonzero(keep))]
-        keep[spare] = True
+        keep = np.isin(pairs, np.concatenate(protected))
+        keep[np.flatnonzero(~keep)[: max(0, max_pairs - np.count_nonzero(keep))]] = True
         pairs = pairs[keep]
     return _named(images, np.sort(pairs))
 
 
 def _codes(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Pairs of numbers below n as one number each, whatever the order in a pair; sorted, they are as `exhaustive`'s."""
+    """Each pair of numbers below n as one number, the same for both orders. They sort like `exhaustive`'s pairs."""
     codes: NDArray[np.int64] = np.minimum(first, second) * n + np.maximum(first, second)
     return codes
 
 
-def _first_of_equals(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each value once, where it first occurs."""
+def _without_repetition(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each value at the place where it first occurs."""
     return values[np.sort(np.unique(values, return_index=True)[1])]
 
 
@@ -344,6 +344,6 @@ def _named(images: Sequence[str], codes: NDArray[np.int64]) -> list[Pair]:
     return [(images[i], images[j]) for i, j in zip(*np.divmod(codes, max(len(images), 1)), strict=True)]
 
 
-def _by_number(name: str) -> list[Any]:
-    """A key that sorts names as people count: 9.jpg before 10.jpg."""
+def _natural(name: str) -> list[Any]:
+    """A key for natural sorting: 9.jpg comes before 10.jpg."""
     return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module, metadata
 from pkgutil import iter_modules
 from threading import RLock
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from imc_kit.errors import KitError, unknown_name
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Named(Protocol):
     """A configuration class that says by which name it is chosen."""
 
-    name: str
+    name: ClassVar[str]
 
 
 Config = TypeVar("Config", bound=type[Named])
@@ -27,14 +27,19 @@ class Registry(Mapping[str, Config]):
     """Configuration classes by their `name`. Looking one up loads the modules that may register it, once.
 
     These are all modules of the kit's package, and whatever installed packages name in an entry-point group of the
-    same name. A class registers itself when its module is imported, so a new one is one file. Safe to use from several
-    threads.
+    same name. A class registers itself when its module is imported, so a new one is one file. Modules named `…_numba`
+    hold compiled loops and register nothing: they are left alone, because numba takes about a second to load. Names
+    come in alphabetical order. Safe to use from several threads.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
-        """kind: what messages call an entry, for example "detector". package: for example "imc_kit.detectors"."""
+    def __init__(self, kind: str, package: str, group: str | None = None) -> None:
+        """kind: what messages call an entry, for example "detector". package: for example "imc_kit.detectors".
+
+        group: the entry-point group, if it is not named like the package.
+        """
         self.kind = kind
         self.package = package
+        self.group = group or package
         self._known: dict[str, Config] = {}
         self._loaded = False
         self._lock = RLock()
@@ -45,15 +50,14 @@ class Registry(Mapping[str, Config]):
         The same class may be registered again, as when a notebook cell is run twice: the later one counts. Raises
         KitError when another class has its name.
         """
-        with self._lock:
-            other = self._known.get(config.name)
-            if other is not None and _identity(other) != _identity(config):
-                raise KitError(
-                    f"{self.kind} {config.name!r} is registered twice, by {_identity(other)} and {_identity(config)}:"
-                    " rename one of them"
-                )
-            self._known[config.name] = config
-            return config
+        other = self._known.get(config.name)
+        if other is not None and _identity(other) != _identity(config):
+            raise KitError(
+                f"{self.kind} {config.name!r} is registered twice, by {_identity(other)} and {_identity(config)}:"
+                " rename one of them"
+            )
+        self._known[config.name] = config  # without the lock, which a thread that waits for this module may hold
+        return config
 
     def __getitem__(self, name: str) -> Config:
         """The configuration class. Raises KitError with the nearest name if there is none."""
@@ -76,13 +80,14 @@ class Registry(Mapping[str, Config]):
             if not self._loaded:
                 self._loaded = True  # a module that looks up a name while it is imported must not start over
                 for module in iter_modules(import_module(self.package).__path__):
-                    import_module(f"{self.package}.{module.name}")
-                for entry in metadata.entry_points(group=self.package):
+                    if not module.name.endswith("_numba"):
+                        import_module(f"{self.package}.{module.name}")
+                for entry in metadata.entry_points(group=self.group):
                     try:
                         entry.load()
                     except Exception as error:  # somebody else's package must not cost the kit's own entries
                         log.warning("cannot load the %s %r of %s: %s", self.kind, entry.name, entry.value, error)
-            return dict(self._known)
+            return dict(sorted(self._known.copy().items()))
 
 
 def _identity(config: type[Named]) -> str:

@@ -1,37 +1,37 @@
-"""The view graph of a scene: its images, joined by the number of their verified matches."""
+"""The view graph of a scene: its images, and its pairs with their numbers of verified matches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from imc_kit.types import Pair
 
 
 def strengths(inliers: Mapping[Pair, int]) -> dict[Pair, float]:
-    """How strong each pair is beside the strongest chain of pairs between its images: matches / weakest link, 0 … 1.
+    """How strong each pair is compared with the path between its images in the maximum spanning tree, 0 … 1.
 
-    inliers: verified matches by pair of image names.
+    inliers: verified matches by pair of image names, at least 1.
 
-    Every chain has a weakest link; the strongest chain is the one in the maximum spanning tree, whose own pairs have
-    strength 1. A pair far below 1 says little that the chain does not say better. Where structures repeat, such
-    pairs are mostly wrong: they verify on the second gable, and the few matches that they have are all on it.
+    The strength is the pair's matches divided by the weakest link of that path. The path is the one with the strongest
+    weakest link; the tree's own pairs have strength 1. A pair far below 1 says little that the path does not say
+    better. Where structures repeat, such pairs are mostly wrong: they match on the second gable, where few of their
+    matches are.
+
+    The weakest links come from single-linkage clustering, which merges images along the same tree.
     """
-    group = {image: [image] for pair in inliers for image in pair}
-    result: dict[Pair, float] = {}
-    waiting: dict[str, list[Pair]] = {image: [] for image in group}
-    for pair in inliers:
-        for image in pair:
-            waiting[image].append(pair)
-    for (first, second), count in sorted(inliers.items(), key=lambda entry: (-entry[1], entry[0])):
-        small, large = sorted((group[first], group[second]), key=len)
-        if small is large:
-            continue
-        members = set(large)
-        for image in small:
-            for pair in waiting[image]:  # this is the weakest link of each chain that now comes to be
-                if pair[0] in members or pair[1] in members:
-                    result[pair] = inliers[pair] / count
-        large += small
-        for image in small:
-            group[image] = large
-    return {pair: result[pair] for pair in inliers}
+    from scipy.cluster.hierarchy import cophenet, linkage
+
+    number = {image: place for place, image in enumerate(sorted({image for pair in inliers for image in pair}))}
+    if len(number) < 2:
+        return {}
+    ends = np.sort([[number[image] for image in pair] for pair in inliers], axis=1)
+    counts = np.array(list(inliers.values()), np.float64)
+    first, second = ends.T
+    places = len(number) * first - first * (first + 3) // 2 + second - 1  # in SciPy's condensed matrix of distances
+    none = counts.max() + 1
+    distances = np.full(len(number) * (len(number) - 1) // 2, none)
+    np.minimum.at(distances, places, none - counts)
+    weakest = none - cophenet(linkage(distances, "single"))[places]
+    return dict(zip(inliers, (counts / weakest).tolist(), strict=True))

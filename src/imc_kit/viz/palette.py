@@ -34,7 +34,6 @@ STAGES = {
     "detect": "#88CCEE",
     "pairs": "#CC6677",
     "match": "#AA4499",
-    "crop": "#661100",
     "verify": "#DDCC77",
     "map": "#44AA99",
     "complete": "#332288",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from imc_kit import metric
-from imc_kit.colmap import database, mapping, verification
+from imc_kit.colmap import database, model_files, verification
 from imc_kit.data.scenes import SPLITS, Task, load
 from imc_kit.data.tables import read_table
 from imc_kit.errors import KitError
@@ -250,7 +250,7 @@ def _read_scene(
         notes=[*account["notes"], *([f"what came after this answer failed: {failure}"] if failure else [])],
         gone=gone,
         names=block_order(sorted(placements), inliers or matches),
-        turns=account.get("turns", {}),
+        turns=account.get("rotation_quarters", {}),
         models=models,
         members=[sorted(model.poses) for model in models] or _members(placements),
         database=data,
@@ -281,7 +281,7 @@ def _result(run: Path, name: str, account: Mapping[str, Any]) -> tuple[Path, Map
 def _models(folder: Path, expected: int) -> tuple[list[Model], str]:
     """The models, or none and why."""
     try:
-        models = mapping.read_models(folder) if folder.is_dir() else []
+        models = model_files.read_models(folder) if folder.is_dir() else []
     except KitError as error:
         return [], f"The models are not shown: {error}."
     return models, "" if models or not expected else "The scene's models were deleted: they are not shown."

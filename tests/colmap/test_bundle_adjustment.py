@@ -9,8 +9,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap.adjustment import adjust, correspondence_graph, observed, read_matched_pairs
-from imc_kit.colmap.mapping import read_model
+from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, observed, read_matched_pairs
+from imc_kit.colmap.model_files import read_model
 from imc_kit.colmap.support import Evidence, read_evidence
 from synthetic_models import Synthetic, errors, part, synthesize
 
@@ -42,7 +42,7 @@ def test_a_good_model_stays_as_good(synthetic: Synthetic, tmp_path: Path, wrong:
         mismatch(synthetic, *pair)
     before = part(synthetic.scene, synthetic.ids, tmp_path / "before")
     model = pycolmap.Reconstruction(before.folder)
-    adjust(model, correspondence_graph(model, evidence(synthetic).matches), strict=False, threads=1, seed=0)
+    adjust(model, correspondence_graph(model, evidence(synthetic).matches), per_image=False, threads=1, seed=0)
     (tmp_path / "after").mkdir()
     model.write(tmp_path / "after")
     after = read_model(tmp_path / "after")
@@ -61,7 +61,7 @@ def test_fixed_images_stay_and_the_others_are_corrected(synthetic: Synthetic, tm
     frame.rig_from_world = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0, 2e-3, 0])), np.zeros(3)) * (
         frame.rig_from_world
     )
-    adjust(model, correspondence_graph(model, {}), strict=False, threads=1, seed=0, fixed=fixed)
+    adjust(model, correspondence_graph(model, {}), per_image=False, threads=1, seed=0, fixed=fixed)
     for image in fixed:
         np.testing.assert_array_equal(model.images[image].cam_from_world().matrix(), before[image])
     np.testing.assert_allclose(model.images[moved].cam_from_world().matrix()[:, :3], before[moved][:, :3], atol=3e-4)

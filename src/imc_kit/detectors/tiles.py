@@ -1,0 +1,98 @@
+"""Images in overlapping tiles: cut a large image, detect in each tile, and join the features again.
+
+Neighbouring tiles overlap, so that keypoints near their edges see their whole surroundings. Every pixel belongs to one
+tile only, the one whose centre is nearer: a tile's mask allows keypoints in its own pixels only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imc_kit.types import Features, Float32, Mask, Pixels
+
+_OVERLAP = 1 / 8
+"""Overlap of neighbouring tiles, as a fraction of a tile's side: 200 pixels of 1600, several times the radius of most
+descriptors. Doubled, two tiles along a side cover 7 % less; halved, more keypoints near the lines lack surroundings."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A part of an image: the place (x, y) of its top-left pixel, its pixels, and where it may have keypoints."""
+
+    x: int
+    y: int
+    pixels: Pixels
+    mask: Mask | None
+
+
+def length_in_tiles(count: int) -> float:
+    """The side of an image in units of the side of its tiles, if `count` overlapping ones lie along it."""
+    return count - (count - 1) * _OVERLAP
+
+
+def cut_tiles(pixels: Pixels, mask: Mask | None, count: int, long_side: int | None) -> list[Tile]:
+    """The count² tiles of an image, row by row, all of one size; a single tile if the image is within `long_side`.
+
+    pixels: [h, w, 3]. mask: bool [h, w], or None for everywhere. Together the tiles allow what the mask allows.
+    """
+    height, width = pixels.shape[:2]
+    if count == 1 or (long_side is not None and max(height, width) <= long_side):
+        return [Tile(0, 0, pixels, mask)]
+    tiles = []
+    for rows, own_rows in _spans(height, count):
+        for columns, own_columns in _spans(width, count):
+            own = np.zeros((height, width), bool)
+            own[own_rows, own_columns] = True if mask is None else mask[own_rows, own_columns]
+            part = np.ascontiguousarray(pixels[rows, columns])
+            tiles.append(Tile(columns.start, rows.start, part, own[rows, columns].copy()))
+    return tiles
+
+
+def _spans(length: int, count: int) -> list[tuple[slice, slice]]:
+    """The extent of each tile along a side of `length` pixels, and the part of it that belongs to this tile."""
+    size = math.ceil(length / length_in_tiles(count))
+    starts = [round(i * (length - size) / (count - 1)) for i in range(count)]
+    ends = [(start + size + following) // 2 for start, following in pairwise(starts)]
+    own = zip([0, *ends], [*ends, length], strict=True)
+    return [(slice(start, start + size), slice(*bounds)) for start, bounds in zip(starts, own, strict=True)]
+
+
+def join_tiles(tiles: list[Tile], found: list[Features], count: int, limit: int) -> Features:
+    """The features of an image from those of its tiles: the strongest, at most `limit`, strongest first."""
+    if len(tiles) == 1:
+        return found[0]
+    size = tiles[-1].x + tiles[-1].pixels.shape[1], tiles[-1].y + tiles[-1].pixels.shape[0]
+    some = [(number, features.columns()) for number, features in enumerate(found) if len(features)]
+    if not some:
+        return replace(found[0], image_size=size)
+    fields = {name: np.concatenate([columns[name] for _, columns in some]) for name in some[0][1]}
+    tile = np.repeat([number for number, _ in some], [len(columns["scores"]) for _, columns in some])
+    corners = np.array([(tile.x, tile.y) for tile in tiles], np.float32)
+    fields["keypoints"] += corners[tile]
+    order = np.argsort(-fields["scores"], kind="stable")
+    kept = order[_first_found(fields["keypoints"][order], tile[order], size, count)][:limit]
+    return Features(image_size=size, **{name: values[kept] for name, values in fields.items()})
+
+
+def _first_found(points: Float32, tile: NDArray[np.intp], size: tuple[int, int], count: int) -> NDArray[np.bool_]:
+    """Which of the points [N, 2], strongest first, to keep: a point that two tiles found is kept once.
+
+    At the line between two tiles, each may find the same point on its own side, a fraction of a pixel apart. So drops
+    a point that is within a pixel of a stronger one from another tile.
+    """
+    near = np.zeros(len(points), bool)
+    for axis in (0, 1):
+        for _, own in _spans(size[axis], count)[1:]:
+            near |= np.abs(points[:, axis] - (own.start - 0.5)) <= 1
+    kept = np.ones(len(points), bool)
+    rows = np.flatnonzero(near)
+    for i, row in enumerate(rows):
+        stronger = rows[:i]
+        close = (np.abs(points[stronger] - points[row]) < 1).all(1)
+        kept[row] = not (close & (tile[stronger] != tile[row])).any()
+    return kept
