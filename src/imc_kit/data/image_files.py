@@ -1,7 +1,5 @@
 """Image files in a folder, and which of them a requested name means."""
 
-from __future__ import annotations
-
 import os
 import unicodedata
 from collections import Counter, defaultdict

@@ -142,9 +142,7 @@ def read(path: Path, photo: Photo) -> Mask:
 def vegetation(pixels: Pixels, config: MaskConfig) -> Mask:
     """Find green plants by colour: bool [h, w], True for vegetation, with `config.long_side` as its longer side."""
     height, width = pixels.shape[:2]
-    scale = min(1.0, config.long_side / max(width, height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(pixels, images.fitting((width, height), config.long_side), interpolation=cv2.INTER_AREA)
     hsv = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # degrees, 0 … 1, 0 … 1
     green = cv2.inRange(hsv, (config.hue_low, config.min_saturation, config.min_value), (config.hue_high, 2, 2))
     plants = cv2.morphologyEx(green, cv2.MORPH_OPEN, _disc(config.open_radius))

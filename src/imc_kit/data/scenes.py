@@ -16,8 +16,7 @@ The table of the test split is `sample_submission.csv`. In 2025 the column `scen
 kit calls a scene is a dataset.
 """
 
-from __future__ import annotations
-
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ _NAMED_BY = (("image_path",), ("dataset", "image"), ("scene", "image_name"))
 """The columns that name a row's image: in 2023 and 2024, in 2025, and in 2024's training labels."""
 
 Key = dict[str, str]
+_is_folder = os.path.isdir  # it is False for a name that is too long, where Path.is_dir raises an error
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,14 @@ class Task:
     @property
     def keys(self) -> list[Key]:
         """For each row, the values that the submission must have in the columns that are not part of the answer."""
-        answered = {"scene"} if self.predicts_scene else set()
-        return [{column: row.key[column] for column in row.key if column not in answered} for row in self.rows]
+        answered = "scene" if self.predicts_scene else None
+        return [{column: value for column, value in row.key.items() if column != answered} for row in self.rows]
 
-    def only(self, *names: str) -> Task:
+    def only(self, *names: str) -> "Task":
         """The task reduced to some scenes. Raises `KitError` for an unknown scene."""
         known = [scene.name for scene in self.scenes]
-        for name in names:
-            if name not in known:
-                raise unknown_name("scene", name, known)
+        if unknown := [name for name in names if name not in known]:
+            raise unknown_name("scene", unknown[0], known)
         chosen = tuple(scene for scene in self.scenes if scene.name in names)
         return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
 
@@ -180,12 +179,11 @@ def _path_key(path: str, dataset: str, scene: str) -> Key:
 def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: list[str]) -> Task:
     """The task whose rows have these keys, with the files that they mean."""
     places = [_place(split, layout, key) for key in keys]
-    outside = [_image_of(key) for key, place in zip(keys, places, strict=True) if place is None]
-    if outside:
+    if outside := [_image_of(key) for key, place in zip(keys, places, strict=True) if not place.image]:
         notes.append(f"rows whose path lies in no scene get a guess: {_few(outside)}")
     wanted: defaultdict[tuple[str, PurePosixPath], list[str]] = defaultdict(list)
     for place in places:
-        if place is not None:
+        if place.image:
             wanted[place.scene, place.folder].append(place.image)
 
     categories = _read_categories(root / split / "categories.csv", notes)
@@ -205,26 +203,25 @@ def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: l
             f"there are no images for {split} in {root}: put files with one of the suffixes "
             f"{' '.join(sorted(IMAGE_SUFFIXES))} there, or give another folder"
         )
-    rows = tuple(
-        Row(key, _scene_of(layout, key), None)
-        if place is None
-        else Row(key, place.scene, files[place.scene].get(place.image))
-        for key, place in zip(keys, places, strict=True)
-    )
+    found = (files.get(place.scene, {}).get(place.image) for place in places)
+    rows = tuple(Row(key, place.scene, file) for key, place, file in zip(keys, places, found, strict=True))
     return Task(root, layout, columns, tuple(scenes), rows, tuple(notes))
 
 
 class _Place(NamedTuple):
-    """Where the image of a row is looked for."""
+    """Where the image of a row is looked for: its name in the scene, or "" for a row whose path is in no scene.
+
+    folder: the scene's, relative to the root and without `images`.
+    """
 
     scene: str
-    folder: PurePosixPath
-    """The scene's folder, relative to the root and without `images`."""
-    image: str
+    folder: PurePosixPath = PurePosixPath()
+    image: str = ""
 
 
-def _place(split: str, layout: str, key: Key) -> _Place | None:
-    """Where the image of a row should be; None when its path is not inside a scene."""
+def _place(split: str, layout: str, key: Key) -> _Place:
+    by_columns = {"2025": key["dataset"], "2023": f"{key['dataset']}/{key['scene']}"}
+    outside = _Place(by_columns.get(layout, key["scene"]))
     if layout == "2025":
         names = [split, key["dataset"], key["image"]]
     elif "image_path" not in key:
@@ -232,12 +229,12 @@ def _place(split: str, layout: str, key: Key) -> _Place | None:
     else:
         names = [split, key["image_path"]] if layout == "2023" else [key["image_path"]]
     if not all(map(_is_inside, names)):
-        return None
+        return outside
     parts = PurePosixPath(*names).parts
     if layout == "folder":
-        return _Place(key["scene"], PurePosixPath(), "/".join(parts))
+        return outside._replace(image="/".join(parts))
     if len(parts) < 3 or parts[0] not in SPLITS:
-        return None
+        return outside
     # The scene's folder ends before a folder `images`. Without one, the layout's depth decides.
     if layout == "2025":
         end = start = 1 + len(PurePosixPath(key["dataset"]).parts)
@@ -247,7 +244,7 @@ def _place(split: str, layout: str, key: Key) -> _Place | None:
     else:
         end = start = 2 if layout == "2024" else 3
     if not parts[start:]:
-        return None
+        return outside
     scene = parts[1:end] if parts[0] == split else parts[:end]
     return _Place("/".join(scene), PurePosixPath(*parts[:end]), "/".join(parts[start:]))
 
@@ -258,23 +255,7 @@ def _is_inside(name: str) -> bool:
     return path.parts != () and not path.is_absolute() and ".." not in path.parts and fits_table(name)
 
 
-def _scene_of(layout: str, key: Key) -> str:
-    """The scene by a row's columns, for a row whose path is not inside a scene."""
-    if layout == "2025":
-        return key["dataset"]
-    return f"{key['dataset']}/{key['scene']}" if layout == "2023" else key["scene"]
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # the name is too long or contains a zero byte
-        return False
-
-
-def _remarks(
-    scene: str, folder: Path, wanted: Sequence[str], found: dict[str, str], unwritable: Sequence[str]
-) -> list[str]:
+def _remarks(scene: str, folder: Path, wanted: list[str], found: dict[str, str], unwritable: list[str]) -> list[str]:
     notes = []
     missing = [name for name in wanted if name not in found]
     if missing and not _is_folder(folder):

@@ -1,7 +1,5 @@
 """The submission: compose its rows from poses, write it, and check it."""
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

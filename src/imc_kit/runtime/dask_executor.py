@@ -61,7 +61,7 @@ def connected(
         except TimeoutError as error:
             start = f"start one (dask worker {client.scheduler_info()['address']})"
             raise KitError(f"the cluster at {address} has no worker: {start}") from error
-        for worker, fault in client.run(required.fault, on_error="return").items():
+        for worker, fault in client.run(_fault, required, on_error="return").items():
             if fault:
                 raise _unfit(worker, said(fault) if isinstance(fault, Exception) else fault)
         executor = ClusterExecutor(client, required, here)
@@ -79,26 +79,23 @@ def connected(
 class _Requirements:
     """What a worker must have in common with this machine.
 
-    probe: a file in the run's folder that contains its own name.
-    sizes: the inputs with their sizes in bytes; 0 for folders.
     version: of imc_kit.
+    probe: an empty file in the run's folder, with a name that no other file has.
+    sizes: the inputs and the probe, with their sizes in bytes; 0 for folders.
     """
 
+    version: str
     probe: Path
     sizes: tuple[tuple[Path, int], ...]
-    version: str
-
-    def fault(self) -> str:
-        """Why this process is unfit, or an empty text. The first call also prepares it for work."""
-        return _fault(self)
 
 
 @cache
 def _fault(required: _Requirements) -> str:
+    """Why this process is unfit, or an empty text. The first call also prepares it for work."""
     one_thread()
     if (version := _version()) != required.version:
         return f"it has imc_kit {version}, and this machine {required.version}"
-    for path, size in ((required.probe, len(required.probe.name)), *required.sizes):
+    for path, size in required.sizes:
         try:
             if size != _size(path):
                 return f"it sees another {path}"
@@ -112,15 +109,15 @@ def _requirements(out: Path, inputs: Iterable[Path]) -> Iterator[_Requirements]:
     probe = out.absolute() / f".cluster-{uuid4().hex}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe.write_text(probe.name)
+        probe.touch()
     except OSError as error:
         raise KitError(f"cannot write to the folder {out}: {error.strerror}; choose another one") from error
-    sizes = []
+    sizes = [(probe, 0)]
     for path in inputs:
         with suppress(OSError):  # an input that this machine cannot read is not a worker's fault
             sizes.append((path.absolute(), _size(path)))
     try:
-        yield _Requirements(probe, tuple(sizes), _version())
+        yield _Requirements(_version(), probe, tuple(sizes))
     finally:
         with suppress(OSError):
             probe.unlink()
@@ -142,14 +139,13 @@ def _version() -> str:
 
 
 def _unfit(worker: str, fault: str) -> KitError:
-    return KitError(
-        f"the worker {worker} cannot take part: {fault}; all machines need the same imc_kit and a common folder"
-    )
+    need = "all machines need the same imc_kit and a common folder"
+    return KitError(f"the worker {worker} cannot take part: {fault}; {need}")
 
 
 def _run_chunk(required: _Requirements, call: Callable[[], T]) -> T:
     """Process a chunk in a worker, after a check of the worker."""
-    if fault := required.fault():
+    if fault := _fault(required):
         from distributed import get_worker
 
         raise _unfit(get_worker().address, fault)
@@ -182,10 +178,8 @@ class ClusterExecutor(Executor):
         remote.add_done_callback(partial(self._hand_over, future))
         return future
 
-    def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[T]:
-        return self._here.map(fn, *iterables, timeout=timeout, chunksize=chunksize)
+    def map(self, fn: Callable[..., T], *iterables: Iterable[Any], **options: Any) -> Iterator[T]:
+        return self._here.map(fn, *iterables, **options)
 
     def _hand_over(self, future: Future[T], remote: distributed.Future[T]) -> None:
         """Copy the result or the error of a Dask future."""
@@ -196,16 +190,14 @@ class ClusterExecutor(Executor):
 
         try:
             future.set_result(remote.result())
-        except KilledWorker as error:
-            future.set_exception(
-                KitError(
-                    f"a task killed {error.allowed_failures + 1} workers in a row, the last at"
-                    f" {error.last_worker.address}: see its log; it may need more memory"
-                )
-            )
         except BaseException as error:  # Dask's CancelledError is not an Exception in every version
-            lost = KitError("the cluster is gone: no scheduler, or no worker; run the same command to resume")
-            future.set_exception(lost if remote.cancelled() else error)
+            shown = error
+            if isinstance(error, KilledWorker):
+                died = f"a task killed {error.allowed_failures + 1} workers in a row, the last at"
+                shown = KitError(f"{died} {error.last_worker.address}: see its log; it may need more memory")
+            elif remote.cancelled():
+                shown = KitError("the cluster is gone: no scheduler, or no worker; run the same command to resume")
+            future.set_exception(shown)
         finally:
             remote.release()  # otherwise it would be repeated when its worker dies later
 

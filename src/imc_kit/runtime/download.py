@@ -1,7 +1,5 @@
 """Download weight files: the only module that uses the network, for `imc-kit weights get`."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from pathlib import Path
@@ -91,9 +89,7 @@ def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, p
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={file.tell()}-"} if file.tell() else {})
         options = {"headers": headers, "hooks": {"response": begin}, "timeout": _TIMEOUT}
         pooch.HTTPDownloader(progressbar=bar, chunk_size=_PIECE, **options)(url, file, None)
-    with rest.open("rb") as whole:
-        flaw = other_content(whole.read(1024))
-    if flaw is not None:
+    if flaw := other_content(rest):
         rest.unlink()
         raise KitError(f"the file from {url} {flaw}, so it was not kept as {weight.name}")
     rest.replace(output)

@@ -1,7 +1,5 @@
 """Run work in chunks through an executor: threads of this machine, or an executor that the caller brings."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,34 +13,28 @@ from uuid import uuid4
 from imc_kit.runtime import deadline, malloc, progress
 
 T = TypeVar("T")
+Done = tuple[int, list[str]]
+"""How many units of work a chunk has done, and its notes."""
 
 _STARTED = uuid4().hex
 
 
 def fan_out(
-    executor: Executor,
-    function: Callable[..., tuple[int, list[str]]],
-    chunks: Sequence[tuple[Any, ...]],
-    label: str,
-    unit: str,
-    total: int,
+    pool: Executor, function: Callable[..., Done], chunks: Sequence[tuple[Any, ...]], label: str, unit: str, total: int
 ) -> list[str]:
     """Call `function` on every chunk, show progress, and return the notes of all chunks.
 
-    function: returns how many units it has done, and its notes.
     total: units in all chunks. If fewer are done, that is another note.
 
     An error in one chunk cancels the others and is raised.
     """
     here = _process()
-    futures: list[Future[tuple[int, list[str]]]] = [
-        executor.submit(_with_one_thread, here, function, *chunk) for chunk in chunks
-    ]
+    futures: list[Future[Done]] = [pool.submit(_with_one_thread, here, function, *chunk) for chunk in chunks]
     # Not `as_completed`: it waits forever for futures that are cancelled when another thread shuts the pool down.
-    ended: SimpleQueue[Future[tuple[int, list[str]]]] = SimpleQueue()
+    ended: SimpleQueue[Future[Done]] = SimpleQueue()
     for future in futures:
         future.add_done_callback(ended.put)
-    notes = []
+    notes: list[str] = []
     done = 0
     try:
         with progress.bar(total=total, desc=label, unit=unit, delay=2, leave=False) as bar:

@@ -4,12 +4,9 @@ Compiling takes some seconds, once. The result is cached beside the source, in t
 or in the folder that NUMBA_CACHE_DIR names.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -40,11 +37,11 @@ def compiled(function: F) -> F:
     They are always inlined. Otherwise a fresh and a cached function might call differently compiled versions of them,
     which round differently.
     """
-    compiler: Any = partial(numba.njit, nogil=True, fastmath=_MATHS, error_model="numpy", forceinline=True)
+    options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy", "forceinline": True}
     try:
-        dispatcher = compiler(cache=True)(function)
+        dispatcher = numba.njit(function, cache=True, **options)
     except RuntimeError:  # there is no place for the cache
-        return cast(F, compiler()(function))
+        return cast(F, numba.njit(function, **options))
     save = dispatcher._cache.save_overload
 
     def save_if_possible(*what: Any) -> None:

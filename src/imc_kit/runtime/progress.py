@@ -1,7 +1,5 @@
 """Progress bars."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

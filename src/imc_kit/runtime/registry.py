@@ -1,7 +1,5 @@
 """Detectors, matchers and global descriptors by name: the kit's own, other packages', and those of a notebook cell."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from importlib import import_module, metadata

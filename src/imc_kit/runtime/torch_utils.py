@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,13 +44,12 @@ def device(wanted: Device, who: str) -> torch.device:
 
 def gpu_of_thread(wanted: Device) -> int:
     """The number of this thread's GPU; 0 if there is only one or none, or if `wanted` is the CPU."""
-    if wanted == "cpu":
-        return 0
-    try:
-        import torch
-    except ImportError:
-        return 0
-    gpus = torch.cuda.device_count()
+    gpus = 0
+    if wanted != "cpu":
+        with suppress(ImportError):
+            import torch
+
+            gpus = torch.cuda.device_count()
     if gpus < 2:
         return 0
     if not hasattr(_thread, "number"):

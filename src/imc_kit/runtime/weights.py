@@ -1,7 +1,5 @@
 """Find the weight files of networks. This module never uses the network: `download` does, on request."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -138,12 +136,13 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
     """
     try:
         status = path.stat()
-        with path.open("rb") as file:
-            flaw = other_content(file.read(1024))
-        if flaw is not None:
+        if flaw := other_content(path):
             return flaw
         if path.name not in weight.names:
-            return _flaw_of_own(path, weight)
+            if other := next((other.name for other in manifest().values() if path.name in other.names), None):
+                return f"is not the published file: it has the name of another one, {other}"
+            logger.info("using %s for %s; its content is not compared: it has another name", path, weight.name)
+            return None
         if weight.bytes and status.st_size != weight.bytes:
             kind = "cut off, or another file" if status.st_size < weight.bytes else "not the published file"
             return f"has {status.st_size:,} of {weight.bytes:,} bytes: it is {kind}"
@@ -157,16 +156,10 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
     return "is not the published file: its SHA-256 differs"
 
 
-def _flaw_of_own(path: Path, weight: Weight) -> str | None:
-    other = next((other.name for other in manifest().values() if path.name in other.names), None)
-    if other is not None:
-        return f"is not the published file: it has the name of another one, {other}"
-    logger.info("using %s for %s; its content is not compared, because it has another name", path, weight.name)
-    return None
-
-
-def other_content(start: bytes) -> str | None:
-    """What a file that starts with these bytes is instead of weights, as for `flaw_of`; None if it may be weights."""
+def other_content(path: Path) -> str | None:
+    """What a file is by its first bytes instead of weights, as for `flaw_of`; None if it may be weights."""
+    with path.open("rb") as file:
+        start = file.read(1024)
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not start:
         return "is empty"
