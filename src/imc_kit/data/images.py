@@ -7,8 +7,6 @@ Pillow decodes: it reads EXIF from every format, prints nothing, and is about as
 libjpeg-turbo). Every function may be called from several threads at once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging
@@ -49,7 +47,7 @@ _FORMATS: dict[bytes, Callable[[BinaryIO], ImageFile]] = {
 _ORIENTATION = 0x0112
 _ROTATIONS = (0, False), (0, True), (2, False), (2, True), (3, True), (1, False), (1, True), (3, False)
 _UPRIGHT = dict(enumerate(_ROTATIONS, 1))
-"""(clockwise 90° rotations, mirrored) by EXIF orientation: the stored raster is mirrored left to right, then rotated."""
+"""(clockwise 90° rotations, mirrored) by EXIF orientation. The stored raster is mirrored left to right first."""
 _JPEG_END = b"\xff\xd9"
 _METADATA = {"exif", "xmp", "photoshop"}
 """Pillow's names for the parts of a JPEG header that may hold the camera or its focal length."""
@@ -70,7 +68,7 @@ class ImageInfo:
     mirrored: bool
     extra_quarters: int = 0
 
-    def rotated(self, extra: int) -> ImageInfo:
+    def rotated(self, extra: int) -> "ImageInfo":
         """The info after `extra` more 90° rotations clockwise. The image is that of `load(…, extra_quarters=extra)`."""
         size = self.size[::-1] if extra % 2 else self.size
         rotation_quarters = (self.rotation_quarters + extra) % 4
