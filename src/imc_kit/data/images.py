@@ -94,8 +94,7 @@ class Photo:
 
         The centre of the top-left pixel is (0, 0) in both.
         """
-        height, width = self.pixels.shape[:2]
-        scale = np.array([width, height]) / self.size
+        scale = np.array(self.pixels.shape[1::-1]) / self.size
         return ((points + 0.5) / scale - 0.5).astype(np.float32)
 
 
@@ -163,17 +162,6 @@ def digest(path: Path | str) -> str:
     """The BLAKE2b hash of a file's content, 32 hexadecimal digits. Raises `KitError` if the file cannot be read."""
     with _reading(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def rotate_points(points: Float32, size: tuple[int, int], rotation_quarters: int) -> Float32:
-    """Map points (x, y), float32 [N, 2], of an image to the same image rotated clockwise by 90° · `rotation_quarters`.
-
-    size: (width, height) before the rotation. The inverse is `rotate_points(points, size_after, -rotation_quarters)`.
-    """
-    for _ in range(rotation_quarters % 4):
-        points = np.stack([size[1] - 1 - points[:, 1], points[:, 0]], axis=1)
-        size = size[::-1]
-    return points
 
 
 def _refused(reason: str) -> OSError:

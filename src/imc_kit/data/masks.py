@@ -33,7 +33,7 @@ _MIN_SATURATION = 0.2
 """0 is grey, 1 a pure colour."""
 _MIN_VALUE = 0.1
 """Lowest brightness: 0 is black, 1 the brightest."""
-_LONG_SIDE = 640
+LONG_SIDE = 640
 """Vegetation is searched in the photo reduced to at most this many pixels on its longer side."""
 _OPEN_RADIUS, _CLOSE_RADIUS = 1, 4
 """First, patches that cannot hold a disc of the first radius are dropped. Then gaps that cannot hold one of the second
@@ -111,8 +111,7 @@ def read(path: Path, photo: Photo) -> Mask:
     picture = images.load(path)
     brightest = picture.pixels.max(axis=2).astype(int)
     allowed = np.rot90(brightest > _BLACK * brightest.max(), picture.rotation_quarters)  # back to the stored raster
-    if picture.mirrored:
-        allowed = allowed[:, ::-1]
+    allowed = allowed[:, ::-1] if picture.mirrored else allowed
     width, height = photo.size if photo.rotation_quarters % 2 == 0 else photo.size[::-1]
     if (allowed.shape[1] - allowed.shape[0]) * (width - height) < 0:
         sizes = f"{allowed.shape[1]} × {allowed.shape[0]} pixels, but its image is stored as {width} × {height}"
@@ -125,7 +124,7 @@ def read(path: Path, photo: Photo) -> Mask:
 def vegetation(pixels: Pixels) -> Mask:
     """Find green plants by colour: bool [h, w], True for vegetation, its longer side at most 640 pixels."""
     height, width = pixels.shape[:2]
-    small = cv2.resize(pixels, images.fitting((width, height), _LONG_SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(pixels, images.fitting((width, height), LONG_SIDE), interpolation=cv2.INTER_AREA)
     hsv = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # degrees, 0 … 1, 0 … 1
     green = cv2.inRange(hsv, (_HUES[0], _MIN_SATURATION, _MIN_VALUE), (_HUES[1], 2, 2))
     plants = cv2.morphologyEx(green, cv2.MORPH_OPEN, _disc(_OPEN_RADIUS))

@@ -19,7 +19,7 @@ kit calls a scene is a dataset.
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -110,22 +110,17 @@ def load(root: Path | str, split: str = "test") -> Task:
     labels = [path for path in (root / "train" / "train_labels.csv", root / "train_labels.csv") if path.is_file()]
     table = root / "sample_submission.csv" if split == "test" else (labels or [root / "train_labels.csv"])[0]
     notes = []
-    if table.exists():
-        columns, keys = _read_keys(table)
-        layout = _layout_of(columns, keys)
-    else:
-        layout, columns, keys = _keys_of_all_images(root, split)
-        if layout != "folder":
-            notes.append(f"there is no {table}, so every image in {root / split} is a row")
-        elif labels or split == "train":
-            raise KitError(
-                f"{root} has neither {table.name} nor images in a folder {split}: choose another split or folder"
-            )
+    layout, columns, keys = _read_keys(table) if table.exists() else _keys_of_all_images(root, split)
+    if layout != "folder" and not table.exists():
+        notes.append(f"there is no {table}, so every image in {root / split} is a row")
+    elif layout == "folder" and (labels or split == "train"):
+        found = f"{root} has neither {table.name} nor images in a folder {split}"
+        raise KitError(f"{found}: choose another split or folder")
     return _task(root, split, layout, columns, keys, notes)
 
 
-def _read_keys(table: Path) -> tuple[tuple[str, ...], list[Key]]:
-    """The columns of a table of rows, and the key of each row."""
+def _read_keys(table: Path) -> tuple[str, tuple[str, ...], list[Key]]:
+    """The layout and the columns of a table of rows, and the key of each row."""
     frame = read_table(table, ("dataset", "scene", *POSE_COLUMNS))
     columns = tuple(frame.columns)
     if not any(names[-1] in columns for names in _NAMED_BY):
@@ -138,22 +133,17 @@ def _read_keys(table: Path) -> tuple[tuple[str, ...], list[Key]]:
     for number, key in enumerate(keys, 1):
         image = _image_of(key)
         if seen.setdefault(image, number) != number:
-            rows = f"in rows {seen[image]} and {number}"
-            raise KitError(f"{table} asks for {image} twice, {rows}: leave one of them out")
-    return columns, keys
+            raise KitError(f"{table} asks for {image} twice, in rows {seen[image]} and {number}: leave one of them out")
+    if "image_path" not in columns:
+        return "2025" if "image" in columns else "2024", columns, keys
+    from_root = tuple(f"{split}/" for split in SPLITS)
+    return "2024" if any(key["image_path"].startswith(from_root) for key in keys) else "2023", columns, keys
 
 
 def _image_of(key: Key) -> str:
     """How a row names its image."""
     names = next(names for names in _NAMED_BY if names[-1] in key)
     return "/".join(key[name] for name in names)
-
-
-def _layout_of(columns: Sequence[str], keys: Iterable[Key]) -> str:
-    if "image_path" not in columns:
-        return "2025" if "image" in columns else "2024"
-    from_root = tuple(f"{split}/" for split in SPLITS)
-    return "2024" if any(key["image_path"].startswith(from_root) for key in keys) else "2023"
 
 
 def _keys_of_all_images(root: Path, split: str) -> tuple[str, tuple[str, ...], list[Key]]:
@@ -201,10 +191,8 @@ def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: l
         if present:
             scenes.append(Scene(name, folder, tuple(present), categories.get(name, ())))
     if not scenes:
-        raise KitError(
-            f"there are no images for {split} in {root}: put files with one of the suffixes "
-            f"{' '.join(sorted(IMAGE_SUFFIXES))} there, or give another folder"
-        )
+        todo = f"put files with one of the suffixes {' '.join(sorted(IMAGE_SUFFIXES))} there, or give another folder"
+        raise KitError(f"there are no images for {split} in {root}: {todo}")
     found = (files.get(place.scene, {}).get(place.image) for place in places)
     rows = tuple(Row(key, place.scene, file) for key, place, file in zip(keys, places, found, strict=True))
     return Task(root, layout, columns, tuple(scenes), rows, tuple(notes))

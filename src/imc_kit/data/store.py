@@ -73,8 +73,7 @@ class Table(Generic[T]):
     """Values by key, in a folder of chunk files. Thread-safe. A pickled table opens its folder again."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self.folder = folder
-        self._kind = kind
+        self.folder, self._kind = folder, kind
         self._where: dict[str, tuple[Path, int]] = {}
         self._known: set[Path] = set()
         self._open: OrderedDict[Path, _Chunk] = OrderedDict()
@@ -125,22 +124,15 @@ class Table(Generic[T]):
             if path not in self._known:
                 self._index(path)
 
-    def close(self) -> None:
-        """Close all files. They open again when needed."""
-        with self._lock:
-            while self._open:
-                self._open.popitem()[1].file.close()
-
     def _write(self, path: Path, values: Mapping[str, T]) -> None:
         columns = [_columns(value) for value in values.values()]
-        names = list(dict.fromkeys(name for column in columns for name in column))
         lengths = [len(next(iter(column.values()))) for column in columns]
         # First in memory: HDF5 may crash the process when the disk is full.
         with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
             file["keys"] = np.array([key.encode() for key in values], dtype=h5py.string_dtype())
             file["headers"] = np.array([getattr(value, "image_size", ()) for value in values.values()], np.int32)
             file["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            for name in names:
+            for name in dict.fromkeys(name for column in columns for name in column):
                 # An empty value may lack an optional column. All other values of a chunk have the same columns.
                 parts = zip(columns, lengths, strict=True)
                 file[f"columns/{name}"] = np.concatenate([part[name] for part, n in parts if name in part or n])

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,8 +108,7 @@ class Score:
         for name, scene in self.scenes.items():
             spans = zip(scene.thresholds, scene.counts, scene.most, strict=True)
             within = " ".join(f"{distance:g}:{_span(*ends)}" for distance, *ends in spans)
-            mean = _span(scene.score, scene.at_most)
-            rows.append((name, str(scene.images), str(scene.registered), mean, within))
+            rows.append((name, str(scene.images), str(scene.registered), _span(scene.score, scene.at_most), within))
         header = ("scene", "images", "registered", "mAA", "images within")
         at_most = tables.mean_of(scene.at_most for scene in self.scenes.values())
         return tables.aligned(header, [*rows, ("mean", "", "", _span(self.mean, at_most), "")])
@@ -135,18 +134,15 @@ def score(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[flo
     Raises `KitError` for tables that cannot be read, lack columns, name an image twice or hold a malformed pose, for a
     truth that is not finite, and for thresholds that are not positive.
     """
-    return Score(scenes_by_name(truth, submission, thresholds, scene_names))
+    return Score(scenes_by_name(truth, submission, thresholds))
 
 
 def scenes_by_name(
-    truth: Table,
-    submission: Table,
-    thresholds: Mapping[str, Sequence[float]] | None,
-    named: Callable[[Collection[Key]], dict[Key, str]],
+    truth: Table, submission: Table, thresholds: Mapping[str, Sequence[float]] | None, *, full: bool = False
 ) -> dict[str, SceneScore]:
-    """The scores of all scenes, as `score` computes them. named: the name of each (dataset, scene)."""
+    """The scores of all scenes, as `score` computes them. full: whether their names are all dataset/scene."""
     rows = tables.read_both(truth, submission, ("dataset", "scene", "image_path"))
-    names = named(rows.scenes)
+    names = tables.full_names(rows.scenes) if full else scene_names(rows.scenes)
     tables.warn_of_unknown(thresholds, names.values())
     distances = {name: tables.checked((thresholds or {}).get(name, THRESHOLDS), name) for name in names.values()}
     return {names[group]: score_rows(rows, keys, distances[names[group]]) for group, keys in rows.scenes.items()}

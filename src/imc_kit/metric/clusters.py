@@ -1,6 +1,6 @@
 """The score of 2025: poses, and the clustering of images into scenes."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -134,9 +134,7 @@ class _Assigned(NamedTuple):
     score: SceneScore
 
 
-def _assign(
-    rows: Rows, keys: Collection[Key], distances: Sequence[float], clusters: Mapping[str, Collection[Key]]
-) -> _Assigned:
+def _assign(rows: Rows, keys: list[Key], distances: Sequence[float], clusters: dict[str, set[Key]]) -> _Assigned:
     common = {name: {key for key in keys if key in cluster} for name, cluster in clusters.items() if name != OUTLIERS}
     most = max(map(len, common.values()), default=0)
     # Without a shared image the first cluster is assigned, which may be that of the outliers.

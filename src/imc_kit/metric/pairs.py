@@ -13,6 +13,8 @@ from imc_kit.types import Float64
 
 PairThresholds = tuple[Sequence[float], Sequence[float]]
 """Degrees of rotation and metres of translation, equally many."""
+_Limits = tuple[tuple[float, float], ...]
+"""The same as (degrees, metres) pairs."""
 
 
 def _ten(degrees: float, nearest: float, farthest: float) -> PairThresholds:
@@ -22,11 +24,8 @@ def _ten(degrees: float, nearest: float, farthest: float) -> PairThresholds:
 PAIR_THRESHOLDS = _ten(1, 0.2, 5)
 """2023's thresholds from its evaluation page, for scenes whose own thresholds are not published."""
 PAIR_THRESHOLDS_2023 = {
-    "haiper/bike": _ten(1, 0.05, 0.5),
-    "haiper/chairs": _ten(1, 0.05, 0.5),
-    "haiper/fountain": _ten(1, 0.05, 0.5),
-    "heritage/cyprus": _ten(1, 0.1, 2),
-    "heritage/dioscuri": _ten(1, 0.1, 2),
+    **dict.fromkeys(("haiper/bike", "haiper/chairs", "haiper/fountain"), _ten(1, 0.05, 0.5)),
+    **dict.fromkeys(("heritage/cyprus", "heritage/dioscuri"), _ten(1, 0.1, 2)),
     "heritage/wall": _ten(0.2, 0.05, 1),
     "urban/kyiv-puppet-theater": _ten(1, 0.5, 5),
 }
@@ -42,7 +41,7 @@ class PairScore:
     images, registered: the number of images, and of those with a finite submitted pose.
     """
 
-    thresholds: tuple[tuple[float, float], ...]
+    thresholds: _Limits
     fractions: tuple[float, ...]
     images: int
     registered: int
@@ -78,10 +77,7 @@ class Score2023:
         }
 
     def __str__(self) -> str:
-        rows = [
-            (name, str(scene.images), str(scene.registered), f"{scene.score:.4f}")
-            for name, scene in self.scenes.items()
-        ]
+        rows = [(name, str(one.images), str(one.registered), f"{one.score:.4f}") for name, one in self.scenes.items()]
         return tables.aligned(("scene", "images", "registered", "mAA"), [*rows, ("mean", "", "", f"{self.mean:.4f}")])
 
 
@@ -115,24 +111,20 @@ def score_2023(truth: Table, submission: Table, thresholds: Mapping[str, PairThr
     return Score2023(datasets)
 
 
-def _limits(thresholds: PairThresholds, name: str) -> tuple[tuple[float, float], ...]:
+def _limits(thresholds: PairThresholds, name: str) -> _Limits:
     try:
         degrees, metres = thresholds
     except (TypeError, ValueError):
-        raise KitError(
-            f"the thresholds of {name} must be two lists, of degrees and of metres, not {thresholds!r}"
-        ) from None
+        wanted = "two lists, of degrees and of metres"
+        raise KitError(f"the thresholds of {name} must be {wanted}, not {thresholds!r}") from None
     angles, distances = tables.checked(degrees, f"{name}, in degrees,"), tables.checked(metres, f"{name}, in metres,")
     if len(angles) != len(distances):
-        raise KitError(
-            f"{name} needs as many thresholds in degrees as in metres, not {len(angles)} and {len(distances)}"
-        )
+        counts = f"{len(angles)} and {len(distances)}"
+        raise KitError(f"{name} needs as many thresholds in degrees as in metres, not {counts}")
     return tuple(zip(angles, distances, strict=True))
 
 
-def _score_pairs(
-    true: Sequence[Posed], submitted: Sequence[Posed], thresholds: tuple[tuple[float, float], ...]
-) -> PairScore:
+def _score_pairs(true: Sequence[Posed], submitted: Sequence[Posed], thresholds: _Limits) -> PairScore:
     registered = sum(bool(np.isfinite(pose.center).all()) for pose in submitted)
     if len(true) < 2:
         return PairScore(thresholds, (float("nan"),) * len(thresholds), len(true), registered)

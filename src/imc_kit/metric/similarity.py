@@ -7,12 +7,10 @@ count. A similarity is a matrix [3, 4]: A, a rotation times a scale, and b. It m
 Sets of points are stored as bits: uint64 [words], 64 points per word.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator, Sequence
 from math import comb, gcd
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +32,10 @@ _SPLITS = 32
 _HUGE = 1e200
 """Larger numbers are clipped, because their squares overflow."""
 
-_Numbers = NDArray[np.intp]
 _Sets = NDArray[np.uint64]
-_Value = TypeVar("_Value", bound=np.generic)
 
 
-def register(source: Float64, target: Float64, thresholds: Float64) -> Search:
+def register(source: Float64, target: Float64, thresholds: Float64) -> "Search":
     """Search for the similarities that bring the most points within each threshold of their targets.
 
     source, target: [3, n], finite.
@@ -113,7 +109,7 @@ class Search:
         found = zip(self.thresholds.tolist(), self.counts.tolist(), scales.tolist(), strict=True)
         return np.array([_at_most(apart, true_apart, *each) for each in found])
 
-    def try_triplets(self, triplets: _Numbers) -> None:
+    def try_triplets(self, triplets: NDArray[np.intp]) -> None:
         """Fit twice and keep the best. triplets: [K, 3], numbers of points."""
         self.tried += len(triplets)
         corners, true_corners = (points[:, triplets].transpose(1, 0, 2) for points in (self.source, self.target))
@@ -146,7 +142,7 @@ class Search:
         return models
 
 
-def _triplets(n: int, number: int) -> Iterator[_Numbers]:
+def _triplets(n: int, number: int) -> Iterator[NDArray[np.intp]]:
     """Up to `number` different triplets of 0 … n − 1, spread evenly over all, in batches [≤ _TRIPLETS, 3]."""
     total = comb(n, 3)
     # Steps of the golden ratio are spread evenly; a step that is coprime to the total repeats none.
@@ -162,7 +158,7 @@ def _triplets(n: int, number: int) -> Iterator[_Numbers]:
         yield np.stack([rest - twos[j], j, k], axis=1)
 
 
-def _pieces(rows: NDArray[_Value], n: int) -> Iterator[NDArray[_Value]]:
+def _pieces(rows: NDArray[Any], n: int) -> Iterator[NDArray[Any]]:
     """The rows of an array in pieces, for `_ELEMENTS` distances at a time with n distances per row."""
     step = max(1, _ELEMENTS // n)
     return (rows[start : start + step] for start in range(0, len(rows), step))

@@ -73,13 +73,12 @@ def read_both(truth: Table, submission: Table, key: Sequence[str], unposed: str 
 
 def _read(table: Table, role: str, key: Sequence[str]) -> dict[Key, Posed]:
     name = _called(table, role)
-    columns = tuple(dict.fromkeys((*key, "scene", *POSE_COLUMNS)))
+    columns = list(dict.fromkeys((*key, "scene", *POSE_COLUMNS)))
     frame = read_table(table) if isinstance(table, Path | str) else table
     if missing := [column for column in columns if column not in frame.columns]:
         raise KitError(f"{name} lacks the column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}")
     rows: dict[Key, Posed] = {}
-    for number, values in enumerate(zip(*(frame[column].astype(str) for column in columns), strict=True), 1):
-        row = dict(zip(columns, values, strict=True))
+    for number, row in enumerate(frame[columns].astype(str).to_dict("records"), 1):
         where = tuple(row[column] for column in key)
         if where in rows:
             raise KitError(f"{name} has row {number}, {', '.join(where)}, a second time: keep one of them")

@@ -42,7 +42,7 @@ def score_scenes(
         return {name: OfScene(_by_model(data), data.score) for name, data in datasets.items()}
     if layout == "2023":
         means = {name: one.score for name, one in score_2023(truth, submission, thresholds).scenes.items()}
-        aligned = scenes_by_name(truth, submission, None, tables.full_names)
+        aligned = scenes_by_name(truth, submission, None, full=True)
     else:
         aligned = score(truth, submission, thresholds).scenes
         means = {name: one.score for name, one in aligned.items()}

@@ -247,7 +247,7 @@ def _write_mask_pictures(records: Mapping[str, ImageRecord], config: MaskConfig,
     notes = []
     for name, record in records.items():
         try:
-            photo = record.load(config.long_side)
+            photo = record.load(masks.LONG_SIDE)
             allowed = masks.mask(photo, name, config)
             if allowed is not None:
                 path = folder / f"{name}.jpg"

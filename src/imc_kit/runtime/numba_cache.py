@@ -17,10 +17,8 @@ try:
     import numba
     from numba.core import event
 except ImportError as error:  # it is missing, or was built for another NumPy
-    raise KitError(
-        f"numba, which compiles SIFT and the matching, cannot be loaded with NumPy {np.__version__}: {error}"
-        ' (pip install "numba>=0.60,<0.69")'
-    ) from error
+    what = f"numba, which compiles SIFT and the matching, cannot be loaded with NumPy {np.__version__}"
+    raise KitError(f'{what}: {error} (pip install "numba>=0.60,<0.69")') from error
 
 log = logging.getLogger(__name__)
 

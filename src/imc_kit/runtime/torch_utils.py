@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, said
 from imc_kit.runtime import malloc
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def read_state(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zipfile and safetensors raise their own
-        said = f"{type(error).__name__}: {error}"
-        raise KitError(f"{path} is not a whole file of tensors, so it is not loaded: {said}") from error
+        raise KitError(f"{path} is not a whole file of tensors, so it is not loaded: {said(error)}") from error
     if not isinstance(state, Mapping):
         raise KitError(f"{path} holds a {type(state).__name__}, not tensors by name, so it is not loaded")
     return dict(state)

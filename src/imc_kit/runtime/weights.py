@@ -51,10 +51,9 @@ class Weight:
 def manifest() -> dict[str, Weight]:
     """All known files by name."""
     table = tomllib.loads(resources.files("imc_kit.runtime").joinpath("weights.toml").read_text("utf-8"))
-    return {
-        name: Weight(name, **facts | {key: tuple(facts.get(key, ())) for key in ("used_by", "aliases")})
-        for name, facts in table.items()
-    }
+    for facts in table.values():
+        facts |= {key: tuple(facts.get(key, ())) for key in ("used_by", "aliases")}
+    return {name: Weight(name, **facts) for name, facts in table.items()}
 
 
 def find(name: str, explicit: Path | None = None) -> Path:
@@ -82,11 +81,9 @@ def find(name: str, explicit: Path | None = None) -> Path:
         flaws.append(f"{path} {flaw}")
     looked = [] if is_file else [f"looked in {', '.join(map(str, folders))}"]
     target = f" --to {explicit}" if explicit is not None and explicit.is_dir() else ""
-    raise KitError(
-        f"weight file {name} is {'not usable' if flaws else 'missing'}: {'; '.join([*flaws, *looked])};"
-        f" get it with 'imc-kit weights get {name}{target}' (licence: {weight.license}; from {weight.url}),"
-        " or put it into a folder that IMC_KIT_WEIGHTS names"
-    )
+    state = f"weight file {name} is {'not usable' if flaws else 'missing'}: {'; '.join([*flaws, *looked])}"
+    get = f"get it with 'imc-kit weights get {name}{target}' (licence: {weight.license}; from {weight.url})"
+    raise KitError(f"{state}; {get}, or put it into a folder that IMC_KIT_WEIGHTS names")
 
 
 def places() -> list[Path]:
@@ -177,13 +174,13 @@ def expected_sha256(weight: Weight, folder: Path) -> str | None:
 
 def read_pins(folder: Path) -> dict[str, str]:
     """The SHA-256 of unpinned files, by name, when they were first downloaded into `folder`."""
+    path = folder / PINS
     try:
-        text = (folder / PINS).read_text("utf-8")
-        return {name: str(digest) for name, digest in tomllib.loads(text).items()}
+        return {name: str(digest) for name, digest in tomllib.loads(path.read_text("utf-8")).items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise KitError(f"cannot read {folder / PINS}: {error}; delete it to trust the files beside it again") from error
+        raise KitError(f"cannot read {path}: {error}; delete it to trust the files beside it again") from error
 
 
 @cache
