@@ -38,7 +38,7 @@ from untrained import random_where_missing
 from imc_kit.config import CHEAP
 from imc_kit.data import images
 from imc_kit.data.images import Photo
-from imc_kit.data.masks import MaskConfig, vegetation
+from imc_kit.data.masks import vegetation
 from imc_kit.detectors import DETECTORS, extract
 from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError
@@ -229,10 +229,10 @@ def _descriptors(paths: Sequence[Path], known: Known) -> Iterator[Row]:
 
 
 def _looks(paths: Sequence[Path]) -> Iterator[Row]:
-    masks, detector, matcher = MaskConfig(vegetation=True), LOW_RESOLUTION.create(), NearestConfig(ratio=0.8).create()
+    detector, matcher = LOW_RESOLUTION.create(), NearestConfig(ratio=0.8).create()
     photos = [images.load(path, LOW_RESOLUTION.long_side) for path in paths]
     pair = extract(detector, photos)
-    yield Row("vegetation mask, per image", lambda: lambda: vegetation(photos[0].pixels, masks))
+    yield Row("vegetation mask, per image", lambda: lambda: vegetation(photos[0].pixels))
     yield Row("low-resolution matching: detection, per image", lambda: lambda: extract(detector, photos[:1]))
     yield Row(
         "low-resolution matching: matching, per pair", lambda: lambda: lowres.pair_overlap(*pair, matcher.match(*pair))

@@ -17,6 +17,7 @@ from PIL import Image
 
 from imc_kit.data import images, scenes
 from imc_kit.errors import KitError
+from rotations import rotate_points
 
 RNG = np.random.default_rng(0)
 
@@ -270,17 +271,17 @@ def test_points_rotate_with_the_pixels(quarters):
     x, y = np.meshgrid(np.arange(7, dtype=np.float32), np.arange(5, dtype=np.float32))
     points = np.stack([x.ravel(), y.ravel()], axis=1)
     rotated = np.rot90(pixels, -quarters)
-    moved = images.rotate_points(points, (7, 5), quarters)
+    moved = rotate_points(points, (7, 5), quarters)
     assert moved.dtype == np.float32
     np.testing.assert_array_equal(rotated[moved[:, 1].astype(int), moved[:, 0].astype(int)], pixels.reshape(-1, 3))
     after = rotated.shape[1], rotated.shape[0]
-    np.testing.assert_array_equal(images.rotate_points(moved, after, -quarters), points)
+    np.testing.assert_array_equal(rotate_points(moved, after, -quarters), points)
     corners = np.array([[-0.5, -0.5], [6.5, 4.5]], np.float32)
-    assert np.sort(images.rotate_points(corners, (7, 5), quarters), axis=0).tolist() == [
+    assert np.sort(rotate_points(corners, (7, 5), quarters), axis=0).tolist() == [
         [-0.5, -0.5],
         [after[0] - 0.5, after[1] - 0.5],
     ]
-    assert images.rotate_points(points[:0], (7, 5), quarters).shape == (0, 2)
+    assert rotate_points(points[:0], (7, 5), quarters).shape == (0, 2)
 
 
 # ---- sizes and coordinates ----

@@ -118,7 +118,7 @@ def test_the_check_finds_wrong_rows_and_poses(tmp_path: Path) -> None:
     assert "was not asked for" in checked(tmp_path, good, [])
     for pose, said in (
         (("1;2", "0;0;0"), "row 2 has no valid pose: a rotation is 9 numbers"),
-        (NO_POSE, "row 2 has no valid pose: a pose must be finite"),
+        (NO_POSE, "row 2 has no valid pose: rotation must be finite"),
         ((IDENTITY[0], "0;0;inf"), "finite"),
         ((IDENTITY[0].replace("1.0", "2.0"), IDENTITY[1]), "orthonormal"),
     ):

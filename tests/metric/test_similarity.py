@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from imc_kit.metric import THRESHOLDS, similarity
-from imc_kit.metric.similarity import Registration
+from imc_kit.metric.similarity import Search
 from imc_kit.types import Float64
 from plain_registration import plain_counts, rotation, similar
 
 HERE = np.array(THRESHOLDS)
 
 
-def registered(truth: Float64, estimated: Float64) -> Registration:
+def registered(truth: Float64, estimated: Float64) -> Search:
     return similarity.register(estimated.T, truth.T, HERE)
 
 
@@ -86,7 +86,7 @@ def test_upper_bound(seed: int):
     truth, estimated = problem(KINDS[seed % len(KINDS)], 9, 100 + seed)
     counts = np.array(plain_counts(truth, estimated, THRESHOLDS)[0])
     with np.errstate(all="ignore"):
-        search = similarity._Search(estimated.T, truth.T, HERE)
+        search = similarity.Search(estimated.T, truth.T, HERE)
         for reached in (0, 1):
             search.counts = reached * counts
             assert (search.at_most() >= counts).all()
@@ -94,7 +94,7 @@ def test_upper_bound(seed: int):
 
 def test_upper_bound_is_met_where_points_are_right_or_far_off():
     truth, estimated = problem("far outliers", 40, 0)
-    search = similarity._Search(estimated.T, truth.T, HERE)
+    search = similarity.Search(estimated.T, truth.T, HERE)
     search.counts[:] = 4
     with np.errstate(all="ignore"):
         assert search.at_most().tolist() == [30] * 6
@@ -168,7 +168,7 @@ def test_second_fits_by_sums_and_one_by_one(kind: str):
     sets = np.zeros((200, 16), np.uint8)
     sets[:, :9] = np.packbits(members, axis=1)
     with np.errstate(all="ignore"):
-        models = similarity._Search(estimated.T, truth.T, HERE)._fit_again(sets.view(np.uint64))
+        models = similarity.Search(estimated.T, truth.T, HERE)._fit_again(sets.view(np.uint64))
         expected = similarity._similarities(estimated.T, truth.T, members.astype(float))
         moved, there = (each[:, :, :3] @ estimated.T + each[:, :, 3:] for each in (models, expected))
     assert (np.isnan(models) == np.isnan(expected)).all()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imc_kit.data import images
 from imc_kit.data.images import ImageInfo
 from imc_kit.poses.rotation import pose_as_stored
 from imc_kit.types import Pose
+from rotations import rotate_points
 
 UPRIGHT = ((0, False), (0, True), (2, False), (2, True), (3, True), (1, False), (1, True), (3, False))
 """Rotations and mirroring for the EXIF orientations 1 to 8."""
@@ -28,10 +28,10 @@ def test_the_stored_pose_projects_to_the_stored_pixel(quarters: int, mirrored: b
     rotation = np.array([[np.cos(0.3), 0, np.sin(0.3)], [0, 1, 0], [-np.sin(0.3), 0, np.cos(0.3)]])
     pose = Pose(rotation, np.array([0.1, -0.2, 4.0]))  # of the upright image
     stored_pose = pose_as_stored(pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
-    pixel = images.rotate_points(project(pose, info.size), info.size, -extra)  # in the image as EXIF shows it
+    pixel = rotate_points(project(pose, info.size), info.size, -extra)  # in the image as EXIF shows it
     if mirrored:  # no camera sees a mirrored raster, so the pose is that of the image as EXIF shows it
         np.testing.assert_allclose(project(stored_pose, plain.size), pixel, atol=1e-4)
     else:
-        stored_pixel = images.rotate_points(pixel, plain.size, -quarters)
+        stored_pixel = rotate_points(pixel, plain.size, -quarters)
         np.testing.assert_allclose(project(stored_pose, stored_size), stored_pixel, atol=1e-4)
     np.testing.assert_allclose(stored_pose.center, pose.center, atol=1e-12)

@@ -17,6 +17,7 @@ from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features, Matches
 from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap, pair_overlap
 from imc_kit.viewgraph.orientation import assign_rotations
+from rotations import rotate_points
 
 RNG = np.random.default_rng(0)
 
@@ -52,7 +53,7 @@ def two_views(points: int, wrong: int, turn: int = 0, scale: float = 1.0, noise:
     first = np.clip(first + RNG.normal(0, noise, first.shape), 0, [639, 479])
     angles = RNG.uniform(0, 360, len(first))
     # Rotated counter-clockwise by the same, so that the answer brings it back.
-    second = images.rotate_points(second, (640, 480), -turn)
+    second = rotate_points(second, (640, 480), -turn)
     size = (640, 480) if turn % 2 == 0 else (480, 640)
     a = features((first + 0.5) * scale - 0.5, angles, (round(640 * scale), round(480 * scale)))
     b = features(second, angles - 90 * turn + RNG.normal(0, 10, len(first)), size)

@@ -7,8 +7,6 @@ Pillow decodes: it reads EXIF from every format, prints nothing, and is about as
 libjpeg-turbo). Every function may be called from several threads at once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging
@@ -42,25 +40,14 @@ logger = logging.getLogger(__name__)
 _FORMATS: dict[bytes, Callable[[BinaryIO], ImageFile]] = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
-    b"II*\0": TiffImagePlugin.TiffImageFile,
-    b"MM\0*": TiffImagePlugin.TiffImageFile,
-    b"II+\0": TiffImagePlugin.TiffImageFile,
-    b"MM\0+": TiffImagePlugin.TiffImageFile,
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
     b"RIFF": WebPImagePlugin.WebPImageFile,
     b"BM": BmpImagePlugin.BmpImageFile,
 }
 _ORIENTATION = 0x0112
-# EXIF orientation -> (clockwise 90° rotations, mirrored). The stored raster is mirrored left to right, then rotated.
-_UPRIGHT = {
-    1: (0, False),
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (3, True),
-    6: (1, False),
-    7: (1, True),
-    8: (3, False),
-}
+_ROTATIONS = (0, False), (0, True), (2, False), (2, True), (3, True), (1, False), (1, True), (3, False)
+_UPRIGHT = dict(enumerate(_ROTATIONS, 1))
+"""(clockwise 90° rotations, mirrored) by EXIF orientation. The stored raster is mirrored left to right first."""
 _JPEG_END = b"\xff\xd9"
 _METADATA = {"exif", "xmp", "photoshop"}
 """Pillow's names for the parts of a JPEG header that may hold the camera or its focal length."""
@@ -81,7 +68,7 @@ class ImageInfo:
     mirrored: bool
     extra_quarters: int = 0
 
-    def rotated(self, extra: int) -> ImageInfo:
+    def rotated(self, extra: int) -> "ImageInfo":
         """The info after `extra` more 90° rotations clockwise. The image is that of `load(…, extra_quarters=extra)`."""
         size = self.size[::-1] if extra % 2 else self.size
         rotation_quarters = (self.rotation_quarters + extra) % 4
@@ -107,8 +94,7 @@ class Photo:
 
         The centre of the top-left pixel is (0, 0) in both.
         """
-        height, width = self.pixels.shape[:2]
-        scale = np.array([width, height]) / self.size
+        scale = np.array(self.pixels.shape[1::-1]) / self.size
         return ((points + 0.5) / scale - 0.5).astype(np.float32)
 
 
@@ -128,7 +114,7 @@ def load(path: Path | str, long_side: int | None = None, extra_quarters: int = 0
     """
     with _reading(path) as file:
         image, info = _open(file)
-        target = _fitting(image.size, long_side)
+        target = fitting(image.size, long_side)
         try:
             pixels = _decode(image, file, target)
         except OSError:
@@ -178,19 +164,9 @@ def digest(path: Path | str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def rotate_points(points: Float32, size: tuple[int, int], rotation_quarters: int) -> Float32:
-    """Map points (x, y), float32 [N, 2], of an image to the same image rotated clockwise by 90° · `rotation_quarters`.
-
-    size: (width, height) before the rotation. The inverse is `rotate_points(points, size_after, -rotation_quarters)`.
-    """
-    for _ in range(rotation_quarters % 4):
-        points = np.stack([size[1] - 1 - points[:, 1], points[:, 0]], axis=1)
-        size = size[::-1]
-    return points
-
-
-class _RefusedError(Exception):
-    """The reason why an image is refused, without the name of the file."""
+def _refused(reason: str) -> OSError:
+    """The error for a file that is not decoded, without the file's name."""
+    return OSError(0, reason)
 
 
 @contextmanager
@@ -199,16 +175,11 @@ def _reading(path: Path | str) -> Iterator[io.BufferedReader]:
     path = Path(path)
     try:
         if not path.is_file():
-            raise _RefusedError("it is not a file" if path.exists() else "there is no such file")
+            raise _refused("it is not a file" if path.exists() else "there is no such file")
         with path.open("rb") as file:
             yield file
     except Exception as error:  # decoders raise errors of many kinds for damaged files
-        if isinstance(error, _RefusedError):
-            reason = str(error)
-        elif isinstance(error, OSError) and error.strerror:
-            reason = error.strerror
-        else:
-            reason = f"it is damaged or of an unsupported kind ({error})"
+        reason = getattr(error, "strerror", None) or f"it is damaged or of an unsupported kind ({error})"
         raise KitError(f"cannot read the image {path}: {reason}") from error
 
 
@@ -216,17 +187,17 @@ def _open(file: BinaryIO) -> tuple[ImageFile, ImageInfo]:
     """Read and check the header of an image; nothing is decoded."""
     start = file.read(16)
     if not start:
-        raise _RefusedError("the file is empty")
+        raise _refused("the file is empty")
     reader = next((reader for magic, reader in _FORMATS.items() if start.startswith(magic)), None)
     if reader is None:
-        raise _RefusedError("it is not a JPEG, PNG, TIFF, WebP or BMP file")
+        raise _refused("it is not a JPEG, PNG, TIFF, WebP or BMP file")
     file.seek(0)
     image = reader(file)
     width, height = image.size
     if min(width, height) < MIN_SIDE:
-        raise _RefusedError(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
+        raise _refused(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
     if width * height > MAX_PIXELS:
-        raise _RefusedError(f"{width} × {height} pixels are more than the {MAX_PIXELS:,} that are accepted")
+        raise _refused(f"{width} × {height} pixels are more than the {MAX_PIXELS:,} that are accepted")
     rotation_quarters, mirrored = _UPRIGHT.get(_orientation(image, file), (0, False))
     if rotation_quarters % 2 and not _is_made_upright_by_pillow(image):
         width, height = height, width
@@ -265,7 +236,8 @@ def _png_exif(file: BinaryIO) -> bytes:
     return block
 
 
-def _fitting(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
+def fitting(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
+    """A (width, height) reduced to at most `long_side` pixels on the longer side."""
     scale = min(1.0, long_side / max(size)) if long_side else 1.0
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -293,12 +265,12 @@ def _rgb(image: ImageFile, file: BinaryIO) -> Pixels:
         file.seek(0)  # OpenCV prints warnings for damaged files, so it only gets what Pillow could read
         samples = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, EXIF ignored
         if samples is None or samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[:2] != image.size[::-1]:
-            raise _RefusedError("16-bit colour of this kind is not supported")
+            raise _refused("16-bit colour of this kind is not supported")
         return _to_8_bits(samples[..., 2::-1])
     if image.mode.startswith("I;16"):
         return np.repeat(_to_8_bits(np.asarray(image))[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise _RefusedError("its samples have 32 bits, not 8 or 16")
+        raise _refused("its samples have 32 bits, not 8 or 16")
     return np.array(image.convert("RGB"))  # a copy, because Pillow's own array is read-only
 
 

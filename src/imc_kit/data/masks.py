@@ -4,8 +4,6 @@ Vegetation moves and repeats itself, so its keypoints mislead. A mask is bool [H
 It may have another size than its photo: `detectors.extract` stretches it.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,57 +25,43 @@ _MASKED_COLOUR = np.array([204, 121, 167], np.float32)
 _BLACK = 1 / 16
 """Pixels up to this fraction of a mask's brightest value are black: black in a JPEG is not exactly 0."""
 
+# What counts as vegetation. The values mask the fern of the open scene fern20 and leave the red sandstone of
+# fountain_P11 (tests/data/test_masks.py). They were not tuned further.
+_HUES = (60.0, 160.0)
+"""Lowest and highest hue in degrees: yellow is 60, pure green 120, cyan 180."""
+_MIN_SATURATION = 0.2
+"""0 is grey, 1 a pure colour."""
+_MIN_VALUE = 0.1
+"""Lowest brightness: 0 is black, 1 the brightest."""
+LONG_SIDE = 640
+"""Vegetation is searched in the photo reduced to at most this many pixels on its longer side."""
+_OPEN_RADIUS, _CLOSE_RADIUS = 1, 4
+"""First, patches that cannot hold a disc of the first radius are dropped. Then gaps that cannot hold one of the second
+are filled. In pixels of the reduced photo."""
+
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """What to mask. By default nothing is masked.
-
-    The defaults for vegetation mask the fern of the open scene fern20 and leave the red sandstone of fountain_P11
-    (tests/data/test_masks.py). They were not tuned further.
-    """
+    """What to mask. By default nothing is masked."""
 
     folder: Path | None = None
     """Folder of masks, one per image: `IMG.jpg.png` or `IMG.png`. Black pixels are ignored (COLMAP's convention)."""
     vegetation: bool = False
     """Mask green plants by their colour."""
-    hue_low: float = 60.0
-    """Lowest hue of vegetation in degrees: yellow is 60, pure green 120, cyan 180."""
-    hue_high: float = 160.0
-    """Highest hue of vegetation in degrees."""
-    min_saturation: float = 0.2
-    """Lowest saturation of vegetation: 0 is grey, 1 a pure colour."""
-    min_value: float = 0.1
-    """Lowest brightness of vegetation: 0 is black, 1 the brightest."""
-    long_side: int = 640
-    """Vegetation is searched in the photo reduced to at most this many pixels on its longer side."""
-    open_radius: int = 1
-    """First, drop patches of vegetation that cannot hold a disc of this radius, in pixels of the reduced photo."""
-    close_radius: int = 4
-    """Then, fill gaps that cannot hold a disc of this radius, in pixels of the reduced photo."""
     min_share: float = 0.2
     """Ignore the vegetation mask if less than this fraction of the image, or of what `folder` allows, would remain."""
     pictures: bool = False
     """Save a picture of every masked photo, with the mask in purple, in the scene's folder `masks`."""
 
     def __post_init__(self) -> None:
-        for option, valid, wanted in (
-            ("hue_low", 0 <= self.hue_low < self.hue_high, "at least 0 degrees and less than hue_high"),
-            ("hue_high", self.hue_high <= 360, "at most 360 degrees"),
-            ("min_saturation", 0 <= self.min_saturation <= 1, "in 0 … 1"),
-            ("min_value", 0 <= self.min_value <= 1, "in 0 … 1"),
-            ("long_side", self.long_side >= 1, "at least 1 pixel"),
-            ("open_radius", 0 <= self.open_radius <= 100, "in 0 … 100 pixels"),
-            ("close_radius", 0 <= self.close_radius <= 100, "in 0 … 100 pixels"),
-            ("min_share", 0 <= self.min_share <= 1, "in 0 … 1"),
-        ):
-            require(valid, f"{option} of the masks", wanted, getattr(self, option))
+        require(0 <= self.min_share <= 1, "min_share of the masks", "in 0 … 1", self.min_share)
 
     def check(self) -> None:
         """Raise `KitError` when the folder of masks does not exist."""
         if self.folder is not None and not self.folder.is_dir():
             raise KitError(f"the folder of masks {self.folder} does not exist: give one with a mask for each image")
 
-    def of_scene(self, name: str, root: Path) -> MaskConfig:
+    def of_scene(self, name: str, root: Path) -> "MaskConfig":
         """The config for one scene: its masks are in the subfolder with its name if there is one, else in `folder`.
 
         Raises `KitError` when the folder of masks is the scene's folder of images `root`.
@@ -99,7 +83,7 @@ def mask(photo: Photo, name: str, config: MaskConfig) -> Mask | None:
     allowed = read(path, photo) if path else None
     if not config.vegetation:
         return allowed
-    plants = vegetation(photo.pixels, config)
+    plants = vegetation(photo.pixels)
     before = np.ones_like(plants) if allowed is None else stretched(allowed, plants.shape)
     left: Mask = before & ~plants
     if left.sum() < config.min_share * before.sum():
@@ -127,28 +111,24 @@ def read(path: Path, photo: Photo) -> Mask:
     picture = images.load(path)
     brightest = picture.pixels.max(axis=2).astype(int)
     allowed = np.rot90(brightest > _BLACK * brightest.max(), picture.rotation_quarters)  # back to the stored raster
-    if picture.mirrored:
-        allowed = allowed[:, ::-1]
+    allowed = allowed[:, ::-1] if picture.mirrored else allowed
     width, height = photo.size if photo.rotation_quarters % 2 == 0 else photo.size[::-1]
     if (allowed.shape[1] - allowed.shape[0]) * (width - height) < 0:
-        raise KitError(
-            f"the mask {path} is {allowed.shape[1]} × {allowed.shape[0]} pixels, but its image is stored as"
-            f" {width} × {height}: rotate the mask as the image is stored, not as its EXIF orientation shows it"
-        )
+        sizes = f"{allowed.shape[1]} × {allowed.shape[0]} pixels, but its image is stored as {width} × {height}"
+        todo = "rotate the mask as the image is stored, not as its EXIF orientation shows it"
+        raise KitError(f"the mask {path} is {sizes}: {todo}")
     upright = np.rot90(allowed[:, ::-1] if photo.mirrored else allowed, -photo.rotation_quarters)
     return np.ascontiguousarray(upright)
 
 
-def vegetation(pixels: Pixels, config: MaskConfig) -> Mask:
-    """Find green plants by colour: bool [h, w], True for vegetation, with `config.long_side` as its longer side."""
+def vegetation(pixels: Pixels) -> Mask:
+    """Find green plants by colour: bool [h, w], True for vegetation, its longer side at most 640 pixels."""
     height, width = pixels.shape[:2]
-    scale = min(1.0, config.long_side / max(width, height))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(pixels, images.fitting((width, height), LONG_SIDE), interpolation=cv2.INTER_AREA)
     hsv = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # degrees, 0 … 1, 0 … 1
-    green = cv2.inRange(hsv, (config.hue_low, config.min_saturation, config.min_value), (config.hue_high, 2, 2))
-    plants = cv2.morphologyEx(green, cv2.MORPH_OPEN, _disc(config.open_radius))
-    plants = cv2.morphologyEx(plants, cv2.MORPH_CLOSE, _disc(config.close_radius))
+    green = cv2.inRange(hsv, (_HUES[0], _MIN_SATURATION, _MIN_VALUE), (_HUES[1], 2, 2))
+    plants = cv2.morphologyEx(green, cv2.MORPH_OPEN, _disc(_OPEN_RADIUS))
+    plants = cv2.morphologyEx(plants, cv2.MORPH_CLOSE, _disc(_CLOSE_RADIUS))
     return np.asarray(plants, np.bool_)
 
 

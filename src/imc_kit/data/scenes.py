@@ -16,24 +16,26 @@ The table of the test split is `sample_submission.csv`. In 2025 the column `scen
 kit calls a scene is a dataset.
 """
 
-from __future__ import annotations
-
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from imc_kit.data.image_files import IMAGE_SUFFIXES, find_images, fits_table, match_names
 from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Scene
 
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
+"""Suffixes of image files, in lower case."""
 SPLITS = ("test", "train")
 _NAMED_BY = (("image_path",), ("dataset", "image"), ("scene", "image_name"))
 """The columns that name a row's image: in 2023 and 2024, in 2025, and in 2024's training labels."""
 
 Key = dict[str, str]
+_is_folder = os.path.isdir  # it is False for a name that is too long, where Path.is_dir raises an error
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,14 @@ class Task:
     @property
     def keys(self) -> list[Key]:
         """For each row, the values that the submission must have in the columns that are not part of the answer."""
-        answered = {"scene"} if self.predicts_scene else set()
-        return [{column: row.key[column] for column in row.key if column not in answered} for row in self.rows]
+        answered = "scene" if self.predicts_scene else None
+        return [{column: value for column, value in row.key.items() if column != answered} for row in self.rows]
 
-    def only(self, *names: str) -> Task:
+    def only(self, *names: str) -> "Task":
         """The task reduced to some scenes. Raises `KitError` for an unknown scene."""
         known = [scene.name for scene in self.scenes]
-        for name in names:
-            if name not in known:
-                raise unknown_name("scene", name, known)
+        if unknown := [name for name in names if name not in known]:
+            raise unknown_name("scene", unknown[0], known)
         chosen = tuple(scene for scene in self.scenes if scene.name in names)
         return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
 
@@ -109,22 +110,17 @@ def load(root: Path | str, split: str = "test") -> Task:
     labels = [path for path in (root / "train" / "train_labels.csv", root / "train_labels.csv") if path.is_file()]
     table = root / "sample_submission.csv" if split == "test" else (labels or [root / "train_labels.csv"])[0]
     notes = []
-    if table.exists():
-        columns, keys = _read_keys(table)
-        layout = _layout_of(columns, keys)
-    else:
-        layout, columns, keys = _keys_of_all_images(root, split)
-        if layout != "folder":
-            notes.append(f"there is no {table}, so every image in {root / split} is a row")
-        elif labels or split == "train":
-            raise KitError(
-                f"{root} has neither {table.name} nor images in a folder {split}: choose another split or folder"
-            )
+    layout, columns, keys = _read_keys(table) if table.exists() else _keys_of_all_images(root, split)
+    if layout != "folder" and not table.exists():
+        notes.append(f"there is no {table}, so every image in {root / split} is a row")
+    elif layout == "folder" and (labels or split == "train"):
+        found = f"{root} has neither {table.name} nor images in a folder {split}"
+        raise KitError(f"{found}: choose another split or folder")
     return _task(root, split, layout, columns, keys, notes)
 
 
-def _read_keys(table: Path) -> tuple[tuple[str, ...], list[Key]]:
-    """The columns of a table of rows, and the key of each row."""
+def _read_keys(table: Path) -> tuple[str, tuple[str, ...], list[Key]]:
+    """The layout and the columns of a table of rows, and the key of each row."""
     frame = read_table(table, ("dataset", "scene", *POSE_COLUMNS))
     columns = tuple(frame.columns)
     if not any(names[-1] in columns for names in _NAMED_BY):
@@ -137,22 +133,17 @@ def _read_keys(table: Path) -> tuple[tuple[str, ...], list[Key]]:
     for number, key in enumerate(keys, 1):
         image = _image_of(key)
         if seen.setdefault(image, number) != number:
-            rows = f"in rows {seen[image]} and {number}"
-            raise KitError(f"{table} asks for {image} twice, {rows}: leave one of them out")
-    return columns, keys
+            raise KitError(f"{table} asks for {image} twice, in rows {seen[image]} and {number}: leave one of them out")
+    if "image_path" not in columns:
+        return "2025" if "image" in columns else "2024", columns, keys
+    from_root = tuple(f"{split}/" for split in SPLITS)
+    return "2024" if any(key["image_path"].startswith(from_root) for key in keys) else "2023", columns, keys
 
 
 def _image_of(key: Key) -> str:
     """How a row names its image."""
     names = next(names for names in _NAMED_BY if names[-1] in key)
     return "/".join(key[name] for name in names)
-
-
-def _layout_of(columns: Sequence[str], keys: Iterable[Key]) -> str:
-    if "image_path" not in columns:
-        return "2025" if "image" in columns else "2024"
-    from_root = tuple(f"{split}/" for split in SPLITS)
-    return "2024" if any(key["image_path"].startswith(from_root) for key in keys) else "2023"
 
 
 def _keys_of_all_images(root: Path, split: str) -> tuple[str, tuple[str, ...], list[Key]]:
@@ -180,12 +171,11 @@ def _path_key(path: str, dataset: str, scene: str) -> Key:
 def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: list[str]) -> Task:
     """The task whose rows have these keys, with the files that they mean."""
     places = [_place(split, layout, key) for key in keys]
-    outside = [_image_of(key) for key, place in zip(keys, places, strict=True) if place is None]
-    if outside:
+    if outside := [_image_of(key) for key, place in zip(keys, places, strict=True) if not place.image]:
         notes.append(f"rows whose path lies in no scene get a guess: {_few(outside)}")
     wanted: defaultdict[tuple[str, PurePosixPath], list[str]] = defaultdict(list)
     for place in places:
-        if place is not None:
+        if place.image:
             wanted[place.scene, place.folder].append(place.image)
 
     categories = _read_categories(root / split / "categories.csv", notes)
@@ -201,30 +191,27 @@ def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: l
         if present:
             scenes.append(Scene(name, folder, tuple(present), categories.get(name, ())))
     if not scenes:
-        raise KitError(
-            f"there are no images for {split} in {root}: put files with one of the suffixes "
-            f"{' '.join(sorted(IMAGE_SUFFIXES))} there, or give another folder"
-        )
-    rows = tuple(
-        Row(key, _scene_of(layout, key), None)
-        if place is None
-        else Row(key, place.scene, files[place.scene].get(place.image))
-        for key, place in zip(keys, places, strict=True)
-    )
+        todo = f"put files with one of the suffixes {' '.join(sorted(IMAGE_SUFFIXES))} there, or give another folder"
+        raise KitError(f"there are no images for {split} in {root}: {todo}")
+    found = (files.get(place.scene, {}).get(place.image) for place in places)
+    rows = tuple(Row(key, place.scene, file) for key, place, file in zip(keys, places, found, strict=True))
     return Task(root, layout, columns, tuple(scenes), rows, tuple(notes))
 
 
 class _Place(NamedTuple):
-    """Where the image of a row is looked for."""
+    """Where the image of a row is looked for: its name in the scene, or "" for a row whose path is in no scene.
+
+    folder: the scene's, relative to the root and without `images`.
+    """
 
     scene: str
-    folder: PurePosixPath
-    """The scene's folder, relative to the root and without `images`."""
-    image: str
+    folder: PurePosixPath = PurePosixPath()
+    image: str = ""
 
 
-def _place(split: str, layout: str, key: Key) -> _Place | None:
-    """Where the image of a row should be; None when its path is not inside a scene."""
+def _place(split: str, layout: str, key: Key) -> _Place:
+    by_columns = {"2025": key["dataset"], "2023": f"{key['dataset']}/{key['scene']}"}
+    outside = _Place(by_columns.get(layout, key["scene"]))
     if layout == "2025":
         names = [split, key["dataset"], key["image"]]
     elif "image_path" not in key:
@@ -232,12 +219,12 @@ def _place(split: str, layout: str, key: Key) -> _Place | None:
     else:
         names = [split, key["image_path"]] if layout == "2023" else [key["image_path"]]
     if not all(map(_is_inside, names)):
-        return None
+        return outside
     parts = PurePosixPath(*names).parts
     if layout == "folder":
-        return _Place(key["scene"], PurePosixPath(), "/".join(parts))
+        return outside._replace(image="/".join(parts))
     if len(parts) < 3 or parts[0] not in SPLITS:
-        return None
+        return outside
     # The scene's folder ends before a folder `images`. Without one, the layout's depth decides.
     if layout == "2025":
         end = start = 1 + len(PurePosixPath(key["dataset"]).parts)
@@ -247,7 +234,7 @@ def _place(split: str, layout: str, key: Key) -> _Place | None:
     else:
         end = start = 2 if layout == "2024" else 3
     if not parts[start:]:
-        return None
+        return outside
     scene = parts[1:end] if parts[0] == split else parts[:end]
     return _Place("/".join(scene), PurePosixPath(*parts[:end]), "/".join(parts[start:]))
 
@@ -258,23 +245,7 @@ def _is_inside(name: str) -> bool:
     return path.parts != () and not path.is_absolute() and ".." not in path.parts and fits_table(name)
 
 
-def _scene_of(layout: str, key: Key) -> str:
-    """The scene by a row's columns, for a row whose path is not inside a scene."""
-    if layout == "2025":
-        return key["dataset"]
-    return f"{key['dataset']}/{key['scene']}" if layout == "2023" else key["scene"]
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # the name is too long or contains a zero byte
-        return False
-
-
-def _remarks(
-    scene: str, folder: Path, wanted: Sequence[str], found: dict[str, str], unwritable: Sequence[str]
-) -> list[str]:
+def _remarks(scene: str, folder: Path, wanted: list[str], found: dict[str, str], unwritable: list[str]) -> list[str]:
     notes = []
     missing = [name for name in wanted if name not in found]
     if missing and not _is_folder(folder):
@@ -303,3 +274,65 @@ def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]
         return {}
     pairs = zip(table["scene"], table["categories"], strict=True)
     return {scene: tuple(filter(None, map(str.strip, text.split(";")))) for scene, text in pairs}
+
+
+def find_images(folder: Path) -> tuple[list[str], list[str]]:
+    """List all images under `folder` by their POSIX path in it, sorted.
+
+    The second list holds the images whose names cannot stand in a table (see `fits_table`). Hidden files and folders,
+    `__MACOSX` and files without an image suffix are left out. Links are followed, each folder once.
+    """
+    images = []
+    visited = set()
+    pending = [folder]
+    while pending:
+        for current, folders, files in os.walk(pending.pop(0)):
+            here = Path(current)
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in visited:
+                folders.clear()
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+            # Linked folders come last, so that an image is listed under its real path and a link upwards ends there.
+            pending += [here / name for name in folders if (here / name).is_symlink()]
+            images += [(here / name).relative_to(folder).as_posix() for name in files if _is_image(here / name)]
+    images.sort()
+    return [name for name in images if fits_table(name)], [name for name in images if not fits_table(name)]
+
+
+def _is_image(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+
+
+def fits_table(name: str) -> bool:
+    """Whether a name can stand in a table: it is valid Unicode without control characters."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+
+
+def match_names(wanted: Sequence[str], present: Sequence[str]) -> dict[str, str]:
+    """Find the file in `present` that each wanted name means; names without a file are left out.
+
+    A name means the file of that name. Failing that, it means the only file that is equal but for case and Unicode
+    form, then but for the suffix too, if no other wanted name means that file.
+    """
+    files = set(present)
+    found = {name: name for name in wanted if name in files}
+    for form in (_folded_case, _without_suffix):
+        alike: defaultdict[str, list[str]] = defaultdict(list)
+        for file in files.difference(found.values()):
+            alike[form(file)].append(file)
+        near = {name: alike[form(name)] for name in wanted if name not in found}
+        only = {name: candidates[0] for name, candidates in near.items() if len(candidates) == 1}
+        claims = Counter(only.values())
+        found |= {name: file for name, file in only.items() if claims[file] == 1}
+    return found
+
+
+def _folded_case(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _without_suffix(name: str) -> str:
+    path = PurePosixPath(_folded_case(name))
+    return str(path.with_suffix("")) if path.suffix in IMAGE_SUFFIXES else str(path)

@@ -8,8 +8,6 @@ A chunk file has the datasets `keys` [K], `headers` [K, H], `offsets` [K + 1] an
 `columns/NAME[offsets[i]:offsets[i + 1]]`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -17,9 +15,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import h5py
 import numpy as np
@@ -35,49 +33,25 @@ OPEN_FILES = 64
 """Chunk files that a table keeps open. Systems commonly allow a process 256 to 1024 open files, for several tables."""
 
 
-@dataclass(frozen=True)
-class _Codec(Generic[T]):
-    """How a value becomes arrays and back.
-
-    columns: named arrays of equal length, which a chunk joins end to end. header: a small array of fixed size.
-    value: the value from its columns and its header.
-    """
-
-    columns: Callable[[T], Arrays]
-    header: Callable[[T], NDArray[Any]]
-    value: Callable[[Arrays, NDArray[Any]], T]
-
-
-def _of_arrays(kind: Callable[..., T], *names: str) -> _Codec[T]:
-    """The codec of a value that has only arrays, its attributes `names`."""
-    return _Codec(
-        lambda value: {name: getattr(value, name) for name in names},
-        lambda value: np.empty(0, np.int32),
-        lambda columns, header: kind(**columns),
-    )
-
-
-def _feature_columns(features: Features) -> Arrays:
-    columns = features.columns()
-    if features.descriptors.dtype == np.float32:  # float16 takes half the space; keypoints keep their precision
-        columns["descriptors"] = features.descriptors.astype(np.float16)
-    return columns
-
-
-_CODECS: dict[str, _Codec[Any]] = {
-    "features": _Codec[Features](
-        _feature_columns,
-        lambda features: np.array(features.image_size, np.int32),
-        lambda columns, header: Features(image_size=(int(header[0]), int(header[1])), **columns),
-    ),
-    "matches": _of_arrays(Matches, "indices", "scores"),
-    "correspondences": _of_arrays(Correspondences, "first", "second", "scores"),
-    "vectors": _Codec[Float32](
-        lambda vector: {"values": vector},
-        lambda vector: np.empty(0, np.int32),
-        lambda columns, header: columns["values"],
-    ),
+_READERS: dict[str, Callable[[Arrays, list[int]], Any]] = {
+    "features": lambda columns, header: Features(image_size=(header[0], header[1]), **columns),
+    "matches": lambda columns, _: Matches(**columns),
+    "correspondences": lambda columns, _: Correspondences(**columns),
+    "vectors": lambda columns, _: columns["values"],
 }
+"""A value from its columns and its header, by the kind of table."""
+
+
+def _columns(value: Any) -> Arrays:
+    """A value as named arrays of equal length, which a chunk joins end to end."""
+    if isinstance(value, np.ndarray):
+        return {"values": value}
+    if not isinstance(value, Features):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    columns = value.columns()
+    if value.descriptors.dtype == np.float32:  # float16 takes half the space; keypoints keep their precision
+        columns["descriptors"] = value.descriptors.astype(np.float16)
+    return columns
 
 
 class _Chunk:
@@ -99,9 +73,7 @@ class Table(Generic[T]):
     """Values by key, in a folder of chunk files. Thread-safe. A pickled table opens its folder again."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self.folder = folder
-        self._kind = kind
-        self._codec: _Codec[T] = _CODECS[kind]
+        self.folder, self._kind = folder, kind
         self._where: dict[str, tuple[Path, int]] = {}
         self._known: set[Path] = set()
         self._open: OrderedDict[Path, _Chunk] = OrderedDict()
@@ -127,7 +99,7 @@ class Table(Generic[T]):
             chunk = self._chunk(path)
             start, stop = chunk.offsets[row : row + 2]
             columns = {name: column[start:stop] for name, column in chunk.columns.items()}
-            return self._codec.value(columns, chunk.headers[row])
+            return cast(T, _READERS[self._kind](columns, chunk.headers[row].tolist()))
 
     def put(self, values: Mapping[str, T]) -> None:
         """Write values as one chunk. Raises `KitError`, and keeps nothing of it, when the disk refuses it."""
@@ -152,27 +124,18 @@ class Table(Generic[T]):
             if path not in self._known:
                 self._index(path)
 
-    def close(self) -> None:
-        """Close all files. They open again when needed."""
-        with self._lock:
-            while self._open:
-                self._open.popitem()[1].file.close()
-
     def _write(self, path: Path, values: Mapping[str, T]) -> None:
-        columns = [self._codec.columns(value) for value in values.values()]
-        names = list(dict.fromkeys(name for column in columns for name in column))
+        columns = [_columns(value) for value in values.values()]
         lengths = [len(next(iter(column.values()))) for column in columns]
         # First in memory: HDF5 may crash the process when the disk is full.
         with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
             file["keys"] = np.array([key.encode() for key in values], dtype=h5py.string_dtype())
-            file["headers"] = np.stack([self._codec.header(value) for value in values.values()])
+            file["headers"] = np.array([getattr(value, "image_size", ()) for value in values.values()], np.int32)
             file["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            for name in names:
+            for name in dict.fromkeys(name for column in columns for name in column):
                 # An empty value may lack an optional column. All other values of a chunk have the same columns.
-                parts = [
-                    column[name] for column, length in zip(columns, lengths, strict=True) if name in column or length
-                ]
-                file[f"columns/{name}"] = np.concatenate(parts)
+                parts = zip(columns, lengths, strict=True)
+                file[f"columns/{name}"] = np.concatenate([part[name] for part, n in parts if name in part or n])
             file.flush()
             path.write_bytes(file.id.get_file_image())
 

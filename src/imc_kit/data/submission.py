@@ -1,7 +1,5 @@
 """The submission: compose its rows from poses, write it, and check it."""
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +21,14 @@ NO_POSE = (";".join(["nan"] * 9), ";".join(["nan"] * 3))
 """The pose of an outlier in 2025's submission."""
 
 
-def compose(
-    rows: Iterable[Row], placements: Mapping[str, Mapping[str, Placement]], *, predict_scene: bool = False
-) -> list[dict[str, str]]:
+Placements = Mapping[str, Mapping[str, Placement]]
+"""The poses of images, by scene and image."""
+
+
+def compose(rows: Iterable[Row], placements: Placements, *, predict_scene: bool = False) -> list[dict[str, str]]:
     """The rows of a valid submission, one for each of `rows` in their order.
 
-    placements: the poses found so far, by scene and image. Any scene or image may be missing.
+    placements: the poses found so far. Any scene or image may be missing.
     predict_scene: fill the `scene` column, as 2025 asks. An image registered in model k is in `cluster{k + 1}`; any
         other image is an outlier without a pose. If False, an image without a placement gets a guess: the mean centre
         of its scene's registered cameras, and the rotation of the camera nearest to it.
@@ -98,9 +98,8 @@ def _differences(required: list[tuple[str, ...]], found: list[tuple[str, ...]]) 
     wanted, present = Counter(required), Counter(found)
     problems = [f"the row {','.join(key)} is missing" for key in wanted if key not in present]
     problems += [f"the row {','.join(key)} was not asked for" for key in present if key not in wanted]
-    problems += [
-        f"the row {','.join(key)} is there {present[key]} times" for key in wanted if present[key] > wanted[key]
-    ]
+    repeated = [key for key in wanted if present[key] > wanted[key]]
+    problems += [f"the row {','.join(key)} is there {present[key]} times" for key in repeated]
     if not problems and required != found:
         problems.append("the rows are not in the order asked for")
     return problems

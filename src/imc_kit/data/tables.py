@@ -4,8 +4,6 @@ A pose in a table is two texts of numbers joined by ';': the rotation row by row
 world-to-camera. Kaggle's submissions and truth files have this form in all years.
 """
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 POSE_COLUMNS = ("rotation_matrix", "translation_vector")
 
 
-def read_table(path: Path | str, columns: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(path: Path | str, columns: Sequence[str] = ()) -> "pd.DataFrame":
     """Read a CSV file. Every value stays the text that is in the file, also 'nan' and ''.
 
     columns: those that the file must have.
@@ -65,7 +63,8 @@ def parse_pose(rotation: str, translation: str) -> tuple[Float64, Float64]:
 
 def format_pose(pose: Pose) -> tuple[str, str]:
     """The texts of R and t. `parse_pose` gives back exactly the same doubles."""
-    return _text(pose.rotation), _text(pose.translation)
+    rotation, translation = (";".join(map(repr, part.ravel().tolist())) for part in (pose.rotation, pose.translation))
+    return rotation, translation
 
 
 def _numbers(text: str, count: int, what: str) -> Float64:
@@ -76,7 +75,3 @@ def _numbers(text: str, count: int, what: str) -> Float64:
         return np.array([float(part) for part in parts], np.float64)
     except ValueError:
         raise ValueError(f"{what} is {count} numbers joined by ';', not {text[:80]!r}") from None
-
-
-def _text(values: Float64) -> str:
-    return ";".join(map(repr, values.ravel().tolist()))

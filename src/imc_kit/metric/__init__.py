@@ -6,24 +6,18 @@ rotations. The other years compare camera centres C = −Rᵀt up to a similarit
 """
 
 from imc_kit.metric.centers import FREE, THRESHOLDS, TRANSPARENT_THRESHOLDS, SceneScore, Score, score, score_centers
-from imc_kit.metric.clusters import DatasetScore, Score2025, score_2025
-from imc_kit.metric.pairs import PAIR_THRESHOLDS, PAIR_THRESHOLDS_2023, PairScore, Score2023, score_2023
+from imc_kit.metric.clusters import score_2025
+from imc_kit.metric.pairs import score_2023
 from imc_kit.metric.tables import read_thresholds
 from imc_kit.metric.tasks import OfScene, score_scenes
 
 __all__ = [
     "FREE",
-    "PAIR_THRESHOLDS",
-    "PAIR_THRESHOLDS_2023",
     "THRESHOLDS",
     "TRANSPARENT_THRESHOLDS",
-    "DatasetScore",
     "OfScene",
-    "PairScore",
     "SceneScore",
     "Score",
-    "Score2023",
-    "Score2025",
     "read_thresholds",
     "score",
     "score_2023",

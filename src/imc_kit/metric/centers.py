@@ -1,23 +1,17 @@
 """The score of 2024: how many camera centres one similarity brings close to the true ones."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from imc_kit.data.tables import POSE_COLUMNS
+import imc_kit.metric.tables as tables
 from imc_kit.metric.similarity import register
-from imc_kit.metric.tables import centers_of, checked, full_names, grouped, read_both, warn_of_unknown
-from imc_kit.metric.text import aligned, mean_of, or_none, span
+from imc_kit.metric.tables import Key, Rows, Table
 from imc_kit.types import Float64
-
-if TYPE_CHECKING:
-    from imc_kit.metric.tables import Table
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +75,7 @@ class SceneScore:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "score": or_none(self.score),
+            "score": tables.or_none(self.score),
             "images": self.images,
             "registered": self.registered,
             "thresholds": list(self.thresholds),
@@ -99,30 +93,30 @@ class Score:
     @property
     def mean(self) -> float:
         """The unweighted mean over the scenes with a score; nan if there is none."""
-        return mean_of(scene.score for scene in self.scenes.values())
+        return tables.mean_of(scene.score for scene in self.scenes.values())
 
     def to_json(self) -> dict[str, Any]:
         """`{"mean": …, "scenes": {name: number}, "details": {name: {…}}}`; null means no score."""
         return {
-            "mean": or_none(self.mean),
-            "scenes": {name: or_none(scene.score) for name, scene in self.scenes.items()},
+            "mean": tables.or_none(self.mean),
+            "scenes": {name: tables.or_none(scene.score) for name, scene in self.scenes.items()},
             "details": {name: scene.to_json() for name, scene in self.scenes.items()},
         }
 
     def __str__(self) -> str:
-        rows = [
-            (
-                name,
-                str(scene.images),
-                str(scene.registered),
-                span(scene.score, scene.at_most),
-                " ".join(f"{t:g}:{span(*c)}" for t, *c in zip(scene.thresholds, scene.counts, scene.most, strict=True)),
-            )
-            for name, scene in self.scenes.items()
-        ]
+        rows = []
+        for name, scene in self.scenes.items():
+            spans = zip(scene.thresholds, scene.counts, scene.most, strict=True)
+            within = " ".join(f"{distance:g}:{_span(*ends)}" for distance, *ends in spans)
+            rows.append((name, str(scene.images), str(scene.registered), _span(scene.score, scene.at_most), within))
         header = ("scene", "images", "registered", "mAA", "images within")
-        at_most = mean_of(scene.at_most for scene in self.scenes.values())
-        return aligned(header, [*rows, ("mean", "", "", span(self.mean, at_most), "")])
+        at_most = tables.mean_of(scene.at_most for scene in self.scenes.values())
+        return tables.aligned(header, [*rows, ("mean", "", "", _span(self.mean, at_most), "")])
+
+
+def _span(low: float, high: float) -> str:
+    ends = [f"{end:.4f}" if isinstance(end, float) else str(end) for end in (low, high)]
+    return "–".join(dict.fromkeys(ends))
 
 
 def score(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[float]] | None = None) -> Score:
@@ -140,25 +134,32 @@ def score(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[flo
     Raises `KitError` for tables that cannot be read, lack columns, name an image twice or hold a malformed pose, for a
     truth that is not finite, and for thresholds that are not positive.
     """
-    columns = ("image_path", "dataset", "scene", *POSE_COLUMNS)
-    true, submitted = read_both(truth, submission, columns, key=("dataset", "scene", "image_path"))
-    groups = grouped(true, lambda key: key[:2])
-    names = scene_names(groups)
-    warn_of_unknown(thresholds, names.values())
-    distances = {name: checked((thresholds or {}).get(name, THRESHOLDS), name) for name in names.values()}
-    scenes = {}
-    for group, keys in groups.items():
-        centers = np.array([true[key].center for key in keys]), centers_of(submitted, keys)
-        scenes[names[group]] = score_centers(*centers, distances[names[group]], names=[key[-1] for key in keys])
-    return Score(scenes)
+    return Score(scenes_by_name(truth, submission, thresholds))
 
 
-def scene_names(groups: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+def scenes_by_name(
+    truth: Table, submission: Table, thresholds: Mapping[str, Sequence[float]] | None, *, full: bool = False
+) -> dict[str, SceneScore]:
+    """The scores of all scenes, as `score` computes them. full: whether their names are all dataset/scene."""
+    rows = tables.read_both(truth, submission, ("dataset", "scene", "image_path"))
+    names = tables.full_names(rows.scenes) if full else scene_names(rows.scenes)
+    tables.warn_of_unknown(thresholds, names.values())
+    distances = {name: tables.checked((thresholds or {}).get(name, THRESHOLDS), name) for name in names.values()}
+    return {names[group]: score_rows(rows, keys, distances[names[group]]) for group, keys in rows.scenes.items()}
+
+
+def score_rows(rows: Rows, keys: Collection[Key], thresholds: Sequence[float]) -> SceneScore:
+    """Score the images with these keys as one scene."""
+    truth, submitted = (np.array([pose.center for pose in poses]) for poses in rows.pairs(keys))
+    return score_centers(truth, submitted, thresholds, names=[key[-1] for key in keys])
+
+
+def scene_names(groups: Collection[Key]) -> dict[Key, str]:
     """The name of each (dataset, scene): the scene alone if that is unique, else dataset/scene.
 
     Raises `KitError` when two of them still have the same name.
     """
-    full = full_names(groups)
+    full = tables.full_names(groups)
     called = Counter(name for group, name in full.items() for name in {group[-1], name})
     return {group: group[-1] if called[group[-1]] == 1 else name for group, name in full.items()}
 
@@ -193,21 +194,15 @@ def score_centers(
     truth, estimated = np.asarray(truth, np.float64), np.asarray(estimated, np.float64)
     if truth.shape != (len(truth), 3) or estimated.shape != truth.shape or not np.isfinite(truth).all():
         raise ValueError(f"centres are finite [m, 3] and [m, 3], not {truth.shape} and {estimated.shape}")
-    distances = checked(thresholds)
+    distances = tables.checked(thresholds)
     finite = np.isfinite(estimated).all(axis=1)
     with np.errstate(all="ignore"):  # the model may be nan
         found = register(estimated[finite].T, truth[finite].T, np.array(distances))
         aligned = np.full(truth.shape, np.nan)
         aligned[finite] = estimated[finite] @ found.model[:, :3].T + found.model[:, 3]
-    result = SceneScore(
-        thresholds=distances,
-        counts=tuple(found.counts.tolist()),
-        truth=truth,
-        aligned=aligned,
-        registered=int(finite.sum()),
-        names=tuple(names if names is not None else map(str, range(len(truth)))),
-        most=tuple(found.most.tolist()),
-    )
+    counts, most = tuple(found.counts.tolist()), tuple(found.most.tolist())
+    called = tuple(map(str, range(len(truth)))) if names is None else tuple(names)
+    result = SceneScore(distances, counts, truth, aligned, int(finite.sum()), called, most)
     if not result.exact:
         log.warning(
             "not all triplets of %d cameras were tried: the score is at least %.4f and at most %.4f",

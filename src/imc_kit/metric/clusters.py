@@ -1,22 +1,14 @@
 """The score of 2025: poses, and the clustering of images into scenes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
+import imc_kit.metric.tables as tables
 from imc_kit.data.submission import OUTLIERS
-from imc_kit.data.tables import POSE_COLUMNS
 from imc_kit.errors import KitError
-from imc_kit.metric.centers import FREE, SceneScore, score_centers
-from imc_kit.metric.tables import Key, Posed, centers_of, checked, full_names, grouped, read_both, warn_of_unknown
-from imc_kit.metric.text import aligned, mean_of, or_none
-
-if TYPE_CHECKING:
-    from imc_kit.metric.tables import Table
+from imc_kit.metric.centers import FREE, SceneScore, score_rows
+from imc_kit.metric.tables import Key, Rows, Table
 
 SKIPPED_2025 = 2
 """2025's program ignores the first two distances of each scene."""
@@ -53,7 +45,7 @@ class Score2025:
     @property
     def mean(self) -> float:
         """The unweighted mean over the datasets."""
-        return mean_of(dataset.score for dataset in self.datasets.values())
+        return tables.mean_of(dataset.score for dataset in self.datasets.values())
 
     def to_json(self) -> dict[str, Any]:
         """`{"mean": …, "datasets": {name: {…}}, "scenes": {"dataset/scene": number}}`.
@@ -67,7 +59,7 @@ class Score2025:
                 for name, dataset in self.datasets.items()
             },
             "scenes": {
-                f"{name}/{scene}": or_none(result.score)
+                f"{name}/{scene}": tables.or_none(result.score)
                 for name, dataset in self.datasets.items()
                 for scene, result in dataset.scenes.items()
             },
@@ -78,7 +70,7 @@ class Score2025:
             (name, f"{dataset.accuracy:.4f}", f"{dataset.clustering:.4f}", f"{dataset.score:.4f}")
             for name, dataset in self.datasets.items()
         ]
-        return aligned(("dataset", "mAA", "clustering", "score"), [*rows, ("mean", "", "", f"{self.mean:.4f}")])
+        return tables.aligned(("dataset", "mAA", "clustering", "score"), [*rows, ("mean", "", "", f"{self.mean:.4f}")])
 
 
 def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[float]]) -> Score2025:
@@ -112,78 +104,62 @@ def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequenc
 
     Raises `KitError` as `score` does, and for a scene without thresholds.
     """
-    columns = ("dataset", "scene", "image", *POSE_COLUMNS)
-    true, submitted = read_both(truth, submission, columns, key=("dataset", "image"), unposed=OUTLIERS)
-    groups = grouped(true, lambda key: (key[0], true[key].scene))
-    scenes = {group: keys for group, keys in groups.items() if group[1] != OUTLIERS}
-    names = full_names(scenes)
-    lacking = [name for name in names.values() if name not in thresholds]
-    if lacking:
+    rows = tables.read_both(truth, submission, ("dataset", "image"), unposed=OUTLIERS)
+    scenes = {group: keys for group, keys in rows.scenes.items() if group[1] != OUTLIERS}
+    names = tables.full_names(scenes)
+    if lacking := [name for name in names.values() if name not in thresholds]:
         raise KitError(f"no thresholds are given for {', '.join(lacking)}")
-    warn_of_unknown(thresholds, names.values())
-    distances = {group: checked(thresholds[name], name, SKIPPED_2025 + 1) for group, name in names.items()}
+    tables.warn_of_unknown(thresholds, names.values())
+    distances = {group: tables.checked(thresholds[name], name, SKIPPED_2025 + 1) for group, name in names.items()}
     if len(set(map(len, distances.values()))) > 1:
         raise KitError("all scenes must have equally many thresholds")
 
-    datasets = {}
-    for dataset in dict.fromkeys(key[0] for key in true):
-        clusters: dict[str, list[Key]] = {}
-        for key, pose in submitted.items():
-            if key[0] == dataset and key in true:
-                clusters.setdefault(pose.scene, []).append(key)
-        datasets[dataset] = _score_dataset(
-            true,
-            submitted,
-            {group[1]: (keys, distances[group]) for group, keys in scenes.items() if group[0] == dataset},
-            clusters,
-        )
-    return Score2025(datasets)
+    clusters: dict[str, dict[str, set[Key]]] = {dataset: {} for dataset, _ in rows.true}
+    for key, pose in rows.submitted.items():
+        if key in rows.true:
+            clusters[key[0]].setdefault(pose.scene, set()).add(key)
+    assigned: dict[str, dict[str, _Assigned]] = {dataset: {} for dataset in clusters}
+    for (dataset, scene), keys in scenes.items():
+        limits = distances[dataset, scene]
+        assigned[dataset][scene] = _assign(rows, keys, limits, clusters[dataset] or {OUTLIERS: set()})
+    return Score2025({dataset: _dataset_score(of_scenes) for dataset, of_scenes in assigned.items()})
 
 
-def _score_dataset(
-    true: Mapping[Key, Posed],
-    submitted: Mapping[Key, Posed],
-    scenes: Mapping[str, tuple[Sequence[Key], Sequence[float]]],
-    clusters: Mapping[str, Sequence[Key]],
-) -> DatasetScore:
-    """Score a dataset. scenes: the keys and the distances of each true scene. clusters: the keys of each cluster."""
-    clusters = clusters or {OUTLIERS: ()}
-    results: dict[str, SceneScore] = {}
-    given: dict[str, str] = {}
-    shared = sizes = reached = reachable = 0
-    for scene, (keys, distances) in scenes.items():
-        name, result = _assign(true, submitted, keys, distances, clusters)
-        given[scene], results[scene] = name, result
-        reached += _gained(result)
-        reachable -= FREE
-        if name != OUTLIERS:
-            shared += len(set(keys).intersection(clusters[name]))
-            sizes += len(clusters[name])
-            reachable += len(keys)
-    counting = max((len(distances) for _, distances in scenes.values()), default=0) - SKIPPED_2025
-    accuracy = reached / (counting * reachable) if counting > 0 and reachable > 0 else 0.0
-    return DatasetScore(accuracy, shared / sizes if sizes else 0.0, results, given)
+class _Assigned(NamedTuple):
+    """A true scene's cluster, how many of the cluster's images it shares, how many these are, and its score."""
+
+    cluster: str
+    shared: int
+    size: int
+    score: SceneScore
 
 
-def _assign(
-    true: Mapping[Key, Posed],
-    submitted: Mapping[Key, Posed],
-    keys: Sequence[Key],
-    distances: Sequence[float],
-    clusters: Mapping[str, Sequence[Key]],
-) -> tuple[str, SceneScore]:
-    """The cluster that a scene is assigned, and the scene's score with the cluster's images."""
-    truth = np.array([true[key].center for key in keys])
-    common = {name: set(keys).intersection(cluster) for name, cluster in clusters.items() if name != OUTLIERS}
+def _assign(rows: Rows, keys: list[Key], distances: Sequence[float], clusters: dict[str, set[Key]]) -> _Assigned:
+    common = {name: {key for key in keys if key in cluster} for name, cluster in clusters.items() if name != OUTLIERS}
     most = max(map(len, common.values()), default=0)
     # Without a shared image the first cluster is assigned, which may be that of the outliers.
-    candidates = [name for name, members in common.items() if len(members) == most] if most else list(clusters)[:1]
+    candidates = [name for name, shared in common.items() if len(shared) == most] if most else list(clusters)[:1]
     tried = {}
     for name in candidates:
-        centers = centers_of({key: submitted[key] for key in common.get(name, ())}, keys)
-        tried[name] = score_centers(truth, centers, distances, names=[key[-1] for key in keys])
+        submitted = {key: rows.submitted[key] for key in common.get(name, ())}
+        tried[name] = score_rows(rows._replace(submitted=submitted), keys, distances)
     best = max(tried, key=lambda name: _gained(tried[name]))  # the first of equal ones
-    return best, tried[best]
+    return _Assigned(best, most, 0 if best == OUTLIERS else len(clusters[best]), tried[best])
+
+
+def _dataset_score(scenes: Mapping[str, _Assigned]) -> DatasetScore:
+    reached = reachable = 0
+    for one in scenes.values():
+        reached += _gained(one.score)
+        counted = 0 if one.cluster == OUTLIERS else one.score.images
+        reachable += (counted - FREE) * (len(one.score.thresholds) - SKIPPED_2025)
+    sizes = sum(one.size for one in scenes.values())
+    return DatasetScore(
+        accuracy=reached / reachable if reachable > 0 else 0.0,
+        clustering=sum(one.shared for one in scenes.values()) / sizes if sizes else 0.0,
+        scenes={name: one.score for name, one in scenes.items()},
+        clusters={name: one.cluster for name, one in scenes.items()},
+    )
 
 
 def _gained(result: SceneScore) -> int:

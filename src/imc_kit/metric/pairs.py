@@ -1,24 +1,20 @@
 """The score of 2023: the relative poses of all pairs of images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from imc_kit.data.tables import POSE_COLUMNS
+import imc_kit.metric.tables as tables
 from imc_kit.errors import KitError
-from imc_kit.metric.tables import NO_ROW, Posed, checked, full_names, grouped, read_both, warn_of_unknown
-from imc_kit.metric.text import aligned, mean_of, or_none
+from imc_kit.metric.tables import Posed, Table
 from imc_kit.types import Float64
-
-if TYPE_CHECKING:
-    from imc_kit.metric.tables import Table
 
 PairThresholds = tuple[Sequence[float], Sequence[float]]
 """Degrees of rotation and metres of translation, equally many."""
+_Limits = tuple[tuple[float, float], ...]
+"""The same as (degrees, metres) pairs."""
 
 
 def _ten(degrees: float, nearest: float, farthest: float) -> PairThresholds:
@@ -28,11 +24,8 @@ def _ten(degrees: float, nearest: float, farthest: float) -> PairThresholds:
 PAIR_THRESHOLDS = _ten(1, 0.2, 5)
 """2023's thresholds from its evaluation page, for scenes whose own thresholds are not published."""
 PAIR_THRESHOLDS_2023 = {
-    "haiper/bike": _ten(1, 0.05, 0.5),
-    "haiper/chairs": _ten(1, 0.05, 0.5),
-    "haiper/fountain": _ten(1, 0.05, 0.5),
-    "heritage/cyprus": _ten(1, 0.1, 2),
-    "heritage/dioscuri": _ten(1, 0.1, 2),
+    **dict.fromkeys(("haiper/bike", "haiper/chairs", "haiper/fountain"), _ten(1, 0.05, 0.5)),
+    **dict.fromkeys(("heritage/cyprus", "heritage/dioscuri"), _ten(1, 0.1, 2)),
     "heritage/wall": _ten(0.2, 0.05, 1),
     "urban/kyiv-puppet-theater": _ten(1, 0.5, 5),
 }
@@ -48,7 +41,7 @@ class PairScore:
     images, registered: the number of images, and of those with a finite submitted pose.
     """
 
-    thresholds: tuple[tuple[float, float], ...]
+    thresholds: _Limits
     fractions: tuple[float, ...]
     images: int
     registered: int
@@ -66,28 +59,26 @@ class Score2023:
     datasets: dict[str, dict[str, PairScore]]
 
     @property
+    def scenes(self) -> dict[str, PairScore]:
+        """The scores by 'dataset/scene'."""
+        return {f"{dataset}/{name}": one for dataset, scenes in self.datasets.items() for name, one in scenes.items()}
+
+    @property
     def mean(self) -> float:
         """The mean over datasets of the mean over their scenes; scenes without a score are left out."""
-        return mean_of(mean_of(scene.score for scene in scenes.values()) for scenes in self.datasets.values())
+        means = (tables.mean_of(scene.score for scene in scenes.values()) for scenes in self.datasets.values())
+        return tables.mean_of(means)
 
     def to_json(self) -> dict[str, Any]:
         """`{"mean": …, "scenes": {"dataset/scene": number}}`; null means no score."""
         return {
-            "mean": or_none(self.mean),
-            "scenes": {
-                f"{dataset}/{name}": or_none(scene.score)
-                for dataset, scenes in self.datasets.items()
-                for name, scene in scenes.items()
-            },
+            "mean": tables.or_none(self.mean),
+            "scenes": {name: tables.or_none(scene.score) for name, scene in self.scenes.items()},
         }
 
     def __str__(self) -> str:
-        rows = [
-            (f"{dataset}/{name}", str(scene.images), str(scene.registered), f"{scene.score:.4f}")
-            for dataset, scenes in self.datasets.items()
-            for name, scene in scenes.items()
-        ]
-        return aligned(("scene", "images", "registered", "mAA"), [*rows, ("mean", "", "", f"{self.mean:.4f}")])
+        rows = [(name, str(one.images), str(one.registered), f"{one.score:.4f}") for name, one in self.scenes.items()]
+        return tables.aligned(("scene", "images", "registered", "mAA"), [*rows, ("mean", "", "", f"{self.mean:.4f}")])
 
 
 def score_2023(truth: Table, submission: Table, thresholds: Mapping[str, PairThresholds] | None = None) -> Score2023:
@@ -109,38 +100,31 @@ def score_2023(truth: Table, submission: Table, thresholds: Mapping[str, PairThr
 
     Raises `KitError` as `score` does.
     """
-    columns = ("image_path", "dataset", "scene", *POSE_COLUMNS)
-    true, submitted = read_both(truth, submission, columns, key=("dataset", "scene", "image_path"))
-    groups = grouped(true, lambda key: key[:2])
-    names = full_names(groups)
-    warn_of_unknown(thresholds, names.values())
+    rows = tables.read_both(truth, submission, ("dataset", "scene", "image_path"))
+    names = tables.full_names(rows.scenes)
+    tables.warn_of_unknown(thresholds, names.values())
     chosen = PAIR_THRESHOLDS_2023 | dict(thresholds or {})
     limits = {name: _limits(chosen.get(name, PAIR_THRESHOLDS), name) for name in names.values()}
     datasets: dict[str, dict[str, PairScore]] = {}
-    for (dataset, scene), keys in groups.items():
-        poses = [true[key] for key in keys], [submitted.get(key, NO_ROW) for key in keys]
-        datasets.setdefault(dataset, {})[scene] = _score_pairs(*poses, limits[names[dataset, scene]])
+    for (dataset, scene), keys in rows.scenes.items():
+        datasets.setdefault(dataset, {})[scene] = _score_pairs(*rows.pairs(keys), limits[names[dataset, scene]])
     return Score2023(datasets)
 
 
-def _limits(thresholds: PairThresholds, name: str) -> tuple[tuple[float, float], ...]:
+def _limits(thresholds: PairThresholds, name: str) -> _Limits:
     try:
         degrees, metres = thresholds
     except (TypeError, ValueError):
-        raise KitError(
-            f"the thresholds of {name} must be two lists, of degrees and of metres, not {thresholds!r}"
-        ) from None
-    angles, distances = checked(degrees, f"{name}, in degrees,"), checked(metres, f"{name}, in metres,")
+        wanted = "two lists, of degrees and of metres"
+        raise KitError(f"the thresholds of {name} must be {wanted}, not {thresholds!r}") from None
+    angles, distances = tables.checked(degrees, f"{name}, in degrees,"), tables.checked(metres, f"{name}, in metres,")
     if len(angles) != len(distances):
-        raise KitError(
-            f"{name} needs as many thresholds in degrees as in metres, not {len(angles)} and {len(distances)}"
-        )
+        counts = f"{len(angles)} and {len(distances)}"
+        raise KitError(f"{name} needs as many thresholds in degrees as in metres, not {counts}")
     return tuple(zip(angles, distances, strict=True))
 
 
-def _score_pairs(
-    true: Sequence[Posed], submitted: Sequence[Posed], thresholds: tuple[tuple[float, float], ...]
-) -> PairScore:
+def _score_pairs(true: Sequence[Posed], submitted: Sequence[Posed], thresholds: _Limits) -> PairScore:
     registered = sum(bool(np.isfinite(pose.center).all()) for pose in submitted)
     if len(true) < 2:
         return PairScore(thresholds, (float("nan"),) * len(thresholds), len(true), registered)

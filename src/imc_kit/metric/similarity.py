@@ -7,13 +7,10 @@ count. A similarity is a matrix [3, 4]: A, a rotation times a scale, and b. It m
 Sets of points are stored as bits: uint64 [words], 64 points per word.
 """
 
-from __future__ import annotations
-
 import heapq
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from math import comb, gcd
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,29 +32,10 @@ _SPLITS = 32
 _HUGE = 1e200
 """Larger numbers are clipped, because their squares overflow."""
 
-_Counts = NDArray[np.int64]
-_Numbers = NDArray[np.intp]
 _Sets = NDArray[np.uint64]
-_Value = TypeVar("_Value", bound=np.generic)
 
 
-@dataclass(frozen=True, eq=False)
-class Registration:
-    """The result of a search.
-
-    counts: for each threshold, the largest number of points that one second similarity brings within it.
-    most: upper bounds of the counts if all triplets were tried; equal to the counts where these are final.
-    model: the second similarity [3, 4] with the largest sum of such numbers (the first of equal ones); nan if none.
-    tried: the number of triplets.
-    """
-
-    counts: _Counts
-    most: _Counts
-    model: Float64
-    tried: int
-
-
-def register(source: Float64, target: Float64, thresholds: Float64) -> Registration:
+def register(source: Float64, target: Float64, thresholds: Float64) -> "Search":
     """Search for the similarities that bring the most points within each threshold of their targets.
 
     source, target: [3, n], finite.
@@ -72,21 +50,27 @@ def register(source: Float64, target: Float64, thresholds: Float64) -> Registrat
     # One thread: the products are small, and on a busy machine threads that wait for each other take 100 times as long.
     # Errors are ignored: the models of degenerate sets are nan, which is within no threshold.
     with threadpool_limits(1), np.errstate(all="ignore"):
-        search = _Search(source, target, thresholds)
-        most = search.run()
-    return Registration(search.counts, most, search.model, search.tried)
+        search = Search(source, target, thresholds)
+        search.run()
+    return search
 
 
-class _Search:
+class Search:
     """The best second similarities so far.
 
-    counts [T], models [T, 3, 4]: the best for each threshold. total, model: the best for the sum over thresholds.
+    counts: for each threshold, the largest number of points that one second similarity brings within it, [T].
+    most: upper bounds of the counts if all triplets were tried; equal to the counts where these are final.
+    models: the best second similarity for each threshold, [T, 3, 4].
+    total, model: the largest sum of such numbers over the thresholds, and its similarity [3, 4] (the first of equal
+        ones); nan if there is none.
+    tried: the number of triplets.
     """
 
     def __init__(self, source: Float64, target: Float64, thresholds: Float64) -> None:
         self.source, self.target, self.thresholds = source, target, thresholds
         self.n = source.shape[1]
         self.counts = np.zeros(len(thresholds), np.int64)
+        self.most = np.full(len(thresholds), self.n)
         self.models = np.full((len(thresholds), 3, 4), np.nan)
         self.total, self.model = 0, np.full((3, 4), np.nan)
         self.tried = 0
@@ -98,27 +82,25 @@ class _Search:
         terms = np.concatenate([np.ones((1, self.n)), x, y, *squares, (y[:, None] * x).reshape(9, self.n)])
         self.terms = np.clip(terms.T, -_HUGE, _HUGE)  # 0 · infinity would be nan
 
-    def run(self) -> _Counts:
-        """Try triplets and return the upper bounds [T]."""
-        most = np.full(len(self.thresholds), self.n)
+    def run(self) -> None:
+        """Try triplets."""
         total = comb(self.n, 3)
         for triplets in _triplets(self.n, total if self.n <= EXHAUSTIVE else SAMPLED // 2):
             is_first = self.tried == 0
             self.try_triplets(triplets)
             if is_first and self.tried < total and self.n <= BOUNDED:
-                most = self.at_most()
-            if (self.counts == most).all():
-                return most
+                self.most = self.at_most()
+            if (self.counts == self.most).all():
+                return
         if self.n <= EXHAUSTIVE:
-            return self.counts
-        for place in np.flatnonzero(self.counts < most):
+            self.most = self.counts
+        for place in np.flatnonzero(self.counts < self.most):
             inliers = _inliers(self.models[place, None], self.source, self.target, self.thresholds[place, None])
             near = np.flatnonzero(_members(inliers[:, 0], self.n))
-            for triplets in _triplets(len(near), SAMPLED // 2 // len(most)):
+            for triplets in _triplets(len(near), SAMPLED // 2 // len(self.most)):
                 self.try_triplets(near[triplets])
-        return most
 
-    def at_most(self) -> _Counts:
+    def at_most(self) -> NDArray[np.int64]:
         """For each threshold, an upper bound of the number of points that any similarity brings within it."""
         from scipy.spatial.distance import cdist
 
@@ -127,7 +109,7 @@ class _Search:
         found = zip(self.thresholds.tolist(), self.counts.tolist(), scales.tolist(), strict=True)
         return np.array([_at_most(apart, true_apart, *each) for each in found])
 
-    def try_triplets(self, triplets: _Numbers) -> None:
+    def try_triplets(self, triplets: NDArray[np.intp]) -> None:
         """Fit twice and keep the best. triplets: [K, 3], numbers of points."""
         self.tried += len(triplets)
         corners, true_corners = (points[:, triplets].transpose(1, 0, 2) for points in (self.source, self.target))
@@ -151,8 +133,8 @@ class _Search:
         x, y = x / size, y / size
         x_spread, y_spread = xx - size * np.square(x).sum(1)[:, None], yy - size * np.square(y).sum(1)[:, None]
         covariance = yx.reshape(-1, 3, 3) - size[:, None] * y[:, :, None] * x[:, None]
-        x_mean, y_mean = (mean + median for mean, median in zip((x, y), self.medians, strict=True))
-        models = _from_moments(size[:, 0], x_mean, y_mean, x_spread[:, 0], y_spread[:, 0], covariance)
+        means = x + self.medians[0], y + self.medians[1]
+        models = _from_moments(size[:, 0], means, (x_spread[:, 0], y_spread[:, 0]), covariance)
         # The differences lose too many digits for sets that are small and far from the median: fit these directly.
         accurate = (x_spread > 1e-4 * xx) & (y_spread > 1e-4 * yy) & (np.maximum(xx, yy) < _HUGE)
         for piece in _pieces(np.flatnonzero(~accurate), self.n):
@@ -160,7 +142,7 @@ class _Search:
         return models
 
 
-def _triplets(n: int, number: int) -> Iterator[_Numbers]:
+def _triplets(n: int, number: int) -> Iterator[NDArray[np.intp]]:
     """Up to `number` different triplets of 0 … n − 1, spread evenly over all, in batches [≤ _TRIPLETS, 3]."""
     total = comb(n, 3)
     # Steps of the golden ratio are spread evenly; a step that is coprime to the total repeats none.
@@ -176,7 +158,7 @@ def _triplets(n: int, number: int) -> Iterator[_Numbers]:
         yield np.stack([rest - twos[j], j, k], axis=1)
 
 
-def _pieces(rows: NDArray[_Value], n: int) -> Iterator[NDArray[_Value]]:
+def _pieces(rows: NDArray[Any], n: int) -> Iterator[NDArray[Any]]:
     """The rows of an array in pieces, for `_ELEMENTS` distances at a time with n distances per row."""
     step = max(1, _ELEMENTS // n)
     return (rows[start : start + step] for start in range(0, len(rows), step))
@@ -189,32 +171,22 @@ def _similarities(source: Float64, target: Float64, members: Float64) -> Float64
     members: [K, N], 1 where a point is in the set, else 0.
     """
     size = members.sum(axis=1)
-    source_mean = source @ members[..., None] / size[:, None, None]
-    target_mean = target @ members[..., None] / size[:, None, None]
-    source = (source - source_mean) * members[:, None]
-    target = (target - target_mean) * members[:, None]
-    source_spread = np.einsum("kin,kin->k", source, source)
-    target_spread = np.einsum("kin,kin->k", target, target)
-    covariance = target @ source.transpose(0, 2, 1)
-    return _from_moments(size, source_mean[..., 0], target_mean[..., 0], source_spread, target_spread, covariance)
+    means = [points @ members[..., None] / size[:, None, None] for points in (source, target)]
+    source, target = ((points - mean) * members[:, None] for points, mean in zip((source, target), means, strict=True))
+    spreads = [np.einsum("kin,kin->k", points, points) for points in (source, target)]
+    return _from_moments(size, [mean[..., 0] for mean in means], spreads, target @ source.transpose(0, 2, 1))
 
 
-def _from_moments(
-    size: Float64,
-    source_mean: Float64,
-    target_mean: Float64,
-    source_spread: Float64,
-    target_spread: Float64,
-    covariance: Float64,
-) -> Float64:
+def _from_moments(size: Float64, means: Sequence[Float64], spreads: Sequence[Float64], covariance: Float64) -> Float64:
     """The similarities [K, 3, 4] of K sets of points; nan for degenerate sets.
 
-    size: [K]. means: [K, 3]. spreads: sums of squared distances from the mean, [K]. covariance: sums of products about
-    the means, [K, 3, 3].
+    size: [K]. means: of source and target, [K, 3] each. spreads: of both, the sums of squared distances from the mean,
+    [K] each. covariance: sums of products about the means, [K, 3, 3].
 
     Kabsch's rotation with determinant +1 (Acta Cryst. A32, 1976) and Horn's symmetric scale, the ratio of the root mean
     square distances from the centroids (J. Opt. Soc. Am. A 4, 1987).
     """
+    (source_mean, target_mean), (source_spread, target_spread) = means, spreads
     rounding = 8 * np.finfo(np.float64).eps * np.abs(source_mean).max(axis=1)
     usable = (source_spread > size * rounding**2) & np.isfinite(source_spread)
     usable &= np.isfinite(covariance).all(axis=(1, 2))

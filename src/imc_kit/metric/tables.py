@@ -1,27 +1,24 @@
-"""What the scores of all years share: reading tables row by row, and checking thresholds."""
-
-from __future__ import annotations
+"""What the scores of all years share: reading tables row by row, checking thresholds, and showing scores."""
 
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from imc_kit.data.tables import parse_pose, read_table
+from imc_kit.data.tables import POSE_COLUMNS, parse_pose, read_table
 from imc_kit.errors import KitError
 from imc_kit.types import Float64
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    Table = Path | str | pd.DataFrame
-
 log = logging.getLogger(__name__)
 
+Table: TypeAlias = "Path | str | pd.DataFrame"
 Key = tuple[str, ...]
 
 
@@ -38,37 +35,50 @@ class Posed(NamedTuple):
             return -self.rotation.T @ self.translation
 
 
-NO_ROW = Posed("", np.full((3, 3), np.nan), np.full(3, np.nan))
+class Rows(NamedTuple):
+    """Both tables, by the values of the columns that name an image.
 
-
-def read_both(
-    truth: Table, submission: Table, columns: Sequence[str], key: Sequence[str], unposed: str | None = None
-) -> tuple[dict[Key, Posed], dict[Key, Posed]]:
-    """Read both tables, by the values of the `key` columns.
-
-    unposed: the scene whose true poses may be nan. Raises `KitError` as `score` does.
+    scenes: the keys of the truth's rows, by dataset and scene.
     """
-    true = _read(truth, "the truth", columns, key)
-    submitted = _read(submission, "the submission", columns, key)
+
+    true: dict[Key, Posed]
+    submitted: dict[Key, Posed]
+    scenes: dict[Key, list[Key]]
+
+    def pairs(self, keys: Iterable[Key]) -> tuple[list[Posed], list[Posed]]:
+        """The true and the submitted poses of some images; the latter nan where there is none."""
+        no_row = Posed("", np.full((3, 3), np.nan), np.full(3, np.nan))
+        return [self.true[key] for key in keys], [self.submitted.get(key, no_row) for key in keys]
+
+
+def read_both(truth: Table, submission: Table, key: Sequence[str], unposed: str | None = None) -> Rows:
+    """Read both tables.
+
+    key: the columns that name an image, the dataset first. unposed: the scene whose true poses may be nan. Raises
+    `KitError` as `score` does.
+    """
+    true, submitted = _read(truth, "the truth", key), _read(submission, "the submission", key)
     if not true:
         raise KitError(f"{_called(truth, 'the truth')} has no rows")
     for where, pose in true.items():
         if pose.scene != unposed and not np.isfinite(pose.center).all():
             raise KitError(f"{_called(truth, 'the truth')} has no finite pose for {', '.join(where)}")
-    unknown = [where for where in submitted if where not in true]
-    if unknown:
+    if unknown := [where for where in submitted if where not in true]:
         log.warning("%d rows of the submission are not in the truth, such as %s", len(unknown), ", ".join(unknown[0]))
-    return true, submitted
+    scenes: dict[Key, list[Key]] = {}
+    for where, pose in true.items():
+        scenes.setdefault((where[0], pose.scene), []).append(where)
+    return Rows(true, submitted, scenes)
 
 
-def _read(table: Table, role: str, columns: Sequence[str], key: Sequence[str]) -> dict[Key, Posed]:
+def _read(table: Table, role: str, key: Sequence[str]) -> dict[Key, Posed]:
     name = _called(table, role)
+    columns = list(dict.fromkeys((*key, "scene", *POSE_COLUMNS)))
     frame = read_table(table) if isinstance(table, Path | str) else table
     if missing := [column for column in columns if column not in frame.columns]:
         raise KitError(f"{name} lacks the column {', '.join(missing)}: it has {', '.join(map(str, frame.columns))}")
     rows: dict[Key, Posed] = {}
-    for number, values in enumerate(zip(*(frame[column].astype(str) for column in columns), strict=True), 1):
-        row = dict(zip(columns, values, strict=True))
+    for number, row in enumerate(frame[columns].astype(str).to_dict("records"), 1):
         where = tuple(row[column] for column in key)
         if where in rows:
             raise KitError(f"{name} has row {number}, {', '.join(where)}, a second time: keep one of them")
@@ -81,19 +91,6 @@ def _read(table: Table, role: str, columns: Sequence[str], key: Sequence[str]) -
 
 def _called(table: Table, role: str) -> str:
     return f"{role} {table}" if isinstance(table, Path | str) else role
-
-
-def grouped(keys: Iterable[Key], group: Callable[[Key], Key]) -> dict[Key, list[Key]]:
-    """The keys of each group, in order."""
-    groups: dict[Key, list[Key]] = {}
-    for key in keys:
-        groups.setdefault(group(key), []).append(key)
-    return groups
-
-
-def centers_of(poses: Mapping[Key, Posed], keys: Sequence[Key]) -> Float64:
-    """The camera centres [m, 3] of some keys; nan where there is no pose."""
-    return np.array([poses.get(key, NO_ROW).center for key in keys]).reshape(-1, 3)
 
 
 def checked(thresholds: Sequence[float], scene: str = "", least: int = 1) -> tuple[float, ...]:
@@ -109,18 +106,16 @@ def checked(thresholds: Sequence[float], scene: str = "", least: int = 1) -> tup
     return values
 
 
-def full_names(groups: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+def full_names(groups: Iterable[Key]) -> dict[Key, str]:
     """The name dataset/scene of each. Raises `KitError` when two are equal, because the parts may contain '/'."""
     names = {group: "/".join(group) for group in groups}
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    if twice:
+    if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
         raise KitError(f"the truth has two scenes that are both called {twice[0]}: give one another name")
     return names
 
 
 def warn_of_unknown(thresholds: Iterable[str] | None, scenes: Iterable[str]) -> None:
-    unknown = sorted(set(thresholds or ()).difference(scenes))
-    if unknown:
+    if unknown := sorted(set(thresholds or ()).difference(scenes)):
         log.warning("thresholds are given for scenes that are not in the truth: %s", ", ".join(unknown))
 
 
@@ -133,3 +128,20 @@ def read_thresholds(path: Path | str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise KitError(f"{path} must hold an object that names each scene's distances, {{scene: [distances]}}")
     return content
+
+
+def mean_of(scores: Iterable[float]) -> float:
+    known = [value for value in scores if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def or_none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text, its first column aligned to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in (header, *rows)
+    )

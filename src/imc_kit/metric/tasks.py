@@ -1,21 +1,16 @@
 """The scores of a task's scenes, by the metric of its year."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
+import imc_kit.metric.tables as tables
 from imc_kit.data.submission import CLUSTER
 from imc_kit.errors import KitError
-from imc_kit.metric.centers import SceneScore, scene_names, score
+from imc_kit.metric.centers import SceneScore, scenes_by_name, score
 from imc_kit.metric.clusters import DatasetScore, score_2025
 from imc_kit.metric.pairs import score_2023
-
-if TYPE_CHECKING:
-    from imc_kit.metric.tables import Table
+from imc_kit.metric.tables import Table
 
 
 class OfScene(NamedTuple):
@@ -46,19 +41,12 @@ def score_scenes(
         datasets = score_2025(truth, submission, thresholds).datasets
         return {name: OfScene(_by_model(data), data.score) for name, data in datasets.items()}
     if layout == "2023":
-        datasets_2023 = score_2023(truth, submission, thresholds).datasets
-        pairs = {(dataset, name): one.score for dataset, part in datasets_2023.items() for name, one in part.items()}
-        placed = score(truth, submission).scenes
-        aligned = {"/".join(group): placed[name] for group, name in scene_names(pairs).items()}
-        means = {"/".join(group): mean for group, mean in pairs.items()}
+        means = {name: one.score for name, one in score_2023(truth, submission, thresholds).scenes.items()}
+        aligned = scenes_by_name(truth, submission, None, full=True)
     else:
         aligned = score(truth, submission, thresholds).scenes
         means = {name: one.score for name, one in aligned.items()}
-    return {
-        name: OfScene({0: aligned[name]}, means[name] if np.isfinite(means[name]) else None)
-        for name in scenes
-        if name in aligned
-    }
+    return {name: OfScene({0: aligned[name]}, tables.or_none(means[name])) for name in scenes if name in aligned}
 
 
 def _by_model(data: DatasetScore) -> dict[int, SceneScore]:

@@ -4,26 +4,20 @@ A chunk of work names its input and writes its results to the store. So all mach
 whose worker dies is repeated by another. Calls that carry arrays stay on this machine, and so does COLMAP.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from imc_kit.errors import KitError, said
 from imc_kit.runtime.executors import one_thread, workers
-
-if TYPE_CHECKING:
-    import distributed
 
 T = TypeVar("T")
 
@@ -34,9 +28,7 @@ PATIENCE = 60.0
 
 
 @contextmanager
-def connected(
-    address: str, out: Path, inputs: Iterable[Path] = (), threads: int | None = None
-) -> Iterator[ClusterExecutor]:
+def connected(address: str, out: Path, inputs: Iterable[Path] = (), threads: int | None = None) -> Iterator[Executor]:
     """The executor of the Dask cluster at `address`, such as tcp://host:8786 or the path of its scheduler file.
 
     out: the run's folder, which every worker must be able to write to.
@@ -55,50 +47,39 @@ def connected(
         client = Client(**place, timeout=CONNECT, set_as_default=False)
     except Exception as error:  # of many kinds: an AssertionError for a file that is no scheduler file
         raise KitError(f"no Dask scheduler answers at {address}: start one (dask scheduler), or correct it") from error
-    with client, _requirements(out, inputs) as required, workers(None, threads) as here:
+    with client, workers(None, threads) as here, _requirements(out, inputs) as required:
         try:
             client.wait_for_workers(1, CONNECT)
         except TimeoutError as error:
             start = f"start one (dask worker {client.scheduler_info()['address']})"
             raise KitError(f"the cluster at {address} has no worker: {start}") from error
-        for worker, fault in client.run(required.fault, on_error="return").items():
+        for worker, fault in client.run(_fault, required, on_error="return").items():
             if fault:
                 raise _unfit(worker, said(fault) if isinstance(fault, Exception) else fault)
-        executor = ClusterExecutor(client, required, here)
-        ended = threading.Event()
-        watch = threading.Thread(target=executor.watch, args=(ended,), daemon=True)
-        watch.start()
-        try:
+        with ClusterExecutor(client, required, here) as executor:
             yield executor
-        finally:
-            ended.set()
-            watch.join()
 
 
-@dataclass(frozen=True)
-class _Requirements:
+class _Requirements(NamedTuple):
     """What a worker must have in common with this machine.
 
-    probe: a file in the run's folder that contains its own name.
-    sizes: the inputs with their sizes in bytes; 0 for folders.
     version: of imc_kit.
+    probe: an empty file in the run's folder, with a name that no other file has.
+    sizes: the inputs and the probe, with their sizes in bytes; 0 for folders.
     """
 
+    version: str
     probe: Path
     sizes: tuple[tuple[Path, int], ...]
-    version: str
-
-    def fault(self) -> str:
-        """Why this process is unfit, or an empty text. The first call also prepares it for work."""
-        return _fault(self)
 
 
 @cache
 def _fault(required: _Requirements) -> str:
+    """Why this process is unfit, or an empty text. The first call also prepares it for work."""
     one_thread()
     if (version := _version()) != required.version:
         return f"it has imc_kit {version}, and this machine {required.version}"
-    for path, size in ((required.probe, len(required.probe.name)), *required.sizes):
+    for path, size in required.sizes:
         try:
             if size != _size(path):
                 return f"it sees another {path}"
@@ -112,18 +93,17 @@ def _requirements(out: Path, inputs: Iterable[Path]) -> Iterator[_Requirements]:
     probe = out.absolute() / f".cluster-{uuid4().hex}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe.write_text(probe.name)
+        probe.touch()
     except OSError as error:
         raise KitError(f"cannot write to the folder {out}: {error.strerror}; choose another one") from error
-    sizes = []
+    sizes = [(probe, 0)]
     for path in inputs:
         with suppress(OSError):  # an input that this machine cannot read is not a worker's fault
             sizes.append((path.absolute(), _size(path)))
     try:
-        yield _Requirements(probe, tuple(sizes), _version())
+        yield _Requirements(_version(), probe, tuple(sizes))
     finally:
-        with suppress(OSError):
-            probe.unlink()
+        probe.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:
@@ -142,14 +122,13 @@ def _version() -> str:
 
 
 def _unfit(worker: str, fault: str) -> KitError:
-    return KitError(
-        f"the worker {worker} cannot take part: {fault}; all machines need the same imc_kit and a common folder"
-    )
+    need = "all machines need the same imc_kit and a common folder"
+    return KitError(f"the worker {worker} cannot take part: {fault}; {need}")
 
 
 def _run_chunk(required: _Requirements, call: Callable[[], T]) -> T:
     """Process a chunk in a worker, after a check of the worker."""
-    if fault := required.fault():
+    if fault := _fault(required):
         from distributed import get_worker
 
         raise _unfit(get_worker().address, fault)
@@ -159,11 +138,14 @@ def _run_chunk(required: _Requirements, call: Callable[[], T]) -> T:
 class ClusterExecutor(Executor):
     """`submit` runs a call on the cluster. `map` runs calls here: it is used for many small ones that carry arrays."""
 
-    def __init__(self, client: distributed.Client, required: _Requirements, here: Executor) -> None:
-        self._client = client
-        self._required = required
-        self._here = here
-        self._waiting: set[distributed.Future[Any]] = set()
+    def __init__(self, client: Any, required: _Requirements, here: Executor) -> None:
+        self._client, self._required, self._here = client, required, here
+        self._waiting: set[Any] = set()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._ended.set()
 
     @property
     def width(self) -> int:
@@ -182,12 +164,10 @@ class ClusterExecutor(Executor):
         remote.add_done_callback(partial(self._hand_over, future))
         return future
 
-    def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
-    ) -> Iterator[T]:
-        return self._here.map(fn, *iterables, timeout=timeout, chunksize=chunksize)
+    def map(self, fn: Callable[..., T], *iterables: Iterable[Any], **options: Any) -> Iterator[T]:
+        return self._here.map(fn, *iterables, **options)
 
-    def _hand_over(self, future: Future[T], remote: distributed.Future[T]) -> None:
+    def _hand_over(self, future: Future[T], remote: Any) -> None:
         """Copy the result or the error of a Dask future."""
         self._waiting.discard(remote)
         if not future.set_running_or_notify_cancel():
@@ -196,23 +176,21 @@ class ClusterExecutor(Executor):
 
         try:
             future.set_result(remote.result())
-        except KilledWorker as error:
-            future.set_exception(
-                KitError(
-                    f"a task killed {error.allowed_failures + 1} workers in a row, the last at"
-                    f" {error.last_worker.address}: see its log; it may need more memory"
-                )
-            )
         except BaseException as error:  # Dask's CancelledError is not an Exception in every version
-            lost = KitError("the cluster is gone: no scheduler, or no worker; run the same command to resume")
-            future.set_exception(lost if remote.cancelled() else error)
+            shown = error
+            if isinstance(error, KilledWorker):
+                died = f"a task killed {error.allowed_failures + 1} workers in a row, the last at"
+                shown = KitError(f"{died} {error.last_worker.address}: see its log; it may need more memory")
+            elif remote.cancelled():
+                shown = KitError("the cluster is gone: no scheduler, or no worker; run the same command to resume")
+            future.set_exception(shown)
         finally:
             remote.release()  # otherwise it would be repeated when its worker dies later
 
-    def watch(self, ended: threading.Event) -> None:
+    def _watch(self) -> None:
         """Cancel all waiting work when there has been no worker for `PATIENCE` seconds. Dask would wait forever."""
         seen = time.monotonic()
-        while not ended.wait(PATIENCE / 20):
+        while not self._ended.wait(PATIENCE / 20):
             if self.width:
                 seen = time.monotonic()
             elif time.monotonic() - seen > PATIENCE:

@@ -3,8 +3,6 @@
 A deadline is a moment on the clock of `time.time()` in seconds, or infinity for none.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Download weight files: the only module that uses the network, for `imc-kit weights get`."""
 
-from __future__ import annotations
-
 import logging
 from functools import partial
 from pathlib import Path
@@ -39,14 +37,11 @@ def fetch(weight: Weight, folder: Path) -> Path:
         if expected_sha256(weight, folder) is None:
             _pin(weight, path)
     except requests.HTTPError as error:
-        raise KitError(
-            f"cannot download {weight.name}: {error}; try again later, or put a copy from elsewhere into {folder}"
-        ) from error
+        todo = f"try again later, or put a copy from elsewhere into {folder}"
+        raise KitError(f"cannot download {weight.name}: {error}; {todo}") from error
     except requests.RequestException as error:
-        raise KitError(
-            f"the connection to {urlsplit(weight.url).hostname} for {weight.name} failed ({type(error).__name__}):"
-            " check the network; the same command continues the download"
-        ) from error
+        where = f"the connection to {urlsplit(weight.url).hostname} for {weight.name} failed ({type(error).__name__})"
+        raise KitError(f"{where}: check the network; the same command continues the download") from error
     except OSError as error:
         raise KitError(f"cannot write {weight.name} into {folder}: {error.strerror or error}") from error
     return path
@@ -62,10 +57,8 @@ def _retrieve(weight: Weight, path: Path) -> None:
         pooch.retrieve(weight.url, expected, weight.name, path.parent, downloader=downloader)
     except ValueError as error:  # pooch has deleted the file
         hint = f"; to accept it, delete its line in {path.with_name(PINS)}" if weight.sha256 == UNPINNED else ""
-        raise KitError(
-            f"the file from {weight.url} is not the expected {weight.name}, so it was deleted: its SHA-256 is not"
-            f" {expected}{hint}"
-        ) from error
+        what = f"the file from {weight.url} is not the expected {weight.name}"
+        raise KitError(f"{what}, so it was deleted: its SHA-256 is not {expected}{hint}") from error
 
 
 def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, pinned: bool) -> None:
@@ -84,16 +77,12 @@ def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, p
         if sends_all and not pinned and "Content-Length" not in answer.headers:
             raise KitError(f"{url} does not state the size of {weight.name}: a part of it could not be detected")
 
-    with (
-        rest.open("ab") as file,
-        progress.bar(total=weight.bytes or 1, unit="B", unit_scale=True, desc=weight.name) as bar,
-    ):
+    bar = progress.bar(total=weight.bytes or 1, unit="B", unit_scale=True, desc=weight.name)
+    with rest.open("ab") as file, bar:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={file.tell()}-"} if file.tell() else {})
         options = {"headers": headers, "hooks": {"response": begin}, "timeout": _TIMEOUT}
         pooch.HTTPDownloader(progressbar=bar, chunk_size=_PIECE, **options)(url, file, None)
-    with rest.open("rb") as whole:
-        flaw = other_content(whole.read(1024))
-    if flaw is not None:
+    if flaw := other_content(rest):
         rest.unlink()
         raise KitError(f"the file from {url} {flaw}, so it was not kept as {weight.name}")
     rest.replace(output)

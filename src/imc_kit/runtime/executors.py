@@ -1,12 +1,10 @@
 """Run work in chunks through an executor: threads of this machine, or an executor that the caller brings."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -15,34 +13,28 @@ from uuid import uuid4
 from imc_kit.runtime import deadline, malloc, progress
 
 T = TypeVar("T")
+Done = tuple[int, list[str]]
+"""How many units of work a chunk has done, and its notes."""
 
 _STARTED = uuid4().hex
 
 
 def fan_out(
-    executor: Executor,
-    function: Callable[..., tuple[int, list[str]]],
-    chunks: Sequence[tuple[Any, ...]],
-    label: str,
-    unit: str,
-    total: int,
+    pool: Executor, function: Callable[..., Done], chunks: Sequence[tuple[Any, ...]], label: str, unit: str, total: int
 ) -> list[str]:
     """Call `function` on every chunk, show progress, and return the notes of all chunks.
 
-    function: returns how many units it has done, and its notes.
     total: units in all chunks. If fewer are done, that is another note.
 
     An error in one chunk cancels the others and is raised.
     """
     here = _process()
-    futures: list[Future[tuple[int, list[str]]]] = [
-        executor.submit(_with_one_thread, here, function, *chunk) for chunk in chunks
-    ]
+    futures: list[Future[Done]] = [pool.submit(_with_one_thread, here, function, *chunk) for chunk in chunks]
     # Not `as_completed`: it waits forever for futures that are cancelled when another thread shuts the pool down.
-    ended: SimpleQueue[Future[tuple[int, list[str]]]] = SimpleQueue()
+    ended: SimpleQueue[Future[Done]] = SimpleQueue()
     for future in futures:
         future.add_done_callback(ended.put)
-    notes = []
+    notes: list[str] = []
     done = 0
     try:
         with progress.bar(total=total, desc=label, unit=unit, delay=2, leave=False) as bar:
@@ -77,19 +69,12 @@ def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor
 
     Meanwhile OpenCV, BLAS and torch use one thread per call in this process.
     """
-    restore = one_thread()
-    try:
-        if executor is not None:
-            yield executor
-            return
-        malloc.one_arena()
-        pool = ThreadPoolExecutor(threads or cores())
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
-    finally:
-        restore()
+    with one_thread() as ending:
+        if executor is None:
+            malloc.one_arena()
+            executor = ThreadPoolExecutor(threads or cores())
+            ending.callback(executor.shutdown, cancel_futures=True)
+        yield executor
 
 
 def cores() -> int:
@@ -102,28 +87,21 @@ def width(executor: Executor) -> int:
     return getattr(executor, "width", None) or cores()
 
 
-def one_thread() -> Callable[[], None]:
-    """Limit OpenCV, BLAS and torch to one thread per call, because there are many workers; returns the undo."""
+def one_thread() -> ExitStack:
+    """Limit OpenCV, BLAS and torch to one thread per call, because there are many workers. The exit undoes it."""
     import cv2
     from threadpoolctl import threadpool_limits
 
-    opencv_threads = cv2.getNumThreads()
-    torch_threads = set_torch_threads(1)
+    undo = ExitStack()
+    undo.callback(set_torch_threads, set_torch_threads(1) or cores())
+    undo.callback(cv2.setNumThreads, cv2.getNumThreads())
     cv2.setNumThreads(1)
-    limits = threadpool_limits(1)
-
-    def restore() -> None:
-        limits.restore_original_limits()
-        cv2.setNumThreads(opencv_threads)
-        set_torch_threads(torch_threads or cores())
-
-    return restore
+    undo.callback(threadpool_limits(1).restore_original_limits)
+    return undo
 
 
-@cache
-def _one_thread_for_good() -> None:
-    """Limit threads in a worker process. Else each starts a thread per core, and matrix products round differently."""
-    one_thread()
+_one_thread_for_good = cache(one_thread)
+"""Limit threads in a worker process. Else each starts a thread per core, and matrix products round differently."""
 
 
 def set_torch_threads(count: int) -> int | None:

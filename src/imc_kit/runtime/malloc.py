@@ -1,7 +1,5 @@
 """Tune how glibc's malloc takes memory and returns it. With another C library nothing happens."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from contextlib import suppress

@@ -1,28 +1,18 @@
 """What stages cost: seconds and, on Linux, the peak of this process's resident memory."""
 
-from __future__ import annotations
-
 import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 _PROCESS = Path("/proc/self")
 _lock = threading.Lock()
 
 
-@dataclass(eq=False)
-class _Peak:
-    """The peak of the memory since a stage began, in bytes."""
-
-    size: int | None = None
-
-
-_running: list[_Peak] = []
-"""The peaks of all running stages: Linux keeps a single one, which every stage resets when it begins."""
+_peaks: dict[object, int] = {}
+"""For each running stage, the peak in bytes since it began. Linux keeps a single one, which each new stage resets."""
 
 
 class Meter:
@@ -38,10 +28,10 @@ class Meter:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        peak = _Peak()
+        running = object()
         with _lock:
-            _update_running()
-            _running.append(peak)
+            _update_peaks()
+            _peaks[running] = 0
             with suppress(OSError):
                 (_PROCESS / "clear_refs").write_text("5")  # resets the peak to what is in use now
         started = time.monotonic()
@@ -50,18 +40,16 @@ class Meter:
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - started, 3)
             with _lock:
-                _update_running()
-                _running.remove(peak)
-            if peak.size is not None:
-                self.memory[stage] = max(self.memory.get(stage, 0), peak.size)
+                _update_peaks()
+                peak = _peaks.pop(running)
+            if peak:
+                self.memory[stage] = max(self.memory.get(stage, 0), peak)
 
 
-def _update_running() -> None:
+def _update_peaks() -> None:
     """Raise the peaks of all running stages, of any thread, to the system's peak."""
-    size = peak_memory()
-    if size is not None:
-        for peak in _running:
-            peak.size = max(peak.size or 0, size)
+    size = peak_memory() or 0
+    _peaks.update({stage: max(peak, size) for stage, peak in _peaks.items()})
 
 
 def peak_memory() -> int | None:

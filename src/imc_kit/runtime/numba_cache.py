@@ -4,12 +4,9 @@ Compiling takes some seconds, once. The result is cached beside the source, in t
 or in the folder that NUMBA_CACHE_DIR names.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -20,10 +17,8 @@ try:
     import numba
     from numba.core import event
 except ImportError as error:  # it is missing, or was built for another NumPy
-    raise KitError(
-        f"numba, which compiles SIFT and the matching, cannot be loaded with NumPy {np.__version__}: {error}"
-        ' (pip install "numba>=0.60,<0.69")'
-    ) from error
+    what = f"numba, which compiles SIFT and the matching, cannot be loaded with NumPy {np.__version__}"
+    raise KitError(f'{what}: {error} (pip install "numba>=0.60,<0.69")') from error
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +35,11 @@ def compiled(function: F) -> F:
     They are always inlined. Otherwise a fresh and a cached function might call differently compiled versions of them,
     which round differently.
     """
-    compiler: Any = partial(numba.njit, nogil=True, fastmath=_MATHS, error_model="numpy", forceinline=True)
+    options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy", "forceinline": True}
     try:
-        dispatcher = compiler(cache=True)(function)
+        dispatcher = numba.njit(function, cache=True, **options)
     except RuntimeError:  # there is no place for the cache
-        return cast(F, compiler()(function))
+        return cast(F, numba.njit(function, **options))
     save = dispatcher._cache.save_overload
 
     def save_if_possible(*what: Any) -> None:

@@ -1,7 +1,5 @@
 """Detectors, matchers and global descriptors by name: the kit's own, other packages', and those of a notebook cell."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from importlib import import_module, metadata
@@ -37,9 +35,7 @@ class Registry(Mapping[str, Config]):
 
         group: the entry-point group, if it is not named like the package.
         """
-        self.kind = kind
-        self.package = package
-        self.group = group or package
+        self.kind, self.package, self.group = kind, package, group or package
         self._known: dict[str, Config] = {}
         self._loaded = False
         self._lock = RLock()
@@ -52,10 +48,8 @@ class Registry(Mapping[str, Config]):
         """
         other = self._known.get(config.name)
         if other is not None and _identity(other) != _identity(config):
-            raise KitError(
-                f"{self.kind} {config.name!r} is registered twice, by {_identity(other)} and {_identity(config)}:"
-                " rename one of them"
-            )
+            owners = f"{_identity(other)} and {_identity(config)}"
+            raise KitError(f"{self.kind} {config.name!r} is registered twice, by {owners}: rename one of them")
         self._known[config.name] = config  # without the lock, which a thread that waits for this module may hold
         return config
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, said
 from imc_kit.runtime import malloc
 
 if TYPE_CHECKING:
@@ -43,13 +44,12 @@ def device(wanted: Device, who: str) -> torch.device:
 
 def gpu_of_thread(wanted: Device) -> int:
     """The number of this thread's GPU; 0 if there is only one or none, or if `wanted` is the CPU."""
-    if wanted == "cpu":
-        return 0
-    try:
-        import torch
-    except ImportError:
-        return 0
-    gpus = torch.cuda.device_count()
+    gpus = 0
+    if wanted != "cpu":
+        with suppress(ImportError):
+            import torch
+
+            gpus = torch.cuda.device_count()
     if gpus < 2:
         return 0
     if not hasattr(_thread, "number"):
@@ -79,8 +79,7 @@ def read_state(path: Path) -> dict[str, Any]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle, zipfile and safetensors raise their own
-        said = f"{type(error).__name__}: {error}"
-        raise KitError(f"{path} is not a whole file of tensors, so it is not loaded: {said}") from error
+        raise KitError(f"{path} is not a whole file of tensors, so it is not loaded: {said(error)}") from error
     if not isinstance(state, Mapping):
         raise KitError(f"{path} holds a {type(state).__name__}, not tensors by name, so it is not loaded")
     return dict(state)

@@ -1,7 +1,5 @@
 """Find the weight files of networks. This module never uses the network: `download` does, on request."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -53,10 +51,9 @@ class Weight:
 def manifest() -> dict[str, Weight]:
     """All known files by name."""
     table = tomllib.loads(resources.files("imc_kit.runtime").joinpath("weights.toml").read_text("utf-8"))
-    return {
-        name: Weight(name, **facts | {key: tuple(facts.get(key, ())) for key in ("used_by", "aliases")})
-        for name, facts in table.items()
-    }
+    for facts in table.values():
+        facts |= {key: tuple(facts.get(key, ())) for key in ("used_by", "aliases")}
+    return {name: Weight(name, **facts) for name, facts in table.items()}
 
 
 def find(name: str, explicit: Path | None = None) -> Path:
@@ -84,11 +81,9 @@ def find(name: str, explicit: Path | None = None) -> Path:
         flaws.append(f"{path} {flaw}")
     looked = [] if is_file else [f"looked in {', '.join(map(str, folders))}"]
     target = f" --to {explicit}" if explicit is not None and explicit.is_dir() else ""
-    raise KitError(
-        f"weight file {name} is {'not usable' if flaws else 'missing'}: {'; '.join([*flaws, *looked])};"
-        f" get it with 'imc-kit weights get {name}{target}' (licence: {weight.license}; from {weight.url}),"
-        " or put it into a folder that IMC_KIT_WEIGHTS names"
-    )
+    state = f"weight file {name} is {'not usable' if flaws else 'missing'}: {'; '.join([*flaws, *looked])}"
+    get = f"get it with 'imc-kit weights get {name}{target}' (licence: {weight.license}; from {weight.url})"
+    raise KitError(f"{state}; {get}, or put it into a folder that IMC_KIT_WEIGHTS names")
 
 
 def places() -> list[Path]:
@@ -138,12 +133,13 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
     """
     try:
         status = path.stat()
-        with path.open("rb") as file:
-            flaw = other_content(file.read(1024))
-        if flaw is not None:
+        if flaw := other_content(path):
             return flaw
         if path.name not in weight.names:
-            return _flaw_of_own(path, weight)
+            if other := next((other.name for other in manifest().values() if path.name in other.names), None):
+                return f"is not the published file: it has the name of another one, {other}"
+            logger.info("using %s for %s; its content is not compared: it has another name", path, weight.name)
+            return None
         if weight.bytes and status.st_size != weight.bytes:
             kind = "cut off, or another file" if status.st_size < weight.bytes else "not the published file"
             return f"has {status.st_size:,} of {weight.bytes:,} bytes: it is {kind}"
@@ -157,16 +153,10 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
     return "is not the published file: its SHA-256 differs"
 
 
-def _flaw_of_own(path: Path, weight: Weight) -> str | None:
-    other = next((other.name for other in manifest().values() if path.name in other.names), None)
-    if other is not None:
-        return f"is not the published file: it has the name of another one, {other}"
-    logger.info("using %s for %s; its content is not compared, because it has another name", path, weight.name)
-    return None
-
-
-def other_content(start: bytes) -> str | None:
-    """What a file that starts with these bytes is instead of weights, as for `flaw_of`; None if it may be weights."""
+def other_content(path: Path) -> str | None:
+    """What a file is by its first bytes instead of weights, as for `flaw_of`; None if it may be weights."""
+    with path.open("rb") as file:
+        start = file.read(1024)
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not start:
         return "is empty"
@@ -184,13 +174,13 @@ def expected_sha256(weight: Weight, folder: Path) -> str | None:
 
 def read_pins(folder: Path) -> dict[str, str]:
     """The SHA-256 of unpinned files, by name, when they were first downloaded into `folder`."""
+    path = folder / PINS
     try:
-        text = (folder / PINS).read_text("utf-8")
-        return {name: str(digest) for name, digest in tomllib.loads(text).items()}
+        return {name: str(digest) for name, digest in tomllib.loads(path.read_text("utf-8")).items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise KitError(f"cannot read {folder / PINS}: {error}; delete it to trust the files beside it again") from error
+        raise KitError(f"cannot read {path}: {error}; delete it to trust the files beside it again") from error
 
 
 @cache
