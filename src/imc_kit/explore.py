@@ -19,7 +19,6 @@ import numpy as np
 from imc_kit import metric
 from imc_kit.colmap import database, verification
 from imc_kit.colmap.database import CameraConfig, ImageEntry
-from imc_kit.colmap.verification import VerificationConfig
 from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
@@ -37,6 +36,7 @@ from imc_kit.runtime import weights
 from imc_kit.runtime.executors import workers
 from imc_kit.synthetic import plaza
 from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Model, Pair, Scene
+from imc_kit.viewgraph.two_view import VerificationConfig
 
 ENOUGH = 15
 """A pair with this many inliers is used for mapping: the default of `VerificationConfig.min_inliers`."""
@@ -258,7 +258,7 @@ def _matched(views: Mapping[str, ImageView], wanted: Sequence[tuple[Pair, Matche
         path = Path(folder, "database.db")
         listed_images = [ImageEntry(entry, view.path, view.features.image_size) for entry, view in entries.items()]
         database.write_database(path, listed_images, lambda entry: entries[entry].features, listed, CameraConfig())
-        verification.verify(path, VerificationConfig(), Path(folder, "colmap.log"), pool)
+        verification.verify(path, VerificationConfig(), pool)
         result = []
         for pair, (matches, seconds) in zip(sides, found, strict=True):
             points, inliers = database.read_pair(path, *pair)

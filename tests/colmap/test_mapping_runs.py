@@ -85,10 +85,10 @@ def outcome(
         poses = {name: Pose.identity() for name in SCENE.images[: result[0]]}
         return [Model(Path(str(number)), poses, observations=result[3] if len(result) > 3 else 0)]
 
-    def support(database: Path, model: Model, pairs: list[Pair], max_error: float) -> float:
+    def support(database: Path, model: Model, pairs: list[Pair], max_errors: Sequence[float]) -> list[float]:
         assert pairs == [("a", "b"), ("b", "c")]  # (a, c) is weak
         result = results[int(model.folder.name)]
-        return float(result[1] if max_error == 2 else result[2])
+        return [float(result[1] if max_error == 2 else result[2]) for max_error in max_errors]
 
     monkeypatch.setattr(mapping_runs, "support", support)
     best = run(monkeypatch, made, runs, policy, threads)
@@ -177,7 +177,7 @@ def test_the_log_names_the_pairs_that_were_left_out(
     outcome(monkeypatch, [(10, 0.95, 0.5)])
     assert caplog.messages == []
     outcome(monkeypatch, [(10, 0.8, 0.5), None, (10, 0.95, 0.6)])
-    monkeypatch.setattr(mapping_runs, "support", lambda *_: 0.5)
+    monkeypatch.setattr(mapping_runs, "support", lambda *_: [0.5, 0.5])
     config = MappingConfig(min_strength=0.7, max_cycle_error=10.0)
     run(monkeypatch, lambda *_: [Model(Path("0"), {"a": Pose.identity()})], [config], off=180)
     weak, contradicted = caplog.messages
@@ -266,7 +266,7 @@ def limits(
         now += used
         return [Model(Path("0"), {"a": Pose.identity()})]
 
-    monkeypatch.setattr(mapping_runs, "support", lambda *_: 0.5)
+    monkeypatch.setattr(mapping_runs, "support", lambda *_: [0.5, 0.5])
     monkeypatch.setattr(mapping_runs.deadline.time, "time", lambda: now)
     found = run(monkeypatch, made, runs, until=now + seconds)
     assert bool(found.models) == bool(given)
@@ -325,7 +325,7 @@ def test_a_full_disk_costs_one_run(monkeypatch: pytest.MonkeyPatch, error: Excep
             raise error
         return [Model(Path("1"), {"a": Pose.identity()})]
 
-    monkeypatch.setattr(mapping_runs, "support", lambda *_: 0.5)
+    monkeypatch.setattr(mapping_runs, "support", lambda *_: [0.5, 0.5])
     found = run(monkeypatch, made)
     assert [len(model.poses) for model in found.models] == [1]
     assert found.notes == [f"{type(error).__name__}: {error}"] * 2

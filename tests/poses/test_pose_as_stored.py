@@ -7,7 +7,7 @@ import pytest
 
 from imc_kit.data import images
 from imc_kit.data.images import ImageInfo
-from imc_kit.poses.rotation import pose_as_stored
+from imc_kit.poses.place import pose_as_stored
 from imc_kit.types import Pose
 
 UPRIGHT = ((0, False), (0, True), (2, False), (2, True), (3, True), (1, False), (1, True), (3, False))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from imc_kit.colmap import child
-from imc_kit.colmap.database import CAMERA_MODELS, change_camera_models, delete_pairs, keep_best_connected
+from imc_kit.colmap.database import delete_pairs, keep_best_connected
 from imc_kit.colmap.model_files import read_models
 from imc_kit.colmap.options import Value, mapper_options
 from imc_kit.colmap.verification import inlier_counts, relative_rotations
-from imc_kit.errors import require, unknown_name
+from imc_kit.errors import require
 from imc_kit.types import Model, Pair
 from imc_kit.viewgraph.rotation_cycles import contradicted
 from imc_kit.viewgraph.strengths import strengths
@@ -63,9 +63,6 @@ class MappingConfig:
     """Drop pairs whose relative rotation is off by more than this many degrees from what the other pairs say
     (`viewgraph.rotation_cycles`). Right pairs are off by about 5, because focal lengths are guesses. None drops
     none."""
-    camera_model: str | None = None
-    """The camera model of this run: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV or FULL_OPENCV. None keeps
-    the database's."""
     max_keypoints: int | None = 2500
     """Use at most this many keypoints of each image, those in the most verified pairs. More cost time and move the
     cameras little. None uses all."""
@@ -83,8 +80,6 @@ class MappingConfig:
             ("time_limit", self.time_limit > 0, "more than 0 seconds"),
         ):
             require(valid, f"{option} of a mapping run", wanted, getattr(self, option))
-        if self.camera_model is not None and self.camera_model not in CAMERA_MODELS:
-            raise unknown_name("camera model", self.camera_model, CAMERA_MODELS)
 
     def check(self) -> None:
         """Raise `KitError` for an option that pycolmap does not have."""
@@ -126,7 +121,7 @@ def map_scene(
     per_image = config.by_cameras and intrinsics_are_per_image(database)
     if per_image:
         config = replace(config, max_keypoints=None)
-    if config.min_strength or config.max_cycle_error or config.camera_model or config.max_keypoints:
+    if config.min_strength or config.max_cycle_error or config.max_keypoints:
         database = _reduced_copy(database, folder.with_suffix(".db"), config)
     defaults = _GLOBAL
     if config.mapper == "incremental":
@@ -168,11 +163,9 @@ def left_out(database: Path, inliers: Mapping[Pair, int], config: MappingConfig)
 
 
 def _reduced_copy(database: Path, path: Path, config: MappingConfig) -> Path:
-    """Copy a verified database to `path`, without unused pairs and keypoints, and with the run's camera model."""
+    """Copy a verified database to `path`, without unused pairs and keypoints."""
     shutil.copyfile(database, path)
     delete_pairs(path, "two_view_geometries", left_out(database, inlier_counts(database), config).pairs)
-    if config.camera_model:
-        change_camera_models(path, config.camera_model)
     if config.max_keypoints:
         keep_best_connected(path, config.max_keypoints)
     return path

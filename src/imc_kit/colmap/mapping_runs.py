@@ -274,9 +274,7 @@ class _Session:
             self.notes.append(
                 f"COLMAP's incremental mapping {deadline.STOPPED} of {runtime:.0f} s; its model so far is used"
             )
-        agreeing, precise = (
-            support(self.database, models[0], self.reference_pairs, error) for error in (AGREE, PRECISE)
-        )
+        agreeing, precise = support(self.database, models[0], self.reference_pairs, (AGREE, PRECISE))
         run = MappingRun(models, agreeing, precise, left_out)
         if self.policy.trusts(run, len(self.scene.images)):
             for event in self.cancelled[number + 1 :]:

@@ -7,12 +7,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from pathlib import Path
 
 from imc_kit.colmap import database, mapping_runs, model_files, verification
-from imc_kit.colmap.child import ColmapError
 from imc_kit.colmap.mapping_runs import MappingResult, RunPolicy
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
@@ -25,7 +23,7 @@ from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, inspect
 from imc_kit.pipeline.results import SceneResult, read_result, write_result
 from imc_kit.poses import place
-from imc_kit.poses.rotation import pose_as_stored
+from imc_kit.poses.place import pose_as_stored
 from imc_kit.runtime import deadline
 from imc_kit.runtime.deadline import ran_out
 from imc_kit.runtime.meter import Meter
@@ -163,16 +161,7 @@ class MatchedScene:
         entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in self.records.items()]
         database.write_database(made, entries, self.found.features, self._strong_matches(), context.config.cameras)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
-        verify = partial(
-            verification.verify, made, log=context.log, executor=executor, threads=context.threads,
-            seed=context.config.seed, until=end,
-        )  # fmt: skip
-        config = context.config.verification
-        try:
-            context.notes.extend(verify(config))
-        except ColmapError as error:
-            context.notes.append(f"{error}; the pairs are verified by magsac")
-            context.notes.extend(verify(replace(config, method="magsac", options={})))
+        context.notes.extend(verification.verify(made, context.config.verification, executor, end))
         if ran_out(context.notes):
             path = self.folder / "database-hurried.db"
         return database.move(made, path)
