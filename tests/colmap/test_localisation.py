@@ -12,9 +12,9 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap import localisation
-from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.model_files import read_model
-from imc_kit.colmap.steps import ChildRun, LocalisationConfig, localise
+from imc_kit.colmap.steps import LocalisationConfig, localise
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 from synthetic_models import Synthetic, camera_models, errors, part, shuffle, synthesize, unmatch, with_camera_model
@@ -45,7 +45,7 @@ def make(synthetic: Synthetic, tmp_path: Path) -> Make:
 
 def find(synthetic: Synthetic, model: Model, folder: Path | None = None, **options: Any) -> Model:
     folder = folder or synthetic.database.parent
-    run = ChildRun(folder / "localised", folder / "log.txt", threads=1)
+    run = Workplace(folder / "localised", folder / "log.txt", threads=1)
     return localise(synthetic.database, model, LocalisationConfig(**options), run)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap import mapping
+from imc_kit.colmap import child
+from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
 from imc_kit.colmap.mapping import LeftOut, MappingConfig, left_out, map_scene
 from imc_kit.colmap.model_files import gather, read_model, read_models
@@ -95,8 +96,8 @@ def database(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def solve(database: Path, folder: Path, mapper: Any = "incremental", seed: int = 3, **options: Any) -> list[Model]:
-    config = MappingConfig(mapper, options)
-    return map_scene(database, database.parent, folder / "models", config, folder / "log.txt", threads=1, seed=seed)
+    at = Workplace(folder / "models", folder / "log.txt", 1, seed)
+    return map_scene(database, database.parent, MappingConfig(mapper, options), at)
 
 
 def assert_poses_are_right(found: dict[str, Pose], truth: dict[str, Pose]) -> None:
@@ -320,7 +321,7 @@ def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_pat
     inliers = inlier_counts(database)
     limit = sorted(strengths(inliers).values())[len(inliers) // 2]
     config = MappingConfig(min_strength=limit)
-    (model,) = map_scene(database, database.parent, tmp_path / "models", config, tmp_path / "log", threads=1)
+    (model,) = map_scene(database, tmp_path, config, Workplace(tmp_path / "models", tmp_path / "log", 1))
     left = inlier_counts(tmp_path / "models.db")
     assert left == {pair: inliers[pair] for pair, strength in strengths(inliers).items() if strength >= limit}
     assert len(left) < len(inliers)
@@ -388,7 +389,7 @@ def test_pairs_that_cycles_contradict_are_left_out_of_a_copy(twins: Twins, tmp_p
     config = MappingConfig(max_cycle_error=10.0)
     against, weak = left_out(twins.database, inliers, config)
     assert (set(against), weak) == (twins.wrong, [])
-    (model,) = map_scene(twins.database, tmp_path, tmp_path / "models", config, tmp_path / "log", threads=1)
+    (model,) = map_scene(twins.database, tmp_path, config, Workplace(tmp_path / "models", tmp_path / "log", 1))
     assert set(inlier_counts(tmp_path / "models.db")) == set(inliers) - twins.wrong
     assert inlier_counts(twins.database) == inliers
     assert set(model.poses) == set(twins.poses)
@@ -450,12 +451,12 @@ def test_what_points_must_be_like_depends_on_the_cameras(
     path = tmp_path / "database.db"
     write_database(path, entries, truth.features.__getitem__, matched(truth), CameraConfig(sharing))
     jobs: list[dict[str, Any]] = []
-    monkeypatch.setattr(mapping.child, "run", lambda job, *_: jobs.append(dict(job)))
+    monkeypatch.setattr(child, "run", lambda job, *_: jobs.append(dict(job)))
     for config in (
         MappingConfig(mapper),
         MappingConfig(mapper, {"mapper.filter_max_reproj_error": 5.0}),
         MappingConfig(mapper, by_cameras=False),
     ):
-        map_scene(path, tmp_path, tmp_path / "models", config, tmp_path / "log")
+        map_scene(path, tmp_path, config, Workplace(tmp_path / "models", tmp_path / "log"))
     assert [job["options"].get("mapper.filter_max_reproj_error") for job in jobs] == [error, 5.0, None]
     assert [job["options"].get("triangulation.ignore_two_view_tracks") for job in jobs] == [two, two, None]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from imc_kit.colmap import mapping_runs
-from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import MappingResult, RunPolicy, map_best
 from imc_kit.types import Model, Pair, Pose, Scene
@@ -41,12 +41,10 @@ def run(
 ) -> MappingResult:
     """`map_best` with `made` in place of COLMAP. off: degrees by which the rotation of (a, c) is wrong."""
 
-    def map_scene(
-        database: Path, images: Path, folder: Path, config: MappingConfig, log: Path, n: int, seed: int, event: Event
-    ) -> list[Model]:
-        number = int(folder.name.removeprefix("models-"))
-        assert log.name == f"colmap-{number + 1}.log"
-        return made(number, config, n, event)
+    def map_scene(database: Path, images: Path, config: MappingConfig, at: Workplace, event: Event) -> list[Model]:
+        number = int(at.folder.name.removeprefix("models-"))
+        assert at.log.name == f"colmap-{number + 1}.log"
+        return made(number, config, at.threads, event)
 
     rotation = cv2.Rodrigues(np.array([0.0, 0.0, np.deg2rad(off)]))[0]
     rotations = {pair: rotation if pair == ("a", "c") else np.eye(3) for pair in inliers}
@@ -54,7 +52,7 @@ def run(
     monkeypatch.setattr(mapping_runs.mapping, "relative_rotations", lambda *_: rotations)
     monkeypatch.setattr(mapping_runs, "inlier_counts", lambda _: inliers)
     policy = policy or RunPolicy(1.0, 0.9)
-    return map_best(Path("db"), SCENE, Path("out"), runs, policy, Path("colmap.log"), threads, 0, **options)
+    return map_best(Path("db"), SCENE, runs, policy, Workplace(Path("out"), Path("colmap.log"), threads), **options)
 
 
 def outcome(

@@ -12,9 +12,9 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap import merging
-from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.model_files import read_model, read_models
-from imc_kit.colmap.steps import ChildRun, MergingConfig, merge_models
+from imc_kit.colmap.steps import MergingConfig, merge_models
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 from synthetic_models import Synthetic, camera_models, errors, part, shuffle, synthesize, unmatch, with_camera_model
@@ -47,7 +47,7 @@ def make(synthetic: Synthetic, tmp_path: Path) -> Make:
 
 def merge(synthetic: Synthetic, *models: Model, **options: Any) -> list[Model]:
     folder = synthetic.database.parent
-    run = ChildRun(folder / "merged", folder / "log.txt", threads=1)
+    run = Workplace(folder / "merged", folder / "log.txt", threads=1)
     return merge_models(synthetic.database, models, MergingConfig(**options), run)
 
 

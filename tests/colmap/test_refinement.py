@@ -10,9 +10,9 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.model_files import read_model
-from imc_kit.colmap.steps import ChildRun, RefinementConfig, refine
+from imc_kit.colmap.steps import RefinementConfig, refine
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 
@@ -51,7 +51,7 @@ def simplified(truth: Any, folder: Path, focal: float = 930.0, model: str = "SIM
 
 def refined(model: Model, folder: Path, **options: Any) -> Model:
     options = {"max_errors": (2.0, 1.0), "max_median_error": 9.0, **options}
-    return refine(model, RefinementConfig(**options), ChildRun(folder / "refined", folder / "log", threads=1))
+    return refine(model, RefinementConfig(**options), Workplace(folder / "refined", folder / "log", threads=1))
 
 
 def off(model: Model, truth: Any) -> float:

@@ -3,8 +3,6 @@
 All functions here run in COLMAP's child process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Write a COLMAP database from features and matches: the only place where half a pixel is added."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 from collections import Counter

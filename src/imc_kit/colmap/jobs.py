@@ -8,8 +8,6 @@ closes, all jobs end.
 With the argument `one` the process does not fork: it does the first job itself. `child` is the other side of all this.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select

@@ -1,7 +1,5 @@
 """Localise unregistered images in a model, in COLMAP's child process (see `steps.localise`)."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One mapping run: sparse reconstruction of a verified database in a child process."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -9,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from imc_kit.colmap import child
+from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.database import delete_pairs, keep_best_connected
 from imc_kit.colmap.model_files import read_models
 from imc_kit.colmap.options import Value, mapper_options
@@ -100,44 +98,28 @@ class LeftOut(NamedTuple):
 
 
 def map_scene(
-    database: Path,
-    images: Path,
-    folder: Path,
-    config: MappingConfig,
-    log: Path,
-    threads: int = -1,
-    seed: int = 0,
-    cancelled: threading.Event | None = None,
+    database: Path, images: Path, config: MappingConfig, at: Workplace, cancelled: threading.Event | None = None
 ) -> list[Model]:
-    """Reconstruct a scene: the models, largest first, with their files in `folder`/0, 1, …. There may be none.
+    """Reconstruct a scene: the models, largest first, with their files in subfolders 0, 1, …. There may be none.
 
     database: with verified matches. images: the scene's root. cancelled: set by another thread to end the run.
 
     Raises `ColmapError` when the child process crashes, is killed, is cancelled or runs out of time. With one thread
     the same database and seed give the same models. With several, floating-point sums may be added in another order.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     per_image = config.by_cameras and intrinsics_are_per_image(database)
     if per_image:
         config = replace(config, max_keypoints=None)
     if config.min_strength or config.max_cycle_error or config.max_keypoints:
-        database = _reduced_copy(database, folder.with_suffix(".db"), config)
+        database = _reduced_copy(database, at.folder.with_suffix(".db"), config)
     defaults = _GLOBAL
     if config.mapper == "incremental":
         by_cameras = _PER_IMAGE_INTRINSICS if per_image else _SHARED_INTRINSICS
         defaults = _INCREMENTAL | (by_cameras if config.by_cameras else {})
-    job = {
-        "job": config.mapper,
-        "database": database,
-        "images": images,
-        "output": folder,
-        "options": {"min_model_size": config.min_model_size, **defaults, **config.options},
-        "threads": threads,
-        "seed": seed,
-    }
-    child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit, cancelled)
-    return read_models(folder)
+    options = {"min_model_size": config.min_model_size, **defaults, **config.options}
+    what = f"COLMAP's {config.mapper} mapping"
+    at.run(config.mapper, what, config.time_limit, cancelled, database=database, images=images, options=options)
+    return read_models(at.folder)
 
 
 def intrinsics_are_per_image(database: Path) -> bool:
@@ -164,6 +146,7 @@ def left_out(database: Path, inliers: Mapping[Pair, int], config: MappingConfig)
 
 def _reduced_copy(database: Path, path: Path, config: MappingConfig) -> Path:
     """Copy a verified database to `path`, without unused pairs and keypoints."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(database, path)
     delete_pairs(path, "two_view_geometries", left_out(database, inlier_counts(database), config).pairs)
     if config.max_keypoints:

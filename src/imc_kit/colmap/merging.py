@@ -1,7 +1,5 @@
 """Merge the partial models of a scene, in COLMAP's child process (see `steps.merge_models`)."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence

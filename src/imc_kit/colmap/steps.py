@@ -6,13 +6,12 @@ models, `localise` adds images to a model, and `refine` bundle-adjusts it with a
 is in `readding`, `merging`, `localisation` and `refinement`. All limits were chosen on the open scenes.
 """
 
-import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from imc_kit.colmap import child
+from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.model_files import read_model, read_models
 from imc_kit.errors import require
 from imc_kit.types import Model, Pair
@@ -46,6 +45,9 @@ class StepConfig:
     def require(self, valid: bool, option: str, wanted: str) -> None:
         """Refuse the value of an option unless it is valid."""
         require(valid, f"{option} of the {self.what}", wanted, getattr(self, option))
+
+    def run(self, at: Workplace, **arguments: Any) -> None:
+        at.run(self.job, self.what, self.time_limit, config=asdict(self), **arguments)
 
 
 @dataclass(frozen=True)
@@ -149,42 +151,21 @@ class RefinementConfig(StepConfig):
         self.require(valid, "max_errors", "at least one number of pixels, each more than 0")
 
 
-@dataclass(frozen=True)
-class ChildRun:
-    """Where a step works: its models go to `folder`, which is emptied first, and COLMAP's output to `log`."""
-
-    folder: Path
-    log: Path
-    threads: int = -1
-    seed: int = 0
-
-    def __call__(self, config: StepConfig, **arguments: Any) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        job = {"job": config.job, "output": self.folder, "config": asdict(config), **arguments}
-        job |= {"threads": self.threads, "seed": self.seed}
-        child.run(job, config.what, self.log, config.time_limit)
-
-    def changed(self, model: Model) -> Model:
-        """The model that the step wrote, or `model` where it wrote none."""
-        return read_model(self.folder) if (self.folder / "images.bin").is_file() else model
-
-
 # All steps raise `ColmapError` when the child process crashes or runs out of time.
 
 
-def readd(database: Path, model: Model, left_out: Collection[Pair], config: ReaddingConfig, run: ChildRun) -> Model:
+def readd(database: Path, model: Model, left_out: Collection[Pair], config: ReaddingConfig, at: Workplace) -> Model:
     """Bundle-adjust a model with the left-out pairs that agree with it.
 
     database: with the model's images, keypoints and verified matches. left_out: pairs of image names.
 
     Returns the new model, or `model` when no pair agrees, or when its own matches would agree less.
     """
-    run(config, database=database, model=model.folder, left_out=sorted(left_out))
-    return run.changed(model)
+    config.run(at, database=database, model=model.folder, left_out=sorted(left_out))
+    return _changed(model, at)
 
 
-def merge_models(database: Path, models: Sequence[Model], config: MergingConfig, run: ChildRun) -> list[Model]:
+def merge_models(database: Path, models: Sequence[Model], config: MergingConfig, at: Workplace) -> list[Model]:
     """Merge the models that belong together, into subfolders 0, 1, …, largest first.
 
     database: with verified matches. models: made from it, in any number and order; their files do not change.
@@ -192,11 +173,11 @@ def merge_models(database: Path, models: Sequence[Model], config: MergingConfig,
     Two models are merged by a similarity, which RANSAC finds between points that both have. The larger model gives the
     frame and the poses of shared images. After bundle adjustment, a merge that contradicts the matches is undone.
     """
-    run(config, database=database, models=[model.folder for model in models])
-    return read_models(run.folder)
+    config.run(at, database=database, models=[model.folder for model in models])
+    return read_models(at.folder)
 
 
-def localise(database: Path, model: Model, config: LocalisationConfig, run: ChildRun) -> Model:
+def localise(database: Path, model: Model, config: LocalisationConfig, at: Workplace) -> Model:
     """Add the images of a database that a model lacks and that can be localised, by what they see of the model.
 
     database: with the model's images, keypoints and verified matches. All matches of the other images are used,
@@ -208,15 +189,22 @@ def localise(database: Path, model: Model, config: LocalisationConfig, run: Chil
     model or EXIF knows it. Images that see most of the model come first; the points that they add help others. Then
     everything is bundle-adjusted.
     """
-    run(config, database=database, model=model.folder)
-    return run.changed(model)
+    config.run(at, database=database, model=model.folder)
+    return _changed(model, at)
 
 
-def refine(model: Model, config: RefinementConfig, run: ChildRun) -> Model:
+def refine(model: Model, config: RefinementConfig, at: Workplace) -> Model:
     """Bundle-adjust the best points of a model with a fuller camera model.
 
     Returns the new model, or `model` where that cannot be trusted: where few images share a camera, or keypoints are
     not precise.
     """
-    run(config, model=model.folder)
-    return run.changed(model)
+    if len(model.poses) < config.min_images:
+        return model
+    config.run(at, model=model.folder)
+    return _changed(model, at)
+
+
+def _changed(model: Model, at: Workplace) -> Model:
+    """The model that a step wrote, or `model` where it wrote none."""
+    return read_model(at.folder) if (at.folder / "images.bin").is_file() else model

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.colmap import database, steps
+from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import MappingResult
-from imc_kit.colmap.steps import ChildRun
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline.context import SceneContext
@@ -86,11 +86,11 @@ class Completion:
         """Bundle-adjust the first model with a fuller camera model."""
         return [steps.refine(models[0], *self._job("refined", self.context.config.refinement, seconds)), *models[1:]]
 
-    def _job(self, folder: str, config: Any, seconds: float) -> tuple[Any, ChildRun]:
+    def _job(self, folder: str, config: Any, seconds: float) -> tuple[Any, Workplace]:
         """What a step by COLMAP needs: its options within the time left, and where it works."""
         context = self.context
         config = replace(config, time_limit=min(config.time_limit, seconds))
-        return config, ChildRun(context.partial / folder, context.log, context.threads, context.config.seed)
+        return config, Workplace(context.partial / folder, context.log, context.threads, context.config.seed)
 
     def _with_loose_matches(self, model: Model, missing: Sequence[str]) -> Path:
         """A copy of the database in which the missing images have more matches, found with lower demands.

@@ -11,6 +11,7 @@ from math import inf
 from pathlib import Path
 
 from imc_kit.colmap import database, mapping_runs, model_files, verification
+from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import MappingResult, RunPolicy
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
@@ -175,10 +176,9 @@ class MatchedScene:
     def _map(self, context: SceneContext, verified: Path, alone: bool) -> MappingResult:
         """The best mapping run."""
         config = context.config
-        best = mapping_runs.map_best(
-            verified, self.scene, context.partial, config.mapping, RunPolicy(config.enough, config.trusted),
-            context.log, context.threads, config.seed, _reserving(_AFTER_MAPPING, self.scene, context.until), alone,
-        )  # fmt: skip
+        at = Workplace(context.partial, context.log, context.threads, config.seed)
+        policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, self.scene, context.until)
+        best = mapping_runs.map_best(verified, self.scene, config.mapping, policy, at, end, alone)
         context.notes.extend(best.notes)
         return best
 

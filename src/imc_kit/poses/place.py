@@ -1,7 +1,5 @@
 """One pose for every image of a scene, from its models, and of its raster as the file stores it."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 

@@ -5,8 +5,6 @@ circle in that order. Nothing here reads a file: distances come from `frames`, o
 differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf

@@ -1,7 +1,5 @@
 """Pairs of images whose relative rotations the cycles of the view graph contradict."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
