@@ -58,11 +58,6 @@ def every_run(**options: object) -> Change:
     return changed
 
 
-def another_run(**options: object) -> Change:
-    """Add a mapping run at the end."""
-    return lambda config: dataclasses.replace(config, mapping=(*config.mapping, MappingConfig(**options)))
-
-
 def chain(*changes: Change) -> Change:
     def changed(config: Config) -> Config:
         for change in changes:
@@ -85,8 +80,6 @@ ROWS: dict[str, Change] = {
     "one mapping run: global, strong pairs": only(1),
     "one mapping run: incremental": only(2),
     "without strong pairs": only(0, 2),
-    "another mapping run: without contradicted pairs": another_run(max_cycle_error=5.0),
-    "rotation cycles up to 20° in every mapping run": every_run(max_cycle_error=20.0),
     "all keypoints in mapping": every_run(max_keypoints=None),
     "the same for per-image and shared intrinsics": every_run(by_cameras=False),
     "one mapping run, without merging": chain(only(2), switched("merging", on=False)),

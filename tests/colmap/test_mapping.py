@@ -18,12 +18,11 @@ import pytest
 from imc_kit.colmap import child
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
-from imc_kit.colmap.mapping import LeftOut, MappingConfig, left_out, map_scene
+from imc_kit.colmap.mapping import MappingConfig, map_scene
 from imc_kit.colmap.model_files import gather, read_model, read_models
 from imc_kit.colmap.support import support
-from imc_kit.colmap.verification import inlier_counts, relative_rotations, verify
+from imc_kit.colmap.verification import inlier_counts, verify
 from imc_kit.errors import KitError
-from imc_kit.synthetic.plaza import Camera, orbit
 from imc_kit.types import Features, Matches, Model, Pose
 from imc_kit.viewgraph.strengths import strengths
 from imc_kit.viewgraph.two_view import VerificationConfig
@@ -329,107 +328,8 @@ def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_pat
     assert inlier_counts(database) == inliers
 
 
-def test_relative_rotations(truth: Truth, database: Path) -> None:
-    pairs = inlier_counts(database)
-    found = relative_rotations(database, pairs)
-    assert set(found) == set(pairs)
-    for (first, second), rotation in found.items():
-        wrong = rotation @ truth.poses[first].rotation @ truth.poses[second].rotation.T
-        assert np.degrees(np.arccos(np.clip((np.trace(wrong) - 1) / 2, -1, 1))) < 3  # its focal length is a guess
-    assert relative_rotations(database, []) == {}
-
-
-@dataclass
-class Twins:
-    """Twelve photos from all around a building that looks the same from behind, which four wrong pairs take for
-    the front: each has more matches than a right one, and all four agree."""
-
-    database: Path
-    poses: dict[str, Pose]
-    wrong: set[tuple[str, str]]
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
-    folder = tmp_path_factory.mktemp("twins")
-    rng = np.random.default_rng(0)
-    size, count = (400, 300), 150
-    front = rng.uniform([-1.5, -1.5, 0.2], [1.5, 1.5, 2.2], (count, 3))
-    points = np.concatenate([front, front * [-1, -1, 1]])
-    poses = {f"{number:02}.jpg": pose for number, pose in enumerate(orbit(12))}
-    names = list(poses)
-    features = {}
-    for name, pose in poses.items():
-        seen = Camera.centred(size, 480).project(pose, points) + rng.normal(0, 0.3, (2 * count, 2))
-        features[name] = Features(
-            seen.astype(np.float32), np.ones(2 * count, np.float32), np.zeros((2 * count, 1), np.uint8), size
-        )
-    wrong = {(names[i], names[j]) for i in (0, 1) for j in (6, 7)}
-    pairs = []
-    for i, j in combinations(range(12), 2):
-        if (names[i], names[j]) in wrong:
-            indices = np.stack([np.arange(2 * count), np.roll(np.arange(2 * count), count)], 1)
-        elif min(j - i, 12 + i - j) <= 3:
-            indices = np.repeat(rng.choice(2 * count, 160, replace=False)[:, None], 2, 1)
-        else:
-            continue
-        pairs.append((names[i], names[j], Matches(indices.astype(np.int32), np.ones(len(indices), np.float32))))
-    entries = [ImageEntry(name, folder / name, size) for name in names]
-    write_database(folder / "database.db", entries, features.__getitem__, pairs, CameraConfig("size"))
-    with ThreadPoolExecutor(1) as pool:
-        verify(folder / "database.db", VerificationConfig(), pool)
-    return Twins(folder / "database.db", poses, wrong)
-
-
-def test_pairs_that_cycles_contradict_are_left_out_of_a_copy(twins: Twins, tmp_path: Path) -> None:
-    inliers = inlier_counts(twins.database)
-    assert min(inliers[pair] for pair in twins.wrong) > max(
-        count for pair, count in inliers.items() if pair not in twins.wrong
-    )
-    config = MappingConfig(max_cycle_error=10.0)
-    against, weak = left_out(twins.database, inliers, config)
-    assert (set(against), weak) == (twins.wrong, [])
-    (model,) = map_scene(twins.database, tmp_path, config, Workplace(tmp_path / "models", tmp_path / "log", 1))
-    assert set(inlier_counts(tmp_path / "models.db")) == set(inliers) - twins.wrong
-    assert inlier_counts(twins.database) == inliers
-    assert set(model.poses) == set(twins.poses)
-    frames = [model.poses[name].rotation.T @ pose.rotation for name, pose in twins.poses.items()]
-    for frame in frames:
-        assert np.trace(frame @ frames[0].T) > 1 + 2 * np.cos(np.radians(3))
-
-
-def test_a_geometry_that_says_nothing_has_no_rotation(twins: Twins, tmp_path: Path) -> None:
-    path = shutil.copyfile(twins.database, tmp_path / "copy.db")
-    pairs = inlier_counts(path)
-    with pycolmap.Database.open(path) as opened:
-        ids = {image.name: image.image_id for image in opened.read_all_images()}
-        broken = next(iter(pairs))
-        geometry = opened.read_two_view_geometry(*(ids[name] for name in broken))
-        geometry.F = np.full((3, 3), np.nan)
-        opened.update_two_view_geometry(*(ids[name] for name in broken), geometry)
-    assert set(pairs) - set(relative_rotations(path, pairs)) == {broken}
-    assert set(left_out(path, pairs, MappingConfig(max_cycle_error=10.0))[0]) == twins.wrong - {broken}
-
-
-def test_weak_pairs_are_those_without_the_contradicted_ones(twins: Twins) -> None:
-    """With the strong wrong pairs all right ones between the same images are weaker than those."""
-    inliers = inlier_counts(twins.database)
-    config = MappingConfig(min_strength=0.9)
-    alone = left_out(twins.database, inliers, config)
-    both = left_out(twins.database, inliers, replace(config, max_cycle_error=10.0))
-    rest = {pair: count for pair, count in inliers.items() if pair not in twins.wrong}
-    assert alone[0] == []
-    assert set(both[0]) == twins.wrong
-    assert both[1] == [pair for pair, strength in strengths(rest).items() if strength < 0.9]
-
-
-def test_where_all_agree_cycles_leave_nothing_out(database: Path) -> None:
-    assert left_out(database, inlier_counts(database), MappingConfig(max_cycle_error=5.0)) == LeftOut([], [])
-
-
 def test_values_that_make_no_sense_are_refused() -> None:
     wrong: dict[str, tuple[Any, ...]] = {
-        "max_cycle_error": (0.0, -1.0, 181.0, math.nan, math.inf),
         "min_strength": (-0.1, 1.1, math.nan),
         "max_keypoints": (0,),
         "time_limit": (0.0, math.nan),
@@ -438,7 +338,6 @@ def test_values_that_make_no_sense_are_refused() -> None:
         for value in values:
             with pytest.raises(KitError, match=f"{option} of a mapping run must be"):
                 MappingConfig(**{option: value})
-    MappingConfig(max_cycle_error=180.0)
 
 
 @pytest.mark.parametrize(("sharing", "mapper", "error", "two"), [

@@ -109,7 +109,7 @@ def test_a_fault_costs_one_step(
     code, ending = FAULTS[fault]
     met = inject(monkeypatch, code, which)
     if name == "readding":
-        monkeypatch.setattr(mapping, "left_out", lambda *_: mapping.LeftOut([], [("00.png", "02.png")]))
+        monkeypatch.setattr(mapping, "left_out", lambda *_: [("00.png", "02.png")])
     shutil.copytree(healthy / "out/store", tmp_path / "store")
     run = solve(healthy / "mixed", tmp_path, limited if fault == "hang" else config)
     assert len(met) == 1

@@ -134,7 +134,7 @@ def test_pairs_that_were_left_out_come_back(
     jobs: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mapping, "left_out", lambda *_: mapping.LeftOut([], [("00.png", "02.png")]))
+    monkeypatch.setattr(mapping, "left_out", lambda *_: [("00.png", "02.png")])
     result = solve_scene(scene, tmp_path / "a", store, ONE_RUN, executor)
     assert list(jobs) == ["incremental", "readd", "merge", "localise", "refine"]
     assert result.counts["registered"] == FIRST + 1

@@ -17,7 +17,7 @@ from threading import Event
 
 from imc_kit.colmap import mapping
 from imc_kit.colmap.child import Workplace
-from imc_kit.colmap.mapping import LeftOut, MappingConfig
+from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.support import AGREE, support
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError, said
@@ -70,7 +70,7 @@ class RunPolicy:
 
     def confirmed(self, best: MappingRun, ended: Sequence[MappingRun], images: int) -> bool:
         """Whether one of the ended runs, which used other pairs, confirms the best."""
-        others = [run for run in ended if run.left_out.pairs != best.left_out.pairs]
+        others = [run for run in ended if run.left_out != best.left_out]
         return self.trusted <= 1 and self.complete(best, images) and any(run.confirms(best) for run in others)
 
 
@@ -84,7 +84,7 @@ class MappingRun:
     """The share of the reference matches that agree with the largest model, to `AGREE` pixels."""
     precision: float = 0.0
     """The same to `PRECISE` pixels."""
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: Sequence[Pair] = ()
     """The pairs that the run did not use."""
 
     @property
@@ -165,7 +165,7 @@ def map_best(
     finally:
         session.cancel()
     session.log_left_out()
-    return MappingResult(list(session.best.models), session.best.left_out.pairs, session.all_notes())
+    return MappingResult(list(session.best.models), frozenset(session.best.left_out), session.all_notes())
 
 
 @dataclass(eq=False)
@@ -179,7 +179,6 @@ class _Session:
     at: Workplace
     until: float
     pool: ThreadPoolExecutor
-    left_out: dict[int, LeftOut] = field(default_factory=dict)
     started: dict[int, Future[MappingRun | None]] = field(default_factory=dict)
     ended: list[MappingRun] = field(default_factory=list)
     best: MappingRun = field(default_factory=MappingRun)
@@ -187,19 +186,18 @@ class _Session:
     without_time: int = 0
 
     def __post_init__(self) -> None:
-        self.inliers = inlier_counts(self.database)
-        strong = strengths(self.inliers)
+        inliers = inlier_counts(self.database)
+        strong = strengths(inliers)
         self.reference_pairs = [pair for pair, strength in strong.items() if strength >= REFERENCE_STRENGTH]
+        self.left_out = [mapping.left_out(inliers, config) for config in self.runs]
         self.cancelled = [Event() for _ in self.runs]
 
     def distinct(self, count: int) -> list[int]:
         """Which of the first `count` runs differ from all earlier ones in this database, by number."""
-        seen: list[tuple[MappingConfig, frozenset[Pair]]] = []
+        seen: list[tuple[MappingConfig, list[Pair]]] = []
         numbers = []
         for number, config in enumerate(self.runs[:count]):
-            if number not in self.left_out:
-                self.left_out[number] = mapping.left_out(self.database, self.inliers, config)
-            work = replace(config, min_strength=0.0, max_cycle_error=None), self.left_out[number].pairs
+            work = replace(config, min_strength=0.0), self.left_out[number]
             if work not in seen:
                 seen.append(work)
                 numbers.append(number)
@@ -239,11 +237,10 @@ class _Session:
         return [*self.notes, f"{deadline.RAN_OUT} for {self.without_time} of {tried} mapping runs"]
 
     def log_left_out(self) -> None:
-        for what, pairs in self.best.left_out._asdict().items():
-            if pairs:
-                named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
-                logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
-                    self.scene.name, len(pairs), what, named)  # fmt: skip
+        if pairs := self.best.left_out:
+            named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
+            logger.info("%s: the best model leaves out %d weak pairs, which may be of repeated structures: %s",
+                self.scene.name, len(pairs), named)  # fmt: skip
 
     def _run(self, number: int, threads: int, others_wait: bool) -> MappingRun | None:
         """Map once; None when no time is left or the run is no longer needed."""

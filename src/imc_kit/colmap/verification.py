@@ -1,14 +1,12 @@
 """Geometric verification of a database's matched pairs: which matches fit one two-view geometry."""
 
-from collections.abc import Iterable
 from concurrent.futures import Executor
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from imc_kit.colmap.database import delete_pairs, id_pair_counts, pair_counts, recent_keypoints, writing
 from imc_kit.runtime import deadline, progress
-from imc_kit.types import Float64, Pair
+from imc_kit.types import Pair
 from imc_kit.viewgraph.two_view import VerificationConfig
 
 _PAIRS_AT_ONCE = 64
@@ -46,27 +44,6 @@ def verify(path: Path, config: VerificationConfig, executor: Executor, until: fl
                         database.write_two_view_geometry(*pair, geometry)
                 bar.update(len(pairs))
     return []
-
-
-def relative_rotations(database: Path, pairs: Iterable[Pair]) -> dict[Pair, Float64]:
-    """The rotation [3, 3] from the first to the second image's camera, for each of these verified pairs.
-
-    It follows from the two-view geometry and the database's cameras. Pairs without a defined rotation are left out.
-    """
-    import pycolmap
-
-    found = {}
-    with pycolmap.Database.open(database) as opened:
-        images = {image.name: image for image in opened.read_all_images()}
-        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
-        keypoints = recent_keypoints(opened)
-        for pair in pairs:
-            ids = [images[name].image_id for name in pair]
-            first, second = ((cameras[images[name].camera_id], keypoints(images[name].image_id)) for name in pair)
-            geometry: Any = opened.read_two_view_geometry(*ids)
-            if pycolmap.estimate_two_view_geometry_pose(*first, *second, geometry):
-                found[pair] = geometry.cam2_from_cam1.rotation.matrix()
-    return found
 
 
 def inlier_counts(database: Path) -> dict[Pair, int]:
