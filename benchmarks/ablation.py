@@ -58,11 +58,6 @@ def every_run(**options: object) -> Change:
     return changed
 
 
-def another_run(**options: object) -> Change:
-    """Add a mapping run at the end."""
-    return lambda config: dataclasses.replace(config, mapping=(*config.mapping, MappingConfig(**options)))
-
-
 def chain(*changes: Change) -> Change:
     def changed(config: Config) -> Config:
         for change in changes:
@@ -85,10 +80,6 @@ ROWS: dict[str, Change] = {
     "one mapping run: global, strong pairs": only(1),
     "one mapping run: incremental": only(2),
     "without strong pairs": only(0, 2),
-    "another mapping run: without contradicted pairs": another_run(max_cycle_error=5.0),
-    "rotation cycles up to 20° in every mapping run": every_run(max_cycle_error=20.0),
-    "another mapping run: OPENCV": another_run(camera_model="OPENCV"),
-    "another mapping run: SIMPLE_PINHOLE": another_run(camera_model="SIMPLE_PINHOLE"),
     "all keypoints in mapping": every_run(max_keypoints=None),
     "the same for per-image and shared intrinsics": every_run(by_cameras=False),
     "one mapping run, without merging": chain(only(2), switched("merging", on=False)),
@@ -99,7 +90,6 @@ ROWS: dict[str, Change] = {
     "refinement of all": switched("refinement", max_median_error=9.0, min_images=1),
     "OPENCV from the start": chain(switched("cameras", model="OPENCV"), switched("refinement", on=False)),
     "without the turntable": switched("turntable", on=False),
-    "verification by COLMAP": switched("verification", method="colmap"),
     "without matches that move less than 2 px": switched("verification", min_motion=2.0),
     "exact nearest neighbours": switched("matcher", cells=None),
     "all pairs matched": switched("pairs", method="exhaustive"),

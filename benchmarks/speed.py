@@ -249,7 +249,7 @@ def exhaustive(scene: Scene, keypoints: int) -> list[list[str]]:
         some = (entry for entry in found if len(entry[2]) >= config.min_matches)
         path = root / "ours.db"
         database.write_database(path, entries, lambda name: features[records[name].key], some, config.cameras)
-        verification.verify(path, config.verification, root / "log", pool)
+        verification.verify(path, config.verification, pool)
         ours = time.perf_counter() - started
         verified = verification.inlier_counts(path)
 

@@ -126,8 +126,7 @@ print(f"{rotated.counts['turned']} photos were rotated, {rotated.counts['registe
 # If two sides look alike, wrong pairs pass the verification, because every window has its twin. Such a pair is weak
 # compared with the chain of strong pairs that joins the same two photos another way round. So the kit makes several
 # mapping runs: with COLMAP's global mapper and all pairs; with the pairs that have at least `min_strength` of the
-# weakest link of that chain; with the incremental mapper. A mapping run can also leave out pairs whose rotation is off
-# by more than `max_cycle_error` degrees from what the other pairs say. The kit stops early if a model has most images
+# weakest link of that chain; with the incremental mapper. The kit stops early if a model has most images
 # (`enough`) and most verified matches agree with it (`trusted`), or if two runs with different pairs agree.
 
 # %%

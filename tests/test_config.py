@@ -41,8 +41,7 @@ def test_overrides() -> None:
             "mapping.1.time_limit": 60.0,
             "mapping.0.options": {},
             "mapping.2": MappingConfig(options={"min_model_size": 5}),
-            "verification.method": "colmap",
-            "verification.options": {"min_num_inliers": 20},
+            "verification.min_inliers": 20,
             "threads": 1,
             "seed": 7,
         },
@@ -55,7 +54,7 @@ def test_overrides() -> None:
         MappingConfig("global", min_strength=0.7, time_limit=60.0),
         MappingConfig(options={"min_model_size": 5}),
     )
-    assert config.verification.options == {"min_num_inliers": 20}
+    assert config.verification.min_inliers == 20
     assert (config.threads, config.seed) == (1, 7)
     config.check()
     assert preset("sift") == Config()  # the preset itself stays as it was
@@ -105,7 +104,7 @@ def test_an_unknown_option_names_the_nearest(option: str, nearest: str | None) -
         ("cameras.focal_factor", "1.2"),
         ("cameras.sharing", "exit"),
         ("cameras.model", None),
-        ("verification.options", [("a", 1)]),
+        ("mapping.0.options", [("a", 1)]),
         ("mapping", MappingConfig()),
         ("mapping.0", 1),
         ("mapping.0.mapper", "glomap"),
@@ -139,7 +138,6 @@ def test_a_bad_value_is_refused_when_it_is_set(option: str, value: Any) -> None:
         {"readding.min_agreement": 2.0},
         {"localisation.min_inliers": 3},
         {"refinement.min_images": 0},
-        {"verification.options": {"ransac.max_trials": 5}},
         {"mapping.0.options": {"mapper.init_min_tri_angle": 5}},  # an option of the incremental mapper
     ],
 )

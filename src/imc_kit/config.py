@@ -9,12 +9,8 @@ from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from imc_kit.colmap.database import CameraConfig
-from imc_kit.colmap.localisation import LocalisationConfig
 from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.colmap.merging import MergingConfig
-from imc_kit.colmap.readding import ReaddingConfig
-from imc_kit.colmap.refinement import RefinementConfig
-from imc_kit.colmap.verification import VerificationConfig
+from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS, DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
@@ -30,6 +26,7 @@ from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.retrieval import PairsConfig
 from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.viewgraph.lowres import LowResConfig
+from imc_kit.viewgraph.two_view import VerificationConfig
 
 _SIFT, _NEAREST = SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0), NearestConfig(ratio=0.8, cells=64)
 _RUNS = MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig()
@@ -140,7 +137,6 @@ class Config:
             pipeline.check()
         self.masks.check()
         self.pairs.check()
-        self.verification.check()
         for run in self.mapping:
             run.check()
 

@@ -32,6 +32,7 @@ from imc_kit.runtime import weights
 from imc_kit.runtime.executors import workers
 from imc_kit.synthetic import plaza
 from imc_kit.types import Correspondences, Features, Float32, Mask, Model, Pair, Scene
+from imc_kit.viewgraph.two_view import VerificationConfig
 
 ENOUGH = 15
 """A pair with this many inliers is used for mapping: the default of `VerificationConfig.min_inliers`."""
@@ -242,7 +243,7 @@ def _matched(views: Views, pairs: Iterable[Pair], matchers: Iterable[MatcherConf
         best_first = np.argsort(-found.scores, kind="stable")
         rows = found.indices[best_first]
         points = first.features.keypoints[rows[:, 0]], second.features.keypoints[rows[:, 1]]
-        _, inliers = verification.VerificationConfig().magsac(*points)
+        _, inliers = VerificationConfig().verify(*points)
         return Matched(Correspondences(*points, found.scores[best_first]), inliers, seconds)
 
     with workers(None, None) as pool:

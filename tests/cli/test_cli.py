@@ -148,7 +148,6 @@ def test_lists_take_spaces_and_commas() -> None:
         (["--detector", "alike"], "aliked"),
         (["--matcher", "nearset"], "nearest"),
         (["--descriptors", "vald"], "vlad"),
-        (["--verification.options", "ransac.max_eror", "2"], "ransac.max_error"),
         (["--mapping.2.options", "mapper.init_max_eror", "2"], "mapper.init_max_error"),
     ],
 )

@@ -9,7 +9,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, observed, read_matched_pairs
+from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, observed
+from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.model_files import read_model
 from imc_kit.colmap.support import Evidence, read_evidence
 from synthetic_models import Synthetic, errors, part, synthesize
@@ -22,7 +23,7 @@ def synthetic(tmp_path: Path) -> Synthetic:
 
 def evidence(synthetic: Synthetic) -> Evidence:
     with pycolmap.Database.open(synthetic.database) as database:
-        return read_evidence(database, read_matched_pairs(database))
+        return read_evidence(database, id_pair_counts(database, verified=True))
 
 
 def mismatch(synthetic: Synthetic, first: int, second: int) -> None:
@@ -67,12 +68,12 @@ def test_fixed_images_stay_and_the_others_are_corrected(synthetic: Synthetic, tm
     np.testing.assert_allclose(model.images[moved].cam_from_world().matrix()[:, :3], before[moved][:, :3], atol=3e-4)
 
 
-def test_observed_and_matched_pairs(synthetic: Synthetic) -> None:
+def test_observed_and_counts_of_pairs(synthetic: Synthetic) -> None:
     image = synthetic.scene.images[1]
     expected = [point.point3D_id if point.has_point3D() else -1 for point in image.points2D]
     assert observed(image).tolist() == expected
     with pycolmap.Database.open(synthetic.database) as database:
         database.delete_two_view_geometry(1, 2)
-        assert (1, 2) not in read_matched_pairs(database)
-        assert (1, 2) in read_matched_pairs(database, verified=False)
-        assert len(read_matched_pairs(database)) == 8 * 7 // 2 - 1
+        assert (1, 2) not in id_pair_counts(database, verified=True)
+        assert (1, 2) in id_pair_counts(database, verified=False)
+        assert len(id_pair_counts(database, verified=True)) == 8 * 7 // 2 - 1

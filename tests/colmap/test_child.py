@@ -23,7 +23,7 @@ import pytest
 from imc_kit.colmap import child
 from imc_kit.errors import KitError
 
-JOB = {"job": "verify", "database": "none.db", "options": {}, "threads": 1, "seed": 0}
+JOB = {"job": "global", "database": "none.db", "images": "", "output": "", "options": {}, "threads": 1, "seed": 0}
 WHAT = "COLMAP's test"
 FORKS = pytest.mark.parametrize("anew", [True], indirect=True, ids=["forks"])
 NO_CORE = "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"

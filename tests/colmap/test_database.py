@@ -20,7 +20,6 @@ from imc_kit.colmap.database import (
     CameraConfig,
     ImageEntry,
     change_camera_model,
-    change_camera_models,
     keep_best_connected,
     keypoint_counts,
     match_counts,
@@ -388,9 +387,10 @@ from itertools import combinations, product
 from pathlib import Path
 import numpy as np
 from imc_kit.colmap.database import CameraConfig, ImageEntry, delete_pairs, replace_matches, write_database
-from imc_kit.colmap.verification import VerificationConfig, verify
+from imc_kit.colmap.verification import verify
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches
+from imc_kit.viewgraph.two_view import VerificationConfig
 
 points = np.random.default_rng(0).uniform(0, 59, (500, 2)).astype(np.float32)
 features = Features(points, np.ones(500, np.float32), np.zeros((500, 1), np.uint8), (80, 60))
@@ -405,7 +405,7 @@ def write():
 
 def check():
     with ThreadPoolExecutor(1) as pool:
-        verify(path, VerificationConfig(), Path("log"), pool)
+        verify(path, VerificationConfig(), pool)
 
 for step in (write, lambda: replace_matches(path, pairs), check, lambda: delete_pairs(path, "matches")):
     for limit in (2_000, 50_000, 300_000):
@@ -519,15 +519,3 @@ def test_two_focal_lengths_are_kept_or_become_their_mean() -> None:
     camera.params = [900, 920, 500, 400]
     assert with_camera_model(camera, "OPENCV").params.tolist() == [900, 920, 500, 400, 0, 0, 0, 0]
     assert with_camera_model(camera, "RADIAL").params.tolist() == [910, 500, 400, 0, 0]
-
-
-def test_all_cameras_of_a_database_get_another_model(tmp_path: Path) -> None:
-    entries = [entry(tmp_path, "wide.jpg", camera="A", focal=28), entry(tmp_path, "high.jpg", HIGH)]
-    with written(tmp_path, entries) as database:
-        before = cameras(database)
-    change_camera_models(tmp_path / "database.db", "OPENCV")
-    with pycolmap.Database.open(tmp_path / "database.db") as database:
-        after = cameras(database)
-    for name, camera in before.items():
-        assert str(after[name]) == str(with_camera_model(camera, "OPENCV"))
-    assert [after[name].has_prior_focal_length for name in ("wide.jpg", "high.jpg")] == [True, False]

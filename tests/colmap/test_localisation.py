@@ -11,10 +11,10 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap import resection
-from imc_kit.colmap.child import ColmapError
-from imc_kit.colmap.localisation import LocalisationConfig, localise
+from imc_kit.colmap import localisation
+from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.model_files import read_model
+from imc_kit.colmap.steps import LocalisationConfig, localise
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 from synthetic_models import Synthetic, camera_models, errors, part, shuffle, synthesize, unmatch, with_camera_model
@@ -45,9 +45,8 @@ def make(synthetic: Synthetic, tmp_path: Path) -> Make:
 
 def find(synthetic: Synthetic, model: Model, folder: Path | None = None, **options: Any) -> Model:
     folder = folder or synthetic.database.parent
-    return localise(
-        synthetic.database, model, folder / "localised", LocalisationConfig(**options), folder / "log.txt", threads=1
-    )
+    run = Workplace(folder / "localised", folder / "log.txt", threads=1)
+    return localise(synthetic.database, model, LocalisationConfig(**options), run)
 
 
 def assert_is_right(model: Model, synthetic: Synthetic, ids: Collection[int] = ALL, limit: float = 2e-3) -> None:
@@ -143,7 +142,7 @@ def test_a_model_that_adjustment_would_bend_keeps_its_poses(
     synthetic: Synthetic, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = make(GIVEN)
-    right = resection.adjust
+    right = localisation.adjust
 
     def adjust(reconstruction: Any, graph: Any, per_image: bool, threads: int, seed: int, fixed: Any = ()) -> None:
         right(reconstruction, graph, per_image, threads, seed, fixed)
@@ -152,10 +151,10 @@ def test_a_model_that_adjustment_would_bend_keeps_its_poses(
             motion = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0, 0.1, 0])), np.zeros(3))
             frame.rig_from_world = motion * frame.rig_from_world
 
-    monkeypatch.setattr(resection, "adjust", adjust)
+    monkeypatch.setattr(localisation, "adjust", adjust)
     output = synthetic.database.parent / "here"
     output.mkdir()
-    resection.localise_job(
+    localisation.localise_job(
         str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), threads=1, seed=0
     )
     model = read_model(output)

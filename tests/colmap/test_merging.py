@@ -11,10 +11,10 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap import joining
-from imc_kit.colmap.child import ColmapError
-from imc_kit.colmap.merging import MergingConfig, merge_models
+from imc_kit.colmap import merging
+from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.model_files import read_model, read_models
+from imc_kit.colmap.steps import MergingConfig, merge_models
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 from synthetic_models import Synthetic, camera_models, errors, part, shuffle, synthesize, unmatch, with_camera_model
@@ -47,9 +47,8 @@ def make(synthetic: Synthetic, tmp_path: Path) -> Make:
 
 def merge(synthetic: Synthetic, *models: Model, **options: Any) -> list[Model]:
     folder = synthetic.database.parent
-    return merge_models(
-        synthetic.database, models, folder / "merged", MergingConfig(**options), folder / "log.txt", threads=1
-    )
+    run = Workplace(folder / "merged", folder / "log.txt", threads=1)
+    return merge_models(synthetic.database, models, MergingConfig(**options), run)
 
 
 def assert_is_whole(models: list[Model], synthetic: Synthetic, ids: Collection[int] = range(1, COUNT + 1)) -> None:
@@ -113,22 +112,6 @@ def test_blocks_that_share_nothing_are_joined_by_matches(synthetic: Synthetic, m
     assert_is_whole(merge(synthetic, make(LEFT), make(FAR)), synthetic)
 
 
-def test_shared_cameras_are_enough_where_no_point_is_shared(synthetic: Synthetic, make: Make, tmp_path: Path) -> None:
-    """Each block's points are seen by the other's images, but there is nothing in the files or matches to say so."""
-    unmatch(synthetic, range(1, COUNT + 1), range(1, COUNT + 1))
-    models = []
-    for number, ids in enumerate((LEFT, RIGHT)):
-        model = pycolmap.Reconstruction(make(ids).folder)
-        for point in list(model.points3D):
-            if point % 2 == number:
-                model.delete_point3D(point)
-        (tmp_path / str(number)).mkdir()
-        model.write(tmp_path / str(number))
-        models.append(read_model(tmp_path / str(number)))
-    assert_is_whole(merge(synthetic, *models), synthetic)
-    assert len(merge(synthetic, *models, min_shared=4)) == 2
-
-
 def test_three_blocks_in_a_chain(synthetic: Synthetic, make: Make) -> None:
     """The middle one is the smallest; the others can only be merged through it."""
     unmatch(synthetic, range(1, 6), range(9, COUNT + 1))
@@ -178,7 +161,7 @@ def test_a_merge_that_the_matches_contradict_is_undone(
     synthetic: Synthetic, make: Make, monkeypatch: pytest.MonkeyPatch, wrong: Any, block: range
 ) -> None:
     small, large = make(block), make(LEFT)
-    right = joining.find_similarity
+    right = merging.find_similarity
 
     def find_similarity(*arguments: Any) -> Any:
         return wrong * right(*arguments)
@@ -187,10 +170,10 @@ def test_a_merge_that_the_matches_contradict_is_undone(
         output = synthetic.database.parent / "merged"
         output.mkdir(exist_ok=True)
         folders = [str(model.folder) for model in (small, large)]
-        joining.merge_job(str(synthetic.database), folders, str(output), MergingConfig(), threads=1, seed=0)
+        merging.merge_job(str(synthetic.database), folders, str(output), MergingConfig(), threads=1, seed=0)
         return read_models(output)
 
-    monkeypatch.setattr(joining, "find_similarity", find_similarity)
+    monkeypatch.setattr(merging, "find_similarity", find_similarity)
     first, second = merge_here()
     assert same_poses(first, large)
     assert same_poses(second, small)
@@ -237,7 +220,7 @@ def test_a_crash_is_one_clear_error(synthetic: Synthetic, make: Make, monkeypatc
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:
-    wrong = {"min_links": 2, "min_shared": 2, "min_link_ratio": 1.1, "max_loss": -0.1, "max_error": 0.0,
+    wrong = {"min_links": 2, "min_link_ratio": 1.1, "max_loss": -0.1, "max_error": 0.0,
              "min_kept": float("nan"), "time_limit": -1.0}  # fmt: skip
     for option, value in wrong.items():
         with pytest.raises(KitError, match=f"{option} of the merging of models must be"):

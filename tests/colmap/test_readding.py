@@ -11,10 +11,10 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap import bundle_adjustment, readding
-from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap import readding
+from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.mapping import MappingConfig, map_scene
-from imc_kit.colmap.readding import ReaddingConfig, readd
+from imc_kit.colmap.steps import ReaddingConfig, readd
 from imc_kit.errors import KitError
 from imc_kit.types import Model, Pair
 from synthetic_models import Synthetic, errors, shuffle, synthesize, unmatch
@@ -39,7 +39,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Synthetic, Model]:
         geometry.inlier_matches = geometry.inlier_matches[:FEW]
         database.delete_two_view_geometry(*LINK)
         database.write_two_view_geometry(*LINK, geometry)
-    (model,) = map_scene(less.database, folder, folder / "models", MappingConfig(), folder / "log.txt", threads=1)
+    (model,) = map_scene(
+        less.database, folder, MappingConfig(), Workplace(folder / "models", folder / "log.txt", threads=1)
+    )
     assert len(model.poses) == COUNT
     assert len(model.points) > 300
     return scene, model
@@ -65,8 +67,8 @@ def names(synthetic: Synthetic, pairs: list[tuple[int, int]]) -> list[Pair]:
 def widen(synthetic: Synthetic, model: Model, pairs: list[Pair] | None = None, **options: Any) -> Model:
     folder = synthetic.database.parent
     pairs = names(synthetic, LEFT_OUT) if pairs is None else pairs
-    config = ReaddingConfig(**options)
-    return readd(synthetic.database, model, pairs, folder / "out", config, folder / "log.txt", threads=1)
+    run = Workplace(folder / "out", folder / "log.txt", threads=1)
+    return readd(synthetic.database, model, pairs, ReaddingConfig(**options), run)
 
 
 def said(synthetic: Synthetic) -> str:
@@ -110,7 +112,7 @@ def test_a_model_that_would_get_worse_stays_as_it_is(
             shift = pycolmap.Rigid3d(pycolmap.Rotation3d(), np.array([0.5, 0.0, 0.0]))
             image.frame.set_cam_from_world(image.camera_id, shift * image.cam_from_world())
 
-    monkeypatch.setattr(bundle_adjustment, "adjust", adjust)
+    monkeypatch.setattr(readding, "adjust", adjust)
     (tmp_path / "out").mkdir()
     readding.readd_job(
         str(synthetic.database), str(model.folder), names(synthetic, LEFT_OUT), str(tmp_path / "out"),

@@ -10,9 +10,9 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.model_files import read_model
-from imc_kit.colmap.refinement import RefinementConfig, refine
+from imc_kit.colmap.steps import RefinementConfig, refine
 from imc_kit.errors import KitError
 from imc_kit.types import Model
 
@@ -51,7 +51,7 @@ def simplified(truth: Any, folder: Path, focal: float = 930.0, model: str = "SIM
 
 def refined(model: Model, folder: Path, **options: Any) -> Model:
     options = {"max_errors": (2.0, 1.0), "max_median_error": 9.0, **options}
-    return refine(model, folder / "refined", RefinementConfig(**options), folder / "log", threads=1)
+    return refine(model, RefinementConfig(**options), Workplace(folder / "refined", folder / "log", threads=1))
 
 
 def off(model: Model, truth: Any) -> float:
@@ -120,17 +120,11 @@ def test_a_camera_that_says_as_much_is_left_alone(tmp_path: Path) -> None:
     truth.write(tmp_path / "model")
     model = read_model(tmp_path / "model")
     assert refined(model, tmp_path) is model
-    assert not (tmp_path / "refined").exists()
-
-
-def test_what_is_no_model_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(KitError, match=r"cannot read the COLMAP model in .*nowhere"):
-        refined(Model(tmp_path / "nowhere", {}), tmp_path)
 
 
 def test_a_process_that_ends_badly_is_a_clear_error(tmp_path: Path) -> None:
     before = simplified(scene(12), tmp_path / "model")
-    (before.folder / "rigs.bin").write_bytes(b"damaged")  # which only COLMAP reads
+    (before.folder / "rigs.bin").write_bytes(b"damaged")
     with pytest.raises(ColmapError, match="refinement of a model ended with"):
         refined(before, tmp_path)
 

@@ -78,7 +78,6 @@ def without(config: Config, *steps: str) -> Config:
 
 
 CONFIG = Config(PointsConfig(), NearestConfig(ratio=0.8), turntable=TurntableConfig(on=False), threads=1)
-BY_COLMAP = replace(CONFIG, verification=replace(CONFIG.verification, method="colmap"))
 ONE_RUN = replace(CONFIG, mapping=(MappingConfig(),))
 MAPPING_ALONE = without(CONFIG, "merging", "localisation", "refinement")
 

@@ -18,13 +18,13 @@ from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.config import Config
 from imc_kit.data import scenes, submission, tables
 from imc_kit.pipeline.run import Run, solve
-from point_scenes import ALL, BY_COLMAP, FIRST, MAPPING_ALONE, ONE_RUN, write_photographs
+from point_scenes import ALL, FIRST, MAPPING_ALONE, ONE_RUN, write_photographs
 
 CRASH = "import ctypes; ctypes.string_at(0)"
 HANG = "import time; time.sleep(600)"
 JOB = """
 import json, sys, time
-from imc_kit.colmap import jobs, joining, refinement, resection  # all that the jobs load is here, and pycolmap
+from imc_kit.colmap import jobs, localisation, merging, readding, refinement  # they load pycolmap
 job = json.loads(sys.argv[1])
 {}
 del job["log"]
@@ -69,7 +69,6 @@ def step(config: Config, option: str, name: str) -> tuple[Config, Config, Which]
 STEPS = {
     "global mapping": mapping_run("global"),
     "incremental mapping": mapping_run("incremental"),
-    "verification": step(replace(BY_COLMAP, mapping=ONE_RUN.mapping), "verification", "verify"),
     "readding": step(ONE_RUN, "readding", "readd"),
     "merging": step(ONE_RUN, "merging", "merge"),
     "localisation": step(ONE_RUN, "localisation", "localise"),
@@ -78,9 +77,9 @@ STEPS = {
 """For each: the configuration, that with a time limit of a second for this step, and which job it is."""
 MET = [
     *(("crash", name) for name in STEPS),
-    *(("hang", name) for name in ("global mapping", "verification", "localisation")),
+    *(("hang", name) for name in ("global mapping", "localisation")),
     *(("memory", name) for name in ("incremental mapping", "merging")),
-    *(("disk", name) for name in ("incremental mapping", "verification", "refinement")),
+    *(("disk", name) for name in ("incremental mapping", "refinement")),
 ]
 """All jobs end in the same child process, so the rarer faults are tried in a few of them."""
 
@@ -110,7 +109,7 @@ def test_a_fault_costs_one_step(
     code, ending = FAULTS[fault]
     met = inject(monkeypatch, code, which)
     if name == "readding":
-        monkeypatch.setattr(mapping, "left_out", lambda *_: mapping.LeftOut([], [("00.png", "02.png")]))
+        monkeypatch.setattr(mapping, "left_out", lambda *_: [("00.png", "02.png")])
     shutil.copytree(healthy / "out/store", tmp_path / "store")
     run = solve(healthy / "mixed", tmp_path, limited if fault == "hang" else config)
     assert len(met) == 1

@@ -26,7 +26,7 @@ from imc_kit.pipeline import scene as scene_stages
 from imc_kit.pipeline.scene import match_scene
 from imc_kit.runtime import deadline
 from imc_kit.types import Scene
-from point_scenes import ALL, BY_COLMAP, CONFIG, FIRST, MAPPING_ALONE, ONE_RUN, solve_scene, without, write_photographs
+from point_scenes import ALL, CONFIG, FIRST, MAPPING_ALONE, ONE_RUN, solve_scene, without, write_photographs
 
 ONE_ALONE = replace(MAPPING_ALONE, mapping=ONE_RUN.mapping)
 
@@ -126,7 +126,7 @@ def test_a_damaged_photo_costs_no_more_than_the_picture_of_its_mask(
     assert any("no picture of the mask of 03.png: " in note for note in result.notes)
 
 
-def test_pairs_that_were_left_out_come_back_whatever_the_camera_model(
+def test_pairs_that_were_left_out_come_back(
     scene: Scene,
     store: Store,
     executor: Executor,
@@ -134,10 +134,9 @@ def test_pairs_that_were_left_out_come_back_whatever_the_camera_model(
     jobs: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mapping, "left_out", lambda *_: mapping.LeftOut([], [("00.png", "02.png")]))
-    config = replace(ONE_RUN, mapping=(MappingConfig(camera_model="OPENCV"),))
-    result = solve_scene(scene, tmp_path / "a", store, config, executor)
-    assert list(jobs) == ["incremental", "readd", "merge", "localise"]  # OPENCV needs no refinement
+    monkeypatch.setattr(mapping, "left_out", lambda *_: [("00.png", "02.png")])
+    result = solve_scene(scene, tmp_path / "a", store, ONE_RUN, executor)
+    assert list(jobs) == ["incremental", "readd", "merge", "localise", "refine"]
     assert result.counts["registered"] == FIRST + 1
     assert result.notes == []
     assert re.search("1 of 1 .* agree with the model", (tmp_path / "a/colmap.log").read_text())
@@ -212,11 +211,11 @@ def test_all_of_colmap_fails(
 ) -> None:
     inject(monkeypatch, "import os; os.abort()", lambda job: True)
     runs = (MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig())
-    result = solve_scene(scene, tmp_path, store, replace(BY_COLMAP, mapping=runs), executor)
+    result = solve_scene(scene, tmp_path, store, replace(CONFIG, mapping=runs), executor)
     assert list(result.placements) == list(scene.images)
-    # Verification, and two mapping runs: no pair is weak, so the second would be the first again.
-    logs = [re.search(r"colmap(-\d)?\.log", note) for note in result.notes if "ended with aborted" in note]
-    assert [log and log[1] for log in logs] == [None, "-1", "-3"]
+    # Two mapping runs: no pair is weak, so the second would be the first again.
+    logs = [re.search(r"colmap-(\d)\.log", note) for note in result.notes if "ended with aborted" in note]
+    assert [log and log[1] for log in logs] == ["1", "3"]
     assert result.counts["verified pairs"] > 0
     assert result.counts["models"] == 0
 
@@ -229,10 +228,10 @@ def test_no_full_disk_ends_the_process(scene: Scene, tmp_path: Path, limit: int,
     code = f"""
 import resource, sys
 sys.path.insert(0, {str(Path(__file__).parents[1] / "helpers")!r})
-from point_scenes import BY_COLMAP
+from point_scenes import CONFIG
 from imc_kit.pipeline.run import solve
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-print(solve(sys.argv[1], sys.argv[2], BY_COLMAP).failed["mixed"])
+print(solve(sys.argv[1], sys.argv[2], CONFIG).failed["mixed"])
 """
     command = [sys.executable, "-c", code, str(scene.root), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imc_kit.data.images import ImageInfo
-from imc_kit.poses.rotation import pose_as_stored
+from imc_kit.poses.place import pose_as_stored
 from imc_kit.types import Pose
 from rotations import rotate_points
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from imc_kit.poses.rotation import pose_as_stored, rotated
+from imc_kit.poses.place import pose_as_stored, rotated
 from imc_kit.types import Pose
 
 POSE = Pose(Rotation.from_euler("xyz", [20, 30, 40], degrees=True).as_matrix(), np.array([0.2, -0.1, 0.5]))

@@ -14,7 +14,7 @@ from imc_kit.data import images
 from imc_kit.errors import KitError
 from imc_kit.metric import TRANSPARENT_THRESHOLDS, score_centers
 from imc_kit.poses import frames, turntable
-from imc_kit.poses.turntable import TurntableConfig, better, circle, cycle, placed, step_angles, suspicion
+from imc_kit.poses.turntable import TurntableConfig, better, circle, cycle, placed, suspicion
 from imc_kit.synthetic.turntable import circle_of_views, write_turntable
 from imc_kit.types import Pixels
 from tours import wrong_steps
@@ -138,30 +138,6 @@ def test_cameras_stand_on_a_circle_and_look_at_its_middle(count: int) -> None:
         assert np.linalg.det(pose.rotation) == pytest.approx(1)
 
 
-def test_measured_steps() -> None:
-    poses = circle(["a", "b", "c"], np.array([np.pi / 2, np.pi / 2, np.pi]))
-    np.testing.assert_allclose([pose.center[:2] for pose in poses.values()], [[1, 0], [0, 1], [-1, 0]], atol=1e-12)
-    with pytest.raises(ValueError, match=r"steps must be finite \[2\]"):
-        circle(["a", "b"], np.ones(3))
-    with pytest.raises(ValueError, match="steps must be finite"):
-        circle(["a", "b"], np.array([1, np.nan]))
-
-
-def test_steps_go_round_once_and_follow_the_changes_near_them() -> None:
-    changes = np.ones(20)
-    changes[7] = 3
-    np.testing.assert_allclose(step_angles(changes, 0), np.full(20, np.pi / 10))
-    steps = step_angles(changes, 1)
-    assert steps.sum() == pytest.approx(2 * np.pi)
-    assert steps.argmax() == 7
-    half = step_angles(changes, 0.5)
-    assert half[0] < half[7] < steps[7]
-    slow = 2 + np.cos(2 * np.pi * np.arange(60) / 60)  # what passes the camera makes for this, not the steps
-    np.testing.assert_allclose(step_angles(slow, 1), np.full(60, np.pi / 30), rtol=0.02)
-    np.testing.assert_allclose(step_angles(np.zeros(4), 1), np.full(4, np.pi / 2))
-    assert step_angles(np.zeros(0), 1).shape == (0,)
-
-
 # ---- the decision ----
 
 
@@ -196,7 +172,6 @@ def test_the_circle_must_be_worth_more() -> None:
         {"min_still": -0.1},
         {"min_confidence": 2},
         {"long_side": 4},
-        {"measured": 1.1},
         {"tries": -1},
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imc_kit.types import Float64
-from imc_kit.viewgraph.two_view import by_magsac, fundamental
+from imc_kit.viewgraph.two_view import VerificationConfig, fundamental
 
 
 def views(count: int, seed: int = 0) -> tuple[Float64, Float64, Float64]:
@@ -68,13 +68,12 @@ def test_points_in_one_place_do_no_harm() -> None:
     assert inliers.shape == (50,)
 
 
-def test_by_magsac_demands_more_inliers_than_chance_gives_and_motion() -> None:
+def test_verification_demands_more_inliers_than_chance_gives_and_motion() -> None:
     first, second, _ = views(200)
-    options = {"max_error": 3.0, "min_inliers": 15, "chance": 0.03, "min_motion": 0.0, "trials": 500}
-    assert by_magsac(first, second, **options)[1].all()
-    for demand in ({"min_inliers": 201}, {"chance": 0.96}):
-        assert not by_magsac(first, second, **options | demand)[1].any()
+    assert VerificationConfig().verify(first, second)[1].all()
+    for demand in (VerificationConfig(min_inliers=201), VerificationConfig(chance=0.96)):
+        assert not demand.verify(first, second)[1].any()
     second[:50] = first[:50] + 1
-    moved = by_magsac(first, second, **options | {"min_motion": 2.0})[1]
+    moved = VerificationConfig(min_motion=2.0).verify(first, second)[1]
     assert not moved[:50].any()
     assert moved[50:].mean() > 0.95

@@ -3,8 +3,6 @@
 All functions here run in COLMAP's child process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -57,13 +55,6 @@ def load_all(reconstruction: Any, cache: Any) -> None:
         if camera.model != wanted:
             change_camera_model(camera, wanted.name)
     reconstruction.load(cache)
-
-
-def read_matched_pairs(opened: Any, *, verified: bool = True) -> list[IdPair]:
-    """The pairs of an open database that have verified matches, or any matches."""
-    pair_ids, counts = opened.read_two_view_geometry_num_inliers() if verified else opened.read_num_matches()
-    pairs = [pycolmap.pair_id_to_image_pair(pair_id) for pair_id, count in zip(pair_ids, counts, strict=True) if count]
-    return sorted(pairs)
 
 
 def correspondence_graph(reconstruction: Any, matches: Mapping[IdPair, Indices]) -> Any:

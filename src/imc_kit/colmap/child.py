@@ -5,11 +5,10 @@ its long work runs in `jobs`, each in a process of its own, and all output goes 
 fifth of a second, so on Linux one process loads it once and forks for each job.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,25 @@ def run(
         ending = signal.strsignal(-status) or f"signal {-status}" if status < 0 else f"exit status {status}"
         seconds = time.monotonic() - started
         raise ColmapError(f"{what} ended with {ending.lower()} after {seconds:.0f} s (its output is in {log})")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where and with what a job works: models go to `folder`, which is emptied first, and COLMAP's output to `log`."""
+
+    folder: Path
+    log: Path
+    threads: int = -1
+    seed: int = 0
+
+    def run(
+        self, job: str, what: str, time_limit: float, cancelled: threading.Event | None = None, **arguments: Any
+    ) -> None:
+        """`run` a job that writes models, by its name and arguments."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        all_of_it = {"job": job, "output": self.folder, "threads": self.threads, "seed": self.seed, **arguments}
+        run(all_of_it, what, self.log, time_limit, cancelled)
 
 
 @contextmanager

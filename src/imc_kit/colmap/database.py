@@ -1,7 +1,5 @@
 """Write a COLMAP database from features and matches: the only place where half a pixel is added."""
 
-from __future__ import annotations
-
 import logging
 import sqlite3
 from collections import Counter
@@ -140,14 +138,6 @@ def change_camera_model(camera: Any, model: str) -> None:
     camera.model, camera.params = other.model, params
 
 
-def change_camera_models(path: Path, model: str) -> None:
-    """Change all cameras of a database to another of `CAMERA_MODELS`."""
-    with writing(path) as database:
-        for camera in database.read_all_cameras():
-            change_camera_model(camera, model)
-            database.update_camera(camera)
-
-
 def delete_pairs(
     path: Path, table: Literal["matches", "two_view_geometries"], pairs: Iterable[Pair] | None = None
 ) -> None:
@@ -172,10 +162,8 @@ def delete_pairs(
 
 def keep_best_connected(path: Path, most: int) -> None:
     """Keep the verified matches of at most `most` keypoints of each image: those in the most pairs."""
-    import pycolmap
-
     with writing(path) as database:
-        pairs = [pycolmap.pair_id_to_image_pair(number) for number in database.read_two_view_geometry_num_inliers()[0]]
+        pairs = list(id_pair_counts(database, verified=True))
         degrees = {
             image.image_id: np.zeros(database.num_keypoints_for_image(image.image_id), np.int32)
             for image in database.read_all_images()
@@ -227,20 +215,25 @@ def keypoint_counts(path: Path) -> dict[str, int]:
 
 
 def match_counts(path: Path) -> dict[Pair, int]:
-    """The number of matches of each pair of image names in a database, verified or not."""
+    """The number of matches of each matched pair of image names in a database, verified or not."""
+    return pair_counts(path, verified=False)
+
+
+def pair_counts(path: Path, *, verified: bool) -> dict[Pair, int]:
+    """The number of verified matches, or of all, of each pair of image names in a database, without zeros."""
     import pycolmap
 
     with pycolmap.Database.open(path) as database:
-        return by_name(database, *database.read_num_matches())
+        names = {number: name for name, number in _ids(database).items()}
+        return {(names[a], names[b]): count for (a, b), count in id_pair_counts(database, verified=verified).items()}
 
 
-def by_name(opened: Any, pair_ids: Sequence[int], counts: Sequence[int]) -> dict[Pair, int]:
-    """COLMAP's counts of pairs by image names, without zeros."""
+def id_pair_counts(opened: Any, *, verified: bool) -> dict[tuple[int, int], int]:
+    """The same in an open database, by COLMAP's ids of the images."""
     import pycolmap
 
-    names = {number: name for name, number in _ids(opened).items()}
-    pairs = (pycolmap.pair_id_to_image_pair(pair_id) for pair_id in pair_ids)
-    return {(names[a], names[b]): count for (a, b), count in zip(pairs, counts, strict=True) if count}
+    pair_ids, counts = opened.read_two_view_geometry_num_inliers() if verified else opened.read_num_matches()
+    return {pycolmap.pair_id_to_image_pair(pair): n for pair, n in zip(pair_ids, counts, strict=True) if n}
 
 
 def read_pair(path: Path, first: str, second: str) -> tuple[Correspondences, Mask]:

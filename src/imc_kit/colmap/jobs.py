@@ -8,8 +8,6 @@ closes, all jobs end.
 With the argument `one` the process does not fork: it does the first job itself. `child` is the other side of all this.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select
@@ -23,22 +21,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from imc_kit.colmap.options import mapper_options, with_options
+from imc_kit.colmap import steps
+from imc_kit.colmap.options import mapper_options
 
 LOOK_UP = 0.01
 """Seconds between two looks for ended jobs. A job lasts at least a tenth of a second."""
-
-
-def _verify(database: str, options: Mapping[str, Any], threads: int, seed: int) -> None:
-    import pycolmap
-
-    geometry = pycolmap.TwoViewGeometryOptions()
-    geometry.ransac.random_seed = seed
-    pycolmap.geometric_verification(
-        database,
-        verifier_options=pycolmap.GeometricVerifierOptions(num_threads=threads),
-        two_view_geometry_options=with_options(geometry, options, "verification"),
-    )
 
 
 def _map(
@@ -51,18 +38,17 @@ def _map(
 
 
 def _step(module: str, work: str, config_class: str, config: Mapping[str, Any], **arguments: Any) -> None:
-    """A step after mapping (`step`). Its module is imported only here, because most jobs are not steps."""
-    home = import_module(f"imc_kit.colmap.{module}")
-    getattr(home, work)(config=getattr(home, config_class)(**config), **arguments)
+    """A step after mapping (`steps`). Its module is imported only here, because most jobs are not steps."""
+    job = getattr(import_module(f"imc_kit.colmap.{module}"), work)
+    job(config=getattr(steps, config_class)(**config), **arguments)
 
 
 JOBS: dict[str, Callable[..., None]] = {
-    "verify": _verify,
     "incremental": partial(_map, "incremental"),
     "global": partial(_map, "global"),
     "readd": partial(_step, "readding", "readd_job", "ReaddingConfig"),
-    "merge": partial(_step, "joining", "merge_job", "MergingConfig"),
-    "localise": partial(_step, "resection", "localise_job", "LocalisationConfig"),
+    "merge": partial(_step, "merging", "merge_job", "MergingConfig"),
+    "localise": partial(_step, "localisation", "localise_job", "LocalisationConfig"),
     "refine": partial(_step, "refinement", "refine_job", "RefinementConfig"),
 }
 

@@ -1,55 +1,169 @@
-"""Give poses to images that a model lacks, by what they see of it. `resection` does the work in the child process."""
+"""Localise unregistered images in a model, in COLMAP's child process (see `steps.localise`)."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from imc_kit.colmap.step import StepConfig, changed_model, run_step
-from imc_kit.types import Model
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
 
+from imc_kit.colmap.bundle_adjustment import adjust, bad_camera, correspondence_graph, load_all, observed
+from imc_kit.colmap.database import id_pair_counts
+from imc_kit.colmap.mapping import intrinsics_are_per_image
+from imc_kit.colmap.steps import LocalisationConfig
+from imc_kit.colmap.support import Evidence, IdPair, Indices, agreement, epipolar_errors, read_evidence
+from imc_kit.types import one_to_one_rows
 
-@dataclass(frozen=True)
-class LocalisationConfig(StepConfig):
-    """When an image counts as localised. All limits were chosen on the open scenes."""
-
-    job = "localise"
-    what = "localisation of images"
-    shares = "min_inlier_ratio", "max_loss"
-    positive = "max_error", "max_match_error", "rounds"
-
-    min_inliers: int = 10
-    """Minimum number of 2D–3D correspondences that fit the pose (COLMAP's mapper: 30)."""
-    min_inlier_ratio: float = 0.1
-    """Minimum share of the 2D–3D correspondences that fit (COLMAP's mapper, with verified matches: 0.25)."""
-    max_error: float = 8.0
-    """Largest reprojection error of a fitting point, in pixels, before bundle adjustment (COLMAP's mapper: 12)."""
-    max_match_error: float = 2.0
-    """Matches of a localised image with a larger epipolar error, in pixels, make no new points."""
-    max_loss: float = 0.01
-    """Largest share of the model's verified matches that may stop agreeing with it (`support`) when everything is
-    bundle-adjusted. Otherwise the model's own poses stay fixed."""
-    rounds: int = 3
-    """Largest number of rounds of localising and bundle adjustment: one round may give the next one new points."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(self.min_inliers >= 4, "min_inliers", "at least 4, because fewer points do not define a pose")
+_MORE = 1.2
+"""An image that could not be localised is tried again when it has this many times as many correspondences."""
 
 
-def localise(
-    database: Path, model: Model, folder: Path, config: LocalisationConfig, log: Path, threads: int = -1, seed: int = 0
-) -> Model:
-    """Add the images of a database that a model lacks and that can be localised.
+def localise_job(database: str, model: str, output: str, config: LocalisationConfig, threads: int, seed: int) -> None:
+    """Add the images that can be localised, and write the model to `output` if there are any."""
+    reconstruction = pycolmap.Reconstruction(model)
+    given = set(reconstruction.reg_image_ids())
+    with pycolmap.Database.open(database) as opened:
+        _check_keypoints(reconstruction, opened)
+        inside = [pair for pair in sorted(id_pair_counts(opened, verified=True)) if given.issuperset(pair)]
+        verified = read_evidence(opened, inside)
+        matched = sorted(id_pair_counts(opened, verified=False))
+        raw = read_evidence(opened, [pair for pair in matched if not given.issuperset(pair)], verified=False)
+        cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
+    per_image = intrinsics_are_per_image(Path(database))
+    before = agreement(reconstruction, verified, inside)
+    deadline = time.monotonic() + config.time_limit / 2  # images found by then must still be bundle-adjusted
+    load_all(reconstruction, cache)
+    for _ in range(config.rounds):
+        count = reconstruction.num_reg_images()
+        found = pycolmap.Reconstruction(reconstruction)
+        if not Search(found, raw, config, seed).run(deadline):
+            break
+        graph = correspondence_graph(found, verified.matches | guided_matches(found, raw, config.max_match_error))
+        free = pycolmap.Reconstruction(found)
+        adjust(free, graph, per_image, threads, seed)
+        after = agreement(free, verified, inside)
+        print(f"agreeing matches inside the model: {before} before, {after} after; posed: {free.num_reg_images()}")
+        if given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
+            found = free
+        else:  # the new images bend the model, so its own poses stay fixed
+            adjust(found, graph, per_image, threads, seed, fixed=given)
+        if found.num_reg_images() <= count or not given.issubset(found.reg_image_ids()):
+            break
+        reconstruction = found
+    if set(reconstruction.reg_image_ids()) - given:
+        reconstruction.tear_down()
+        reconstruction.write(output)
 
-    database: with the model's images, keypoints and verified matches. All matches of the other images are used,
-        verified or not, so a copy with more and looser matches helps.
 
-    Returns the new model in `folder`, or `model` when no image can be localised.
+def _check_keypoints(reconstruction: Any, opened: Any) -> None:
+    """Raise ValueError unless the posed images have as many keypoints as in the open database."""
+    for image_id in sorted(reconstruction.reg_image_ids()):
+        count = reconstruction.images[image_id].num_points2D()
+        if opened.exists_image(image_id) and opened.num_keypoints_for_image(image_id) != count:
+            raise ValueError(f"the model and the database have different keypoints of image {image_id}")
 
-    An image's matches give its keypoints 3D points. RANSAC finds its pose from these, and its focal length, unless the
-    model or EXIF knows it. Images that see most of the model come first; the points that they add help others. Then
-    everything is bundle-adjusted. Raises `ColmapError` when the child process crashes or runs out of time.
-    """
-    run_step(config, folder, log, database=database, model=model.folder, threads=threads, seed=seed)
-    return changed_model(folder, model)
+
+def guided_matches(reconstruction: Any, raw: Evidence, max_error: float) -> dict[IdPair, Indices]:
+    """The matches of posed images that agree with their poses."""
+    posed = set(reconstruction.reg_image_ids())
+    return {
+        pair: matches[epipolar_errors(reconstruction, raw, pair) <= max_error]
+        for pair, matches in raw.matches.items()
+        if posed.issuperset(pair)
+    }
+
+
+class Search:
+    """One pass over the images of a reconstruction without poses. Those that see most of its points come first."""
+
+    def __init__(self, reconstruction: Any, raw: Evidence, config: LocalisationConfig, seed: int) -> None:
+        self.reconstruction, self.raw, self.config, self.seed = reconstruction, raw, config, seed
+        posed = reconstruction.reg_image_ids()
+        self.points = {image_id: observed(reconstruction.images[image_id]) for image_id in posed}
+        """The 3D point of each keypoint of the posed images."""
+        self.cameras = {reconstruction.images[image_id].camera_id for image_id in posed}
+        """The cameras with known intrinsics."""
+        self.matches: dict[int, dict[int, Indices]] = {}
+        for (first, second), matches in raw.matches.items():
+            self.matches.setdefault(first, {})[second] = matches
+            self.matches.setdefault(second, {})[first] = matches[:, ::-1]
+
+    def run(self, deadline: float) -> list[int]:
+        """Give poses and observations to the images that can be localised, and return their ids."""
+        gained: list[int] = []
+        tried: dict[int, int] = {}
+        while time.monotonic() < deadline:
+            waiting = {}
+            for image_id in sorted(self.matches.keys() - self.points.keys()):
+                pairs = self.correspondences(image_id)
+                if len(pairs) >= max(self.config.min_inliers, _MORE * tried.get(image_id, 0)):
+                    waiting[image_id] = pairs
+            if not waiting:
+                break
+            best = max(waiting, key=lambda image_id: len(np.unique(waiting[image_id][:, 0])))
+            tried[best] = len(waiting[best])
+            if self.localise(best, waiting[best]):
+                gained.append(best)
+        return gained
+
+    def correspondences(self, image_id: int) -> NDArray[np.int64]:
+        """Rows (keypoint, 3D point, number of matches that say so) of an image, [K, 3]."""
+        rows = [np.empty((0, 2), np.int64)]
+        for other, matches in self.matches[image_id].items():
+            if other in self.points:
+                points = self.points[other][matches[:, 1]]
+                rows.append(np.stack([matches[:, 0], points], 1)[points >= 0].astype(np.int64))
+        return np.column_stack(np.unique(np.concatenate(rows), axis=0, return_counts=True))
+
+    def localise(self, image_id: int, pairs: NDArray[np.int64]) -> bool:
+        """Find an image's pose from its 2D–3D correspondences and add it; whether that succeeded."""
+        image = self.reconstruction.images[image_id]
+        camera = pycolmap.Camera(self.reconstruction.cameras[image.camera_id].todict())
+        answer = self._estimate_pose(image, camera, pairs)
+        inliers = pairs[answer["inlier_mask"]] if answer else pairs[:0]
+        inliers = inliers[one_to_one_rows(inliers[:, :2], inliers[:, 2])]
+        needed = max(self.config.min_inliers, self.config.min_inlier_ratio * len(np.unique(pairs[:, 0])))
+        found = len(inliers) >= needed and not bad_camera(camera)
+        print(f"{image.name}: {len(inliers)} of {len(pairs)} points fit: {'localised' if found else 'not localised'}")
+        if not found:
+            return False
+        if image.camera_id not in self.cameras:
+            self.reconstruction.cameras[image.camera_id].params = camera.params
+            self.cameras.add(image.camera_id)
+        image.frame.set_cam_from_world(image.camera_id, answer["cam_from_world"])
+        self.reconstruction.register_frame(image.frame_id)
+        for index, point in inliers[:, :2].tolist():
+            self.reconstruction.add_observation(point, pycolmap.TrackElement(image_id, index))
+        self._triangulate(image_id)
+        return True
+
+    def _estimate_pose(self, image: Any, camera: Any, pairs: NDArray[np.int64]) -> Any:
+        """pycolmap's pose and inliers of an image, or None. Unknown intrinsics are estimated, too, in `camera`."""
+        known = image.camera_id in self.cameras
+        estimation = pycolmap.AbsolutePoseEstimationOptions()
+        estimation.estimate_focal_length = not known and not camera.has_prior_focal_length
+        estimation.ransac.max_error = self.config.max_error
+        estimation.ransac.min_inlier_ratio = self.config.min_inlier_ratio
+        estimation.ransac.random_seed = self.seed
+        refinement = pycolmap.AbsolutePoseRefinementOptions(
+            refine_focal_length=not known, refine_extra_params=not known
+        )
+        return pycolmap.estimate_and_refine_absolute_pose(
+            self.raw.keypoints[image.image_id][pairs[:, 0]],
+            np.array([self.reconstruction.points3D[point].xyz for point in pairs[:, 1]]),
+            camera,
+            estimation,
+            refinement,
+        )
+
+    def _triangulate(self, image_id: int) -> None:
+        """Add the 3D points that a new image sees together with posed images."""
+        own = replace(self.raw, matches={pair: m for pair, m in self.raw.matches.items() if image_id in pair})
+        guided = guided_matches(self.reconstruction, own, self.config.max_match_error)
+        graph = correspondence_graph(self.reconstruction, guided)
+        triangulator = pycolmap.IncrementalTriangulator(graph, self.reconstruction)
+        triangulator.triangulate_image(pycolmap.IncrementalTriangulatorOptions(random_seed=self.seed), image_id)
+        for changed in {image_id, *(other for pair in guided for other in pair)}:
+            self.points[changed] = observed(self.reconstruction.images[changed])

@@ -1,22 +1,19 @@
 """One mapping run: sparse reconstruction of a verified database in a child process."""
 
-from __future__ import annotations
-
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from imc_kit.colmap import child
-from imc_kit.colmap.database import CAMERA_MODELS, change_camera_models, delete_pairs, keep_best_connected
+from imc_kit.colmap.child import Workplace
+from imc_kit.colmap.database import delete_pairs, keep_best_connected
 from imc_kit.colmap.model_files import read_models
 from imc_kit.colmap.options import Value, mapper_options
-from imc_kit.colmap.verification import inlier_counts, relative_rotations
-from imc_kit.errors import require, unknown_name
+from imc_kit.colmap.verification import inlier_counts
+from imc_kit.errors import require
 from imc_kit.types import Model, Pair
-from imc_kit.viewgraph.rotation_cycles import contradicted
 from imc_kit.viewgraph.strengths import strengths
 
 _INCREMENTAL: dict[str, Value] = {
@@ -59,13 +56,6 @@ class MappingConfig:
     min_strength: float = 0.0
     """Drop pairs with fewer matches than this fraction of the weakest link on the maximum-spanning-tree path between
     their images (`viewgraph.strengths`): where structures repeat, most of them are wrong. 0 drops none."""
-    max_cycle_error: float | None = None
-    """Drop pairs whose relative rotation is off by more than this many degrees from what the other pairs say
-    (`viewgraph.rotation_cycles`). Right pairs are off by about 5, because focal lengths are guesses. None drops
-    none."""
-    camera_model: str | None = None
-    """The camera model of this run: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV or FULL_OPENCV. None keeps
-    the database's."""
     max_keypoints: int | None = 2500
     """Use at most this many keypoints of each image, those in the most verified pairs. More cost time and move the
     cameras little. None uses all."""
@@ -78,71 +68,39 @@ class MappingConfig:
     def __post_init__(self) -> None:
         for option, valid, wanted in (
             ("min_strength", 0 <= self.min_strength <= 1, "in 0 … 1"),
-            ("max_cycle_error", self.max_cycle_error is None or 0 < self.max_cycle_error <= 180, "in 0 … 180 degrees"),
             ("max_keypoints", self.max_keypoints is None or self.max_keypoints >= 1, "at least 1, or None"),
             ("time_limit", self.time_limit > 0, "more than 0 seconds"),
         ):
             require(valid, f"{option} of a mapping run", wanted, getattr(self, option))
-        if self.camera_model is not None and self.camera_model not in CAMERA_MODELS:
-            raise unknown_name("camera model", self.camera_model, CAMERA_MODELS)
 
     def check(self) -> None:
         """Raise `KitError` for an option that pycolmap does not have."""
         mapper_options(self.mapper, self.options)
 
 
-class LeftOut(NamedTuple):
-    """The pairs that a mapping run does not use."""
-
-    contradicted: Sequence[Pair] = ()
-    """Pairs whose rotation other pairs contradict."""
-    weak: Sequence[Pair] = ()
-    """Weak pairs among the rest."""
-
-    @property
-    def pairs(self) -> frozenset[Pair]:
-        return frozenset((*self.contradicted, *self.weak))
-
-
 def map_scene(
-    database: Path,
-    images: Path,
-    folder: Path,
-    config: MappingConfig,
-    log: Path,
-    threads: int = -1,
-    seed: int = 0,
-    cancelled: threading.Event | None = None,
+    database: Path, images: Path, config: MappingConfig, at: Workplace, cancelled: threading.Event | None = None
 ) -> list[Model]:
-    """Reconstruct a scene: the models, largest first, with their files in `folder`/0, 1, …. There may be none.
+    """Reconstruct a scene: the models, largest first, with their files in subfolders 0, 1, …. There may be none.
 
     database: with verified matches. images: the scene's root. cancelled: set by another thread to end the run.
 
     Raises `ColmapError` when the child process crashes, is killed, is cancelled or runs out of time. With one thread
     the same database and seed give the same models. With several, floating-point sums may be added in another order.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     per_image = config.by_cameras and intrinsics_are_per_image(database)
     if per_image:
         config = replace(config, max_keypoints=None)
-    if config.min_strength or config.max_cycle_error or config.camera_model or config.max_keypoints:
-        database = _reduced_copy(database, folder.with_suffix(".db"), config)
+    if config.min_strength or config.max_keypoints:
+        database = _reduced_copy(database, at.folder.with_suffix(".db"), config)
     defaults = _GLOBAL
     if config.mapper == "incremental":
         by_cameras = _PER_IMAGE_INTRINSICS if per_image else _SHARED_INTRINSICS
         defaults = _INCREMENTAL | (by_cameras if config.by_cameras else {})
-    job = {
-        "job": config.mapper,
-        "database": database,
-        "images": images,
-        "output": folder,
-        "options": {"min_model_size": config.min_model_size, **defaults, **config.options},
-        "threads": threads,
-        "seed": seed,
-    }
-    child.run(job, f"COLMAP's {config.mapper} mapping", log, config.time_limit, cancelled)
-    return read_models(folder)
+    options = {"min_model_size": config.min_model_size, **defaults, **config.options}
+    what = f"COLMAP's {config.mapper} mapping"
+    at.run(config.mapper, what, config.time_limit, cancelled, database=database, images=images, options=options)
+    return read_models(at.folder)
 
 
 def intrinsics_are_per_image(database: Path) -> bool:
@@ -153,26 +111,19 @@ def intrinsics_are_per_image(database: Path) -> bool:
         return bool(opened.num_cameras() == opened.num_images() > 1)
 
 
-def left_out(database: Path, inliers: Mapping[Pair, int], config: MappingConfig) -> LeftOut:
-    """The pairs of a database that a mapping run does not use.
+def left_out(inliers: Mapping[Pair, int], config: MappingConfig) -> list[Pair]:
+    """The weak pairs of a database, which a mapping run does not use.
 
     inliers: the verified matches of all its pairs, as `verification.inlier_counts` gives them.
     """
-    against: list[Pair] = []
-    if config.max_cycle_error:
-        against = contradicted(relative_rotations(database, inliers), inliers, config.max_cycle_error)
-    rest = dict(inliers)
-    for pair in against:
-        del rest[pair]
-    return LeftOut(against, [pair for pair, strength in strengths(rest).items() if strength < config.min_strength])
+    return [pair for pair, strength in strengths(inliers).items() if strength < config.min_strength]
 
 
 def _reduced_copy(database: Path, path: Path, config: MappingConfig) -> Path:
-    """Copy a verified database to `path`, without unused pairs and keypoints, and with the run's camera model."""
+    """Copy a verified database to `path`, without unused pairs and keypoints."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(database, path)
-    delete_pairs(path, "two_view_geometries", left_out(database, inlier_counts(database), config).pairs)
-    if config.camera_model:
-        change_camera_models(path, config.camera_model)
+    delete_pairs(path, "two_view_geometries", left_out(inlier_counts(database), config))
     if config.max_keypoints:
         keep_best_connected(path, config.max_keypoints)
     return path

@@ -16,7 +16,8 @@ from pathlib import Path
 from threading import Event
 
 from imc_kit.colmap import mapping
-from imc_kit.colmap.mapping import LeftOut, MappingConfig
+from imc_kit.colmap.child import Workplace
+from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.support import AGREE, support
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError, said
@@ -69,7 +70,7 @@ class RunPolicy:
 
     def confirmed(self, best: MappingRun, ended: Sequence[MappingRun], images: int) -> bool:
         """Whether one of the ended runs, which used other pairs, confirms the best."""
-        others = [run for run in ended if run.left_out.pairs != best.left_out.pairs]
+        others = [run for run in ended if run.left_out != best.left_out]
         return self.trusted <= 1 and self.complete(best, images) and any(run.confirms(best) for run in others)
 
 
@@ -83,7 +84,7 @@ class MappingRun:
     """The share of the reference matches that agree with the largest model, to `AGREE` pixels."""
     precision: float = 0.0
     """The same to `PRECISE` pixels."""
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: Sequence[Pair] = ()
     """The pairs that the run did not use."""
 
     @property
@@ -126,12 +127,9 @@ class MappingResult:
 def map_best(
     database: Path,
     scene: Scene,
-    folder: Path,
     runs: Sequence[MappingConfig],
     policy: RunPolicy,
-    log: Path,
-    threads: int,
-    seed: int,
+    at: Workplace,
     until: float = inf,
     alone: bool = False,
 ) -> MappingResult:
@@ -141,8 +139,8 @@ def map_best(
     that would use the same pairs and options as an earlier one is skipped. Runs that are no longer needed are
     cancelled.
 
-    database: with verified matches. folder: gets a subfolder of models for each run.
-    log: the path of COLMAP's logs; each run adds its number to the stem.
+    database: with verified matches.
+    at: its folder gets a subfolder of models for each run, and each run adds its number to the stem of the log.
     until: when to end (`runtime.deadline`). Runs that follow each other leave time for the next (`IN_TURN`).
     alone: whether no other work needs the cores. Then the second run starts with the first, also with all threads,
         because one of them is alone at the end.
@@ -150,15 +148,15 @@ def map_best(
     if not runs:
         return MappingResult([], frozenset(), [])
     in_a_hurry = deadline.left(until) < IN_A_HURRY * len(scene.images)
-    at_once = 1 if in_a_hurry else max(1, min(threads, len(runs) - 1))
+    at_once = 1 if in_a_hurry else max(1, min(at.threads, len(runs) - 1))
     pool = ThreadPoolExecutor(at_once)
-    session = _Session(database, scene, folder, runs, policy, log, seed, until, pool)
+    session = _Session(database, scene, runs, policy, at, until, pool)
     try:
         for number in session.distinct(2 if alone and at_once > 1 else 1):
-            session.start(number, threads, others_wait=number == 0 and len(runs) > 1)
+            session.start(number, at.threads, others_wait=number == 0 and len(runs) > 1)
         if not session.ends_with(0):
             others = [number for number in session.distinct(len(runs)) if number > 0]
-            share = threads // max(1, min(at_once, len(others)))
+            share = at.threads // max(1, min(at_once, len(others)))
             for number in others:
                 session.start(number, share, others_wait=at_once == 1 and number != others[-1])
             for number in others:
@@ -167,7 +165,7 @@ def map_best(
     finally:
         session.cancel()
     session.log_left_out()
-    return MappingResult(list(session.best.models), session.best.left_out.pairs, session.all_notes())
+    return MappingResult(list(session.best.models), frozenset(session.best.left_out), session.all_notes())
 
 
 @dataclass(eq=False)
@@ -176,14 +174,11 @@ class _Session:
 
     database: Path
     scene: Scene
-    folder: Path
     runs: Sequence[MappingConfig]
     policy: RunPolicy
-    log: Path
-    seed: int
+    at: Workplace
     until: float
     pool: ThreadPoolExecutor
-    left_out: dict[int, LeftOut] = field(default_factory=dict)
     started: dict[int, Future[MappingRun | None]] = field(default_factory=dict)
     ended: list[MappingRun] = field(default_factory=list)
     best: MappingRun = field(default_factory=MappingRun)
@@ -191,20 +186,18 @@ class _Session:
     without_time: int = 0
 
     def __post_init__(self) -> None:
-        self.inliers = inlier_counts(self.database)
-        self.reference_pairs = [
-            pair for pair, strength in strengths(self.inliers).items() if strength >= REFERENCE_STRENGTH
-        ]
+        inliers = inlier_counts(self.database)
+        strong = strengths(inliers)
+        self.reference_pairs = [pair for pair, strength in strong.items() if strength >= REFERENCE_STRENGTH]
+        self.left_out = [mapping.left_out(inliers, config) for config in self.runs]
         self.cancelled = [Event() for _ in self.runs]
 
     def distinct(self, count: int) -> list[int]:
         """Which of the first `count` runs differ from all earlier ones in this database, by number."""
-        seen: list[tuple[MappingConfig, frozenset[Pair]]] = []
+        seen: list[tuple[MappingConfig, list[Pair]]] = []
         numbers = []
         for number, config in enumerate(self.runs[:count]):
-            if number not in self.left_out:
-                self.left_out[number] = mapping.left_out(self.database, self.inliers, config)
-            work = replace(config, min_strength=0.0, max_cycle_error=None), self.left_out[number].pairs
+            work = replace(config, min_strength=0.0), self.left_out[number]
             if work not in seen:
                 seen.append(work)
                 numbers.append(number)
@@ -244,11 +237,10 @@ class _Session:
         return [*self.notes, f"{deadline.RAN_OUT} for {self.without_time} of {tried} mapping runs"]
 
     def log_left_out(self) -> None:
-        for what, pairs in self.best.left_out._asdict().items():
-            if pairs:
-                named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
-                logger.info("%s: the best model leaves out %d %s pairs, which may be of repeated structures: %s",
-                    self.scene.name, len(pairs), what, named)  # fmt: skip
+        if pairs := self.best.left_out:
+            named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
+            logger.info("%s: the best model leaves out %d weak pairs, which may be of repeated structures: %s",
+                self.scene.name, len(pairs), named)  # fmt: skip
 
     def _run(self, number: int, threads: int, others_wait: bool) -> MappingRun | None:
         """Map once; None when no time is left or the run is no longer needed."""
@@ -261,22 +253,17 @@ class _Session:
         if config.mapper == "incremental":
             config = replace(config, options={"max_runtime_seconds": max(1, int(runtime)), **config.options})
         ending = deadline.after(runtime)
-        log = self.log.with_stem(f"{self.log.stem}-{number + 1}")
-        models = mapping.map_scene(
-            self.database, self.scene.root, self.folder / f"models-{number}", config, log, threads, self.seed,
-            self.cancelled[number],
-        )  # fmt: skip
+        log = self.at.log.with_stem(f"{self.at.log.stem}-{number + 1}")
+        at = Workplace(self.at.folder / f"models-{number}", log, threads, self.at.seed)
+        models = mapping.map_scene(self.database, self.scene.root, config, at, self.cancelled[number])
         left_out = self.left_out[number]
         if not models:
             return MappingRun(left_out=left_out)
         incomplete = len(models[0].poses) < len(self.scene.images)
         if config.mapper == "incremental" and incomplete and not deadline.left(ending):
-            self.notes.append(
-                f"COLMAP's incremental mapping {deadline.STOPPED} of {runtime:.0f} s; its model so far is used"
-            )
-        agreeing, precise = (
-            support(self.database, models[0], self.reference_pairs, error) for error in (AGREE, PRECISE)
-        )
+            stopped = f"{deadline.STOPPED} of {runtime:.0f} s"
+            self.notes.append(f"COLMAP's incremental mapping {stopped}; its model so far is used")
+        agreeing, precise = support(self.database, models[0], self.reference_pairs, (AGREE, PRECISE))
         run = MappingRun(models, agreeing, precise, left_out)
         if self.policy.trusts(run, len(self.scene.images)):
             for event in self.cancelled[number + 1 :]:

@@ -1,7 +1,5 @@
 """All options of pycolmap by their own dotted names, without a list of them here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar

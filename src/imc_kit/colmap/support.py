@@ -1,8 +1,6 @@
 """How well a model agrees with the matches that it was made from: a score without ground truth."""
 
-from __future__ import annotations
-
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.colmap import model_files
-from imc_kit.colmap.database import recent_keypoints
 from imc_kit.types import Float64, Model, Pair
 
 IdPair = tuple[int, int]
@@ -21,33 +17,6 @@ Indices = NDArray[Any]
 AGREE = 2.0
 """Pixels. A match agrees with a model when it is this close to its epipolar line. A collapsed, duplicate-structure
 model fails this for many of its strongest pairs. Chosen on the open scenes."""
-
-
-def support(database: Path, model: Model, pairs: Collection[Pair], max_error: float = AGREE) -> float:
-    """The share of verified matches whose epipolar (Sampson) error in a model is at most `max_error` pixels.
-
-    database: with the verified matches. pairs: the pairs that count; those with an image outside the model are ignored.
-    Returns 0 when no pair counts.
-    """
-    import pycolmap
-
-    cameras = model_files.read_cameras(model.folder)
-    camera_of = {image.name: cameras[image.camera] for image in model_files.read_images(model.folder)}
-    with pycolmap.Database.open(database) as opened:
-        ids = {image.name: image.image_id for image in opened.read_all_images()}
-        keypoints = recent_keypoints(opened)
-
-        def errors(first: str, second: str) -> Float64:
-            matches = opened.read_two_view_geometry(ids[first], ids[second]).inlier_matches
-            points, others = (keypoints(ids[name])[matches[:, side]] for side, name in enumerate((first, second)))
-            one, other = model.poses[first], model.poses[second]
-            rotation = other.rotation @ one.rotation.T
-            translation = other.translation - rotation @ one.translation
-            return _sampson((camera_of[first], camera_of[second]), rotation, translation, points, others)
-
-        inside = [pair for pair in pairs if all(name in model.poses for name in pair)]
-        agreeing, total = _count((errors(*pair) for pair in inside), max_error)
-    return agreeing / total if total else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,43 +39,47 @@ def read_evidence(opened: Any, pairs: Iterable[IdPair], *, verified: bool = True
     return Evidence({image: np.asarray(opened.read_keypoints(image), np.float64)[:, :2] for image in images}, matches)
 
 
-def agreement(
-    reconstruction: Any, evidence: Evidence, pairs: Iterable[IdPair], max_error: float = AGREE
-) -> tuple[int, int]:
+def support(
+    database: Path, model: Model, pairs: Collection[Pair], max_errors: Sequence[float] = (AGREE,)
+) -> list[float]:
+    """For each limit in pixels, the share of verified matches whose epipolar (Sampson) error in a model is within it.
+
+    database: with the verified matches. pairs: the pairs that count; those with an image outside the model are ignored.
+    Returns 0 when no pair counts.
+    """
+    import pycolmap
+
+    reconstruction = pycolmap.Reconstruction(model.folder)
+    ids = {reconstruction.images[number].name: number for number in reconstruction.reg_image_ids()}
+    with pycolmap.Database.open(database) as opened:
+        evidence = read_evidence(opened, [(ids[a], ids[b]) for a, b in pairs if a in ids and b in ids])
+    errors = _errors(reconstruction, evidence, evidence.matches)
+    return [float(np.mean(errors <= limit)) if len(errors) else 0.0 for limit in max_errors]
+
+
+def agreement(reconstruction: Any, evidence: Evidence, pairs: Iterable[IdPair]) -> tuple[int, int]:
     """The number of matches that agree with a reconstruction, as in `support`, and the number that count."""
+    errors = _errors(reconstruction, evidence, pairs)
+    return int((errors <= AGREE).sum()), len(errors)
+
+
+def _errors(reconstruction: Any, evidence: Evidence, pairs: Iterable[IdPair]) -> Float64:
+    """The errors of all matches of those pairs whose images have poses."""
     posed = set(reconstruction.reg_image_ids())
-    inside = (pair for pair in pairs if posed.issuperset(pair))
-    return _count((epipolar_errors(reconstruction, evidence, pair) for pair in inside), max_error)
+    inside = (epipolar_errors(reconstruction, evidence, pair) for pair in pairs if posed.issuperset(pair))
+    return np.concatenate([np.empty(0), *inside])
 
 
 def epipolar_errors(reconstruction: Any, evidence: Evidence, pair: IdPair) -> Float64:
     """The Sampson errors [K] in pixels of the matches of two posed images."""
-    first, second = (reconstruction.images[image] for image in pair)
-    matches = evidence.matches[pair]
-    points, others = (evidence.keypoints[image][matches[:, side]] for side, image in enumerate(pair))
-    cameras = reconstruction.cameras[first.camera_id], reconstruction.cameras[second.camera_id]
-    motion = (second.cam_from_world() * first.cam_from_world().inverse()).matrix()
-    return _sampson(cameras, motion[:, :3], motion[:, 3], points, others)
-
-
-def _count(errors: Iterable[Float64], max_error: float) -> tuple[int, int]:
-    """How many errors are at most `max_error`, and how many there are."""
-    agreeing = total = 0
-    for some in errors:
-        agreeing += int((some <= max_error).sum())
-        total += len(some)
-    return agreeing, total
-
-
-def _sampson(
-    cameras: tuple[Any, Any], rotation: Float64, translation: Float64, points: Float64, others: Float64
-) -> Float64:
-    """Sampson errors [K] in pixels of matched points [K, 2] in two cameras; the motion is second from first."""
-    x, y, z = translation / max(float(np.linalg.norm(translation)), 1e-12)
-    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
+    images = [reconstruction.images[image] for image in pair]
+    cameras = [reconstruction.cameras[image.camera_id] for image in images]
+    motion = (images[1].cam_from_world() * images[0].cam_from_world().inverse()).matrix()
+    x, y, z = motion[:, 3] / max(float(np.linalg.norm(motion[:, 3])), 1e-12)
+    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ motion[:, :3]
     one, other = (
-        np.pad(camera.cam_from_img(places), ((0, 0), (0, 1)), constant_values=1)
-        for camera, places in zip(cameras, (points, others), strict=True)
+        np.pad(camera.cam_from_img(evidence.keypoints[image][indices]), ((0, 0), (0, 1)), constant_values=1)
+        for image, camera, indices in zip(pair, cameras, evidence.matches[pair].T, strict=True)
     )
     lines, back = one @ essential.T, other @ essential
     slope = np.sqrt((lines[:, :2] ** 2).sum(1) + (back[:, :2] ** 2).sum(1))

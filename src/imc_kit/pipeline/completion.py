@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imc_kit.colmap import database, localisation, mapping_runs, merging, readding, refinement
+from imc_kit.colmap import database, mapping_runs, steps
+from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import MappingResult
 from imc_kit.config import Config
 from imc_kit.data.store import Store
@@ -104,28 +105,27 @@ class Completion:
     def _readd(self, models: list[Model], left_out: Collection[Pair]) -> list[Model]:
         """Bundle-adjust the first model with those left-out pairs that agree with it."""
         job = self._job("readded", self.context.config.readding)
-        return [readding.readd(self.verified, models[0], left_out, *job), *models[1:]]
+        return [steps.readd(self.verified, models[0], left_out, *job), *models[1:]]
 
     def _merge(self, models: list[Model]) -> list[Model]:
         """Merge the models that share enough of the scene."""
-        return merging.merge_models(self.verified, models, *self._job("merged", self.context.config.merging))
+        return steps.merge_models(self.verified, models, *self._job("merged", self.context.config.merging))
 
     def _localise(self, models: list[Model], missing: Sequence[str]) -> list[Model]:
         """Add the missing images that can be localised in the first model, with looser matches too."""
         looser = self._with_loose_matches(models[0], missing)
         job = self._job("localised", self.context.config.localisation)
-        return [localisation.localise(looser, models[0], *job), *models[1:]]
+        return [steps.localise(looser, models[0], *job), *models[1:]]
 
     def _refine(self, models: list[Model]) -> list[Model]:
         """Bundle-adjust the first model with a fuller camera model."""
-        folder, config, log, threads, _ = self._job("refined", self.context.config.refinement)
-        return [refinement.refine(models[0], folder, config, log, threads), *models[1:]]
+        return [steps.refine(models[0], *self._job("refined", self.context.config.refinement)), *models[1:]]
 
-    def _job(self, folder: str, config: Any) -> tuple[Path, Any, Path, int, int]:
-        """What a step by COLMAP needs: its folder, its options within the time left, the log, threads and seed."""
+    def _job(self, folder: str, config: Any) -> tuple[Any, Workplace]:
+        """What a step by COLMAP needs: its options within the time left, and where it works."""
         context = self.context
         config = replace(config, time_limit=min(config.time_limit, deadline.left(context.until)))
-        return context.partial / folder, config, context.log, context.threads, context.config.seed
+        return config, Workplace(context.partial / folder, context.log, context.threads, context.config.seed)
 
     def _with_loose_matches(self, model: Model, missing: Sequence[str]) -> Path:
         """A copy of the database in which the missing images have more matches, found with lower demands.

@@ -5,12 +5,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from pathlib import Path
 
 from imc_kit.colmap import database, mapping_runs, model_files, verification
-from imc_kit.colmap.child import ColmapError
+from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
@@ -21,7 +20,7 @@ from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, inspect
 from imc_kit.pipeline.results import SceneResult, read_result, write_result
 from imc_kit.poses import place
-from imc_kit.poses.rotation import pose_as_stored
+from imc_kit.poses.place import pose_as_stored
 from imc_kit.runtime import deadline
 from imc_kit.runtime.meter import Meter
 from imc_kit.types import Pair, Placement, Scene
@@ -130,10 +129,9 @@ class MatchedScene:
             verified = self._verify(context, executor)
             inliers = verification.inlier_counts(verified)
         with cost("map"):
-            best = mapping_runs.map_best(
-                verified, scene, context.partial, config.mapping, RunPolicy(config.enough, config.trusted),
-                context.log, context.threads, config.seed, _reserving(_AFTER_MAPPING, scene, until), alone,
-            )  # fmt: skip
+            at = Workplace(context.partial, context.log, context.threads, config.seed)
+            policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, until)
+            best = mapping_runs.map_best(verified, scene, config.mapping, policy, at, end, alone)
             context.notes.extend(best.notes)
         similarity = self.matching.similarity(self.records, until)
         with cost("complete"):
@@ -176,16 +174,7 @@ class MatchedScene:
         matches = self.found.strong(self.pairs, context.config.min_matches)
         database.write_database(made, entries, self.found.features, matches, context.config.cameras)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
-        verify = partial(
-            verification.verify, made, log=context.log, executor=executor, threads=context.threads,
-            seed=context.config.seed, until=end,
-        )  # fmt: skip
-        config = context.config.verification
-        try:
-            context.notes.extend(verify(config))
-        except ColmapError as error:
-            context.notes.append(f"{error}; the pairs are verified by magsac")
-            context.notes.extend(verify(replace(config, method="magsac", options={})))
+        context.notes.extend(verification.verify(made, context.config.verification, executor, end))
         if deadline.ran_out(context.notes):
             path = self.folder / "database-hurried.db"
         return database.move(made, path)

@@ -5,8 +5,6 @@ backdrop, a watermark, highlights, which stay with the lamps) does not tell how 
 by how much it changes. A thin watermark on photos with different exposures does mislead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

@@ -5,8 +5,6 @@ circle in that order. Nothing here reads a file: distances come from `frames`, o
 differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -22,8 +20,6 @@ TRANSPARENT = "transparent"
 """The competition's category of scenes that were photographed like this."""
 _FEWEST = 8
 """Views. Fewer lie on a circle by chance, whatever their distances are."""
-_NEARBY = 5
-"""Steps over which the speed of change counts as constant (`step_angles`)."""
 _STARTS = 8
 """Nearest-neighbour tours from which the search for the shortest starts."""
 
@@ -46,8 +42,6 @@ class TurntableConfig:
     and more. In every case it must also exceed the share of registered images."""
     long_side: int = 96
     """Longer side of the compared frames, in pixels."""
-    measured: float = 0.0
-    """From 0 for equal steps between the cameras to 1 for steps by how much the views differ."""
     tries: int = 100
     """How often the search tries to shorten the tour by moving a part of it."""
 
@@ -58,7 +52,6 @@ class TurntableConfig:
             ("min_still", 0 <= self.min_still <= 1, "in 0 … 1"),
             ("min_confidence", 0 <= self.min_confidence <= 1, "in 0 … 1"),
             ("long_side", 16 <= self.long_side <= 1024, "in 16 … 1024 pixels"),
-            ("measured", 0 <= self.measured <= 1, "in 0 … 1"),
             ("tries", self.tries >= 0, "at least 0"),
         ):
             require(valid, f"{option} of the turntable", wanted, getattr(self, option))
@@ -118,10 +111,8 @@ def arrange(names: Sequence[str], stack: Float32, config: TurntableConfig, until
 
     stack: their frames [N, h, w] (`frames.comparable`). until: when to stop improving the order (`runtime.deadline`).
     """
-    apart = distances(stack)
-    order, confidence = cycle(apart, config.tries, until=until)
-    steps = step_angles(apart[order, np.roll(order, -1)], config.measured)
-    return Turntable(circle([names[place] for place in order], steps), confidence)
+    order, confidence = cycle(distances(stack), config.tries, until=until)
+    return Turntable(circle([names[place] for place in order]), confidence)
 
 
 def cycle(distance: Float64, tries: int = 100, seed: int = 0, until: float = inf) -> tuple[Int32, float]:
@@ -144,33 +135,12 @@ def cycle(distance: Float64, tries: int = 100, seed: int = 0, until: float = inf
     return tour.astype(np.int32), _confidence(apart[np.ix_(tour, tour)])
 
 
-def step_angles(changes: Float64, measured: float) -> Float64:
-    """The angles from each view to the next, [N], in radians, with sum 2π.
+def circle(order: Sequence[str]) -> dict[str, Pose]:
+    """Upright cameras in equal steps on a circle of radius 1 about the z axis that look at its middle, in this order.
 
-    changes: the distances between them, [N]. measured: 0 for equal angles, 1 for angles in proportion to the changes.
-
-    The same rotation changes more where a handle passes. So each change is compared with the mean of the five around
-    it.
+    The camera's unknown height is taken as 0.
     """
-    changes = np.asarray(changes, np.float64)
-    around = np.mean([np.roll(changes, shift - _NEARBY // 2) for shift in range(_NEARBY)], axis=0)
-    steps = 1 - measured + measured * np.divide(changes, around, out=np.ones_like(changes), where=around > 0)
-    return np.asarray(2 * np.pi * steps / max(steps.sum(), 1e-12), np.float64)
-
-
-def circle(order: Sequence[str], steps: Float64 | None = None) -> dict[str, Pose]:
-    """Upright cameras on a circle of radius 1 about the z axis that look at its middle, in this order.
-
-    steps: the angle from each to the next, [N], in radians; equal by default. The camera's unknown height is taken as
-    0.
-
-    Raises ValueError for another number of steps, or steps that are not finite.
-    """
-    count = len(order)
-    steps = np.full(count, 2 * np.pi / max(count, 1)) if steps is None else np.asarray(steps, np.float64)
-    if steps.shape != (count,) or not np.isfinite(steps).all():
-        raise ValueError(f"steps must be finite [{count}], not {list(steps.shape)}")
-    angles = np.cumsum(steps) - steps
+    angles = 2 * np.pi * np.arange(len(order)) / max(len(order), 1)
     poses = {}
     for name, cosine, sine in zip(order, np.cos(angles), np.sin(angles), strict=True):
         right_down_forward = np.array([[-sine, cosine, 0], [0, 0, -1], [-cosine, -sine, 0]])

@@ -4,8 +4,6 @@ The caller matches features of small images; a thousand SIFT features at 800 pix
 rotation makes each image upright (`orientation`), and which pairs are worth matching at full resolution.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

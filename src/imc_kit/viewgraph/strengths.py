@@ -1,7 +1,5 @@
 """The view graph of a scene: its images, and its pairs with their numbers of verified matches."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,19 +1,61 @@
 """Two-view geometry: the fundamental matrix that most matches of two images agree with."""
 
-from __future__ import annotations
-
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from imc_kit.errors import require
 from imc_kit.types import Float64, Mask
 
 _MIN_POINTS = 8
 """Any seven matches have a fundamental matrix that explains them, so only the eighth tests it."""
 _BY_CHANCE = 10
 """Matches that always agree: seven define the geometry, and the best of many RANSAC trials finds a few more."""
+
+
+@dataclass(frozen=True)
+class VerificationConfig:
+    """How the two-view geometry of each matched pair is estimated. Raises `KitError` when a value makes no sense."""
+
+    max_error: float = 3.0
+    """Largest distance of a match from its epipolar line, in pixels."""
+    min_inliers: int = 15
+    """Drop pairs with fewer agreeing matches."""
+    chance: float = 0.03
+    """Required inliers are max(min_inliers, 10 + chance × matches), because that many may agree by chance."""
+    min_motion: float = 0.0
+    """Ignore matches that move by fewer pixels: they show a watermark, or a background that moves with the camera. 0
+    keeps all."""
+    max_trials: int = 2000
+    """RANSAC's limit. COLMAP's own 10,000 are spent on pairs that do not overlap, and take several times longer."""
+    time_limit: float = 3600.0
+    """Seconds per scene. After them the remaining pairs are dropped."""
+
+    def __post_init__(self) -> None:
+        for option, valid, wanted in (
+            ("max_error", self.max_error > 0, "more than 0"),
+            ("min_inliers", self.min_inliers > 0, "at least 1"),
+            ("chance", 0 <= self.chance < 1, "at least 0 and less than 1"),
+            ("min_motion", self.min_motion >= 0, "at least 0"),
+            ("max_trials", self.max_trials > 0, "at least 1"),
+            ("time_limit", self.time_limit > 0, "more than 0"),
+        ):
+            require(valid, f"{option} of the verification", wanted, getattr(self, option))
+
+    def verify(self, first: NDArray[Any], second: NDArray[Any]) -> tuple[Float64, Mask]:
+        """Verify the matches of two images: `fundamental` with a test against chance.
+
+        first, second: matched points [K, 2] each, in pixels. The pair fails when fewer than
+        `max(min_inliers, 10 + chance · K)` matches agree. Then the mask is all False.
+        """
+        agree = np.linalg.norm(first - second, axis=1) >= self.min_motion
+        matrix, inliers = fundamental(first[agree], second[agree], self.max_error, trials=self.max_trials)
+        agree[agree] = inliers
+        enough = agree.sum() >= max(self.min_inliers, _BY_CHANCE + self.chance * len(agree))
+        return matrix, agree & enough
 
 
 def fundamental(
@@ -37,25 +79,3 @@ def fundamental(
     if matrix is None or mask is None or matrix.shape != (3, 3):
         return nothing
     return np.asarray(matrix, np.float64), mask.ravel().astype(np.bool_)
-
-
-def by_magsac(
-    first: NDArray[Any],
-    second: NDArray[Any],
-    *,
-    max_error: float,
-    min_inliers: int,
-    chance: float,
-    min_motion: float,
-    trials: int,
-) -> tuple[Float64, Mask]:
-    """Verify the matches of two images: `fundamental` with a test against chance.
-
-    first, second: matched points [K, 2] each, in pixels. min_motion: points that move by fewer pixels are ignored.
-    The pair fails when fewer than `max(min_inliers, 10 + chance · K)` matches agree. Then the mask is all False.
-    """
-    agree = np.linalg.norm(first - second, axis=1) >= min_motion
-    matrix, inliers = fundamental(first[agree], second[agree], max_error, trials=trials)
-    agree[agree] = inliers
-    enough = agree.sum() >= max(min_inliers, _BY_CHANCE + chance * len(agree))
-    return matrix, agree & enough

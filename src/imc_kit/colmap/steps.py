@@ -1,0 +1,210 @@
+"""The steps after mapping: each changes finished models in a child process, and a scene can do without it.
+
+`readd` adds the pairs to a model that a mapping run left out, but with which the model agrees. Where structures repeat,
+a model of the strong pairs alone may be right; but fewer pairs hold its cameras less well. `merge_models` joins partial
+models, `localise` adds images to a model, and `refine` bundle-adjusts it with a fuller camera model. The child's work
+is in `readding`, `merging`, `localisation` and `refinement`. All limits were chosen on the open scenes.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from imc_kit.colmap.child import Workplace
+from imc_kit.colmap.model_files import read_model, read_models
+from imc_kit.errors import require
+from imc_kit.types import Model, Pair
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The options of every step. Raises `KitError` when a value makes no sense."""
+
+    job: ClassVar[str]
+    """The name in `jobs.JOBS`."""
+    what: ClassVar[str]
+    """The step in words, for messages."""
+    shares: ClassVar[Sequence[str]] = ()
+    """The options that are fractions, from 0 to 1."""
+    positive: ClassVar[Sequence[str]] = ()
+    """The options that must be more than 0."""
+
+    on: bool = True
+    """Run this step."""
+    time_limit: float = 600.0
+    """Seconds that the step may take in one scene."""
+
+    def __post_init__(self) -> None:
+        for option in self.shares:
+            self.require(0 <= getattr(self, option) <= 1, option, "in 0 … 1")
+        for option in self.positive:
+            self.require(getattr(self, option) > 0, option, "more than 0")
+        self.require(self.time_limit >= 0, "time_limit", "at least 0")  # 0: no time is left for it
+
+    def require(self, valid: bool, option: str, wanted: str) -> None:
+        """Refuse the value of an option unless it is valid."""
+        require(valid, f"{option} of the {self.what}", wanted, getattr(self, option))
+
+    def run(self, at: Workplace, **arguments: Any) -> None:
+        at.run(self.job, self.what, self.time_limit, config=asdict(self), **arguments)
+
+
+@dataclass(frozen=True)
+class ReaddingConfig(StepConfig):
+    """Which pruned pairs are re-added."""
+
+    job = "readd"
+    what = "re-adding of pairs"
+    shares = "min_agreement", "max_loss"
+    positive = ("max_error",)
+
+    max_error: float = 4.0
+    """Largest epipolar error of an agreeing match, in pixels, before bundle adjustment."""
+    min_agreement: float = 0.7
+    """Minimum share of a pair's verified matches that agree with the model. Only these matches are used."""
+    max_loss: float = 0.01
+    """Largest share of the model's own matches that may stop agreeing with it (`support`). Otherwise nothing
+    changes."""
+
+
+@dataclass(frozen=True)
+class MergingConfig(StepConfig):
+    """When two models become one."""
+
+    job = "merge"
+    what = "merging of models"
+    shares = "min_link_ratio", "max_loss", "min_agreement", "min_kept"
+    positive = ("max_error",)
+
+    min_links: int = 8
+    """Minimum number of 3D–3D correspondences that fit one similarity. A correspondence joins a point of one model with
+    a point of the other: a shared image sees both at one keypoint, or a verified match joins them."""
+    min_link_ratio: float = 0.4
+    """Minimum share of all 3D–3D correspondences that fit the similarity."""
+    max_error: float = 12.0
+    """Largest error of a fitting point in the other model's image, in pixels, before bundle adjustment."""
+    max_loss: float = 0.01
+    """Largest share of each model's verified matches that may stop agreeing with it (`support`) after the merge."""
+    min_agreement: float = 0.5
+    """Minimum share of the verified matches between the two models that agree with the merged one."""
+    min_kept: float = 0.9
+    """Minimum share of both models' observations that are left after bundle adjustment."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.min_links >= 3, "min_links", "at least 3, because fewer do not define a similarity")
+
+
+@dataclass(frozen=True)
+class LocalisationConfig(StepConfig):
+    """When an image counts as localised."""
+
+    job = "localise"
+    what = "localisation of images"
+    shares = "min_inlier_ratio", "max_loss"
+    positive = "max_error", "max_match_error", "rounds"
+
+    min_inliers: int = 10
+    """Minimum number of 2D–3D correspondences that fit the pose (COLMAP's mapper: 30)."""
+    min_inlier_ratio: float = 0.1
+    """Minimum share of the 2D–3D correspondences that fit (COLMAP's mapper, with verified matches: 0.25)."""
+    max_error: float = 8.0
+    """Largest reprojection error of a fitting point, in pixels, before bundle adjustment (COLMAP's mapper: 12)."""
+    max_match_error: float = 2.0
+    """Matches of a localised image with a larger epipolar error, in pixels, make no new points."""
+    max_loss: float = 0.01
+    """Largest share of the model's verified matches that may stop agreeing with it (`support`) when everything is
+    bundle-adjusted. Otherwise the model's own poses stay fixed."""
+    rounds: int = 3
+    """Largest number of rounds of localising and bundle adjustment: one round may give the next one new points."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.min_inliers >= 4, "min_inliers", "at least 4, because fewer points do not define a pose")
+
+
+@dataclass(frozen=True)
+class RefinementConfig(StepConfig):
+    """When and how a finished model is refined."""
+
+    job = "refine"
+    what = "refinement of a model"
+    positive = "min_images", "max_median_error", "max_iterations"
+
+    camera_model: Literal["OPENCV", "RADIAL"] = "OPENCV"
+    """The camera model after refinement. OPENCV has two focal lengths and four distortion parameters, RADIAL one and
+    two."""
+    min_images: int = 10
+    """Refine only cameras that this many images share. With fewer images, distortion is under-constrained."""
+    max_median_error: float = 0.35
+    """Refine only a model whose median reprojection error is at most this, in pixels. Elsewhere a fuller camera model
+    follows the errors of the keypoints."""
+    max_errors: tuple[float, ...] = (2.0, 1.0, 0.5)
+    """Bundle-adjust once for each, in pixels, after dropping the observations with a larger error."""
+    max_iterations: int = 50
+    """Largest number of solver iterations per bundle adjustment."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        valid = len(self.max_errors) > 0 and all(error > 0 for error in self.max_errors)
+        self.require(valid, "max_errors", "at least one number of pixels, each more than 0")
+
+
+# All steps raise `ColmapError` when the child process crashes or runs out of time.
+
+
+def readd(database: Path, model: Model, left_out: Collection[Pair], config: ReaddingConfig, at: Workplace) -> Model:
+    """Bundle-adjust a model with the left-out pairs that agree with it.
+
+    database: with the model's images, keypoints and verified matches. left_out: pairs of image names.
+
+    Returns the new model, or `model` when no pair agrees, or when its own matches would agree less.
+    """
+    config.run(at, database=database, model=model.folder, left_out=sorted(left_out))
+    return _changed(model, at)
+
+
+def merge_models(database: Path, models: Sequence[Model], config: MergingConfig, at: Workplace) -> list[Model]:
+    """Merge the models that belong together, into subfolders 0, 1, …, largest first.
+
+    database: with verified matches. models: made from it, in any number and order; their files do not change.
+
+    Two models are merged by a similarity, which RANSAC finds between points that both have. The larger model gives the
+    frame and the poses of shared images. After bundle adjustment, a merge that contradicts the matches is undone.
+    """
+    config.run(at, database=database, models=[model.folder for model in models])
+    return read_models(at.folder)
+
+
+def localise(database: Path, model: Model, config: LocalisationConfig, at: Workplace) -> Model:
+    """Add the images of a database that a model lacks and that can be localised, by what they see of the model.
+
+    database: with the model's images, keypoints and verified matches. All matches of the other images are used,
+        verified or not, so a copy with more and looser matches helps.
+
+    Returns the new model, or `model` when no image can be localised.
+
+    An image's matches give its keypoints 3D points. RANSAC finds its pose from these, and its focal length, unless the
+    model or EXIF knows it. Images that see most of the model come first; the points that they add help others. Then
+    everything is bundle-adjusted.
+    """
+    config.run(at, database=database, model=model.folder)
+    return _changed(model, at)
+
+
+def refine(model: Model, config: RefinementConfig, at: Workplace) -> Model:
+    """Bundle-adjust the best points of a model with a fuller camera model.
+
+    Returns the new model, or `model` where that cannot be trusted: where few images share a camera, or keypoints are
+    not precise.
+    """
+    if len(model.poses) < config.min_images:
+        return model
+    config.run(at, model=model.folder)
+    return _changed(model, at)
+
+
+def _changed(model: Model, at: Workplace) -> Model:
+    """The model that a step wrote, or `model` where it wrote none."""
+    return read_model(at.folder) if (at.folder / "images.bin").is_file() else model
