@@ -180,19 +180,12 @@ def test_photos(shared):
     assert plain.mean() < 0.75
 
 
-def test_binary_descriptors_match_as_vectors_of_bits():
-    first, second = moved_pair()
-    packed = [replace(one, descriptors=np.packbits(one.descriptors > 0, axis=1)) for one in (first, second)]
-    bits = [replace(one, descriptors=(one.descriptors > 0).astype(np.float32)) for one in (first, second)]
-    found, expected = create().match(*packed), create().match(*bits)
-    assert len(found) > 100
-    np.testing.assert_array_equal(found.indices, expected.indices)
-    np.testing.assert_array_equal(found.scores, expected.scores)
-
-
 def test_what_it_cannot_match_is_refused():
-    for kind in ("sift", "orb", "something new"):
+    for kind in ("sift", "something new"):
         matchers.check_accepts(AdalamConfig(), kind)
+    for kind in ("orb", "akaze"):
+        with pytest.raises(KitError, match=f"'adalam' cannot match {kind} descriptors: nearest can"):
+            AdalamConfig().create(kind)
     with pytest.raises(KitError, match="'adalam' cannot match images without keypoints"):
         matchers.check_accepts(AdalamConfig(), NoDetectorConfig.kind)
     first, second = moved_pair()

@@ -8,17 +8,13 @@ the centres of both top-left pixels were at the same place: wrong by 1.5 pixels 
 keypoints have the centre of the top-left pixel at (0, 0). Descriptors are still computed at kornia's place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors import Candidates, register
 from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, filled
-
-if TYPE_CHECKING:
-    import torch
+from imc_kit.runtime.torch_utils import Tensor
 
 _PATCHES = 2048
 """Patches described at once. HardNet needs about a GB of memory for 4000, so twice as many would need that much."""
@@ -43,7 +39,7 @@ class KeyNetConfig(NetworkDetectorConfig):
         orinet = () if self.upright else ("OriNet.pth",)
         return "keynet_pytorch.pth", "AffNet.pth", "checkpoint_liberty_with_aug.pth", *orinet
 
-    def create(self) -> KeyNetDetector:
+    def create(self) -> "KeyNetDetector":
         return KeyNetDetector(self)
 
 
@@ -70,12 +66,12 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
             filled(network, path, f"the {type(network).__name__} of the installed kornia", "state_dict")
         return nn.ModuleDict(networks)
 
-    def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+    def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
         from kornia.color import rgb_to_grayscale
 
         return map(self._candidates, rgb_to_grayscale(stack)[:, None])
 
-    def _candidates(self, image: torch.Tensor) -> Candidates:
+    def _candidates(self, image: Tensor) -> Candidates:
         """The candidates in one grey image [1, 1, h, w]."""
         import torch
         from kornia import feature
@@ -89,7 +85,7 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         scores, frames = scores[there], frames[there][None]
         step = feature.get_laf_scale(frames)[0, :, :, 0] / pyramid.mr_size  # a pixel of the level, in the image's
 
-        def describe(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        def describe(rows: Tensor) -> dict[str, Tensor]:
             shaped, descriptors = [], []
             for start in range(0, len(rows), _PATCHES):
                 frame = network["affnet"](frames[:, rows[start : start + _PATCHES]], image)

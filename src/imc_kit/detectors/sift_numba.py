@@ -5,8 +5,6 @@ float32 (x, y, layer, contrast): x and y in pixels of the octave, and its layer,
 as a fraction of 255. Many loops run over slices from index 0 on, because only such loops can be vectorised.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

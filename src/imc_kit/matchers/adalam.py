@@ -4,23 +4,24 @@ AdaLAM looks for one affine motion around each locally best match, and keeps the
 enough support. Where keypoints have scales and orientations, matches must change these consistently, too.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from imc_kit.errors import require
-from imc_kit.matchers.base import MatcherConfig, OneByOne, as_vectors, check_comparable, register
+from imc_kit.detectors import DETECTORS
+from imc_kit.matchers import MatcherConfig, OneByOne, check_accepts, check_comparable, register
 from imc_kit.runtime.torch_utils import Device, device
 from imc_kit.types import Features, Matches
+
+_SAME_NAMES = ("area_ratio", "search_expansion", "min_inliers", "min_confidence")
+"""Options that kornia calls by the same name."""
 
 
 @register
 @dataclass(frozen=True)
 class AdalamConfig(MatcherConfig):
-    """AdaLAM, for all descriptors; its defaults are the published ones, for float descriptors.
+    """AdaLAM, for all float descriptors, with the published defaults.
 
     The score is 1 minus the share of the surrounding matches that would agree by chance. Where no neighbourhood holds
     enough matches, it is 1 − d²/d₂² of the two nearest neighbours instead, at least 0.05.
@@ -47,17 +48,20 @@ class AdalamConfig(MatcherConfig):
     """Where it runs: auto is the GPU if there is one."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for option in ("area_ratio", "search_expansion", "iterations", "min_inliers", "min_confidence"):
-            require(getattr(self, option) >= 1, f"{option} of matcher 'adalam'", "at least 1", getattr(self, option))
-        for valid, option, wanted in (
-            (self.max_turn is None or 0 < self.max_turn <= 180, "max_turn", "in 0 … 180 degrees, or None"),
-            (self.max_zoom is None or self.max_zoom > 1, "max_zoom", "larger than 1, or None"),
-            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
-        ):
-            require(valid, f"{option} of matcher 'adalam'", wanted, getattr(self, option))
+            self._require(getattr(self, option) >= 1, option, "at least 1")
+        turn, zoom = self.max_turn, self.max_zoom
+        self._require(turn is None or 0 < turn <= 180, "max_turn", "in 0 … 180 degrees, or None")
+        self._require(zoom is None or zoom > 1, "max_zoom", "larger than 1, or None")
 
-    def create(self, kind: str) -> AdalamMatcher:
-        """As `MatcherConfig.create` says. The kind makes no difference."""
+    def accepts(self, kind: str) -> bool:
+        """All but binary descriptors."""
+        binary = {config().kind for config in DETECTORS.values() if config.binary}
+        return super().accepts(kind) and kind not in binary
+
+    def create(self, kind: str) -> "AdalamMatcher":
+        check_accepts(self, kind)
         return AdalamMatcher(self)
 
 
@@ -81,32 +85,22 @@ class AdalamMatcher(OneByOne):
         config, both = self.config, (first, second)
         oriented = config.max_turn is not None and all(features.orientations is not None for features in both)
         scaled = config.max_zoom is not None and all(features.scales is not None for features in both)
-        options: Any = {
-            **get_adalam_default_config(),
-            "area_ratio": config.area_ratio,
-            "search_expansion": config.search_expansion,
+        options: Any = get_adalam_default_config() | {
+            **{name: getattr(config, name) for name in _SAME_NAMES},
             "ransac_iters": config.iterations,
-            "min_inliers": config.min_inliers,
-            "min_confidence": config.min_confidence,
             "orientation_difference_threshold": config.max_turn if oriented else None,
             "scale_rate_threshold": config.max_zoom if scaled else None,
             "device": self._device,
         }
         inputs: dict[str, Any] = {}
         for side, features in enumerate(both, 1):  # kornia calls them k1, d1, o1, s1, k2, …
-            inputs[f"k{side}"] = features.keypoints
-            inputs[f"d{side}"] = as_vectors(features.descriptors)
-            if oriented:
-                inputs[f"o{side}"] = features.orientations
-            if scaled:
-                inputs[f"s{side}"] = features.scales
+            inputs |= {f"k{side}": features.keypoints, f"d{side}": features.descriptors.astype(np.float32)}
+            inputs |= {f"o{side}": features.orientations} if oriented else {}
+            inputs |= {f"s{side}": features.scales} if scaled else {}
         with torch.inference_mode():
-            indices, chance = AdalamFilter(options).match_and_filter(
-                **{name: torch.tensor(values, device=self._device) for name, values in inputs.items()},
-                im1shape=first.image_size,
-                im2shape=second.image_size,
-                return_dist=True,
-            )
+            tensors: Any = {name: torch.tensor(values, device=self._device) for name, values in inputs.items()}
+            sizes: Any = {"im1shape": first.image_size, "im2shape": second.image_size}
+            indices, chance = AdalamFilter(options).match_and_filter(**tensors, **sizes, return_dist=True)
         # Only the central match of a neighbourhood is surely mutual: other matches may share a nearest neighbour.
         found = Matches(indices.cpu().numpy().astype(np.int32), 1 - chance.cpu().numpy().ravel())
         return found.one_to_one()

@@ -4,17 +4,14 @@ VLAD sums the differences between descriptors and a vocabulary, which is learned
 caller limits NumPy's threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from imc_kit.matchers import kmeans
-from imc_kit.matchers.base import as_vectors
-from imc_kit.retrieval.base import AggregateConfig, register
+from imc_kit.matchers import as_vectors, kmeans
+from imc_kit.retrieval import AggregateConfig, register
 from imc_kit.types import Features, Float32
 
 _SAMPLED_IMAGES = 256
@@ -31,7 +28,7 @@ class VladConfig(AggregateConfig):
     intra: bool = True
     """Scale each cluster's part to length 1 (Arandjelović and Zisserman 2013), so that no cluster dominates."""
 
-    def create(self) -> Vlad:
+    def create(self) -> "Vlad":
         return Vlad(self)
 
 
