@@ -54,11 +54,10 @@ class DedodeDetector(NetworkDetector[DedodeConfig]):
 
         detector, descriptor, *dinov2 = self.config.paths()
         network: Any = DeDoDe("L", "B")
-        filled(network.detector, detector, "the DeDoDe detector L of the installed kornia")
         for path in dinov2:  # one, for G
             network.descriptor = _descriptor_g(network.descriptor, path)
-        what = f"the DeDoDe descriptor {self.config.descriptor} of the installed kornia"
-        filled(network.descriptor, descriptor, what)
+        for part, path in (("detector L", detector), (f"descriptor {self.config.descriptor}", descriptor)):
+            filled(getattr(network, part.split()[0]), path, f"the DeDoDe {part} of the installed kornia")
         for module in network.modules():
             if hasattr(module, "amp"):
                 module.amp = self.config.half

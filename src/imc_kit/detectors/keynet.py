@@ -55,11 +55,9 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         from kornia.feature import HardNet, KeyNet, LAFAffNetShapeEstimator, OriNet
         from torch import nn
 
-        networks = {  # in the order of `files`
-            "keynet": KeyNet(pretrained=False),
-            "affnet": LAFAffNetShapeEstimator(pretrained=False, preserve_orientation=False),
-            "hardnet": HardNet(pretrained=False),
-        }
+        affnet = LAFAffNetShapeEstimator(pretrained=False, preserve_orientation=False)
+        # In the order of `files`.
+        networks = {"keynet": KeyNet(pretrained=False), "affnet": affnet, "hardnet": HardNet(pretrained=False)}
         if not self.config.upright:
             networks["orinet"] = OriNet(pretrained=False)
         for network, path in zip(networks.values(), self.config.paths(), strict=True):
@@ -93,13 +91,10 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
                     frame = feature.LAFOrienter(angle_detector=network["orinet"])(frame, image)
                 shaped.append(frame)
                 descriptors.append(feature.LAFDescriptor(network["hardnet"])(image, frame)[0])
-            all_shaped = torch.cat(shaped, 1)
-            return {
-                "descriptors": torch.cat(descriptors),
-                "scales": 2 * feature.get_laf_scale(all_shaped).flatten(),  # kornia's is half a side
-                "orientations": (-feature.get_laf_orientation(all_shaped).flatten())
-                % 360,  # kornia's is counter-clockwise
-                "shapes": all_shaped[0, :, :, :2],
-            }
+            frame = torch.cat(shaped, 1)
+            scales = 2 * feature.get_laf_scale(frame).flatten()  # kornia's is half a side
+            orientations = -feature.get_laf_orientation(frame).flatten() % 360  # kornia's is counter-clockwise
+            columns = {"scales": scales, "orientations": orientations, "shapes": frame[0, :, :, :2]}
+            return {"descriptors": torch.cat(descriptors), **columns}
 
         return Candidates(feature.get_laf_center(frames)[0] + (step - 1) / 2, scores, describe)

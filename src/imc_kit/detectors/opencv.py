@@ -64,10 +64,8 @@ class AkazeConfig(DetectorConfig):
 
     def create(self) -> "AkazeDetector":
         if not hasattr(cv2, "AKAZE"):
-            raise KitError(
-                f"OpenCV {cv2.__version__} has no AKAZE: install a version that has it"
-                ' (pip install "opencv-python-headless<5") or choose another detector'
-            )
+            hint = 'install a version that has it (pip install "opencv-python-headless<5") or choose another detector'
+            raise KitError(f"OpenCV {cv2.__version__} has no AKAZE: {hint}")
         return AkazeDetector(self)
 
 
@@ -101,9 +99,8 @@ class OrbDetector(OpenCVDetector[OrbConfig]):
     dimension = 32
 
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
-        orb = cv2.ORB.create(
-            self.config.max_keypoints, _ORB_STEP, _ORB_LEVELS, fastThreshold=self.config.fast_threshold
-        )
+        most, threshold = self.config.max_keypoints, self.config.fast_threshold
+        orb = cv2.ORB.create(most, _ORB_STEP, _ORB_LEVELS, fastThreshold=threshold)
         # ORB has a limit for each level of its pyramid, so it has to know the mask.
         return orb.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8) * 255)
 

@@ -338,11 +338,9 @@ def _torch_with_gpu(wanted: Device) -> ModuleType | None:
     try:
         import torch
     except ImportError as error:
-        if wanted == "auto":
-            return None
-        raise KitError(f'matching on a GPU needs torch (pip install "imc-kit[learned]"): {error}') from error
-    if torch.cuda.is_available():
-        return torch
-    if wanted == "auto":
+        if wanted == "cuda":
+            raise KitError(f'matching on a GPU needs torch (pip install "imc-kit[learned]"): {error}') from error
         return None
-    raise KitError("torch finds no GPU: set the device of matcher 'nearest' to auto or cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise KitError("torch finds no GPU: set the device of matcher 'nearest' to auto or cpu")
+    return torch if torch.cuda.is_available() else None
