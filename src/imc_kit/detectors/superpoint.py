@@ -106,9 +106,7 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
         def describe(kept: Tensor) -> dict[str, Tensor]:
             size = points.new_tensor([width, height])
             places, v1 = (points[kept] + 0.5) / size, self.config.model == "v1"
-            if (
-                v1
-            ):  # Not exact, but LightGlue was trained with it: cells count as a little larger than 8 × 8 pixels.
+            if v1:  # Not exact, but LightGlue was trained with it: cells count as a little larger than 8 × 8 pixels.
                 places = (points[kept] - (_CELL - 1) / 2) / (size - (_CELL + 1) / 2)
             sampled = functional.grid_sample(dense, (places * 2 - 1)[None, None], "bilinear", align_corners=v1)
             return {"descriptors": functional.normalize(sampled[0, :, 0], dim=0).T}

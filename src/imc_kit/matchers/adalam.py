@@ -14,9 +14,6 @@ from imc_kit.matchers import MatcherConfig, OneByOne, check_accepts, check_compa
 from imc_kit.runtime.torch_utils import Device, device
 from imc_kit.types import Features, Matches
 
-_SAME_NAMES = ("area_ratio", "search_expansion", "min_inliers", "min_confidence")
-"""Options that kornia calls by the same name."""
-
 
 @register
 @dataclass(frozen=True)
@@ -29,31 +26,8 @@ class AdalamConfig(MatcherConfig):
 
     name: ClassVar[str] = "adalam"
 
-    area_ratio: int = 100
-    """The image's area divided by that of a neighbourhood: a larger value means smaller neighbourhoods."""
-    search_expansion: float = 4.0
-    """Matches within this many radii of a neighbourhood's centre are tested for agreement."""
-    iterations: int = 128
-    """Affine motions tried for each neighbourhood."""
-    min_inliers: int = 6
-    """A motion needs at least this many agreeing matches."""
-    min_confidence: float = 200.0
-    """A motion needs this many times as many agreeing matches as chance would give."""
-    max_turn: float | None = 30.0
-    """Agreeing matches change the keypoint orientation like the central match, up to this difference in degrees; None
-    ignores orientations."""
-    max_zoom: float | None = 1.5
-    """Agreeing matches change the keypoint scale like the central match, up to this factor; None ignores scales."""
     device: Device = "auto"
     """Where it runs: auto is the GPU if there is one."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for option in ("area_ratio", "search_expansion", "iterations", "min_inliers", "min_confidence"):
-            self._require(getattr(self, option) >= 1, option, "at least 1")
-        turn, zoom = self.max_turn, self.max_zoom
-        self._require(turn is None or 0 < turn <= 180, "max_turn", "in 0 … 180 degrees, or None")
-        self._require(zoom is None or zoom > 1, "max_zoom", "larger than 1, or None")
 
     def accepts(self, kind: str) -> bool:
         """All but binary descriptors."""
@@ -82,16 +56,14 @@ class AdalamMatcher(OneByOne):
         from kornia.feature.adalam.adalam import AdalamFilter, get_adalam_default_config
 
         check_comparable(first, second)
-        config, both = self.config, (first, second)
-        oriented = config.max_turn is not None and all(features.orientations is not None for features in both)
-        scaled = config.max_zoom is not None and all(features.scales is not None for features in both)
-        options: Any = get_adalam_default_config() | {
-            **{name: getattr(config, name) for name in _SAME_NAMES},
-            "ransac_iters": config.iterations,
-            "orientation_difference_threshold": config.max_turn if oriented else None,
-            "scale_rate_threshold": config.max_zoom if scaled else None,
-            "device": self._device,
-        }
+        both = (first, second)
+        options: Any = get_adalam_default_config() | {"device": self._device}
+        oriented = all(features.orientations is not None for features in both)
+        scaled = all(features.scales is not None for features in both)
+        if not oriented:
+            options["orientation_difference_threshold"] = None
+        if not scaled:
+            options["scale_rate_threshold"] = None
         inputs: dict[str, Any] = {}
         for side, features in enumerate(both, 1):  # kornia calls them k1, d1, o1, s1, k2, …
             inputs |= {f"k{side}": features.keypoints, f"d{side}": features.descriptors.astype(np.float32)}

@@ -71,8 +71,6 @@ class NearestConfig(MatcherConfig):
     ratio: float | None = None
     """Lowe's ratio test: keep a match only if its distance is less than this times the distance to the second nearest
     neighbour, in both directions. 0.8 is usual for SIFT; None keeps all."""
-    max_distance: float | None = None
-    """Keep a match only if its distance is at most this: Euclidean, or differing bits for binary descriptors."""
     min_score: float | None = None
     """Keep a match only if its score is at least this."""
     cells: int | None = None
@@ -84,7 +82,6 @@ class NearestConfig(MatcherConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.ratio is None or 0 < self.ratio <= 1, "ratio", "larger than 0 and at most 1, or None")
-        self._require(self.max_distance is None or self.max_distance >= 0, "max_distance", "at least 0, or None")
         self._require(self.min_score is None or self.min_score <= 1, "min_score", "at most 1, or None")
         cells = f"{_PROBES} to {_MAX_CELLS}, or None"
         self._require(self.cells is None or _PROBES <= self.cells <= _MAX_CELLS, "cells", cells)
@@ -92,7 +89,7 @@ class NearestConfig(MatcherConfig):
     def looser(self) -> "NearestConfig":
         """With a ratio half as far from 1, and no other limit."""
         ratio = None if self.ratio is None else (1 + self.ratio) / 2
-        return replace(self, ratio=ratio, max_distance=None, min_score=None)
+        return replace(self, ratio=ratio, min_score=None)
 
     def create(self, kind: str | None = None) -> "NearestMatcher":
         """As `MatcherConfig.create` says. The kind makes no difference."""
@@ -176,8 +173,6 @@ class NearestMatcher(OneByOne):
         keep = np.full(len(pairs), True)
         if self.config.ratio is not None:
             keep &= distances < self.config.ratio * next_distances
-        if self.config.max_distance is not None:
-            keep &= distances <= self.config.max_distance
         if self.config.min_score is not None:
             keep &= scores >= self.config.min_score
         return Matches(pairs[keep], scores[keep])
