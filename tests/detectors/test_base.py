@@ -156,7 +156,7 @@ INVALID = {
     "akaze": {"threshold": 0.0},
     "aliked": {"model": "n64", "threshold": 1.5, "device": "tpu"},
     "superpoint": {"model": "v2", "threshold": NAN, "nms_radius": -1, "margin": -1, "device": "tpu"},
-    "disk": {"window": 4, "threshold": NAN, "device": "tpu"},
+    "disk": {"device": "tpu"},
     "xfeat": {"threshold": 1.5, "device": "tpu"},
     "dedode": {"descriptor": "L", "device": "tpu"},
     "keynet": {"device": "tpu"},

@@ -25,16 +25,6 @@ class DiskConfig(NetworkDetectorConfig):
     """Keep at most this many keypoints of an image, the strongest."""
     long_side: int | None = 1024
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
-    threshold: float = 0.0
-    """Keep only keypoints with a higher score. The default is kornia's."""
-    window: int = 5
-    """Side of the window, an odd number of pixels of the shrunk image, in which a keypoint must be the strongest. The
-    default is the authors'."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require(self.window >= 1 and self.window % 2 == 1, "window", "an odd number of at least 1")
-        self._require(self.threshold == self.threshold, "threshold", "a number")  # not nan
 
     def create(self) -> "DiskDetector":
         return DiskDetector(self)
@@ -53,6 +43,5 @@ class DiskDetector(NetworkDetector[DiskConfig]):
         return filled(DISK(), path, "the DISK of the installed kornia", "extractor")
 
     def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
-        window, threshold = self.config.window, self.config.threshold
-        for found in self._network(stack, None, window, threshold, pad_if_not_divisible=True):
+        for found in self._network(stack, pad_if_not_divisible=True):
             yield Candidates(found.keypoints, found.detection_scores, rows_of(found.descriptors))

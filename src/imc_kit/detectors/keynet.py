@@ -16,6 +16,7 @@ from imc_kit.detectors import Candidates, register
 from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, filled
 from imc_kit.runtime.torch_utils import Tensor
 
+_FILES = ("keynet_pytorch.pth", "AffNet.pth", "checkpoint_liberty_with_aug.pth", "OriNet.pth")
 _PATCHES = 2048
 """Patches described at once. HardNet needs about a GB of memory for 4000, so twice as many would need that much."""
 
@@ -28,16 +29,10 @@ class KeyNetConfig(NetworkDetectorConfig):
 
     name: ClassVar[str] = "keynet"
     kind: ClassVar[str] = "keynet_affnet_hardnet"
+    files: ClassVar[tuple[str, ...]] = _FILES
 
     long_side: int | None = 1600
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
-    upright: bool = False
-    """Assume that every photo is upright: descriptors are more distinctive, but do not match rotated photos."""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        orinet = () if self.upright else ("OriNet.pth",)
-        return "keynet_pytorch.pth", "AffNet.pth", "checkpoint_liberty_with_aug.pth", *orinet
 
     def create(self) -> "KeyNetDetector":
         return KeyNetDetector(self)
@@ -58,8 +53,7 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         affnet = LAFAffNetShapeEstimator(pretrained=False, preserve_orientation=False)
         # In the order of `files`.
         networks = {"keynet": KeyNet(pretrained=False), "affnet": affnet, "hardnet": HardNet(pretrained=False)}
-        if not self.config.upright:
-            networks["orinet"] = OriNet(pretrained=False)
+        networks["orinet"] = OriNet(pretrained=False)
         for network, path in zip(networks.values(), self.config.paths(), strict=True):
             filled(network, path, f"the {type(network).__name__} of the installed kornia", "state_dict")
         return nn.ModuleDict(networks)
@@ -87,8 +81,7 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
             shaped, descriptors = [], []
             for start in range(0, len(rows), _PATCHES):
                 frame = network["affnet"](frames[:, rows[start : start + _PATCHES]], image)
-                if not self.config.upright:
-                    frame = feature.LAFOrienter(angle_detector=network["orinet"])(frame, image)
+                frame = feature.LAFOrienter(angle_detector=network["orinet"])(frame, image)
                 shaped.append(frame)
                 descriptors.append(feature.LAFDescriptor(network["hardnet"])(image, frame)[0])
             frame = torch.cat(shaped, 1)
