@@ -132,7 +132,7 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     from imc_kit.config import preset
     from imc_kit.data.store import Store
     from imc_kit.pipeline.scene import match_scene
-    from imc_kit.retrieval import PairsConfig
+    from imc_kit.retrieval.pairs import PairsConfig
     from imc_kit.runtime.executors import workers
     from imc_kit.runtime.meter import peak_memory
     from imc_kit.types import Scene

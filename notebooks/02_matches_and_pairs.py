@@ -20,13 +20,14 @@
 # as in `01_explore_features`).
 
 # %%
-from imc_kit import explore, retrieval, viz
+from imc_kit import explore, viz
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.matchers.adalam import AdalamConfig
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.retrieval.networks import ClipConfig, DinoConfig
+from imc_kit.retrieval.pairs import PairsConfig, exhaustive, similar
 
 INPUT = ""
 DETECTOR = SiftConfig(max_keypoints=2048, long_side=1024)
@@ -136,7 +137,7 @@ viz.gallery(
 # photos: matches above the diagonal, inliers below it. Photos that match each other are next to each other.
 
 # %%
-everything = explore.match(views, retrieval.exhaustive(names), NearestConfig(ratio=0.8))
+everything = explore.match(views, exhaustive(names), NearestConfig(ratio=0.8))
 matches, inliers = explore.counts(everything)
 viz.draw_matrix(names, matches, inliers).update_layout(height=560)
 
@@ -147,7 +148,7 @@ viz.draw_matrix(names, matches, inliers).update_layout(height=560)
 # %%
 for label, table in rows.items():
     for k in (2, 4, 8):
-        print(f"{label}, k = {k}: {explore.judge(retrieval.similar(names, [table], k), inliers)}")
+        print(f"{label}, k = {k}: {explore.judge(similar(names, [table], PairsConfig(k=k, min_per_image=0)), inliers)}")
 
 # %% [markdown]
 # Each photo is paired with its *k* most similar photos. A pair that is left out is lost; an unnecessary pair costs a

@@ -21,7 +21,8 @@ from imc_kit.compare import page
 from imc_kit.config import PRESETS, Config
 from imc_kit.detectors import DETECTORS
 from imc_kit.matchers import MATCHERS, check_accepts
-from imc_kit.retrieval import DESCRIPTORS, PairsConfig
+from imc_kit.retrieval import DESCRIPTORS
+from imc_kit.retrieval.pairs import PairsConfig
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

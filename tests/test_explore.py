@@ -26,8 +26,8 @@ from imc_kit.explore import ImageView
 from imc_kit.matchers.adalam import AdalamConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline.results import SceneResult
-from imc_kit.retrieval import exhaustive
 from imc_kit.retrieval.aggregates import VladConfig
+from imc_kit.retrieval.pairs import exhaustive
 from imc_kit.runtime import weights
 from imc_kit.synthetic.plaza import Camera, look_at, paint, plaza, render, write_scene
 from imc_kit.types import Features, Scene

@@ -23,8 +23,8 @@ from imc_kit.matchers.detector_free import MergeConfig
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.poses.turntable import TurntableConfig
-from imc_kit.retrieval import PairsConfig
 from imc_kit.retrieval.networks import DinoConfig
+from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.viewgraph.lowres import LowResConfig
 from imc_kit.viewgraph.two_view import VerificationConfig
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imc_kit.data.images import Photo, load
-from imc_kit.detectors import DETECTORS, DetectorConfig, base, extract
+from imc_kit.detectors import DETECTORS, DetectorConfig, extract, strongest
 from imc_kit.errors import KitError
 from imc_kit.types import Features
 
@@ -35,7 +35,7 @@ class Everywhere:
         height, width = image.shape[:2]
         y, x = np.mgrid[:height, :width].astype(np.float32)
         points, scores = np.stack([x.ravel(), y.ravel()], 1), np.arange(x.size, dtype=np.float32)
-        kept = base.strongest(points, scores, mask, self.config.max_keypoints)
+        kept = strongest(points, scores, mask, self.config.max_keypoints)
         length = np.full(len(kept), 3, np.float32)
         shapes = np.full((len(kept), 2, 2), 3, np.float32)
         return Features(points[kept], scores[kept], points[kept], (width, height), length, length, shapes)
@@ -133,14 +133,14 @@ def test_places_that_become_one_in_the_original_are_one():
 def test_of_keypoints_at_one_place_the_strongest_stays():
     points = np.array([[1, 2], [3, 4], [1, 2], [-0.0, 1], [0.0, 1], [2, 1]], np.float32)
     scores = np.array([1, 5, 9, 2, 2, 7], np.float32)
-    assert base.strongest(points, scores, None, 10).tolist() == [2, 5, 1, 3]
-    assert base.strongest(points, scores, None, 2).tolist() == [2, 5]
+    assert strongest(points, scores, None, 10).tolist() == [2, 5, 1, 3]
+    assert strongest(points, scores, None, 2).tolist() == [2, 5]
 
 
 def test_strongest_of_nothing():
     none = np.empty((0, 2), np.float32), np.empty(0, np.float32)
-    assert len(base.strongest(*none, None, 5)) == 0
-    assert len(base.strongest(*none, np.ones((3, 3), bool), 5)) == 0
+    assert len(strongest(*none, None, 5)) == 0
+    assert len(strongest(*none, np.ones((3, 3), bool), 5)) == 0
 
 
 @pytest.mark.parametrize("mask", [np.ones((4, 4), np.uint8), np.ones((4, 4, 1), bool), np.ones((0, 4), bool)])
@@ -156,7 +156,7 @@ INVALID = {
     "akaze": {"threshold": 0.0},
     "aliked": {"model": "n64", "threshold": 1.5, "device": "tpu"},
     "superpoint": {"model": "v2", "threshold": NAN, "nms_radius": -1, "margin": -1, "device": "tpu"},
-    "disk": {"window": 4, "threshold": NAN, "device": "tpu"},
+    "disk": {"device": "tpu"},
     "xfeat": {"threshold": 1.5, "device": "tpu"},
     "dedode": {"descriptor": "L", "device": "tpu"},
     "keynet": {"device": "tpu"},

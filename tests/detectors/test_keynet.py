@@ -15,7 +15,7 @@ def state(folder, name):
     return torch.load(folder / f"{name}.pth", weights_only=True)["state_dict"]
 
 
-def theirs(monkeypatch, folder, image, upright):
+def theirs(monkeypatch, folder, image):
     """What kornia's whole chain finds, its downloads replaced: LAFs [N, 2, 3], responses, descriptors."""
     files = {"keynet_pytorch", "AffNet", "OriNet", "checkpoint_liberty_with_aug"}
     states = {name: {"state_dict": state(folder, name)} for name in files}
@@ -25,7 +25,7 @@ def theirs(monkeypatch, folder, image, upright):
 
     for module in ("keynet", "affine_shape", "orientation", "hardnet"):
         monkeypatch.setattr(f"kornia.feature.{module}.load_state_dict_from_url", no_download)
-    network = kornia.KeyNetAffNetHardNet(num_features=500, upright=upright).eval()
+    network = kornia.KeyNetAffNetHardNet(num_features=500).eval()
     grey = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
     grey = (grey * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     with torch.inference_mode():
@@ -34,10 +34,9 @@ def theirs(monkeypatch, folder, image, upright):
     return lafs[there], responses[there].numpy(), descriptors[there].numpy()
 
 
-@pytest.mark.parametrize("upright", [False, True])
-def test_it_finds_what_kornia_finds(monkeypatch, weight_folder, create, texture, upright):
-    lafs, responses, descriptors = theirs(monkeypatch, weight_folder, texture, upright)
-    (ours,) = create("keynet", upright=upright).detect([texture], [None])
+def test_it_finds_what_kornia_finds(monkeypatch, weight_folder, create, texture):
+    lafs, responses, descriptors = theirs(monkeypatch, weight_folder, texture)
+    (ours,) = create("keynet").detect([texture], [None])
     assert 10 < len(ours) == len(lafs) < 500
     np.testing.assert_allclose(ours.scores, responses, rtol=1e-4)
     np.testing.assert_allclose(ours.descriptors, descriptors, atol=1e-3)
@@ -45,8 +44,6 @@ def test_it_finds_what_kornia_finds(monkeypatch, weight_folder, create, texture,
     np.testing.assert_allclose(ours.shapes, lafs[:, :, :2], atol=0.01)
     apart_by = (ours.orientations + kornia.get_laf_orientation(lafs[None]).flatten().numpy()) % 360
     np.testing.assert_allclose(np.minimum(apart_by, 360 - apart_by), 0, atol=0.1)
-    if upright:
-        np.testing.assert_allclose(np.minimum(ours.orientations, 360 - ours.orientations), 0, atol=1e-3)
     # Half a pixel of the level less half a pixel of the image, in both directions: for levels from √2 to a quarter.
     apart = ours.keypoints - lafs[:, :, 2].numpy()
     assert apart.min() > (0.5**0.5 - 1) / 2 - 0.01
@@ -81,7 +78,7 @@ def test_orientations_are_clockwise_from_the_x_axis(weight_folder, texture):
 @pytest.mark.parametrize(("sigma", "smallest_step"), [(1.5, 0.7), (4.0, 1.9), (6.0, 2.8)])
 def test_keypoints_are_at_the_centres_of_blobs_on_every_level(weight_folder, sigma, smallest_step):
     """With a detector of blobs for Key.Net. Uncorrected, those on a level of steps of four pixels are off by 1.5."""
-    detector = create_from(weight_folder, "keynet", upright=True)
+    detector = create_from(weight_folder, "keynet")
     detector._network["keynet"] = kornia.BlobHessian()
     rng = np.random.default_rng(0)
     off, steps = [], []

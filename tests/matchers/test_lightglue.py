@@ -383,7 +383,7 @@ def test_the_content_of_a_file_is_checked(make, tmp_path):
 
 
 def test_features_it_was_not_trained_for_are_refused(make):
-    with pytest.raises(KitError, match=r"'lightglue' cannot match orb descriptors: adalam, nearest can"):
+    with pytest.raises(KitError, match=r"'lightglue' cannot match orb descriptors: nearest can"):
         matchers.check_accepts(LightGlueConfig(), "orb")
     with pytest.raises(KitError, match=r"no network for orb descriptors, only for aliked, dedodeb"):
         LightGlueConfig().create("orb")

@@ -35,7 +35,8 @@ from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, inspect
 from imc_kit.pipeline.run import Run, solve
 from imc_kit.pipeline.scene import match_scene
-from imc_kit.retrieval import NetworkDescriptorConfig, PairsConfig
+from imc_kit.retrieval import NetworkDescriptorConfig
+from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.runtime import deadline
 from imc_kit.types import Correspondences, Float32, Pixels, Pose, Scene
 from small_tasks import VIEWS

@@ -13,7 +13,7 @@ from imc_kit.retrieval import DESCRIPTORS, aggregates
 from imc_kit.retrieval.aggregates import VladConfig, vlad
 from imc_kit.types import Features
 
-CONFIGS = [VladConfig(size=8), VladConfig(size=8, intra=False, power=1.0)]
+CONFIGS = [VladConfig(size=8), VladConfig(size=8, power=1.0)]
 
 
 def blobs(count: int, dimension: int = 5, seed: int = 0, centres: int = 6) -> np.ndarray:
@@ -32,18 +32,16 @@ def unit(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])
-@pytest.mark.parametrize("intra", [False, True])
-def test_vlad_is_the_sum_of_differences(power, intra):
+def test_vlad_is_the_sum_of_differences(power):
     points, centres = blobs(40, seed=1), blobs(7, seed=2)
     parts = np.zeros((7, 5))
     for point in points:
         nearest = min(range(7), key=lambda c: np.linalg.norm(point - centres[c]))
         parts[nearest] += point - centres[nearest]
     parts = np.sign(parts) * abs(parts) ** power
-    if intra:
-        for part in parts:
-            part /= np.linalg.norm(part) or 1
-    found = vlad(points, centres, power, intra)
+    for part in parts:
+        part /= np.linalg.norm(part) or 1
+    found = vlad(points, centres, power)
     np.testing.assert_allclose(found, unit(parts.ravel()), atol=1e-5)
     assert found.dtype == np.float32
 

@@ -128,7 +128,7 @@ def test_a_published_file_gives_what_timm_gives(tmp_path, kind, options):
     }
     if kind is not ResNetConfig:
         expected["cls"] = places[:, 0].numpy()
-    for pooling in kind.poolings:
+    for pooling in expected if kind is not ResNetConfig else ("mean", "gem"):
         found = kind(**options, pooling=pooling).create().describe(photos())
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, unit(expected[pooling]), atol=1e-4, err_msg=pooling)

@@ -8,19 +8,23 @@ import numpy as np
 import pytest
 
 from imc_kit.errors import KitError
-from imc_kit.retrieval import (
-    PairsConfig,
-    by_matches,
-    exhaustive,
-    nearest_first,
-    pairs,
-    read_pairs,
-    select,
-    sequential,
-    similar,
-)
+from imc_kit.retrieval import pairs
 from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.retrieval.networks import DinoConfig
+from imc_kit.retrieval.pairs import PairsConfig, exhaustive, nearest_first, read_pairs, select
+
+
+def similar(images, descriptors, k, min_per_image=0, **options):
+    return pairs.similar(images, descriptors, PairsConfig(k=k, min_per_image=min_per_image, **options))
+
+
+def by_matches(images, counts, k, min_count=1, min_per_image=0, **options):
+    config = PairsConfig(k=k, min_matches=min_count, min_per_image=min_per_image, **options)
+    return pairs.by_matches(images, counts, config)
+
+
+def sequential(images, **options):
+    return pairs.sequential(images, PairsConfig(**options))
 
 
 def names(count: int) -> list[str]:
@@ -202,14 +206,14 @@ def test_by_matches_refuses_what_is_no_pair():
 @pytest.mark.parametrize(("quadratic", "loop"), [(False, False), (True, True)])
 def test_sequential_is_what_brute_force_gives(count, window, quadratic, loop):
     images = names(count)
-    order = [images[i] for i in np.random.default_rng(count).permutation(count)]
+    order = sorted(images, key=lambda name: int(name.removesuffix(".jpg")))
     steps = set(range(1, window + 1)) | ({2**i for i in range(window)} if quadratic else set())
     chosen = set()
     for i in range(count):
         for step in steps:
             if step < count and (loop or i + step < count):
                 chosen.add(frozenset((order[i], order[(i + step) % count])))
-    assert sequential(images, order, window, quadratic=quadratic, loop=loop) == in_order(images, chosen)
+    assert sequential(images, window=window, quadratic=quadratic, loop=loop) == in_order(images, chosen)
 
 
 def test_select_follows_numbers_in_names():

@@ -102,7 +102,7 @@ def test_the_cheap_configuration_keeps_the_options_of_the_scene() -> None:
 
 
 def test_looser_matchers_have_lower_thresholds() -> None:
-    assert NearestConfig(ratio=0.8, max_distance=0.5, min_score=0.1).looser() == NearestConfig(ratio=0.9)
+    assert NearestConfig(ratio=0.8, min_score=0.1).looser() == NearestConfig(ratio=0.9)
     assert NearestConfig(ratio=None).looser() == NearestConfig(ratio=None)
     assert LightGlueConfig(filter_threshold=0.1).looser() == LightGlueConfig(filter_threshold=0.05)
     detector_free = FeaturePipeline(NoDetectorConfig(), LoftrConfig())

@@ -1,16 +1,205 @@
-"""Local features: one module for each family of detectors. `DETECTORS` finds them by name."""
+"""What all detectors share: their options, their protocol, and the way from photos to features.
 
-from __future__ import annotations
+To add a detector, write one file with a subclass of `DetectorConfig`, decorated with `register`, and the class that
+its `create` returns. docs/adding-a-detector.md shows one.
+"""
 
-from imc_kit.detectors.base import (
-    DETECTORS,
-    Candidates,
-    Detector,
-    DetectorConfig,
-    ImageDetector,
-    extract,
-    register,
-    strongest,
-)
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-__all__ = ["DETECTORS", "Candidates", "Detector", "DetectorConfig", "ImageDetector", "extract", "register", "strongest"]
+import numpy as np
+from numpy.typing import NDArray
+
+from imc_kit.data.images import Photo
+from imc_kit.detectors.tiles import cut_tiles, join_tiles, length_in_tiles
+from imc_kit.runtime.registry import NamedConfig, Registry
+from imc_kit.types import Features, Float32, Mask, Pixels
+
+
+class Detector(Protocol):
+    """Finds local features. May be called from several threads at once."""
+
+    @property
+    def config(self) -> "DetectorConfig": ...
+
+    @property
+    def dimension(self) -> int:
+        """Number of columns of `Features.descriptors`: numbers, or bytes of eight bits if descriptors are binary."""
+
+    def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
+        """The features of each image, strongest first, in pixels of the given image.
+
+        images: uint8 [h, w, 3], RGB, of any sizes.
+        masks: for each image bool [h, w], or None to allow every pixel. A keypoint is kept if the pixel that contains
+            it is True. The mask applies before the limit of `config.max_keypoints` (see `strongest`).
+        """
+
+
+@dataclass(frozen=True)
+class DetectorConfig(NamedConfig):
+    """The options that all detectors share. Raises `KitError` for a value that makes no sense."""
+
+    role: ClassVar[str] = "detector"
+    binary: ClassVar[bool] = False
+    """Whether descriptors are bits, packed as uint8. Matchers compare them by the number of differing bits."""
+
+    max_keypoints: int = 8192
+    """Keep at most this many keypoints of an image, the strongest. COLMAP's default for SIFT."""
+    long_side: int | None = 3200
+    """Shrink images to at most this many pixels on their longer side before detecting; None keeps their size. The
+    default is COLMAP's for SIFT."""
+    border: int = 0
+    """Drop keypoints closer than this to the edge of the image, in pixels of the original."""
+    tiles: int = 1
+    """Cut images larger than `long_side` into this many overlapping tiles along each side. Each tile is detected at
+    `long_side`: finer detail, at tiles² times the time and memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.max_keypoints >= 1, "max_keypoints", "at least 1")
+        self._require(self.long_side is None or self.long_side >= 1, "long_side", "at least 1 pixel, or None")
+        self._require(self.border >= 0, "border", "at least 0 pixels")
+        self._require(self.tiles >= 1, "tiles", "at least 1")
+
+    @property
+    def kind(self) -> str:
+        """The kind of its descriptors, by which matchers accept them. Override it if it is not the detector's name."""
+        return self.name
+
+    @property
+    def load_side(self) -> int | None:
+        """The longer side of the photos that `extract` expects, at most, in pixels; None for the full size."""
+        return None if self.long_side is None else int(self.long_side * length_in_tiles(self.tiles))
+
+    def weight_files(self) -> tuple[str, ...]:
+        """The weight files that it searches in the usual places, by their names in the manifest `weights.toml`."""
+        return ()
+
+    def create(self) -> "Detector":
+        """The detector itself. Raises `KitError` if something that it needs is missing."""
+        raise NotImplementedError  # each subclass has its own
+
+
+DETECTORS: Registry[type[DetectorConfig]] = Registry("detector", "imc_kit.detectors")
+"""The configuration class of each detector by its name: those of this package's modules, those of other packages that
+name a module in the entry-point group `imc_kit.detectors`, and those of notebook cells."""
+
+register = DETECTORS.register
+"""Decorator for the configuration class of a detector: makes it known by its `name`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What a detector finds in one image, before the mask and the limit apply. NumPy arrays or torch tensors.
+
+    points: [N, 2], (x, y), with the centre of the top-left pixel at (0, 0).
+    scores: [N], larger is stronger.
+    describe: takes the indices [K] of the points to keep and returns the other fields of `Features` by name:
+        `descriptors` [K, D], optionally `scales` and `orientations` [K] and `shapes` [K, 2, 2].
+    """
+
+    points: Any
+    scores: Any
+    describe: Callable[[Any], Mapping[str, Any]]
+
+
+C = TypeVar("C", bound=DetectorConfig)
+
+
+class ImageDetector(ABC, Generic[C]):
+    """A `Detector` that looks at one image at a time. A subclass only says what it finds there."""
+
+    dimension: int
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @abstractmethod
+    def find(self, image: Pixels, mask: Mask | None) -> Candidates:
+        """The candidates in one image, uint8 [h, w, 3]. Most detectors ignore the mask: it is applied afterwards."""
+
+    def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
+        """See `Detector.detect`."""
+        return [
+            describe_strongest(self, self.find(image, mask), mask, (image.shape[1], image.shape[0]))
+            for image, mask in zip(images, masks, strict=True)
+        ]
+
+
+def describe_strongest(detector: Detector, found: Candidates, mask: Mask | None, size: tuple[int, int]) -> Features:
+    """The features of one image of `size` (width, height): the strongest candidates within the mask, described."""
+    kept = strongest(found.points, found.scores, mask, detector.config.max_keypoints)
+    if not len(kept):
+        return Features.empty(size, detector.dimension, np.uint8 if detector.config.binary else np.float32)
+    return Features(found.points[kept], found.scores[kept], image_size=size, **found.describe(kept))
+
+
+def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -> NDArray[np.intp]:
+    """The keypoints to keep, strongest first: indices into `points` [N, 2] and `scores` [N].
+
+    Drops keypoints outside the mask. Of keypoints at the same place, keeps the strongest (the first of equal ones).
+    Keeps at most `limit` of the rest.
+    """
+    order = np.argsort(-scores, kind="stable")
+    if mask is not None:
+        x, y = np.rint(points[order]).astype(int).T
+        order = order[mask[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)]]
+    return order[_unique(points[order])][:limit]
+
+
+def _unique(points: Float32) -> NDArray[np.intp]:
+    """Ascending indices of the first point at each place. points: float32 [N, 2]."""
+    places = np.ascontiguousarray(points).view(np.complex64).ravel()  # one value per (x, y) sorts much faster than two
+    return np.sort(np.unique(places, return_index=True)[1])
+
+
+def extract(detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None) -> list[Features]:
+    """The features of photos, strongest first, in pixels of the originals, each place once.
+
+    photos: as loaded by `images.load(path, detector.config.load_side)`.
+    masks: for each photo bool [H, W] of any size, stretched over the photo: True allows keypoints. None allows all.
+    Raises `ValueError` for a mask of another type or shape.
+    """
+    masks = [None] * len(photos) if masks is None else masks
+    config = detector.config
+    cut = [
+        cut_tiles(photo.pixels, _allowed(photo, config.border, mask), config.tiles, config.long_side)
+        for photo, mask in zip(photos, masks, strict=True)
+    ]
+    every_tile = [tile for of_photo in cut for tile in of_photo]
+    found = iter(detector.detect([tile.pixels for tile in every_tile], [tile.mask for tile in every_tile]))
+    return [
+        in_original(join_tiles(tiles, [next(found) for _ in tiles], config.tiles, config.max_keypoints), photo)
+        for tiles, photo in zip(cut, photos, strict=True)
+    ]
+
+
+def _allowed(photo: Photo, border: int, mask: Mask | None) -> Mask | None:
+    """The pixels of `photo.pixels` that may have keypoints, or None if all may."""
+    if mask is not None and (mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0):
+        raise ValueError(f"a mask must be bool [H, W], not {mask.dtype} {mask.shape}")
+    if mask is None and border == 0:
+        return None
+    inside = []
+    for side, original in zip(photo.pixels.shape[:2], reversed(photo.size), strict=True):
+        edges = np.arange(side + 1) * (original / side)  # of the shrunk pixels, in pixels of the original
+        inside.append((edges[:-1] >= border) & (edges[1:] <= original - border))
+    allowed: Mask = inside[0][:, None] & inside[1]
+    if mask is not None:
+        # The mask's pixel that contains the centre of each pixel.
+        at = [(2 * np.arange(n) + 1) * of_mask // (2 * n) for n, of_mask in zip(allowed.shape, mask.shape, strict=True)]
+        allowed &= mask[np.ix_(*at)]
+    return allowed
+
+
+def in_original(features: Features, photo: Photo) -> Features:
+    """Convert features from pixels of `photo.pixels` to pixels of the original."""
+    columns = features.columns()
+    columns["keypoints"] = photo.to_original(features.keypoints)
+    zoom = np.float32(np.sqrt(np.prod(photo.size) / np.prod(photo.pixels.shape[:2])))
+    for name in {"scales", "shapes"} & columns.keys():
+        columns[name] = columns[name] * zoom
+    kept = _unique(columns["keypoints"])  # float32 is coarser at larger coordinates: two places may become one
+    return Features(image_size=photo.size, **{name: values[kept] for name, values in columns.items()})

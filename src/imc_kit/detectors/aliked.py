@@ -3,20 +3,14 @@
 kornia puts the centre of the top-left pixel at (0, 0), as this project does.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors import Candidates, register
 from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig
-from imc_kit.errors import require
-from imc_kit.runtime.torch_utils import fill, read_state
-
-if TYPE_CHECKING:
-    import torch
+from imc_kit.runtime.torch_utils import Tensor, fill, read_state
 
 
 @register
@@ -42,34 +36,25 @@ class AlikedConfig(NetworkDetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        models = f"one of {', '.join(_DIMENSIONS)}"
-        require(self.model in _DIMENSIONS, "model of detector 'aliked'", models, self.model)
-        require(0 < self.threshold < 1, "threshold of detector 'aliked'", "between 0 and 1", self.threshold)
+        self._require(0 < self.threshold < 1, "threshold", "between 0 and 1")
 
     @property
     def files(self) -> tuple[str, ...]:
         return (f"aliked-{self.model}.pth",)
 
-    def create(self) -> AlikedDetector:
+    def create(self) -> "AlikedDetector":
         return AlikedDetector(self)
-
-
-_DIMENSIONS = {"t16": 64, "n16": 128, "n16rot": 128, "n32": 128}
-"""Numbers in a descriptor of each network, as published."""
 
 
 class AlikedDetector(NetworkDetector[AlikedConfig]):
     """See `Detector`. Descriptors are float32 of length 1."""
-
-    def __init__(self, config: AlikedConfig) -> None:
-        self.dimension = _DIMENSIONS[config.model]
-        super().__init__(config)
 
     def _load(self) -> Any:
         """kornia's network, made to keep every maximum above the threshold: the limit applies after the mask."""
         import torch
         from kornia.feature import ALIKED
 
+        self.dimension = 64 if self.config.model == "t16" else 128  # as published
         name = f"aliked-{self.config.model}"
         (path,) = self.config.paths()
         network = ALIKED(name, max_num_keypoints=sys.maxsize, detection_threshold=self.config.threshold)
@@ -79,14 +64,14 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
         # On a CPU convolutions are faster if the channels of a pixel are neighbours in memory.
         return network.to(memory_format=torch.channels_last)
 
-    def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+    def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
         import torch
 
         stack = stack.contiguous(memory_format=torch.channels_last)
         maps, score_maps = _dense_maps(self._network, stack)
         return map(self._candidates, maps.chunk(len(maps)), score_maps.chunk(len(maps)))
 
-    def _candidates(self, dense: torch.Tensor, score_map: torch.Tensor) -> Candidates:
+    def _candidates(self, dense: Tensor, score_map: Tensor) -> Candidates:
         """The candidates in one image. dense: its descriptor map [1, D, h, w]. score_map: [1, 1, h, w]."""
         height, width = score_map.shape[-2:]
         # If no score exceeds the threshold, kornia lowers it, and finds keypoints even in a black image.
@@ -95,7 +80,7 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
         else:
             places, scores = score_map.new_empty(0, 2), score_map.new_empty(0)
 
-        def describe(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        def describe(rows: Tensor) -> dict[str, Tensor]:
             (descriptors,), _ = self._network.desc_head(dense, [places[rows]])
             return {"descriptors": descriptors}
 
@@ -103,7 +88,7 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
         return Candidates(places.new_tensor([width - 1, height - 1]) * (places + 1) / 2, scores, describe)
 
 
-def _dense_maps(network: Any, stack: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _dense_maps(network: Any, stack: Tensor) -> tuple[Tensor, Tensor]:
     """The result of kornia's `extract_dense_map` in half the memory: descriptors [B, D, h, w] of length 1, and scores.
 
     Each of the four levels is written to its place in one tensor, which is then normalised in place.

@@ -3,20 +3,15 @@
 Keypoints are whole pixels, with the centre of the top-left one at (0, 0).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors import Candidates, register
 from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, filled
-from imc_kit.errors import KitError, require
-from imc_kit.runtime.torch_utils import read_state
-
-if TYPE_CHECKING:
-    import torch
+from imc_kit.errors import KitError
+from imc_kit.runtime.torch_utils import Tensor, read_state
 
 
 @register
@@ -34,11 +29,6 @@ class DedodeConfig(NetworkDetectorConfig):
     half: bool = True
     """On a GPU, compute in half precision, as its authors do."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        valid = self.descriptor in ("B", "G")
-        require(valid, "descriptor of detector 'dedode'", "B or G", self.descriptor)
-
     @property
     def kind(self) -> str:
         return f"dedode{self.descriptor.lower()}"
@@ -48,7 +38,7 @@ class DedodeConfig(NetworkDetectorConfig):
         dinov2 = ("dinov2_vitl14_pretrain.pth",) if self.descriptor == "G" else ()
         return "dedode_detector_L.pth", f"dedode_descriptor_{self.descriptor}.pth", *dinov2
 
-    def create(self) -> DedodeDetector:
+    def create(self) -> "DedodeDetector":
         return DedodeDetector(self)
 
 
@@ -64,24 +54,21 @@ class DedodeDetector(NetworkDetector[DedodeConfig]):
 
         detector, descriptor, *dinov2 = self.config.paths()
         network: Any = DeDoDe("L", "B")
-        filled(network.detector, detector, "the DeDoDe detector L of the installed kornia")
         for path in dinov2:  # one, for G
             network.descriptor = _descriptor_g(network.descriptor, path)
-        what = f"the DeDoDe descriptor {self.config.descriptor} of the installed kornia"
-        filled(network.descriptor, descriptor, what)
+        for part, path in (("detector L", detector), (f"descriptor {self.config.descriptor}", descriptor)):
+            filled(getattr(network, part.split()[0]), path, f"the DeDoDe {part} of the installed kornia")
         for module in network.modules():
             if hasattr(module, "amp"):
                 module.amp = self.config.half
         return network
 
-    def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+    def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
         size = stack.new_tensor([stack.shape[3], stack.shape[2]])
         places, scores = self._network.detect(stack, n=limit)
         for image, at, score in zip(stack[:, None], places, scores, strict=True):
 
-            def describe(
-                rows: torch.Tensor, image: torch.Tensor = image, at: torch.Tensor = at
-            ) -> dict[str, torch.Tensor]:
+            def describe(rows: Tensor, image: Tensor = image, at: Tensor = at) -> dict[str, Tensor]:
                 return {"descriptors": self._network.describe(image, at[rows][None])[0]}
 
             # kornia's places go from −1 at the left and upper edges to 1 at the right and lower ones.

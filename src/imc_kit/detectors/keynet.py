@@ -8,18 +8,15 @@ the centres of both top-left pixels were at the same place: wrong by 1.5 pixels 
 keypoints have the centre of the top-left pixel at (0, 0). Descriptors are still computed at kornia's place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors import Candidates, register
 from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, filled
+from imc_kit.runtime.torch_utils import Tensor
 
-if TYPE_CHECKING:
-    import torch
-
+_FILES = ("keynet_pytorch.pth", "AffNet.pth", "checkpoint_liberty_with_aug.pth", "OriNet.pth")
 _PATCHES = 2048
 """Patches described at once. HardNet needs about a GB of memory for 4000, so twice as many would need that much."""
 
@@ -32,18 +29,12 @@ class KeyNetConfig(NetworkDetectorConfig):
 
     name: ClassVar[str] = "keynet"
     kind: ClassVar[str] = "keynet_affnet_hardnet"
+    files: ClassVar[tuple[str, ...]] = _FILES
 
     long_side: int | None = 1600
     """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
-    upright: bool = False
-    """Assume that every photo is upright: descriptors are more distinctive, but do not match rotated photos."""
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        orinet = () if self.upright else ("OriNet.pth",)
-        return "keynet_pytorch.pth", "AffNet.pth", "checkpoint_liberty_with_aug.pth", *orinet
-
-    def create(self) -> KeyNetDetector:
+    def create(self) -> "KeyNetDetector":
         return KeyNetDetector(self)
 
 
@@ -59,23 +50,20 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         from kornia.feature import HardNet, KeyNet, LAFAffNetShapeEstimator, OriNet
         from torch import nn
 
-        networks = {  # in the order of `files`
-            "keynet": KeyNet(pretrained=False),
-            "affnet": LAFAffNetShapeEstimator(pretrained=False, preserve_orientation=False),
-            "hardnet": HardNet(pretrained=False),
-        }
-        if not self.config.upright:
-            networks["orinet"] = OriNet(pretrained=False)
+        affnet = LAFAffNetShapeEstimator(pretrained=False, preserve_orientation=False)
+        # In the order of `files`.
+        networks = {"keynet": KeyNet(pretrained=False), "affnet": affnet, "hardnet": HardNet(pretrained=False)}
+        networks["orinet"] = OriNet(pretrained=False)
         for network, path in zip(networks.values(), self.config.paths(), strict=True):
             filled(network, path, f"the {type(network).__name__} of the installed kornia", "state_dict")
         return nn.ModuleDict(networks)
 
-    def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+    def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
         from kornia.color import rgb_to_grayscale
 
         return map(self._candidates, rgb_to_grayscale(stack)[:, None])
 
-    def _candidates(self, image: torch.Tensor) -> Candidates:
+    def _candidates(self, image: Tensor) -> Candidates:
         """The candidates in one grey image [1, 1, h, w]."""
         import torch
         from kornia import feature
@@ -89,21 +77,17 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         scores, frames = scores[there], frames[there][None]
         step = feature.get_laf_scale(frames)[0, :, :, 0] / pyramid.mr_size  # a pixel of the level, in the image's
 
-        def describe(rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        def describe(rows: Tensor) -> dict[str, Tensor]:
             shaped, descriptors = [], []
             for start in range(0, len(rows), _PATCHES):
                 frame = network["affnet"](frames[:, rows[start : start + _PATCHES]], image)
-                if not self.config.upright:
-                    frame = feature.LAFOrienter(angle_detector=network["orinet"])(frame, image)
+                frame = feature.LAFOrienter(angle_detector=network["orinet"])(frame, image)
                 shaped.append(frame)
                 descriptors.append(feature.LAFDescriptor(network["hardnet"])(image, frame)[0])
-            all_shaped = torch.cat(shaped, 1)
-            return {
-                "descriptors": torch.cat(descriptors),
-                "scales": 2 * feature.get_laf_scale(all_shaped).flatten(),  # kornia's is half a side
-                "orientations": (-feature.get_laf_orientation(all_shaped).flatten())
-                % 360,  # kornia's is counter-clockwise
-                "shapes": all_shaped[0, :, :, :2],
-            }
+            frame = torch.cat(shaped, 1)
+            scales = 2 * feature.get_laf_scale(frame).flatten()  # kornia's is half a side
+            orientations = -feature.get_laf_orientation(frame).flatten() % 360  # kornia's is counter-clockwise
+            columns = {"scales": scales, "orientations": orientations, "shapes": frame[0, :, :, :2]}
+            return {"descriptors": torch.cat(descriptors), **columns}
 
         return Candidates(feature.get_laf_center(frames)[0] + (step - 1) / 2, scores, describe)

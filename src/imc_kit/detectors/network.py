@@ -5,29 +5,24 @@ lets the network describe only the keypoints that it keeps. An image of a single
 network responds to its edges.
 """
 
-from __future__ import annotations
-
 import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.data.images import Photo
-from imc_kit.detectors.base import Candidates, DetectorConfig, describe_strongest, in_original
-from imc_kit.errors import KitError, require
+from imc_kit.detectors import Candidates, DetectorConfig, describe_strongest, in_original
+from imc_kit.errors import KitError
 from imc_kit.runtime import weights
-from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
+from imc_kit.runtime.torch_utils import Device, Tensor, device, fill, on_device, read_state
 from imc_kit.types import Features, Mask, Pixels
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +42,6 @@ class NetworkDetectorConfig(DetectorConfig):
     device: Device = "auto"
     """Where it runs: auto is a GPU if there is one."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        valid = self.device in ("auto", "cpu", "cuda")
-        require(valid, f"device of detector {self.name!r}", "auto, cpu or cuda", self.device)
-
     @property
     def files(self) -> tuple[str, ...]:
         """All weight files of the network, by their names in the manifest `weights.toml`."""
@@ -66,7 +56,7 @@ class NetworkDetectorConfig(DetectorConfig):
         Raises `KitError` if one is missing or damaged, or if `weights` is a single file but the network has several.
         """
         valid = len(self.files) == 1 or self.weights is None or self.weights.is_dir()
-        require(valid, f"weights of detector {self.name!r}", "a folder that holds its files, or None", self.weights)
+        self._require(valid, "weights", "a folder that holds its files, or None")
         return [weights.find(name, self.weights) for name in self.files]
 
 
@@ -94,7 +84,7 @@ class NetworkDetector(ABC, Generic[C]):
         """The network with its weights, ready to run."""
 
     @abstractmethod
-    def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+    def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
         """The candidates in each image of a batch, float32 [B, 3, h, w], RGB in 0 … 1.
 
         limit: the strongest `limit` candidates of an image suffice; None asks for all, because a mask selects among
@@ -107,8 +97,7 @@ class NetworkDetector(ABC, Generic[C]):
         If memory runs out, tries smaller batches and then a smaller image, with a warning in the log. Raises `KitError`
         if memory does not suffice for a small image either.
         """
-        features: dict[int, Features] = {}
-        of_shape = defaultdict(list)
+        features, of_shape = {}, defaultdict(list)
         for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
             nowhere = mask is not None and not mask.any()
             if nowhere or min(image.shape[:2]) < self.smallest or (image == image[:1, :1]).all():
@@ -185,7 +174,7 @@ def _in_numpy(candidates: Candidates) -> Candidates:
     """The same candidates with NumPy arrays in place of torch tensors."""
     import torch
 
-    def array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    def array(tensor: Tensor) -> NDArray[np.float32]:
         return tensor.float().cpu().numpy()
 
     def describe(kept: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
@@ -209,6 +198,6 @@ def filled(network: Any, path: Path, what: str, key: str | None = None) -> Any:
     return network
 
 
-def rows_of(descriptors: torch.Tensor) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+def rows_of(descriptors: Tensor) -> Callable[[Tensor], dict[str, Tensor]]:
     """The `describe` of `Candidates` whose descriptors [N, D] are already known."""
     return lambda rows: {"descriptors": descriptors[rows]}

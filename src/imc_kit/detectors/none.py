@@ -1,11 +1,9 @@
 """No detector, for matchers that take the photos themselves."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 
-from imc_kit.detectors.base import Detector, DetectorConfig, register
+from imc_kit.detectors import Detector, DetectorConfig, register
 from imc_kit.errors import KitError
 
 

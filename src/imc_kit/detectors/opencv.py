@@ -7,8 +7,6 @@ OpenCV puts the centre of the top-left pixel at (0, 0), as this project does, ex
 pyramids. `_from_level` corrects those.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.detectors.base import C, Candidates, DetectorConfig, ImageDetector, register
-from imc_kit.errors import KitError, require
+from imc_kit.detectors import C, Candidates, DetectorConfig, ImageDetector, register
+from imc_kit.errors import KitError
 from imc_kit.types import Float32, Mask, Pixels
 
 Grey = NDArray[Any]
@@ -43,10 +41,9 @@ class OrbConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        valid = 0 <= self.fast_threshold <= 255
-        require(valid, "fast_threshold of detector 'orb'", "in 0 … 255", self.fast_threshold)
+        self._require(0 <= self.fast_threshold <= 255, "fast_threshold", "in 0 … 255")
 
-    def create(self) -> OrbDetector:
+    def create(self) -> "OrbDetector":
         return OrbDetector(self)
 
 
@@ -63,14 +60,12 @@ class AkazeConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.threshold > 0, "threshold of detector 'akaze'", "larger than 0", self.threshold)
+        self._require(self.threshold > 0, "threshold", "larger than 0")
 
-    def create(self) -> AkazeDetector:
+    def create(self) -> "AkazeDetector":
         if not hasattr(cv2, "AKAZE"):
-            raise KitError(
-                f"OpenCV {cv2.__version__} has no AKAZE: install a version that has it"
-                ' (pip install "opencv-python-headless<5") or choose another detector'
-            )
+            hint = 'install a version that has it (pip install "opencv-python-headless<5") or choose another detector'
+            raise KitError(f"OpenCV {cv2.__version__} has no AKAZE: {hint}")
         return AkazeDetector(self)
 
 
@@ -104,9 +99,8 @@ class OrbDetector(OpenCVDetector[OrbConfig]):
     dimension = 32
 
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
-        orb = cv2.ORB.create(
-            self.config.max_keypoints, _ORB_STEP, _ORB_LEVELS, fastThreshold=self.config.fast_threshold
-        )
+        most, threshold = self.config.max_keypoints, self.config.fast_threshold
+        orb = cv2.ORB.create(most, _ORB_STEP, _ORB_LEVELS, fastThreshold=threshold)
         # ORB has a limit for each level of its pyramid, so it has to know the mask.
         return orb.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8) * 255)
 

@@ -5,8 +5,6 @@ one orientation, the most frequent one. Descriptors use the keypoint's place bet
 around it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -16,8 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.detectors.base import Candidates, DetectorConfig, describe_strongest, register
-from imc_kit.errors import require
+from imc_kit.detectors import Candidates, DetectorConfig, describe_strongest, register
 from imc_kit.types import Features, Float32, Mask, Pixels
 
 _LAYERS = 3
@@ -49,13 +46,11 @@ class SiftConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        valid = self.double_up_to is None or self.double_up_to >= 0
-        require(valid, "double_up_to of detector 'sift'", "at least 0, or None", self.double_up_to)
-        contrast, edge = self.contrast_threshold, self.edge_threshold
-        require(contrast >= 0, "contrast_threshold of detector 'sift'", "at least 0", contrast)
-        require(edge > 0, "edge_threshold of detector 'sift'", "larger than 0", edge)
+        self._require(self.double_up_to is None or self.double_up_to >= 0, "double_up_to", "at least 0, or None")
+        self._require(self.contrast_threshold >= 0, "contrast_threshold", "at least 0")
+        self._require(self.edge_threshold > 0, "edge_threshold", "larger than 0")
 
-    def create(self) -> SiftDetector:
+    def create(self) -> "SiftDetector":
         return SiftDetector(self)
 
 
@@ -79,7 +74,7 @@ class SiftDetector:
             for image, mask in zip(images, masks, strict=True)
         ]
 
-    def _find(self, image: Pixels, space: _ScaleSpace) -> Candidates:
+    def _find(self, image: Pixels, space: "_ScaleSpace") -> Candidates:
         doubled = self.config.double_up_to is None or max(image.shape[:2]) <= self.config.double_up_to
         octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), doubled)
         # As floats: numba compiles everything again for whole numbers.

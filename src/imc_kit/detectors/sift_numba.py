@@ -5,8 +5,6 @@ float32 (x, y, layer, contrast): x and y in pixels of the octave, and its layer,
 as a fraction of 255. Many loops run over slices from index 0 on, because only such loops can be vectorised.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -223,8 +221,7 @@ def _dog(octave: Float32, layer: int, y: int, x: int) -> float:
 @compiled
 def _mixed(octave: Float32, layer: int, y: int, x: int, one: Step, other: Step) -> float:
     """The mixed second derivative of the difference of Gaussians."""
-    l1, y1, x1 = one
-    l2, y2, x2 = other
+    (l1, y1, x1), (l2, y2, x2) = one, other
     same = _dog(octave, layer + l1 + l2, y + y1 + y2, x + x1 + x2)
     same += _dog(octave, layer - l1 - l2, y - y1 - y2, x - x1 - x2)
     opposite = _dog(octave, layer + l1 - l2, y + y1 - y2, x + x1 - x2)

@@ -3,20 +3,14 @@
 Keypoints are whole pixels, with the centre of the top-left one at (0, 0).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors import Candidates, register
 from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig
-from imc_kit.errors import require
-from imc_kit.runtime.torch_utils import fill, read_state
-
-if TYPE_CHECKING:
-    import torch
+from imc_kit.runtime.torch_utils import Tensor, fill, read_state
 
 _FILES = {"v1": "superpoint_v1.pth", "v6": "superpoint_v6_from_tf.pth"}
 _WIDTHS = (64, 64, 128, 128)
@@ -52,10 +46,9 @@ class SuperPointConfig(NetworkDetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.model in _FILES, "model of detector 'superpoint'", f"one of {', '.join(_FILES)}", self.model)
-        require(0 < self.threshold < 1, "threshold of detector 'superpoint'", "between 0 and 1", self.threshold)
-        require(self.nms_radius >= 0, "nms_radius of detector 'superpoint'", "at least 0", self.nms_radius)
-        require(self.margin >= 0, "margin of detector 'superpoint'", "at least 0", self.margin)
+        self._require(0 < self.threshold < 1, "threshold", "between 0 and 1")
+        self._require(self.nms_radius >= 0, "nms_radius", "at least 0")
+        self._require(self.margin >= 0, "margin", "at least 0")
 
     @property
     def kind(self) -> str:
@@ -65,7 +58,7 @@ class SuperPointConfig(NetworkDetectorConfig):
     def files(self) -> tuple[str, ...]:
         return (_FILES[self.model],)
 
-    def create(self) -> SuperPointDetector:
+    def create(self) -> "SuperPointDetector":
         return SuperPointDetector(self)
 
 
@@ -85,7 +78,7 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
         fill(network, state, path, f"SuperPoint {self.config.model}")
         return network
 
-    def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+    def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
         import torch
         from torch.nn import functional
 
@@ -100,7 +93,7 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
         dense = functional.normalize(dense.float(), dim=1)
         return map(self._candidates, scores[:, 0], dense[:, None])
 
-    def _candidates(self, scores: torch.Tensor, dense: torch.Tensor) -> Candidates:
+    def _candidates(self, scores: Tensor, dense: Tensor) -> Candidates:
         """The candidates in one image. scores: [h, w], 0 if suppressed. dense: its descriptors [1, 256, h/8, w/8]."""
         import torch
         from torch.nn import functional
@@ -110,29 +103,25 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
         rows, columns = (inner > self.config.threshold).nonzero(as_tuple=True)
         points = torch.stack([columns, rows], 1).to(dense.dtype) + margin
 
-        def describe(kept: torch.Tensor) -> dict[str, torch.Tensor]:
+        def describe(kept: Tensor) -> dict[str, Tensor]:
             size = points.new_tensor([width, height])
-            if self.config.model == "v1":
-                # Not exact, but LightGlue was trained with it: it takes cells for a little larger than 8 × 8 pixels.
+            places, v1 = (points[kept] + 0.5) / size, self.config.model == "v1"
+            if v1:  # Not exact, but LightGlue was trained with it: cells count as a little larger than 8 × 8 pixels.
                 places = (points[kept] - (_CELL - 1) / 2) / (size - (_CELL + 1) / 2)
-            else:
-                places = (points[kept] + 0.5) / size
-            sampled = functional.grid_sample(
-                dense, (places * 2 - 1)[None, None], mode="bilinear", align_corners=self.config.model == "v1"
-            )
+            sampled = functional.grid_sample(dense, (places * 2 - 1)[None, None], "bilinear", align_corners=v1)
             return {"descriptors": functional.normalize(sampled[0, :, 0], dim=0).T}
 
         return Candidates(points, inner[rows, columns], describe)
 
 
-def _maxima(scores: torch.Tensor, radius: int) -> torch.Tensor:
+def _maxima(scores: Tensor, radius: int) -> Tensor:
     """`scores` [B, 1, h, w], set to 0 where there is a stronger one within `radius` in x and y.
 
     Scores that are themselves suppressed do not suppress others: two more rounds restore such pixels, as published.
     """
     from torch.nn import functional
 
-    def strongest_near(values: torch.Tensor) -> torch.Tensor:
+    def strongest_near(values: Tensor) -> Tensor:
         return functional.max_pool2d(values, 2 * radius + 1, stride=1, padding=radius)
 
     kept = scores == strongest_near(scores)
@@ -143,7 +132,7 @@ def _maxima(scores: torch.Tensor, radius: int) -> torch.Tensor:
     return scores.masked_fill(~kept, 0)
 
 
-def _network(*, normalised: bool) -> torch.nn.ModuleDict:
+def _network(*, normalised: bool) -> Any:
     """The network, with the layers named as in the file of training v6.
 
     normalised: whether a batch normalisation follows each activation, as in v6 but not in v1.
@@ -164,13 +153,10 @@ def _network(*, normalised: bool) -> torch.nn.ModuleDict:
         halved = [nn.MaxPool2d(2)] if number < len(_WIDTHS) else []
         backbone.append(nn.Sequential(block(before, width, 3), block(width, width, 3), *halved))
         before = width
-    return nn.ModuleDict(
-        {
-            "backbone": nn.Sequential(*backbone),
-            "detector": nn.Sequential(block(before, 256, 3), block(256, _CELL**2 + 1, 1, activated=False)),
-            "descriptor": nn.Sequential(block(before, 256, 3), block(256, 256, 1, activated=False)),
-        }
-    )
+    parts = {"backbone": nn.Sequential(*backbone)}
+    for name, width in (("detector", _CELL**2 + 1), ("descriptor", 256)):
+        parts[name] = nn.Sequential(block(before, 256, 3), block(256, width, 1, activated=False))
+    return nn.ModuleDict(parts)
 
 
 def _names_in_v1() -> dict[str, str]:

@@ -4,8 +4,6 @@ Neighbouring tiles overlap, so that keypoints near their edges see their whole s
 tile only, the one whose centre is nearer: a tile's mask allows keypoints in its own pixels only.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise

@@ -5,19 +5,14 @@ sizes, as if the centres of both top-left pixels were at the same place. Correct
 given image, with the centre of the top-left one at (0, 0).
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from imc_kit.detectors.base import Candidates, register
+from imc_kit.detectors import Candidates, register
 from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, filled, rows_of
-from imc_kit.errors import require
-
-if TYPE_CHECKING:
-    import torch
+from imc_kit.runtime.torch_utils import Tensor
 
 _MULTIPLE = 32
 """kornia shrinks the sides of images to multiples of this many pixels, the step of XFeat's coarsest level."""
@@ -41,9 +36,9 @@ class XFeatConfig(NetworkDetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.threshold < 1, "threshold of detector 'xfeat'", "between 0 and 1", self.threshold)
+        self._require(0 < self.threshold < 1, "threshold", "between 0 and 1")
 
-    def create(self) -> XFeatDetector:
+    def create(self) -> "XFeatDetector":
         return XFeatDetector(self)
 
 
@@ -61,7 +56,7 @@ class XFeatDetector(NetworkDetector[XFeatConfig]):
         filled(network.net, path, "the XFeat of the installed kornia")
         return network
 
-    def _find(self, stack: torch.Tensor, limit: int | None) -> Iterator[Candidates]:
+    def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
         height, width = stack.shape[2:]
         ratio = stack.new_tensor([width / (width // _MULTIPLE * _MULTIPLE), height / (height // _MULTIPLE * _MULTIPLE)])
         for found in self._network.detectAndCompute(stack):

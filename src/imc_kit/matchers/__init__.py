@@ -1,27 +1,152 @@
-"""Correspondences between two images: one module for each family of matchers. `MATCHERS` finds them by name."""
+"""What all matchers share, and `MATCHERS`, which holds them by name.
 
-from __future__ import annotations
+A matcher takes the features of two images and finds which of them show the same point. A detector-free matcher takes
+the images themselves; `detector_free.merge` turns its correspondences into features and matches.
 
-from imc_kit.matchers.base import (
-    MATCHERS,
-    AnyMatcherConfig,
-    DetectorFreeConfig,
-    DetectorFreeMatcher,
-    Matcher,
-    MatcherConfig,
-    OneByOne,
-    check_accepts,
-    register,
-)
+To add a matcher, write one file or one notebook cell: a subclass of `MatcherConfig` or `DetectorFreeConfig`, decorated
+with `register`, and the class that its `create` returns.
+"""
 
-__all__ = [
-    "MATCHERS",
-    "AnyMatcherConfig",
-    "DetectorFreeConfig",
-    "DetectorFreeMatcher",
-    "Matcher",
-    "MatcherConfig",
-    "OneByOne",
-    "check_accepts",
-    "register",
-]
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imc_kit.data.images import Photo
+from imc_kit.detectors.none import NoDetectorConfig
+from imc_kit.errors import KitError
+from imc_kit.runtime.registry import NamedConfig, Registry
+from imc_kit.types import Correspondences, Features, Float32, Matches
+
+
+class Matcher(Protocol):
+    """Matches the features of two images. Several threads may call it at once."""
+
+    @property
+    def config(self) -> "MatcherConfig": ...
+
+    def match(self, first: Features, second: Features) -> Matches:
+        """The matches, sorted by the index in the first image. A feature is in at most one match."""
+
+    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """The result of `match` for each pair. It may be faster than single calls."""
+
+
+class OneByOne:
+    """A `match_batch` for matchers that gain nothing from batches."""
+
+    def match_batch(self: Matcher, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        return [self.match(first, second) for first, second in pairs]
+
+
+class DetectorFreeMatcher(Protocol):
+    """Finds corresponding points in two images without keypoints. Several threads may call it at once."""
+
+    @property
+    def config(self) -> "DetectorFreeConfig": ...
+
+    def match_images(self, first: Photo, second: Photo) -> Correspondences:
+        """Corresponding points, in pixels of the original images.
+
+        first, second: the results of `images.load(path, matcher.config.long_side)`.
+        """
+
+    def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
+        """The result of `match_images` for each pair.
+
+        A matcher may reuse what it computed for an image, so pairs that share a `Photo` object should follow each
+        other.
+        """
+
+
+@dataclass(frozen=True)
+class _Config(NamedConfig):
+    """The options of any matcher. Raises `KitError` when one of them makes no sense."""
+
+    role: ClassVar[str] = "matcher"
+
+    def weight_files(self, kind: str) -> tuple[str, ...]:
+        """The weight files that it needs for descriptors of this kind, by their names in the manifest.
+
+        Files that the options name are left out.
+        """
+        return ()
+
+
+@dataclass(frozen=True)
+class MatcherConfig(_Config):
+    """The options of a matcher of features."""
+
+    def accepts(self, kind: str) -> bool:
+        """Whether it can match descriptors of this kind (`DetectorConfig.kind`). By default it matches all."""
+        return kind != NoDetectorConfig.kind
+
+    def looser(self) -> "MatcherConfig":
+        """The same matcher with looser thresholds, for images that have too few matches. By default it is unchanged."""
+        return self
+
+    def create(self, kind: str) -> "Matcher":
+        """The matcher for descriptors of this kind.
+
+        Raises `KitError` when it does not accept the kind, or when something that it needs is missing.
+        """
+        raise NotImplementedError  # each subclass has its own
+
+
+@dataclass(frozen=True)
+class DetectorFreeConfig(_Config):
+    """The options of a detector-free matcher."""
+
+    long_side: int = 840
+    """Shrink images to at most this many pixels on their longer side before matching. The default is the size of
+    LoFTR's outdoor training images; halving it quarters the number of points."""
+
+    def accepts(self, kind: str) -> bool:
+        """It needs no descriptors, so it goes with detector `none` only."""
+        return kind == NoDetectorConfig.kind
+
+    def create(self) -> "DetectorFreeMatcher":
+        """The matcher. Raises `KitError` when something that it needs is missing."""
+        raise NotImplementedError  # each subclass has its own
+
+
+AnyMatcherConfig = MatcherConfig | DetectorFreeConfig
+
+MATCHERS: Registry[type[AnyMatcherConfig]] = Registry("matcher", "imc_kit.matchers")
+"""The configuration class of each matcher by its name: those of this package's modules, those of other packages that
+name a module in the entry-point group `imc_kit.matchers`, and those of notebook cells."""
+
+register = MATCHERS.register
+"""Decorator for the configuration class of a matcher: makes it known by its `name`."""
+
+
+def check_accepts(matcher: AnyMatcherConfig, kind: str) -> None:
+    """Raises `KitError`, with the names of suitable matchers, unless `matcher` accepts descriptors of this kind."""
+    if not matcher.accepts(kind):
+        suitable = sorted(name for name, config in MATCHERS.items() if config().accepts(kind))
+        what = "images without keypoints (detector 'none')" if kind == NoDetectorConfig.kind else f"{kind} descriptors"
+        hint = "; it matches images: choose detector 'none'" if isinstance(matcher, DetectorFreeConfig) else ""
+        raise KitError(f"matcher {matcher.name!r} cannot match {what}: {', '.join(suitable)} can{hint}")
+
+
+def scaled_radius(radius: float, size: tuple[int, int]) -> float:
+    """A radius in pixels of an image whose longer side has 1024 pixels, in pixels of an image of `size` (w, h)."""
+    return radius * max(size) / 1024
+
+
+def as_vectors(descriptors: NDArray[Any]) -> Float32:
+    """Descriptors [N, D] as vectors of float32. Packed bits become the numbers 0 and 1, [N, 8·D]: their squared
+    Euclidean distance is the Hamming distance."""
+    return (np.unpackbits(descriptors, axis=1) if descriptors.dtype == np.uint8 else descriptors).astype(np.float32)
+
+
+def check_comparable(first: Features, second: Features) -> None:
+    """Raises `KitError` when there is no distance between the two images' descriptors."""
+    a, b = first.descriptors, second.descriptors
+    if a.shape[1] != b.shape[1] or (a.dtype == np.uint8) != (b.dtype == np.uint8):
+        raise KitError(
+            f"descriptors {a.dtype} [N, {a.shape[1]}] cannot be matched with {b.dtype} [N, {b.shape[1]}]:"
+            " detect features in both images with the same detector"
+        )

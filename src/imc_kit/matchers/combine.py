@@ -4,15 +4,13 @@ A feature pipeline is a detector with a matcher, or a detector-free matcher. Joi
 are matched already.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from imc_kit.errors import KitError, require
-from imc_kit.matchers.base import scaled_radius
+from imc_kit.matchers import scaled_radius
 from imc_kit.types import Features, Int32, Matches
 
 

@@ -4,8 +4,6 @@ A detector-free matcher finds new points for every pair of images. A track throu
 points of one image that are close together become one keypoint, whichever pairs they come from.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import require
-from imc_kit.matchers.base import scaled_radius
+from imc_kit.matchers import scaled_radius
 from imc_kit.types import Correspondences, Features, Float32, Float64, Int32, Matches, Pair
 
 _LATTICE = 8

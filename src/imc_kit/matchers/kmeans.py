@@ -4,8 +4,6 @@ OpenCV's `kmeans` is as fast, but all threads share its random numbers, so resul
 k-means++ start of SciPy's `kmeans2` takes ten times as long.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

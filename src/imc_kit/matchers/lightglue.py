@@ -6,37 +6,24 @@ The network sees positions, scales and orientations relative to each other only,
 to bring positions into its range, changes nothing.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from imc_kit.errors import KitError, require
-from imc_kit.matchers.base import MatcherConfig, register
+from imc_kit.errors import KitError
+from imc_kit.matchers import MatcherConfig, register
 from imc_kit.runtime import weights
-from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
+from imc_kit.runtime.torch_utils import Device, Tensor, device, fill, on_device, read_state
 from imc_kit.types import Features, Float32, Matches
 
-if TYPE_CHECKING:
-    import torch
-
-_FILES = {
-    "aliked": "aliked_lightglue.pth",
-    "dedodeb": "dedodeb_lightglue.pth",
-    "dedodeg": "dedodeg_lightglue.pth",
-    "disk": "disk_lightglue.pth",
-    "doghardnet": "doghardnet_lightglue.pth",
-    "keynet_affnet_hardnet": "keynet_affnet_hardnet_lightlue.pth",
-    "sift": "sift_lightglue.pth",
-    "superpoint": "superpoint_lightglue.pth",
-    "xfeat": "xfeat-lighterglue.pt",
-}
+_KINDS = ("aliked", "dedodeb", "dedodeg", "disk", "doghardnet", "sift", "superpoint")
+_OTHER_FILES = {"keynet_affnet_hardnet": "keynet_affnet_hardnet_lightlue.pth", "xfeat": "xfeat-lighterglue.pt"}
+_FILES = {kind: f"{kind}_lightglue.pth" for kind in _KINDS} | _OTHER_FILES
 """The published file of the network for each kind of descriptors."""
 _REGISTERED: dict[str, dict[str, Any]] = {}
 """The options of kornia's LightGlue for each kind that `register_network` added."""
@@ -87,13 +74,11 @@ class LightGlueConfig(MatcherConfig):
 
     def __post_init__(self) -> None:
         depth, width = self.depth_confidence, self.width_confidence
-        for valid, option, wanted in (
-            (0 <= self.filter_threshold < 1, "filter_threshold", "at least 0 and less than 1"),
-            (depth is None or 0 < depth <= 1, "depth_confidence", "larger than 0 and at most 1, or None"),
-            (width is None or 0 < width <= 1, "width_confidence", "larger than 0 and at most 1, or None"),
-            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
-        ):
-            require(valid, f"{option} of matcher 'lightglue'", wanted, getattr(self, option))
+        super().__post_init__()
+        self._require(0 <= self.filter_threshold < 1, "filter_threshold", "at least 0 and less than 1")
+        share = "larger than 0 and at most 1, or None"
+        self._require(depth is None or 0 < depth <= 1, "depth_confidence", share)
+        self._require(width is None or 0 < width <= 1, "width_confidence", share)
 
     def accepts(self, kind: str) -> bool:
         """Whether there is a trained network for this kind."""
@@ -102,11 +87,11 @@ class LightGlueConfig(MatcherConfig):
     def weight_files(self, kind: str) -> tuple[str, ...]:
         return () if self.weights else (_FILES[kind],)
 
-    def looser(self) -> LightGlueConfig:
+    def looser(self) -> "LightGlueConfig":
         """With half the threshold."""
         return replace(self, filter_threshold=self.filter_threshold / 2)
 
-    def create(self, kind: str) -> LightGlueMatcher:
+    def create(self, kind: str) -> "LightGlueMatcher":
         return LightGlueMatcher(self, kind)
 
 
@@ -158,7 +143,7 @@ class LightGlueMatcher:
             for indices, scores in zip(found["matches"], found["scores"], strict=True)
         ]
 
-    def _inputs(self, images: Sequence[Features]) -> dict[str, torch.Tensor]:
+    def _inputs(self, images: Sequence[Features]) -> dict[str, Tensor]:
         """What the network takes for one side of the pairs, [B, N, …]."""
         for features in images:
             self._check(features)
@@ -177,16 +162,16 @@ class LightGlueMatcher:
         return {name: on_device(values, self._device) for name, values in inputs.items()}
 
     def _check(self, features: Features) -> None:
-        conf, descriptors = self._network.conf, features.descriptors
+        conf, descriptors, needs = self._network.conf, features.descriptors, "matcher 'lightglue' needs"
         if descriptors.dtype == np.uint8 or descriptors.shape[1] != conf.input_dim:
             raise KitError(
-                f"matcher 'lightglue' needs {conf.input_dim} numbers for each {self.kind} descriptor,"
+                f"{needs} {conf.input_dim} numbers for each {self.kind} descriptor,"
                 f" not {descriptors.dtype} [N, {descriptors.shape[1]}]: choose a model of the detector that gives them"
             )
         if conf.add_scale_ori and len(features) and (features.scales is None or features.orientations is None):
-            raise KitError(f"matcher 'lightglue' needs the scale and the orientation of each {self.kind} keypoint")
+            raise KitError(f"{needs} the scale and the orientation of each {self.kind} keypoint")
         if conf.add_laf and len(features) and features.shapes is None:
-            raise KitError(f"matcher 'lightglue' needs the affine shape of each {self.kind} keypoint")
+            raise KitError(f"{needs} the affine shape of each {self.kind} keypoint")
 
 
 def _frames(features: Features, kind: str) -> Float32:
@@ -200,21 +185,20 @@ def _frames(features: Features, kind: str) -> Float32:
     return np.stack([6 * features.scales, -orientations % (2 * np.pi)]).astype(np.float32)
 
 
-def _load(config: LightGlueConfig, kind: str, where: torch.device) -> Any:
+def _load(config: LightGlueConfig, kind: str, where: Any) -> Any:
     import torch
     from kornia import feature
 
     # cuDNN plans its attention anew for every number of keypoints, which takes several times as long as the rest.
     torch.backends.cuda.enable_cudnn_sdp(False)
     path = _path(config, kind)
-    published = {option: value for option, value in _network_options()[kind].items() if option != "weights"}
+    options = {option: value for option, value in _network_options()[kind].items() if option != "weights"}
     half = config.half and where.type == "cuda"
-    ours: dict[str, Any] = {"filter_threshold": config.filter_threshold, "mp": half, "flash": half}
     for option in ("depth_confidence", "width_confidence"):
         wanted = getattr(config, option)
-        ours[option] = -1 if wanted is None or published.get(option) == -1 else wanted  # −1: off, or not trained for it
+        options[option] = -1 if wanted is None or options.get(option) == -1 else wanted  # −1: off, or not trained so
     light_glue: Any = feature.LightGlue
-    network = light_glue(None, **{**published, **ours})
+    network = light_glue(None, **options | {"filter_threshold": config.filter_threshold, "mp": half, "flash": half})
     # The published files hold everything but this constant.
     state = {"confidence_thresholds": network.confidence_thresholds, **_renamed(read_state(path))}
     fill(network, state, path, f"the LightGlue for {kind} of the installed kornia")
@@ -233,9 +217,8 @@ def _path(config: LightGlueConfig, kind: str) -> Path:
 
 def _renamed(state: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors of a published file, with kornia's names."""
-    renamed = {}
-    for key, tensor in state.items():
-        if not str(key).startswith("extractor."):  # LighterGlue's file also holds XFeat
-            key = re.sub(r"^(self|cross)_attn\.(\d+)\.", r"transformers.\2.\1_attn.", str(key).removeprefix("matcher."))
-            renamed[key] = tensor
-    return renamed
+    return {
+        re.sub(r"^(self|cross)_attn\.(\d+)\.", r"transformers.\2.\1_attn.", str(key).removeprefix("matcher.")): tensor
+        for key, tensor in state.items()
+        if not str(key).startswith("extractor.")  # LighterGlue's file also holds XFeat
+    }

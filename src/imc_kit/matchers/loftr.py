@@ -4,28 +4,21 @@ Points of the first image lie on a grid of 8 pixels of the shrunk image, those o
 the corner of the first pixel at (0, 0), as its training data did, so half a pixel is subtracted here.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 
-from imc_kit.errors import require
-from imc_kit.matchers.base import DetectorFreeConfig, register
+from imc_kit.data.images import Photo
+from imc_kit.matchers import DetectorFreeConfig, register
 from imc_kit.runtime import weights
 from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
 from imc_kit.types import Correspondences
-
-if TYPE_CHECKING:
-    import torch
-
-    from imc_kit.data.images import Photo
 
 _FILE = "loftr_outdoor.ckpt"
 _CACHED = 16
@@ -48,18 +41,15 @@ class LoftrConfig(DetectorFreeConfig):
     """Where it runs: auto is the GPU if there is one."""
 
     def __post_init__(self) -> None:
-        for valid, option, wanted in (
-            # The positional encoding ends at 2048 pixels, and memory grows with the fourth power of the side.
-            (8 <= self.long_side <= 2048, "long_side", "in 8 … 2048 pixels"),
-            (0 <= self.threshold < 1, "threshold", "at least 0 and less than 1"),
-            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
-        ):
-            require(valid, f"{option} of matcher 'loftr'", wanted, getattr(self, option))
+        super().__post_init__()
+        # The positional encoding ends at 2048 pixels, and memory grows with the fourth power of the side.
+        self._require(8 <= self.long_side <= 2048, "long_side", "in 8 … 2048 pixels")
+        self._require(0 <= self.threshold < 1, "threshold", "at least 0 and less than 1")
 
     def weight_files(self, kind: str) -> tuple[str, ...]:
         return () if self.weights else (_FILE,)
 
-    def create(self) -> LoftrMatcher:
+    def create(self) -> "LoftrMatcher":
         return LoftrMatcher(self)
 
 
@@ -82,20 +72,15 @@ class LoftrMatcher:
         maps = lru_cache(_CACHED)(lambda number: self._maps(photos[number]))
         return [self._match(first, second, maps(id(first)), maps(id(second))) for first, second in pairs]
 
-    def _maps(self, photo: Photo) -> dict[str, torch.Tensor]:
+    def _maps(self, photo: Photo) -> Any:
         """The part of the network that sees one image alone."""
         import torch
 
         grey = np.asarray(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))
         with torch.inference_mode():
-            maps: dict[str, torch.Tensor] = self._network.extract_features(
-                on_device(grey, self._device)[None, None].float() / 255
-            )
-        return maps
+            return self._network.extract_features(on_device(grey, self._device)[None, None].float() / 255)
 
-    def _match(
-        self, first: Photo, second: Photo, first_maps: dict[str, torch.Tensor], second_maps: dict[str, torch.Tensor]
-    ) -> Correspondences:
+    def _match(self, first: Photo, second: Photo, first_maps: Any, second_maps: Any) -> Correspondences:
         import torch
 
         with torch.inference_mode():

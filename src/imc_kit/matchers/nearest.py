@@ -1,9 +1,8 @@
 """Mutual nearest neighbours: two features match when each is the other's nearest neighbour.
 
-The distance is Euclidean for float descriptors and Hamming (differing bits) for binary ones. The bits become numbers 0
-and 1, whose squared Euclidean distance is the Hamming distance, exactly. Of several neighbours at exactly the same
-distance, the one with the lowest index counts as the nearest, as in `cv2.BFMatcher(crossCheck=True)`. Three things can
-break such ties differently: rounding of float descriptors, an inverted index, and a GPU.
+The distance is Euclidean for float descriptors and Hamming (differing bits) for binary ones. Of several neighbours at
+exactly the same distance, the one with the lowest index counts as the nearest, as in `cv2.BFMatcher(crossCheck=True)`.
+Three things can break such ties differently: rounding of float descriptors, an inverted index, and a GPU.
 
 By default all descriptors are compared, in blocks of rows that fit into the processor's cache. Only one block exists at
 a time, so memory stays small.
@@ -16,9 +15,7 @@ several times faster where an image has thousands of descriptors.
 The caller limits the threads of NumPy and OpenBLAS.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import pairwise
@@ -29,9 +26,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.errors import KitError, require
-from imc_kit.matchers import kmeans
-from imc_kit.matchers.base import MatcherConfig, as_vectors, check_comparable, register
+from imc_kit.errors import KitError
+from imc_kit.matchers import MatcherConfig, OneByOne, check_comparable, kmeans, register
 from imc_kit.runtime.torch_utils import Device, gpu_of_thread
 from imc_kit.types import Features, Float32, Int32, Matches
 
@@ -39,6 +35,8 @@ _CPU_BLOCK = 2**20
 """Numbers in a block of distances: 4 MB, which a core's share of the cache holds. The size changes the speed only."""
 _GPU_BLOCK = 2**26
 """The same on a GPU: 256 MB, enough to keep all of it busy."""
+_HAMMING_ROWS = 16
+"""The same in rows, for binary descriptors."""
 _PER_CELL = 64
 """Descriptors per cell of the inverted index, on average. With half as many, finding the nearest of the twice as many
 centres costs more than the smaller cells save."""
@@ -73,34 +71,36 @@ class NearestConfig(MatcherConfig):
     ratio: float | None = None
     """Lowe's ratio test: keep a match only if its distance is less than this times the distance to the second nearest
     neighbour, in both directions. 0.8 is usual for SIFT; None keeps all."""
-    max_distance: float | None = None
-    """Keep a match only if its distance is at most this: Euclidean, or differing bits for binary descriptors."""
     min_score: float | None = None
     """Keep a match only if its score is at least this."""
     cells: int | None = None
     """Number of cells of an inverted index for float descriptors, at most; None compares all descriptors. 64 is several
     times faster where images have thousands of keypoints, and changes one match in fifty. A GPU ignores it."""
     device: Device = "cpu"
-    """Where it runs; auto is the GPU if there is one (torch must load to find out)."""
+    """Where it runs; auto is the GPU if there is one (torch must load to find out). Binary ones stay on the CPU."""
 
     def __post_init__(self) -> None:
-        for valid, option, wanted in (
-            (self.ratio is None or 0 < self.ratio <= 1, "ratio", "larger than 0 and at most 1, or None"),
-            (self.max_distance is None or self.max_distance >= 0, "max_distance", "at least 0, or None"),
-            (self.min_score is None or self.min_score <= 1, "min_score", "at most 1, or None"),
-            (self.cells is None or _PROBES <= self.cells <= _MAX_CELLS, "cells", f"{_PROBES} to {_MAX_CELLS}, or None"),
-            (self.device in ("auto", "cpu", "cuda"), "device", "auto, cpu or cuda"),
-        ):
-            require(valid, f"{option} of matcher 'nearest'", wanted, getattr(self, option))
+        super().__post_init__()
+        self._require(self.ratio is None or 0 < self.ratio <= 1, "ratio", "larger than 0 and at most 1, or None")
+        self._require(self.min_score is None or self.min_score <= 1, "min_score", "at most 1, or None")
+        cells = f"{_PROBES} to {_MAX_CELLS}, or None"
+        self._require(self.cells is None or _PROBES <= self.cells <= _MAX_CELLS, "cells", cells)
 
-    def looser(self) -> NearestConfig:
+    def looser(self) -> "NearestConfig":
         """With a ratio half as far from 1, and no other limit."""
         ratio = None if self.ratio is None else (1 + self.ratio) / 2
-        return replace(self, ratio=ratio, max_distance=None, min_score=None)
+        return replace(self, ratio=ratio, min_score=None)
 
-    def create(self, kind: str | None = None) -> NearestMatcher:
+    def create(self, kind: str | None = None) -> "NearestMatcher":
         """As `MatcherConfig.create` says. The kind makes no difference."""
         return NearestMatcher(self)
+
+
+_Neighbours = tuple[Int32, Float32, Float32]
+"""Pairs of mutual nearest neighbours [K, 2], their nearness −d²/2 [K], and that of the second nearest neighbour [K],
+the nearer one of the two directions; −∞ where there is none."""
+_Block = tuple[int, NDArray[np.intp], Float32]
+"""A block of nearness [R, W], after the number of its first row and the numbers of its columns [W]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ class _Prepared:
     """[N]: the index of the feature in each row."""
     cells: _Cells | None = None
 
-    def shifted(self, centre: Float32) -> _Prepared:
+    def shifted(self, centre: Float32) -> "_Prepared":
         """The same descriptors minus `centre` [D]."""
         vectors = self.rows[:, :-2]
         centre_there = centre if isinstance(vectors, np.ndarray) else vectors.new_tensor(centre)
@@ -136,17 +136,14 @@ class _Prepared:
 
 def _prepared(vectors: Any, mean: Float32, order: NDArray[np.intp], cells: _Cells | None) -> _Prepared:
     """vectors: [N, D], in their final order; an array of NumPy or a tensor."""
-    half = (vectors * vectors).sum(1) / 2
-    if isinstance(vectors, np.ndarray):
-        rows = np.column_stack([vectors, -half, np.ones_like(half)])
-    else:
-        rows = vectors.new_ones((len(vectors), vectors.shape[1] + 2))
-        rows[:, :-2], rows[:, -2] = vectors, -half
+    half, shape = (vectors * vectors).sum(1) / 2, (len(vectors), vectors.shape[1] + 2)
+    rows = np.ones(shape, np.float32) if isinstance(vectors, np.ndarray) else vectors.new_ones(shape)
+    rows[:, :-2], rows[:, -2] = vectors, -half
     return _Prepared(rows, mean, float(half.max()), order, cells)
 
 
-class NearestMatcher:
-    """As `Matcher` says."""
+class NearestMatcher(OneByOne):
+    """As `Matcher` says. Features are indexed, or moved to the GPU, once while the object lives."""
 
     def __init__(self, config: NearestConfig) -> None:
         """Raises `KitError` when numba cannot be loaded, or when the GPU asked for, or torch for it, is missing."""
@@ -161,12 +158,14 @@ class NearestMatcher:
         check_comparable(first, second)
         if not len(first) or not len(second):
             return Matches.empty()
-        a, b = self._prepare(first), self._prepare(second)
-        pairs, nearness, next_nearness = self._neighbours(a, b)
         if first.descriptors.dtype == np.uint8:
-            distances, next_distances = -2 * nearness, -2 * next_nearness
+            blocks = _differing_bits(first.descriptors, second.descriptors)
+            pairs, nearness, next_nearness = _mutual(blocks, len(first), len(second))
+            distances, next_distances = -nearness, -next_nearness
             scores = 1 - distances / np.float32(8 * first.descriptors.shape[1])
         else:
+            a, b = self._prepare(first), self._prepare(second)
+            pairs, nearness, next_nearness = self._neighbours(a, b)
             # Assume that rounding made the second neighbour too far: the ratio test must fail if both distances are 0.
             next_nearness = next_nearness + _ROUNDING * (a.max_half + b.max_half)
             distances, next_distances = (np.sqrt(np.maximum(-2 * near, 0)) for near in (nearness, next_nearness))
@@ -174,26 +173,20 @@ class NearestMatcher:
         keep = np.full(len(pairs), True)
         if self.config.ratio is not None:
             keep &= distances < self.config.ratio * next_distances
-        if self.config.max_distance is not None:
-            keep &= distances <= self.config.max_distance
         if self.config.min_score is not None:
             keep &= scores >= self.config.min_score
         return Matches(pairs[keep], scores[keep])
-
-    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """As `Matcher.match_batch` says. Features are indexed, or moved to the GPU, once while the object lives."""
-        return [self.match(first, second) for first, second in pairs]
 
     def _prepare(self, features: Features) -> _Prepared:
         """The same object is prepared once, and always in the same way: otherwise ties and rounding would depend on
         whether it was the first or the second of an earlier pair."""
         known = self._prepared.get(features)
         if known is None:
-            vectors: Any = as_vectors(features.descriptors)
+            vectors: Any = features.descriptors.astype(np.float32, copy=False)
             mean, order, cells = vectors.mean(0), np.arange(len(vectors)), None
             if self._torch is not None:
                 vectors = self._torch.tensor(vectors, dtype=self._torch.float32, device=self._gpu)
-            elif features.descriptors.dtype != np.uint8 and (count := self._cell_count(len(vectors))):
+            elif count := self._cell_count(len(vectors)):
                 cells, order = _inverted_index(vectors, count)
                 vectors = vectors[order]
             self._prepared[features] = known = _prepared(vectors, mean, order, cells)
@@ -224,13 +217,6 @@ class NearestMatcher:
         return pairs[by_first], nearness[by_first], next_nearness[by_first]
 
 
-_Neighbours = tuple[Int32, Float32, Float32]
-"""Pairs of mutual nearest neighbours [K, 2], their nearness −d²/2 [K], and that of the second nearest neighbour [K],
-the nearer one of the two directions; −∞ where there is none."""
-_Block = tuple[int, NDArray[np.intp], Float32]
-"""A block of nearness [R, W], after the number of its first row and the numbers of its columns [W]."""
-
-
 def _left(rows: Any) -> Any:
     """Rows [d, −|d|²/2, 1] as [d, 1, −|d|²/2]: the product of such a row and a row of `_Prepared` is −distance²/2."""
     left = rows + 0
@@ -247,6 +233,17 @@ def _products(left: Float32, right: Float32) -> Iterator[_Block]:
     for start in range(0, len(left), height):
         part = left[start : start + height]
         yield start, columns, np.matmul(part, right, out=space[: len(part)])
+
+
+def _differing_bits(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Iterator[_Block]:
+    """Minus the number of bits that differ between descriptors [N, bytes] and [M, bytes], as `_products`."""
+    from imc_kit.matchers import nearest_numba  # numba loads slowly
+
+    padding = (0, 0), (0, -a.shape[1] % 8)
+    left, right = (np.pad(one, padding).view(np.uint64) for one in (a, b))
+    right, columns = np.ascontiguousarray(right.T), np.arange(len(b))
+    for start in range(0, len(a), _HAMMING_ROWS):
+        yield start, columns, nearest_numba.differing_bits(left[start : start + _HAMMING_ROWS], right)
 
 
 def _cell_products(rows: Float32, right: Float32, probes: list[tuple[slice, NDArray[np.intp]]]) -> Iterator[_Block]:
@@ -336,11 +333,9 @@ def _torch_with_gpu(wanted: Device) -> ModuleType | None:
     try:
         import torch
     except ImportError as error:
-        if wanted == "auto":
-            return None
-        raise KitError(f'matching on a GPU needs torch (pip install "imc-kit[learned]"): {error}') from error
-    if torch.cuda.is_available():
-        return torch
-    if wanted == "auto":
+        if wanted == "cuda":
+            raise KitError(f'matching on a GPU needs torch (pip install "imc-kit[learned]"): {error}') from error
         return None
-    raise KitError("torch finds no GPU: set the device of matcher 'nearest' to auto or cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise KitError("torch finds no GPU: set the device of matcher 'nearest' to auto or cpu")
+    return torch if torch.cuda.is_available() else None

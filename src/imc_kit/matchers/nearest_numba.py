@@ -1,7 +1,5 @@
 """The compiled loops of `nearest`: over a block of nearness, and over the centres of an inverted index."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +9,26 @@ from imc_kit.types import Float32, Int32
 _GROUP = 64
 """Columns of a row whose largest value is found first, by vector instructions. The column is then searched only in the
 group with the largest value. 64 numbers are four to sixteen of the processor's vectors."""
+
+
+_ODD, _PAIRS, _NIBBLES = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
+
+
+@compiled
+def differing_bits(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Float32:
+    """Minus the number of bits that differ between the rows of `left` [R, W] and the columns of `right` [W, M]."""
+    block = np.zeros((len(left), right.shape[1]), np.float32)
+    for i in range(len(left)):
+        row = block[i]
+        for k in range(len(right)):
+            word, words = left[i, k], right[k]
+            for j in range(len(words)):  # the compiler recognises this way to count bits (Warren 2012)
+                bits = word ^ words[j]
+                bits -= (bits >> np.uint64(1)) & _ODD
+                bits = (bits & _PAIRS) + ((bits >> np.uint64(2)) & _PAIRS)
+                bits = (bits + (bits >> np.uint64(4))) & _NIBBLES
+                row[j] -= np.int32((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
+    return block
 
 
 @compiled

@@ -9,7 +9,6 @@ from math import inf
 
 import numpy as np
 
-from imc_kit import retrieval
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint
 from imc_kit.data.store import Store, Table, pair_key
 from imc_kit.matchers import DetectorFreeConfig
@@ -19,6 +18,7 @@ from imc_kit.pipeline.records import ImageRecord
 from imc_kit.pipeline.tasks import Records, Tasks
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
+from imc_kit.retrieval.pairs import by_matches, nearest_first, select
 from imc_kit.runtime import deadline
 from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
@@ -101,7 +101,7 @@ class Matching:
         pairs = [(first, second) for first, second in pairs if first in records and second in records]
         if self.until == inf:
             return pairs
-        return retrieval.nearest_first(list(records), pairs, self._expected_overlap(records, pairs))
+        return nearest_first(list(records), pairs, self._expected_overlap(records, pairs))
 
     def match(self, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
         """Match the pairs with every feature pipeline, and join their features and matches."""
@@ -144,12 +144,9 @@ class Matching:
         if config.method == "matches" and len(records) > config.exhaustive_up_to:
             overlaps = self._low_resolution_overlaps(records)
             counts = {pair: overlap.inliers for pair, overlap in overlaps.items()}
-            return retrieval.by_matches(
-                list(records), counts, config.k, min_count=config.min_matches,
-                min_per_image=config.min_per_image, max_pairs=config.max_pairs,
-            )  # fmt: skip
+            return by_matches(list(records), counts, config)
         names = self.scene.images if config.method == "file" else list(records)  # a file may name unreadable images
-        return retrieval.select(names, config, lambda descriptor: self._describe(records, descriptor))
+        return select(names, config, lambda descriptor: self._describe(records, descriptor))
 
     def _expected_overlap(self, records: Records, pairs: Sequence[Pair]) -> Float64:
         """How much two images probably overlap, [N, N], without computing anything.

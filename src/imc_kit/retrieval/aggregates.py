@@ -4,17 +4,14 @@ VLAD sums the differences between descriptors and a vocabulary, which is learned
 caller limits NumPy's threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from imc_kit.matchers import kmeans
-from imc_kit.matchers.base import as_vectors
-from imc_kit.retrieval.base import AggregateConfig, register
+from imc_kit.matchers import as_vectors, kmeans
+from imc_kit.retrieval import AggregateConfig, register
 from imc_kit.types import Features, Float32
 
 _SAMPLED_IMAGES = 256
@@ -24,14 +21,14 @@ _SAMPLED_IMAGES = 256
 @register
 @dataclass(frozen=True)
 class VladConfig(AggregateConfig):
-    """VLAD (Jégou et al. 2010): for each cluster, the sum of the differences to its centre."""
+    """VLAD (Jégou et al. 2010): for each cluster, the sum of the differences to its centre.
+
+    Each cluster's part has length 1 (Arandjelović and Zisserman 2013), so that no cluster dominates.
+    """
 
     name: ClassVar[str] = "vlad"
 
-    intra: bool = True
-    """Scale each cluster's part to length 1 (Arandjelović and Zisserman 2013), so that no cluster dominates."""
-
-    def create(self) -> Vlad:
+    def create(self) -> "Vlad":
         return Vlad(self)
 
 
@@ -50,21 +47,18 @@ class Vlad:
         del sample  # needs more memory than the rows of hundreds of images
         rows = np.zeros((len(images), centres.size), np.float32)
         for row, name in zip(rows, images, strict=True):
-            row[:] = vlad(_vectors(features(name), self.config), centres, self.config.power, self.config.intra)
+            row[:] = vlad(_vectors(features(name), self.config), centres, self.config.power)
         return rows
 
 
-def vlad(points: Float32, centres: Float32, power: float, intra: bool) -> Float32:
+def vlad(points: Float32, centres: Float32, power: float) -> Float32:
     """The VLAD [K·D] of points [N, D] for the vocabulary `centres` [K, D]: of length 1, or 0 where there are no points.
 
-    power, intra: as in `VladConfig`.
+    power: as in `VladConfig`.
     """
     member = (kmeans.nearest(points, centres)[:, None] == np.arange(len(centres))).astype(np.float32)
     sums = member.T @ points - member.sum(0)[:, None] * centres
-    sums = np.copysign(np.abs(sums) ** power, sums)
-    if intra:
-        sums = _unit(sums)
-    return _unit(sums.ravel())
+    return _unit(_unit(np.copysign(np.abs(sums) ** power, sums)).ravel())
 
 
 def _vectors(features: Features, config: AggregateConfig) -> Float32:

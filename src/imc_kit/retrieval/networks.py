@@ -3,24 +3,19 @@
 The whole image is squeezed into the square that the network takes: cropping would lose parts that other images show.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 
-from imc_kit.errors import KitError, require
-from imc_kit.retrieval.base import NetworkDescriptorConfig, register
+from imc_kit.errors import KitError
+from imc_kit.retrieval import NetworkDescriptorConfig, register
 from imc_kit.runtime import weights
 from imc_kit.runtime.torch_utils import device, fill, on_device, read_state
 from imc_kit.types import Float32, Pixels
-
-if TYPE_CHECKING:
-    import torch
 
 _BATCH = 16
 """Images in one pass: it bounds memory and changes nothing else."""
@@ -40,7 +35,6 @@ class DinoConfig(NetworkDescriptorConfig):
     """DINOv2 (Oquab et al. 2024), self-supervised vision transformers."""
 
     name: ClassVar[str] = "dinov2"
-    poolings: ClassVar[tuple[str, ...]] = ("cls", "mean", "max", "gem")
     multiple: ClassVar[int] = 14
 
     model: Literal["vits14", "vitb14", "vits14_reg4"] = "vits14"
@@ -50,23 +44,14 @@ class DinoConfig(NetworkDescriptorConfig):
     pooling: Pooling = "cls"
     """How the vectors of all places in the image become one: cls, mean, max or gem."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.model in _DINO, "model of descriptor 'dinov2'", f"one of {', '.join(_DINO)}", self.model)
-
     @property
     def file(self) -> str:
         return f"dinov2_{self.model}_pretrain.pth"
 
-    def create(self) -> TimmNetwork:
-        return TimmNetwork(self, _transformer(_DINO[self.model], self))
-
-
-_DINO = {
-    "vits14": "vit_small_patch14_dinov2.lvd142m",
-    "vitb14": "vit_base_patch14_dinov2.lvd142m",
-    "vits14_reg4": "vit_small_patch14_reg4_dinov2.lvd142m",
-}
+    def create(self) -> "TimmNetwork":
+        size, _, registers = self.model.partition("14")
+        names = {"vits": "vit_small", "vitb": "vit_base"}
+        return TimmNetwork(self, f"{names[size]}_patch14{registers}_dinov2.lvd142m", img_size=self.side)
 
 
 @register
@@ -76,7 +61,6 @@ class ClipConfig(NetworkDescriptorConfig):
 
     name: ClassVar[str] = "clip"
     file: ClassVar[str] = "vit_base_patch16_clip_224.openai.safetensors"
-    poolings: ClassVar[tuple[str, ...]] = ("cls", "mean", "max", "gem")
     multiple: ClassVar[int] = 16
 
     side: int = 224
@@ -84,9 +68,9 @@ class ClipConfig(NetworkDescriptorConfig):
     pooling: Pooling = "cls"
     """How the vectors of all places in the image become one: cls, mean, max or gem."""
 
-    def create(self) -> TimmNetwork:
+    def create(self) -> "TimmNetwork":
         # The architecture with the file's name has another activation than the one that the network was trained with.
-        return TimmNetwork(self, _transformer("vit_base_patch16_clip_quickgelu_224.openai", self))
+        return TimmNetwork(self, "vit_base_patch16_clip_quickgelu_224.openai", img_size=self.side)
 
 
 @register
@@ -96,7 +80,6 @@ class ResNetConfig(NetworkDescriptorConfig):
 
     name: ClassVar[str] = "resnet50"
     file: ClassVar[str] = "resnet50.a1_in1k.safetensors"
-    poolings: ClassVar[tuple[str, ...]] = ("mean", "gem")
     multiple: ClassVar[int] = 32
 
     side: int = 224
@@ -104,25 +87,29 @@ class ResNetConfig(NetworkDescriptorConfig):
     pooling: Literal["mean", "gem"] = "gem"
     """How the vectors of all places in the image become one: mean or gem."""
 
-    def create(self) -> TimmNetwork:
-        _device(self)  # before anything is loaded
-        import timm
-
-        path = weights.find(self.file, self.weights)
-        network = timm.create_model("resnet50.a1_in1k", num_classes=0)
-        _fill(network, read_state(path), path)
-        return TimmNetwork(self, network)
+    def create(self) -> "TimmNetwork":
+        return TimmNetwork(self, "resnet50.a1_in1k")
 
 
 class TimmNetwork:
     """As `Network` says."""
 
-    def __init__(self, config: NetworkDescriptorConfig, network: Any) -> None:
-        """network: from timm, ready to run, without a classifier."""
-        import torch
+    def __init__(self, config: NetworkDescriptorConfig, architecture: str, **options: Any) -> None:
+        """architecture, options: as `timm.create_model` takes them.
 
+        Raises `KitError` when timm, torch, the weight file or the GPU asked for is missing.
+        """
         self.config = config
-        self._device = _device(config)
+        try:
+            import timm
+            import torch
+        except ImportError as error:
+            who = f"descriptor {config.name!r}"
+            raise KitError(f'{who} needs timm and torch (pip install "imc-kit[learned]"): {error}') from error
+        self._device = device(config.device, f"descriptor {config.name!r}")
+        path = weights.find(config.file, config.weights)
+        network: Any = timm.create_model(architecture, num_classes=0, **options)
+        _fill(network, path, f"timm's {architecture}")
         self._network = network.to(self._device)
         mean, std = (torch.tensor(network.pretrained_cfg[name], device=self._device) for name in ("mean", "std"))
         self._mean, self._std = mean[:, None, None], std[:, None, None]
@@ -164,40 +151,20 @@ def _squeezed(image: Pixels, side: int) -> Pixels:
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _transformer(architecture: str, config: DinoConfig | ClipConfig) -> Any:
-    """timm's vision transformer for images of `config.side`, from the published file."""
-    _device(config)  # before anything is loaded
-    import timm
-    from timm.models import vision_transformer
-
-    path = weights.find(config.file, config.weights)
+def _fill(network: Any, path: Path, what: str) -> None:
+    """Load a published file into timm's network, without its classifier, strictly. timm itself ignores missing keys of
+    files with a classifier, and would silently resize the patch filters of another network."""
     state = read_state(path)
-    network: Any = timm.create_model(architecture, num_classes=0, img_size=config.side)
-    # timm would silently resize the patch filters of another network.
-    patches, wanted = state.get("patch_embed.proj.weight"), network.patch_embed.proj.weight
-    if getattr(patches, "shape", None) != wanted.shape:
-        raise KitError(f"{path} does not fit timm's {architecture}, so it is not loaded: its patches differ")
-    try:
-        # Gives the tensors timm's names, and resizes the positions to this size of images.
-        state = vision_transformer.checkpoint_filter_fn(state, network)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise KitError(f"{path} does not fit timm's {architecture}, so it is not loaded: {error}") from error
-    _fill(network, state, path)
-    return network
+    if hasattr(network, "patch_embed"):
+        from timm.models import vision_transformer
 
-
-def _fill(network: Any, state: dict[str, Any], path: Path) -> None:
-    """Load `state` without its classifier, strictly. (timm itself ignores missing keys of files with a classifier.)"""
-    cfg = network.pretrained_cfg
-    kept = {name: value for name, value in state.items() if not name.startswith(f"{cfg['classifier']}.")}
-    fill(network, kept, path, f"timm's {cfg['architecture']}")
-
-
-def _device(config: NetworkDescriptorConfig) -> torch.device:
-    """Where it runs. Raises `KitError` when timm, torch or the GPU asked for is missing."""
-    who = f"descriptor {config.name!r}"
-    try:
-        import timm  # noqa: F401
-    except ImportError as error:
-        raise KitError(f'{who} needs timm and torch (pip install "imc-kit[learned]"): {error}') from error
-    return device(config.device, who)
+        patches = state.get("patch_embed.proj.weight")
+        if getattr(patches, "shape", None) != network.patch_embed.proj.weight.shape:
+            raise KitError(f"{path} does not fit {what}, so it is not loaded: its patches differ")
+        try:
+            # Gives the tensors timm's names, and resizes the positions to this size of images.
+            state = vision_transformer.checkpoint_filter_fn(state, network)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise KitError(f"{path} does not fit {what}, so it is not loaded: {error}") from error
+    classifier = f"{network.pretrained_cfg['classifier']}."
+    fill(network, {name: value for name, value in state.items() if not name.startswith(classifier)}, path, what)

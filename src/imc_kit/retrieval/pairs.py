@@ -3,11 +3,10 @@
 Every selection names each pair once. Pairs, and the two images of a pair, are in the order of the images.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
@@ -16,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError, require
+from imc_kit.retrieval import DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
-from imc_kit.retrieval.base import DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.types import Float32, Float64, Pair
 
 _BLOCK = 2**22
 """Similarities that are computed at once, 16 MB: it bounds memory and changes nothing else."""
-_SEPARATORS = ("\t", ",", " ")
 
 
 @dataclass(frozen=True)
@@ -104,16 +102,8 @@ def select(images: Sequence[str], config: PairsConfig, describe: Callable[[Descr
     if config.method == "exhaustive" or len(images) <= config.exhaustive_up_to:
         return exhaustive(images)
     if config.method == "sequential":
-        by_name = sorted(images, key=_natural)
-        return sequential(images, by_name, config.window, quadratic=config.quadratic, loop=config.loop)
-    return similar(
-        images,
-        [describe(descriptor) for descriptor in config.descriptors],
-        config.k,
-        min_similarity=config.min_similarity,
-        min_per_image=config.min_per_image,
-        max_pairs=config.max_pairs,
-    )
+        return sequential(images, config)
+    return similar(images, [describe(descriptor) for descriptor in config.descriptors], config)
 
 
 def exhaustive(images: Sequence[str]) -> list[Pair]:
@@ -121,15 +111,7 @@ def exhaustive(images: Sequence[str]) -> list[Pair]:
     return list(combinations(images, 2))
 
 
-def similar(
-    images: Sequence[str],
-    descriptors: Sequence[Float32],
-    k: int,
-    *,
-    min_similarity: float | None = None,
-    min_per_image: int = 0,
-    max_pairs: int | None = None,
-) -> list[Pair]:
+def similar(images: Sequence[str], descriptors: Sequence[Float32], config: PairsConfig) -> list[Pair]:
     """Each image with the k most similar ones by each descriptor. See `PairsConfig` for the options.
 
     descriptors: for each, float32 [N, D] with a row of length 1 or 0 for each image. The similarity of two images is
@@ -140,8 +122,8 @@ def similar(
             raise ValueError(f"descriptors must be [{len(images)}, D], not {list(matrix.shape)}")
         if not np.isfinite(matrix).all():
             raise ValueError("descriptors must be finite")
-    selections = [_most_similar(matrix, k) for matrix in descriptors]
-    return _union(images, selections, min_similarity, min_per_image, max_pairs)
+    selections = [_best(partial(_products, matrix), len(images), config.k) for matrix in descriptors]
+    return _union(images, selections, config.min_similarity, config)
 
 
 def nearest_first(images: Sequence[str], pairs: Sequence[Pair], similarity: Float64) -> list[Pair]:
@@ -152,80 +134,49 @@ def nearest_first(images: Sequence[str], pairs: Sequence[Pair], similarity: Floa
 
     similarity: symmetric [N, N], for `images`; larger is more similar.
     """
-    row = {name: number for number, name in enumerate(images)}
+    number = {name: i for i, name in enumerate(images)}
     similarity = similarity.copy()
     np.fill_diagonal(similarity, np.inf)
     ranks = np.argsort(np.argsort(-similarity, axis=1, kind="stable"), axis=1)
-
-    def worth(pair: Pair) -> tuple[int, float]:
-        first, second = (row[name] for name in pair)
-        return int(min(ranks[first, second], ranks[second, first])), -float(similarity[first, second])
-
-    return sorted(pairs, key=worth)
+    first, second = np.array([(number[a], number[b]) for a, b in pairs], np.int64).reshape(-1, 2).T
+    rank = np.minimum(ranks[first, second], ranks[second, first])
+    return [pairs[i] for i in np.lexsort((-similarity[first, second], rank))]
 
 
-def by_matches(
-    images: Sequence[str],
-    counts: Mapping[Pair, int],
-    k: int,
-    *,
-    min_count: int = 1,
-    min_per_image: int = 0,
-    max_pairs: int | None = None,
-) -> list[Pair]:
+def by_matches(images: Sequence[str], counts: Mapping[Pair, int], config: PairsConfig) -> list[Pair]:
     """Each image with the k others that it shares most matches with, from a first matching at low resolution.
 
     counts: the number of verified matches by pair, in either order of its images (the larger number counts). A pair
-        without matches is never selected.
-    min_count: drop pairs with fewer matches, but always keep each image's best `min_per_image` ones.
-    max_pairs: as in `PairsConfig`.
+        without matches is never selected. See `PairsConfig` for the options.
 
     Raises `KitError` for a pair that does not name two of the images.
     """
     number = {name: i for i, name in enumerate(images)}
-    best: dict[tuple[int, int], int] = {}
-    for (first, second), count in counts.items():
-        for name in (first, second):
+    table = np.zeros((len(images), len(images)), np.float32)
+    for pair, count in counts.items():
+        for name in pair:
             if name not in number:
                 raise KitError(f"matches are counted for {name!r}, which is not an image of the scene")
-        if first == second:
-            raise KitError(f"the pair {first!r}, {second!r} is one image: count the matches of two")
-        i, j = sorted((number[first], number[second]))
-        if count > best.get((i, j), 0):
-            best[i, j] = count
-    edges = np.array(list(best), np.int64).reshape(-1, 2)
-    image = edges.ravel()
-    other = edges[:, ::-1].ravel()
-    score = np.repeat(np.array(list(best.values()), np.float64), 2)
-    order = np.lexsort((other, -score, image))
-    image, other, score = image[order], other[order], score[order]
-    rank = np.arange(len(image)) - np.searchsorted(image, image)
-    chosen = rank < k
-    selection = _Selection(image[chosen], other[chosen], score[chosen], rank[chosen])
-    return _union(images, [selection], min_count, min_per_image, max_pairs)
+        i, j = (number[name] for name in pair)
+        if i == j:
+            raise KitError(f"the pair {pair[0]!r}, {pair[1]!r} is one image: count the matches of two")
+        table[i, j] = table[j, i] = max(table[i, j], count)
+    image, other, score, rank = _best(table.__getitem__, len(images), config.k)
+    some = score > 0
+    chosen = _Selection(image[some], other[some], score[some], rank[some])
+    return _union(images, [chosen], config.min_matches, config)
 
 
-def sequential(
-    images: Sequence[str],
-    followed: Sequence[str] | None = None,
-    window: int = 10,
-    *,
-    quadratic: bool = False,
-    loop: bool = False,
-) -> list[Pair]:
-    """Each image with the `window` ones that follow it. See `PairsConfig` for the options.
-
-    followed: all images in the order in which they were taken; by default the order of `images`.
-    """
-    number = {name: i for i, name in enumerate(images)}
-    place = np.array([number[name] for name in (images if followed is None else followed)], np.int64)
-    steps = {*range(1, window + 1), *(2**i for i in range(window) if quadratic)}
+def sequential(images: Sequence[str], config: PairsConfig) -> list[Pair]:
+    """Each image with the ones that follow it by name. See `PairsConfig` for the options."""
+    count = len(images)
+    place = np.array(sorted(range(count), key=lambda i: _natural(images[i])), np.int64)
+    steps = {*range(1, config.window + 1), *(2**i for i in range(config.window) if config.quadratic)}
     codes = [np.empty(0, np.int64)]
     for step in steps:
-        if step < len(images):
-            codes.append(_codes(place[:-step], place[step:], len(images)))
-            if loop:
-                codes.append(_codes(place[-step:], place[:step], len(images)))
+        if step < count:
+            ahead = _codes(place, np.roll(place, -step), count)
+            codes.append(ahead if config.loop else ahead[:-step])
     return _named(images, np.unique(np.concatenate(codes)))
 
 
@@ -244,33 +195,31 @@ def read_pairs(path: Path, images: Sequence[str]) -> list[Pair]:
     except (OSError, UnicodeDecodeError) as error:
         raise KitError(f"cannot read the list of pairs {path}: {error}") from error
     number = {name: i for i, name in enumerate(images)}
-    codes = set()
+    codes: set[int] = set()
     for count, line in enumerate(lines, 1):
-        found = {(number[a], number[b]) for a, b in _divisions(line) if a in number and b in number}
+        divisions = set(_divisions(line))
+        found = [(number[a], number[b]) for a, b in divisions if a in number and b in number]
         if not found and (not line.strip() or line.startswith("#")):
             continue
-        reason = _flaw(line, found, images)
-        if reason:
+        if reason := _flaw(line, divisions, found, images):
             raise KitError(f"{path}, line {count}: {reason}")
-        ((i, j),) = found
-        codes.add(min(i, j) * len(images) + max(i, j))
+        codes.add(min(found[0]) * len(images) + max(found[0]))
     return _named(images, np.array(sorted(codes), np.int64))
 
 
 def _divisions(line: str) -> Iterator[Pair]:
     """All ways to read a line as two names."""
-    for separator in ("\t",) if "\t" in line else _SEPARATORS:
-        for place in (match.start() for match in re.finditer(re.escape(separator), line)):
+    for place, character in enumerate(line):
+        if character in ("\t" if "\t" in line else ", "):
             yield line[:place].strip(), line[place + 1 :].strip()
 
 
-def _flaw(line: str, found: set[tuple[int, int]], images: Sequence[str]) -> str | None:
+def _flaw(line: str, divisions: set[Pair], found: list[tuple[int, int]], images: Sequence[str]) -> str | None:
     """What is wrong with a line that can be read as the pairs `found`; None if nothing is."""
     if len(found) > 1:
         return f"{line!r} can be read as several pairs: put a tab between the names"
     if found:
-        return f"{line!r} names one image twice" if len(set(*found)) == 1 else None
-    divisions = set(_divisions(line))
+        return f"{line!r} names one image twice" if found[0][0] == found[0][1] else None
     if len(divisions) == 1:
         unknown = next(name for name in divisions.pop() if name not in images)
         return f"{unknown!r} is not an image of the scene"
@@ -286,35 +235,35 @@ class _Selection(NamedTuple):
     rank: NDArray[np.int64]
 
 
-def _most_similar(descriptors: Float32, k: int) -> _Selection:
-    """For each row of [N, D], the k others with the largest product."""
-    n = len(descriptors)
+def _products(descriptors: Float32, rows: slice) -> Float32:
+    """The similarity of some images to all, from descriptors [N, D]."""
+    return descriptors[rows] @ descriptors.T
+
+
+def _best(scores: Callable[[slice], Float32], n: int, k: int) -> _Selection:
+    """For each of n images the k others with the largest scores. scores: returns some rows of the table [n, n]."""
     k = max(0, min(k, n - 1))
-    others, scores = [np.empty((0, k), np.int64)], [np.empty((0, k), np.float32)]
+    others, values = [np.empty((0, k), np.int64)], [np.empty((0, k), np.float32)]
     rows = max(1, _BLOCK // max(n, 1))
     for start in range(0, n, rows):
-        block = descriptors[start : start + rows] @ descriptors.T
+        block = scores(slice(start, start + rows))
         own = np.arange(len(block))
         block[own, start + own] = -np.inf
         best = np.argsort(-block, axis=1, kind="stable")[:, :k].copy()  # a view would keep all N columns in memory
         others.append(best)
-        scores.append(np.take_along_axis(block, best, 1))
+        values.append(np.take_along_axis(block, best, 1))
     image, rank = np.divmod(np.arange(n * k), max(k, 1))
-    return _Selection(image, np.concatenate(others).ravel(), np.concatenate(scores).ravel(), rank)
+    return _Selection(image, np.concatenate(others).ravel(), np.concatenate(values).ravel(), rank)
 
 
 def _union(
-    images: Sequence[str],
-    selections: Sequence[_Selection],
-    min_score: float | None,
-    min_per_image: int,
-    max_pairs: int | None,
+    images: Sequence[str], selections: Sequence[_Selection], min_score: float | None, config: PairsConfig
 ) -> list[Pair]:
     """The pairs of all selections. See `PairsConfig` for the options."""
     lists, protected = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for image, other, score, rank in selections:
         codes = _codes(image, other, len(images))
-        always = rank < min_per_image
+        always = rank < config.min_per_image
         allowed = np.full(len(score), True) if min_score is None else always | (score >= min_score)
         best_first = np.argsort(-score[allowed], kind="stable")
         lists.append(_without_repetition(codes[allowed][best_first]))
@@ -322,9 +271,9 @@ def _union(
     # The best pair of each selection, then the second of each, …
     place = np.concatenate([np.arange(len(codes)) for codes in lists])
     pairs = _without_repetition(np.concatenate(lists)[np.argsort(place, kind="stable")])
-    if max_pairs is not None:
+    if config.max_pairs is not None:
         keep = np.isin(pairs, np.concatenate(protected))
-        keep[np.flatnonzero(~keep)[: max(0, max_pairs - np.count_nonzero(keep))]] = True
+        keep[np.flatnonzero(~keep)[: max(0, config.max_pairs - np.count_nonzero(keep))]] = True
         pairs = pairs[keep]
     return _named(images, np.sort(pairs))
 

@@ -2,23 +2,39 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from importlib import import_module, metadata
 from pkgutil import iter_modules
 from threading import RLock
-from typing import ClassVar, Protocol, TypeVar
+from typing import ClassVar, Literal, TypeVar, get_args, get_origin
 
-from imc_kit.errors import KitError, unknown_name
+from imc_kit.errors import KitError, require, unknown_name
 
 log = logging.getLogger(__name__)
 
 
-class Named(Protocol):
-    """A configuration class that says by which name it is chosen."""
+@dataclass(frozen=True)
+class NamedConfig:
+    """A configuration class that is chosen by its name. Raises `KitError` for a value that makes no sense."""
 
+    role: ClassVar[str]
+    """What messages call it, for example "detector"."""
     name: ClassVar[str]
+    """Its name in the registry and on the command line."""
+
+    def __post_init__(self) -> None:
+        """Checks the options that are one of several words."""
+        for option in fields(self):
+            if get_origin(option.type) is Literal:
+                words = get_args(option.type)
+                self._require(getattr(self, option.name) in words, option.name, f"one of {', '.join(words)}")
+
+    def _require(self, valid: bool, option: str, wanted: str) -> None:
+        """Raises `KitError`, with the option, what it must be and what it is, unless `valid`."""
+        require(valid, f"{option} of {self.role} {self.name!r}", wanted, getattr(self, option))
 
 
-Config = TypeVar("Config", bound=type[Named])
+Config = TypeVar("Config", bound=type[NamedConfig])
 
 
 class Registry(Mapping[str, Config]):
@@ -84,5 +100,5 @@ class Registry(Mapping[str, Config]):
             return dict(sorted(self._known.copy().items()))
 
 
-def _identity(config: type[Named]) -> str:
+def _identity(config: type[NamedConfig]) -> str:
     return f"{config.__module__}.{config.__qualname__}"

@@ -18,6 +18,9 @@ from imc_kit.runtime import malloc
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from torch import Tensor as Tensor
+else:
+    Tensor = Any  # in annotations of modules that load torch only when needed
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where a network runs: auto means a GPU if there is one."""
