@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from imc_kit.metric import score_centers
-from imc_kit.viz.truth import match_names, similarity
+from imc_kit.viz.space import match_names, similarity
 
 
 def test_a_table_names_images_by_longer_paths() -> None:

@@ -3,8 +3,6 @@
 A configuration has one colour in all figures, by its place among the rows, and its name is written next to it.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +14,8 @@ from imc_kit.compare.rows import Row, summarize
 from imc_kit.data import atomic
 from imc_kit.errors import unknown_name
 from imc_kit.viz.page import cell, e, facts, number_cell, page, plot, table
-from imc_kit.viz.palette import SERIES, package
+from imc_kit.viz.palette import CATEGORIES, LEGEND, SERIES, package, styled
 from imc_kit.viz.scores import draw_seconds
-from imc_kit.viz.style import CATEGORIES, LEGEND, styled
 
 
 @dataclass(frozen=True)

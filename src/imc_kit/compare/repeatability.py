@@ -6,8 +6,6 @@ Dusmanu et al. (2019). All detectors see the same pixels and keep the same numbe
 detectors that find random points, the one that finds more of them repeats more of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args

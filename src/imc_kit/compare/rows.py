@@ -1,7 +1,5 @@
 """The results of a comparison: a row for each configuration and scene, and their summary."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

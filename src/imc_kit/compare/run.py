@@ -4,17 +4,16 @@
 and writes the results as a table, a JSON file and a page.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from imc_kit import metric
 from imc_kit.colmap import database, verification
@@ -31,9 +30,6 @@ from imc_kit.pipeline import run as pipeline_run
 from imc_kit.runtime.executors import workers
 from imc_kit.types import Scene
 from imc_kit.viz.palette import package
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +64,6 @@ class Comparison:
 
     def __str__(self) -> str:
         """The summary, as far as it fits a terminal."""
-        import pandas as pd
-
         table = self.summary
         shown = {name.replace("_", " "): table[name].map(form.format, "ignore") for name, form in _PRINTED.items()}
         return pd.DataFrame(shown).to_string(index=False, na_rep="–")
@@ -247,8 +241,6 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _frame(rows: Sequence[Row]) -> pd.DataFrame:
-    import pandas as pd
-
     table = pd.DataFrame([_flat(row) for row in rows])
     table["remarks"] = ["; ".join(row.remarks) for row in rows]
     return table.astype(dict.fromkeys(("images", "registered", "verified_pairs"), "Int64"))

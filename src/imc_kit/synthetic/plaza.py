@@ -5,8 +5,6 @@ everywhere in the kit, pixel (0, 0) is the centre of the top-left pixel. Arrays 
 because NumPy works several times faster on them than on [K, 3].
 """
 
-from __future__ import annotations
-
 import json
 import os
 from abc import ABC, abstractmethod
@@ -15,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 import cv2
 import numpy as np
@@ -24,6 +23,7 @@ from imc_kit.data.tables import POSE_COLUMNS, format_pose
 from imc_kit.errors import KitError
 from imc_kit.types import Float32, Float64, Int32, Mask, Pixels, Pose
 
+_Size = tuple[float, float]
 DISTANCES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The score's thresholds for the plaza, in metres: those of most scenes of the 2024 competition."""
 
@@ -66,7 +66,7 @@ class Texture:
     texel: float
 
     @classmethod
-    def of(cls, image: Pixels, texel: float = _TEXEL) -> Texture:
+    def of(cls, image: Pixels, texel: float = _TEXEL) -> Self:
         levels = [image]
         while min(levels[-1].shape[:2]) >= 4:
             height, width = (side // 2 for side in levels[-1].shape[:2])
@@ -141,14 +141,10 @@ def _paint_motifs(rng: np.random.Generator, image: Pixels, texel: float, per_squ
 
 
 def paint(
-    rng: np.random.Generator,
-    size: tuple[float, float],
-    colours: tuple[str, str],
-    motifs: float = 12.0,
-    texel: float = _TEXEL,
+    rng: np.random.Generator, size: _Size, colours: tuple[str, str], motifs: float = 12.0, texel: float = _TEXEL
 ) -> Pixels:
     """A weathered sheet of `size` = (width, height) metres in two colours "rrggbb", with `motifs` per square metre."""
-    shape = (max(4, round(size[1] / texel)), max(4, round(size[0] / texel)))
+    shape = max(4, round(size[1] / texel)), max(4, round(size[0] / texel))
     share = 1 / (1 + np.exp(-2 * noise(rng, shape, 0.8 / texel)))[..., None]
     image = (_rgb(colours[0]) * share + _rgb(colours[1]) * (1 - share)).astype(np.uint8)
     _paint_motifs(rng, image, texel, motifs)
@@ -338,7 +334,7 @@ class Camera:
     cy: float
 
     @classmethod
-    def centred(cls, size: tuple[int, int], focal: float | None = None) -> Camera:
+    def centred(cls, size: tuple[int, int], focal: float | None = None) -> Self:
         """A camera for photos of `size` = (width, height). The focal length is 0.9 widths unless it is given."""
         width, height = size
         return cls(width, height, focal or 0.9 * width, (width - 1) / 2, (height - 1) / 2)

@@ -5,8 +5,6 @@ jug's own frame: a camera that goes round the jug, with lamps and backdrop fixed
 axis points up, and the origin is in the middle of the jug. Points are [3, K], as in `plaza`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

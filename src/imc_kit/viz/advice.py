@@ -1,7 +1,5 @@
 """What went wrong in a scene: what happened, the likely cause, and what to try."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,12 +1,14 @@
-"""Figures of photos: keypoints, matches, masks, neighbours. All return a `matplotlib.figure.Figure`.
+"""Figures of photos: keypoints, matches, masks, neighbours; and a gallery that shows figures side by side.
 
-The axes are in pixels of the original, upright image, even if the given pixels are reduced. As everywhere in the kit,
-points are (x, y) with the centre of the top-left pixel at (0, 0).
+All figures are a `matplotlib.figure.Figure`. Their axes are in pixels of the original, upright image, even if the given
+pixels are reduced. As everywhere in the kit, points are (x, y) with the centre of the top-left pixel at (0, 0).
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -217,3 +219,41 @@ def _count(count: int, one: str, many: str | None = None) -> str:
 def _check_size(photo: Photo, size: tuple[int, int]) -> None:
     if tuple(photo.size) != tuple(size):
         raise ValueError(f"the features are of an image of {size} pixels, but the photo has {photo.size}")
+
+
+_SHARPNESS = 1.5
+"""Pixels of a picture for each pixel of the page: with 1, text is blurred on dense screens; 2 doubles the size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Pictures with captions, which a notebook shows side by side in rows.
+
+    pictures: JPEG files by caption. width: of each, in pixels of the page.
+    """
+
+    pictures: Mapping[str, bytes] = field(repr=False)
+    width: int
+
+    def _repr_html_(self) -> str:
+        figures = []
+        for caption, jpeg in self.pictures.items():
+            text = html.escape(caption)
+            source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+            figures.append(
+                f'<figure style="margin:0;width:{self.width}px;max-width:100%">'
+                f'<img src="{source}" alt="{text}" style="width:100%;height:auto;margin:0">'
+                f'<figcaption style="margin-top:4px;line-height:1.35">{text}</figcaption></figure>'
+            )
+        return f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{"".join(figures)}</div>'
+
+
+def gallery(figures: Mapping[str, Any], *, width: int = 340) -> Gallery:
+    """Show matplotlib figures, by their captions, side by side in a notebook; `width` in pixels of the page."""
+    pictures = {}
+    for caption, figure in figures.items():
+        file = io.BytesIO()
+        dpi = _SHARPNESS * width / figure.get_figwidth()
+        figure.savefig(file, format="jpeg", dpi=dpi, facecolor="white", pil_kwargs={"quality": 85})
+        pictures[caption] = file.getvalue()
+    return Gallery(pictures, width)

@@ -1,7 +1,5 @@
 """The figure of a 3D model: its points, its cameras, and the true cameras. It is a plotly figure."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +11,8 @@ from numpy.typing import NDArray
 from imc_kit.metric import SceneScore
 from imc_kit.types import Float64, Model
 from imc_kit.viz import space
-from imc_kit.viz.palette import NEUTRAL, REGISTERED, TRUTH, package
-from imc_kit.viz.style import LEGEND, evenly, styled
-from imc_kit.viz.truth import match_names, similarity
+from imc_kit.viz.palette import LEGEND, NEUTRAL, REGISTERED, TRUTH, evenly, package, styled
+from imc_kit.viz.space import match_names, similarity
 
 _ROOM = 1.04
 """Length of the axes as a multiple of the drawn extent: plotly cuts off lines at the very end of its axes."""

@@ -1,7 +1,5 @@
 """HTML pages that need no network, no server and no other file: the frame and its parts."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The report of a run: one HTML file that needs no network, no server and no other file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Figures of scores and costs: accuracy by distance, time and memory by stage. All are plotly figures."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from imc_kit.metric import SceneScore
-from imc_kit.viz.palette import NEUTRAL, SERIES, STAGES, package
-from imc_kit.viz.style import CATEGORIES, LEGEND, styled
+from imc_kit.viz.palette import CATEGORIES, LEGEND, NEUTRAL, SERIES, STAGES, package, styled
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 """One fewer than there are colours, so that thirty scenes differ in one or the other."""
