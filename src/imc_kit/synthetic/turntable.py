@@ -8,6 +8,7 @@ axis points up, and the origin is in the middle of the jug. Points are [3, K], a
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,5 @@ def write_turntable(
     circle = circle_of_views(max(views, 0), seed)
     shuffled = np.random.default_rng(seed).permutation(len(circle))
     poses = {f"{number:03}.jpg": circle[place] for number, place in enumerate(shuffled)}
-    return write_layout(
-        root, name, "transparent", poses, size,
-        lambda: render_turntable(camera, list(poses.values()), seed), DISTANCES,
-    )  # fmt: skip
+    photos = partial(render_turntable, camera, list(poses.values()), seed)
+    return write_layout(root, name, "transparent", poses, size, photos, DISTANCES)

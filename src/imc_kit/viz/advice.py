@@ -10,15 +10,17 @@ FEW_KEYPOINTS = 500
 """Images with fewer keypoints get advice: the kit's detectors find thousands in an ordinary photo."""
 ENOUGH = 15
 """COLMAP's minimum of inliers for a pair (`min_num_inliers`): pairs with fewer do not count as verified."""
-_STAGES = {
-    "incremental mapping": "mapping.2",
-    "verification": "verification",
-    "readding": "readding",
-    "merging": "merging",
-    "localisation": "localisation",
-    "refinement": "refinement",
-}
+_STAGES = {"incremental mapping": "mapping.2"}
+_STAGES |= {stage: stage for stage in ("verification", "readding", "merging", "localisation", "refinement")}
 """The steps that a note may be about, and the names of their options."""
+_CAUSES = (
+    ("cannot read the image", "the file is damaged or not a photo", ""),
+    (STOPPED, "the scene is large, or wrong matches keep COLMAP busy", ""),
+    ("ended with", "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096"),
+    (RAN_OUT, "the run's time limit left too little for this scene", "--preset small"),
+    ("no model came out", "too little overlap, or photos of different places", "--preset aliked"),
+)
+"""Part of a note, its likely cause, and the option to try; the first that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,10 @@ def _of_models(
 def _of_note(note: str) -> Advice:
     """A note of the pipeline, with what is known about it."""
     text = note.lower()
-    if "cannot read the image" in text:
-        return Advice(note, "the file is damaged or not a photo")
-    if STOPPED in text:
-        stage = next((stage for step, stage in _STAGES.items() if step in text), "mapping.0")
-        return Advice(note, "the scene is large, or wrong matches keep COLMAP busy", f"--{stage}.time-limit 7200")
-    if "colmap's" in text and "ended with" in text:
-        return Advice(note, "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096")
-    if RAN_OUT in text:
-        return Advice(note, "the run's time limit left too little for this scene", "--preset small")
-    if "no model came out" in text:
-        return Advice(note, "too little overlap, or photos of different places", "--preset aliked")
-    return Advice(note, "see the scene's colmap.log")
+    cause, option = next((found for part, *found in _CAUSES if part in text), ("see the scene's colmap.log", ""))
+    if STOPPED in text and not option:
+        option = f"--{next((stage for step, stage in _STAGES.items() if step in text), 'mapping.0')}.time-limit 7200"
+    return Advice(note, cause, option)
 
 
 def _are(names: Sequence[str]) -> str:

@@ -102,7 +102,8 @@ def _placed(model: Model, score: SceneScore | None) -> _Placed:
     if score is not None and to_truth is not None:
         rows = match_names(names, score.names)
         true = {name: score.truth[rows[name]] for name in names if name in rows}
-        centers, axes, points = to_truth.moved(centers), axes @ to_truth.rotation.T, to_truth.moved(points)
+        centers, points = (places @ to_truth[:, :3].T + to_truth[:, 3] for places in (centers, points))
+        axes = axes @ to_truth[:, :3].T / np.cbrt(np.linalg.det(to_truth[:, :3]))
         unit = "unit of the truth"
     level = space.level(axes)
     true = {name: level @ center for name, center in true.items()}

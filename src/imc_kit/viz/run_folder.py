@@ -208,7 +208,7 @@ def _read_scene(
     account, failure = content["scenes"][name], content.get("failed", {}).get(name)
     folder, result = _result(run, name, account)
     models: list[Model] = []
-    matched, gone = Matched(), []
+    matched, gone = Matched(), list[str]()
     if result:
         models, no_models = _models(folder / "models", account["counts"]["models"])
         matched, no_matches = _matched(folder)
