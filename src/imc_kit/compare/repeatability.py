@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
 
 from imc_kit.config import FeaturePipeline
 from imc_kit.data.images import Photo
@@ -121,15 +122,8 @@ def homography(
     `direction`; all in degrees. scale: larger is nearer. The centre stays; the focal length is the longer side.
     """
     width, height = size
-    angle, lean, axis = np.radians([rotation, tilt, direction])
     focal = float(max(size))
-
-    def about_sight(angle: float) -> Float64:
-        cosine, sine = np.cos(angle), np.sin(angle)
-        return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-
-    leaning = np.array([[1, 0, 0], [0, np.cos(lean), -np.sin(lean)], [0, np.sin(lean), np.cos(lean)]])
-    rotated = about_sight(axis) @ leaning @ about_sight(angle - axis)
+    rotated = Rotation.from_euler("ZXZ", [direction, tilt, rotation - direction], degrees=True).as_matrix()
     # The picture is the plane z = 0, a focal length away, so that one of its units is one pixel; its axes as columns.
     plane = np.column_stack([rotated[:, 0], rotated[:, 1], [0, 0, focal]])
     center = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])

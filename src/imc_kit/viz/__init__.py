@@ -10,17 +10,6 @@ from imc_kit.viz.pairs import block_order, draw_graph, draw_matrix
 from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
 
 __all__ = [
-    "Gallery",
-    "block_order",
-    "draw_accuracy",
-    "draw_graph",
-    "draw_keypoints",
-    "draw_mask",
-    "draw_matches",
-    "draw_matrix",
-    "draw_memory",
-    "draw_model",
-    "draw_neighbours",
-    "draw_seconds",
-    "gallery",
-]
+    "Gallery", "block_order", "draw_accuracy", "draw_graph", "draw_keypoints", "draw_mask", "draw_matches",
+    "draw_matrix", "draw_memory", "draw_model", "draw_neighbours", "draw_seconds", "gallery",
+]  # fmt: skip

@@ -75,20 +75,12 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # its text is below
     center, distances = space.view((np.concatenate(seen) - middle) / (_ROOM * sides.max()), eye)
     ends = np.stack([middle - _ROOM / 2 * sides, middle + _ROOM / 2 * sides], axis=1)
+    spans = zip("xyz", ends.tolist(), strict=True)
+    look = {"center": _named(center), "eye": _named(center + eye * distances[_USUAL]), "up": {"x": 0, "y": 0, "z": 1}}
     figure.update_layout(
-        scene={
-            **{f"{name}axis": {"visible": False, "range": span}
-               for name, span in zip("xyz", ends.tolist(), strict=True)},
-            "aspectmode": "manual",
-            "aspectratio": dict(zip("xyz", (sides / sides.max()).tolist(), strict=True)),
-            "camera": {
-                "center": dict(zip("xyz", center.tolist(), strict=True)),
-                "eye": dict(zip("xyz", (center + eye * distances[_USUAL]).tolist(), strict=True)),
-                "up": {"x": 0, "y": 0, "z": 1},
-            },
-        },
-        meta={"distances": list(distances.items())},
-        legend=LEGEND | {"itemsizing": "constant"},
+        scene={**{f"{name}axis": {"visible": False, "range": span} for name, span in spans},
+               "aspectmode": "manual", "aspectratio": _named(sides / sides.max()), "camera": look},
+        meta={"distances": list(distances.items())}, legend=LEGEND | {"itemsizing": "constant"},
     )  # fmt: skip
     return styled(figure, empty="" if placed.names else "no model")
 
@@ -158,6 +150,10 @@ def _add_scale(figure: Any, ground: Sequence[float], sides: Float64, eye: Float6
         line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
     )  # fmt: skip
     return bar
+
+
+def _named(place: Float64) -> dict[str, float]:
+    return dict(zip("xyz", place.tolist(), strict=True))
 
 
 def _xyz(places: Float64) -> dict[str, NDArray[np.float32]]:

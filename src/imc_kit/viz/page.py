@@ -12,6 +12,12 @@ from imc_kit.viz.palette import package
 
 __all__ = ["cell", "e", "facts", "number_cell", "page", "plot", "table"]
 
+_MOVES = {
+    "left": "Rotate left", "right": "Rotate right", "above": "From above", "nearer": "Nearer", "farther": "Farther",
+    "reset": "Reset view",
+}  # fmt: skip
+"""The buttons of a 3D view: what page.js does, and their texts."""
+
 
 def page(title: str, body: str) -> str:
     """A whole page with its style, its script and plotly inside. `body` is HTML, `title` is plain text."""
@@ -41,11 +47,7 @@ def plot(figure: Any, label: str, kind: str, said: str, *, movable: bool = False
     label: what screen readers say. kind: its class in page.css, which sets its shape. said: its caption.
     movable: with buttons that move the camera of a 3D view.
     """
-    actions = ("left", "right", "above", "nearer", "farther", "reset")
-    texts = ("Rotate left", "Rotate right", "From above", "Nearer", "Farther", "Reset view")
-    pressed = "".join(
-        f'<button type="button" data-move="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
-    )
+    pressed = "".join(f'<button type="button" data-move="{move}">{text}</button>' for move, text in _MOVES.items())
     bar = f'<div class="buttons" role="group" aria-label="{e(f"View of: {label}")}">{pressed}</div>' if movable else ""
     caption = f"<figcaption>{e(said)}</figcaption>" if said else ""
     data = figure.to_json().replace("<", "\\u003c")
@@ -63,11 +65,10 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, r
     """
     titles = []
     for column, title in enumerate(head):
-        kind = ' class="number"' if title.startswith("#") else ""
-        title = title.lstrip("#")
-        sortable = not (column == 0 and row_header == 1)
-        inside = f'<button type="button">{e(title)}</button>' if sortable else e(title)
-        titles.append(f'<th scope="col"{kind}{" aria-sort=none" if sortable else ""}>{inside}</th>')
+        kind, text = ' class="number"' if title.startswith("#") else "", e(title.lstrip("#"))
+        if column > 0 or row_header != 1:
+            kind, text = f"{kind} aria-sort=none", f'<button type="button">{text}</button>'
+        titles.append(f'<th scope="col"{kind}>{text}</th>')
     body = []
     for row in rows:
         cells = list(row)

@@ -26,7 +26,7 @@ _LABELLED = 30
 
 
 def block_order(names: Sequence[str], counts: Counts) -> list[str]:
-    """The images in an order that puts those with many matches together: see `layout.grouped_order`."""
+    """The images in an order that puts those with many matches together: see `grouped_order`."""
     return [names[number] for number in grouped_order(_matrix(names, counts))]
 
 
@@ -35,10 +35,8 @@ def draw_matrix(names: Sequence[str], matches: Counts, inliers: Counts, *, most:
 
     most: at most this many images are shown, evenly spread over that order.
     """
-    go = package("plotly.graph_objects")
-    order = block_order(names, inliers or matches)
+    figure, order = package("plotly.graph_objects").Figure(), block_order(names, inliers or matches)
     shown = [order[number] for number in evenly(len(order), most)]
-    figure = go.Figure()
     present = [count for count in (*matches.values(), *inliers.values()) if count] or [1, 10]
     low, high = np.log10(min(present)), np.log10(max(present))
     ticks = [base * 10**power for power in range(8) for base in (1, 3) if low <= np.log10(base * 10**power) <= high]
@@ -79,16 +77,12 @@ def draw_graph(names: Sequence[str], inliers: Counts, models: Mapping[str, int |
 
     models: the number of the model that registered an image; unregistered images have None or are missing.
     """
-    go = package("plotly.graph_objects")
-    figure = go.Figure()
-    matrix = _matrix(names, inliers)
+    figure, matrix = package("plotly.graph_objects").Figure(), _matrix(names, inliers)
     at = places(matrix)
     rows, columns = np.nonzero(np.triu(matrix, 1))
-    counts = matrix[rows, columns]
-    below = 0.0
-    for label, limit, width in _EDGE_CLASSES:
-        some = (counts >= below) & (counts < limit)
-        below = limit
+    below = np.digitize(matrix[rows, columns], [limit for _, limit, _ in _EDGE_CLASSES])
+    for number, (label, _, width) in enumerate(_EDGE_CLASSES):
+        some = below == number
         if some.any():
             ends = np.full((int(some.sum()), 3, 2), np.nan)
             ends[:, 0], ends[:, 1] = at[rows[some]], at[columns[some]]
@@ -97,28 +91,22 @@ def draw_graph(names: Sequence[str], inliers: Counts, models: Mapping[str, int |
                 x=x, y=y, mode="lines", line={"color": NEUTRAL, "width": width}, opacity=0.55, hoverinfo="skip",
                 name=f"{label} inliers ({int(some.sum())} pairs)",
             )  # fmt: skip
-    kinds = (
-        ("registered", REGISTERED, "circle", lambda model: model == 0),
-        ("in a smaller model", OTHER_MODEL, "diamond", lambda model: model is not None and model > 0),
-        ("unregistered", UNREGISTERED, "x", lambda model: model is None),
-    )
-    partners = (matrix > 0).sum(axis=1)
-    for kind, colour, symbol, belongs in kinds:
-        members = [number for number, name in enumerate(names) if belongs(models.get(name))]
+    partners, inside = (matrix > 0).sum(axis=1), [models.get(name) for name in names]
+    for kind, colour, symbol, members in (
+        ("registered", REGISTERED, "circle", [n for n, model in enumerate(inside) if model == 0]),
+        ("in a smaller model", OTHER_MODEL, "diamond", [n for n, model in enumerate(inside) if model]),
+        ("unregistered", UNREGISTERED, "x", [n for n, model in enumerate(inside) if model is None]),
+    ):
         if members:
-            hover = [
-                f"{html.escape(names[n])}<br>verified pairs: {partners[n]}<br>inliers: {int(matrix[n].sum()):,}"
-                for n in members
-            ]
+            about = "{}<br>verified pairs: {}<br>inliers: {:,}"
+            hover = [about.format(html.escape(names[n]), partners[n], int(matrix[n].sum())) for n in members]
             figure.add_scatter(
                 x=at[members, 0].astype(np.float32), y=at[members, 1].astype(np.float32), mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 11, "line": {"width": 1.5, "color": "white"}},
                 name=f"{kind} ({len(members)})", hovertext=hover, hovertemplate="%{hovertext}<extra></extra>",
             )  # fmt: skip
-    hidden = {"visible": False}
-    figure.update_layout(
-        xaxis=hidden, yaxis=hidden | {"scaleanchor": "x"}, legend=LEGEND, showlegend=True, hovermode="closest"
-    )
+    figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False, "scaleanchor": "x"})
+    figure.update_layout(legend=LEGEND, showlegend=True, hovermode="closest")
     return styled(figure, empty="" if names else "no images")
 
 

@@ -85,9 +85,8 @@ def _charts(run: RunFolder) -> list[tuple[str, Any, str]]:
     }
     memory = {scene.name: scene.memory for scene in run.scenes if scene.memory}
     seconds = {scene.name: scene.seconds for scene in run.scenes}
-    charts = [("Time by stage", draw_seconds(seconds), "")]
-    if scores and run.mean is not None:
-        charts.insert(0, ("Accuracy", draw_accuracy(scores), _ACCURACY[run.layout]))
+    charts = [("Accuracy", draw_accuracy(scores), _ACCURACY[run.layout])] if scores and run.mean is not None else []
+    charts.append(("Time by stage", draw_seconds(seconds), ""))
     return [*charts, ("Memory by stage", draw_memory(memory), "")] if memory else charts
 
 
@@ -115,15 +114,14 @@ def _scene_table(run: RunFolder) -> str:
     rows = []
     for number, scene in enumerate(run.scenes, 1):
         counts, advice = scene.counts, scene.advice
-        complete = counts["registered"] == counts["images"]
-        said = f"{counts['registered']} <span class={'good' if complete else 'bad'}>{'✓' if complete else '!'}</span>"
+        kind, sign = ("good", "✓") if counts["registered"] == counts["images"] else ("bad", "!")
+        said = f"{counts['registered']} <span class={kind}>{sign}</span>"
         rows.append(
             [
                 cell(f'<a class="name" href="#scene-{number}">{e(scene.name)}</a>', scene.name),
                 number_cell(counts["images"]),
                 number_cell(counts["registered"], said),
-                number_cell(counts["models"]),
-                number_cell(counts["points"]),
+                *(number_cell(counts[key]) for key in ("models", "points")),
                 *accuracy(scene.name),
                 number_cell(sum(scene.seconds.values()), form="{:,.1f}"),
                 cell(_short_advice(advice), str(len(advice)), "long" if advice else ""),

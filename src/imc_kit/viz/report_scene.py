@@ -3,9 +3,11 @@
 import base64
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import numpy as np
+from PIL import Image
 
 from imc_kit.colmap import database
 from imc_kit.data import images
@@ -16,7 +18,6 @@ from imc_kit.viz.images import draw_matches
 from imc_kit.viz.model import draw_model
 from imc_kit.viz.page import cell, e, number_cell, plot, table
 from imc_kit.viz.pairs import draw_graph, draw_matrix
-from imc_kit.viz.palette import package
 from imc_kit.viz.run_folder import SceneRun, measure
 from imc_kit.viz.space import match_names
 
@@ -48,10 +49,8 @@ def scene_part(number: int, scene: SceneRun) -> str:
     for place, model in enumerate(scene.models[:MOST_MODELS]):
         title = "The model" if len(scene.models) == 1 else f"Model {place + 1} of {len(scene.models)}"
         figure = draw_model(model, scene.aligned.get(place))
-        text = (
-            f"{len(model.poses)} cameras, {len(model.points):,} points, {model.observations:,} observations; mean "
-            f"reprojection error {model.reprojection_error:.2f} pixels."
-        )
+        text = f"{len(model.poses)} cameras, {len(model.points):,} points, {model.observations:,} observations; "
+        text += f"mean reprojection error {model.reprojection_error:.2f} pixels."
         if any(trace.name == "errors" for trace in figure.data):
             text += " Green diamonds are the true cameras; a green line joins each to its estimate."
         parts.append(f"<h3>{title}</h3>{plot(figure, f'{title} of {scene.name} in 3D', 'space', text, movable=True)}")
@@ -95,8 +94,7 @@ def _pairs(scene: SceneRun) -> str:
     by_count = sorted(inliers, key=lambda pair: (-inliers[pair], pair))
     best = by_count[:PAIRS]
     weakest = sorted(by_count[PAIRS:], key=lambda pair: (inliers[pair] / max(1, matches.get(pair, 0)), pair))[:PAIRS]
-    missing = scene.out
-    out = [name for name in scene.names if name in scene.matched.keypoints and name in missing]
+    out = [name for name in scene.names if name in scene.out and name in scene.matched.keypoints]
     by_matches = sorted(matches, key=lambda pair: (inliers.get(pair, 0), matches[pair], pair))
     partners = {name: pair for pair in by_matches for name in pair}  # the best pair is the last
     parts = []
@@ -113,10 +111,8 @@ def _pairs(scene: SceneRun) -> str:
         said = f"{len(out)} of {len(scene.names)} images are not in {model}."
         said += f" The table of images has the best match of {more} more." if more > 0 else ""
         said += f" No matches at all: {', '.join(lonely[:10])}{' …' if len(lonely) > 10 else ''}." if lonely else ""
-        parts.append(
-            f'<h3>Unregistered images and their best match</h3><p class="soft">{e(said)}</p>'
-            + pair_pictures(scene, list(dict.fromkeys(shown)))
-        )
+        title = "Unregistered images and their best match"
+        parts.append(f'<h3>{title}</h3><p class="soft">{e(said)}</p>{pair_pictures(scene, [*dict.fromkeys(shown)])}')
     return "".join(parts)
 
 
@@ -124,12 +120,12 @@ def _image_table(scene: SceneRun) -> str:
     placed, out, rows = scene.model_of, scene.out, []
     keypoints = scene.matched.keypoints
     partners: dict[str, list[tuple[int, str]]] = {name: [] for name in scene.names}
-    for (first, second), count in scene.matched.inliers.items():
-        partners[first].append((count, second))
-        partners[second].append((count, first))
+    for pair, count in scene.matched.inliers.items():
+        for name, other in (pair, pair[::-1]):
+            partners[name].append((count, other))
     errors = _errors(scene)
-    head = ["Picture", "Image", "State", "#Keypoints", "#Verified pairs", "#Inliers", "Best match",
-            *(["#Error"] if errors else [])]  # fmt: skip
+    head = ["Picture", "Image", "State", "#Keypoints", "#Verified pairs", "#Inliers", "Best match"]
+    head += ["#Error"] if errors else []
     for name in sorted(scene.names, key=lambda name: name not in out):  # unregistered images first
         model = placed.get(name)
         state = "registered" if model == 0 else f"in model {model + 1}" if model else "unregistered"
@@ -166,8 +162,6 @@ def _errors(scene: SceneRun) -> dict[str, float]:
     return errors
 
 
-log = logging.getLogger(__name__)
-
 THUMB = 128
 """Longer side of a thumbnail in pixels: a hundred take half a megabyte, and four times that at 256."""
 PICTURE = 512
@@ -178,15 +172,14 @@ def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
     """Pairs of photos with their matches, and what is known about them."""
     figures = []
     for first, second in pairs:
-        matched = scene.matched.matches.get((first, second), 0)
-        verified = scene.matched.inliers.get((first, second), 0)
+        matched, verified = (
+            counts.get((first, second), 0) for counts in (scene.matched.matches, scene.matched.inliers)
+        )
         said = f"{first} and {second}: {verified} of {matched} matches are inliers ({verified / max(1, matched):.0%})"
-        for model in scene.models:
-            if first in model.poses and second in model.poses:
-                ahead = model.poses[first].rotation[2] @ model.poses[second].rotation[2]
-                angle = np.degrees(np.arccos(np.clip(ahead, -1, 1)))
-                said += f"; in the model their viewing directions differ by {angle:.0f}°"
-                break
+        poses = next((model.poses for model in scene.models if model.poses.keys() >= {first, second}), None)
+        if poses:
+            angle = np.degrees(np.arccos(np.clip(poses[first].rotation[2] @ poses[second].rotation[2], -1, 1)))
+            said += f"; in the model their viewing directions differ by {angle:.0f}°"
         picture = _pair_picture(scene, first, second)
         image = f'<img src="{picture}" alt="{e(f"Matches between {first} and {second}, drawn as lines")}">'
         figures.append(f"<figure>{image if picture else ''}<figcaption>{e(said)}</figcaption></figure>")
@@ -202,22 +195,16 @@ def _pair_picture(scene: SceneRun, first: str, second: str) -> str:
         log.warning("%s: no picture of a pair: %s", scene.name, error)
         return ""
     figure = draw_matches(one, other, *database.read_pair(scene.matched.path, first, second), most=80)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="webp", transparent=True, pil_kwargs={"quality": 72})
-    return _data_uri(buffer.getvalue())
+    return _data_uri(lambda file: figure.savefig(file, format="webp", transparent=True, pil_kwargs={"quality": 72}))
 
 
 def thumb(scene: SceneRun, name: str) -> str:
     """The address of a thumbnail; empty when the photo is not where it was."""
-    if scene.photos is None:
-        return ""
-    try:
-        pixels = _photo(scene, name, THUMB).pixels
-    except KitError:
-        return ""
-    buffer = io.BytesIO()
-    package("PIL.Image").fromarray(pixels).save(buffer, "WEBP", quality=60)
-    return _data_uri(buffer.getvalue())
+    with suppress(KitError):
+        if scene.photos is not None:
+            picture = Image.fromarray(_photo(scene, name, THUMB).pixels)
+            return _data_uri(lambda file: picture.save(file, "WEBP", quality=60))
+    return ""
 
 
 def _photo(scene: SceneRun, name: str, long_side: int) -> images.Photo:
@@ -226,5 +213,6 @@ def _photo(scene: SceneRun, name: str, long_side: int) -> images.Photo:
     return images.load(scene.photos.path(name), long_side, scene.rotation_quarters.get(name, 0))
 
 
-def _data_uri(webp: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
+def _data_uri(save: Callable[[io.BytesIO], None]) -> str:
+    save(file := io.BytesIO())
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
