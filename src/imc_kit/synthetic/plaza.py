@@ -8,12 +8,12 @@ because NumPy works several times faster on them than on [K, 3].
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import cv2
 import numpy as np
@@ -28,23 +28,24 @@ DISTANCES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 _Size = tuple[int, int]
+_T = TypeVar("_T")
 _Rng = np.random.Generator
 _Poses = Mapping[str, Pose]
 _Photos = Callable[[], Sequence[Pixels]]
 
 
-def _vector(*values: float) -> Float32:
+def vector(*values: float) -> Float32:
     return np.array(values, np.float32)
 
 
 # All numbers of the look (light, colours, sizes) were chosen by eye. Light is linear: colours are squared before the
 # light is computed, and the root is taken afterwards.
-_SUN = _vector(-0.55, -0.40, 0.73) / np.linalg.norm(_vector(-0.55, -0.40, 0.73))
+_SUN = vector(-0.55, -0.40, 0.73) / np.linalg.norm(vector(-0.55, -0.40, 0.73))
 """The direction towards the sun."""
-_SUNLIGHT = _vector(0.90, 0.82, 0.68)[:, None]
-_SKYLIGHT = _vector(0.42, 0.47, 0.56)[:, None]
-_HORIZON = _vector(0.60, 0.72, 0.82)[:, None]
-_ZENITH = _vector(0.03, 0.13, 0.42)[:, None]
+_SUNLIGHT = vector(0.90, 0.82, 0.68)[:, None]
+_SKYLIGHT = vector(0.42, 0.47, 0.56)[:, None]
+_HORIZON = vector(0.60, 0.72, 0.82)[:, None]
+_ZENITH = vector(0.03, 0.13, 0.42)[:, None]
 _CLEAR = 60.0
 """Metres after which haze hides two thirds of what is behind it."""
 _NEAR = 1e-3
@@ -118,7 +119,7 @@ _PAINTS = ("e8dcc0", "23395b", "b5432a", "e0a526", "2f6b5a", "f4f1e6", "1f1f24",
 
 
 def _rgb(code: str) -> Float32:
-    return _vector(*bytes.fromhex(code))
+    return vector(*bytes.fromhex(code))
 
 
 def _paint_motifs(rng: _Rng, image: Pixels, texel: float, per_square_metre: float) -> None:
@@ -186,7 +187,7 @@ class Solid(ABC):
     @property
     def bound(self) -> tuple[Float32, float]:
         """A ball around the solid: its centre [3] and its radius."""
-        return _vector(*self.foot) + _vector(0, 0, self.size[2] / 2), float(np.linalg.norm(self.size) / 2)
+        return vector(*self.foot) + vector(0, 0, self.size[2] / 2), float(np.linalg.norm(self.size) / 2)
 
     @property
     def sheet(self) -> tuple[float, float]:
@@ -201,7 +202,7 @@ class Solid(ABC):
         return np.stack([cosine * x - sine * y, sine * x + cosine * y, z])
 
     def _in_box(self, vectors: Float32) -> Float32:
-        half = _vector(*self.size) * np.float32(0.5)
+        half = vector(*self.size) * np.float32(0.5)
         return self._rotated(vectors, -1) / half.reshape(3, *[1] * (vectors.ndim - 1))
 
     def distance(self, origin: Float32, direction: Float32) -> Float32:
@@ -213,7 +214,7 @@ class Solid(ABC):
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
         """At points [3, K] on the surface: unit normals [3, K], and the places on the sheet (right, down) [2, K]."""
-        half = _vector(*self.size)[:, None] * np.float32(0.5)
+        half = vector(*self.size)[:, None] * np.float32(0.5)
         inside = self._in_box(points - self.bound[0][:, None])
         normals = self._normals(inside) / half
         normals /= np.linalg.norm(normals, axis=0)
@@ -316,7 +317,7 @@ class Ground(Solid):
         return np.where(along[2] < 0, (1 - start[2]) / along[2], np.float32(np.nan)), _INF
 
     def _normals(self, points: Float32) -> Float32:
-        return np.broadcast_to(_vector(0, 0, 1)[:, None], points.shape)
+        return np.broadcast_to(vector(0, 0, 1)[:, None], points.shape)
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
         x, y, _ = self._in_box(points - self.bound[0][:, None])
@@ -396,8 +397,12 @@ def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2
 
 def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose]) -> list[Pixels]:
     """A photo for every pose, in order, on all processors."""
+    return on_all_processors(partial(render, solids, camera), poses)
+
+
+def on_all_processors(photo: Callable[[_T], Pixels], of: Iterable[_T]) -> list[Pixels]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda pose: render(solids, camera, pose), poses))
+        return list(pool.map(photo, of))
 
 
 def cast(

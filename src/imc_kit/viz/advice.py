@@ -71,18 +71,20 @@ def _of_images(
     poor = [name for name in out if keypoints[name] < FEW_KEYPOINTS]
     lonely = [name for name in out if name not in poor and best[name] < ENOUGH]
     linked = [name for name in out if name not in poor and best[name] >= ENOUGH]
-    if poor:
-        what = f"{_are(poor)} not in the model: fewer than {FEW_KEYPOINTS} keypoints"
-        yield Advice(what, "the photo is blurred, dark or without texture", "--preset aliked", _few(poor))
-    if lonely:
-        what = f"{_are(lonely)} not in the model: no pair with {ENOUGH} verified matches"
-        cause = "another place, another time of day, or a view that overlaps no other photo"
-        yield Advice(what, cause, "--preset aliked", _few(lonely))
-    if linked and models:
-        what = f"{_are(linked)} not in the model in spite of verified matches"
-        cause = "the matches lead to too few points of the model to fix the camera's pose"
-        yield Advice(what, cause, "--mapping.2.options mapper.abs_pose_min_num_inliers 15", _few(linked))
-    elif linked:
+    for group, what, cause, option in (
+        (poor, f": fewer than {FEW_KEYPOINTS} keypoints", "the photo is blurred, dark or without texture",
+         "--preset aliked"),
+        (lonely, f": no pair with {ENOUGH} verified matches",
+         "another place, another time of day, or a view that overlaps no other photo", "--preset aliked"),
+        (linked if models else [], " in spite of verified matches",
+         "the matches lead to too few points of the model to fix the camera's pose",
+         "--mapping.2.options mapper.abs_pose_min_num_inliers 15"),
+    ):  # fmt: skip
+        if group:
+            are = "1 image is" if len(group) == 1 else f"{len(group)} images are"
+            few = ", ".join(group[:3]) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
+            yield Advice(f"{are} not in the model{what}", cause, option, few)
+    if linked and not models:
         cause = "no pair has both enough matches and a large enough angle between its views to start from"
         option = "--mapping.2.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8"
         yield Advice("There is no model in spite of verified matches", cause, option)
@@ -110,11 +112,3 @@ def _of_note(note: str) -> Advice:
     if STOPPED in text and not option:
         option = f"--{next((stage for step, stage in _STAGES.items() if step in text), 'mapping.0')}.time-limit 7200"
     return Advice(note, cause, option)
-
-
-def _are(names: Sequence[str]) -> str:
-    return "1 image is" if len(names) == 1 else f"{len(names)} images are"
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -79,9 +79,9 @@ def _page(run: RunFolder) -> str:
 def _charts(run: RunFolder) -> list[tuple[str, Any, str]]:
     """The figures about all scenes: title, figure, caption."""
     scores = {
-        scene.name if len(scene.aligned) == 1 else f"{scene.name}, model {number + 1}": score
+        scene.name if len(scene.scored.models) == 1 else f"{scene.name}, model {number + 1}": score
         for scene in run.scenes
-        for number, score in sorted(scene.aligned.items())
+        for number, score in sorted(scene.scored.models.items())
     }
     memory = {scene.name: scene.memory for scene in run.scenes if scene.memory}
     seconds = {scene.name: scene.seconds for scene in run.scenes}

@@ -41,14 +41,14 @@ def scene_part(number: int, scene: SceneRun) -> str:
     log.info("report: %s", scene.name)
     counts = scene.counts
     said = f"{counts['registered']} of {counts['images']} images registered"
-    if scene.accuracy is not None:
-        said += f", {measure(scene.layout)} {scene.accuracy:.3f}"
+    if scene.scored.accuracy is not None:
+        said += f", {measure(scene.layout)} {scene.scored.accuracy:.3f}"
     if scene.quick:
         said += ", quick answer"
     parts = [advice_html(scene.advice), *(f"<p>{e(sentence)}</p>" for sentence in scene.gone)]
     for place, model in enumerate(scene.models[:MOST_MODELS]):
         title = "The model" if len(scene.models) == 1 else f"Model {place + 1} of {len(scene.models)}"
-        figure = draw_model(model, scene.aligned.get(place))
+        figure = draw_model(model, scene.scored.models.get(place))
         text = f"{len(model.poses)} cameras, {len(model.points):,} points, {model.observations:,} observations; "
         text += f"mean reprojection error {model.reprojection_error:.2f} pixels."
         if any(trace.name == "errors" for trace in figure.data):
@@ -154,7 +154,7 @@ def _image_table(scene: SceneRun) -> str:
 def _errors(scene: SceneRun) -> dict[str, float]:
     """The distance of each registered camera from its true place, after the metric's alignment."""
     errors, placed = {}, scene.model_of
-    for number, score in scene.aligned.items():
+    for number, score in scene.scored.models.items():
         apart = np.linalg.norm(score.aligned - score.truth, axis=1)
         for name, row in match_names(scene.names, score.names).items():
             if placed.get(name) == number and np.isfinite(apart[row]):

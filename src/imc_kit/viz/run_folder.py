@@ -55,7 +55,8 @@ class SceneRun:
     matched: Matched
     photos: Scene | None
     """The scene with its photos, if these are still there."""
-    scored: metric.OfScene | None
+    scored: metric.OfScene
+    """The score, empty if it is not known."""
 
     @property
     def model_of(self) -> dict[str, int]:
@@ -74,19 +75,9 @@ class SceneRun:
         return self.layout == "2025"
 
     @property
-    def accuracy(self) -> float | None:
-        """The year's score."""
-        return self.scored.accuracy if self.scored else None
-
-    @property
-    def aligned(self) -> Mapping[int, metric.SceneScore]:
-        """The cameras aligned to the truth, by the number of their model; empty if it is not known."""
-        return self.scored.models if self.scored else {}
-
-    @property
     def advice(self) -> list[Advice]:
-        keypoints, inliers = self.matched.keypoints, self.matched.inliers
-        return advise(self.members, self.names, keypoints, inliers, self.notes, self.accuracy, separate=self.separate)
+        known = self.members, self.names, self.matched.keypoints, self.matched.inliers
+        return advise(*known, self.notes, self.scored.accuracy, separate=self.separate)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,10 +153,12 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
     known = [*content["scenes"], *failed]
     task = _task(content["input"], known)
     photos = {scene.name: scene for scene in task.scenes} if task else {}
-    scenes = [_read_scene(run, name, content, photos.get(name), scores.get(name)) for name in content["scenes"]]
+    unscored = metric.OfScene({}, None)
+    scenes = [
+        _read_scene(run, name, content, photos.get(name), scores.get(name, unscored)) for name in content["scenes"]
+    ]
     without = {name: reason for name, reason in failed.items() if name not in content["scenes"]}
-    requested = _requested(task, submission) if task else set()
-    waiting = [name for name in photos if name in requested and name not in known]
+    waiting = [name for name in _requested(task, submission) if name not in known] if task else []
     return RunFolder(content, scenes, without, waiting, scores)
 
 
@@ -190,19 +183,17 @@ def _task(root: str, known: Sequence[str]) -> Task | None:
     return best
 
 
-def _requested(task: Task, submission: Path) -> set[str]:
-    """The scenes that a submission has rows of."""
-    columns = list(task.keys[0])
-    try:
-        table = read_table(submission, columns)
-    except KitError:
-        return set()
-    present = set(table[columns].itertuples(index=False, name=None))
-    return {row.scene for key, row in zip(task.keys, task.rows, strict=True) if tuple(key.values()) in present}
+def _requested(task: Task, submission: Path) -> list[str]:
+    """The scenes that a submission has rows of, in the task's order; none if it cannot be read."""
+    columns, present = list(task.keys[0]), set()
+    with suppress(KitError):
+        present = set(read_table(submission, columns)[columns].itertuples(index=False, name=None))
+    found = {row.scene for key, row in zip(task.keys, task.rows, strict=True) if tuple(key.values()) in present}
+    return [scene.name for scene in task.scenes if scene.name in found]
 
 
 def _read_scene(
-    run: Path, name: str, content: Mapping[str, Any], photos: Scene | None, scored: metric.OfScene | None
+    run: Path, name: str, content: Mapping[str, Any], photos: Scene | None, scored: metric.OfScene
 ) -> SceneRun:
     """content: that of run.json."""
     account, failure = content["scenes"][name], content.get("failed", {}).get(name)
