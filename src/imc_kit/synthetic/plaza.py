@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -28,7 +28,6 @@ DISTANCES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 _Size = tuple[int, int]
-_T = TypeVar("_T")
 _Rng = np.random.Generator
 _Poses = Mapping[str, Pose]
 _Photos = Callable[[], Sequence[Pixels]]
@@ -400,7 +399,7 @@ def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose])
     return on_all_processors(partial(render, solids, camera), poses)
 
 
-def on_all_processors(photo: Callable[[_T], Pixels], of: Iterable[_T]) -> list[Pixels]:
+def on_all_processors(photo: Callable[[Any], Pixels], of: Iterable[Any]) -> list[Pixels]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(photo, of))
 

@@ -54,11 +54,9 @@ def advise(
     separate: every model is a scene of its own, as in 2025.
     """
     placed = {name for model in (models if separate else models[:1]) for name in model}
-    return [
-        *map(_of_note, notes),
-        *_of_images([name for name in names if name in keypoints and name not in placed], keypoints, inliers, models),
-        *_of_models(models, len(placed) == len(names), accuracy, separate),
-    ]
+    out = [name for name in names if name in keypoints and name not in placed]
+    about_models = _of_models(models, len(placed) == len(names), accuracy, separate)
+    return [*map(_of_note, notes), *_of_images(out, keypoints, inliers, models), *about_models]
 
 
 def _of_images(

@@ -90,7 +90,7 @@ def draw_matches(
         if inliers is not None:
             legend.insert(0, (_count(int(members.sum()), name), colour))
     if inliers is None:
-        legend = [(_count(len(matches), "match", "matches"), INLIER)]
+        legend = [(_count(len(matches), "match", "es"), INLIER)]
     if len(chosen) < len(matches):
         legend.append((f"{len(chosen)} drawn", None))
     _say(axes, legend)
@@ -202,8 +202,8 @@ def _say(axes: Any, lines: Sequence[tuple[str, str | None]]) -> None:
     axes.add_artist(anchored)
 
 
-def _count(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
+def _count(count: int, one: str, ending: str = "s") -> str:
+    return f"{count} {one}{'' if count == 1 else ending}"
 
 
 _SHARPNESS = 1.5

@@ -103,10 +103,7 @@ def _placed(model: Model, score: SceneScore | None) -> _Placed:
 
 
 def _add_cameras(figure: Any, placed: _Placed, frusta: Float64) -> None:
-    figure.add_scatter3d(
-        **_xyz(frusta), mode="lines", hoverinfo="skip", line={"color": REGISTERED, "width": 2.5}, showlegend=False,
-        name="frusta",
-    )  # fmt: skip
+    _add_lines(figure, frusta, "frusta", {"color": REGISTERED, "width": 2.5})
     hover = [html.escape(name) for name in placed.names]
     for number, name in enumerate(placed.names):
         if name in placed.true:
@@ -125,10 +122,7 @@ def _add_truth(figure: Any, placed: _Placed) -> None:
     true = np.array(list(placed.true.values()))
     links = np.full((len(true), 3, 3), np.nan)
     links[:, 0], links[:, 1] = true, placed.centers[[name in placed.true for name in placed.names]]
-    figure.add_scatter3d(
-        **_xyz(links.reshape(-1, 3)), mode="lines", hoverinfo="skip", line={"color": TRUTH, "width": 3},
-        showlegend=False, name="errors",
-    )  # fmt: skip
+    _add_lines(figure, links.reshape(-1, 3), "errors", {"color": TRUTH, "width": 3})
     figure.add_scatter3d(
         **_xyz(true), mode="markers", name=f"true cameras ({len(true)})",
         marker={"size": 5, "color": TRUTH, "symbol": "diamond-open"},
@@ -145,11 +139,15 @@ def _add_scale(figure: Any, ground: Sequence[float], sides: Float64, eye: Float6
     # Towards the eye, but inside the axes, where plotly draws, and not so near that it leaves the view.
     start = ground + towards * max(0.0, 0.6 * float(room.min())) - across * length / 2
     bar = np.asarray(start + np.array([[0.0], [0.5], [1.0]]) * across * length, np.float64)
-    figure.add_scatter3d(
-        **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="bottom center",
-        line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
-    )  # fmt: skip
+    text = {"mode": "lines+text", "text": ["", f"{length:g} ({unit})", ""], "textposition": "bottom center"}
+    _add_lines(figure, bar, "scale", {"color": NEUTRAL, "width": 5}, **text)
     return bar
+
+
+def _add_lines(figure: Any, places: Float64, name: str, line: Mapping[str, Any], **more: Any) -> None:
+    """A line [K, 3] with gaps, without a place in the legend."""
+    look = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, "line": line} | more
+    figure.add_scatter3d(**_xyz(places), name=name, **look)
 
 
 def _named(place: Float64) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape as e
 from importlib import resources
+from string import Template
 from typing import Any
 
 from imc_kit.viz.palette import package
@@ -21,19 +22,10 @@ _MOVES = {
 
 def page(title: str, body: str) -> str:
     """A whole page with its style, its script and plotly inside. `body` is HTML, `title` is plain text."""
-    here = resources.files("imc_kit.viz")
-    style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-    policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{e(title)}</title><style>{style}</style></head>"
-        f'<body><a class="skip" href="#main">To the content</a><main id="main">{body}</main>'
-        "<noscript><p>The figures and the scenes need JavaScript.</p></noscript>"
-        f'<script type="text/plain" id="plotly">{_packed_plotly()}</script><script>{script}</script></body></html>\n'
+    html, style, script = (
+        resources.files("imc_kit.viz").joinpath(f"page.{kind}").read_text("utf-8") for kind in _PARTS
     )
+    return Template(html).substitute(title=e(title), style=style, body=body, plotly=_packed_plotly(), script=script)
 
 
 def facts(values: Mapping[str, str]) -> str:

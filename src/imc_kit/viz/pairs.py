@@ -57,17 +57,13 @@ def draw_matrix(names: Sequence[str], matches: Counts, inliers: Counts, *, most:
     start, end = -0.5, max(len(shown), 1) - 0.5  # plotly finds no range without data
     images = f"{len(names)} image{'' if len(names) == 1 else 's'}"
     title = f"{len(shown)} of {images}" if len(shown) < len(names) else images
+    bar = {"tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:,}" for tick in ticks]}
+    bar |= {"title": {"text": "matches"}, "thickness": 14}
     figure.update_layout(
         xaxis=axis | {"title": {"text": title}, "tickangle": -60, "range": [start, end]},
         yaxis=axis | {"range": [end, start], "scaleanchor": "x"},
-        coloraxis={
-            "showscale": bool(matches or inliers),
-            "colorscale": COUNTS, "cmin": float(low), "cmax": float(max(high, low + 0.1)),
-            "colorbar": {
-                "title": {"text": "matches"}, "thickness": 14,
-                "tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:,}" for tick in ticks],
-            },
-        },
+        coloraxis={"showscale": bool(matches or inliers), "colorscale": COUNTS, "cmin": float(low),
+                   "cmax": float(max(high, low + 0.1)), "colorbar": bar},
     )  # fmt: skip
     return styled(figure, empty="" if names else "no images")
 

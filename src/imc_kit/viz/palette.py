@@ -30,16 +30,9 @@ SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """For many things of a kind, such as scenes or configurations."""
 
 STAGES = {
-    "inspect": "#999933",
-    "upright": "#882255",
-    "masks": "#117733",
-    "detect": "#88CCEE",
-    "pairs": "#CC6677",
-    "match": "#AA4499",
-    "verify": "#DDCC77",
-    "map": "#44AA99",
-    "complete": "#332288",
-}
+    "inspect": "#999933", "upright": "#882255", "masks": "#117733", "detect": "#88CCEE", "pairs": "#CC6677",
+    "match": "#AA4499", "verify": "#DDCC77", "map": "#44AA99", "complete": "#332288",
+}  # fmt: skip
 """By the pipeline's name of the stage, in its order; other stages come last, in `NEUTRAL`."""
 
 SCORES = "viridis"

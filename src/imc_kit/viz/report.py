@@ -12,6 +12,7 @@ from imc_kit.viz.report_scene import advice_html, name_html, remedy_html, scene_
 from imc_kit.viz.run_folder import RunFolder, measure, read_run
 from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
 
+AnyPath = Path | str
 _DISTANCES = "The share of cameras within each distance of the truth."
 _MEAN = f"{_DISTANCES} The mAA is the mean over the distances."
 _ACCURACY = {
@@ -26,11 +27,7 @@ _ACCURACY = {
 
 
 def write_report(
-    run: Path | str,
-    path: Path | str | None = None,
-    *,
-    truth: Path | str | None = None,
-    thresholds: Path | str | None = None,
+    run: AnyPath, path: AnyPath | None = None, *, truth: AnyPath | None = None, thresholds: AnyPath | None = None
 ) -> Path:
     """Write the report of a run as one HTML file; returns its path.
 
@@ -116,17 +113,11 @@ def _scene_table(run: RunFolder) -> str:
         counts, advice = scene.counts, scene.advice
         kind, sign = ("good", "✓") if counts["registered"] == counts["images"] else ("bad", "!")
         said = f"{counts['registered']} <span class={kind}>{sign}</span>"
-        rows.append(
-            [
-                cell(f'<a class="name" href="#scene-{number}">{e(scene.name)}</a>', scene.name),
-                number_cell(counts["images"]),
-                number_cell(counts["registered"], said),
-                *(number_cell(counts[key]) for key in ("models", "points")),
-                *accuracy(scene.name),
-                number_cell(sum(scene.seconds.values()), form="{:,.1f}"),
-                cell(_short_advice(advice), str(len(advice)), "long" if advice else ""),
-            ]
-        )
+        link = cell(f'<a class="name" href="#scene-{number}">{e(scene.name)}</a>', scene.name)
+        numbers = [number_cell(counts["images"]), number_cell(counts["registered"], said)]
+        numbers += [*(number_cell(counts[key]) for key in ("models", "points")), *accuracy(scene.name)]
+        numbers.append(number_cell(sum(scene.seconds.values()), form="{:,.1f}"))
+        rows.append([link, *numbers, cell(_short_advice(advice), str(len(advice)), "long" if advice else "")])
     unsolved = {name: f'<span class="bad">not solved:</span> {e(reason)}' for name, reason in run.failed.items()}
     unsolved |= dict.fromkeys(run.waiting, '<span class="bad">not solved yet</span>')
     unknown = number_cell(None)

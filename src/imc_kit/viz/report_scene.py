@@ -133,18 +133,14 @@ def _image_table(scene: SceneRun) -> str:
             state = "unreadable"
         count, other = max(partners[name], default=(0, ""))
         picture = thumb(scene, name)
-        rows.append(
-            [
-                cell(f'<img class="thumb" src="{picture}" alt="">' if picture else "", None),
-                cell(name_html(name), name),
-                cell(f'<span class="{"bad" if name in out else "good"}">{state}</span>', state),
-                number_cell(keypoints.get(name)),
-                number_cell(len(partners[name])),
-                number_cell(sum(count for count, _ in partners[name])),
-                cell(f"{name_html(other)} ({count})" if other else "", other),
-                *([number_cell(errors.get(name), form="{:.3g}")] if errors else []),
-            ]
-        )
+        cells = [
+            cell(f'<img class="thumb" src="{picture}" alt="">' if picture else "", None),
+            cell(name_html(name), name),
+            cell(f'<span class="{"bad" if name in out else "good"}">{state}</span>', state),
+            *map(number_cell, (keypoints.get(name), len(partners[name]), sum(count for count, _ in partners[name]))),
+            cell(f"{name_html(other)} ({count})" if other else "", other),
+        ]
+        rows.append([*cells, number_cell(errors.get(name), form="{:.3g}")] if errors else cells)
     unit = '<p class="soft">Error: distance from the true place, in the unit of the truth.</p>' if errors else ""
     caption = f"Images of {scene.name}"
     inside = table(caption, head, rows, row_header=1)
@@ -172,9 +168,8 @@ def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
     """Pairs of photos with their matches, and what is known about them."""
     figures = []
     for first, second in pairs:
-        matched, verified = (
-            counts.get((first, second), 0) for counts in (scene.matched.matches, scene.matched.inliers)
-        )
+        both = scene.matched.matches, scene.matched.inliers
+        matched, verified = (counts.get((first, second), 0) for counts in both)
         said = f"{first} and {second}: {verified} of {matched} matches are inliers ({verified / max(1, matched):.0%})"
         poses = next((model.poses for model in scene.models if model.poses.keys() >= {first, second}), None)
         if poses:

@@ -119,10 +119,8 @@ class RunFolder:
     def notes(self) -> list[str]:
         """What concerns more than one scene, one sentence each."""
         notes, requested = [], self.requested
-        counts = {
-            "are not solved yet": len(self.waiting),
-            "have only a quick answer": sum(s.quick for s in self.scenes),
-        }
+        quick = sum(scene.quick for scene in self.scenes)
+        counts = {"are not solved yet": len(self.waiting), "have only a quick answer": quick}
         parts = " and ".join(f"{n} of {len(requested)} scenes {what}" for what, n in counts.items() if n)
         if parts:
             notes.append(f"The run is not finished: {parts}; run the same imc-kit solve command to resume")
@@ -153,10 +151,7 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
     known = [*content["scenes"], *failed]
     task = _task(content["input"], known)
     photos = {scene.name: scene for scene in task.scenes} if task else {}
-    unscored = metric.OfScene({}, None)
-    scenes = [
-        _read_scene(run, name, content, photos.get(name), scores.get(name, unscored)) for name in content["scenes"]
-    ]
+    scenes = [_read_scene(run, name, content, photos.get(name), scores.get(name)) for name in content["scenes"]]
     without = {name: reason for name, reason in failed.items() if name not in content["scenes"]}
     waiting = [name for name in _requested(task, submission) if name not in known] if task else []
     return RunFolder(content, scenes, without, waiting, scores)
@@ -193,7 +188,7 @@ def _requested(task: Task, submission: Path) -> list[str]:
 
 
 def _read_scene(
-    run: Path, name: str, content: Mapping[str, Any], photos: Scene | None, scored: metric.OfScene
+    run: Path, name: str, content: Mapping[str, Any], photos: Scene | None, scored: metric.OfScene | None
 ) -> SceneRun:
     """content: that of run.json."""
     account, failure = content["scenes"][name], content.get("failed", {}).get(name)
@@ -222,7 +217,7 @@ def _read_scene(
         members=[sorted(model.poses) for model in models] or _members(placements),
         matched=matched,
         photos=photos,
-        scored=scored,
+        scored=scored or metric.OfScene({}, None),
     )
 
 

@@ -54,22 +54,18 @@ def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, s
     figure = package("plotly.graph_objects").Figure()
     present = dict.fromkeys(stage for stages in values.values() for stage in stages)
     stages = [stage for stage in STAGES if stage in present] + [stage for stage in present if stage not in STAGES]
-    scenes = list(values)
     for stage in stages:
-        heights = [values[scene].get(stage, 0.0) for scene in scenes]
+        heights = {html.escape(scene): costs.get(stage, 0.0) for scene, costs in values.items()}
         figure.add_bar(
-            y=[html.escape(scene) for scene in scenes], x=heights, orientation="h", name=html.escape(stage),
-            marker={"color": STAGES.get(stage, NEUTRAL), "line": {"width": 0}},
-            hovertext=[f"{html.escape(scene)}, {html.escape(stage)}: {form.format(height)}"
-                       for scene, height in zip(scenes, heights, strict=True)],
-            hovertemplate="%{hovertext}<extra></extra>",
+            y=list(heights), x=list(heights.values()), orientation="h", name=html.escape(stage),
+            marker={"color": STAGES.get(stage, NEUTRAL), "line": {"width": 0}}, hovertemplate="%{hovertext}<extra></extra>",
+            hovertext=[f"{scene}, {html.escape(stage)}: {form.format(height)}" for scene, height in heights.items()],
         )  # fmt: skip
-    thick = 20 if len(scenes) <= 3 else 7  # pixels of one of several bars side by side
+    thick = 20 if len(values) <= 3 else 7  # pixels of one of several bars side by side
     row = 34 if stacked else max(34, thick * len(stages) + 14)
     figure.update_layout(
         barmode="stack" if stacked else "group", bargap=0.35 if stacked else 14 / row,
-        xaxis={"title": {"text": title}, "rangemode": "tozero"},
-        yaxis=CATEGORIES,
-        legend=LEGEND | {"traceorder": "normal"}, showlegend=True, height=130 + row * len(scenes),
+        xaxis={"title": {"text": title}, "rangemode": "tozero"}, yaxis=CATEGORIES,
+        legend=LEGEND | {"traceorder": "normal"}, showlegend=True, height=130 + row * len(values),
     )  # fmt: skip
     return styled(figure, empty="" if stages else "nothing was measured")
