@@ -22,9 +22,8 @@ _MOVES = {
 
 def page(title: str, body: str) -> str:
     """A whole page with its style, its script and plotly inside. `body` is HTML, `title` is plain text."""
-    html, style, script = (
-        resources.files("imc_kit.viz").joinpath(f"page.{kind}").read_text("utf-8") for kind in _PARTS
-    )
+    here = resources.files("imc_kit.viz")
+    html, style, script = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     return Template(html).substitute(title=e(title), style=style, body=body, plotly=_packed_plotly(), script=script)
 
 

@@ -107,7 +107,7 @@ def _pairs(scene: SceneRun) -> str:
         shown = [partners[name] for name in out if name in partners][:MOST_UNREGISTERED]
         lonely = [name for name in out if name not in partners]
         more = len(out) - len(lonely) - len(shown)
-        model = "any model" if scene.separate else "the largest model"
+        model = "any model" if scene.layout == "2025" else "the largest model"
         said = f"{len(out)} of {len(scene.names)} images are not in {model}."
         said += f" The table of images has the best match of {more} more." if more > 0 else ""
         said += f" No matches at all: {', '.join(lonely[:10])}{' …' if len(lonely) > 10 else ''}." if lonely else ""

@@ -66,18 +66,13 @@ class SceneRun:
     @property
     def out(self) -> set[str]:
         """The images that do not count as registered: only the largest model counts, in 2025 every model."""
-        counted = self.members if self.separate else self.members[:1]
+        counted = self.members if self.layout == "2025" else self.members[:1]
         return set(self.names).difference(*counted)
-
-    @property
-    def separate(self) -> bool:
-        """Whether every model is a scene of its own."""
-        return self.layout == "2025"
 
     @property
     def advice(self) -> list[Advice]:
         known = self.members, self.names, self.matched.keypoints, self.matched.inliers
-        return advise(*known, self.notes, self.scored.accuracy, separate=self.separate)
+        return advise(*known, self.notes, self.scored.accuracy, separate=self.layout == "2025")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +84,11 @@ class RunFolder:
     """
 
     content: Mapping[str, Any]
+    layout: str
     scenes: Sequence[SceneRun]
     failed: Mapping[str, str]
     waiting: Sequence[str]
     scores: Mapping[str, metric.OfScene]
-
-    @property
-    def layout(self) -> str:
-        return str(self.content["layout"])
 
     @property
     def requested(self) -> set[str]:
@@ -154,7 +146,7 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
     scenes = [_read_scene(run, name, content, photos.get(name), scores.get(name)) for name in content["scenes"]]
     without = {name: reason for name, reason in failed.items() if name not in content["scenes"]}
     waiting = [name for name in _requested(task, submission) if name not in known] if task else []
-    return RunFolder(content, scenes, without, waiting, scores)
+    return RunFolder(content, content["layout"], scenes, without, waiting, scores)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, s
         heights = {html.escape(scene): costs.get(stage, 0.0) for scene, costs in values.items()}
         figure.add_bar(
             y=list(heights), x=list(heights.values()), orientation="h", name=html.escape(stage),
-            marker={"color": STAGES.get(stage, NEUTRAL), "line": {"width": 0}}, hovertemplate="%{hovertext}<extra></extra>",
+            marker={"color": STAGES.get(stage, NEUTRAL), "line": {"width": 0}},
+            hovertemplate="%{hovertext}<extra></extra>",
             hovertext=[f"{scene}, {html.escape(stage)}: {form.format(height)}" for scene, height in heights.items()],
         )  # fmt: skip
     thick = 20 if len(values) <= 3 else 7  # pixels of one of several bars side by side
