@@ -215,5 +215,5 @@ def _table(caption: str, rows: Sequence[Row], known: dict[str, Metric], palette:
             if key != "registered":
                 columns[f"#{metric.title}"] = number_cell(metric.value(row), form=metric.form)
         lines.append(columns)
-    inside = table(caption, list(lines[0]), [list(columns.values()) for columns in lines])
+    inside = table(caption, list(lines[0]) if lines else [], [list(columns.values()) for columns in lines])
     return f'<div class="wide dense">{inside}</div>'
