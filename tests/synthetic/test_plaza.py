@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,12 +58,18 @@ def inside(solid: Solid, points: np.ndarray) -> np.ndarray:
 # ---- shapes ----
 
 
+def depth_of(solids: Sequence[Solid], camera: Camera, pose: Pose) -> Any:
+    """The depth at the centre of every pixel; infinity in the sky."""
+    columns, rows = (np.arange(side, dtype=np.float32) for side in (camera.width, camera.height))
+    return p.cast(solids, camera, pose, columns, rows)[1]
+
+
 def test_depth_of_the_ground_is_the_closed_form() -> None:
     pose = look_at(np.array([1.0, -4.0, 2.0]), np.array([0.5, 0.0, 0.3]), 0.2)
     down = rays(CAMERA, pose)[..., 2]
     with np.errstate(divide="ignore"):
         expected = np.where(down < 0, -2.0 / down, np.inf)
-    depth = p.render_depth([GROUND], CAMERA, pose)
+    depth = depth_of([GROUND], CAMERA, pose)
     np.testing.assert_allclose(depth, expected, rtol=1e-4)
     assert np.isinf(depth).any()
 
@@ -257,7 +265,7 @@ def test_sift_matches_are_where_the_cameras_say() -> None:
     assert len(matches) > 100
     here, there = (np.array([key.pt for key in kept])[i] for kept, i in zip((keys, others), matches.T, strict=True))
     column, row = np.round(here).astype(int).T
-    depth = np.minimum(p.render_depth(p.plaza(), camera, first)[row, column], 1e6)  # the sky is far
+    depth = np.minimum(depth_of(p.plaza(), camera, first)[row, column], 1e6)  # the sky is far
     x, y = ((here - [camera.cx, camera.cy]) / camera.focal).T
     points = first.center + depth[:, None] * (np.stack([x, y, np.ones_like(x)], axis=1) @ first.rotation)
     assert (np.linalg.norm(camera.project(second, points) - there, axis=1) < 2).mean() > 0.7

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from imc_kit.metric import score_centers
-from imc_kit.viz.truth import match_names, similarity
+from imc_kit.viz.space import match_names, similarity
 
 
 def test_a_table_names_images_by_longer_paths() -> None:
@@ -22,8 +22,7 @@ def test_the_similarity_is_the_metrics() -> None:
     score = score_centers(2 * centers @ turn.T + [1, 2, 3], centers, [0.1], names=names)
     found = similarity(names, centers, score)
     assert found is not None
-    np.testing.assert_allclose(found.scale, 2)
-    np.testing.assert_allclose(found.rotation, turn, atol=1e-9)
-    np.testing.assert_allclose(found.moved(centers), score.truth, atol=1e-9)
+    np.testing.assert_allclose(found[:, :3], 2 * turn, atol=1e-9)
+    np.testing.assert_allclose(centers @ found[:, :3].T + found[:, 3], score.truth, atol=1e-9)
     assert similarity(names[:2], centers[:2], score) is None
     assert similarity(names, np.ones((6, 3)), score) is None

@@ -3,8 +3,6 @@
 A configuration has one colour in all figures, by its place among the rows, and its name is written next to it.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +14,8 @@ from imc_kit.compare.rows import Row, summarize
 from imc_kit.data import atomic
 from imc_kit.errors import unknown_name
 from imc_kit.viz.page import cell, e, facts, number_cell, page, plot, table
-from imc_kit.viz.palette import SERIES, package
+from imc_kit.viz.palette import CATEGORIES, LEGEND, SERIES, package, styled
 from imc_kit.viz.scores import draw_seconds
-from imc_kit.viz.style import CATEGORIES, LEGEND, styled
 
 
 @dataclass(frozen=True)
@@ -33,42 +30,31 @@ class Metric:
     said: str
 
 
-def _overall(name: str) -> Callable[[Row], float | None]:
-    return lambda row: getattr(row.overall, name, None)
+def _share(name: str, said: str) -> Metric:
+    """One of the `SHARES`: the mean over the kinds of change."""
+    title = name.replace("_", " ")
+    axis = f"{title} (share)"
+    return Metric(title.capitalize(), axis, "{:.3f}", lambda row: getattr(row.overall, name, None), True, said)
 
 
 METRICS: dict[str, Metric] = {
     "registered": Metric(
-        "Registered", "images registered (share)", "{:.0%}",
-        lambda row: row.registered / row.images if row.registered is not None and row.images else None, True,
-        "Share of the images that have a pose.",
-    ),
+        "Registered", "images registered (share)", "{:.0%}", lambda row: row.share_registered, True,
+        "Share of the images that have a pose."),
     "mAA": Metric(
         "mAA", "mAA", "{:.3f}", lambda row: row.accuracy, True,
-        "Share of the cameras near their true place, mean over the score's distances.",
-    ),
+        "Share of the cameras near their true place, mean over the score's distances."),
     "keypoints": Metric(
-        "Keypoints", "keypoints per image", "{:,.0f}", lambda row: row.keypoints, False, "Mean over the images.",
-    ),
+        "Keypoints", "keypoints per image", "{:,.0f}", lambda row: row.keypoints, False, "Mean over the images."),
     "inliers": Metric(
         "Inliers", "inliers per verified pair (matches)", "{:,.0f}", lambda row: row.inliers_median, False,
-        "Verified matches of an image pair: the median over the pairs that have any.",
-    ),
-    "repeatability": Metric(
-        "Repeatability", "repeatability (share)", "{:.3f}", _overall("repeatability"), True,
-        "Share of the keypoints visible in both images that both images have.",
-    ),
-    "matching_accuracy": Metric(
-        "Matching accuracy", "matching accuracy (share)", "{:.3f}", _overall("matching_accuracy"), True,
-        "Share of the matches between two images that are right.",
-    ),
-    "matching_score": Metric(
-        "Matching score", "matching score (share)", "{:.3f}", _overall("matching_score"), True,
-        "Share of the keypoints visible in both images that are in a right match.",
-    ),
+        "Verified matches of an image pair: the median over the pairs that have any."),
+    "repeatability": _share("repeatability", "Share of the keypoints visible in both images that both images have."),
+    "matching_accuracy": _share("matching_accuracy", "Share of the matches between two images that are right."),
+    "matching_score": _share(
+        "matching_score", "Share of the keypoints visible in both images that are in a right match."),
     "seconds": Metric(
-        "Time", "time (seconds)", "{:,.1f} s", lambda row: row.total, False, "From photos to poses, all stages.",
-    ),
+        "Time", "time (seconds)", "{:,.1f} s", lambda row: row.total, False, "From photos to poses, all stages."),
 }  # fmt: skip
 """What can be drawn of a comparison, by name."""
 SHARES = ("repeatability", "matching_accuracy", "matching_score")
@@ -85,6 +71,10 @@ def colours(rows: Sequence[Row]) -> dict[str, str]:
     return {name: SERIES[number % len(SERIES)] for number, name in enumerate(names)}
 
 
+def _scenes(rows: Sequence[Row]) -> set[str]:
+    return {row.scene for row in rows if row.scene is not None}
+
+
 def _metric(name: str, known: Collection[str]) -> Metric:
     if name not in known:
         raise unknown_name("metric of a comparison", name, known)
@@ -97,14 +87,10 @@ def draw_metric(rows: Sequence[Row], name: str) -> Any:
     A bar is the mean over the scenes; for registered images it is the share of all images, for time the sum. Raises
     `KitError` for an unknown name.
     """
-    metric = _metric(name, METRICS)
-    figure = package("plotly.graph_objects").Figure()
-    several = len({row.scene for row in rows if row.scene is not None}) > 1
-    palette = colours(rows)
-    known = 0
-    for row in summarize(rows):
+    metric, palette, several = _metric(name, METRICS), colours(rows), len(_scenes(rows)) > 1
+    figure, summary = package("plotly.graph_objects").Figure(), summarize(rows)
+    for row in summary:
         label, colour, value = html.escape(row.configuration), palette[row.configuration], metric.value(row)
-        known += value is not None
         said = "did not run" if row.images is None else "not known" if value is None else metric.form.format(value)
         figure.add_bar(
             y=[label], x=[value], orientation="h", name=label,
@@ -112,18 +98,13 @@ def draw_metric(rows: Sequence[Row], name: str) -> Any:
             hovertemplate=f"{label}: {said}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(x=1, xref="paper", xanchor="left", xshift=6, y=label, text=said, showarrow=False)
-        dots = [
-            (one.scene, dot)
-            for one in rows
-            if one.configuration == row.configuration
-            and one.scene is not None
-            and (dot := metric.value(one)) is not None
-        ]
+        own = {one.scene: metric.value(one) for one in rows if one.configuration == row.configuration and one.scene}
+        dots = {scene: dot for scene, dot in own.items() if dot is not None}
         if several and dots:
             figure.add_scatter(
-                y=[label] * len(dots), x=[dot for _, dot in dots], mode="markers", name=f"{label}, scenes",
+                y=[label] * len(dots), x=list(dots.values()), mode="markers", name=f"{label}, scenes",
                 marker={"color": colour, "size": 9, "line": {"width": 0}},
-                hovertext=[f"{html.escape(str(scene))}: {metric.form.format(dot)}" for scene, dot in dots],
+                hovertext=[f"{html.escape(str(scene))}: {metric.form.format(dot)}" for scene, dot in dots.items()],
                 hovertemplate=f"{label}<br>%{{hovertext}}<extra></extra>",
             )  # fmt: skip
     span = {"range": [0, 1.02]} if metric.share else {"rangemode": "tozero"}
@@ -131,6 +112,7 @@ def draw_metric(rows: Sequence[Row], name: str) -> Any:
         bargap=0.35, barmode="overlay", showlegend=False, height=110 + 34 * max(1, len(palette)), yaxis=CATEGORIES,
         xaxis={"title": {"text": metric.axis}, "tickformat": ".0%" if metric.form == "{:.0%}" else "", **span},
     )  # fmt: skip
+    known = any(metric.value(row) is not None for row in summary)
     return styled(figure, empty="" if known else "not known").update_layout(margin={"t": 8, "r": 84})
 
 
@@ -139,12 +121,9 @@ def draw_changes(rows: Sequence[Row], name: str = "repeatability") -> Any:
 
     Raises `KitError` for an unknown name.
     """
-    metric = _metric(name, SHARES)
-    figure = package("plotly.graph_objects").Figure()
-    palette = colours(rows)
+    metric, palette, figure = _metric(name, SHARES), colours(rows), package("plotly.graph_objects").Figure()
     for row in summarize(rows):
-        shares = {change: getattr(row.repeated.get(change), name, None) for change in CHANGES}
-        shares = {change: share for change, share in shares.items() if share is not None}
+        shares = {change: share for change, one in row.repeated.items() if (share := getattr(one, name)) is not None}
         if shares:
             label = html.escape(row.configuration)
             figure.add_bar(
@@ -179,42 +158,37 @@ def write_comparison(rows: Sequence[Row], path: Path, title: str) -> None:
 
 
 def _body(rows: Sequence[Row], title: str) -> str:
-    means, palette = summarize(rows), colours(rows)
-    several = len({row.scene for row in rows if row.scene is not None}) > 1
+    means, scenes = summarize(rows), _scenes(rows)
     known = {name: metric for name, metric in METRICS.items() if any(metric.value(row) is not None for row in means)}
-    remarks = "".join(
-        f"<li><p><strong>{e(row.configuration)}</strong>: {e(remark)}</p></li>"
-        for row in means
-        for remark in row.remarks
-    )
-    sums = " Images, pairs and time are sums over the scenes, all other columns are means." if several else ""
-    dots = " A bar is the mean over the scenes (for time the sum), a dot is one scene." if several else ""
+    remarks = [
+        f"<li><p><strong>{e(row.configuration)}</strong>: {e(text)}</p></li>" for row in means for text in row.remarks
+    ]
+    sums = dots = ""
+    if len(scenes) > 1:
+        sums = " Images, pairs and time are sums over the scenes, all other columns are means."
+        dots = " A bar is the mean over the scenes (for time the sum), a dot is one scene."
+    numbers = {
+        "configurations": f"{sum(row.images is not None for row in means)} of {len(means)} ran",
+        "scenes": str(len(scenes)),
+        "images": str(max((row.images or 0 for row in means), default=0)),
+    }
     parts = [
-        f"<h1>Configurations compared on {e(title)}</h1>",
-        facts(
-            {
-                "configurations": f"{sum(row.images is not None for row in means)} of {len(means)} ran",
-                "scenes": str(len({row.scene for row in rows if row.scene is not None})),
-                "images": str(max((row.images or 0 for row in means), default=0)),
-            }
-        ),
-        f'<ul class="advice">{remarks}</ul>' if remarks else "",
+        f"<h1>Configurations compared on {e(title)}</h1>{facts(numbers)}",
+        f'<ul class="advice">{"".join(remarks)}</ul>' if remarks else "",
         f'<h2>Results</h2><p class="soft">Pairs are those that passed verification.{sums}</p>',
-        _table(means, known, palette, by_scene=False),
+        _table("Configurations", means, known, colours(rows)),
     ]
     if known:
         figures = ((metric.title, draw_metric(rows, name), metric.said) for name, metric in known.items())
-        parts += [
-            f'<h2>Figures</h2><p class="soft">Each configuration has the same colour everywhere.{dots}</p>',
-            _figures(figures),
-        ]
+        said = f"Each configuration has the same colour everywhere.{dots}"
+        parts.append(f'<h2>Figures</h2><p class="soft">{said}</p>{_figures(figures)}')
     changes = [(f"{METRICS[name].title} by change", draw_changes(rows, name), "") for name in SHARES if name in known]
     if changes:
-        parts += [f"<h2>By kind of change</h2><p>{e(_CHANGES)}</p>", _figures(changes)]
+        parts.append(f"<h2>By kind of change</h2><p>{e(_CHANGES)}</p>{_figures(changes)}")
     if known:
-        parts += ["<h2>Time by stage</h2>", plot(draw_stages(rows), "Time by stage", "short", "")]
-    if several:
-        parts += ["<h2>Scene by scene</h2>", _table(rows, known, palette, by_scene=True)]
+        parts.append(f"<h2>Time by stage</h2>{plot(draw_stages(rows), 'Time by stage', 'short', '')}")
+    if len(scenes) > 1:
+        parts.append(f"<h2>Scene by scene</h2>{_table('Configurations by scene', rows, known, colours(rows))}")
     return "".join(parts)
 
 
@@ -224,24 +198,22 @@ def _figures(figures: Iterable[tuple[str, Any, str]]) -> str:
     return f'<div class="pair">{"".join(inside)}</div>'
 
 
-def _table(shown: Sequence[Row], known: dict[str, Metric], palette: dict[str, str], *, by_scene: bool) -> str:
-    def name(row: Row) -> str:
+def _table(caption: str, rows: Sequence[Row], known: dict[str, Metric], palette: dict[str, str]) -> str:
+    """The metrics in `known` of each row; with a column of scenes when rows belong to one."""
+    by_scene = bool(_scenes(rows))
+    lines = []
+    for row in rows:
         swatch = f'<span aria-hidden="true" style="color:{palette[row.configuration]}">■</span>'
         inside = f'<span style="white-space:nowrap">{swatch} {e(row.configuration)}</span>'
-        return cell(inside, row.configuration)
-
-    def column(metric: Metric) -> Callable[[Row], str]:
-        return lambda row: number_cell(metric.value(row), form=metric.form)
-
-    columns: dict[str, Callable[[Row], str]] = {"Configuration": name}
-    if by_scene:
-        columns["Scene"] = lambda row: cell(e(row.scene or ""), row.scene or "")
-    columns["#Registered"] = lambda row: number_cell(row.registered, f"{row.registered} of {row.images}")
-    for key, metric in known.items():
-        if key == "inliers":
-            columns["#Pairs"] = lambda row: number_cell(row.verified_pairs)
-        if key != "registered":
-            columns[f"#{metric.title}"] = column(metric)
-    caption = "Configurations by scene" if by_scene else "Configurations"
-    lines = [[make(row) for make in columns.values()] for row in shown]
-    return f'<div class="wide dense">{table(caption, list(columns), lines)}</div>'
+        columns = {"Configuration": cell(inside, row.configuration)}
+        if by_scene:
+            columns["Scene"] = cell(e(row.scene or ""), row.scene or "")
+        columns["#Registered"] = number_cell(row.registered, f"{row.registered} of {row.images}")
+        for key, metric in known.items():
+            if key == "inliers":
+                columns["#Pairs"] = number_cell(row.verified_pairs)
+            if key != "registered":
+                columns[f"#{metric.title}"] = number_cell(metric.value(row), form=metric.form)
+        lines.append(columns)
+    inside = table(caption, list(lines[0]) if lines else [], [list(columns.values()) for columns in lines])
+    return f'<div class="wide dense">{inside}</div>'

@@ -6,16 +6,15 @@ Dusmanu et al. (2019). All detectors see the same pixels and keep the same numbe
 detectors that find random points, the one that finds more of them repeats more of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
 
 from imc_kit.config import FeaturePipeline
 from imc_kit.data.images import Photo
@@ -27,6 +26,8 @@ from imc_kit.types import Features, Float32, Float64, Mask, Matches, Pixels
 
 Change = Literal["rotation", "scale", "perspective", "light"]
 CHANGES: tuple[Change, ...] = get_args(Change)
+Measured = list[tuple[Change, "Repeated"]]
+"""The measures of each warped image."""
 _NOISE = 8.0
 """Standard deviation of the noise in the strongest change of light, in grey levels: that of a photo at high ISO."""
 
@@ -121,15 +122,8 @@ def homography(
     `direction`; all in degrees. scale: larger is nearer. The centre stays; the focal length is the longer side.
     """
     width, height = size
-    angle, lean, axis = np.radians([rotation, tilt, direction])
     focal = float(max(size))
-
-    def about_sight(angle: float) -> Float64:
-        cosine, sine = np.cos(angle), np.sin(angle)
-        return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
-
-    leaning = np.array([[1, 0, 0], [0, np.cos(lean), -np.sin(lean)], [0, np.sin(lean), np.cos(lean)]])
-    rotated = about_sight(axis) @ leaning @ about_sight(angle - axis)
+    rotated = Rotation.from_euler("ZXZ", [direction, tilt, rotation - direction], degrees=True).as_matrix()
     # The picture is the plane z = 0, a focal length away, so that one of its units is one pixel; its axes as columns.
     plane = np.column_stack([rotated[:, 0], rotated[:, 1], [0, 0, focal]])
     center = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
@@ -258,7 +252,7 @@ def _share(part: int, whole: int) -> float:
 
 def measure(
     feature_pipeline: FeaturePipeline, photo: Photo, number: int = 0, config: RepeatabilityConfig | None = None
-) -> list[tuple[Change, Repeated]]:
+) -> Measured:
     """How well a feature pipeline does on each of the `warps` of one photo.
 
     photo: as `images.load(path, config.load_side)` returns it. number: its number; each number has other warps.
@@ -285,21 +279,15 @@ def measure(
             ends.append((plain.keypoints[matches.indices[:, 0]], other.keypoints[matches.indices[:, 1]]))
             again = repeatability(plain.keypoints, other.keypoints, warp.homography, size, config.epsilon)
             scores.append((again, matching_score(plain, other, matches, warp.homography, config.epsilon)))
-    accuracies = [
-        matching_accuracy(*pair, warp.homography, config.epsilon) for pair, warp in zip(ends, tried, strict=True)
-    ]
     return [
-        (warp.change, Repeated(again, accuracy, score))
-        for warp, accuracy, (again, score) in zip(tried, accuracies, scores, strict=True)
+        (warp.change, Repeated(again, matching_accuracy(*pair, warp.homography, config.epsilon), score))
+        for warp, pair, (again, score) in zip(tried, ends, scores, strict=True)
     ]
 
 
 def average(results: Sequence[Repeated]) -> Repeated | None:
     """The mean of each measure over the results where it is known; None without results."""
-    if not results:
-        return None
-    names = ("repeatability", "matching_accuracy", "matching_score")
-    return Repeated(*(mean(getattr(one, name) for one in results) for name in names))
+    return Repeated(*map(mean, zip(*map(astuple, results), strict=True))) if results else None
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -1,8 +1,6 @@
 """The results of a comparison: a row for each configuration and scene, and their summary."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +38,11 @@ class Row:
         return self.registered is not None
 
     @property
+    def share_registered(self) -> float | None:
+        """Registered images as a share of all; None for a scene that could not be solved."""
+        return self.registered / self.images if self.registered is not None and self.images else None
+
+    @property
     def overall(self) -> Repeated | None:
         """The mean over the kinds of change."""
         return average(list(self.repeated.values()))
@@ -50,12 +53,10 @@ class Row:
         return sum(self.seconds.values()) if self.seconds else None
 
 
-def summarize(rows: Iterable[Row]) -> list[Row]:
+def summarize(rows: Sequence[Row]) -> list[Row]:
     """One row for each configuration, in their order, whose scene is None: see `Comparison.summary`."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.configuration, []).append(row)
-    return [_summary(name, group) for name, group in groups.items()]
+    names = dict.fromkeys(row.configuration for row in rows)
+    return [_summary(name, [row for row in rows if row.configuration == name]) for name in names]
 
 
 def _summary(name: str, rows: Sequence[Row]) -> Row:
@@ -63,25 +64,17 @@ def _summary(name: str, rows: Sequence[Row]) -> Row:
         known = [value for row in rows if (value := getattr(row, column)) is not None]
         return sum(known) if known else None
 
-    sums: dict[str, Any] = {column: total(column) for column in ("images", "registered", "verified_pairs")}
     averaged = ("accuracy", "keypoints", "inliers_mean", "inliers_median")
-    means: dict[str, Any] = {column: mean(getattr(row, column) for row in rows) for column in averaged}
+    numbers: dict[str, Any] = {column: total(column) for column in ("images", "registered", "verified_pairs")}
+    numbers |= {column: mean(getattr(row, column) for row in rows) for column in averaged}
+    repeated = by_change([(change, one) for row in rows for change, one in row.repeated.items()])
     stages = dict.fromkeys(stage for row in rows for stage in row.seconds)
-    return Row(
-        name,
-        None,
-        **sums,
-        **means,
-        repeated=by_change([(change, one) for row in rows for change, one in row.repeated.items()]),
-        seconds={stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in stages},
-        remarks=tuple(f"{row.scene}: {remark}" if row.scene else remark for row in rows for remark in row.remarks),
-    )
+    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in stages}
+    remarks = tuple(f"{row.scene}: {remark}" if row.scene else remark for row in rows for remark in row.remarks)
+    return Row(name, None, **numbers, repeated=repeated, seconds=seconds, remarks=remarks)
 
 
-def by_change(found: Iterable[tuple[Change, Repeated]]) -> dict[Change, Repeated]:
+def by_change(found: Sequence[tuple[Change, Repeated]]) -> dict[Change, Repeated]:
     """The mean for each kind of change that there is, in the order of `CHANGES`."""
-    groups: dict[Change, list[Repeated]] = {change: [] for change in CHANGES}
-    for change, result in found:
-        groups[change].append(result)
-    means = {change: average(group) for change, group in groups.items()}
+    means = {change: average([one for kind, one in found if kind == change]) for change in CHANGES}
     return {change: one for change, one in means.items() if one is not None}

@@ -4,22 +4,22 @@
 and writes the results as a table, a JSON file and a page.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from imc_kit import metric
 from imc_kit.colmap import database, verification
-from imc_kit.compare.page import write_comparison
-from imc_kit.compare.repeatability import CHANGES, Change, RepeatabilityConfig, Repeated, mean, measure
+from imc_kit.compare.page import SHARES, write_comparison
+from imc_kit.compare.repeatability import CHANGES, Measured, RepeatabilityConfig, Repeated, mean, measure
 from imc_kit.compare.rows import Row, by_change, summarize
 from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, fingerprint, preset
 from imc_kit.data import atomic, images, tables
@@ -31,9 +31,6 @@ from imc_kit.pipeline import run as pipeline_run
 from imc_kit.runtime.executors import workers
 from imc_kit.types import Scene
 from imc_kit.viz.palette import package
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +65,6 @@ class Comparison:
 
     def __str__(self) -> str:
         """The summary, as far as it fits a terminal."""
-        import pandas as pd
-
         table = self.summary
         shown = {name.replace("_", " "): table[name].map(form.format, "ignore") for name, form in _PRINTED.items()}
         return pd.DataFrame(shown).to_string(index=False, na_rep="–")
@@ -146,7 +141,11 @@ def compare(
             continue
         names = [scene.name for scene in task.scenes]
         scored = {} if truth is None else metric.score_scenes(task.layout, names, truth, run.submission, distances)
-        rows += [_row(name, config, run, scene, scored.get(scene.name), tried, executor) for scene in task.scenes]
+        for scene in task.scenes:
+            folder = run.submission.parent / "scenes" / scene.name
+            row = _row(name, run, scene, scored.get(scene.name), folder)
+            solved = scene.name in run.scenes
+            rows.append(_with_repeatability(row, scene, folder, config, tried, executor) if solved else row)
     comparison = Comparison(tuple(rows), out)
     _write(comparison, task, configs, tried)
     write_comparison(comparison.rows, out / "compare.html", task.root.name)
@@ -156,38 +155,20 @@ def compare(
 # ---- one row ----
 
 
-def _row(
-    name: str,
-    config: Config,
-    run: results.Run,
-    scene: Scene,
-    scored: metric.OfScene | None,
-    tried: RepeatabilityConfig,
-    executor: Executor | None,
-) -> Row:
+def _row(name: str, run: results.Run, scene: Scene, scored: metric.OfScene | None, folder: Path) -> Row:
+    """The row with what the run left of the scene in its folder, without the measures on warped images."""
     row = Row(name, scene.name, len(scene.images), accuracy=scored.accuracy if scored else None)
     if scene.name not in run.scenes:
         return replace(row, remarks=(f"could not be solved: {run.failed[scene.name]}",))
-    folder = run.submission.parent / "scenes" / scene.name
-    row = _with_counts(row, run.scenes[scene.name], folder)
-    return _with_repeatability(row, scene, folder, config, tried, executor)
-
-
-def _with_counts(row: Row, result: results.SceneResult, folder: Path) -> Row:
-    """The row with what the run left of the scene in its folder."""
+    result = run.scenes[scene.name]
     found = next(iter(sorted(folder.glob("database-*.db"))), None)
-    keypoints = list(database.keypoint_counts(found).values()) if found else []
+    keypoints = database.keypoint_counts(found).values() if found else ()
     inliers = list(verification.inlier_counts(found).values()) if found else []
-    return replace(
-        row,
-        registered=result.counts["registered"],
-        keypoints=mean(keypoints),
-        verified_pairs=result.counts["verified pairs"],
-        inliers_mean=mean(inliers),
-        inliers_median=float(np.median(inliers)) if inliers else None,
-        seconds=result.seconds,
-        remarks=tuple(result.notes),
-    )
+    median = float(np.median(inliers)) if inliers else None
+    row = replace(row, keypoints=mean(keypoints), inliers_mean=mean(inliers), inliers_median=median)
+    registered, verified = (result.counts[key] for key in ("registered", "verified pairs"))
+    row = replace(row, registered=registered, verified_pairs=verified)
+    return replace(row, seconds=result.seconds, remarks=tuple(result.notes))
 
 
 def _with_repeatability(
@@ -206,30 +187,25 @@ def _with_repeatability(
             with workers(executor, config.threads) as pool:
                 jobs = ([one] * count, paths, range(count), [tried] * count)
                 found = [warp for photo in pool.map(_measure, *jobs) for warp in photo]
-            results.write_json(
-                path, {"identity": identity, "views": [{"change": change, **asdict(one)} for change, one in found]}
-            )
+            views = [{"change": change, **asdict(one)} for change, one in found]
+            results.write_json(path, {"identity": identity, "views": views})
     except Exception as error:  # the scene is solved all the same
         log.warning("%s: repeatability is not known: %s", scene.name, error, exc_info=not isinstance(error, KitError))
         return replace(row, remarks=(*row.remarks, f"repeatability is not known: {said(error)}"))
     return replace(row, repeated=by_change(found))
 
 
-def _measure(
-    one: FeaturePipeline, path: Path, number: int, tried: RepeatabilityConfig
-) -> list[tuple[Change, Repeated]]:
+def _measure(one: FeaturePipeline, path: Path, number: int, tried: RepeatabilityConfig) -> Measured:
     return measure(one, images.load(path, tried.load_side), number, tried)
 
 
-def _read(path: Path, identity: str) -> list[tuple[Change, Repeated]] | None:
+def _read(path: Path, identity: str) -> Measured | None:
     """What an earlier call with the same identity measured, if there was one."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text("utf-8"))
-        if content["identity"] != identity:
-            return None
-        return [(view.pop("change"), Repeated(**view)) for view in content["views"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        if content["identity"] == identity:
+            return [(view.pop("change"), Repeated(**view)) for view in content["views"]]
+    return None
 
 
 # ---- writing ----
@@ -237,19 +213,16 @@ def _read(path: Path, identity: str) -> list[tuple[Change, Repeated]] | None:
 
 def _flat(row: Row) -> dict[str, Any]:
     """The columns of a row, without its remarks: they come last, after the stages of all rows."""
-    flat: dict[str, Any] = {"configuration": row.configuration, "scene": row.scene, "images": row.images}
-    flat |= {"registered": row.registered, "mAA": row.accuracy, "keypoints": row.keypoints}
-    flat |= {name: getattr(row, name) for name in ("verified_pairs", "inliers_mean", "inliers_median")}
-    for name in ("repeatability", "matching_accuracy", "matching_score"):
+    last = ("repeated", "seconds", "remarks")
+    flat = {one.name: getattr(row, one.name) for one in fields(row) if one.name not in last}
+    for name in SHARES:
         flat[name] = getattr(row.overall, name, None)
         flat |= {f"{name}_{change}": getattr(row.repeated.get(change), name, None) for change in CHANGES}
     return flat | {"seconds": row.total} | {f"seconds_{stage}": value for stage, value in row.seconds.items()}
 
 
 def _frame(rows: Sequence[Row]) -> pd.DataFrame:
-    import pandas as pd
-
-    table = pd.DataFrame([_flat(row) for row in rows])
+    table = pd.DataFrame([_flat(row) for row in rows]).rename(columns={"accuracy": "mAA"})
     table["remarks"] = ["; ".join(row.remarks) for row in rows]
     return table.astype(dict.fromkeys(("images", "registered", "verified_pairs"), "Int64"))
 
@@ -257,14 +230,6 @@ def _frame(rows: Sequence[Row]) -> pd.DataFrame:
 def _write(comparison: Comparison, task: Task, configs: Mapping[str, Config], tried: RepeatabilityConfig) -> None:
     with atomic.writing(comparison.out / "compare.csv") as file:
         comparison.table.to_csv(file, index=False)
-    results.write_json(
-        comparison.out / "compare.json",
-        {
-            "input": str(task.root),
-            "layout": task.layout,
-            **results.environment(),
-            "configurations": configs,
-            "repeatability": tried,
-            "rows": [asdict(row) for row in comparison.rows],
-        },
-    )
+    content = {"input": str(task.root), "layout": task.layout, **results.environment(), "configurations": configs}
+    content |= {"repeatability": tried, "rows": [asdict(row) for row in comparison.rows]}
+    results.write_json(comparison.out / "compare.json", content)

@@ -5,16 +5,15 @@ everywhere in the kit, pixel (0, 0) is the centre of the top-left pixel. Arrays 
 because NumPy works several times faster on them than on [K, 3].
 """
 
-from __future__ import annotations
-
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -28,18 +27,24 @@ DISTANCES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The score's thresholds for the plaza, in metres: those of most scenes of the 2024 competition."""
 
 
-def _vector(*values: float) -> Float32:
+_Size = tuple[int, int]
+_Rng = np.random.Generator
+_Poses = Mapping[str, Pose]
+_Photos = Callable[[], Sequence[Pixels]]
+
+
+def vector(*values: float) -> Float32:
     return np.array(values, np.float32)
 
 
 # All numbers of the look (light, colours, sizes) were chosen by eye. Light is linear: colours are squared before the
 # light is computed, and the root is taken afterwards.
-_SUN = _vector(-0.55, -0.40, 0.73) / np.linalg.norm(_vector(-0.55, -0.40, 0.73))
+_SUN = vector(-0.55, -0.40, 0.73) / np.linalg.norm(vector(-0.55, -0.40, 0.73))
 """The direction towards the sun."""
-_SUNLIGHT = _vector(0.90, 0.82, 0.68)[:, None]
-_SKYLIGHT = _vector(0.42, 0.47, 0.56)[:, None]
-_HORIZON = _vector(0.60, 0.72, 0.82)[:, None]
-_ZENITH = _vector(0.03, 0.13, 0.42)[:, None]
+_SUNLIGHT = vector(0.90, 0.82, 0.68)[:, None]
+_SKYLIGHT = vector(0.42, 0.47, 0.56)[:, None]
+_HORIZON = vector(0.60, 0.72, 0.82)[:, None]
+_ZENITH = vector(0.03, 0.13, 0.42)[:, None]
 _CLEAR = 60.0
 """Metres after which haze hides two thirds of what is behind it."""
 _NEAR = 1e-3
@@ -66,7 +71,7 @@ class Texture:
     texel: float
 
     @classmethod
-    def of(cls, image: Pixels, texel: float = _TEXEL) -> Texture:
+    def of(cls, image: Pixels, texel: float = _TEXEL) -> Self:
         levels = [image]
         while min(levels[-1].shape[:2]) >= 4:
             height, width = (side // 2 for side in levels[-1].shape[:2])
@@ -96,7 +101,7 @@ class Texture:
         return np.array(cv2.split(sampled), np.float32).reshape(3, -1)[:, :count]
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, finest: float = 2.0) -> Float32:
+def noise(rng: _Rng, shape: tuple[int, int], coarsest: float, finest: float = 2.0) -> Float32:
     """Octaves of noise, wavelengths from `coarsest` down to `finest` pixels: `shape`, zero mean, unit deviation."""
     height, width = shape
     total = np.zeros(shape, np.float32)
@@ -113,10 +118,10 @@ _PAINTS = ("e8dcc0", "23395b", "b5432a", "e0a526", "2f6b5a", "f4f1e6", "1f1f24",
 
 
 def _rgb(code: str) -> Float32:
-    return _vector(*bytes.fromhex(code))
+    return vector(*bytes.fromhex(code))
 
 
-def _paint_motifs(rng: np.random.Generator, image: Pixels, texel: float, per_square_metre: float) -> None:
+def _paint_motifs(rng: _Rng, image: Pixels, texel: float, per_square_metre: float) -> None:
     """Paint rings, polygons, stars and letters, no two alike, so that detectors find points to match."""
     height, width = image.shape[:2]
     for _ in range(round(per_square_metre * height * width * texel**2)):
@@ -141,14 +146,10 @@ def _paint_motifs(rng: np.random.Generator, image: Pixels, texel: float, per_squ
 
 
 def paint(
-    rng: np.random.Generator,
-    size: tuple[float, float],
-    colours: tuple[str, str],
-    motifs: float = 12.0,
-    texel: float = _TEXEL,
+    rng: _Rng, size: tuple[float, float], colours: tuple[str, str], motifs: float = 12.0, texel: float = _TEXEL
 ) -> Pixels:
     """A weathered sheet of `size` = (width, height) metres in two colours "rrggbb", with `motifs` per square metre."""
-    shape = (max(4, round(size[1] / texel)), max(4, round(size[0] / texel)))
+    shape = max(4, round(size[1] / texel)), max(4, round(size[0] / texel))
     share = 1 / (1 + np.exp(-2 * noise(rng, shape, 0.8 / texel)))[..., None]
     image = (_rgb(colours[0]) * share + _rgb(colours[1]) * (1 - share)).astype(np.uint8)
     _paint_motifs(rng, image, texel, motifs)
@@ -185,7 +186,7 @@ class Solid(ABC):
     @property
     def bound(self) -> tuple[Float32, float]:
         """A ball around the solid: its centre [3] and its radius."""
-        return _vector(*self.foot) + _vector(0, 0, self.size[2] / 2), float(np.linalg.norm(self.size) / 2)
+        return vector(*self.foot) + vector(0, 0, self.size[2] / 2), float(np.linalg.norm(self.size) / 2)
 
     @property
     def sheet(self) -> tuple[float, float]:
@@ -200,7 +201,7 @@ class Solid(ABC):
         return np.stack([cosine * x - sine * y, sine * x + cosine * y, z])
 
     def _in_box(self, vectors: Float32) -> Float32:
-        half = _vector(*self.size) * np.float32(0.5)
+        half = vector(*self.size) * np.float32(0.5)
         return self._rotated(vectors, -1) / half.reshape(3, *[1] * (vectors.ndim - 1))
 
     def distance(self, origin: Float32, direction: Float32) -> Float32:
@@ -212,7 +213,7 @@ class Solid(ABC):
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
         """At points [3, K] on the surface: unit normals [3, K], and the places on the sheet (right, down) [2, K]."""
-        half = _vector(*self.size)[:, None] * np.float32(0.5)
+        half = vector(*self.size)[:, None] * np.float32(0.5)
         inside = self._in_box(points - self.bound[0][:, None])
         normals = self._normals(inside) / half
         normals /= np.linalg.norm(normals, axis=0)
@@ -234,10 +235,9 @@ class Block(Solid):
     taper: tuple[float, float] = (1.0, 1.0)
 
     @property
-    def _leans(self) -> tuple[np.float32, np.float32]:
+    def _leans(self) -> list[np.float32]:
         """How its sides x and y lean inwards: ±p + lean · (z + 1) ≤ 1."""
-        x, y = (np.float32((1 - part) / 2) for part in self.taper)
-        return x, y
+        return [np.float32((1 - part) / 2) for part in self.taper]
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
         near, far = _in_slab(start[2], along[2])
@@ -316,7 +316,7 @@ class Ground(Solid):
         return np.where(along[2] < 0, (1 - start[2]) / along[2], np.float32(np.nan)), _INF
 
     def _normals(self, points: Float32) -> Float32:
-        return np.broadcast_to(_vector(0, 0, 1)[:, None], points.shape)
+        return np.broadcast_to(vector(0, 0, 1)[:, None], points.shape)
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
         x, y, _ = self._in_box(points - self.bound[0][:, None])
@@ -338,7 +338,7 @@ class Camera:
     cy: float
 
     @classmethod
-    def centred(cls, size: tuple[int, int], focal: float | None = None) -> Camera:
+    def centred(cls, size: tuple[int, int], focal: float | None = None) -> Self:
         """A camera for photos of `size` = (width, height). The focal length is 0.9 widths unless it is given."""
         width, height = size
         return cls(width, height, focal or 0.9 * width, (width - 1) / 2, (height - 1) / 2)
@@ -386,7 +386,7 @@ def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2
     image = np.empty((camera.height, camera.width, 3), np.uint8)
     band = max(1, _RAYS // (camera.width * samples**2))  # rows at a time
     for top in range(0, camera.height, band):
-        directions, depth, which = _cast(solids, camera, pose, columns, rows[top * samples : (top + band) * samples])
+        directions, depth, which = cast(solids, camera, pose, columns, rows[top * samples : (top + band) * samples])
         light = _shade(solids, camera, pose, directions.reshape(3, -1), depth.ravel(), which.ravel(), samples)
         light = light.reshape(3, *depth.shape)
         total = np.sum([light[:, i::samples, j::samples] for i in range(samples) for j in range(samples)], axis=0)
@@ -394,19 +394,17 @@ def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2
     return image
 
 
-def render_depth(solids: Sequence[Solid], camera: Camera, pose: Pose) -> Float32:
-    """The depth along the optical axis at the centre of every pixel, float32 [h, w], metres; inf in the sky."""
-    columns, rows = (np.arange(side).astype(np.float32) for side in (camera.width, camera.height))
-    return _cast(solids, camera, pose, columns, rows)[1]
-
-
 def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose]) -> list[Pixels]:
     """A photo for every pose, in order, on all processors."""
+    return on_all_processors(partial(render, solids, camera), poses)
+
+
+def on_all_processors(photo: Callable[[Any], Pixels], of: Iterable[Any]) -> list[Pixels]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda pose: render(solids, camera, pose), poses))
+        return list(pool.map(photo, of))
 
 
-def _cast(
+def cast(
     solids: Sequence[Solid], camera: Camera, pose: Pose, columns: Float32, rows: Float32
 ) -> tuple[Float32, Float32, Int32]:
     """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], solids [h, w] (−1: the sky)."""
@@ -445,10 +443,8 @@ def _shade(
     height = np.clip(directions[2, sky] / lengths[sky], 0, 1)
     light[:, sky] = _HORIZON + (_ZENITH - _HORIZON) * height ** np.float32(0.6)
     origin = pose.center.astype(np.float32)[:, None]
-    for number, solid in enumerate(solids):
-        hit = np.flatnonzero(which == number)
-        if not len(hit):
-            continue
+    for number in np.unique(which[which >= 0]).tolist():
+        solid, hit = solids[number], np.flatnonzero(which == number)
         ray, far, length = directions[:, hit], depth[hit], lengths[hit]
         points = origin + far * ray
         normals, at = solid.surface(points)
@@ -519,16 +515,15 @@ def _painted(seed: int) -> tuple[Solid, ...]:
     return (Ground((0, 0, -1), (14, 14, 1), texture=Texture.of(_paved(rng, 7.0, 0.007), 0.007)), *painted)
 
 
-def _paved(rng: np.random.Generator, half: float, texel: float) -> Pixels:
+def _paved(rng: _Rng, half: float, texel: float) -> Pixels:
     """The ground: a stone disc of 5.2 m radius, with a star and rings, in a meadow that ends in one colour."""
     stones = paint(rng, (2 * half, 2 * half), ("cfc6b4", "aaa08e"), 5.0, texel).astype(np.float32)
     axis = np.linspace(-half, half, len(stones), dtype=np.float32)
     away, angle = np.hypot(axis, axis[:, None]), np.arctan2(axis[:, None], axis)
     ray = np.abs(angle * np.float32(6 / np.pi) % 2 - 1)  # 1 along the star's points, 0 between them
-    tints = [(away < 1.9 + 2.0 * ray, "b98d4f")] + [
-        ((away > inner) & (away < outer), code) for inner, outer, code in ((4.0, 4.15, "3d5a73"), (4.9, 5.2, "6b6459"))
-    ]
-    for where, code in tints:
+    rings = ((4.0, 4.15, "3d5a73"), (4.9, 5.2, "6b6459"))
+    tints = [((away > inner) & (away < outer), code) for inner, outer, code in rings]
+    for where, code in [(away < 1.9 + 2.0 * ray, "b98d4f"), *tints]:
         stones[where] = 0.45 * stones[where] + 0.55 * _rgb(code)
     fading = np.clip((half - away) / 1.2, 0, 1)
     meadow = _rgb("7d9a55") + 16 * (fading * noise(rng, away.shape, 0.6 / texel))[..., None]
@@ -543,20 +538,15 @@ def write_scene(
     The camera is `Camera.centred(size)`. Raises `KitError` as `write_layout` does.
     """
     poses = {f"view_{i:03}.jpg": pose for i, pose in enumerate(orbit(max(views, 0), seed))}
-    return write_layout(
-        root, name, "synthetic", poses, size,
-        lambda: render_scene(plaza(seed), Camera.centred(size), list(poses.values())), DISTANCES,
-    )  # fmt: skip
+
+    def photos() -> list[Pixels]:
+        return render_scene(plaza(seed), Camera.centred(size), list(poses.values()))
+
+    return write_layout(root, name, "synthetic", poses, size, photos, DISTANCES)
 
 
 def write_layout(
-    root: Path | str,
-    name: str,
-    category: str,
-    poses: Mapping[str, Pose],
-    size: tuple[int, int],
-    photos: Callable[[], Sequence[Pixels]],
-    thresholds: Sequence[float],
+    root: Path | str, name: str, category: str, poses: _Poses, size: _Size, photos: _Photos, thresholds: Sequence[float]
 ) -> dict[str, Pose]:
     """Lay one scene out as the 2024 competition does; returns the true poses by `image_path`, in the order given.
 
@@ -568,10 +558,8 @@ def write_layout(
     and for no views or images under 16 pixels.
     """
     if not poses or min(size) < 16:
-        raise KitError(
-            f"cannot render {len(poses)} views of {size[0]} × {size[1]} pixels: ask for at least one view of at "
-            "least 16 × 16 pixels"
-        )
+        asked = f"{len(poses)} views of {size[0]} × {size[1]} pixels"
+        raise KitError(f"cannot render {asked}: ask for at least one view of at least 16 × 16 pixels")
     root = Path(root)
     columns = ("image_path", "dataset", "scene", *POSE_COLUMNS)
     paths = {f"test/{name}/images/{image}": pose for image, pose in poses.items()}

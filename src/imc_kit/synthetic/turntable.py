@@ -5,16 +5,13 @@ jug's own frame: a camera that goes round the jug, with lamps and backdrop fixed
 axis points up, and the origin is in the middle of the jug. Points are [3, K], as in `plaza`.
 """
 
-from __future__ import annotations
-
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from imc_kit.synthetic.plaza import Camera, look_at, noise, write_layout
+from imc_kit.synthetic.plaza import Camera, look_at, noise, on_all_processors, vector, write_layout
 from imc_kit.types import Float32, Pixels, Pose
 
 DISTANCES = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
@@ -55,15 +52,11 @@ def distance_to_jug(points: Float32) -> Float32:
     jug = _blended(belly, neck - np.float32(0.006))
     handle = np.hypot(np.hypot(x - np.float32(0.05), z - np.float32(0.015)) - np.float32(0.034), y) - np.float32(0.0075)
     jug = _blended(jug, handle)
-    low, along = _column(-0.022, 0.038, -0.02), _column(-0.022, 0.038, 0.065)  # the axis of the spout
+    low, along = vector(-0.022, 0.038, -0.02)[:, None], vector(-0.022, 0.038, 0.065)[:, None]  # the axis of the spout
     part = np.clip(((points - low) * along).sum(axis=0) / (along * along).sum(), 0, 1)
     jug = _blended(jug, np.linalg.norm(points - low - part * along, axis=0) - np.float32(0.009))
-    dent = np.linalg.norm(points - _column(-0.045, -0.05, -0.03), axis=0) - np.float32(0.03)
+    dent = np.linalg.norm(points - vector(-0.045, -0.05, -0.03)[:, None], axis=0) - np.float32(0.03)
     return -_blended(-jug, dent)
-
-
-def _column(*values: float) -> Float32:
-    return np.array(values, np.float32)[:, None]
 
 
 def _blended(first: Float32, second: Float32) -> Float32:
@@ -150,8 +143,7 @@ def render_turntable(camera: Camera, poses: Sequence[Pose], seed: int = 0) -> li
         grain = np.random.default_rng((seed, number)).normal(0, 1.5, light.shape)
         return np.ascontiguousarray(np.moveaxis(np.clip(light + grain, 0, 255).round().astype(np.uint8), 0, 2))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(photo, range(len(poses))))
+    return on_all_processors(photo, range(len(poses)))
 
 
 def write_turntable(
@@ -166,7 +158,5 @@ def write_turntable(
     circle = circle_of_views(max(views, 0), seed)
     shuffled = np.random.default_rng(seed).permutation(len(circle))
     poses = {f"{number:03}.jpg": circle[place] for number, place in enumerate(shuffled)}
-    return write_layout(
-        root, name, "transparent", poses, size,
-        lambda: render_turntable(camera, list(poses.values()), seed), DISTANCES,
-    )  # fmt: skip
+    photos = partial(render_turntable, camera, list(poses.values()), seed)
+    return write_layout(root, name, "transparent", poses, size, photos, DISTANCES)

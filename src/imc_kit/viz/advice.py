@@ -1,7 +1,5 @@
 """What went wrong in a scene: what happened, the likely cause, and what to try."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,15 +10,17 @@ FEW_KEYPOINTS = 500
 """Images with fewer keypoints get advice: the kit's detectors find thousands in an ordinary photo."""
 ENOUGH = 15
 """COLMAP's minimum of inliers for a pair (`min_num_inliers`): pairs with fewer do not count as verified."""
-_STAGES = {
-    "incremental mapping": "mapping.2",
-    "verification": "verification",
-    "readding": "readding",
-    "merging": "merging",
-    "localisation": "localisation",
-    "refinement": "refinement",
-}
+_STAGES = {"incremental mapping": "mapping.2"}
+_STAGES |= {stage: stage for stage in ("verification", "readding", "merging", "localisation", "refinement")}
 """The steps that a note may be about, and the names of their options."""
+_CAUSES = (
+    ("cannot read the image", "the file is damaged or not a photo", ""),
+    (STOPPED, "the scene is large, or wrong matches keep COLMAP busy", ""),
+    ("ended with", "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096"),
+    (RAN_OUT, "the run's time limit left too little for this scene", "--preset small"),
+    ("no model came out", "too little overlap, or photos of different places", "--preset aliked"),
+)
+"""Part of a note, its likely cause, and the option to try; the first that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,9 @@ def advise(
     separate: every model is a scene of its own, as in 2025.
     """
     placed = {name for model in (models if separate else models[:1]) for name in model}
-    return [
-        *map(_of_note, notes),
-        *_of_images([name for name in names if name in keypoints and name not in placed], keypoints, inliers, models),
-        *_of_models(models, len(placed) == len(names), accuracy, separate),
-    ]
+    out = [name for name in names if name in keypoints and name not in placed]
+    about_models = _of_models(models, len(placed) == len(names), accuracy, separate)
+    return [*map(_of_note, notes), *_of_images(out, keypoints, inliers, models), *about_models]
 
 
 def _of_images(
@@ -71,18 +69,20 @@ def _of_images(
     poor = [name for name in out if keypoints[name] < FEW_KEYPOINTS]
     lonely = [name for name in out if name not in poor and best[name] < ENOUGH]
     linked = [name for name in out if name not in poor and best[name] >= ENOUGH]
-    if poor:
-        what = f"{_are(poor)} not in the model: fewer than {FEW_KEYPOINTS} keypoints"
-        yield Advice(what, "the photo is blurred, dark or without texture", "--preset aliked", _few(poor))
-    if lonely:
-        what = f"{_are(lonely)} not in the model: no pair with {ENOUGH} verified matches"
-        cause = "another place, another time of day, or a view that overlaps no other photo"
-        yield Advice(what, cause, "--preset aliked", _few(lonely))
-    if linked and models:
-        what = f"{_are(linked)} not in the model in spite of verified matches"
-        cause = "the matches lead to too few points of the model to fix the camera's pose"
-        yield Advice(what, cause, "--mapping.2.options mapper.abs_pose_min_num_inliers 15", _few(linked))
-    elif linked:
+    for group, what, cause, option in (
+        (poor, f": fewer than {FEW_KEYPOINTS} keypoints", "the photo is blurred, dark or without texture",
+         "--preset aliked"),
+        (lonely, f": no pair with {ENOUGH} verified matches",
+         "another place, another time of day, or a view that overlaps no other photo", "--preset aliked"),
+        (linked if models else [], " in spite of verified matches",
+         "the matches lead to too few points of the model to fix the camera's pose",
+         "--mapping.2.options mapper.abs_pose_min_num_inliers 15"),
+    ):  # fmt: skip
+        if group:
+            are = "1 image is" if len(group) == 1 else f"{len(group)} images are"
+            few = ", ".join(group[:3]) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
+            yield Advice(f"{are} not in the model{what}", cause, option, few)
+    if linked and not models:
         cause = "no pair has both enough matches and a large enough angle between its views to start from"
         option = "--mapping.2.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8"
         yield Advice("There is no model in spite of verified matches", cause, option)
@@ -106,23 +106,7 @@ def _of_models(
 def _of_note(note: str) -> Advice:
     """A note of the pipeline, with what is known about it."""
     text = note.lower()
-    if "cannot read the image" in text:
-        return Advice(note, "the file is damaged or not a photo")
-    if STOPPED in text:
-        stage = next((stage for step, stage in _STAGES.items() if step in text), "mapping.0")
-        return Advice(note, "the scene is large, or wrong matches keep COLMAP busy", f"--{stage}.time-limit 7200")
-    if "colmap's" in text and "ended with" in text:
-        return Advice(note, "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096")
-    if RAN_OUT in text:
-        return Advice(note, "the run's time limit left too little for this scene", "--preset small")
-    if "no model came out" in text:
-        return Advice(note, "too little overlap, or photos of different places", "--preset aliked")
-    return Advice(note, "see the scene's colmap.log")
-
-
-def _are(names: Sequence[str]) -> str:
-    return "1 image is" if len(names) == 1 else f"{len(names)} images are"
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    cause, option = next((found for part, *found in _CAUSES if part in text), ("see the scene's colmap.log", ""))
+    if STOPPED in text and not option:
+        option = f"--{next((stage for step, stage in _STAGES.items() if step in text), 'mapping.0')}.time-limit 7200"
+    return Advice(note, cause, option)

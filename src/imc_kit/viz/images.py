@@ -1,12 +1,14 @@
-"""Figures of photos: keypoints, matches, masks, neighbours. All return a `matplotlib.figure.Figure`.
+"""Figures of photos: keypoints, matches, masks, neighbours; and a gallery that shows figures side by side.
 
-The axes are in pixels of the original, upright image, even if the given pixels are reduced. As everywhere in the kit,
-points are (x, y) with the centre of the top-left pixel at (0, 0).
+All figures are a `matplotlib.figure.Figure`. Their axes are in pixels of the original, upright image, even if the given
+pixels are reduced. As everywhere in the kit, points are (x, y) with the centre of the top-left pixel at (0, 0).
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,11 +31,12 @@ def draw_keypoints(photo: Photo, features: Features, *, most: int = 2000) -> Any
 
     most: at most this many are drawn, the best.
     """
-    _check_size(photo, features.image_size)
+    if tuple(photo.size) != tuple(features.image_size):
+        raise ValueError(f"the features are of an image of {features.image_size} pixels, not {photo.size}")
     order = np.argsort(features.scores, kind="stable")[max(0, len(features) - most) :]  # the best on top
     points, scores = features.keypoints[order], features.scores[order]
     figure, axes = _canvas(photo.size, right=0.16 if len(order) else 0.0)
-    _show(axes, photo)
+    axes.imshow(photo.pixels, extent=_extent(photo), aspect="auto")
     small = max(photo.size) / 150
     diameters = np.full(len(order), small) if features.scales is None else np.maximum(features.scales[order], small / 2)
     circles = package("matplotlib.collections").EllipseCollection(
@@ -81,16 +84,13 @@ def draw_matches(
         some = chosen[members[chosen]]
         colours = package("matplotlib.colors").to_rgba_array(colour).repeat(len(some), axis=0)
         colours[:, 3] = _opacity(matches.scores[some])
-        lines = package("matplotlib.collections").LineCollection(
-            list(ends[some]), colors=colours, linewidths=1.1, gid=f"{name}s"
-        )
-        axes.add_collection(lines)
-        dots = ends[some].reshape(-1, 2)
-        axes.scatter(*dots.T, s=5, c=colours.repeat(2, axis=0), linewidths=0, zorder=3)
+        lines, look = list(ends[some]), {"colors": colours, "linewidths": 1.1, "gid": f"{name}s"}
+        axes.add_collection(package("matplotlib.collections").LineCollection(lines, **look))
+        axes.scatter(*ends[some].reshape(-1, 2).T, s=5, c=colours.repeat(2, axis=0), linewidths=0, zorder=3)
         if inliers is not None:
             legend.insert(0, (_count(int(members.sum()), name), colour))
     if inliers is None:
-        legend = [(_count(len(matches), "match", "matches"), INLIER)]
+        legend = [(_count(len(matches), "match", "es"), INLIER)]
     if len(chosen) < len(matches):
         legend.append((f"{len(chosen)} drawn", None))
     _say(axes, legend)
@@ -102,16 +102,15 @@ def draw_mask(photo: Photo, mask: Mask) -> Any:
     if mask.ndim != 2:
         raise ValueError(f"a mask is [H, W], not {mask.shape}")
     figure, axes = _canvas(photo.size)
-    _show(axes, photo)
+    axes.imshow(photo.pixels, extent=_extent(photo), aspect="auto")
     width, height = photo.size
     shade = np.zeros((*mask.shape, 4))
     shade[~mask] = package("matplotlib.colors").to_rgba(MASKED, 0.55)
     if mask.size:
-        axes.imshow(shade, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest", gid="mask")
+        axes.imshow(shade, extent=_extent(photo), aspect="auto", interpolation="nearest", gid="mask")
     if mask.any() and not mask.all() and min(mask.shape) > 1:
-        rows, columns = (
-            (np.arange(n) + 0.5) * side / n - 0.5 for n, side in zip(mask.shape, (height, width), strict=True)
-        )
+        sides = zip(mask.shape, (height, width), strict=True)
+        rows, columns = ((np.arange(n) + 0.5) * side / n - 0.5 for n, side in sides)
         axes.contour(columns, rows, mask, levels=[0.5], colors="white", linewidths=1.2)
     share = float(mask.mean()) if mask.size else 0.0
     _say(axes, [(f"{1 - share:.0%} masked", MASKED), (f"{share:.0%} left for keypoints", None)])
@@ -126,17 +125,13 @@ def draw_neighbours(query: tuple[str, Photo], neighbours: Sequence[tuple[str, Ph
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    labelled = [(*query, None), *neighbours]
-    for axes, (name, photo, similarity) in zip(grid, labelled, strict=False):
+    labelled = [(*query, "query"), *((name, photo, f"similarity {value:.3f}") for name, photo, value in neighbours)]
+    for axes, (name, photo, text) in zip(grid, labelled, strict=False):
         axes.imshow(photo.pixels)
-        said = "query" if similarity is None else f"similarity {similarity:.3f}"
-        axes.set_title(f"{shortened(name, 30)}\n{said}", fontsize=9)
-        if similarity is None:
-            height, width = photo.pixels.shape[:2]
-            frame = package("matplotlib.patches").Rectangle(
-                (-0.5, -0.5), width, height, fill=False, edgecolor=QUERY, linewidth=5, gid="query"
-            )
-            axes.add_patch(frame)
+        axes.set_title(f"{shortened(name, 30)}\n{text}", fontsize=9)
+    height, width = query[1].pixels.shape[:2]
+    look = {"fill": False, "edgecolor": QUERY, "linewidth": 5, "gid": "query"}
+    grid[0].add_patch(package("matplotlib.patches").Rectangle((-0.5, -0.5), width, height, **look))
     if not neighbours:
         grid[0].text(0.5, -0.08, "no neighbours", transform=grid[0].transAxes, ha="center", fontsize=9)
     return figure
@@ -166,10 +161,9 @@ def _choose(matches: Correspondences, good: Mask, most: int, size: tuple[int, in
         return np.arange(len(matches))
     wanted = round(most * len(inside) / len(matches))
     wanted = min(max(wanted, min(len(inside), 1)), most - min(len(outside), 1))
-    parts = ((inside, wanted), (outside, most - wanted))
-    return np.concatenate(
-        [rows[spread(matches.first[rows], matches.scores[rows], count, size)] for rows, count in parts]
-    )
+    chosen = ((rows, spread(matches.first[rows], matches.scores[rows], count, size))
+              for rows, count in ((inside, wanted), (outside, most - wanted)))  # fmt: skip
+    return np.concatenate([rows[best] for rows, best in chosen])
 
 
 def _opacity(scores: Float32) -> NDArray[np.float64]:
@@ -190,10 +184,9 @@ def _canvas(size: tuple[float, float], right: float = 0.0) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _show(axes: Any, photo: Photo) -> None:
-    width, height = photo.size
-    axes.imshow(photo.pixels, extent=(-0.5, width - 0.5, height - 0.5, -0.5), aspect="auto")
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+def _extent(photo: Photo) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a photo's axes."""
+    return -0.5, photo.size[0] - 0.5, photo.size[1] - 0.5, -0.5
 
 
 def _say(axes: Any, lines: Sequence[tuple[str, str | None]]) -> None:
@@ -203,17 +196,41 @@ def _say(axes: Any, lines: Sequence[tuple[str, str | None]]) -> None:
     for text, colour in lines:
         dot = [box.TextArea("●", textprops={"color": colour, "fontsize": 11})] if colour else []
         parts.append(box.HPacker(children=[*dot, box.TextArea(text, textprops={"color": "white"})], sep=4, pad=0))
-    anchored = box.AnchoredOffsetbox(
-        loc="lower left", child=box.HPacker(children=parts, sep=12, pad=0), pad=0.5, borderpad=0.4, frameon=True
-    )
+    packed = box.HPacker(children=parts, sep=12, pad=0)
+    anchored = box.AnchoredOffsetbox("lower left", child=packed, pad=0.5, borderpad=0.4, frameon=True)
     anchored.patch.set(facecolor="black", alpha=0.75, linewidth=0, boxstyle="round,pad=0,rounding_size=0.3")
     axes.add_artist(anchored)
 
 
-def _count(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
+def _count(count: int, one: str, ending: str = "s") -> str:
+    return f"{count} {one}{'' if count == 1 else ending}"
 
 
-def _check_size(photo: Photo, size: tuple[int, int]) -> None:
-    if tuple(photo.size) != tuple(size):
-        raise ValueError(f"the features are of an image of {size} pixels, but the photo has {photo.size}")
+_SHARPNESS = 1.5
+"""Pixels of a picture for each pixel of the page: with 1, text is blurred on dense screens; 2 doubles the size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Pictures with captions, which a notebook shows side by side in rows."""
+
+    html: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def gallery(figures: Mapping[str, Any], *, width: int = 340) -> Gallery:
+    """Show matplotlib figures, by their captions, side by side in a notebook; `width` in pixels of the page."""
+    parts = []
+    for caption, figure in figures.items():
+        file, text = io.BytesIO(), html.escape(caption)
+        dpi = _SHARPNESS * width / figure.get_figwidth()
+        figure.savefig(file, format="jpeg", dpi=dpi, facecolor="white", pil_kwargs={"quality": 85})
+        source = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+        parts.append(
+            f'<figure style="margin:0;width:{width}px;max-width:100%">'
+            f'<img src="{source}" alt="{text}" style="width:100%;height:auto;margin:0">'
+            f'<figcaption style="margin-top:4px;line-height:1.35">{text}</figcaption></figure>'
+        )
+    return Gallery(f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{"".join(parts)}</div>')

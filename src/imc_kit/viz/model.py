@@ -1,7 +1,5 @@
 """The figure of a 3D model: its points, its cameras, and the true cameras. It is a plotly figure."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +11,8 @@ from numpy.typing import NDArray
 from imc_kit.metric import SceneScore
 from imc_kit.types import Float64, Model
 from imc_kit.viz import space
-from imc_kit.viz.palette import NEUTRAL, REGISTERED, TRUTH, package
-from imc_kit.viz.style import LEGEND, evenly, styled
-from imc_kit.viz.truth import match_names, similarity
+from imc_kit.viz.palette import LEGEND, NEUTRAL, REGISTERED, TRUTH, evenly, package, styled
+from imc_kit.viz.space import match_names, similarity
 
 _ROOM = 1.04
 """Length of the axes as a multiple of the drawn extent: plotly cuts off lines at the very end of its axes."""
@@ -78,20 +75,12 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # its text is below
     center, distances = space.view((np.concatenate(seen) - middle) / (_ROOM * sides.max()), eye)
     ends = np.stack([middle - _ROOM / 2 * sides, middle + _ROOM / 2 * sides], axis=1)
+    spans = zip("xyz", ends.tolist(), strict=True)
+    look = {"center": _named(center), "eye": _named(center + eye * distances[_USUAL]), "up": {"x": 0, "y": 0, "z": 1}}
     figure.update_layout(
-        scene={
-            **{f"{name}axis": {"visible": False, "range": span}
-               for name, span in zip("xyz", ends.tolist(), strict=True)},
-            "aspectmode": "manual",
-            "aspectratio": dict(zip("xyz", (sides / sides.max()).tolist(), strict=True)),
-            "camera": {
-                "center": dict(zip("xyz", center.tolist(), strict=True)),
-                "eye": dict(zip("xyz", (center + eye * distances[_USUAL]).tolist(), strict=True)),
-                "up": {"x": 0, "y": 0, "z": 1},
-            },
-        },
-        meta={"distances": list(distances.items())},
-        legend=LEGEND | {"itemsizing": "constant"},
+        scene={**{f"{name}axis": {"visible": False, "range": span} for name, span in spans},
+               "aspectmode": "manual", "aspectratio": _named(sides / sides.max()), "camera": look},
+        meta={"distances": list(distances.items())}, legend=LEGEND | {"itemsizing": "constant"},
     )  # fmt: skip
     return styled(figure, empty="" if placed.names else "no model")
 
@@ -105,7 +94,8 @@ def _placed(model: Model, score: SceneScore | None) -> _Placed:
     if score is not None and to_truth is not None:
         rows = match_names(names, score.names)
         true = {name: score.truth[rows[name]] for name in names if name in rows}
-        centers, axes, points = to_truth.moved(centers), axes @ to_truth.rotation.T, to_truth.moved(points)
+        centers, points = (places @ to_truth[:, :3].T + to_truth[:, 3] for places in (centers, points))
+        axes = axes @ to_truth[:, :3].T / np.cbrt(np.linalg.det(to_truth[:, :3]))
         unit = "unit of the truth"
     level = space.level(axes)
     true = {name: level @ center for name, center in true.items()}
@@ -113,10 +103,7 @@ def _placed(model: Model, score: SceneScore | None) -> _Placed:
 
 
 def _add_cameras(figure: Any, placed: _Placed, frusta: Float64) -> None:
-    figure.add_scatter3d(
-        **_xyz(frusta), mode="lines", hoverinfo="skip", line={"color": REGISTERED, "width": 2.5}, showlegend=False,
-        name="frusta",
-    )  # fmt: skip
+    _add_lines(figure, frusta, "frusta", {"color": REGISTERED, "width": 2.5})
     hover = [html.escape(name) for name in placed.names]
     for number, name in enumerate(placed.names):
         if name in placed.true:
@@ -135,10 +122,7 @@ def _add_truth(figure: Any, placed: _Placed) -> None:
     true = np.array(list(placed.true.values()))
     links = np.full((len(true), 3, 3), np.nan)
     links[:, 0], links[:, 1] = true, placed.centers[[name in placed.true for name in placed.names]]
-    figure.add_scatter3d(
-        **_xyz(links.reshape(-1, 3)), mode="lines", hoverinfo="skip", line={"color": TRUTH, "width": 3},
-        showlegend=False, name="errors",
-    )  # fmt: skip
+    _add_lines(figure, links.reshape(-1, 3), "errors", {"color": TRUTH, "width": 3})
     figure.add_scatter3d(
         **_xyz(true), mode="markers", name=f"true cameras ({len(true)})",
         marker={"size": 5, "color": TRUTH, "symbol": "diamond-open"},
@@ -155,11 +139,19 @@ def _add_scale(figure: Any, ground: Sequence[float], sides: Float64, eye: Float6
     # Towards the eye, but inside the axes, where plotly draws, and not so near that it leaves the view.
     start = ground + towards * max(0.0, 0.6 * float(room.min())) - across * length / 2
     bar = np.asarray(start + np.array([[0.0], [0.5], [1.0]]) * across * length, np.float64)
-    figure.add_scatter3d(
-        **_xyz(bar), mode="lines+text", text=["", f"{length:g} ({unit})", ""], textposition="bottom center",
-        line={"color": NEUTRAL, "width": 5}, hoverinfo="skip", showlegend=False, name="scale",
-    )  # fmt: skip
+    text = {"mode": "lines+text", "text": ["", f"{length:g} ({unit})", ""], "textposition": "bottom center"}
+    _add_lines(figure, bar, "scale", {"color": NEUTRAL, "width": 5}, **text)
     return bar
+
+
+def _add_lines(figure: Any, places: Float64, name: str, line: Mapping[str, Any], **more: Any) -> None:
+    """A line [K, 3] with gaps, without a place in the legend."""
+    look = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, "line": line} | more
+    figure.add_scatter3d(**_xyz(places), name=name, **look)
+
+
+def _named(place: Float64) -> dict[str, float]:
+    return dict(zip("xyz", place.tolist(), strict=True))
 
 
 def _xyz(places: Float64) -> dict[str, NDArray[np.float32]]:

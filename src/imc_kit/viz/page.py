@@ -1,35 +1,30 @@
 """HTML pages that need no network, no server and no other file: the frame and its parts."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape as e
 from importlib import resources
+from string import Template
 from typing import Any
 
 from imc_kit.viz.palette import package
 
 __all__ = ["cell", "e", "facts", "number_cell", "page", "plot", "table"]
 
+_MOVES = {
+    "left": "Rotate left", "right": "Rotate right", "above": "From above", "nearer": "Nearer", "farther": "Farther",
+    "reset": "Reset view",
+}  # fmt: skip
+"""The buttons of a 3D view: what page.js does, and their texts."""
+
 
 def page(title: str, body: str) -> str:
     """A whole page with its style, its script and plotly inside. `body` is HTML, `title` is plain text."""
     here = resources.files("imc_kit.viz")
-    style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-    policy = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{e(title)}</title><style>{style}</style></head>"
-        f'<body><a class="skip" href="#main">To the content</a><main id="main">{body}</main>'
-        "<noscript><p>The figures and the scenes need JavaScript.</p></noscript>"
-        f'<script type="text/plain" id="plotly">{_packed_plotly()}</script><script>{script}</script></body></html>\n'
-    )
+    html, style, script = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+    return Template(html).substitute(title=e(title), style=style, body=body, plotly=_packed_plotly(), script=script)
 
 
 def facts(values: Mapping[str, str]) -> str:
@@ -43,11 +38,7 @@ def plot(figure: Any, label: str, kind: str, said: str, *, movable: bool = False
     label: what screen readers say. kind: its class in page.css, which sets its shape. said: its caption.
     movable: with buttons that move the camera of a 3D view.
     """
-    actions = ("left", "right", "above", "nearer", "farther", "reset")
-    texts = ("Rotate left", "Rotate right", "From above", "Nearer", "Farther", "Reset view")
-    pressed = "".join(
-        f'<button type="button" data-move="{a}">{t}</button>' for a, t in zip(actions, texts, strict=True)
-    )
+    pressed = "".join(f'<button type="button" data-move="{move}">{text}</button>' for move, text in _MOVES.items())
     bar = f'<div class="buttons" role="group" aria-label="{e(f"View of: {label}")}">{pressed}</div>' if movable else ""
     caption = f"<figcaption>{e(said)}</figcaption>" if said else ""
     data = figure.to_json().replace("<", "\\u003c")
@@ -65,11 +56,10 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, r
     """
     titles = []
     for column, title in enumerate(head):
-        kind = ' class="number"' if title.startswith("#") else ""
-        title = title.lstrip("#")
-        sortable = not (column == 0 and row_header == 1)
-        inside = f'<button type="button">{e(title)}</button>' if sortable else e(title)
-        titles.append(f'<th scope="col"{kind}{" aria-sort=none" if sortable else ""}>{inside}</th>')
+        kind, text = ' class="number"' if title.startswith("#") else "", e(title.lstrip("#"))
+        if column > 0 or row_header != 1:
+            kind, text = f"{kind} aria-sort=none", f'<button type="button">{text}</button>'
+        titles.append(f'<th scope="col"{kind}>{text}</th>')
     body = []
     for row in rows:
         cells = list(row)

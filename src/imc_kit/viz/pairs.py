@@ -1,18 +1,17 @@
 """Figures of a scene's image pairs: the matrix of matches and the view graph. Both are plotly figures."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components, shortest_path
+from scipy.spatial.distance import pdist, squareform
 
 from imc_kit.types import Float64, Pair
 from imc_kit.viz.images import shortened
-from imc_kit.viz.layout import grouped_order, places
-from imc_kit.viz.palette import COUNTS, NEUTRAL, OTHER_MODEL, REGISTERED, UNREGISTERED, package
-from imc_kit.viz.style import LEGEND, evenly, styled
+from imc_kit.viz.palette import COUNTS, LEGEND, NEUTRAL, OTHER_MODEL, REGISTERED, UNREGISTERED, evenly, package, styled
 
 Counts = Mapping[Pair, int]
 """Counts by image pair, in either order; a missing pair has 0."""
@@ -27,7 +26,7 @@ _LABELLED = 30
 
 
 def block_order(names: Sequence[str], counts: Counts) -> list[str]:
-    """The images in an order that puts those with many matches together: see `layout.grouped_order`."""
+    """The images in an order that puts those with many matches together: see `grouped_order`."""
     return [names[number] for number in grouped_order(_matrix(names, counts))]
 
 
@@ -36,10 +35,8 @@ def draw_matrix(names: Sequence[str], matches: Counts, inliers: Counts, *, most:
 
     most: at most this many images are shown, evenly spread over that order.
     """
-    go = package("plotly.graph_objects")
-    order = block_order(names, inliers or matches)
+    figure, order = package("plotly.graph_objects").Figure(), block_order(names, inliers or matches)
     shown = [order[number] for number in evenly(len(order), most)]
-    figure = go.Figure()
     present = [count for count in (*matches.values(), *inliers.values()) if count] or [1, 10]
     low, high = np.log10(min(present)), np.log10(max(present))
     ticks = [base * 10**power for power in range(8) for base in (1, 3) if low <= np.log10(base * 10**power) <= high]
@@ -60,17 +57,13 @@ def draw_matrix(names: Sequence[str], matches: Counts, inliers: Counts, *, most:
     start, end = -0.5, max(len(shown), 1) - 0.5  # plotly finds no range without data
     images = f"{len(names)} image{'' if len(names) == 1 else 's'}"
     title = f"{len(shown)} of {images}" if len(shown) < len(names) else images
+    bar = {"tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:,}" for tick in ticks]}
+    bar |= {"title": {"text": "matches"}, "thickness": 14}
     figure.update_layout(
         xaxis=axis | {"title": {"text": title}, "tickangle": -60, "range": [start, end]},
         yaxis=axis | {"range": [end, start], "scaleanchor": "x"},
-        coloraxis={
-            "showscale": bool(matches or inliers),
-            "colorscale": COUNTS, "cmin": float(low), "cmax": float(max(high, low + 0.1)),
-            "colorbar": {
-                "title": {"text": "matches"}, "thickness": 14,
-                "tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:,}" for tick in ticks],
-            },
-        },
+        coloraxis={"showscale": bool(matches or inliers), "colorscale": COUNTS, "cmin": float(low),
+                   "cmax": float(max(high, low + 0.1)), "colorbar": bar},
     )  # fmt: skip
     return styled(figure, empty="" if names else "no images")
 
@@ -80,16 +73,12 @@ def draw_graph(names: Sequence[str], inliers: Counts, models: Mapping[str, int |
 
     models: the number of the model that registered an image; unregistered images have None or are missing.
     """
-    go = package("plotly.graph_objects")
-    figure = go.Figure()
-    matrix = _matrix(names, inliers)
+    figure, matrix = package("plotly.graph_objects").Figure(), _matrix(names, inliers)
     at = places(matrix)
     rows, columns = np.nonzero(np.triu(matrix, 1))
-    counts = matrix[rows, columns]
-    below = 0.0
-    for label, limit, width in _EDGE_CLASSES:
-        some = (counts >= below) & (counts < limit)
-        below = limit
+    below = np.digitize(matrix[rows, columns], [limit for _, limit, _ in _EDGE_CLASSES])
+    for number, (label, _, width) in enumerate(_EDGE_CLASSES):
+        some = below == number
         if some.any():
             ends = np.full((int(some.sum()), 3, 2), np.nan)
             ends[:, 0], ends[:, 1] = at[rows[some]], at[columns[some]]
@@ -98,28 +87,22 @@ def draw_graph(names: Sequence[str], inliers: Counts, models: Mapping[str, int |
                 x=x, y=y, mode="lines", line={"color": NEUTRAL, "width": width}, opacity=0.55, hoverinfo="skip",
                 name=f"{label} inliers ({int(some.sum())} pairs)",
             )  # fmt: skip
-    kinds = (
-        ("registered", REGISTERED, "circle", lambda model: model == 0),
-        ("in a smaller model", OTHER_MODEL, "diamond", lambda model: model is not None and model > 0),
-        ("unregistered", UNREGISTERED, "x", lambda model: model is None),
-    )
-    partners = (matrix > 0).sum(axis=1)
-    for kind, colour, symbol, belongs in kinds:
-        members = [number for number, name in enumerate(names) if belongs(models.get(name))]
+    partners, inside = (matrix > 0).sum(axis=1), [models.get(name) for name in names]
+    for kind, colour, symbol, members in (
+        ("registered", REGISTERED, "circle", [n for n, model in enumerate(inside) if model == 0]),
+        ("in a smaller model", OTHER_MODEL, "diamond", [n for n, model in enumerate(inside) if model]),
+        ("unregistered", UNREGISTERED, "x", [n for n, model in enumerate(inside) if model is None]),
+    ):
         if members:
-            hover = [
-                f"{html.escape(names[n])}<br>verified pairs: {partners[n]}<br>inliers: {int(matrix[n].sum()):,}"
-                for n in members
-            ]
+            about = "{}<br>verified pairs: {}<br>inliers: {:,}"
+            hover = [about.format(html.escape(names[n]), partners[n], int(matrix[n].sum())) for n in members]
             figure.add_scatter(
                 x=at[members, 0].astype(np.float32), y=at[members, 1].astype(np.float32), mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 11, "line": {"width": 1.5, "color": "white"}},
                 name=f"{kind} ({len(members)})", hovertext=hover, hovertemplate="%{hovertext}<extra></extra>",
             )  # fmt: skip
-    hidden = {"visible": False}
-    figure.update_layout(
-        xaxis=hidden, yaxis=hidden | {"scaleanchor": "x"}, legend=LEGEND, showlegend=True, hovermode="closest"
-    )
+    figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False, "scaleanchor": "x"})
+    figure.update_layout(legend=LEGEND, showlegend=True, hovermode="closest")
     return styled(figure, empty="" if names else "no images")
 
 
@@ -131,3 +114,64 @@ def _matrix(names: Sequence[str], counts: Counts) -> Float64:
         if first in number and second in number and first != second:
             matrix[number[first], number[second]] = matrix[number[second], number[first]] = count
     return matrix
+
+
+_APART = 1.3
+"""The distance between images without a path, as a multiple of the longest path: parts of a scene do not overlap."""
+_STEPS = 60
+"""Steps of the layout. Half as many move dots by 3 % of the figure's width (castle_P19), twice as many by under 1 %."""
+
+
+def grouped_order(counts: Float64) -> list[int]:
+    """An order of n images, by a symmetric matrix [n, n] of match counts, in which images with many matches are near.
+
+    Connected components follow one another, the largest first. Within a component the order is that of the Fiedler
+    vector of the normalised Laplacian of log(1 + count), which sorts a chain of overlapping photos (Atkins, Boman and
+    Hendrickson, 1998).
+    """
+    weights = np.log1p(counts)
+    component = connected_components(weights, directed=False)[1]
+    groups = [np.flatnonzero(component == number) for number in np.unique(component)]
+    order: list[int] = []
+    for group in sorted(groups, key=lambda group: (-len(group), int(group[0]))):
+        if len(group) > 2:
+            inside = weights[np.ix_(group, group)]
+            root = 1 / np.sqrt(inside.sum(axis=1))
+            fiedler = np.linalg.eigh(np.eye(len(group)) - root[:, None] * inside * root)[1][:, 1] * root
+            if fiedler[0] > fiedler[-1]:  # both directions are right: take the one nearer to the given order
+                fiedler = -fiedler
+            group = group[np.argsort(fiedler, kind="stable")]
+        order += group.tolist()
+    return order
+
+
+def places(counts: Float64) -> Float64:
+    """Places [n, 2] for n images, whose distances resemble those along the edges of the view graph.
+
+    counts: inliers of each pair, symmetric [n, n]. An edge is 1.5 long where there are few inliers, 0.5 where there are
+    most. Classical multidimensional scaling gives the start; stress majorisation (Gansner, Koren and North, 2004)
+    improves it.
+    """
+    n = len(counts)
+    if n < 2:
+        return np.zeros((n, 2))
+    lengths = np.where(counts > 0, 1.5 - np.log1p(counts) / np.log1p(max(counts.max(), 1)), 0)
+    distance = shortest_path(lengths, directed=False)
+    finite = np.isfinite(distance)
+    distance[~finite] = _APART * max(distance[finite].max(), 1.0)
+    centred = np.eye(n) - 1 / n
+    values, vectors = np.linalg.eigh(-0.5 * centred @ distance**2 @ centred)
+    found = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 1e-9))
+    # Images with the same distances to all others start at one place, from where the steps could not part them.
+    found = found + np.random.default_rng(0).normal(0, 1e-3, found.shape)
+    weights = _inverse(distance) ** 2
+    solve = np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights)
+    for _ in range(_STEPS):
+        pull = weights * distance * _inverse(squareform(pdist(found)))
+        found = solve @ ((np.diag(pull.sum(axis=1)) - pull) @ found)
+    return np.asarray(found, np.float64)
+
+
+def _inverse(values: NDArray[np.float64]) -> Float64:
+    """1 / values, and 0 where these are 0."""
+    return np.divide(1, values, out=np.zeros_like(values), where=values > 0)

@@ -1,14 +1,15 @@
-"""The colours of all figures: one colour for one thing, distinct for the colour-blind too; and the packages that draw.
+"""What all figures share: the packages that draw, the look, and one colour for one thing.
 
 Things have the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), stages those of Paul Tol's muted scheme
-(https://sronpersonalpages.nl/~pault/), because eight hues are not enough for both. No figure distinguishes things by
-colour alone: a label, a symbol or a place says the same.
+(https://sronpersonalpages.nl/~pault/), because eight hues are not enough for both. All are distinct for the
+colour-blind too. No figure distinguishes things by colour alone: a label, a symbol or a place says the same.
 """
-
-from __future__ import annotations
 
 import importlib
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
 
@@ -29,16 +30,9 @@ SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """For many things of a kind, such as scenes or configurations."""
 
 STAGES = {
-    "inspect": "#999933",
-    "upright": "#882255",
-    "masks": "#117733",
-    "detect": "#88CCEE",
-    "pairs": "#CC6677",
-    "match": "#AA4499",
-    "verify": "#DDCC77",
-    "map": "#44AA99",
-    "complete": "#332288",
-}
+    "inspect": "#999933", "upright": "#882255", "masks": "#117733", "detect": "#88CCEE", "pairs": "#CC6677",
+    "match": "#AA4499", "verify": "#DDCC77", "map": "#44AA99", "complete": "#332288",
+}  # fmt: skip
 """By the pipeline's name of the stage, in its order; other stages come last, in `NEUTRAL`."""
 
 SCORES = "viridis"
@@ -53,3 +47,26 @@ def package(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise KitError(f'figures need matplotlib and plotly (pip install "imc-kit[viz]"): {error}') from error
+
+
+LEGEND = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
+"""A legend in one line above the figure."""
+CATEGORIES = {"type": "category", "autorange": "reversed", "automargin": True, "ticks": ""}
+"""The vertical axis of horizontal bars: names from top to bottom."""
+
+
+def styled(figure: Any, empty: str = "") -> Any:
+    """Give a figure the common look, in which only data has colours. `empty`: the text of a figure without data."""
+    figure.update_layout(
+        template="plotly_white", margin={"l": 8, "r": 8, "t": 36, "b": 8}, font={"size": 13, "color": "#333333"},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+    )  # fmt: skip
+    if empty:
+        figure.update_layout(xaxis={"visible": False}, yaxis={"visible": False})
+        figure.add_annotation(text=empty, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font={"size": 16})
+    return figure
+
+
+def evenly(count: int, most: int) -> NDArray[np.intp]:
+    """The numbers of at most `most` of `count` things, evenly spread."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(np.intp)

@@ -1,7 +1,5 @@
 """The report of a run: one HTML file that needs no network, no server and no other file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from imc_kit.viz.report_scene import advice_html, name_html, remedy_html, scene_
 from imc_kit.viz.run_folder import RunFolder, measure, read_run
 from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
 
+AnyPath = Path | str
 _DISTANCES = "The share of cameras within each distance of the truth."
 _MEAN = f"{_DISTANCES} The mAA is the mean over the distances."
 _ACCURACY = {
@@ -28,11 +27,7 @@ _ACCURACY = {
 
 
 def write_report(
-    run: Path | str,
-    path: Path | str | None = None,
-    *,
-    truth: Path | str | None = None,
-    thresholds: Path | str | None = None,
+    run: AnyPath, path: AnyPath | None = None, *, truth: AnyPath | None = None, thresholds: AnyPath | None = None
 ) -> Path:
     """Write the report of a run as one HTML file; returns its path.
 
@@ -81,15 +76,14 @@ def _page(run: RunFolder) -> str:
 def _charts(run: RunFolder) -> list[tuple[str, Any, str]]:
     """The figures about all scenes: title, figure, caption."""
     scores = {
-        scene.name if len(scene.aligned) == 1 else f"{scene.name}, model {number + 1}": score
+        scene.name if len(scene.scored.models) == 1 else f"{scene.name}, model {number + 1}": score
         for scene in run.scenes
-        for number, score in sorted(scene.aligned.items())
+        for number, score in sorted(scene.scored.models.items())
     }
     memory = {scene.name: scene.memory for scene in run.scenes if scene.memory}
     seconds = {scene.name: scene.seconds for scene in run.scenes}
-    charts = [("Time by stage", draw_seconds(seconds), "")]
-    if scores and run.mean is not None:
-        charts.insert(0, ("Accuracy", draw_accuracy(scores), _ACCURACY[run.layout]))
+    charts = [("Accuracy", draw_accuracy(scores), _ACCURACY[run.layout])] if scores and run.mean is not None else []
+    charts.append(("Time by stage", draw_seconds(seconds), ""))
     return [*charts, ("Memory by stage", draw_memory(memory), "")] if memory else charts
 
 
@@ -117,20 +111,13 @@ def _scene_table(run: RunFolder) -> str:
     rows = []
     for number, scene in enumerate(run.scenes, 1):
         counts, advice = scene.counts, scene.advice
-        complete = counts["registered"] == counts["images"]
-        said = f"{counts['registered']} <span class={'good' if complete else 'bad'}>{'✓' if complete else '!'}</span>"
-        rows.append(
-            [
-                cell(f'<a class="name" href="#scene-{number}">{e(scene.name)}</a>', scene.name),
-                number_cell(counts["images"]),
-                number_cell(counts["registered"], said),
-                number_cell(counts["models"]),
-                number_cell(counts["points"]),
-                *accuracy(scene.name),
-                number_cell(sum(scene.seconds.values()), form="{:,.1f}"),
-                cell(_short_advice(advice), str(len(advice)), "long" if advice else ""),
-            ]
-        )
+        kind, sign = ("good", "✓") if counts["registered"] == counts["images"] else ("bad", "!")
+        said = f"{counts['registered']} <span class={kind}>{sign}</span>"
+        link = cell(f'<a class="name" href="#scene-{number}">{e(scene.name)}</a>', scene.name)
+        numbers = [number_cell(counts["images"]), number_cell(counts["registered"], said)]
+        numbers += [*(number_cell(counts[key]) for key in ("models", "points")), *accuracy(scene.name)]
+        numbers.append(number_cell(sum(scene.seconds.values()), form="{:,.1f}"))
+        rows.append([link, *numbers, cell(_short_advice(advice), str(len(advice)), "long" if advice else "")])
     unsolved = {name: f'<span class="bad">not solved:</span> {e(reason)}' for name, reason in run.failed.items()}
     unsolved |= dict.fromkeys(run.waiting, '<span class="bad">not solved yet</span>')
     unknown = number_cell(None)

@@ -1,19 +1,25 @@
 """The part of a report about one scene: its models, its pairs, its images."""
 
-from __future__ import annotations
-
+import base64
+import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import numpy as np
+from PIL import Image
 
+from imc_kit.colmap import database
+from imc_kit.data import images
+from imc_kit.errors import KitError
+from imc_kit.types import Pair
 from imc_kit.viz.advice import Advice
+from imc_kit.viz.images import draw_matches
 from imc_kit.viz.model import draw_model
 from imc_kit.viz.page import cell, e, number_cell, plot, table
 from imc_kit.viz.pairs import draw_graph, draw_matrix
-from imc_kit.viz.report_pictures import pair_pictures, thumb
 from imc_kit.viz.run_folder import SceneRun, measure
-from imc_kit.viz.truth import match_names
+from imc_kit.viz.space import match_names
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +41,16 @@ def scene_part(number: int, scene: SceneRun) -> str:
     log.info("report: %s", scene.name)
     counts = scene.counts
     said = f"{counts['registered']} of {counts['images']} images registered"
-    if scene.accuracy is not None:
-        said += f", {measure(scene.layout)} {scene.accuracy:.3f}"
+    if scene.scored.accuracy is not None:
+        said += f", {measure(scene.layout)} {scene.scored.accuracy:.3f}"
     if scene.quick:
         said += ", quick answer"
     parts = [advice_html(scene.advice), *(f"<p>{e(sentence)}</p>" for sentence in scene.gone)]
     for place, model in enumerate(scene.models[:MOST_MODELS]):
         title = "The model" if len(scene.models) == 1 else f"Model {place + 1} of {len(scene.models)}"
-        figure = draw_model(model, scene.aligned.get(place))
-        text = (
-            f"{len(model.poses)} cameras, {len(model.points):,} points, {model.observations:,} observations; mean "
-            f"reprojection error {model.reprojection_error:.2f} pixels."
-        )
+        figure = draw_model(model, scene.scored.models.get(place))
+        text = f"{len(model.poses)} cameras, {len(model.points):,} points, {model.observations:,} observations; "
+        text += f"mean reprojection error {model.reprojection_error:.2f} pixels."
         if any(trace.name == "errors" for trace in figure.data):
             text += " Green diamonds are the true cameras; a green line joins each to its estimate."
         parts.append(f"<h3>{title}</h3>{plot(figure, f'{title} of {scene.name} in 3D', 'space', text, movable=True)}")
@@ -90,8 +94,7 @@ def _pairs(scene: SceneRun) -> str:
     by_count = sorted(inliers, key=lambda pair: (-inliers[pair], pair))
     best = by_count[:PAIRS]
     weakest = sorted(by_count[PAIRS:], key=lambda pair: (inliers[pair] / max(1, matches.get(pair, 0)), pair))[:PAIRS]
-    missing = scene.out
-    out = [name for name in scene.names if name in scene.matched.keypoints and name in missing]
+    out = [name for name in scene.names if name in scene.out and name in scene.matched.keypoints]
     by_matches = sorted(matches, key=lambda pair: (inliers.get(pair, 0), matches[pair], pair))
     partners = {name: pair for pair in by_matches for name in pair}  # the best pair is the last
     parts = []
@@ -104,14 +107,12 @@ def _pairs(scene: SceneRun) -> str:
         shown = [partners[name] for name in out if name in partners][:MOST_UNREGISTERED]
         lonely = [name for name in out if name not in partners]
         more = len(out) - len(lonely) - len(shown)
-        model = "any model" if scene.separate else "the largest model"
+        model = "any model" if scene.layout == "2025" else "the largest model"
         said = f"{len(out)} of {len(scene.names)} images are not in {model}."
         said += f" The table of images has the best match of {more} more." if more > 0 else ""
         said += f" No matches at all: {', '.join(lonely[:10])}{' …' if len(lonely) > 10 else ''}." if lonely else ""
-        parts.append(
-            f'<h3>Unregistered images and their best match</h3><p class="soft">{e(said)}</p>'
-            + pair_pictures(scene, list(dict.fromkeys(shown)))
-        )
+        title = "Unregistered images and their best match"
+        parts.append(f'<h3>{title}</h3><p class="soft">{e(said)}</p>{pair_pictures(scene, [*dict.fromkeys(shown)])}')
     return "".join(parts)
 
 
@@ -119,12 +120,12 @@ def _image_table(scene: SceneRun) -> str:
     placed, out, rows = scene.model_of, scene.out, []
     keypoints = scene.matched.keypoints
     partners: dict[str, list[tuple[int, str]]] = {name: [] for name in scene.names}
-    for (first, second), count in scene.matched.inliers.items():
-        partners[first].append((count, second))
-        partners[second].append((count, first))
+    for pair, count in scene.matched.inliers.items():
+        for name, other in (pair, pair[::-1]):
+            partners[name].append((count, other))
     errors = _errors(scene)
-    head = ["Picture", "Image", "State", "#Keypoints", "#Verified pairs", "#Inliers", "Best match",
-            *(["#Error"] if errors else [])]  # fmt: skip
+    head = ["Picture", "Image", "State", "#Keypoints", "#Verified pairs", "#Inliers", "Best match"]
+    head += ["#Error"] if errors else []
     for name in sorted(scene.names, key=lambda name: name not in out):  # unregistered images first
         model = placed.get(name)
         state = "registered" if model == 0 else f"in model {model + 1}" if model else "unregistered"
@@ -132,18 +133,14 @@ def _image_table(scene: SceneRun) -> str:
             state = "unreadable"
         count, other = max(partners[name], default=(0, ""))
         picture = thumb(scene, name)
-        rows.append(
-            [
-                cell(f'<img class="thumb" src="{picture}" alt="">' if picture else "", None),
-                cell(name_html(name), name),
-                cell(f'<span class="{"bad" if name in out else "good"}">{state}</span>', state),
-                number_cell(keypoints.get(name)),
-                number_cell(len(partners[name])),
-                number_cell(sum(count for count, _ in partners[name])),
-                cell(f"{name_html(other)} ({count})" if other else "", other),
-                *([number_cell(errors.get(name), form="{:.3g}")] if errors else []),
-            ]
-        )
+        cells = [
+            cell(f'<img class="thumb" src="{picture}" alt="">' if picture else "", None),
+            cell(name_html(name), name),
+            cell(f'<span class="{"bad" if name in out else "good"}">{state}</span>', state),
+            *map(number_cell, (keypoints.get(name), len(partners[name]), sum(count for count, _ in partners[name]))),
+            cell(f"{name_html(other)} ({count})" if other else "", other),
+        ]
+        rows.append([*cells, number_cell(errors.get(name), form="{:.3g}")] if errors else cells)
     unit = '<p class="soft">Error: distance from the true place, in the unit of the truth.</p>' if errors else ""
     caption = f"Images of {scene.name}"
     inside = table(caption, head, rows, row_header=1)
@@ -153,9 +150,64 @@ def _image_table(scene: SceneRun) -> str:
 def _errors(scene: SceneRun) -> dict[str, float]:
     """The distance of each registered camera from its true place, after the metric's alignment."""
     errors, placed = {}, scene.model_of
-    for number, score in scene.aligned.items():
+    for number, score in scene.scored.models.items():
         apart = np.linalg.norm(score.aligned - score.truth, axis=1)
         for name, row in match_names(scene.names, score.names).items():
             if placed.get(name) == number and np.isfinite(apart[row]):
                 errors[name] = float(apart[row])
     return errors
+
+
+THUMB = 128
+"""Longer side of a thumbnail in pixels: a hundred take half a megabyte, and four times that at 256."""
+PICTURE = 512
+"""Longer side of a photo in the pictures of pairs, in pixels: about the width at which a laptop shows it."""
+
+
+def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
+    """Pairs of photos with their matches, and what is known about them."""
+    figures = []
+    for first, second in pairs:
+        both = scene.matched.matches, scene.matched.inliers
+        matched, verified = (counts.get((first, second), 0) for counts in both)
+        said = f"{first} and {second}: {verified} of {matched} matches are inliers ({verified / max(1, matched):.0%})"
+        poses = next((model.poses for model in scene.models if model.poses.keys() >= {first, second}), None)
+        if poses:
+            angle = np.degrees(np.arccos(np.clip(poses[first].rotation[2] @ poses[second].rotation[2], -1, 1)))
+            said += f"; in the model their viewing directions differ by {angle:.0f}°"
+        picture = _pair_picture(scene, first, second)
+        image = f'<img src="{picture}" alt="{e(f"Matches between {first} and {second}, drawn as lines")}">'
+        figures.append(f"<figure>{image if picture else ''}<figcaption>{e(said)}</figcaption></figure>")
+    return f'<div class="pair">{"".join(figures)}</div>'
+
+
+def _pair_picture(scene: SceneRun, first: str, second: str) -> str:
+    """The address of the picture; empty when a photo cannot be read any more."""
+    assert scene.matched.path is not None  # the caller checks
+    try:
+        one, other = (_photo(scene, name, PICTURE) for name in (first, second))
+    except KitError as error:
+        log.warning("%s: no picture of a pair: %s", scene.name, error)
+        return ""
+    figure = draw_matches(one, other, *database.read_pair(scene.matched.path, first, second), most=80)
+    return _data_uri(lambda file: figure.savefig(file, format="webp", transparent=True, pil_kwargs={"quality": 72}))
+
+
+def thumb(scene: SceneRun, name: str) -> str:
+    """The address of a thumbnail; empty when the photo is not where it was."""
+    with suppress(KitError):
+        if scene.photos is not None:
+            picture = Image.fromarray(_photo(scene, name, THUMB).pixels)
+            return _data_uri(lambda file: picture.save(file, "WEBP", quality=60))
+    return ""
+
+
+def _photo(scene: SceneRun, name: str, long_side: int) -> images.Photo:
+    """A photo as it was matched."""
+    assert scene.photos is not None  # the callers check
+    return images.load(scene.photos.path(name), long_side, scene.rotation_quarters.get(name, 0))
+
+
+def _data_uri(save: Callable[[io.BytesIO], None]) -> str:
+    save(file := io.BytesIO())
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

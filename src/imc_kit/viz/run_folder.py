@@ -1,9 +1,8 @@
 """What a run, finished or not, left in its folder, and how the metric scores it: the content of the report."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,8 @@ class SceneRun:
     matched: Matched
     photos: Scene | None
     """The scene with its photos, if these are still there."""
-    scored: metric.OfScene | None
+    scored: metric.OfScene
+    """The score, empty if it is not known."""
 
     @property
     def model_of(self) -> dict[str, int]:
@@ -66,28 +66,13 @@ class SceneRun:
     @property
     def out(self) -> set[str]:
         """The images that do not count as registered: only the largest model counts, in 2025 every model."""
-        counted = self.members if self.separate else self.members[:1]
+        counted = self.members if self.layout == "2025" else self.members[:1]
         return set(self.names).difference(*counted)
 
     @property
-    def separate(self) -> bool:
-        """Whether every model is a scene of its own."""
-        return self.layout == "2025"
-
-    @property
-    def accuracy(self) -> float | None:
-        """The year's score."""
-        return self.scored.accuracy if self.scored else None
-
-    @property
-    def aligned(self) -> Mapping[int, metric.SceneScore]:
-        """The cameras aligned to the truth, by the number of their model; empty if it is not known."""
-        return self.scored.models if self.scored else {}
-
-    @property
     def advice(self) -> list[Advice]:
-        keypoints, inliers = self.matched.keypoints, self.matched.inliers
-        return advise(self.members, self.names, keypoints, inliers, self.notes, self.accuracy, separate=self.separate)
+        known = self.members, self.names, self.matched.keypoints, self.matched.inliers
+        return advise(*known, self.notes, self.scored.accuracy, separate=self.layout == "2025")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +84,11 @@ class RunFolder:
     """
 
     content: Mapping[str, Any]
+    layout: str
     scenes: Sequence[SceneRun]
     failed: Mapping[str, str]
     waiting: Sequence[str]
     scores: Mapping[str, metric.OfScene]
-
-    @property
-    def layout(self) -> str:
-        return str(self.content["layout"])
 
     @property
     def requested(self) -> set[str]:
@@ -128,22 +110,16 @@ class RunFolder:
     @property
     def notes(self) -> list[str]:
         """What concerns more than one scene, one sentence each."""
-        notes = []
-        requested, waiting, quick = self.requested, len(self.waiting), sum(scene.quick for scene in self.scenes)
-        unfinished = [
-            *([f"{waiting} of {len(requested)} scenes are not solved yet"] if waiting else []),
-            *([f"{quick} of {len(requested)} scenes have only a quick answer"] if quick else []),
-        ]
-        if unfinished:
-            notes.append(
-                f"The run is not finished: {' and '.join(unfinished)}; run the same imc-kit solve command to resume"
-            )
+        notes, requested = [], self.requested
+        quick = sum(scene.quick for scene in self.scenes)
+        counts = {"are not solved yet": len(self.waiting), "have only a quick answer": quick}
+        parts = " and ".join(f"{n} of {len(requested)} scenes {what}" for what, n in counts.items() if n)
+        if parts:
+            notes.append(f"The run is not finished: {parts}; run the same imc-kit solve command to resume")
         others = [name for name, scored in self.scores.items() if name not in requested and scored.accuracy is not None]
         if others:
-            named = ", ".join(others[:10]) + (" …" if len(others) > 10 else "")
-            notes.append(
-                f"The mean {measure(self.layout)} leaves out scenes of the truth that are not in this run: {named}"
-            )
+            named, what = ", ".join(others[:10]) + (" …" if len(others) > 10 else ""), measure(self.layout)
+            notes.append(f"The mean {what} leaves out scenes of the truth that are not in this run: {named}")
         return [*notes, *self.content.get("notes", [])]
 
 
@@ -155,22 +131,22 @@ def measure(layout: str) -> str:
 def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str | None = None) -> RunFolder:
     """Read the folder of a run; arguments and errors as for `report.write_report`."""
     content = _read_json(run / "run.json")
-    needed = {"input": str, "layout": str, "scenes": dict}
-    if not all(isinstance(content.get(key), kind) for key, kind in needed.items()):
+    if not all(isinstance(content.get(key), kind) for key, kind in (("input", str), ("layout", str), ("scenes", dict))):
         raise KitError(f"{run / 'run.json'} was not written by imc-kit solve: {_HINT}")
-    scores = {} if truth is None else _scores(content["layout"], truth, run / "submission.csv", thresholds)
+    submission, scores = run / "submission.csv", {}
+    if truth is not None:
+        distances = None if thresholds is None else metric.read_thresholds(thresholds)
+        table = read_table(truth, ("dataset", "scene"))
+        names = dict.fromkeys([*table["scene"], *(table["dataset"] + "/" + table["scene"])])  # both forms are in use
+        scores = metric.score_scenes(content["layout"], names, truth, submission, distances)
     failed: Mapping[str, str] = content.get("failed", {})
     known = [*content["scenes"], *failed]
     task = _task(content["input"], known)
     photos = {scene.name: scene for scene in task.scenes} if task else {}
-    scenes = [
-        _read_scene(run, name, account, content["layout"], failed.get(name), photos.get(name), scores.get(name))
-        for name, account in content["scenes"].items()
-    ]
+    scenes = [_read_scene(run, name, content, photos.get(name), scores.get(name)) for name in content["scenes"]]
     without = {name: reason for name, reason in failed.items() if name not in content["scenes"]}
-    requested = _requested(task, run / "submission.csv") if task else set()
-    waiting = [name for name in photos if name in requested and name not in known]
-    return RunFolder(content, scenes, without, waiting, scores)
+    waiting = [name for name in _requested(task, submission) if name not in known] if task else []
+    return RunFolder(content, content["layout"], scenes, without, waiting, scores)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -183,80 +159,57 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _scores(
-    layout: str, truth: Path | str, submission: Path, thresholds: Path | str | None
-) -> Mapping[str, metric.OfScene]:
-    """The metric's result for each scene of the truth."""
-    distances = None if thresholds is None else metric.read_thresholds(thresholds)
-    table = read_table(truth, ("dataset", "scene"))
-    names = dict.fromkeys([*table["scene"], *(table["dataset"] + "/" + table["scene"])])  # both forms are in use
-    return metric.score_scenes(layout, names, truth, submission, distances)
-
-
 def _task(root: str, known: Sequence[str]) -> Task | None:
     """The input as it is on disk now, in the split that has most of the scenes; None if it is gone."""
     best, most = None, 0
     for split in SPLITS:
-        try:
+        with suppress(KitError):
             task = load(root, split)
-        except KitError:
-            continue
-        common = len({scene.name for scene in task.scenes}.intersection(known))
-        if common > most:
-            best, most = task, common
+            common = len({scene.name for scene in task.scenes}.intersection(known))
+            best, most = (task, common) if common > most else (best, most)
     return best
 
 
-def _requested(task: Task, submission: Path) -> set[str]:
-    """The scenes that a submission has rows of."""
-    columns = list(task.keys[0])
-    try:
-        table = read_table(submission, columns)
-    except KitError:
-        return set()
-    present = set(table[columns].itertuples(index=False, name=None))
-    return {row.scene for key, row in zip(task.keys, task.rows, strict=True) if tuple(key.values()) in present}
+def _requested(task: Task, submission: Path) -> list[str]:
+    """The scenes that a submission has rows of, in the task's order; none if it cannot be read."""
+    columns, present = list(task.keys[0]), set()
+    with suppress(KitError):
+        present = set(read_table(submission, columns)[columns].itertuples(index=False, name=None))
+    found = {row.scene for key, row in zip(task.keys, task.rows, strict=True) if tuple(key.values()) in present}
+    return [scene.name for scene in task.scenes if scene.name in found]
 
 
 def _read_scene(
-    run: Path,
-    name: str,
-    account: Mapping[str, Any],
-    layout: str,
-    failure: str | None,
-    photos: Scene | None,
-    scored: metric.OfScene | None,
+    run: Path, name: str, content: Mapping[str, Any], photos: Scene | None, scored: metric.OfScene | None
 ) -> SceneRun:
-    """account: what run.json says about the scene."""
+    """content: that of run.json."""
+    account, failure = content["scenes"][name], content.get("failed", {}).get(name)
     folder, result = _result(run, name, account)
     models: list[Model] = []
-    matched = Matched()
-    if not result:
-        gone = ["The scene's result.json is missing or of another run: models and matches are not shown."]
-    else:
+    matched, gone = Matched(), list[str]()
+    if result:
         models, no_models = _models(folder / "models", account["counts"]["models"])
         matched, no_matches = _matched(folder)
-        gone = [why for why in (no_models, no_matches) if why]
+        gone += filter(None, (no_models, no_matches))
+    else:
+        gone.append("The scene's result.json is missing or of another run: models and matches are not shown.")
     if photos is None:
         gone.append("The photos are not where they were: pairs and thumbnails are not shown.")
-    placements: Mapping[str, Any] = result.get("placements", {})
-    account = {**account, **result}
+    account = {"memory": {}, "rotation_quarters": {}, "placements": {}, **account, **result}
+    placements = account["placements"]
     return SceneRun(
-        name=name,
-        layout=layout,
+        name,
+        content["layout"],
         quick=failure is None and folder.is_relative_to(run / "quick"),
-        counts=account["counts"],
-        seconds=account["seconds"],
-        memory=account.get("memory", {}),
+        **{key: account[key] for key in ("counts", "seconds", "memory", "rotation_quarters")},
         notes=[*account["notes"], *([f"the steps after this answer failed: {failure}"] if failure else [])],
         gone=gone,
         names=block_order(sorted(placements), matched.inliers or matched.matches),
-        rotation_quarters=account.get("rotation_quarters", {}),
         models=models,
         members=[sorted(model.poses) for model in models] or _members(placements),
         matched=matched,
         photos=photos,
-        scored=scored,
+        scored=scored or metric.OfScene({}, None),
     )
 
 
@@ -267,12 +220,10 @@ def _result(run: Path, name: str, account: Mapping[str, Any]) -> tuple[Path, Map
     """
     for part in ("scenes", "quick"):
         folder = run / part / name
-        try:
+        with suppress(KitError):
             result = _read_json(folder / "result.json")
-        except KitError:
-            continue
-        if all(result.get(key) == account[key] for key in ("counts", "seconds")):
-            return folder, result
+            if all(result.get(key) == account[key] for key in ("counts", "seconds")):
+                return folder, result
     return run / "scenes" / name, {}
 
 

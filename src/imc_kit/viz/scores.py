@@ -1,7 +1,5 @@
 """Figures of scores and costs: accuracy by distance, time and memory by stage. All are plotly figures."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from imc_kit.metric import SceneScore
-from imc_kit.viz.palette import NEUTRAL, SERIES, STAGES, package
-from imc_kit.viz.style import CATEGORIES, LEGEND, styled
+from imc_kit.viz.palette import CATEGORIES, LEGEND, NEUTRAL, SERIES, STAGES, package, styled
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 """One fewer than there are colours, so that thirty scenes differ in one or the other."""
@@ -57,22 +54,19 @@ def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, s
     figure = package("plotly.graph_objects").Figure()
     present = dict.fromkeys(stage for stages in values.values() for stage in stages)
     stages = [stage for stage in STAGES if stage in present] + [stage for stage in present if stage not in STAGES]
-    scenes = list(values)
     for stage in stages:
-        heights = [values[scene].get(stage, 0.0) for scene in scenes]
+        heights = {html.escape(scene): costs.get(stage, 0.0) for scene, costs in values.items()}
         figure.add_bar(
-            y=[html.escape(scene) for scene in scenes], x=heights, orientation="h", name=html.escape(stage),
+            y=list(heights), x=list(heights.values()), orientation="h", name=html.escape(stage),
             marker={"color": STAGES.get(stage, NEUTRAL), "line": {"width": 0}},
-            hovertext=[f"{html.escape(scene)}, {html.escape(stage)}: {form.format(height)}"
-                       for scene, height in zip(scenes, heights, strict=True)],
             hovertemplate="%{hovertext}<extra></extra>",
+            hovertext=[f"{scene}, {html.escape(stage)}: {form.format(height)}" for scene, height in heights.items()],
         )  # fmt: skip
-    thick = 20 if len(scenes) <= 3 else 7  # pixels of one of several bars side by side
+    thick = 20 if len(values) <= 3 else 7  # pixels of one of several bars side by side
     row = 34 if stacked else max(34, thick * len(stages) + 14)
     figure.update_layout(
         barmode="stack" if stacked else "group", bargap=0.35 if stacked else 14 / row,
-        xaxis={"title": {"text": title}, "rangemode": "tozero"},
-        yaxis=CATEGORIES,
-        legend=LEGEND | {"traceorder": "normal"}, showlegend=True, height=130 + row * len(scenes),
+        xaxis={"title": {"text": title}, "rangemode": "tozero"}, yaxis=CATEGORIES,
+        legend=LEGEND | {"traceorder": "normal"}, showlegend=True, height=130 + row * len(values),
     )  # fmt: skip
     return styled(figure, empty="" if stages else "nothing was measured")

@@ -1,13 +1,13 @@
-"""The geometry of a 3D view: which way is up, where to look from, how large to draw cameras."""
-
-from __future__ import annotations
+"""The geometry of a 3D view: its frame, which way is up, where to look from, how large to draw cameras."""
 
 from collections.abc import Sequence
 
 import numpy as np
+import pycolmap
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from imc_kit.metric import SceneScore
 from imc_kit.types import Float64
 
 _ASPECTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -98,3 +98,36 @@ def frusta(centers: Float64, axes: Float64, frames: Sequence[tuple[float, float]
         path = own[[0, 1, 2, 3, 4, 1, 5, 2, 0, 3, 4, 0]]
         lines += [path @ rotation + center, np.full((1, 3), np.nan)]
     return np.concatenate(lines)
+
+
+def match_names(names: Sequence[str], paths: Sequence[str]) -> dict[str, int]:
+    """For each image its row in a table: the first whose path ends with the image's name.
+
+    Names are relative to the scene's folder; a table's paths may begin further up. If a path ends with several names,
+    it belongs to the longest.
+    """
+    known = set(names)
+    rows: dict[str, int] = {}
+    for row, path in enumerate(paths):
+        parts = path.split("/")
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        name = next((end for end in ends if end in known), None)
+        if name is not None:
+            rows.setdefault(name, row)
+    return rows
+
+
+def similarity(names: Sequence[str], centers: Float64, score: SceneScore) -> Float64 | None:
+    """The metric's similarity [3, 4] from the model's frame to the truth's; None with fewer than three cameras in both.
+
+    `score.aligned` are the submitted centres under one similarity, so a least-squares fit to them finds it (Umeyama,
+    1991).
+    """
+    known = match_names(names, score.names)
+    shared = [(number, known[name]) for number, name in enumerate(names) if name in known]
+    shared = [(number, row) for number, row in shared if np.isfinite(score.aligned[row]).all()]
+    if len(shared) < 3:
+        return None
+    own, rows = np.array(shared).T
+    found = pycolmap.estimate_sim3d(centers[own], score.aligned[rows])
+    return None if found is None else found.matrix()
