@@ -31,7 +31,7 @@ from kornia import feature
 from numpy.typing import NDArray
 from untrained import random_where_missing
 
-from imc_kit.colmap import database, verification
+from imc_kit.colmap import cameras, database, verification
 from imc_kit.config import preset
 from imc_kit.data import images, scenes
 from imc_kit.data.masks import MaskConfig
@@ -244,7 +244,7 @@ def exhaustive(scene: Scene, keypoints: int) -> list[list[str]]:
         pairs = list(combinations(records, 2))
         started = time.perf_counter()
         Tasks(records, pool, scene.name).match(pairs, features, matches, config.matcher, detector.kind)
-        entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in records.items()]
+        entries = [cameras.ImageEntry(name, record.path, record.info.size) for name, record in records.items()]
         found = ((a, b, matches[pair_key(records[a].key, records[b].key)]) for a, b in pairs)
         some = (entry for entry in found if len(entry[2]) >= config.min_matches)
         path = root / "ours.db"

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from imc_kit.colmap.database import CameraConfig
+from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
 from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS, DetectorConfig
@@ -29,7 +30,6 @@ from imc_kit.viewgraph.lowres import LowResConfig
 from imc_kit.viewgraph.two_view import VerificationConfig
 
 _SIFT, _NEAREST = SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0), NearestConfig(ratio=0.8, cells=64)
-_RUNS = MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig()
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Config:
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
-    mapping: tuple[MappingConfig, ...] = _RUNS
+    mapping: tuple[MappingConfig, ...] = DEFAULT_RUNS
     """Mapping runs: the first, then the others side by side unless the first is good enough. The model with the most
     images is kept; ties are broken by agreement with the strongest pairs."""
     enough: float = 0.9

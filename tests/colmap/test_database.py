@@ -386,7 +386,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, product
 from pathlib import Path
 import numpy as np
-from imc_kit.colmap.database import CameraConfig, ImageEntry, delete_pairs, replace_matches, write_database
+from imc_kit.colmap.cameras import CameraConfig, ImageEntry
+from imc_kit.colmap.database import delete_pairs, replace_matches, write_database
 from imc_kit.colmap.verification import verify
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches

@@ -16,8 +16,9 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap import child
+from imc_kit.colmap.cameras import CameraConfig, ImageEntry
 from imc_kit.colmap.child import Workplace
-from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
+from imc_kit.colmap.database import write_database
 from imc_kit.colmap.mapping import MappingConfig, map_scene
 from imc_kit.colmap.model_files import gather, read_model, read_models
 from imc_kit.colmap.support import support

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from imc_kit.colmap import database
-from imc_kit.colmap.database import CameraConfig, ImageEntry, write_database
+from imc_kit.colmap.cameras import CameraConfig, ImageEntry
+from imc_kit.colmap.database import write_database
 from imc_kit.colmap.verification import inlier_counts, verify
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from imc_kit.colmap.database import change_camera_model
+from imc_kit.colmap.cameras import change_camera_model
 from imc_kit.colmap.model_files import read_model
 from imc_kit.types import Model, Pose
 

@@ -8,7 +8,11 @@ from importlib import metadata
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from imc_kit.cli.command import Command
-from imc_kit.cli.commands import Compare, Demo, Rehearse, Report, Score
+from imc_kit.cli.compare import Compare
+from imc_kit.cli.demo import Demo
+from imc_kit.cli.rehearse import Rehearse
+from imc_kit.cli.report import Report
+from imc_kit.cli.score import Score
 from imc_kit.cli.solve import Solve
 from imc_kit.cli.weights import Check, Get, List
 from imc_kit.errors import KitError, unknown_name

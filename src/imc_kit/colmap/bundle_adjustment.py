@@ -10,7 +10,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from imc_kit.colmap.database import change_camera_model
+from imc_kit.colmap.cameras import change_camera_model
 from imc_kit.colmap.mapping import ALL_THREADS_FROM
 from imc_kit.colmap.support import IdPair, Indices
 

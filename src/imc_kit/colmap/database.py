@@ -2,10 +2,8 @@
 
 import logging
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.data.images import may_have_exif
-from imc_kit.errors import KitError, require
+from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
+from imc_kit.errors import KitError
 from imc_kit.types import Correspondences, Features, Float64, Mask, Matches, Pair
 
 log = logging.getLogger(__name__)
@@ -22,35 +20,6 @@ log = logging.getLogger(__name__)
 _RECENT = 128
 """Images whose keypoints stay in memory: 4 MB for 2000 keypoints each. Pairs come sorted by their first image."""
 HALF_PIXEL = np.float32(0.5)  # COLMAP puts the centre of the top-left pixel at (0.5, 0.5)
-CAMERA_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
-"""COLMAP's camera models whose distortion parameters start with those of the models before them."""
-
-
-@dataclass(frozen=True)
-class CameraConfig:
-    """Which images share intrinsics, and their values before bundle adjustment."""
-
-    sharing: Literal["exif", "size", "image"] = "exif"
-    """exif: images with the same size, EXIF camera and EXIF focal length share intrinsics. But where EXIF names no
-    camera and most sizes occur once, the photos are by different people and share none. size: images of the same size
-    share intrinsics. image: every image has its own."""
-    model: str = "SIMPLE_RADIAL"
-    """COLMAP's name of the camera model."""
-    focal_factor: float = 1.2
-    """Focal length where EXIF has none, as a multiple of the image's longer side. 1.2 is COLMAP's own."""
-
-    def __post_init__(self) -> None:
-        require(self.focal_factor > 0, "focal_factor of the cameras", "more than 0", self.focal_factor)
-
-
-@dataclass(frozen=True, eq=False)
-class ImageEntry:
-    """One image of a database."""
-
-    name: str
-    path: Path
-    size: tuple[int, int]
-    """(width, height) of the upright image, to which the keypoints refer."""
 
 
 def write_database(
@@ -76,7 +45,7 @@ def write_database(
     cameras: dict[Any, tuple[int, int, Any]] = {}
     seen: set[tuple[int, int]] = set()
     with writing(path) as database:
-        for image, (key, camera) in zip(images, _cameras(images, config), strict=True):
+        for image, (key, camera) in zip(images, cameras_of(images, config), strict=True):
             if key not in cameras:
                 camera.camera_id = database.write_camera(camera)
                 rig = pycolmap.Rig()
@@ -119,23 +88,6 @@ def writing(path: Path) -> Iterator[Any]:
             yield database
     except (RuntimeError, sqlite3.Error) as error:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
-
-
-def change_camera_model(camera: Any, model: str) -> None:
-    """Change a camera to another of `CAMERA_MODELS`. Rays stay the same, except for distortion that the model lacks."""
-    import pycolmap
-
-    other = pycolmap.Camera.create_from_model_name(
-        camera.camera_id, model, camera.mean_focal_length(), camera.width, camera.height
-    )
-    if len(other.focal_length_idxs()) == 2:
-        other.focal_length_x, other.focal_length_y = camera.focal_length_x, camera.focal_length_y
-    other.principal_point_x, other.principal_point_y = camera.principal_point_x, camera.principal_point_y
-    params = list(other.params)
-    if camera.model.name in CAMERA_MODELS:
-        for place, source in zip(other.extra_params_idxs(), camera.extra_params_idxs(), strict=False):
-            params[place] = camera.params[source]
-    camera.model, camera.params = other.model, params
 
 
 def delete_pairs(
@@ -270,35 +222,3 @@ def _rows(matches: Matches) -> NDArray[np.uint32]:
 def _write_ahead_log(path: Path) -> Path:
     """SQLite's write-ahead log. It disappears when the database is closed and all of it is in the database's file."""
     return path.with_name(f"{path.name}-wal")
-
-
-def _cameras(images: Sequence[ImageEntry], config: CameraConfig) -> list[tuple[Any, Any]]:
-    """For each image its camera, and a key that is equal for the images that share it."""
-    inferred = [_inferred(image, config) for image in images]
-    keys: list[Any] = [
-        (image.size, name, c.mean_focal_length()) for image, (name, c) in zip(images, inferred, strict=True)
-    ]
-    strangers = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
-    for number, (image, (name, _)) in enumerate(zip(images, inferred, strict=True)):
-        if config.sharing == "size":
-            keys[number] = image.size
-        elif config.sharing == "image" or (strangers and name is None):
-            keys[number] = image.name
-    return [(key, camera) for key, (_, camera) in zip(keys, inferred, strict=True)]
-
-
-def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]:
-    """The EXIF name of an image's camera, if any, and the camera with COLMAP's prior of the focal length."""
-    import pycolmap
-
-    bitmap = None
-    try:
-        if may_have_exif(image.path):  # otherwise COLMAP decodes the whole image to find none
-            bitmap = pycolmap.Bitmap.read(image.path, as_rgb=False)
-    except (KitError, RuntimeError, ValueError) as error:
-        log.debug("COLMAP cannot read %s (%s): taking the default focal length", image.path, error)
-    known = bitmap.exif_focal_length() if bitmap else None
-    focal = known or config.focal_factor * max(image.size)
-    camera = pycolmap.Camera.create_from_model_name(0, config.model, focal, *image.size)
-    camera.has_prior_focal_length = bool(known)
-    return bitmap.exif_camera_model() if bitmap else None, camera

@@ -27,6 +27,10 @@ from imc_kit.viewgraph.strengths import strengths
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_RUNS = MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig()
+"""The mapping runs of a scene, in order: global; global on strong pairs alone; incremental. The first takes a second or
+two, and the others are made only if its model is not good enough. All three win on some scene (docs/benchmarks.md)."""
+
 # All thresholds in this file were chosen on the open scenes (docs/benchmarks.md).
 REFERENCE_STRENGTH = 0.7
 """Pairs at least this strong (`viewgraph.strengths`) are the reference pairs: their matches judge a model. A lower

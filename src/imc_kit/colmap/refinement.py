@@ -6,7 +6,7 @@ import numpy as np
 import pycolmap
 
 from imc_kit.colmap.bundle_adjustment import solver
-from imc_kit.colmap.database import change_camera_model
+from imc_kit.colmap.cameras import change_camera_model
 from imc_kit.colmap.steps import RefinementConfig
 
 _MIN_ANGLE = 1.5

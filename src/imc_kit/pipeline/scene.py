@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
-from imc_kit.colmap import database, mapping_runs, model_files, verification
+from imc_kit.colmap import cameras, database, mapping_runs, model_files, verification
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.config import Config, fingerprint
@@ -170,7 +170,7 @@ class MatchedScene:
         for old in self.folder.glob("database-*"):
             old.unlink()
         made = context.partial / "database.db"
-        entries = [database.ImageEntry(name, record.path, record.info.size) for name, record in self.records.items()]
+        entries = [cameras.ImageEntry(name, record.path, record.info.size) for name, record in self.records.items()]
         matches = self.found.strong(self.pairs, context.config.min_matches)
         database.write_database(made, entries, self.found.features, matches, context.config.cameras)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
