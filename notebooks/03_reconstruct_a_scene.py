@@ -118,7 +118,7 @@ viz.draw_memory({scene.name: result.memory})
 # %%
 upright = imc_kit.preset("sift", {"detector.max_keypoints": 2048, "upright": True})
 rotated = imc_kit.solve(task.only(scene.name), OUT / "upright", upright).scenes[scene.name]
-print(f"{rotated.counts['turned']} photos were rotated, {rotated.counts['registered']} are registered")
+print(f"{rotated.counts['rotated']} photos were rotated, {rotated.counts['registered']} are registered")
 
 # %% [markdown]
 # ## Structures that repeat
