@@ -28,7 +28,7 @@ class CameraConfig:
     model: str = "SIMPLE_RADIAL"
     """COLMAP's name of the camera model."""
     focal_factor: float = 1.2
-    """Focal length where EXIF has none, as a multiple of the image's longer side. 1.2 is COLMAP's own."""
+    """Focal length without EXIF, as a multiple of the image's longer side. 1.2 is COLMAP's default."""
 
     def __post_init__(self) -> None:
         require(self.focal_factor > 0, "focal_factor of the cameras", "more than 0", self.focal_factor)
@@ -77,7 +77,7 @@ def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]
 
 
 def change_camera_model(camera: Any, model: str) -> None:
-    """Change a camera to another of `CAMERA_MODELS`. Only distortion that it lacks changes rays."""
+    """Change a camera to another of `CAMERA_MODELS`. Rays stay the same, except for distortion that it lacks."""
     import pycolmap
 
     other = pycolmap.Camera.create_from_model_name(

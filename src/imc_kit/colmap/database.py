@@ -65,7 +65,9 @@ def write_database(
             (first_id, first_count), (second_id, second_count) = ids[first], ids[second]
             identity = (min(first_id, second_id), max(first_id, second_id))
             if first_id == second_id or identity in seen:
-                raise KitError(f"the pair {first!r}, {second!r} comes twice or is one image: give each pair once")
+                raise KitError(
+                    f"the pair {first!r}, {second!r} is given twice or is a single image: give each pair once"
+                )
             seen.add(identity)
             if len(pair) and (pair.indices >= (first_count, second_count)).any():
                 raise KitError(

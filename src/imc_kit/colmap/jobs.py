@@ -5,7 +5,7 @@ object with the name of one of `JOBS`, the log that receives all output, and the
 line `[number, exit status]` goes to standard output; a negative status is the signal that ended it. When standard input
 closes, all jobs end.
 
-With the argument `one` the process does not fork: it does the first job itself. `child` is the other side of all this.
+With the argument `one` the process does not fork: it does the first job itself. `child` is the other side.
 """
 
 import json

@@ -33,7 +33,7 @@ def localise_job(database: str, model: str, output: str, config: LocalisationCon
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
     per_image = intrinsics_are_per_image(Path(database))
     before = agreement(reconstruction, verified, inside)
-    deadline = time.monotonic() + config.time_limit / 2  # images found by then must still be bundle-adjusted
+    deadline = time.monotonic() + config.time_limit / 2  # images found by then still need bundle adjustment
     load_all(reconstruction, cache)
     for _ in range(config.rounds):
         count = reconstruction.num_reg_images()
@@ -47,7 +47,7 @@ def localise_job(database: str, model: str, output: str, config: LocalisationCon
         print(f"agreeing matches inside the model: {before} before, {after} after; posed: {free.num_reg_images()}")
         if given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
             found = free
-        else:  # the new images bend the model, so its own poses stay fixed
+        else:  # the new images distort the model, so its own poses stay fixed
             adjust(found, graph, per_image, threads, seed, fixed=given)
         if found.num_reg_images() <= count or not given.issubset(found.reg_image_ids()):
             break

@@ -158,13 +158,13 @@ def map_best(
     try:
         for number in session.distinct(2 if alone and at_once > 1 else 1):
             session.start(number, at.threads, others_wait=number == 0 and len(runs) > 1)
-        if not session.ends_with(0):
+        if not session.suffices(0):
             others = [number for number in session.distinct(len(runs)) if number > 0]
             share = at.threads // max(1, min(at_once, len(others)))
             for number in others:
                 session.start(number, share, others_wait=at_once == 1 and number != others[-1])
             for number in others:
-                if session.ends_with(number):
+                if session.suffices(number):
                     break
     finally:
         session.cancel()
@@ -212,8 +212,8 @@ class _Session:
         if number not in self.started:
             self.started[number] = self.pool.submit(self._run, number, threads, others_wait)
 
-    def ends_with(self, number: int) -> bool:
-        """Wait for a run; returns whether no further one is needed."""
+    def suffices(self, number: int) -> bool:
+        """Wait for a run; returns whether no further run is needed."""
         try:
             run = self.started[number].result()
         except (KitError, OSError, RuntimeError) as error:

@@ -52,7 +52,7 @@ def merge_job(
         evidence = read_evidence(opened, sorted(id_pair_counts(opened, verified=True)))
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
     merger = _Merger(evidence, cache, config, intrinsics_are_per_image(Path(database)), threads, seed)
-    deadline = time.monotonic() + config.time_limit / 2  # a merge that has begun by then must still be bundle-adjusted
+    deadline = time.monotonic() + config.time_limit / 2  # a merge that starts by then still needs bundle adjustment
     waiting = _by_size([pycolmap.Reconstruction(model) for model in models])
     merged = []
     while waiting:
@@ -103,7 +103,7 @@ class _Merger:
         return merged if still_posed and enough and self._agrees(merged, lead, other) else None
 
     def _agrees(self, merged: Any, lead: Any, other: Any) -> bool:
-        """Whether the merged model agrees with the matches inside each model about as well as they did alone, and with
+        """Whether the merged model agrees with each model's own matches about as well as that model did, and with
         enough of the matches between them."""
         inside = [set(model.reg_image_ids()) for model in (lead, other)]
         own = [[pair for pair in self.evidence.matches if set(pair) <= ids] for ids in inside]

@@ -58,7 +58,7 @@ def support(
 
 
 def agreement(reconstruction: Any, evidence: Evidence, pairs: Iterable[IdPair]) -> tuple[int, int]:
-    """The number of matches that agree with a reconstruction, as in `support`, and the number that count."""
+    """The number of matches that agree with a reconstruction, as in `support`, and the number of matches compared."""
     errors = _errors(reconstruction, evidence, pairs)
     return int((errors <= AGREE).sum()), len(errors)
 

@@ -167,8 +167,8 @@ def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], mode
             return {}
         found = turntable.arrange(list(records), stack, config, until)
         used = turntable.better(found.confidence, categories, len(records), registered, config)
-        outcome = "so they are placed on a circle" if used else "too little to place them on a circle"
-        context.notes.append(f"{reason}; as a turntable they have a confidence of {found.confidence:.2f}, {outcome}")
+        outcome = "so they are placed on a circle" if used else "too low to place them on a circle"
+        context.notes.append(f"{reason}; the confidence in a circle is {found.confidence:.2f}, {outcome}")
         return found.poses if used else {}
 
     return context.optional("trying a turntable", {}, step)

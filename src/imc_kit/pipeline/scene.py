@@ -34,7 +34,7 @@ left. With enough time nothing is cut short. All four were chosen with time limi
 _AFTER_VERIFICATION = 1.5, 0.7
 _AFTER_MAPPING = 0.3, 0.2
 _AFTER_COMPLETION = 0.05, 0.04
-"""For placing and writing, which have no deadline of their own."""
+"""For placing and writing, which have no deadline."""
 
 
 PairSelection = Callable[[Sequence[str]], Sequence[Pair]]
@@ -60,7 +60,7 @@ def match_scene(
     pairs: chooses the pairs to match, instead of `config.pairs`.
     separate: passed to `poses.place`.
     until: the deadline of the whole scene (see `runtime.deadline`).
-    fewest: if time has run out and fewer images have features, give the scene up.
+    fewest: give up if time has run out and fewer images have features.
 
     Returns the stored result if an earlier run finished the scene in time with the same images and configuration.
     Raises KitError when no image can be used, or when time has run out and fewer than `fewest` images have features.

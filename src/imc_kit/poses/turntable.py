@@ -30,7 +30,7 @@ class TurntableConfig:
     on: bool = True
     """Place failed turntable scenes on a circle."""
     max_registered: float = 0.5
-    """Leave a scene alone when a larger share of its images is registered."""
+    """Skip scenes with a larger share of registered images."""
     min_observations: float = 30.0
     """Ignore a model whose images observe fewer 3D points on average. COLMAP needs 30 to register an image."""
     min_still: float = 0.3

@@ -24,7 +24,7 @@ class LowResConfig:
     """Thresholds for low-resolution matches. Raises `KitError` when a value makes no sense."""
 
     max_error: float = 0.003
-    """Largest distance of a match from its epipolar line, as a fraction of the image's longer side: 2.4 of 800
+    """Maximum distance of a match from its epipolar line, as a fraction of the image's longer side: 2.4 of 800
     pixels."""
     min_inliers: int = 12
     """Pairs with fewer inliers do not vote on rotations: unrelated images have up to 11 by chance."""

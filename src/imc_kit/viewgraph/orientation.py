@@ -68,7 +68,7 @@ class _Pairs:
     weights: Float64
 
     def off(self, rotations: _Ints) -> _Ints:
-        """How many further rotations, 0 to 3, each pair demands of its second image, [E]."""
+        """How many further rotations, 0 to 3, the second image of each pair needs for the pair to agree, [E]."""
         return (self.rotation_quarters - rotations[self.second] + rotations[self.first]) % 4
 
     def agreement(self, rotations: _Ints) -> float:

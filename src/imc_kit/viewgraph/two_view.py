@@ -21,7 +21,7 @@ class VerificationConfig:
     """How the two-view geometry of each matched pair is estimated. Raises `KitError` when a value makes no sense."""
 
     max_error: float = 3.0
-    """Largest distance of a match from its epipolar line, in pixels."""
+    """Maximum distance of a match from its epipolar line, in pixels."""
     min_inliers: int = 15
     """Drop pairs with fewer agreeing matches."""
     chance: float = 0.03
