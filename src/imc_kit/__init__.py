@@ -7,7 +7,7 @@
         for image, placement in scene.placements.items():
             print(image, placement.pose.center)
 
-Importing the package is light: each name below is loaded when it is first used.
+Importing the package is fast: each name below is loaded on first use.
 """
 
 from importlib import import_module

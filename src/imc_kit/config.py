@@ -40,7 +40,7 @@ class FeaturePipeline:
     matcher: AnyMatcherConfig
 
     def check(self) -> None:
-        """Raise KitError when the two do not go together, or when something that they need is missing."""
+        """Raise KitError if the two are incompatible, or if something that they need is missing."""
         check_accepts(self.matcher, self.detector.kind)
         if isinstance(self.matcher, DetectorFreeConfig):
             self.matcher.create()
@@ -49,18 +49,18 @@ class FeaturePipeline:
             self.matcher.create(self.detector.kind)
 
     def looser(self) -> Self:
-        """The same with lower demands on matches; a detector-free matcher has no such."""
+        """The same with a less strict matcher; a detector-free matcher stays as it is."""
         return self if isinstance(self.matcher, DetectorFreeConfig) else replace(self, matcher=self.matcher.looser())
 
     def weight_files(self) -> tuple[str, ...]:
-        """The files that it needs; see `Config.weight_files`."""
+        """The weight files that it needs; see `Config.weight_files`."""
         check_accepts(self.matcher, self.detector.kind)
         return *self.detector.weight_files(), *self.matcher.weight_files(self.detector.kind)
 
 
 @dataclass(frozen=True)
 class Config:
-    """The options of a run, by stage. The options of a stage are defined beside the stage.
+    """The options of a run, by stage. Each stage defines its own options.
 
     Raises KitError for a value that makes no sense.
     """
@@ -68,7 +68,7 @@ class Config:
     detector: DetectorConfig = _SIFT
     matcher: AnyMatcherConfig = _NEAREST
     also: tuple[FeaturePipeline, ...] = ()
-    """Further detectors with their matchers; their keypoints and matches are joined to the first's."""
+    """Further feature pipelines; their keypoints and matches are joined to those of the first."""
     combine: CombineConfig = field(default_factory=CombineConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     upright: bool = False
@@ -79,12 +79,12 @@ class Config:
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = DEFAULT_RUNS
-    """Mapping runs: the first, then the others side by side unless the first is good enough. The model with the most
+    """Mapping runs: the first, then the others in parallel unless the first is good enough. The model with the most
     images is kept; ties are broken by agreement with the strongest pairs."""
     enough: float = 0.9
     """Stop mapping when a trusted model has this share of the scene's images; localisation adds most of the rest."""
     trusted: float = 0.98
-    """Trust a model when this share of the strongest pairs' verified matches agrees with it to 2 pixels. Above 1
+    """Trust a model when this share of the strongest pairs' verified matches agrees with it within 2 pixels. Above 1
     disables early stopping: every mapping run is made."""
     readding: ReaddingConfig = field(default_factory=ReaddingConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
@@ -119,20 +119,20 @@ class Config:
         return [one for one in self.feature_pipelines if not isinstance(one.matcher, DetectorFreeConfig)]
 
     def looser(self) -> Self:
-        """The same with matchers of lower demands."""
+        """The same with less strict matchers."""
         first, *others = (pipeline.looser() for pipeline in self.feature_pipelines)
         return replace(self, matcher=first.matcher, also=tuple(others))
 
     def weight_files(self) -> tuple[str, ...]:
         """The weight files that it needs, by their names in the manifest, each once.
 
-        Raises KitError for a matcher that does not go with its detector.
+        Raises KitError if a matcher is incompatible with its detector.
         """
         names = [name for pipeline in self.feature_pipelines for name in pipeline.weight_files()]
         return tuple(dict.fromkeys([*names, *self.pairs.weight_files()]))
 
     def check(self) -> None:
-        """Raise KitError, before any work, for whatever is missing or does not go together in any stage."""
+        """Raise KitError, before any work, if anything is missing or incompatible in any stage."""
         for pipeline in self.feature_pipelines:
             pipeline.check()
         self.masks.check()
@@ -174,9 +174,9 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A preset by name, after overrides by dotted name, for example `{"detector.max_keypoints": 2048}`.
+    """A preset by name, with overrides by dotted option name, for example `{"detector.max_keypoints": 2048}`.
 
-    Raises KitError for names that do not exist, with the nearest one, and for values of a wrong type.
+    Raises KitError for an unknown name, suggesting the nearest one, and for a value of the wrong type.
     """
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
@@ -189,28 +189,28 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
 def feature_pipeline(name: str) -> FeaturePipeline:
     """A detector and a matcher by their names, for example `aliked+lightglue` or `none+loftr`.
 
-    `nearest` has the ratio test of the sift preset, all others their own defaults. Raises KitError with the nearest
-    name.
+    `nearest` gets the ratio test of the sift preset, all others their own defaults. Raises KitError for an unknown
+    name, suggesting the nearest one.
     """
     detector, plus, matcher = name.partition("+")
     if not plus:
-        raise KitError(f"{name!r} is not a detector and a matcher: write them as in aliked+lightglue or none+loftr")
+        raise KitError(f"{name!r} must name a detector and a matcher, as in aliked+lightglue or none+loftr")
     return FeaturePipeline(DETECTORS[detector](), matcher_named(matcher))
 
 
 def matcher_named(name: str) -> AnyMatcherConfig:
-    """A matcher with its own defaults; `nearest` with the ratio test of the sift preset. Raises KitError for others."""
+    """A matcher by name, as in `feature_pipeline`. Raises KitError for an unknown name."""
     return _NEAREST if name == _NEAREST.name else MATCHERS[name]()
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of configurations and other plain values: equal when they are equal."""
+    """A short hash of configurations and other plain values; equal values have equal hashes."""
     text = json.dumps(parts, sort_keys=True, default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def plain(value: Any) -> Any:
-    """A configuration as JSON takes it; `name` tells detectors and matchers apart."""
+    """Convert a configuration or path for JSON; `name` distinguishes detectors and matchers."""
     if is_dataclass(value) and not isinstance(value, type):
         return ({"name": value.name} if hasattr(value, "name") else {}) | _options(value)
     if isinstance(value, Path):
@@ -219,7 +219,7 @@ def plain(value: Any) -> Any:
 
 
 def _options(target: Any) -> dict[str, Any]:
-    """The options of a configuration by name, the entries of a tuple by number; nothing else has any."""
+    """A configuration's options by name, or a tuple's entries by number; empty for anything else."""
     if isinstance(target, tuple):
         return {str(number): entry for number, entry in enumerate(target)}
     return {entry.name: getattr(target, entry.name) for entry in fields(target)} if is_dataclass(target) else {}
@@ -247,7 +247,7 @@ def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
 
 
 def _fits(value: Any, expected: Any) -> bool:
-    """Whether a value is of the type in a configuration's annotation."""
+    """Whether a value has the type of a configuration's annotation."""
     origin = get_origin(expected)
     if origin in (Union, UnionType):
         return any(_fits(value, choice) for choice in get_args(expected))

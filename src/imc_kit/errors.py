@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Iterable
 
 _ALL = 20
-"""Up to this many known names are all listed; of more only the nearest, so that the message stays one sentence."""
+"""List all known names up to this many, otherwise only the nearest, so that the message stays one sentence."""
 _FEW = 5
-"""How many near names are listed then."""
+"""Number of nearest names to list otherwise."""
 
 
 class KitError(Exception):
@@ -23,9 +23,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
 
 
 def require(valid: bool, option: str, wanted: str, value: object) -> None:
-    """Raise `KitError` unless `valid`: the one way in which configurations refuse a value.
+    """Raise `KitError` unless `valid`. Every configuration rejects values through this function.
 
-    option: its name with what it belongs to, as in "max_keypoints of detector 'sift'". wanted: what it must be, as in
+    option: its name and owner, as in "max_keypoints of detector 'sift'". wanted: what it must be, as in
     "at least 1". Write `valid` so that nan fails: `value > 0`, not `not value <= 0`.
     """
     if not valid:

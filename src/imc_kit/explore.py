@@ -1,6 +1,6 @@
 """Explore one scene in memory: features, matches and neighbours of a few photos. The notebooks use these functions.
 
-For whole scenes there is `pipeline.run.solve`, which does the same and keeps its results on disk.
+For whole scenes use `pipeline.run.solve`, which does the same and keeps its results on disk.
 """
 
 import os
@@ -35,9 +35,9 @@ from imc_kit.types import Correspondences, Features, Float32, Mask, Model, Pair,
 from imc_kit.viewgraph.two_view import VerificationConfig
 
 ENOUGH = 15
-"""A pair with this many inliers is used for mapping: the default of `VerificationConfig.min_inliers`."""
+"""Mapping uses pairs with at least this many inliers: the default of `VerificationConfig.min_inliers`."""
 _MAX_DEPTH = 4
-"""Folders below Kaggle's input root in which an attached competition is looked for; Kaggle mounts it 1 to 3 deep."""
+"""Search for an attached competition this many levels below Kaggle's input root. Kaggle mounts it 1 to 3 deep."""
 
 Counts = dict[Pair, int]
 Neighbour = tuple[str, Photo, float]
@@ -46,9 +46,9 @@ Neighbour = tuple[str, Photo, float]
 
 @dataclass(frozen=True, eq=False)
 class ImageView:
-    """A photo and its features; printed, it sums them up.
+    """A photo and its features; `str` summarises them.
 
-    photo: at the size that the detector saw. kind: of the descriptors. seconds: of detection alone.
+    photo: at the detector's input size. kind: descriptor kind. seconds: detection time only.
     """
 
     photo: Photo
@@ -66,9 +66,9 @@ class ImageView:
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The matches of two views, best first, and which of them were verified; printed, it sums them up.
+    """The matches of two views, best first, and which of them were verified; `str` summarises them.
 
-    seconds: of matching alone.
+    seconds: matching time only.
     """
 
     matches: Correspondences
@@ -82,23 +82,23 @@ class Matched:
 
 
 Views = Mapping[str, ImageView]
-"""The views of a scene by the names of their images."""
+"""The views of a scene by image name."""
 
 
 def open_input(given: Path | str = "", *, truth: bool = False) -> Task:
-    """The photos to explore: of the folder given, else of the attached competition, else of a rendered scene.
+    """The photos to explore: from `given`, else from the attached competition, else from a rendered scene.
 
-    given: as `scenes.load` takes it. A competition is attached where Kaggle mounts it, or in the folder that
-        IMC_KIT_INPUT names, which may be the competition's root or a folder of photos.
+    given: a folder for `scenes.load`. A competition is attached where Kaggle mounts it, or in the folder that
+        IMC_KIT_INPUT names: the competition's root or a folder of photos.
     truth: require a truth.csv; without one the rendered scene is used.
 
-    The rendered scene is in a temporary folder that is deleted when Python ends. Raises `KitError` when the folder
-    given cannot be used, and when several competitions are attached.
+    The rendered scene is in a temporary folder that is deleted when Python exits. Raises `KitError` when `given` cannot
+    be used, and when several competitions are attached.
     """
     if given:
         task = scenes.load(given)
         if truth and not (task.root / "truth.csv").is_file():
-            raise KitError(f"{task.root} has no truth.csv: add the true poses, in the columns of the submission")
+            raise KitError(f"{task.root} has no truth.csv: add the true poses, in the submission's columns")
         return task
     folder = _attached()
     if folder is None or (truth and not (folder / "truth.csv").is_file()):
@@ -107,9 +107,9 @@ def open_input(given: Path | str = "", *, truth: bool = False) -> Task:
 
 
 def usable(choices: Mapping[str, Any], *arguments: Any) -> tuple[dict[str, Any], str]:
-    """Which configurations of detectors, matchers or global descriptors can run here, and a sentence on the others.
+    """The configurations of detectors, matchers or global descriptors that can run here, and a sentence on the others.
 
-    choices: by label. arguments: for their `create`; matchers need the kind of descriptors.
+    choices: configurations by label. arguments: passed to `create`; matchers need the descriptor kind.
     """
     found = {}
     missing: dict[str, list[str]] = {}
@@ -131,9 +131,9 @@ def usable(choices: Mapping[str, Any], *arguments: Any) -> tuple[dict[str, Any],
 
 
 def view(scene: Scene, name: str, detector: DetectorConfig, mask: MaskConfig | None = None) -> ImageView:
-    """One photo of a scene, and what the detector finds in it where the mask allows.
+    """Load one photo of a scene and detect features where the mask allows.
 
-    Raises `KitError` when the photo cannot be read or the detector lacks something.
+    Raises `KitError` when the photo cannot be read or the detector cannot run.
     """
     ready = loaded(detector)
     photo = images.load(scene.path(name), detector.load_side)
@@ -144,7 +144,7 @@ def view(scene: Scene, name: str, detector: DetectorConfig, mask: MaskConfig | N
 
 
 def views(scene: Scene, detector: DetectorConfig, *, most: int = 24) -> dict[str, ImageView]:
-    """The photos of a scene by name, in its order; of a larger scene, `most` evenly spaced ones."""
+    """The views of a scene by image name, in scene order; `most` evenly spaced ones if the scene is larger."""
     chosen = np.linspace(0, len(scene.images) - 1, min(most, len(scene.images))).round().astype(int)
     names = [scene.images[number] for number in chosen]
     with workers(None, None) as pool:
@@ -152,7 +152,7 @@ def views(scene: Scene, detector: DetectorConfig, *, most: int = 24) -> dict[str
 
 
 def describe(views: Views, descriptor: DescriptorConfig) -> Float32:
-    """A global descriptor of each view, [N, D]. Rows have length 1 (or 0), so their products are the similarities."""
+    """A global descriptor of each view, [N, D]. Rows have unit (or zero) norm, so dot products are similarities."""
     if isinstance(descriptor, NetworkDescriptorConfig):
         return descriptor.create().describe([view.photo.pixels for view in views.values()])
     assert isinstance(descriptor, AggregateConfig)
@@ -160,9 +160,9 @@ def describe(views: Views, descriptor: DescriptorConfig) -> Float32:
 
 
 def neighbours(views: Views, rows: Float32, name: str, count: int = 7) -> tuple[tuple[str, Photo], list[Neighbour]]:
-    """A view and the `count` views most similar to it, most similar first, as `viz.draw_neighbours` takes them.
+    """A view and its `count` most similar views, most similar first, for `viz.draw_neighbours`.
 
-    rows: of all views, from `describe`.
+    rows: descriptors of all views, from `describe`.
     """
     names = list(views)
     similarity = rows @ rows[names.index(name)]
@@ -174,24 +174,24 @@ def neighbours(views: Views, rows: Float32, name: str, count: int = 7) -> tuple[
 def match(views: Views, pairs: Sequence[Pair], matcher: MatcherConfig) -> dict[Pair, Matched]:
     """Match pairs of views and verify them, as the pipeline does.
 
-    Raises `KitError` when the matcher does not take the views' descriptors, or lacks something.
+    Raises `KitError` when the matcher does not accept the views' descriptors or cannot run.
     """
     return dict(zip(pairs, _matched(views, pairs, [matcher] * len(pairs)), strict=True))
 
 
 def match_with(views: Views, pair: Pair, matchers: Mapping[str, MatcherConfig]) -> dict[str, Matched]:
-    """Match and verify one pair with each of several matchers, by their labels."""
+    """Match and verify one pair with each matcher. Matchers and results are by label."""
     return dict(zip(matchers, _matched(views, [pair] * len(matchers), matchers.values()), strict=True))
 
 
 def counts(matched: Mapping[Pair, Matched]) -> tuple[Counts, Counts]:
-    """The number of matches and of inliers of each pair, as the figures of `viz` take them."""
+    """The number of matches and the number of inliers of each pair, for the figures of `viz`."""
     matches = {pair: len(found.matches) for pair, found in matched.items()}
     return matches, {pair: int(found.inliers.sum()) for pair, found in matched.items()}
 
 
 def scene_counts(out: Path | str, scene: str) -> tuple[Counts, Counts]:
-    """The same for a scene that `solve` has solved into `out`. Raises `KitError` when its database is gone."""
+    """The same for a scene that `solve` wrote to `out`. Raises `KitError` when its database is missing."""
     folder = Path(out, "scenes", scene)
     path = next(folder.glob("database-*.db"), None)
     if path is None:
@@ -200,7 +200,7 @@ def scene_counts(out: Path | str, scene: str) -> tuple[Counts, Counts]:
 
 
 def truth(task: Task) -> dict[str, Path]:
-    """The files with the truth of a task, as `compare` and `write_report` take them.
+    """The ground-truth files of a task, for `compare` and `write_report`.
 
     These are its truth.csv, and its thresholds.json if it has one.
     """
@@ -209,7 +209,7 @@ def truth(task: Task) -> dict[str, Path]:
 
 
 def score(task: Task, submission: Path | str) -> metric.Score:
-    """The score of 2024 of a submission, for the task's scenes alone. Raises `KitError` if a file cannot be read."""
+    """A submission's 2024 score on the task's scenes only. Raises `KitError` if a file cannot be read."""
     files = truth(task)
     table = read_table(files["truth"], ("image_path", "dataset", "scene", *POSE_COLUMNS))
     thresholds = metric.read_thresholds(files["thresholds"]) if "thresholds" in files else None
@@ -218,20 +218,20 @@ def score(task: Task, submission: Path | str) -> metric.Score:
 
 
 def largest_model(result: SceneResult) -> Model:
-    """The model of a solved scene with the most images; an empty one if there is none."""
+    """The largest model of a solved scene; an empty one if it has none."""
     return result.models[0] if result.models else Model(Path(), {})
 
 
 def judge(selected: Sequence[Pair], inliers: Mapping[Pair, int], least: int = ENOUGH) -> str:
-    """How good a selection of pairs is, in a sentence, given the inliers of all pairs that could be selected."""
+    """How good a selection of pairs is, in a sentence. inliers: of all candidate pairs."""
     good = {frozenset(pair) for pair, count in inliers.items() if count >= least}
     kept = good & {frozenset(pair) for pair in selected}
-    kinds = f"{len(kept)} of the {len(good)} that have {least} inliers or more"
-    return f"{len(selected)} of {len(inliers)} pairs, with {kinds}"
+    hits = f"{len(kept)} of the {len(good)} that have {least} inliers or more"
+    return f"{len(selected)} of {len(inliers)} pairs, with {hits}"
 
 
 def _matched(views: Views, pairs: Iterable[Pair], matchers: Iterable[MatcherConfig]) -> list[Matched]:
-    """Match and verify each pair with the matcher at the same place."""
+    """Match and verify each pair with the matcher at the same position."""
 
     def matched(pair: Pair, matcher: MatcherConfig) -> Matched:
         first, second = (views[name] for name in pair)

@@ -1,7 +1,7 @@
-"""The values that stages exchange. All are frozen, and are checked when they are made.
+"""Values exchanged between stages. All are frozen and checked on construction.
 
-Coordinates: keypoints are float32 (x, y) in pixels of the original, upright image, the centre of the
-top-left pixel at (0, 0). Poses are world-to-camera: x_cam = R · x_world + t, centre C = −Rᵀt.
+Coordinates: keypoints are float32 (x, y) in pixels of the original, upright image, with the centre of the top-left
+pixel at (0, 0). Poses are world-to-camera: x_cam = R · x_world + t, centre C = −Rᵀt.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 
 def _check(value: Any, *dtypes: Any, **shapes: tuple[int, ...]) -> None:
-    """Check arrays of a frozen dataclass, by name, and make them read-only. Raises ValueError; -1 is any size."""
+    """Check the named arrays of a frozen dataclass and make them read-only. -1 matches any size. Raises ValueError."""
     for name, shape in shapes.items():
         array = getattr(value, name)
         fits = array.ndim == len(shape) and all(n in (-1, size) for n, size in zip(shape, array.shape, strict=True))
@@ -71,13 +71,13 @@ class Features:
     """The local features of one image.
 
     keypoints: float32 [N, 2], (x, y), inside the image: −0.5 ≤ x ≤ width − 0.5.
-    scores: float32 [N], larger is stronger; the unit is the detector's own.
-    descriptors: [N, D], float16 or float32, or uint8 with eight bits packed in each for binary ones.
+    scores: float32 [N], larger is stronger; the unit depends on the detector.
+    descriptors: float16 or float32 [N, D]; binary descriptors are uint8 [N, D] with eight bits packed per value.
     image_size: (width, height) in pixels.
-    scales: float32 [N], diameter in pixels, when the detector has them.
-    orientations: float32 [N], degrees clockwise from +x, when the detector has them.
-    shapes: float32 [N, 2, 2], the linear map from the unit circle to the described ellipse, in pixels, when the
-        detector has them.
+    scales: float32 [N], diameter in pixels, if the detector provides it.
+    orientations: float32 [N], degrees clockwise from +x, if the detector provides them.
+    shapes: float32 [N, 2, 2], the linear map from the unit circle to the described ellipse, in pixels, if the detector
+        provides it.
     """
 
     keypoints: Float32
@@ -103,7 +103,7 @@ class Features:
         return len(self.keypoints)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The arrays that have one row per keypoint, by field name, without those that are None."""
+        """The arrays with one row per keypoint that are not None, by field name."""
         names = ("keypoints", "scores", "descriptors", "scales", "orientations", "shapes")
         return {name: values for name in names if (values := getattr(self, name)) is not None}
 
@@ -117,7 +117,7 @@ class Features:
 class Matches:
     """Correspondences between two images.
 
-    indices: int32 [K, 2], not negative: rows of the first and the second image's keypoints.
+    indices: int32 [K, 2], non-negative row numbers of the first and the second image's keypoints.
     scores: float32 [K], larger is better.
     """
 
@@ -139,18 +139,18 @@ class Matches:
         return cls(np.empty((0, 2), np.int32), np.empty(0, np.float32))
 
     def one_to_one(self) -> "Matches":
-        """The best matches that use each keypoint at most once, by ascending first index (`one_to_one_rows`)."""
+        """The best matches that use each keypoint at most once, sorted by first index (`one_to_one_rows`)."""
         rows = one_to_one_rows(self.indices, self.scores)
         return Matches(self.indices[rows], self.scores[rows])
 
 
 def one_to_one_rows(indices: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.intp]:
-    """The rows of `indices` [K, 2] to keep so that no value occurs twice in a column, by ascending first index.
+    """The row numbers of `indices` [K, 2] to keep so that no value repeats in a column, sorted by first index.
 
-    Greedy: from the best score [K] down, each row is kept unless one of its values is in a row kept before. Ties in
-    score go to the lower indices.
+    Greedy: from the best of `scores` [K] down, a row is kept unless a kept row has the same value in the same column.
+    Ties in score go to the lower indices.
     """
-    row_of: dict[int, int] = {}  # of the kept rows, by their first value
+    row_of: dict[int, int] = {}  # kept rows by their first value
     seconds: set[int] = set()
     # A plain loop takes less time for a thousand rows than np.unique on each column.
     order = np.lexsort((indices[:, 1], indices[:, 0], -scores))
@@ -185,7 +185,7 @@ class Correspondences:
 class Scene:
     """Photos of one place.
 
-    An image's name is its POSIX path relative to `root`, whole, and unique within the scene.
+    An image's name is its full POSIX path relative to `root`, unique within the scene.
     """
 
     name: str
@@ -195,7 +195,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         if len(set(self.images)) != len(self.images):
-            raise ValueError(f"scene {self.name!r} names an image twice")
+            raise ValueError(f"scene {self.name!r} lists an image twice")
         for image in self.images:
             path = PurePosixPath(image)
             if path.is_absolute() or ".." in path.parts or str(path) != image:
@@ -207,19 +207,20 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One sparse reconstruction: COLMAP's files in `folder`, and what later stages use of them."""
+    """One sparse reconstruction: COLMAP's files in `folder`, and the parts that later stages use."""
 
     folder: Path
     poses: dict[str, Pose]
     points: Float64 = field(default_factory=lambda: np.empty((0, 3)))
     """World coordinates, [P, 3]."""
     observations: int = 0
+    """Keypoints that observe a 3D point, over all images."""
     reprojection_error: float = 0.0
     """Mean over observations, in pixels."""
     colors: NDArray[np.uint8] = field(default_factory=lambda: np.empty((0, 3), np.uint8))
     """Colours of the points, RGB [P, 3]."""
     frames: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """By image: half of the width and height that it sees at a distance of 1, in units of that distance."""
+    """By image: the tangents of half its horizontal and vertical field of view."""
 
 
 @dataclass(frozen=True, eq=False)

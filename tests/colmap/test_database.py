@@ -318,7 +318,7 @@ def test_an_index_out_of_bounds_is_a_clear_error(tmp_path: Path, bad: tuple[int,
 )
 def test_a_pair_twice_or_of_one_image_is_a_clear_error(tmp_path: Path, pairs: list[tuple[str, str]]) -> None:
     entries = [entry(tmp_path, name) for name in ("a.jpg", "b.jpg")]
-    with pytest.raises(KitError, match="comes twice or is one image"):
+    with pytest.raises(KitError, match="is given twice or is a single image"):
         written(tmp_path, entries, [(*pair, matches((0, 0))) for pair in pairs])
 
 

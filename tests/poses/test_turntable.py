@@ -219,7 +219,7 @@ def test_a_turntable_on_which_reconstruction_fails_is_solved(tmp_path: Path) -> 
     score = imc_kit.score(tmp_path / "scene/truth.csv", run.submission, {"jug": TRANSPARENT_THRESHOLDS})
     assert score.mean >= 0.8
     jug = run.scenes["jug"]
-    (note,) = [note for note in jug.notes if "as a turntable they have a confidence of" in note]
+    (note,) = [note for note in jug.notes if "the confidence in a circle is" in note]
     assert note.endswith("so they are placed on a circle")
     assert jug.counts["registered"] == 0  # by no model
     centers = np.array([placement.pose.center for placement in jug.placements.values()])

@@ -1,1 +1,1 @@
-"""COLMAP: the only users of pycolmap."""
+"""COLMAP, through pycolmap."""

@@ -1,4 +1,4 @@
-"""Bundle adjustment after images, pairs or models were added: complete the tracks, adjust, drop poor points.
+"""Bundle adjustment after adding images, pairs or models: complete tracks, bundle-adjust, drop poor points.
 
 All functions here run in COLMAP's child process.
 """
@@ -16,18 +16,18 @@ from imc_kit.colmap.support import IdPair, Indices
 
 # These values are those of COLMAP's incremental mapper, unless a line says otherwise.
 ROUNDS = 3
-"""Rounds of adjusting and dropping: at least two, and at most this many while much changes (COLMAP: 5)."""
+"""Maximum rounds of bundle-adjusting and dropping points (COLMAP: 5). After two, they end when little changes."""
 LITTLE = 0.0005
 """Stop when a round changes at most this share of the observations."""
 MIN_OBSERVATIONS = 10
 """An image that observes fewer 3D points loses its pose."""
 _FOCAL_RANGE, _MAX_DISTORTION = (0.1, 10.0), 1.0
-"""An image loses its pose when its focal length, as a multiple of its longer side, or its distortion is outside."""
+"""An image loses its pose if its distortion or its focal length, in longer sides of the image, is out of range."""
 _SHARED_LIMITS, _PER_IMAGE_LIMITS = (4.0, 1.5), (2.0, 3.0)
-"""The largest error in pixels and the smallest angle in degrees of a 3D point. The limits for per-image intrinsics are
-not COLMAP's, but those of `mapping.MappingConfig.by_cameras`."""
+"""The maximum error in pixels and the minimum triangulation angle in degrees of a 3D point. The limits for per-image
+intrinsics are not COLMAP's, but those of `mapping.MappingConfig.by_cameras`."""
 _ITERATIONS = 50
-"""Of the solver, per round."""
+"""Maximum solver iterations per round."""
 
 
 def bad_camera(camera: Any) -> bool:
@@ -46,12 +46,12 @@ def observed(image: Any) -> NDArray[np.int64]:
 def load_all(reconstruction: Any, cache: Any) -> None:
     """Add the missing images of a `pycolmap.DatabaseCache` to a reconstruction.
 
-    Their cameras get the reconstruction's camera model, because a mapping run may use another one than the database.
+    Their cameras get the reconstruction's camera model, which may differ from the database's.
     """
     known = reconstruction.cameras
-    usual = next(iter(known.values())).model
+    default_model = next(iter(known.values())).model
     for camera_id, camera in cache.cameras.items():
-        wanted = known[camera_id].model if camera_id in known else usual
+        wanted = known[camera_id].model if camera_id in known else default_model
         if camera.model != wanted:
             change_camera_model(camera, wanted.name)
     reconstruction.load(cache)
@@ -77,7 +77,7 @@ def adjust(
 ) -> None:
     """Complete and merge tracks, bundle-adjust, and drop points and images that do not fit, in place.
 
-    per_image: whether intrinsics are per image, so that points must fit better.
+    per_image: whether intrinsics are per image; then points must fit better.
     fixed: ids of images that keep their poses and intrinsics.
     """
     max_error, min_angle = _PER_IMAGE_LIMITS if per_image else _SHARED_LIMITS
@@ -97,7 +97,7 @@ def adjust(
 
 
 def solver(threads: int, iterations: int) -> Any:
-    """Options of a bundle adjustment. All threads work on small models, too."""
+    """Options of a bundle adjustment. Small models use all threads, too."""
     options = pycolmap.BundleAdjustmentOptions(print_summary=False)
     options.ceres.min_num_residuals_for_cpu_multi_threading = ALL_THREADS_FROM
     options.ceres.solver_options.num_threads = threads

@@ -13,7 +13,8 @@ from imc_kit.errors import KitError, require
 log = logging.getLogger(__name__)
 
 CAMERA_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
-"""COLMAP's camera models whose distortion parameters start with those of the models before them."""
+"""COLMAP's camera models, in an order in which each one's distortion parameters start with those of the models before
+it."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,13 @@ class CameraConfig:
     """Which images share intrinsics, and their values before bundle adjustment."""
 
     sharing: Literal["exif", "size", "image"] = "exif"
-    """exif: images with the same size, EXIF camera and EXIF focal length share intrinsics. But where EXIF names no
-    camera and most sizes occur once, the photos are by different people and share none. size: images of the same size
-    share intrinsics. image: every image has its own."""
+    """exif: images with the same size, EXIF camera and EXIF focal length share intrinsics. But if most images match no
+    other, the photos are by different people, and images without an EXIF camera share none. size: images of the same
+    size share intrinsics. image: every image has its own."""
     model: str = "SIMPLE_RADIAL"
     """COLMAP's name of the camera model."""
     focal_factor: float = 1.2
-    """Focal length where EXIF has none, as a multiple of the image's longer side. 1.2 is COLMAP's own."""
+    """Focal length without EXIF, as a multiple of the image's longer side. 1.2 is COLMAP's default."""
 
     def __post_init__(self) -> None:
         require(self.focal_factor > 0, "focal_factor of the cameras", "more than 0", self.focal_factor)
@@ -44,22 +45,22 @@ class ImageEntry:
 
 
 def cameras_of(images: Sequence[ImageEntry], config: CameraConfig) -> list[tuple[Any, Any]]:
-    """For each image its camera, and a key that is equal for the images that share it."""
+    """A (key, camera) for each image. Images with equal keys share a camera."""
     inferred = [_inferred(image, config) for image in images]
     keys: list[Any] = [
         (image.size, name, c.mean_focal_length()) for image, (name, c) in zip(images, inferred, strict=True)
     ]
-    strangers = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
+    mostly_unique = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
     for number, (image, (name, _)) in enumerate(zip(images, inferred, strict=True)):
         if config.sharing == "size":
             keys[number] = image.size
-        elif config.sharing == "image" or (strangers and name is None):
+        elif config.sharing == "image" or (mostly_unique and name is None):
             keys[number] = image.name
     return [(key, camera) for key, (_, camera) in zip(keys, inferred, strict=True)]
 
 
 def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]:
-    """The EXIF name of an image's camera, if any, and the camera with COLMAP's prior of the focal length."""
+    """The EXIF name of an image's camera, if any, and the camera with COLMAP's focal length prior."""
     import pycolmap
 
     bitmap = None
@@ -67,7 +68,7 @@ def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]
         if may_have_exif(image.path):  # otherwise COLMAP decodes the whole image to find none
             bitmap = pycolmap.Bitmap.read(image.path, as_rgb=False)
     except (KitError, RuntimeError, ValueError) as error:
-        log.debug("COLMAP cannot read %s (%s): taking the default focal length", image.path, error)
+        log.debug("COLMAP cannot read %s (%s): using the default focal length", image.path, error)
     known = bitmap.exif_focal_length() if bitmap else None
     focal = known or config.focal_factor * max(image.size)
     camera = pycolmap.Camera.create_from_model_name(0, config.model, focal, *image.size)
@@ -76,7 +77,7 @@ def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]
 
 
 def change_camera_model(camera: Any, model: str) -> None:
-    """Change a camera to another of `CAMERA_MODELS`. Rays stay the same, except for distortion that the model lacks."""
+    """Change a camera to another of `CAMERA_MODELS`. Rays stay the same, except for distortion that it lacks."""
     import pycolmap
 
     other = pycolmap.Camera.create_from_model_name(

@@ -1,8 +1,8 @@
 """COLMAP in child processes, with a time limit.
 
-COLMAP is C++: it can abort, crash, hang or use up the memory, and that must cost no more than one job of one scene. So
-its long work runs in `jobs`, each in a process of its own, and all output goes to a log file. Loading COLMAP takes a
-fifth of a second, so on Linux one process loads it once and forks for each job.
+COLMAP is C++: it can abort, crash, hang or exhaust the memory, and that must cost at most one job of one scene. So each
+long job (`jobs`) runs in a separate process, and all output goes to a log file. Loading COLMAP takes a fifth of a
+second, so on Linux one process loads it once and forks for each job.
 """
 
 import json
@@ -25,11 +25,11 @@ from imc_kit.errors import KitError
 from imc_kit.runtime import deadline
 
 _LOOK_UP = 0.02
-"""Seconds between two looks whether a job has ended or must be ended. A job lasts at least a tenth of a second."""
+"""Seconds between checks whether a job has ended or must be ended. A job lasts at least a tenth of a second."""
 _FORKS = sys.platform == "linux"
 """Elsewhere there is no fork, or libraries do not survive it. Then each job's process loads COLMAP itself."""
 _PATIENCE = 1.0
-"""Seconds in which the forking process must end a job. After that it is killed itself, with all its jobs."""
+"""Seconds for the forking process to end a job. After them it is killed, with all its jobs."""
 
 
 class ColmapError(KitError):
@@ -57,7 +57,7 @@ def run(
         while status is None:
             status = forker.status(number, max(0.0, min(_LOOK_UP, time_limit - (time.monotonic() - started))))
             if status is None and cancelled is not None and cancelled.is_set():
-                raise ColmapError(f"{what} was cancelled: its result is not needed any more")
+                raise ColmapError(f"{what} was cancelled: its result is no longer needed")
             if status is None and time.monotonic() - started >= time_limit:
                 raise ColmapError(f"{what} {deadline.STOPPED} of {time_limit:.0f} s (its output is in {log})")
     finally:
@@ -71,7 +71,7 @@ def run(
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where and with what a job works: models go to `folder`, which is emptied first, and COLMAP's output to `log`."""
+    """A job's surroundings: models go to `folder`, which is emptied first, and COLMAP's output to `log`."""
 
     folder: Path
     log: Path
@@ -84,13 +84,13 @@ class Workplace:
         """`run` a job that writes models, by its name and arguments."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        all_of_it = {"job": job, "output": self.folder, "threads": self.threads, "seed": self.seed, **arguments}
-        run(all_of_it, what, self.log, time_limit, cancelled)
+        full_job = {"job": job, "output": self.folder, "threads": self.threads, "seed": self.seed, **arguments}
+        run(full_job, what, self.log, time_limit, cancelled)
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Load COLMAP in the background, so that the first job need not wait. The process that has it ends with the last
+    """Load COLMAP in the background, so that the first job need not wait. The process that loads it ends with the last
     user of this context."""
     global _users, _forker
     if _FORKS:
@@ -117,7 +117,7 @@ class _Forker:
         with (log or Path(os.devnull)).open("ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "imc_kit.colmap.jobs", *arguments],
-                stdin=subprocess.PIPE,  # it closes when this process ends: so the child knows
+                stdin=subprocess.PIPE,  # closes when this process ends, which tells the child
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 bufsize=0,
@@ -126,7 +126,7 @@ class _Forker:
             )
         assert self._process.stdout is not None
         if _FORKS:
-            self._poll = select.poll()  # `select.select` takes only files with low numbers
+            self._poll = select.poll()  # `select.select` takes only low file descriptors
             self._poll.register(self._process.stdout, select.POLLIN)
         self._numbers = count()
         self._statuses: dict[int, int] = {}
@@ -143,7 +143,7 @@ class _Forker:
         return number
 
     def status(self, number: int, seconds: float) -> int | None:
-        """Wait for the exit status of a job, or of this process if that has ended. None after these seconds."""
+        """Wait for the exit status of a job, or of the forking process if that has ended. None after `seconds`."""
         out = self._process.stdout
         assert out is not None
         with self._lock:
@@ -165,7 +165,7 @@ class _Forker:
                 self._process.kill()
 
     def end(self) -> None:
-        """End this process and all jobs."""
+        """End the forking process and all its jobs."""
         self._process.kill()
         self._process.wait()
         with self._lock:
@@ -177,7 +177,7 @@ class _Forker:
         pipe = self._process.stdin
         assert pipe is not None
         left = memoryview(json.dumps([number, job], default=str).encode() + b"\n")
-        with self._lock, suppress(BrokenPipeError, ValueError):  # the process has ended: `status` will say so
+        with self._lock, suppress(BrokenPipeError, ValueError):  # the process has ended: `status` will report it
             while left:
                 left = left[pipe.write(left) :]
 
@@ -206,7 +206,7 @@ _lock = threading.Lock()
 
 
 def _loaded(log: Path | None) -> _Forker:
-    """The process that has loaded COLMAP, or starts to. log: receives the errors of starting."""
+    """The process that has loaded COLMAP or is loading it. log: receives its startup errors."""
     global _forker
     if not _FORKS:
         return _Single(log)

@@ -1,4 +1,4 @@
-"""Write a COLMAP database from features and matches: the only place where half a pixel is added."""
+"""Write and read COLMAP databases of features and matches. Only here half a pixel is added to keypoints."""
 
 import logging
 import sqlite3
@@ -18,7 +18,7 @@ from imc_kit.types import Correspondences, Features, Float64, Mask, Matches, Pai
 log = logging.getLogger(__name__)
 
 _RECENT = 128
-"""Images whose keypoints stay in memory: 4 MB for 2000 keypoints each. Pairs come sorted by their first image."""
+"""Images whose keypoints stay in memory: 4 MB for 2000 keypoints each. Pairs are sorted by their first image."""
 HALF_PIXEL = np.float32(0.5)  # COLMAP puts the centre of the top-left pixel at (0.5, 0.5)
 
 
@@ -31,11 +31,11 @@ def write_database(
 ) -> None:
     """Write a new COLMAP database with cameras, rigs, frames, images, keypoints and matches.
 
-    features: gives the features of an image by its name; called once for each image.
+    features: returns the features of an image by name; called once per image.
     matches: a stream of (first image, second image, matches), with indices into their keypoints. Matches that share a
         keypoint are reduced to the best.
 
-    Raises `KitError` for an index out of bounds, which would crash COLMAP later, and for a pair that comes twice.
+    Raises `KitError` for an index out of bounds, which would crash COLMAP later, and for a repeated pair.
     """
     import pycolmap
 
@@ -65,7 +65,9 @@ def write_database(
             (first_id, first_count), (second_id, second_count) = ids[first], ids[second]
             identity = (min(first_id, second_id), max(first_id, second_id))
             if first_id == second_id or identity in seen:
-                raise KitError(f"the pair {first!r}, {second!r} comes twice or is one image: give each pair once")
+                raise KitError(
+                    f"the pair {first!r}, {second!r} is given twice or is a single image: give each pair once"
+                )
             seen.add(identity)
             if len(pair) and (pair.indices >= (first_count, second_count)).any():
                 raise KitError(
@@ -77,9 +79,9 @@ def write_database(
 
 @contextmanager
 def writing(path: Path) -> Iterator[Any]:
-    """Open a new or existing database for writing. Raises `KitError` when the disk does not take it all.
+    """Open a new or existing database for writing. Raises `KitError` when writing fails, for example on a full disk.
 
-    There is no `pycolmap.DatabaseTransaction`: on a full disk its end ends this process.
+    It avoids `pycolmap.DatabaseTransaction`, which aborts this process on a full disk.
     """
     import pycolmap
 
@@ -95,8 +97,7 @@ def delete_pairs(
 ) -> None:
     """Delete the rows of these pairs of image names from a table, or all rows.
 
-    SQLite does it: pycolmap's deletion compacts the file when the database is closed, and ends this process on a full
-    disk.
+    It uses SQLite directly: pycolmap's deletion compacts the file on closing, and aborts this process on a full disk.
     """
     import pycolmap
 
@@ -137,8 +138,8 @@ def keep_best_connected(path: Path, most: int) -> None:
 
 
 def move(path: Path, target: Path) -> Path:
-    """Rename a closed database. Raises `KitError` when the disk has not taken all of it."""
-    if _write_ahead_log(path).exists():  # closing reports no error
+    """Rename a closed database. Raises `KitError` if it was not written completely."""
+    if _write_ahead_log(path).exists():  # closing it reports no error
         raise KitError(f"cannot write the COLMAP database {path}: the disk is full, or another program has it open")
     return path.replace(target)
 
@@ -172,7 +173,7 @@ def match_counts(path: Path) -> dict[Pair, int]:
 
 
 def pair_counts(path: Path, *, verified: bool) -> dict[Pair, int]:
-    """The number of verified matches, or of all, of each pair of image names in a database, without zeros."""
+    """The number of verified matches, or of all matches, of each pair of image names in a database, without zeros."""
     import pycolmap
 
     with pycolmap.Database.open(path) as database:
@@ -181,7 +182,7 @@ def pair_counts(path: Path, *, verified: bool) -> dict[Pair, int]:
 
 
 def id_pair_counts(opened: Any, *, verified: bool) -> dict[tuple[int, int], int]:
-    """The same in an open database, by COLMAP's ids of the images."""
+    """The same for an open database, by COLMAP's image ids."""
     import pycolmap
 
     pair_ids, counts = opened.read_two_view_geometry_num_inliers() if verified else opened.read_num_matches()
@@ -214,11 +215,11 @@ def _ids(opened: Any) -> dict[str, int]:
 
 
 def _rows(matches: Matches) -> NDArray[np.uint32]:
-    """One-to-one matches as pycolmap takes them, [K, 2], best first. RANSAC's draws depend on this order."""
+    """One-to-one matches for pycolmap, uint32 [K, 2], best first. RANSAC's draws depend on this order."""
     kept = matches.one_to_one()
     return kept.indices[np.argsort(-kept.scores, kind="stable")].astype(np.uint32)
 
 
 def _write_ahead_log(path: Path) -> Path:
-    """SQLite's write-ahead log. It disappears when the database is closed and all of it is in the database's file."""
+    """SQLite's write-ahead log. It disappears when the database is closed and completely written to its file."""
     return path.with_name(f"{path.name}-wal")

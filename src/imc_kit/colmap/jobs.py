@@ -5,7 +5,7 @@ object with the name of one of `JOBS`, the log that receives all output, and the
 line `[number, exit status]` goes to standard output; a negative status is the signal that ended it. When standard input
 closes, all jobs end.
 
-With the argument `one` the process does not fork: it does the first job itself. `child` is the other side of all this.
+With the argument `one` the process does not fork: it does the first job itself. `child` is the other side.
 """
 
 import json
@@ -25,7 +25,7 @@ from imc_kit.colmap import steps
 from imc_kit.colmap.options import mapper_options
 
 LOOK_UP = 0.01
-"""Seconds between two looks for ended jobs. A job lasts at least a tenth of a second."""
+"""Seconds between checks for ended jobs. A job lasts at least a tenth of a second."""
 
 
 def _map(
@@ -54,14 +54,14 @@ JOBS: dict[str, Callable[..., None]] = {
 
 
 def main() -> None:
-    """Obey the commands; in a fork of this process, or with the argument `one`, do one job."""
-    import_module("pycolmap")  # takes a fifth of a second, but nothing in a fork
+    """Execute the commands; in a fork of this process, or with the argument `one`, do one job."""
+    import_module("pycolmap")  # takes a fifth of a second here, and nothing in a fork
     if sys.argv[1:] == ["one"]:
         _do(**json.loads(sys.stdin.readline())[1])
         return
-    life, ours = os.pipe()  # the forks read `life`: it closes when this process ends, in whatever way
+    life, ours = os.pipe()  # forks read `life`, which closes however this process ends
     numbers: dict[int, int] = {}
-    """The job of each running process."""
+    """The job number of each running process, by process id."""
     received = b""
     while True:
         if select.select([0], [], [], LOOK_UP if numbers else None)[0]:

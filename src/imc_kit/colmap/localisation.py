@@ -17,7 +17,7 @@ from imc_kit.colmap.support import Evidence, IdPair, Indices, agreement, epipola
 from imc_kit.types import one_to_one_rows
 
 _MORE = 1.2
-"""An image that could not be localised is tried again when it has this many times as many correspondences."""
+"""Retry a failed image when its number of correspondences has grown by this factor."""
 
 
 def localise_job(database: str, model: str, output: str, config: LocalisationConfig, threads: int, seed: int) -> None:
@@ -33,7 +33,7 @@ def localise_job(database: str, model: str, output: str, config: LocalisationCon
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
     per_image = intrinsics_are_per_image(Path(database))
     before = agreement(reconstruction, verified, inside)
-    deadline = time.monotonic() + config.time_limit / 2  # images found by then must still be bundle-adjusted
+    deadline = time.monotonic() + config.time_limit / 2  # images found by then still need bundle adjustment
     load_all(reconstruction, cache)
     for _ in range(config.rounds):
         count = reconstruction.num_reg_images()
@@ -47,7 +47,7 @@ def localise_job(database: str, model: str, output: str, config: LocalisationCon
         print(f"agreeing matches inside the model: {before} before, {after} after; posed: {free.num_reg_images()}")
         if given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
             found = free
-        else:  # the new images bend the model, so its own poses stay fixed
+        else:  # the new images distort the model, so its own poses stay fixed
             adjust(found, graph, per_image, threads, seed, fixed=given)
         if found.num_reg_images() <= count or not given.issubset(found.reg_image_ids()):
             break
@@ -76,7 +76,7 @@ def guided_matches(reconstruction: Any, raw: Evidence, max_error: float) -> dict
 
 
 class Search:
-    """One pass over the images of a reconstruction without poses. Those that see most of its points come first."""
+    """One pass over the unposed images of a reconstruction. Those that see most of its points come first."""
 
     def __init__(self, reconstruction: Any, raw: Evidence, config: LocalisationConfig, seed: int) -> None:
         self.reconstruction, self.raw, self.config, self.seed = reconstruction, raw, config, seed
@@ -109,7 +109,7 @@ class Search:
         return gained
 
     def correspondences(self, image_id: int) -> NDArray[np.int64]:
-        """Rows (keypoint, 3D point, number of matches that say so) of an image, [K, 3]."""
+        """The 2D–3D correspondences of an image: rows (keypoint, 3D point, number of supporting matches), [K, 3]."""
         rows = [np.empty((0, 2), np.int64)]
         for other, matches in self.matches[image_id].items():
             if other in self.points:
@@ -118,7 +118,7 @@ class Search:
         return np.column_stack(np.unique(np.concatenate(rows), axis=0, return_counts=True))
 
     def localise(self, image_id: int, pairs: NDArray[np.int64]) -> bool:
-        """Find an image's pose from its 2D–3D correspondences and add it; whether that succeeded."""
+        """Estimate an image's pose from its 2D–3D correspondences and add it; returns whether that succeeded."""
         image = self.reconstruction.images[image_id]
         camera = pycolmap.Camera(self.reconstruction.cameras[image.camera_id].todict())
         answer = self._estimate_pose(image, camera, pairs)
@@ -140,7 +140,7 @@ class Search:
         return True
 
     def _estimate_pose(self, image: Any, camera: Any, pairs: NDArray[np.int64]) -> Any:
-        """pycolmap's pose and inliers of an image, or None. Unknown intrinsics are estimated, too, in `camera`."""
+        """Estimate an image's pose and inliers, or None if that fails. Sets unknown intrinsics in `camera`."""
         known = image.camera_id in self.cameras
         estimation = pycolmap.AbsolutePoseEstimationOptions()
         estimation.estimate_focal_length = not known and not camera.has_prior_focal_length
@@ -159,7 +159,7 @@ class Search:
         )
 
     def _triangulate(self, image_id: int) -> None:
-        """Add the 3D points that a new image sees together with posed images."""
+        """Triangulate 3D points that a new image sees together with posed images."""
         own = replace(self.raw, matches={pair: m for pair, m in self.raw.matches.items() if image_id in pair})
         guided = guided_matches(self.reconstruction, own, self.config.max_match_error)
         graph = correspondence_graph(self.reconstruction, guided)

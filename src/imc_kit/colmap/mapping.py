@@ -24,21 +24,19 @@ _INCREMENTAL: dict[str, Value] = {
     "ba_global_function_tolerance": 1e-4,
     "ba_local_function_tolerance": 1e-4,
 }
-"""Bundle-adjust all images when the model has grown by 30 % (COLMAP: 10 %), the neighbours of a new image once, and
-stop when a step lowers the cost by less than a ten-thousandth. This gives the same poses in two thirds of COLMAP's
-time."""
+"""Bundle-adjust globally when the model has grown by 30 % (COLMAP: 10 %), and locally once per new image; stop when a
+step lowers the cost by less than 0.01 %. The poses are the same, in two thirds of COLMAP's time."""
 _PER_IMAGE_INTRINSICS: dict[str, Value] = {"mapper.filter_max_reproj_error": 2.0, "mapper.filter_min_tri_angle": 3.0}
 _SHARED_INTRINSICS: dict[str, Value] = {"triangulation.ignore_two_view_tracks": False}
 ALL_THREADS_FROM = 5000
-"""Residuals from which bundle adjustment uses all threads. COLMAP's own 50,000 leaves most of a machine idle."""
+"""Minimum number of residuals for bundle adjustment with all threads. COLMAP's 50,000 leaves most cores idle."""
 _GLOBAL: dict[str, Value] = {
     "mapper.track_required_tracks_per_view": 70,
     "mapper.bundle_adjustment.ceres.auto_select_solver_type": True,
     "mapper.bundle_adjustment.ceres.min_num_residuals_for_cpu_multi_threading": ALL_THREADS_FROM,
 }
-"""Place the cameras by the 70 longest tracks of each image (COLMAP: all): the same poses in a third of the time,
-because the other tracks come back when points are triangulated again. A dense solver for few images saves another
-fifth."""
+"""Position the cameras from the 70 longest tracks of each image (COLMAP: all). The poses are the same, in a third of
+the time: retriangulation restores the other tracks. A dense solver for few images saves another fifth."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,20 @@ class MappingConfig:
     options: Mapping[str, Value] = field(default_factory=dict)
     """Any option of `pycolmap.IncrementalPipelineOptions` or `GlobalPipelineOptions`, by dotted name."""
     time_limit: float = 1800.0
-    """Seconds that the run may take in one scene."""
+    """Maximum seconds per scene."""
     min_model_size: int = 3
     """Drop models with fewer images, except the first. COLMAP's own 10 loses small groups of images."""
     min_strength: float = 0.0
     """Drop pairs with fewer matches than this fraction of the weakest link on the maximum-spanning-tree path between
     their images (`viewgraph.strengths`): where structures repeat, most of them are wrong. 0 drops none."""
     max_keypoints: int | None = 2500
-    """Use at most this many keypoints of each image, those in the most verified pairs. More cost time and move the
-    cameras little. None uses all."""
+    """Use at most this many keypoints of each image, those in the most verified pairs. More take longer and hardly move
+    the cameras. None uses all."""
     by_cameras: bool = True
-    """Adapt to the cameras of the scene. With per-image intrinsics use all keypoints, and let the incremental mapper
-    keep only points seen under at least 3 degrees that fit to 2 pixels: free focal lengths need many points and follow
-    poor ones. With shared intrinsics keep points that only two images see, because they hold images that see little
-    else."""
+    """Adapt to the scene's cameras. With per-image intrinsics, use all keypoints, and let the incremental mapper keep
+    only points with a triangulation angle of at least 3 degrees and an error of at most 2 pixels: free focal lengths
+    need many points and follow poor ones. With shared intrinsics, let it keep points that only two images see, because
+    they hold images that see little else."""
 
     def __post_init__(self) -> None:
         for option, valid, wanted in (
@@ -86,7 +84,8 @@ def map_scene(
     database: with verified matches. images: the scene's root. cancelled: set by another thread to end the run.
 
     Raises `ColmapError` when the child process crashes, is killed, is cancelled or runs out of time. With one thread
-    the same database and seed give the same models. With several, floating-point sums may be added in another order.
+    the same database and seed give the same models. With several, they may differ, because floating-point sums are
+    added in another order.
     """
     per_image = config.by_cameras and intrinsics_are_per_image(database)
     if per_image:
@@ -104,7 +103,7 @@ def map_scene(
 
 
 def intrinsics_are_per_image(database: Path) -> bool:
-    """Whether a database has several images, and each has a camera of its own."""
+    """Whether a database has several images, each with its own camera."""
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
@@ -114,7 +113,7 @@ def intrinsics_are_per_image(database: Path) -> bool:
 def left_out(inliers: Mapping[Pair, int], config: MappingConfig) -> list[Pair]:
     """The weak pairs of a database, which a mapping run does not use.
 
-    inliers: the verified matches of all its pairs, as `verification.inlier_counts` gives them.
+    inliers: the number of verified matches of each pair, from `verification.inlier_counts`.
     """
     return [pair for pair, strength in strengths(inliers).items() if strength < config.min_strength]
 

@@ -1,8 +1,8 @@
-"""Several mapping runs of one scene, and the choice of the best model, which needs no ground truth.
+"""Several mapping runs of one scene, and the choice of the best model without ground truth.
 
-Two words decide when the runs end early. A model is *trusted* when it has enough of the scene's images and enough of
-the matches of the reference pairs agree with it. The best model is *confirmed* when a run that uses other pairs gives
-as many images and about the same agreement: then the pairs of repeated structures made no difference.
+The runs end early in two cases. A model is *trusted* when it has enough of the scene's images and enough of the matches
+of the reference pairs agree with it. The best model is *confirmed* when a run that uses other pairs registers as many
+images with about the same agreement: then pairs of repeated structures made no difference.
 """
 
 from __future__ import annotations
@@ -28,43 +28,43 @@ from imc_kit.viewgraph.strengths import strengths
 logger = logging.getLogger(__name__)
 
 DEFAULT_RUNS = MappingConfig("global"), MappingConfig("global", min_strength=0.7), MappingConfig()
-"""The mapping runs of a scene, in order: global; global on strong pairs alone; incremental. The first takes a second or
-two, and the others are made only if its model is not good enough. All three win on some scene (docs/benchmarks.md)."""
+"""The mapping runs of a scene, in order: global; global on strong pairs only; incremental. The first takes a second or
+two, and the others are made only if its model is not good enough. Each wins on some scene (docs/benchmarks.md)."""
 
 # All thresholds in this file were chosen on the open scenes (docs/benchmarks.md).
 REFERENCE_STRENGTH = 0.7
 """Pairs at least this strong (`viewgraph.strengths`) are the reference pairs: their matches judge a model. A lower
 limit may let in pairs of repeated structures, which support a collapsed model."""
 PRECISE = 0.25
-"""Pixels. The better the poses of a model, the more matches are this close to their epipolar line."""
+"""Pixels. Better poses bring more matches this close to their epipolar lines."""
 MARGIN = 0.02
-"""Smaller differences in the share of agreeing matches do not count. Of two models with equally many images, the one
-that is worse by more than this is a collapsed, duplicate-structure model."""
+"""Smaller differences in the share of agreeing matches do not count. Of two models with equally many images, one that
+is worse by more than this is a collapsed, duplicate-structure model."""
 SHARP = 0.5
-"""Keypoints are precise where at least this share of the reference matches is. Where they are not, nothing is
-confirmed: another mapper, which uses more keypoints, may still do better."""
+"""Keypoints are precise if at least this share of the reference matches agrees within `PRECISE` pixels. Otherwise
+nothing is confirmed: another mapper, which uses more keypoints, may still do better."""
 SHORTEST = 1.0
-"""Seconds. With less time left no step is started: the child process alone needs a part of them."""
+"""Seconds. With less time left, no step is started: starting the child process takes part of it."""
 ENDING = 0.2
-"""The share of its time limit that the incremental mapper gets to start and to write its models. It is told to stop
-before, because a process that is killed leaves nothing."""
+"""The share of the incremental mapper's time limit reserved for starting and for writing models. Mapping stops before
+that, because a killed process leaves nothing."""
 IN_TURN = 0.8
-"""The share of the time left that a run may take when other runs wait for it."""
+"""The maximum share of the time left for a run that other runs wait for."""
 IN_A_HURRY = 0.5
-"""Seconds per image. With less time left, runs follow each other, each with all threads: side by side none would end in
+"""Seconds per image. With less time left, runs are sequential, each with all threads: in parallel none would end in
 time."""
 _NAMED = 5
-"""Pairs that a log message names."""
+"""Maximum number of pairs named in a log message."""
 
 
 @dataclass(frozen=True)
 class RunPolicy:
-    """When no further mapping run of a scene is needed."""
+    """When to make no further mapping run of a scene."""
 
     enough: float = 0.9
     """The share of the scene's images that a model must have."""
     trusted: float = 0.98
-    """The share of the reference matches that must agree with a trusted model. Above 1 every run is made."""
+    """The share of the reference matches that must agree with a trusted model. Above 1, every run is made."""
 
     def complete(self, run: MappingRun, images: int) -> bool:
         return run.registered >= max(1, self.enough * images)
@@ -73,7 +73,7 @@ class RunPolicy:
         return self.complete(run, images) and run.support >= self.trusted
 
     def confirmed(self, best: MappingRun, ended: Sequence[MappingRun], images: int) -> bool:
-        """Whether one of the ended runs, which used other pairs, confirms the best."""
+        """Whether an ended run that used other pairs confirms the best."""
         others = [run for run in ended if run.left_out != best.left_out]
         return self.trusted <= 1 and self.complete(best, images) and any(run.confirms(best) for run in others)
 
@@ -85,9 +85,9 @@ class MappingRun:
     models: Sequence[Model] = ()
     """Largest first."""
     support: float = 0.0
-    """The share of the reference matches that agree with the largest model, to `AGREE` pixels."""
+    """The share of the reference matches that agree with the largest model within `AGREE` pixels."""
     precision: float = 0.0
-    """The same to `PRECISE` pixels."""
+    """The same within `PRECISE` pixels."""
     left_out: Sequence[Pair] = ()
     """The pairs that the run did not use."""
 
@@ -111,7 +111,7 @@ class MappingRun:
         return self.observations > other.observations
 
     def confirms(self, other: MappingRun) -> bool:
-        """Whether it has as many images and about the same support, and both are precise."""
+        """Whether it has at least as many images and about the same support, and both are precise."""
         return (
             self.registered >= other.registered
             and abs(self.support - other.support) <= MARGIN
@@ -139,15 +139,15 @@ def map_best(
 ) -> MappingResult:
     """Map a scene with several configurations until one model is good enough, and return the best.
 
-    The first run has all threads. If its model is not trusted, the other runs share the threads, side by side. A run
+    The first run uses all threads. If its model is not trusted, the other runs share the threads in parallel. A run
     that would use the same pairs and options as an earlier one is skipped. Runs that are no longer needed are
     cancelled.
 
     database: with verified matches.
-    at: its folder gets a subfolder of models for each run, and each run adds its number to the stem of the log.
-    until: when to end (`runtime.deadline`). Runs that follow each other leave time for the next (`IN_TURN`).
+    at: each run gets a subfolder for its models, and a log whose name ends with its number.
+    until: the deadline (`runtime.deadline`). Sequential runs leave time for the next (`IN_TURN`).
     alone: whether no other work needs the cores. Then the second run starts with the first, also with all threads,
-        because one of them is alone at the end.
+        because one of them outlasts the other.
     """
     if not runs:
         return MappingResult([], frozenset(), [])
@@ -158,13 +158,13 @@ def map_best(
     try:
         for number in session.distinct(2 if alone and at_once > 1 else 1):
             session.start(number, at.threads, others_wait=number == 0 and len(runs) > 1)
-        if not session.ends_with(0):
+        if not session.suffices(0):
             others = [number for number in session.distinct(len(runs)) if number > 0]
             share = at.threads // max(1, min(at_once, len(others)))
             for number in others:
                 session.start(number, share, others_wait=at_once == 1 and number != others[-1])
             for number in others:
-                if session.ends_with(number):
+                if session.suffices(number):
                     break
     finally:
         session.cancel()
@@ -174,7 +174,7 @@ def map_best(
 
 @dataclass(eq=False)
 class _Session:
-    """The mapping runs of one scene: those that were started, those that have ended, and the best of these."""
+    """The mapping runs of one scene: those started, those ended, and the best so far."""
 
     database: Path
     scene: Scene
@@ -197,7 +197,7 @@ class _Session:
         self.cancelled = [Event() for _ in self.runs]
 
     def distinct(self, count: int) -> list[int]:
-        """Which of the first `count` runs differ from all earlier ones in this database, by number."""
+        """The numbers of the first `count` runs that differ from all earlier ones on this database."""
         seen: list[tuple[MappingConfig, list[Pair]]] = []
         numbers = []
         for number, config in enumerate(self.runs[:count]):
@@ -212,8 +212,8 @@ class _Session:
         if number not in self.started:
             self.started[number] = self.pool.submit(self._run, number, threads, others_wait)
 
-    def ends_with(self, number: int) -> bool:
-        """Wait for a run, and say whether no further one is needed."""
+    def suffices(self, number: int) -> bool:
+        """Wait for a run; returns whether no further run is needed."""
         try:
             run = self.started[number].result()
         except (KitError, OSError, RuntimeError) as error:
@@ -243,7 +243,7 @@ class _Session:
     def log_left_out(self) -> None:
         if pairs := self.best.left_out:
             named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
-            logger.info("%s: the best model leaves out %d weak pairs, which may be of repeated structures: %s",
+            logger.info("%s: the best model leaves out %d weak pairs, possibly of repeated structures: %s",
                 self.scene.name, len(pairs), named)  # fmt: skip
 
     def _run(self, number: int, threads: int, others_wait: bool) -> MappingRun | None:

@@ -19,15 +19,16 @@ from imc_kit.colmap.support import Evidence, agreement, read_evidence
 from imc_kit.types import Float64, one_to_one_rows
 
 _SCALES = (0.005, 0.02, 0.08)
-"""RANSAC looks for a similarity with each of these errors in space, as shares of the points' distance to the cameras:
-the precision of points varies with the angles between cameras. The images then decide (`MergingConfig.max_error`)."""
+"""RANSAC looks for a similarity with each of these maximum 3D errors, as fractions of the points' median distance to
+the cameras: the precision of points varies with the triangulation angle. Errors in the images then decide
+(`MergingConfig.max_error`)."""
 _TRIALS = 10000
-"""RANSAC's limit. It stops earlier when it is confident."""
+"""Maximum number of RANSAC trials. RANSAC stops earlier when it is confident."""
 
 
 @dataclass(frozen=True, eq=False)
 class Links:
-    """3D–3D correspondences between one model (the source) and another (the target), K of them.
+    """K 3D–3D correspondences between one model (the source) and another (the target).
 
     A link comes from a verified match between an image of each model, or from an image that both have.
     """
@@ -51,7 +52,7 @@ def merge_job(
         evidence = read_evidence(opened, sorted(id_pair_counts(opened, verified=True)))
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
     merger = _Merger(evidence, cache, config, intrinsics_are_per_image(Path(database)), threads, seed)
-    deadline = time.monotonic() + config.time_limit / 2  # a merge that has begun by then must still be bundle-adjusted
+    deadline = time.monotonic() + config.time_limit / 2  # a merge that starts by then still needs bundle adjustment
     waiting = _by_size([pycolmap.Reconstruction(model) for model in models])
     merged = []
     while waiting:
@@ -64,7 +65,7 @@ def merge_job(
             else:
                 lead = both
                 waiting.pop(number)
-                number = 0  # models that did not fit before may be linked to it now
+                number = 0  # models that did not fit before may fit now
         merged.append(lead)
     for number, model in enumerate(_by_size(merged)):
         (Path(output) / str(number)).mkdir()
@@ -87,7 +88,7 @@ class _Merger:
     seed: int
 
     def merge(self, lead: Any, other: Any) -> Any | None:
-        """Both models in the lead's frame, bundle-adjusted; None when they do not fit, or the matches contradict it."""
+        """Both models in the lead's frame, bundle-adjusted; None if they do not fit or the matches contradict it."""
         if set(other.reg_image_ids()) <= set(lead.reg_image_ids()):
             return None  # it adds nothing
         similarity = find_similarity(other, lead, self.evidence, self.config, self.seed)
@@ -102,7 +103,7 @@ class _Merger:
         return merged if still_posed and enough and self._agrees(merged, lead, other) else None
 
     def _agrees(self, merged: Any, lead: Any, other: Any) -> bool:
-        """Whether the merged model agrees with the matches inside each model about as well as they did alone, and with
+        """Whether the merged model agrees with each model's own matches about as well as that model did, and with
         enough of the matches between them."""
         inside = [set(model.reg_image_ids()) for model in (lead, other)]
         own = [[pair for pair in self.evidence.matches if set(pair) <= ids] for ids in inside]
@@ -120,7 +121,7 @@ class _Merger:
 
 
 def find_similarity(source: Any, target: Any, evidence: Evidence, config: MergingConfig, seed: int) -> Any | None:
-    """The similarity from one model's frame to another's (`pycolmap.Sim3d`), or None where the evidence is too weak."""
+    """The similarity from one model's frame to another's (`pycolmap.Sim3d`), or None if the evidence is too weak."""
     links = _links(source, target, evidence)
     best, best_count = None, 0
     for candidate in _from_points(links, target, seed):
@@ -135,7 +136,7 @@ def find_similarity(source: Any, target: Any, evidence: Evidence, config: Mergin
 
 
 def _links(source: Any, target: Any, evidence: Evidence) -> Links:
-    """The links between two models. Each point is in one link at most, the one that most images support."""
+    """The links between two models. Each point is in at most one link, the one with most support."""
     seen = [{i: observed(model.images[i]) for i in model.reg_image_ids()} for model in (source, target)]
     blocks = [(i, i, np.arange(len(seen[0][i]))[:, None].repeat(2, 1)) for i in sorted(seen[0]) if i in seen[1]]
     for (a, b), matches in evidence.matches.items():
@@ -171,7 +172,7 @@ def _from_points(links: Links, target: Any, seed: int) -> Iterator[Any]:
 
 
 def _fits(similarity: Any, links: Links, source: Any, target: Any, max_error: float) -> NDArray[np.bool_]:
-    """Which links fit, [K]: each point, moved to the other model, appears where that model's image sees its partner."""
+    """Which links fit, [K]: each point, moved to the other model, projects close to its partner's pixel there."""
     moved = similarity.inverse() * links.points[1], similarity * links.points[0]
     fits = np.ones(len(links), np.bool_)
     for side, model in enumerate((source, target)):
@@ -185,7 +186,7 @@ def _fits(similarity: Any, links: Links, source: Any, target: Any, max_error: fl
 
 
 def _united(lead: Any, other: Any, similarity: Any, cache: Any) -> Any:
-    """The lead with the other model's additional images, points and observations, moved by `similarity`."""
+    """The lead with the additional images, points and observations of the other model, moved by `similarity`."""
     united = pycolmap.Reconstruction(lead)
     load_all(united, cache)
     cameras = {lead.images[i].camera_id for i in lead.reg_image_ids()}

@@ -1,6 +1,6 @@
-"""COLMAP's files of a sparse model, without what takes most of a `pycolmap.Reconstruction`: keypoints and tracks.
+"""Read COLMAP's sparse model files, without the keypoints and tracks that make a `pycolmap.Reconstruction` large.
 
-pycolmap itself may read a file forever that ends too early, as on a full disk.
+pycolmap itself may hang on a truncated file, which a full disk may leave.
 """
 
 import shutil
@@ -17,16 +17,16 @@ from imc_kit.errors import KitError
 from imc_kit.types import Model, Pose
 
 _SHORTEST = {"cameras.bin": 48, "rigs.bin": 16, "frames.bin": 84, "images.bin": 73, "points3D.bin": 51}
-"""The bytes of the shortest record of each file. Rigs and frames of a single camera have no others."""
+"""The size in bytes of the shortest record of each file. Rigs and frames of a single camera have no longer ones."""
 _COUNT = struct.Struct("<Q")
 _CAMERA = struct.Struct("<IiQQ")
 """Camera id, model id, width, height. The parameters follow."""
 _IMAGE = struct.Struct("<I7dI")
 """Image id, quaternion (w first), translation, camera id. The name and the keypoints follow."""
 _KEYPOINT = np.dtype([("place", "<f8", 2), ("point", "<i8")])
-"""The id of the 3D point is −1 where there is none."""
+"""The id of the 3D point is −1 if there is none."""
 _POINT = struct.Struct("<Q3d3BdQ")
-"""Point id, place, colour, error (−1 where unknown), track length. The track follows."""
+"""Point id, position, colour, error (−1 if unknown), track length. The track follows."""
 _TRACK_ELEMENT = 8
 """Bytes."""
 
@@ -50,18 +50,18 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            self.data, self.place = mmap(file.fileno(), 0, access=ACCESS_READ), 0
+            self.data, self.offset = mmap(file.fileno(), 0, access=ACCESS_READ), 0
         (self.count,) = self.take(_COUNT)
         if len(self.data) < _COUNT.size + _SHORTEST[path.name] * self.count:
             raise ValueError(f"{path.name} ends too early")
 
     def take(self, record: struct.Struct) -> tuple[Any, ...]:
-        self.place += record.size
-        return record.unpack_from(self.data, self.place - record.size)
+        self.offset += record.size
+        return record.unpack_from(self.data, self.offset - record.size)
 
     def text(self) -> str:
-        letters = self.data[self.place : self.data.find(b"\0", self.place)]
-        self.place += len(letters) + 1
+        letters = self.data[self.offset : self.data.find(b"\0", self.offset)]
+        self.offset += len(letters) + 1
         return letters.decode()
 
 
@@ -74,15 +74,15 @@ def _read(folder: Path, files: dict[str, _File]) -> Model:
         number, kind, width, height = file.take(_CAMERA)
         camera = pycolmap.Camera.create_from_model_id(number, pycolmap.CameraModelId(kind), 1.0, width, height)
         camera.params = list(file.take(struct.Struct(f"<{len(camera.params)}d")))
-        reach = 0.5 / camera.mean_focal_length()
-        cameras[number] = (width * reach, height * reach)
+        tangent_per_pixel = 0.5 / camera.mean_focal_length()
+        cameras[number] = (width * tangent_per_pixel, height * tangent_per_pixel)
     file = files["images.bin"]
     for _ in range(file.count):
         _, w, x, y, z, *translation, number = file.take(_IMAGE)
         name = file.text()
         (length,) = file.take(_COUNT)
-        keypoints = np.frombuffer(file.data, _KEYPOINT, length, file.place)
-        file.place += keypoints.nbytes
+        keypoints = np.frombuffer(file.data, _KEYPOINT, length, file.offset)
+        file.offset += keypoints.nbytes
         observations += int(np.count_nonzero(keypoints["point"] != -1))
         poses[name] = Pose(pycolmap.Rotation3d(np.array([x, y, z, w])).matrix(), np.array(translation))
         frames[name] = cameras[number]
@@ -91,8 +91,8 @@ def _read(folder: Path, files: dict[str, _File]) -> Model:
     for row in range(file.count):
         _, *values, length = file.take(_POINT)
         rows[row] = values
-        file.place += _TRACK_ELEMENT * length
-    if file.place > len(file.data):
+        file.offset += _TRACK_ELEMENT * length
+    if file.offset > len(file.data):
         raise ValueError("points3D.bin ends too early")
     errors = rows[rows[:, 6] >= 0, 6]
     error = float(errors.mean()) if len(errors) else 0.0
@@ -100,7 +100,7 @@ def _read(folder: Path, files: dict[str, _File]) -> Model:
 
 
 def gather(models: Sequence[Model], folder: Path) -> list[Model]:
-    """Move the files of models to `folder`/0, 1, … and delete all else in it. Without models, delete `folder`."""
+    """Move models' files to `folder`/0, 1, … and delete everything else there. Without models, delete `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     gathered = []
     for number, model in enumerate(models):

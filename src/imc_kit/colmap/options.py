@@ -1,4 +1,4 @@
-"""All options of pycolmap by their own dotted names, without a list of them here."""
+"""Set any option of pycolmap by its dotted name, without a list of options here."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +13,10 @@ T = TypeVar("T")
 def with_options(target: T, overrides: Mapping[str, Value], where: str) -> T:
     """Set options of a pycolmap options object, for example `{"mapper.init_min_tri_angle": 8}`, and return it.
 
-    Values may be strings, as a command line gives them: each is converted to the type of the value that it replaces.
+    Values may be strings, as from a command line: each is converted to the type of the value that it replaces.
     where: the part of the configuration, for messages.
 
-    Raises `KitError` for an unknown name, with the nearest known one, and for a value of the wrong type.
+    Raises `KitError` for an unknown name, suggesting the nearest one, and for a value of the wrong type.
     """
     known = dict(_leaves(target.todict()))  # type: ignore[attr-defined]
     for name, value in overrides.items():

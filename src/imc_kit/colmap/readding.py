@@ -16,7 +16,7 @@ def readd_job(
     database: str, model: str, left_out: Sequence[Sequence[str]], output: str, config: ReaddingConfig, threads: int,
     seed: int,
 ) -> None:  # fmt: skip
-    """Write the model to `output` if left-out pairs agree with it and its own matches still agree after adjusting."""
+    """Bundle-adjust a model with agreeing left-out pairs; write it to `output` if its own matches still agree."""
     reconstruction = pycolmap.Reconstruction(model)
     posed = set(reconstruction.reg_image_ids())
     ids = {reconstruction.images[number].name: number for number in posed}

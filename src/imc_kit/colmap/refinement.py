@@ -10,16 +10,16 @@ from imc_kit.colmap.cameras import change_camera_model
 from imc_kit.colmap.steps import RefinementConfig
 
 _MIN_ANGLE = 1.5
-"""Degrees. Points that are seen under a smaller angle are dropped, as in COLMAP's mapper."""
+"""Degrees. Points with a smaller triangulation angle are dropped, as in COLMAP's mapper."""
 _TOLERANCE = 1e-6
-"""Bundle adjustment stops when a step lowers the cost by a smaller share. COLMAP's 0 takes three times as long and
-gives the same poses."""
+"""Bundle adjustment stops when a step lowers the cost by a smaller share. COLMAP's 0 takes three times as long for the
+same poses."""
 _SIMPLE = "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "PINHOLE"
-"""Camera models that are replaced by a fuller one."""
+"""Camera models to replace with a fuller one."""
 
 
 def refine_job(model: str, output: str, config: RefinementConfig, threads: int, seed: int) -> None:
-    """Refine the simple cameras that enough images share, in a model that fits well; else write nothing."""
+    """Refine the simple cameras that enough images share, if the model is precise; otherwise write nothing."""
     reconstruction = pycolmap.Reconstruction(model)
     errors = [point.error for point in reconstruction.points3D.values() if point.error >= 0]
     used = Counter(reconstruction.images[number].camera_id for number in reconstruction.reg_image_ids())

@@ -1,9 +1,9 @@
-"""The steps after mapping: each changes finished models in a child process, and a scene can do without it.
+"""The optional steps after mapping. Each changes finished models in a child process.
 
-`readd` adds the pairs to a model that a mapping run left out, but with which the model agrees. Where structures repeat,
-a model of the strong pairs alone may be right; but fewer pairs hold its cameras less well. `merge_models` joins partial
-models, `localise` adds images to a model, and `refine` bundle-adjusts it with a fuller camera model. The child's work
-is in `readding`, `merging`, `localisation` and `refinement`. All limits were chosen on the open scenes.
+`readd` adds the pairs that a mapping run left out but that agree with its model. Where structures repeat, a model of
+the strong pairs alone may be right; but fewer pairs constrain its cameras less. `merge_models` joins partial models,
+`localise` adds images to a model, and `refine` bundle-adjusts it with a fuller camera model. The child's work is in
+`readding`, `merging`, `localisation` and `refinement`. All limits were chosen on the open scenes.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,17 +33,17 @@ class StepConfig:
     on: bool = True
     """Run this step."""
     time_limit: float = 600.0
-    """Seconds that the step may take in one scene."""
+    """Maximum seconds per scene."""
 
     def __post_init__(self) -> None:
         for option in self.shares:
             self.require(0 <= getattr(self, option) <= 1, option, "in 0 … 1")
         for option in self.positive:
             self.require(getattr(self, option) > 0, option, "more than 0")
-        self.require(self.time_limit >= 0, "time_limit", "at least 0")  # 0: no time is left for it
+        self.require(self.time_limit >= 0, "time_limit", "at least 0")  # 0: no time is left
 
     def require(self, valid: bool, option: str, wanted: str) -> None:
-        """Refuse the value of an option unless it is valid."""
+        """Raise `KitError` unless the value of an option is valid."""
         require(valid, f"{option} of the {self.what}", wanted, getattr(self, option))
 
     def run(self, at: Workplace, **arguments: Any) -> None:
@@ -60,11 +60,11 @@ class ReaddingConfig(StepConfig):
     positive = ("max_error",)
 
     max_error: float = 4.0
-    """Largest epipolar error of an agreeing match, in pixels, before bundle adjustment."""
+    """Maximum epipolar error of an agreeing match, in pixels, before bundle adjustment."""
     min_agreement: float = 0.7
     """Minimum share of a pair's verified matches that agree with the model. Only these matches are used."""
     max_loss: float = 0.01
-    """Largest share of the model's own matches that may stop agreeing with it (`support`). Otherwise nothing
+    """Maximum share of the model's own matches that may stop agreeing with it (`support`). Otherwise nothing
     changes."""
 
 
@@ -78,18 +78,18 @@ class MergingConfig(StepConfig):
     positive = ("max_error",)
 
     min_links: int = 8
-    """Minimum number of 3D–3D correspondences that fit one similarity. A correspondence joins a point of one model with
-    a point of the other: a shared image sees both at one keypoint, or a verified match joins them."""
+    """Minimum number of 3D–3D correspondences that fit one similarity. A correspondence joins points of two models that
+    a shared image sees at one keypoint, or that a verified match joins."""
     min_link_ratio: float = 0.4
     """Minimum share of all 3D–3D correspondences that fit the similarity."""
     max_error: float = 12.0
-    """Largest error of a fitting point in the other model's image, in pixels, before bundle adjustment."""
+    """Maximum reprojection error of a fitting point in the other model's image, in pixels, before bundle adjustment."""
     max_loss: float = 0.01
-    """Largest share of each model's verified matches that may stop agreeing with it (`support`) after the merge."""
+    """Maximum share of the two models' own verified matches that may stop agreeing (`support`) after the merge."""
     min_agreement: float = 0.5
     """Minimum share of the verified matches between the two models that agree with the merged one."""
     min_kept: float = 0.9
-    """Minimum share of both models' observations that are left after bundle adjustment."""
+    """Minimum share of both models' observations that remain after bundle adjustment."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,14 +110,14 @@ class LocalisationConfig(StepConfig):
     min_inlier_ratio: float = 0.1
     """Minimum share of the 2D–3D correspondences that fit (COLMAP's mapper, with verified matches: 0.25)."""
     max_error: float = 8.0
-    """Largest reprojection error of a fitting point, in pixels, before bundle adjustment (COLMAP's mapper: 12)."""
+    """Maximum reprojection error of a fitting point, in pixels, before bundle adjustment (COLMAP's mapper: 12)."""
     max_match_error: float = 2.0
-    """Matches of a localised image with a larger epipolar error, in pixels, make no new points."""
+    """Maximum epipolar error, in pixels, of a localised image's matches that make new points."""
     max_loss: float = 0.01
-    """Largest share of the model's verified matches that may stop agreeing with it (`support`) when everything is
+    """Maximum share of the model's verified matches that may stop agreeing with it (`support`) when everything is
     bundle-adjusted. Otherwise the model's own poses stay fixed."""
     rounds: int = 3
-    """Largest number of rounds of localising and bundle adjustment: one round may give the next one new points."""
+    """Maximum rounds of localisation and bundle adjustment: each round may add points for the next."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,12 +138,12 @@ class RefinementConfig(StepConfig):
     min_images: int = 10
     """Refine only cameras that this many images share. With fewer images, distortion is under-constrained."""
     max_median_error: float = 0.35
-    """Refine only a model whose median reprojection error is at most this, in pixels. Elsewhere a fuller camera model
-    follows the errors of the keypoints."""
+    """Refine only a model whose median reprojection error is at most this, in pixels. In other models, a fuller camera
+    model fits keypoint errors."""
     max_errors: tuple[float, ...] = (2.0, 1.0, 0.5)
-    """Bundle-adjust once for each, in pixels, after dropping the observations with a larger error."""
+    """Maximum reprojection errors in pixels. For each, drop observations with a larger error and bundle-adjust."""
     max_iterations: int = 50
-    """Largest number of solver iterations per bundle adjustment."""
+    """Maximum solver iterations per bundle adjustment."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,27 +166,27 @@ def readd(database: Path, model: Model, left_out: Collection[Pair], config: Read
 
 
 def merge_models(database: Path, models: Sequence[Model], config: MergingConfig, at: Workplace) -> list[Model]:
-    """Merge the models that belong together, into subfolders 0, 1, …, largest first.
+    """Merge the models that fit together, into subfolders 0, 1, …, largest first.
 
     database: with verified matches. models: made from it, in any number and order; their files do not change.
 
-    Two models are merged by a similarity, which RANSAC finds between points that both have. The larger model gives the
-    frame and the poses of shared images. After bundle adjustment, a merge that contradicts the matches is undone.
+    RANSAC finds a similarity between points that two models share. The larger model determines the frame and the poses
+    of shared images. After bundle adjustment, a merge that contradicts the matches is undone.
     """
     config.run(at, database=database, models=[model.folder for model in models])
     return read_models(at.folder)
 
 
 def localise(database: Path, model: Model, config: LocalisationConfig, at: Workplace) -> Model:
-    """Add the images of a database that a model lacks and that can be localised, by what they see of the model.
+    """Localise the database's images that a model lacks, and add them to it.
 
     database: with the model's images, keypoints and verified matches. All matches of the other images are used,
         verified or not, so a copy with more and looser matches helps.
 
     Returns the new model, or `model` when no image can be localised.
 
-    An image's matches give its keypoints 3D points. RANSAC finds its pose from these, and its focal length, unless the
-    model or EXIF knows it. Images that see most of the model come first; the points that they add help others. Then
+    An image's matches link its keypoints to 3D points. From these, RANSAC finds its pose, and its focal length unless
+    the model or EXIF has it. Images that see most of the model come first; the points that they add help others. Then
     everything is bundle-adjusted.
     """
     config.run(at, database=database, model=model.folder)
@@ -196,8 +196,8 @@ def localise(database: Path, model: Model, config: LocalisationConfig, at: Workp
 def refine(model: Model, config: RefinementConfig, at: Workplace) -> Model:
     """Bundle-adjust the best points of a model with a fuller camera model.
 
-    Returns the new model, or `model` where that cannot be trusted: where few images share a camera, or keypoints are
-    not precise.
+    Returns the new model, or `model` if refinement is unreliable: few images share a camera, or keypoints are
+    imprecise.
     """
     if len(model.poses) < config.min_images:
         return model
@@ -206,5 +206,5 @@ def refine(model: Model, config: RefinementConfig, at: Workplace) -> Model:
 
 
 def _changed(model: Model, at: Workplace) -> Model:
-    """The model that a step wrote, or `model` where it wrote none."""
+    """The model that a step wrote, or `model` if it wrote none."""
     return read_model(at.folder) if (at.folder / "images.bin").is_file() else model

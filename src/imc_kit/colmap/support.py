@@ -1,4 +1,4 @@
-"""How well a model agrees with the matches that it was made from: a score without ground truth."""
+"""How well a model agrees with the matches that it was built from: a score without ground truth."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Evidence:
 
 
 def read_evidence(opened: Any, pairs: Iterable[IdPair], *, verified: bool = True) -> Evidence:
-    """Read the verified matches of these pairs from an open database, or all their matches, with their keypoints."""
+    """Read the verified matches (or all matches) and the keypoints of these pairs from an open database."""
     matches = {
         pair: opened.read_two_view_geometry(*pair).inlier_matches if verified else opened.read_matches(*pair)
         for pair in pairs
@@ -42,10 +42,10 @@ def read_evidence(opened: Any, pairs: Iterable[IdPair], *, verified: bool = True
 def support(
     database: Path, model: Model, pairs: Collection[Pair], max_errors: Sequence[float] = (AGREE,)
 ) -> list[float]:
-    """For each limit in pixels, the share of verified matches whose epipolar (Sampson) error in a model is within it.
+    """The share of verified matches whose epipolar (Sampson) error in a model is within each limit, in pixels.
 
     database: with the verified matches. pairs: the pairs that count; those with an image outside the model are ignored.
-    Returns 0 when no pair counts.
+    The shares are 0 when no pair counts.
     """
     import pycolmap
 
@@ -58,7 +58,7 @@ def support(
 
 
 def agreement(reconstruction: Any, evidence: Evidence, pairs: Iterable[IdPair]) -> tuple[int, int]:
-    """The number of matches that agree with a reconstruction, as in `support`, and the number that count."""
+    """The number of matches that agree with a reconstruction, as in `support`, and the number of matches compared."""
     errors = _errors(reconstruction, evidence, pairs)
     return int((errors <= AGREE).sum()), len(errors)
 

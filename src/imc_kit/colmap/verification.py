@@ -10,13 +10,13 @@ from imc_kit.types import Pair
 from imc_kit.viewgraph.two_view import VerificationConfig
 
 _PAIRS_AT_ONCE = 64
-"""Pairs per round of the executor: enough to keep its workers busy, few enough to look at the deadline often."""
+"""Pairs per round of the executor: enough to keep its workers busy, few enough to check the deadline often."""
 
 
 def verify(path: Path, config: VerificationConfig, executor: Executor, until: float = inf) -> list[str]:
     """Write the two-view geometry of every matched pair into the database `path`.
 
-    executor: estimates the geometries. until: a moment of `time.time()`. Returns a note when time runs out.
+    executor: estimates the geometries. until: the deadline (`runtime.deadline`). Returns a note when time runs out.
     """
     import pycolmap
 

@@ -1,7 +1,7 @@
-"""How a scene's images and pairs are cut into chunks of work.
+"""Cut a scene's images and pairs into chunks of work.
 
-Without a time limit, pairs that share images come together, so that features are read once per block. With a time
-limit, pairs stay roughly in the order given: the most useful come first.
+Without a time limit, pairs that share images are grouped, so that features are read once per block. With a time limit,
+pairs nearly keep the given order, most useful first.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,26 +17,26 @@ from imc_kit.types import Pair
 T = TypeVar("T")
 
 IMAGES_PER_CHUNK = 4
-"""At most. All are in memory together; with larger chunks, workers are idle at the end of a small scene."""
+"""Maximum. A chunk's images are in memory together; larger chunks leave workers idle at the end of a small scene."""
 PAIRS_PER_CHUNK = 4, 256
-"""At least and at most. Each chunk is one file in the store: fewer pairs make more files, more pairs make a lost worker
-cost more."""
+"""Minimum and maximum. Each chunk is one file in the store: smaller chunks make more files, larger ones lose more work
+when a worker dies."""
 LIMITED_PAIRS_PER_CHUNK = 8
-"""With a time limit chunks are small, because those that have not begun are skipped when time runs out."""
+"""With a time limit, chunks are small, because those that have not started when time runs out are skipped."""
 LIMITED_BAND = 64
 """With a time limit, this many consecutive pairs (one full block) are sorted by block, so that the given order is
 nearly kept."""
 MAX_IMAGES_OF_PAIRS = 48
-"""Images that the pairs of a chunk may have: the features of all are in memory together. 256 pairs of four neighbouring
-full blocks have 40, so only scattered pairs are cut by this."""
+"""Maximum number of images in a chunk of pairs: their features are in memory together. 256 pairs of four neighbouring
+full blocks have 40 images, so this limit cuts only scattered pairs."""
 BLOCK = 8
 """Pairs are ordered in blocks of 8 × 8 images, so that 64 pairs need the features of only 16 images."""
 
 
 def by_blocks(pairs: Sequence[Pair], images: Iterable[str], until: float) -> list[Pair]:
-    """Order pairs so that those of the same images are together; with a time limit, only within each `LIMITED_BAND`.
+    """Group pairs that share images; with a time limit, only within each `LIMITED_BAND`.
 
-    images: all images, in the scene's order.
+    images: all images, in scene order.
     """
     rank = {name: number for number, name in enumerate(images)}
     band = max(1, len(pairs)) if until == inf else LIMITED_BAND
@@ -49,13 +49,13 @@ def by_blocks(pairs: Sequence[Pair], images: Iterable[str], until: float) -> lis
 
 
 def image_chunks(items: Sequence[T], executor: Executor, until: float) -> list[list[T]]:
-    """Cut images into chunks; with a time limit, each image is its own chunk."""
+    """Cut images into chunks; with a time limit, one image per chunk."""
     most = IMAGES_PER_CHUNK if until == inf else 1
     return _cut(items, _shrinking_sizes(len(items), 1, most, executor))
 
 
 def pair_chunks(pairs: Sequence[Pair], most: int, executor: Executor, until: float) -> list[list[Pair]]:
-    """Cut pairs into chunks of at most `most` pairs and `MAX_IMAGES_OF_PAIRS` images, in their order."""
+    """Cut pairs, in order, into chunks of at most `most` pairs and `MAX_IMAGES_OF_PAIRS` images."""
     sizes: Iterable[int] = repeat(LIMITED_PAIRS_PER_CHUNK)
     if until == inf:
         sizes = _shrinking_sizes(len(pairs), PAIRS_PER_CHUNK[0], most, executor)
@@ -63,7 +63,7 @@ def pair_chunks(pairs: Sequence[Pair], most: int, executor: Executor, until: flo
 
 
 def batches(items: Sequence[T], until: float) -> Iterator[list[T]]:
-    """All items at once; with a time limit one by one, until time runs out."""
+    """All items in one batch; with a time limit, one item per batch until time runs out."""
     for batch in _cut(items, repeat(max(1, len(items)) if until == inf else 1)):
         if deadline.left(until):
             yield batch

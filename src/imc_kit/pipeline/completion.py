@@ -1,8 +1,7 @@
-"""From the models of the best mapping run to the final models of a scene.
+"""Turn the models of the best mapping run into the final models of a scene.
 
-Pairs that were left out are re-added, models are merged, images are localised and the first model is refined. A scene
-on a turntable whose reconstruction has failed gets poses on a circle. Each step is optional: when it fails, a note says
-so and the models stay as they were.
+The steps re-add left-out pairs, merge models, localise images and refine the first model. A failed turntable scene gets
+poses on a circle. Each step is optional: if it fails, a note says so and the models stay unchanged.
 """
 
 import shutil
@@ -28,12 +27,12 @@ from imc_kit.types import Model, Pair, Pose, Scene
 T = TypeVar("T")
 
 _LOOSE_MATCHES = 8
-"""Fewer loose matches of a pair are not used to localise an image: any seven agree with some two-view geometry."""
+"""Ignore pairs with fewer loose matches when localising: any seven matches fit some two-view geometry."""
 _LOOSE_PAIRS = 20
-"""An unregistered image is matched again with this many registered images, the most similar ones. Doubling it doubles
-the time of this matching, and adds images that are less similar."""
+"""Match each unregistered image again, with this many of the most similar registered images. Doubling it doubles the
+time of this matching, and adds less similar images."""
 _LOOSE_TIME = 0.5
-"""Share of the time left that this matching may take; the other half is for localising."""
+"""Share of the time left for this matching; the other half is for localisation."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class SceneContext:
     config: Config
     folder: Path
     until: float
-    """The moment at which the last step that takes long must end; placing and writing come after it."""
+    """Deadline of the last slow step; placing and writing follow."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -61,7 +60,7 @@ class SceneContext:
         return self.config.threads or cores()
 
     def optional(self, what: str, fallback: T, step: Callable[..., T], *arguments: Any) -> T:
-        """The result of a step that the scene can do without; `fallback` when it fails or there is no time for it."""
+        """The result of an optional step; `fallback` when it fails or there is no time for it."""
         if deadline.left(self.until) < mapping_runs.SHORTEST:
             self.notes.append(f"{deadline.RAN_OUT} for {what}")
             return fallback
@@ -76,7 +75,7 @@ class SceneContext:
 class Completion:
     """Completes the models of a scene.
 
-    verified: the database with the verified matches. similarity: of two images by name, None where it is unknown.
+    verified: the database with the verified matches. similarity: of two images by name; None if unknown.
     """
 
     context: SceneContext
@@ -87,7 +86,7 @@ class Completion:
     executor: Executor
 
     def complete(self, best: MappingResult) -> list[Model]:
-        """The models, largest first, after every step that the configuration has on."""
+        """Apply every enabled step; returns the models, largest first."""
         config, optional, models = self.context.config, self.context.optional, best.models
         if not models:
             return models
@@ -112,7 +111,7 @@ class Completion:
         return steps.merge_models(self.verified, models, *self._job("merged", self.context.config.merging))
 
     def _localise(self, models: list[Model], missing: Sequence[str]) -> list[Model]:
-        """Add the missing images that can be localised in the first model, with looser matches too."""
+        """Localise missing images in the first model, also with looser matches."""
         looser = self._with_loose_matches(models[0], missing)
         job = self._job("localised", self.context.config.localisation)
         return [steps.localise(looser, models[0], *job), *models[1:]]
@@ -122,19 +121,19 @@ class Completion:
         return [steps.refine(models[0], *self._job("refined", self.context.config.refinement)), *models[1:]]
 
     def _job(self, folder: str, config: Any) -> tuple[Any, Workplace]:
-        """What a step by COLMAP needs: its options within the time left, and where it works."""
+        """The options of a COLMAP step, limited to the time left, and its workplace."""
         context = self.context
         config = replace(config, time_limit=min(config.time_limit, deadline.left(context.until)))
         return config, Workplace(context.partial / folder, context.log, context.threads, context.config.seed)
 
     def _with_loose_matches(self, model: Model, missing: Sequence[str]) -> Path:
-        """A copy of the database in which the missing images have more matches, found with lower demands.
+        """A copy of the database with more matches of the missing images, from less strict matchers.
 
-        They are matched with the images of the model that are most similar to them.
+        Each is matched with the most similar images of the model.
         """
         context = self.context
         if len(context.config.sparse) < len(context.config.feature_pipelines):
-            return self.verified  # a detector-free matcher would make other keypoints from other pairs
+            return self.verified  # a detector-free matcher's keypoints depend on the pairs
         pairs: list[Pair] = []
         for name in missing:
             candidates = sorted(model.poses, key=lambda other: -(self.similarity(name, other) or 0.0))
@@ -150,7 +149,7 @@ class Completion:
 
 
 def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], models: Sequence[Model]) -> dict[str, Pose]:
-    """Poses on a circle, of upright images, if reconstruction has failed on a turntable; none otherwise."""
+    """Poses of the upright images on a circle if a turntable's reconstruction has failed; otherwise none."""
     config = context.config.turntable
     registered = turntable.placed(len(models[0].poses), models[0].observations, config) if models else 0
     if not config.on or registered > config.max_registered * len(records):
@@ -168,8 +167,8 @@ def on_turntable(context: SceneContext, records: Mapping[str, ImageRecord], mode
             return {}
         found = turntable.arrange(list(records), stack, config, until)
         used = turntable.better(found.confidence, categories, len(records), registered, config)
-        outcome = "so they are placed on a circle" if used else "too little to place them on a circle"
-        context.notes.append(f"{reason}; as a turntable they have a confidence of {found.confidence:.2f}, {outcome}")
+        outcome = "so they are placed on a circle" if used else "too low to place them on a circle"
+        context.notes.append(f"{reason}; the confidence in a circle is {found.confidence:.2f}, {outcome}")
         return found.poses if used else {}
 
     return context.optional("trying a turntable", {}, step)

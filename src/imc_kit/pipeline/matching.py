@@ -28,29 +28,29 @@ from imc_kit.viewgraph.orientation import assign_rotations
 log = logging.getLogger(__name__)
 
 _DETECTION = 0.85
-"""Share of the time until matching must end that detection may take. An image without features is lost, while the most
-useful pairs are matched first, so detection gets most of the time. Chosen with time limits on the open scenes."""
+"""Detection's share of the time for detection and matching. It is large because an image without features is lost,
+whereas the most useful pairs are matched first. Chosen with time limits on the open scenes."""
 _LOW_RESOLUTION = 0.5
-"""Share of that time that low-resolution matching may take, so that as much is left for full resolution. After a quick
-answer, its matches are already in the store."""
+"""Share of the time for low-resolution matching; the rest is for full resolution. After a quick answer, these matches
+are already in the store."""
 _DESCRIPTION = 0.3
-"""Seconds per image needed to aggregate local features into a global descriptor: with less time left it is skipped."""
+"""Seconds per image to aggregate local features into a global descriptor; skipped if less time is left."""
 _SAMPLE, _KEYPOINTS = 4000, 2000
-"""The VLAD of `similarity`: local descriptors that the vocabulary is learned from, and the strongest keypoints of each
-image. Few suffice, because it only ranks candidates for images that are not registered (docs/benchmarks.md)."""
+"""The VLAD of `similarity`: number of local descriptors sampled to train the vocabulary, and of strongest keypoints per
+image. Few suffice, because it only ranks candidates for unregistered images (docs/benchmarks.md)."""
 _PAIRS_AT_ONCE = 1024
-"""Pairs handed to the executor at once, which holds the matches of all of them in memory."""
+"""Pairs submitted to the executor at once: their matches are in memory together."""
 
 
 @dataclass(frozen=True)
 class MatchedFeatures:
-    """The features of an image, and the matches of a pair (empty if it was not matched), by image name."""
+    """The features of an image by name, and the matches of a pair by names (empty if it was not matched)."""
 
     features: Callable[[str], Features]
     matches: Callable[[str, str], Matches]
 
     def strong(self, pairs: Sequence[Pair], least: int) -> Iterator[tuple[str, str, Matches]]:
-        """The pairs that have at least this many matches, with their matches, as `colmap.database` takes them."""
+        """The pairs with at least `least` matches, and their matches, for `colmap.database`."""
         for pair in pairs:
             if len(matches := self.matches(*pair)) >= least:
                 yield *pair, matches
@@ -59,8 +59,7 @@ class MatchedFeatures:
 class Matching:
     """The stages of one scene up to its matches. `notes` collects what went wrong, one sentence each.
 
-    When time runs out at the moment `until` (see `runtime.deadline`), the most useful work has been done first and the
-    rest is skipped.
+    The most useful work comes first; what is left at the deadline `until` (`runtime.deadline`) is skipped.
     """
 
     def __init__(self, scene: Scene, store: Store, config: Config, executor: Executor, until: float = inf) -> None:
@@ -73,7 +72,7 @@ class Matching:
         self._mask = replace(config.masks, pictures=False)
 
     def upright(self, records: Records) -> dict[str, ImageRecord]:
-        """The same images, each rotated by the multiple of 90° that low-resolution matches say makes it upright."""
+        """The same images, each with the 90° rotation that makes it upright according to low-resolution matches."""
         overlaps = self._low_resolution_overlaps(records)
         votes = {pair: (overlap.rotation_quarters, overlap.weight) for pair, overlap in overlaps.items()}
         rotations = assign_rotations(list(records), votes)
@@ -82,7 +81,7 @@ class Matching:
         return {name: replace(record, info=record.info.rotated(rotations[name])) for name, record in records.items()}
 
     def detect(self, records: Records) -> dict[str, ImageRecord]:
-        """Detect features with every feature pipeline; returns the images that have features in all of them."""
+        """Detect features with every feature pipeline; returns the images on which all of them succeeded."""
         usable = dict(records)
         until = deadline.portion(self.until, _DETECTION)
         for left, pipeline in zip(range(len(self.config.sparse), 0, -1), self.config.sparse, strict=True):
@@ -93,9 +92,9 @@ class Matching:
         return usable
 
     def select(self, records: Records, given: Sequence[Pair] | None) -> list[Pair]:
-        """The pairs to match; when time is limited, the most useful first.
+        """The pairs to match, most useful first if time is limited.
 
-        given: pairs that the caller has chosen; None selects them by `config.pairs`.
+        given: the caller's pairs; None selects them by `config.pairs`.
         """
         pairs = self._selected(records) if given is None else given
         pairs = [(first, second) for first, second in pairs if first in records and second in records]
@@ -117,10 +116,10 @@ class Matching:
         return MatchedFeatures(lambda name: joined[name][0], matches)
 
     def similarity(self, records: Records, until: float = inf) -> Callable[[str, str], float | None]:
-        """How alike two images look, −1 … 1, by the VLAD of their features.
+        """A function of two image names: how alike the images look, −1 … 1, by the VLAD of their features.
 
-        It is computed at the first call. It is None for an image without features, and for all images when the time
-        left until the moment `until` is too short to compute it.
+        The first call computes the VLAD. The function returns None for an image that is not in `records`, and for all
+        images if the time until the deadline `until` is too short.
         """
         row = {name: number for number, name in enumerate(records)}
 
@@ -149,15 +148,15 @@ class Matching:
         return select(names, config, lambda descriptor: self._describe(records, descriptor))
 
     def _expected_overlap(self, records: Records, pairs: Sequence[Pair]) -> Float64:
-        """How much two images probably overlap, [N, N], without computing anything.
+        """An estimate of how much images overlap, [N, N], from stored results only.
 
-        This is the number of matches in the quick answer, if there was one. Ties go to images that are near each other
-        in the list, because photos are often taken in order.
+        This is the number of matches in the quick answer, if there was one. Ties go to images close together in the
+        list, because photos are often taken in order.
         """
         row = {name: number for number, name in enumerate(records)}
         numbers = np.arange(len(records), dtype=np.float64)
         overlap = -np.abs(numbers[:, None] - numbers) / max(1, len(records))
-        # The quick answer has the images as EXIF says, without the rotation that was estimated from matches.
+        # The quick answer rotates images by EXIF only, not by the rotation estimated from matches.
         key = {name: replace(one, info=replace(one.info, extra_quarters=0)).key for name, one in records.items()}
         quick = self.store.matches(fingerprint(CHEAP.detector, CHEAP.matcher, self._mask))
         for first, second in pairs:
@@ -203,7 +202,7 @@ class Matching:
         return Matching(self.scene, self.store, CHEAP, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
 
     def _low_resolution_overlaps(self, records: Records) -> dict[Pair, PairOverlap]:
-        """How much pairs of images overlap: all pairs, or the most similar ones in a large scene."""
+        """The overlap of all pairs, or of the most similar ones in a large scene."""
         cheap = self._low_resolution()
         usable = cheap.detect(records)
         pairs = cheap._selected(usable)
@@ -211,11 +210,11 @@ class Matching:
         keypoints = {name: _without_descriptors(found.features(name)) for name in usable}
         overlaps: dict[Pair, PairOverlap] = {}
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            some = pairs[start : start + _PAIRS_AT_ONCE]
-            firsts, seconds = [keypoints[first] for first, _ in some], [keypoints[second] for _, second in some]
-            look = partial(_overlap_until, config=self.config.lowres, until=cheap.until)
-            results = self.executor.map(look, firsts, seconds, [found.matches(*pair) for pair in some], chunksize=64)
-            overlaps |= {pair: overlap for pair, overlap in zip(some, results, strict=True) if overlap}
+            part = pairs[start : start + _PAIRS_AT_ONCE]
+            firsts, seconds = [keypoints[first] for first, _ in part], [keypoints[second] for _, second in part]
+            work = partial(_overlap_until, config=self.config.lowres, until=cheap.until)
+            results = self.executor.map(work, firsts, seconds, [found.matches(*pair) for pair in part], chunksize=64)
+            overlaps |= {pair: overlap for pair, overlap in zip(part, results, strict=True) if overlap}
         if len(overlaps) < len(pairs):
             done = f"{len(overlaps)} of {len(pairs)} pairs were compared at low resolution"
             self.notes.append(f"{self.scene.name}: {deadline.RAN_OUT}, {done}")
@@ -241,7 +240,7 @@ class Matching:
         return descriptor.create().describe(list(records), features)
 
     def _describe_by_network(self, records: Records, descriptor: NetworkDescriptorConfig) -> Float32:
-        """An image that cannot be described gets zeros, which are similar to nothing."""
+        """The same from a network. An image that cannot be described gets zeros, which are similar to nothing."""
         table = self.store.descriptors(fingerprint(descriptor))
         self.notes += self._tasks(records).describe(table, descriptor)
         rows = {name: table[record.key] for name, record in records.items() if record.key in table}
@@ -256,5 +255,5 @@ def _overlap_until(
 
 
 def _without_descriptors(features: Features) -> Features:
-    """A twentieth of the memory."""
+    """The same features in a twentieth of the memory."""
     return replace(features, descriptors=np.empty((len(features), 0), np.uint8))

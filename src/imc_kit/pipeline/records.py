@@ -1,4 +1,4 @@
-"""The images of a scene that can be used, each with what names its content."""
+"""The usable images of a scene, each with hashes that identify its content."""
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class ImageRecord:
 
     @property
     def key(self) -> str:
-        """Names everything about the image that its features depend on."""
+        """Identifies everything that the image's features depend on."""
         rotation = f"@{self.info.extra_quarters}" if self.info.extra_quarters else ""
         return "".join([self.digest, rotation, self.mask and f"+{self.mask}"])
 
     def load(self, long_side: int | None) -> images.Photo:
-        """Decode the image, its longer side at most `long_side` pixels. Raises KitError when that fails."""
+        """Decode the image, with its longer side at most `long_side` pixels. Raises KitError when that fails."""
         return images.load(self.path, long_side, self.info.extra_quarters)
 
 

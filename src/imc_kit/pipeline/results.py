@@ -1,4 +1,4 @@
-"""The result of a run, and its record on disk, from which the same run is resumed."""
+"""The result of a run, and its files on disk, from which the same run resumes."""
 
 import json
 import os
@@ -26,14 +26,14 @@ _PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "numpy", "numba", 
 class SceneResult:
     """The result of one scene.
 
-    placements: by image name, for every image of the scene, as it is stored (EXIF orientation undone).
-    models: COLMAP's models, largest first, in upright images.
+    placements: of every image of the scene as stored in its file (EXIF orientation undone), by image name.
+    models: COLMAP's models of the upright images, largest first.
     counts: images, readable, rotated, pairs, matched and verified pairs, registered, models, points.
     seconds: by stage.
-    notes: what went wrong on the way, one sentence each.
-    memory: by stage, the peak in bytes of this process (without COLMAP's), where the system tells.
-    rotation_quarters: of each image that was rotated beyond its EXIF orientation, the clockwise 90° rotations, 1 to 3,
-        that make it upright.
+    notes: what went wrong, one sentence each.
+    memory: peak bytes of this process (without COLMAP's) by stage, if the system reports it.
+    rotation_quarters: for images rotated beyond their EXIF orientation, the number of further clockwise 90° rotations,
+        1 to 3, by image name.
     """
 
     placements: dict[str, Placement]
@@ -52,20 +52,21 @@ class Run:
     submission: Path
     scenes: dict[str, SceneResult]
     failed: dict[str, str]
-    """Why a scene failed, one sentence. Its rows have the poses of `scenes` if it is there, else placeholders."""
+    """Why each failed scene failed, one sentence. Its rows have the poses in `scenes` if there are any, else
+    placeholders."""
 
 
 def write_run(
     path: Path, task: Task, config: Config, results: Mapping[str, SceneResult], failed: dict[str, str], seconds: float
 ) -> None:
-    """Write run.json: configuration, versions, machine, and an account of each scene."""
+    """Write run.json: configuration, versions, machine, and a summary of each scene."""
     given = {"input": task.root, "layout": task.layout, "notes": task.notes, "config": config}
-    scenes = {name: _account(result) for name, result in results.items()}
+    scenes = {name: _summary(result) for name, result in results.items()}
     write_json(path, given | environment() | {"seconds": round(seconds, 3), "scenes": scenes, "failed": failed})
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine."""
+    """The versions of Python and packages, and the machine."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -74,18 +75,18 @@ def environment() -> dict[str, Any]:
 
 
 def write_result(path: Path, identity: str, result: SceneResult) -> None:
-    """Write the result of one scene. identity: names its images and configuration."""
+    """Write the result of one scene. identity: identifies its images and configuration."""
     placements = {
         name: {"rotation": pose.rotation.tolist(), "translation": pose.translation.tolist(), "model": placement.model}
         for name, placement in result.placements.items()
         for pose in (placement.pose,)
     }
-    content = {"identity": identity, **_account(result), "rotation_quarters": result.rotation_quarters}
+    content = {"identity": identity, **_summary(result), "rotation_quarters": result.rotation_quarters}
     write_json(path, {**content, "placements": placements})
 
 
 def read_result(path: Path, identity: str) -> SceneResult | None:
-    """The result that an earlier run wrote; None unless it was for the same images and configuration."""
+    """The result that an earlier run wrote; None unless it has the same identity."""
     try:
         content = json.loads(path.read_text("utf-8"))
         if content.pop("identity") != identity:
@@ -100,7 +101,7 @@ def read_result(path: Path, identity: str) -> SceneResult | None:
         return None
 
 
-def _account(result: SceneResult) -> dict[str, Any]:
+def _summary(result: SceneResult) -> dict[str, Any]:
     """A result without its poses and models."""
     return {"counts": result.counts, "seconds": result.seconds, "memory": result.memory, "notes": result.notes}
 

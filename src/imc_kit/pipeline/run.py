@@ -1,6 +1,6 @@
 """A whole run: every scene in turn, within its time, and a submission that is valid from the first second.
 
-While COLMAP maps one scene on the CPU, the next one is matched, on the GPU or a cluster where there is one.
+While COLMAP maps one scene on the CPU, the next one is matched, on the GPU or a cluster if there is one.
 """
 
 import logging
@@ -42,13 +42,13 @@ def solve(
 
     task: from `scenes.load`, or the folder that it takes: a competition's root, or a folder of photos.
     out: gets submission.csv, run.json, `scenes/NAME/models/0`, … and the store. The submission is valid from the start
-        and is rewritten after each scene. The same call resumes a run that was interrupted.
+        and is rewritten after each scene. The same call resumes an interrupted run.
     config: the sift preset if None.
     pairs: chooses the pairs, instead of `config.pairs`.
     executor: runs detection and matching, for example one from `dask_executor.connected`; threads if None.
 
-    A scene that fails costs only itself. Raises KitError when the input or the configuration cannot be used at all or
-    `out` cannot be written.
+    A failed scene does not affect the others. Raises KitError when the input or the configuration cannot be used at all
+    or `out` cannot be written.
     """
     started = time.monotonic()
     config = preset("sift") if config is None else config
@@ -60,7 +60,7 @@ def solve(
     progress.begin()
     config.check()
     schedule = Schedule(task.scenes, until)
-    # Matching and mapping have workers of their own, so that one does not wait for what the other has begun.
+    # Matching and mapping have separate workers, so that neither waits for the other's work.
     with child.loading(), workers(executor, config.threads) as mapping, workers(executor, config.threads) as matching:
         for name in schedule.rounds:
             one_round = _Round(name, progress, schedule, pairs, matching, mapping)
@@ -74,7 +74,7 @@ def solve(
 
 @dataclass(eq=False)
 class _Progress:
-    """The best results so far, and the files that show them. `unwritten`: why they could not be written last time."""
+    """The best results so far, and their files. unwritten: the error of the last attempt to write them, if any."""
 
     task: Task
     folder: Path
@@ -89,7 +89,7 @@ class _Progress:
         return self.folder / "submission.csv"
 
     def begin(self) -> None:
-        """Make the folder, and a submission unless an earlier run left a valid one, which is better than none."""
+        """Create the folder, and a placeholder submission unless an earlier run left a valid one."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -98,11 +98,11 @@ class _Progress:
             self._write_submission()
 
     def record(self, scene: str, solve: Callable[[], SceneResult]) -> None:
-        """Solve a scene, and write what there is now."""
+        """Solve a scene, and write all results so far."""
         try:
             self.results[scene] = solve()
             self.failed.pop(scene, None)
-        except Exception as error:  # whatever it is, the other scenes can still be solved
+        except Exception as error:  # of any kind: the other scenes can still be solved
             self.failed[scene] = said(error)
             log.error("%s: %s", scene, self.failed[scene], exc_info=not isinstance(error, KitError))
         try:
@@ -110,7 +110,7 @@ class _Progress:
             seconds = time.monotonic() - self.started
             write_run(self.folder / "run.json", self.task, self.config, self.results, self.failed, seconds)
             self.unwritten = None
-        except KitError as error:  # there may be space again after another scene
+        except KitError as error:  # there may be disk space again after another scene
             self.unwritten = error
             log.error("%s", error)
 
@@ -122,7 +122,7 @@ class _Progress:
 
 @dataclass(frozen=True, eq=False)
 class _Round:
-    """One pass over all scenes: quick or full answers, by `name`. Scenes are known by their number in the schedule."""
+    """One pass over all scenes, for quick or full answers (`name`). Scenes are identified by number in the schedule."""
 
     name: str
     progress: _Progress
@@ -132,9 +132,9 @@ class _Round:
     mapping: Executor
 
     def matched(self) -> Generator[Future[MatchedScene | SceneResult], None, None]:
-        """The matched scenes. Each is begun in a thread when the one before it is asked for.
+        """The matched scenes. A thread starts to match each scene when the caller asks for the one before it.
 
-        So while the caller works on one scene, the next is matched, and no more.
+        So while the caller works on one scene, only the next one is matched.
         """
         pool = ThreadPoolExecutor(1)
         try:
@@ -149,7 +149,7 @@ class _Round:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _match(self, number: int) -> MatchedScene | SceneResult:
-        """The matched scene, or its result if it was finished before."""
+        """Match a scene; returns its result instead if an earlier run finished it."""
         scene, task, out = self.schedule.scenes[number], self.progress.task, self.progress.folder
         log.info("%s (%d of %d): %d images", scene.name, number + 1, len(self.schedule.scenes), len(scene.images))
         config = cheap(self.progress.config) if self.name == QUICK else self.progress.config
@@ -161,7 +161,7 @@ class _Round:
         )  # fmt: skip
 
     def finish(self, number: int, matched: Future[MatchedScene | SceneResult]) -> None:
-        """Map a scene once it is matched, and keep the better of its answers."""
+        """Map a scene once it is matched, and keep the better of its quick and full answers."""
         name, out = self.schedule.scenes[number].name, self.progress.folder
         answer = partial(self._reconstruct, number, matched)
         if quick := self.progress.results.get(name):
@@ -183,14 +183,15 @@ class _Round:
 def _better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneResult], folder: Path) -> SceneResult:
     """The full answer to a scene, from `solve`; the quick one if that has more images or `solve` fails.
 
-    quick_folder, folder: the files of the quick and of the full answer; those of the better one end up in `folder`.
+    quick_folder, folder: the files of the quick and of the full answer. `folder` ends up with the better answer's
+        files.
     """
     try:
         full = solve()
         if full.counts["registered"] >= quick.counts["registered"]:
             return full
         notes = full.notes
-    except Exception as error:  # whatever it is, there is an answer
+    except Exception as error:  # of any kind: there is a quick answer
         notes = [said(error)]
         log.error("%s", notes[0], exc_info=not isinstance(error, KitError))
     shutil.rmtree(folder / "models", ignore_errors=True)
@@ -201,5 +202,5 @@ def _better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneRes
     models = [replace(model, folder=folder / "models" / model.folder.name) for model in quick.models]
     notes = [*quick.notes, *notes, "the quick answer is kept, because it has more images than the full one"]
     kept = replace(quick, models=models, notes=notes)
-    write_result(folder / "result.json", "the quick answer", kept)  # a later run must not take it for finished
+    write_result(folder / "result.json", "the quick answer", kept)  # a later run must not treat it as finished
     return kept

@@ -28,13 +28,13 @@ from imc_kit.types import Pair, Placement, Scene
 log = logging.getLogger(__name__)
 
 _AFTER_MATCHING = 2.0, 0.4
-"""When a scene's time is limited, each step leaves time to the steps after it: this many seconds per image, or this
-share of the time left if that is less. So with enough time nothing is cut short. All four were chosen with time limits
-on the open scenes (docs/benchmarks.md); larger ones leave more pairs unmatched, smaller ones cut mapping short."""
+"""With a time limit, each step reserves time for the steps after it: seconds per image, but at most a share of the time
+left. With enough time nothing is cut short. All four were chosen with time limits on the open scenes
+(docs/benchmarks.md): larger values leave more pairs unmatched, smaller ones cut mapping short."""
 _AFTER_VERIFICATION = 1.5, 0.7
 _AFTER_MAPPING = 0.3, 0.2
 _AFTER_COMPLETION = 0.05, 0.04
-"""For placing and writing, which have no deadline of their own."""
+"""For placing and writing, which have no deadline."""
 
 
 PairSelection = Callable[[Sequence[str]], Sequence[Pair]]
@@ -53,18 +53,17 @@ def match_scene(
     until: float = inf,
     fewest: int = 0,
 ) -> "MatchedScene | SceneResult":
-    """Match the photos of one scene; `reconstruct` of what it returns does the rest.
+    """Match the photos of one scene; the returned scene's `reconstruct` does the rest.
 
     folder: gets the scene's database, models, log and result.
     executor: runs detection and matching.
     pairs: chooses the pairs to match, instead of `config.pairs`.
     separate: passed to `poses.place`.
-    until: the moment (see `runtime.deadline`) at which the whole scene must end, with what there is.
-    fewest: when time has run out, the scene is not worth going on with if fewer images have features.
+    until: the deadline of the whole scene (see `runtime.deadline`).
+    fewest: give up if time has run out and fewer images have features.
 
-    If the scene was finished before, with the same images and configuration, its result is read back and returned,
-    unless time ran out on it. Raises KitError when no image can be used, or when time has run out and fewer than
-    `fewest` images have features.
+    Returns the stored result if an earlier run finished the scene in time with the same images and configuration.
+    Raises KitError when no image can be used, or when time has run out and fewer than `fewest` images have features.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, masks=config.masks.of_scene(scene.name, scene.root), time_limit=None)
@@ -98,9 +97,10 @@ def match_scene(
 
 @dataclass(frozen=True, eq=False)
 class MatchedScene:
-    """A scene up to its matches; `reconstruct` does the rest.
+    """A matched scene; `reconstruct` does the rest.
 
-    until: as given for matching. pairs: that were to be matched. identity: names the images and the configuration.
+    until: as given to `match_scene`. pairs: selected for matching. identity: identifies the images and the
+        configuration.
     separate: see `match_scene`.
     """
 
@@ -116,9 +116,10 @@ class MatchedScene:
     cost: Meter
 
     def reconstruct(self, executor: Executor, until: float = inf, alone: bool = True) -> SceneResult:
-        """Go on from the matches to a pose for every image, with COLMAP; write the scene's result and return it.
+        """Reconstruct the scene with COLMAP and pose every image; write the scene's result and return it.
 
-        executor, until: its own, because the next scene may be matched meanwhile. alone: whether none is.
+        executor, until: separate from matching's, because the next scene may be matched meanwhile. alone: whether no
+            other scene is.
         """
         scene, config, cost = self.scene, self.matching.config, self.cost
         until = _reserving(_AFTER_COMPLETION, scene, until)
@@ -163,7 +164,7 @@ class MatchedScene:
         return result
 
     def _verify(self, context: SceneContext, executor: Executor) -> Path:
-        """The database with the pairs' verified matches, as an earlier run left it or made now."""
+        """The database of verified matches, from an earlier run if possible."""
         path = self.folder / f"database-{self.identity}.db"
         if path.exists() and not deadline.ran_out(context.notes):
             return path
@@ -180,7 +181,7 @@ class MatchedScene:
         return database.move(made, path)
 
     def _finish(self, result: SceneResult) -> None:
-        """Write the result, and log its notes. A result that time ran out on does not count as finished."""
+        """Write the result, and log its notes. If time ran out, the result does not count as finished."""
         identity = f"{self.identity}, hurried" if deadline.ran_out(result.notes) else self.identity
         try:
             write_result(self.folder / "result.json", identity, result)
@@ -193,22 +194,22 @@ class MatchedScene:
 
 
 def _as_stored(placement: Placement, info: images.ImageInfo) -> Placement:
-    """The placement of an image as it is stored, before any rotation upright."""
+    """The placement of an image as stored in its file, from that of the upright image."""
     pose = pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
     return replace(placement, pose=pose)
 
 
 def _reserving(need: tuple[float, float], scene: Scene, until: float) -> float:
-    """The moment at which a step must end to leave the steps after it what they need.
+    """The deadline of a step that reserves time for the steps after it.
 
-    need: seconds per image, and the share of the time left that they get if that is less.
+    need: the seconds per image to reserve, and the maximum share of the time left.
     """
     seconds, share = need
     return deadline.reserved(until, seconds * len(scene.images), share)
 
 
 def _write_mask_pictures(records: Mapping[str, ImageRecord], config: masks.MaskConfig, folder: Path) -> list[str]:
-    """Save every masked photo, small, with its mask for a person to look at; returns a note about each failure."""
+    """Save a small picture of every masked photo with its mask, for inspection; returns a note about each failure."""
     notes = []
     for name, record in records.items():
         path = folder / f"{name}.jpg"

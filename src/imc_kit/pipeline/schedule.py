@@ -1,4 +1,4 @@
-"""In which order the scenes of a run are solved, and until when each may take.
+"""The order in which a run solves its scenes, and the deadline of each.
 
 With a time limit there are two rounds: every scene first gets a quick answer, then a full one.
 """
@@ -13,14 +13,14 @@ QUICK, FULL = "quick", "scenes"
 """The rounds, by the names of their folders."""
 
 _ENOUGH = {QUICK: 1.0, FULL: 3.0}
-"""Seconds per image in which a scene is probably solved. A scene may take this long even if its fair share is less:
-better some scenes solved than none."""
+"""Seconds per image that probably suffice for a scene. It may take this long even if its fair share is less: better
+some scenes solved than none."""
 _MAX_SHARE = 0.8
-"""Share of the time left that a scene may take for that, so that the scenes after it get something."""
+"""Maximum share of the time left for that, so that the scenes after it get some."""
 _HOPELESS = 0.3
-"""With fewer seconds per image, a scene that has a quick answer is not begun again: its full answer would be worse."""
+"""With fewer seconds per image, a scene keeps its quick answer: a full one would be worse."""
 _WRITING = 0.3, 0.06
-"""Seconds per scene that are reserved for writing, and the share of the whole time that they may be at most.
+"""Seconds per scene reserved for writing, and their maximum share of the whole time.
 
 These numbers were chosen with time limits on the open scenes (docs/benchmarks.md)."""
 
@@ -31,18 +31,18 @@ class Schedule:
     def __init__(self, scenes: Sequence[Scene], until: float) -> None:
         self.limited = until < inf
         self.rounds = (QUICK, FULL) if self.limited else (FULL,)
-        # Small scenes come first when time is limited: the large ones can use the time that they leave.
+        # With a time limit, small scenes come first: large ones can use the time they leave.
         self.scenes = sorted(scenes, key=_effort) if self.limited else list(scenes)
         self._efforts = [_effort(scene) for scene in self.scenes]
         seconds, share = _WRITING
         self._until = deadline.reserved(until, seconds * len(self.scenes), share)
 
     def deadline(self, round_name: str, number: int, answered: bool) -> float:
-        """The moment at which scene `number` must end if it begins or goes on now.
+        """The deadline of scene `number` if it starts or continues now.
 
-        This is its fair share of the time left, by its effort, or what is probably enough for it if that is more.
-        answered: whether it has an answer already. If so, and the time is hopelessly short, the moment is now: what was
-        finished before can still be read back.
+        The scene gets its fair share of the time left, by effort, or what probably suffices if that is more. answered:
+        whether it has an answer already. If so, and time is hopelessly short, the deadline is now: a result finished
+        earlier can still be read back.
         """
         images = len(self.scenes[number].images)
         fair = deadline.portion(self._until, self._efforts[number] / sum(self._efforts[number:]))
@@ -54,9 +54,9 @@ class Schedule:
 
 
 def _effort(scene: Scene) -> int:
-    """Roughly what a scene costs compared with others: its images, and its pairs, of which each image has at most 60.
+    """The rough cost of a scene relative to others, from its images and pairs (at most 60 per image).
 
-    Detecting in an image costs about as much as matching four pairs; from about 60 images on, pairs are selected.
+    Detection in one image costs about as much as matching four pairs. Above about 60 images, pairs are selected.
     """
     count = len(scene.images)
     return 4 * count + count * min(count, 60) // 2

@@ -1,8 +1,8 @@
 """The slow work of a scene, in chunks, through an executor: detection, description and matching.
 
-Each function fills a table of the store with what it lacks, and returns a note about everything that went wrong. A
-chunk names its inputs, so a lost worker costs one chunk. Networks are loaded once per process and GPU. Chunks that have
-not begun at the moment `until` (see `runtime.deadline`) are skipped.
+Each method adds the missing entries to a table of the store, and returns a note about each failure. A chunk names all
+its inputs, so a lost worker costs one chunk. Networks are loaded once per process and GPU. Chunks that have not started
+by the deadline `until` (see `runtime.deadline`) are skipped.
 """
 
 import threading
@@ -40,15 +40,15 @@ Records = Mapping[str, ImageRecord]
 NamedRecord = tuple[str, ImageRecord]
 RecordPair = tuple[ImageRecord, ImageRecord]
 Done = tuple[dict[str, T], int, list[str]]
-"""What the work on a chunk gives: values by their keys in the store, how many items it finished, and notes."""
+"""The result of the work on a chunk: values by store key, the number of finished items, and notes."""
 Work = Callable[[Any, float], Done[T]]
 """The work on a chunk, until a deadline."""
 
 _FAULTS = KitError, RuntimeError, ValueError, MemoryError
 """What a detector may raise for an image: its own errors, and those of torch and OpenCV."""
 _RECENT_IMAGES = 32
-"""Images whose features stay in memory for the next chunks: those of two blocks of pairs. With fewer, features are read
-from the store more often."""
+"""Number of images whose features stay in memory for the next chunks: those of two blocks of pairs. With fewer,
+features are read from the store more often."""
 _loading = threading.Lock()
 _loaded_features: WeakValueDictionary[tuple[Path, str], Features] = WeakValueDictionary()
 _recent: deque[Features] = deque(maxlen=_RECENT_IMAGES)
@@ -56,7 +56,7 @@ _recent: deque[Features] = deque(maxlen=_RECENT_IMAGES)
 
 @dataclass(frozen=True)
 class Tasks:
-    """The slow work on these images of one scene. label: goes before each progress bar and note about time."""
+    """The slow work on these images of one scene. label: the prefix of progress bars and of notes about time."""
 
     records: Records
     executor: Executor
@@ -76,7 +76,7 @@ class Tasks:
     def match(
         self, pairs: Sequence[Pair], features: Table[Features], table: Table[Matches], config: MatcherConfig, kind: str
     ) -> list[str]:
-        """Match the features of every pair. kind: of their descriptors (`DetectorConfig.kind`)."""
+        """Match the features of every pair. kind: descriptor kind (`DetectorConfig.kind`)."""
         chunks = self._pair_chunks(pairs, table, PAIRS_PER_CHUNK[1])
         try:
             work = partial(_match, features, config, kind)
@@ -92,12 +92,12 @@ class Tasks:
         return self._fill(table, partial(_match_images, config), chunks, config.name, "pair")
 
     def _missing_images(self, table: Table[Any]) -> list[NamedRecord]:
-        """The images that the table lacks; one of those with the same content."""
+        """The images missing from the table; one image per content."""
         of_key = {record.key: (name, record) for name, record in reversed(list(self.records.items()))}
         return [of_key[key] for key in table.missing(record.key for record in self.records.values())]
 
     def _pair_chunks(self, pairs: Sequence[Pair], table: Table[Any], most: int) -> list[list[RecordPair]]:
-        """The pairs that the table lacks, in chunks, in the order in which to match them."""
+        """The pairs missing from the table, in chunks, in matching order."""
         records = self.records
         keys = [pair_key(records[first].key, records[second].key) for first, second in pairs]
         of_key = dict(zip(reversed(keys), reversed(pairs), strict=True))
@@ -106,7 +106,7 @@ class Tasks:
         return [[(records[first], records[second]) for first, second in chunk] for chunk in chunks]
 
     def _fill(self, table: Table[T], work: Work[T], chunks: Sequence[Sequence[Any]], what: str, unit: str) -> list[str]:
-        """Do `work` on all chunks, and write what it finds to the table; returns the notes."""
+        """Run `work` on all chunks, and write its values to the table; returns the notes."""
         arguments = [(work, table, chunk, self.until) for chunk in chunks]
         total = sum(map(len, chunks))
         notes = fan_out(self.executor, _fill_chunk, arguments, f"{self.label}: {what}", unit, total)
@@ -144,7 +144,7 @@ def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRe
     try:
         together = extract(detector, [photo for photo, _ in photos.values()], [mask for _, mask in photos.values()])
         found = dict(zip(photos, together, strict=True))
-    except _FAULTS:  # one image must not cost the others
+    except _FAULTS:  # one bad image must not fail the others
         found, more = _each({key: key for key in photos}, detect_alone)
         notes += more
     return found, len(chunk), notes
@@ -173,7 +173,7 @@ def _match_images(config: DetectorFreeConfig, chunk: Sequence[RecordPair], until
 
 
 def _match_until(matcher: Any, images: Mapping[str, Any], pairs: Sequence[Pair], until: float) -> dict[str, Any]:
-    """The matches of the pairs, until time runs out, by their keys in the store."""
+    """Match the pairs until time runs out; returns the matches by store key."""
     found: list[Any] = []
     for batch in batches(pairs, until):
         found += matcher.match_batch([(images[first], images[second]) for first, second in batch])
@@ -181,7 +181,7 @@ def _match_until(matcher: Any, images: Mapping[str, Any], pairs: Sequence[Pair],
 
 
 def _each(items: Mapping[str, T], function: Callable[[T], V]) -> tuple[dict[str, V], list[str]]:
-    """Apply `function` to each item; an item that raises KitError gives a note in place of a value."""
+    """Apply `function` to each item; an item that raises KitError yields a note instead of a value."""
     values, notes = {}, []
     for key, item in items.items():
         try:
@@ -192,12 +192,12 @@ def _each(items: Mapping[str, T], function: Callable[[T], V]) -> tuple[dict[str,
 
 
 def _load_photos(records: Iterable[ImageRecord], long_side: int) -> tuple[dict[str, Photo], list[str]]:
-    """Decode the images, each once, by their keys; a note about each that cannot be decoded."""
+    """Decode each image once; returns the photos by key, and a note about each failure."""
     return _each({record.key: record for record in records}, lambda record: record.load(long_side))
 
 
 def _in_memory(table: Table[Features], key: str) -> Features:
-    """Features with float32 descriptors, shared by all threads that want them now, and by the next few chunks.
+    """Features with float32 descriptors, shared by all threads and by the next few chunks.
 
     Sharing the object also shares what a matcher computes and caches for it.
     """
@@ -215,7 +215,7 @@ def _in_memory(table: Table[Features], key: str) -> Features:
 
 
 def loaded(config: Any, *kind: str) -> Any:
-    """What `config.create(*kind)` gives: a detector, matcher or network, loaded once per process and GPU."""
+    """The detector, matcher or network from `config.create(*kind)`, loaded once per process and GPU."""
     with _loading:  # one thread loads, the others wait
         return _created(config, gpu_of_thread(getattr(config, "device", "cpu")), *kind)
 
@@ -224,5 +224,5 @@ def loaded(config: Any, *kind: str) -> Any:
 def _created(config: Any, gpu: int, *kind: str) -> Any:
     """gpu: part of the cache's key; `create` loads onto the thread's GPU."""
     created = config.create(*kind)
-    set_torch_threads(1)  # loading torch starts a thread per core, but the workers are already that many
+    set_torch_threads(1)  # loading torch starts a thread per core, but there is already a worker per core
     return created

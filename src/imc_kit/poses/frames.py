@@ -1,8 +1,8 @@
 """How much the frames of a fixed camera differ: the distances that order the views of a turntable.
 
-Frames are small, grey, aligned and at one exposure: float32 [N, h, w], 0 to 255. What is the same in all frames (the
-backdrop, a watermark, highlights, which stay with the lamps) does not tell how near two views are, so each pixel counts
-by how much it changes. A thin watermark on photos with different exposures does mislead.
+Frames are small, grey, aligned and equally exposed: float32 [N, h, w], 0 to 255. Static content (the backdrop, a
+watermark, highlights, which stay with the lamps) does not show how close two views are, so pixels are weighted by how
+much they change. A thin watermark on photos with different exposures still misleads.
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from imc_kit.types import Float32, Float64, Pixels
 
 _STILL = 2.5
-"""Grey levels of 255. A pixel that varies less around its median over all frames is static: noise and JPEG do that."""
+"""Grey levels (0 to 255). A pixel that varies less around its median over all frames is static: noise and JPEG cause
+this much variation."""
 _FAR = 40.0
-"""Grey levels. Larger differences from the median count as this much; otherwise a few frames would decide what
-changes."""
+"""Grey levels. Differences from the median are clipped to this; otherwise a few frames would decide what changes."""
 _SCALES = (1.0, 2.0, 4.0, 8.0)
-"""Pixels. Frames are compared after blurring by each: coarse scales recognise views farther apart, fine ones order
+"""Blurs (sigma in pixels) at which frames are compared: coarse scales relate views farther apart, fine ones order
 neighbours."""
 _DIFFERENT = 20.0
-"""Grey levels. Larger differences between two frames count as this much: beyond it, more contrast means nothing."""
+"""Grey levels. Differences between two frames are clipped to this: beyond it, more contrast means nothing."""
 _MOST_SHAKE = 0.1
-"""The largest motion of a camera that should stand still, as a share of the frame's sides. Larger ones are errors of
-the alignment."""
+"""Maximum motion of a nominally fixed camera, as a fraction of the frame's sides. Larger motions are alignment
+errors."""
 _ROUNDS, _ITERATIONS, _EPSILON, _BLUR = 2, 30, 1e-4, 5
-"""Alignment: rounds with a new median frame, and the iterations, the tolerance and the blur of OpenCV's ECC."""
+"""Alignment: rounds, each with a new median frame, and the iterations, tolerance and blur of OpenCV's ECC."""
 
 
 def comparable(images: Sequence[Pixels], long_side: int = 96) -> Float32:
     """Turn photos of any sizes into frames [N, h, w] whose longer side is `long_side`.
 
-    It removes differences of exposure and small movements of the camera.
+    It removes exposure differences and small camera movements.
     """
     if not images:
         return np.empty((0, long_side, long_side), np.float32)
@@ -50,7 +50,7 @@ def still_share(stack: Float32) -> float:
 
 
 def distances(stack: Float32) -> Float64:
-    """The distances between frames [N, h, w]: [N, N], from 0 for equal frames to at most 1.
+    """The pairwise distances of frames [N, h, w]: [N, N], from 0 for equal frames to at most 1.
 
     Deterministic. 135 frames take up to 2 s on one core.
     """
@@ -70,7 +70,7 @@ def distances(stack: Float32) -> Float64:
 
 
 def _changes(stack: Float32) -> Float32:
-    """How many grey levels each pixel varies between the frames, [h, w]."""
+    """The RMS deviation of each pixel from its median over the frames, in grey levels, clipped at `_FAR`, [h, w]."""
     apart = np.minimum(np.abs(stack - np.median(stack, axis=0)), np.float32(_FAR))
     return np.asarray(np.sqrt(np.mean(apart * apart, axis=0)), np.float32)
 
@@ -78,7 +78,7 @@ def _changes(stack: Float32) -> Float32:
 def _levelled(stack: Float32) -> Float32:
     """Bring frames to one exposure: equal median and spread of the pixels that change.
 
-    Where most pixels are static, so is the exposure. Where only some are, they are a watermark.
+    If most pixels are static, so is the exposure. If only some are, they are a watermark.
     """
     still = _changes(stack) < _STILL
     if still.mean() > 0.5:
@@ -96,7 +96,7 @@ def _levelled(stack: Float32) -> Float32:
 
 
 def _aligned(stack: Float32) -> Float32:
-    """Align every frame with the median one, if that makes them more alike."""
+    """Align every frame with the median frame, if that makes them more alike."""
     if len(stack) < 3 or min(stack.shape[1:]) < 8:
         return stack
     count, height, width = stack.shape
@@ -114,15 +114,15 @@ def _aligned(stack: Float32) -> Float32:
 
 
 def _motion(middle: Float32, frame: Float32, start: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The affine map [2, 3] from `middle` to `frame` that correlates them best, or no motion where there is none."""
-    nothing = np.eye(2, 3, dtype=np.float32)
+    """The affine map [2, 3] from `middle` to `frame` that correlates them best; the identity if alignment fails."""
+    identity = np.eye(2, 3, dtype=np.float32)
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, _ITERATIONS, _EPSILON)
     everywhere = np.full(frame.shape, 255, np.uint8)
     try:
         _, motion = cv2.findTransformECC(middle, frame, start.copy(), cv2.MOTION_AFFINE, stop, everywhere, _BLUR)
     except cv2.error:  # no convergence, or a flat frame
-        return nothing
+        return identity
     height, width = frame.shape
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float32)
-    moved = np.abs(corners @ (motion - nothing).T).max(axis=0)
-    return np.asarray(motion, np.float32) if (moved < _MOST_SHAKE * np.array([width, height])).all() else nothing
+    moved = np.abs(corners @ (motion - identity).T).max(axis=0)
+    return np.asarray(motion, np.float32) if (moved < _MOST_SHAKE * np.array([width, height])).all() else identity

@@ -1,4 +1,4 @@
-"""One pose for every image of a scene, from its models, and of its raster as the file stores it."""
+"""Give every image of a scene one pose, from its models, and convert poses to rasters as stored in their files."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,17 +21,18 @@ def place(
 ) -> dict[str, Placement]:
     """Give each image a pose: registered images get their model's, the others a guess.
 
-    models: largest first. The first gives the world frame. inliers: verified matches by pair of image names.
-    separate: every model is a scene of its own (the rules of 2025), so its images keep its poses. Otherwise the other
-        models' poses, in frames of their own, are useless, and their images are guessed.
-    similarity: of two images; larger is more alike, None is unknown.
+    models: largest first. The first defines the world frame. inliers: number of verified matches by pair of image
+        names.
+    separate: treat every model as a separate scene (the rules of 2025), so its images keep its poses. Otherwise only
+        the first model's poses are used: the others are in different frames, so their images get guesses.
+    similarity: of two images by name; larger is more alike, None is unknown.
 
-    A guess is the first that is possible:
+    A guess is the first of these that is available:
 
-    - the mean centre of the three images of the model that share most verified matches with it, weighted by these
+    - the mean centre of the three images of the first model that share most verified matches with it, weighted by these
       matches, with the rotation of the best one;
     - the pose of the most similar image;
-    - the pose of the image nearest to the middle of the model.
+    - the pose of the image nearest to the median centre of the model.
 
     Without a model all poses are the identity. A wrong guess costs nothing in the competition's metric.
     """
@@ -78,11 +79,11 @@ def rotated(pose: Pose, rotation_quarters: int) -> Pose:
 
 
 def pose_as_stored(pose: Pose, rotation_quarters: int, mirrored: bool, extra_quarters: int = 0) -> Pose:
-    """The pose of the stored raster, which the competition asks for, from the pose of the upright image.
+    """Convert the pose of the upright image to that of the raster as stored, which the competition asks for.
 
     rotation_quarters, mirrored, extra_quarters: how the raster was made upright, as in `data.images.ImageInfo`.
 
-    No camera sees a mirrored raster, so for one only `extra_quarters` are undone: the pose is that of the image as EXIF
-    has it. The centre, which alone the metric compares, is the same in every case.
+    No camera sees a mirrored raster, so for one only `extra_quarters` are undone: the pose is that of the EXIF-oriented
+    image. The metric compares only centres, which stay the same in every case.
     """
     return rotated(pose, -extra_quarters if mirrored else -rotation_quarters)

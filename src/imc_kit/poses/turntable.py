@@ -1,8 +1,7 @@
-"""Turntables: an object that rotates in steps before a fixed camera, too smooth or transparent for reconstruction.
+"""Turntables: an object rotates before a fixed camera and is too smooth or transparent to reconstruct.
 
-The views are ordered into the shortest closed tour, along which they change least, and the cameras are placed on a
-circle in that order. Nothing here reads a file: distances come from `frames`, or from another measure of how views
-differ.
+The views are ordered along the shortest closed tour, and the cameras are placed on a circle in that order. Nothing here
+reads a file: distances come from `frames`, or from another measure of how views differ.
 """
 
 from collections.abc import Sequence
@@ -17,33 +16,33 @@ from imc_kit.runtime import deadline
 from imc_kit.types import Float32, Float64, Int32, Pose
 
 TRANSPARENT = "transparent"
-"""The competition's category of scenes that were photographed like this."""
+"""The competition's category for scenes on a turntable."""
 _FEWEST = 8
-"""Views. Fewer lie on a circle by chance, whatever their distances are."""
+"""Minimum number of views. Fewer fit a circle by chance, whatever their distances."""
 _STARTS = 8
-"""Nearest-neighbour tours from which the search for the shortest starts."""
+"""Number of nearest-neighbour tours from which the search starts."""
 
 
 @dataclass(frozen=True)
 class TurntableConfig:
-    """When and how views are placed on a circle. Raises `KitError` when a value makes no sense."""
+    """When and how to place views on a circle. Raises `KitError` when a value makes no sense."""
 
     on: bool = True
     """Place failed turntable scenes on a circle."""
     max_registered: float = 0.5
-    """Leave a scene alone when a larger share of its images is registered."""
+    """Skip scenes with a larger share of registered images."""
     min_observations: float = 30.0
-    """Ignore a model whose images see fewer of its points on average. COLMAP needs 30 to register an image."""
+    """Ignore a model whose images observe fewer 3D points on average. COLMAP needs 30 to register an image."""
     min_still: float = 0.3
-    """A scene looks like a turntable when this share of its pixels is static, or its category says so. The
-    rendered turntable has 0.6 or more, the open scenes less than 0.3."""
+    """Minimum share of static pixels in a turntable scene, unless the category is `transparent`. The rendered turntable
+    has 0.6 or more, the open scenes less than 0.3."""
     min_confidence: float = 0.45
     """Minimum confidence in the circle, unless the category is `transparent`. Real scenes reach 0.39, turntables 0.5
-    and more. In every case it must also exceed the share of registered images."""
+    and more. It must always reach the share of registered images, too."""
     long_side: int = 96
     """Longer side of the compared frames, in pixels."""
     tries: int = 100
-    """How often the search tries to shorten the tour by moving a part of it."""
+    """Number of attempts to shorten the tour by exchanging two parts of it."""
 
     def __post_init__(self) -> None:
         for option, valid, wanted in (
@@ -61,8 +60,8 @@ class TurntableConfig:
 class Turntable:
     """Views on a circle.
 
-    poses: on a circle of radius 1, by image name, in the order of the circle.
-    confidence: how much the distances are those of a circle (`cycle`).
+    poses: on a circle of radius 1, by image name, in circle order.
+    confidence: how well the distances fit a circle, 0 … 1 (`cycle`).
     """
 
     poses: dict[str, Pose]
@@ -72,8 +71,8 @@ class Turntable:
 def placed(registered: int, observations: int, config: TurntableConfig) -> int:
     """How many of a model's registered images count: all, or none when they observe too few points.
 
-    observations: of its points by all its images. On a rendered turntable COLMAP registers all 36 images by 15 points
-    on the backdrop and on highlights, and every camera is wrong.
+    observations: of 3D points, by all its images. On a rendered turntable COLMAP registers all 36 images by 15 points
+        on the backdrop and on highlights, and every camera is wrong.
     """
     return registered if observations >= config.min_observations * registered else 0
 
@@ -81,10 +80,10 @@ def placed(registered: int, observations: int, config: TurntableConfig) -> int:
 def suspicion(
     categories: Sequence[str], images: int, registered: int, still: float, config: TurntableConfig
 ) -> str | None:
-    """The reason to try a scene as a turntable, for people to read; None when there is none.
+    """The reason to try a scene as a turntable, in words, or None.
 
-    images: their number. registered: how many of them count (`placed`). still: the static share of their pixels
-    (`frames.still_share`).
+    images: number of images. registered: how many of them count (`placed`). still: the share of static pixels
+        (`frames.still_share`).
 
     Verified matches do not matter: those on a static backdrop verify well and are useless.
     """
@@ -93,14 +92,14 @@ def suspicion(
     if TRANSPARENT in categories:
         return f"its category is {TRANSPARENT} and {registered} of {images} images are registered"
     if still >= config.min_still:
-        return f"{still:.0%} of each image are static and {registered} of {images} images are registered"
+        return f"{still:.0%} of each image is static and {registered} of {images} images are registered"
     return None
 
 
 def better(confidence: float, categories: Sequence[str], images: int, registered: int, config: TurntableConfig) -> bool:
     """Whether a circle of this confidence should replace the reconstruction. The other arguments are as in `suspicion`.
 
-    Where the category names a turntable and nothing is registered, any circle is worth a guess.
+    If the category is `transparent` and no image is registered, any circle is worth a guess.
     """
     enough = TRANSPARENT in categories or confidence >= config.min_confidence
     return enough and confidence * images >= registered
@@ -109,19 +108,20 @@ def better(confidence: float, categories: Sequence[str], images: int, registered
 def arrange(names: Sequence[str], stack: Float32, config: TurntableConfig, until: float = inf) -> Turntable:
     """Order views and place them on a circle.
 
-    stack: their frames [N, h, w] (`frames.comparable`). until: when to stop improving the order (`runtime.deadline`).
+    stack: their frames [N, h, w] (`frames.comparable`). until: the deadline for improving the order
+        (`runtime.deadline`).
     """
     order, confidence = cycle(distances(stack), config.tries, until=until)
     return Turntable(circle([names[place] for place in order]), confidence)
 
 
 def cycle(distance: Float64, tries: int = 100, seed: int = 0, until: float = inf) -> tuple[Int32, float]:
-    """Find the shortest closed tour through views with distances [N, N], and how much they lie on a circle.
+    """Find the shortest closed tour through views with distances [N, N], and how well they fit a circle.
 
     Returns the views in the order of the tour, [N], and a confidence from 0 to 1. It is 1 when distances grow with the
     number of steps, up to a sixth of the circle, and no step is longer than the others. It is 0 when they do not grow,
-    when the tour leaps back from one end to the other, and for fewer than eight views. Start and direction mean
-    nothing.
+    when the tour leaps back from one end to the other, and for fewer than eight views. Start and direction are
+    arbitrary.
 
     Deterministic, unless `until` (`runtime.deadline`) ends the search. Raises ValueError for distances that are not
     [N, N], finite, symmetric and at least 0.
@@ -184,7 +184,7 @@ def _nearest_neighbours(apart: Float64, start: int) -> Int32:
 
 
 def _two_opt(apart: Float64, tour: Int32) -> Int32:
-    """Reverse the part of a tour that shortens it most, until none does."""
+    """Reverse the part of a tour whose reversal shortens it most, until none does."""
     while True:
         following = np.roll(tour, -1)
         steps = apart[tour, following]

@@ -1,7 +1,7 @@
-"""Low-resolution matching: how much two images overlap, and by how many 90° steps one is rotated against the other.
+"""Low-resolution matching: how much two images overlap, and their relative 90° rotation.
 
-The caller matches features of small images; a thousand SIFT features at 800 pixels suffice. The result tells which 90°
-rotation makes each image upright (`orientation`), and which pairs are worth matching at full resolution.
+The caller matches features of small images; a thousand SIFT features at 800 pixels suffice. The results decide which
+90° rotation makes each image upright (`orientation`), and which pairs to match at full resolution.
 """
 
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from imc_kit.types import Features, Float32, Matches
 from imc_kit.viewgraph.two_view import fundamental
 
 _SIDE = 1000
-"""Keypoints are scaled to a longer side of this many pixels, so that `max_error` means the same in all images. The
-value itself does not matter."""
+"""Keypoints are scaled to this longer side, in pixels, so that `max_error` means the same in all images. The value is
+arbitrary."""
 _CONFIDENCE = 0.999
 """RANSAC's confidence, below the 0.9999 of `fundamental`: a rough count of inliers is enough."""
 
 
 @dataclass(frozen=True)
 class LowResConfig:
-    """How low-resolution matches are judged. Raises `KitError` when a value makes no sense."""
+    """Thresholds for low-resolution matches. Raises `KitError` when a value makes no sense."""
 
     max_error: float = 0.003
-    """Largest distance of a match from its epipolar line, as a fraction of the image's longer side: 2.4 of 800
+    """Maximum distance of a match from its epipolar line, as a fraction of the image's longer side: 2.4 of 800
     pixels."""
     min_inliers: int = 12
-    """A pair with fewer inliers does not vote on rotations: images with nothing in common have up to 11 by chance."""
+    """Pairs with fewer inliers do not vote on rotations: unrelated images have up to 11 by chance."""
     trials: int = 1000
-    """RANSAC's limit."""
+    """Maximum number of RANSAC trials."""
 
     def __post_init__(self) -> None:
         for option, valid, wanted in (
@@ -42,11 +42,11 @@ class LowResConfig:
 
 @dataclass(frozen=True)
 class PairOverlap:
-    """What the low-resolution matches of two images say.
+    """The overlap and relative rotation of two images, from their low-resolution matches.
 
-    inliers: matches that one fundamental matrix explains.
-    rotation_quarters: how many more 90° rotations clockwise, 0 to 3, the second image needs to be upright.
-    weight: the inliers that say so, minus those for the next most frequent rotation; 0 with too few inliers.
+    inliers: number of matches that fit one fundamental matrix.
+    rotation_quarters: how many more clockwise 90° rotations, 0 to 3, the second image needs than the first.
+    weight: number of inliers that vote for this rotation, minus those for the runner-up; 0 with too few inliers.
     """
 
     inliers: int

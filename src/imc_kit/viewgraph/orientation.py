@@ -1,7 +1,7 @@
-"""Which 90° rotation makes each image of a scene upright, from what pairs say about their relative rotations.
+"""Find the 90° rotation that makes each image of a scene upright, from the relative rotations of pairs.
 
-The task is a synchronisation over the cyclic group of order four: choose a rotation for every image so that the pairs
-that agree have the largest weight. It is hard in general and easy where most pairs are right. The solver joins groups
+The task is a synchronisation over the cyclic group of order four: choose a rotation for every image to maximise the
+total weight of the pairs that agree. It is hard in general and easy when most pairs are right. The solver joins groups
 of images along strong pairs, and lets all pairs between two groups vote on their relative rotation. Then it rotates
 single images while that helps. It repeats this in other orders and keeps the best result.
 """
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from imc_kit.types import Float64, Pair
 
 _ORDERS = 16
-"""The orders in which pairs are tried. The first goes by weight; the others draw pairs with odds by weight. With 16, no
-small graph of the tests has a better solution."""
+"""Number of orders in which pairs are tried. The first sorts by weight; the others are random, weighted draws. With 16,
+the solution is optimal for every small graph in the tests."""
 
 _Ints = NDArray[np.int64]
 
 
 def assign_rotations(images: Sequence[str], relative: Mapping[Pair, tuple[int, float]]) -> dict[str, int]:
-    """How many 90° rotations clockwise, 0 to 3, make each image upright. Deterministic.
+    """The number of clockwise 90° rotations, 0 to 3, that makes each image upright. Deterministic.
 
-    relative: for pairs of images, how many more rotations the second needs than the first, and the weight of that. A
-        weight of 0 or less says nothing. `lowres.pair_overlap` finds both.
+    relative: by pair, how many more rotations the second image needs than the first, and the weight of this vote
+        (`lowres.pair_overlap`). Votes of weight 0 or less are ignored.
 
-    Pairs do not tell which way up the scene is. So as many connected images as possible stay as they are; if that
-    leaves a choice, the first image stays. An image without pairs stays, too.
+    Pairs do not show which way is up. So each connected group keeps as many images unrotated as possible; ties keep its
+    first image unrotated. An image without pairs is not rotated.
 
-    Raises ValueError for a pair that is not of two of the images, and for a weight that is not finite.
+    Raises ValueError for a pair that is not two of the images, and for a weight that is not finite.
     """
     number = {image: i for i, image in enumerate(images)}
     rows = []
@@ -45,12 +45,12 @@ def assign_rotations(images: Sequence[str], relative: Mapping[Pair, tuple[int, f
             rows.append((number[first], number[second], rotation_quarters, weight))
     table = np.array(rows, np.float64).reshape(-1, 4)
     first, second, rotation_quarters = table[:, :3].astype(np.int64).T
-    everything = _Pairs(len(number), first, second, rotation_quarters, table[:, 3])
+    all_pairs = _Pairs(len(number), first, second, rotation_quarters, table[:, 3])
     rotations = np.zeros(len(number), np.int64)
-    groups = everything.connected()
+    groups = all_pairs.connected()
     for group in np.unique(groups[first]):
         members = np.flatnonzero(groups == group)
-        rotations[members] = _keeping_most(_best(everything.among(members)))
+        rotations[members] = _fewest_rotated(_best(all_pairs.among(members)))
     return dict(zip(number, rotations.tolist(), strict=True))
 
 
@@ -68,11 +68,11 @@ class _Pairs:
     weights: Float64
 
     def off(self, rotations: _Ints) -> _Ints:
-        """How many rotations, 0 to 3, the second image of each pair lacks according to the pair, [E]."""
+        """How many further rotations, 0 to 3, the second image of each pair needs for the pair to agree, [E]."""
         return (self.rotation_quarters - rotations[self.second] + rotations[self.first]) % 4
 
     def agreement(self, rotations: _Ints) -> float:
-        """The weight of the pairs that agree."""
+        """The total weight of the pairs that agree."""
         return float(self.weights[self.off(rotations) == 0].sum())
 
     def connected(self) -> _Ints:
@@ -84,7 +84,7 @@ class _Pairs:
         return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
     def among(self, members: _Ints) -> _Pairs:
-        """The pairs of these images, which have none with others, with new numbers."""
+        """The pairs of these images, renumbered. The images must have no pairs with others."""
         number = np.full(self.count, -1)
         number[members] = np.arange(len(members))
         inside = number[self.first] >= 0
@@ -97,8 +97,8 @@ def _best(pairs: _Pairs) -> _Ints:
     best, most = np.zeros(pairs.count, np.int64), -1.0
     rng = np.random.default_rng(0)
     for number in range(_ORDERS):
-        lots = rng.exponential(size=len(pairs.weights)) if number else 1.0
-        rotations = _climbed(pairs, _joined(pairs, np.argsort(lots / pairs.weights, kind="stable")))
+        draws = rng.exponential(size=len(pairs.weights)) if number else 1.0
+        rotations = _climbed(pairs, _joined(pairs, np.argsort(draws / pairs.weights, kind="stable")))
         if (agreement := pairs.agreement(rotations)) > most:
             best, most = rotations, agreement
         if (pairs.off(best) == 0).all():
@@ -122,22 +122,22 @@ def _joined(pairs: _Pairs, order: _Ints) -> _Ints:
 
 
 def _climbed(pairs: _Pairs, rotations: _Ints) -> _Ints:
-    """Change the rotation of the one image that gains most, until no image gains."""
+    """Rotate the one image that raises the agreement most, until none raises it."""
     rotations = rotations.copy()
-    least = 1e-9 * pairs.weights.sum()  # sums are rounded
+    tolerance = 1e-9 * pairs.weights.sum()  # sums are rounded
     while True:
         off = pairs.off(rotations)
         votes = np.bincount(4 * pairs.second + off, pairs.weights, 4 * pairs.count)
         votes += np.bincount(4 * pairs.first + -off % 4, pairs.weights, 4 * pairs.count)
         gains = votes.reshape(-1, 4) - votes.reshape(-1, 4)[:, :1]
         image, rotation_quarters = divmod(int(gains.argmax()), 4)
-        if gains[image, rotation_quarters] <= least:
+        if gains[image, rotation_quarters] <= tolerance:
             return rotations
         rotations[image] = (rotations[image] + rotation_quarters) % 4
 
 
-def _keeping_most(rotations: _Ints) -> _Ints:
-    """The same relative rotations, with as many 0 as possible, and the first 0 if that leaves a choice."""
+def _fewest_rotated(rotations: _Ints) -> _Ints:
+    """The same relative rotations with as many zeros as possible; ties set the first to zero."""
     counts = np.bincount(rotations, minlength=4)
     common = rotations[0] if counts[rotations[0]] == counts.max() else counts.argmax()
     return (rotations - common) % 4

@@ -1,4 +1,4 @@
-"""The view graph of a scene: its images, and its pairs with their numbers of verified matches."""
+"""The view graph of a scene: its images, joined by pairs that are weighted by verified matches."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,9 @@ def strengths(inliers: Mapping[Pair, int]) -> dict[Pair, float]:
 
     inliers: verified matches by pair of image names, at least 1.
 
-    The strength is the pair's matches divided by the weakest link of that path. The path is the one with the strongest
-    weakest link; the tree's own pairs have strength 1. A pair far below 1 says little that the path does not say
-    better. Where structures repeat, such pairs are mostly wrong: they match on the second gable, where few of their
-    matches are.
+    The strength is the pair's matches divided by those of the path's weakest link. No other path has a stronger weakest
+    link; the tree's pairs have strength 1. A pair far below 1 adds little to the path. Where structures repeat, such
+    pairs are mostly wrong: a few matches join two copies of a structure.
 
     The weakest links come from single-linkage clustering, which merges images along the same tree.
     """
@@ -27,9 +26,9 @@ def strengths(inliers: Mapping[Pair, int]) -> dict[Pair, float]:
     ends = np.sort([[number[image] for image in pair] for pair in inliers], axis=1)
     counts = np.array(list(inliers.values()), np.float64)
     first, second = ends.T
-    places = len(number) * first - first * (first + 3) // 2 + second - 1  # in SciPy's condensed matrix of distances
-    none = counts.max() + 1
-    distances = np.full(len(number) * (len(number) - 1) // 2, none)
-    np.minimum.at(distances, places, none - counts)
-    weakest = none - cophenet(linkage(distances, "single"))[places]
+    places = len(number) * first - first * (first + 3) // 2 + second - 1  # in SciPy's condensed distance matrix
+    unmatched = counts.max() + 1
+    distances = np.full(len(number) * (len(number) - 1) // 2, unmatched)
+    np.minimum.at(distances, places, unmatched - counts)
+    weakest = unmatched - cophenet(linkage(distances, "single"))[places]
     return dict(zip(inliers, (counts / weakest).tolist(), strict=True))

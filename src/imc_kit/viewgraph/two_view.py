@@ -11,9 +11,9 @@ from imc_kit.errors import require
 from imc_kit.types import Float64, Mask
 
 _MIN_POINTS = 8
-"""Any seven matches have a fundamental matrix that explains them, so only the eighth tests it."""
+"""Any seven matches fit some fundamental matrix; only the eighth tests it."""
 _BY_CHANCE = 10
-"""Matches that always agree: seven define the geometry, and the best of many RANSAC trials finds a few more."""
+"""Matches that agree by chance alone: seven define the geometry, and the best of many RANSAC trials adds a few."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,19 @@ class VerificationConfig:
     """How the two-view geometry of each matched pair is estimated. Raises `KitError` when a value makes no sense."""
 
     max_error: float = 3.0
-    """Largest distance of a match from its epipolar line, in pixels."""
+    """Maximum distance of a match from its epipolar line, in pixels."""
     min_inliers: int = 15
     """Drop pairs with fewer agreeing matches."""
     chance: float = 0.03
-    """Required inliers are max(min_inliers, 10 + chance × matches), because that many may agree by chance."""
+    """Required inliers: max(min_inliers, 10 + chance × matches). Fewer may agree by chance."""
     min_motion: float = 0.0
     """Ignore matches that move by fewer pixels: they show a watermark, or a background that moves with the camera. 0
     keeps all."""
     max_trials: int = 2000
-    """RANSAC's limit. COLMAP's own 10,000 are spent on pairs that do not overlap, and take several times longer."""
+    """Maximum number of RANSAC trials. COLMAP's 10,000 take several times longer, spent on pairs that do not
+    overlap."""
     time_limit: float = 3600.0
-    """Seconds per scene. After them the remaining pairs are dropped."""
+    """Maximum seconds per scene. Pairs not verified by then are dropped."""
 
     def __post_init__(self) -> None:
         for option, valid, wanted in (
@@ -64,9 +65,9 @@ def fundamental(
     """Estimate F with x₂ᵀ F x₁ = 0 by MAGSAC++ (Barath et al., CVPR 2020), as OpenCV implements it.
 
     first, second: matched points [K, 2] each. max_error: the distance from the epipolar line, in the points' unit.
-    trials: RANSAC's limit; it stops earlier at `confidence`.
+    trials: the maximum of RANSAC, which stops earlier at `confidence`.
 
-    Returns F, float64 [3, 3], and which points agree, bool [K]. F is 0 and no point agrees where there is none.
+    Returns F, float64 [3, 3], and which points agree, bool [K]. Without a solution, F is 0 and no point agrees.
     Deterministic.
     """
     nothing = np.zeros((3, 3)), np.zeros(len(first), np.bool_)
