@@ -52,5 +52,7 @@ def test_the_wheel_works(scripts: Path, tmp_path: Path) -> None:
     package = Path(run(scripts / Path(sys.executable).name, "-c", code, cwd=tmp_path).strip()).parent
     assert scripts.parent in package.parents
     source = ROOT / "src/imc_kit"
-    files = [path.relative_to(source) for path in source.rglob("*.*") if path.is_file() and path.suffix != ".pyc"]
+    files = [
+        path.relative_to(source) for path in source.rglob("*.*") if path.is_file() and path.parent.name != "__pycache__"
+    ]
     assert [path for path in files if not (package / path).is_file()] == []

@@ -15,11 +15,8 @@ import pycolmap
 import pytest
 from PIL import Image
 
+from imc_kit.colmap.cameras import CAMERA_MODELS, CameraConfig, ImageEntry, change_camera_model
 from imc_kit.colmap.database import (
-    CAMERA_MODELS,
-    CameraConfig,
-    ImageEntry,
-    change_camera_model,
     keep_best_connected,
     keypoint_counts,
     match_counts,

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -184,28 +179,6 @@ def test_directions_are_those_of_the_arc_tangent():
         off = (fractions - angles / (2 * np.pi) + 0.5) % 1 - 0.5
         assert np.abs(off).max() < 1e-5
     assert sift_numba._direction(np.float32(0), np.float32(0)) == 0
-
-
-@pytest.mark.slow
-def test_what_is_read_from_the_cache_gives_what_was_just_compiled(tmp_path):
-    code = """
-import hashlib
-from drawn import texture
-from imc_kit.detectors.sift import SiftConfig
-found = SiftConfig(double_up_to=0).create().detect([texture(3)], [None])[0]
-parts = found.keypoints, found.scores, found.orientations, found.descriptors
-print(len(found), hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest())
-"""
-    environment = os.environ | {
-        "NUMBA_CACHE_DIR": str(tmp_path),
-        "PYTHONPATH": str(Path(__file__).parents[1] / "helpers"),
-    }
-    said = []
-    for _ in range(2):
-        said.append(subprocess.check_output([sys.executable, "-c", code], env=environment, text=True))
-        assert any(tmp_path.rglob("*.nbc"))
-    assert said[0] == said[1]
-    assert int(said[0].split()[0]) > 100
 
 
 @pytest.mark.parametrize("period", [4, 7, 16, 31])

@@ -207,7 +207,6 @@ def test_files_that_are_damaged_are_said(solved: Path, tmp_path: Path) -> None:
     text = said(write_report(run))
     assert "Matches are not shown: cannot read the COLMAP database" in text
     assert "The models are not shown: cannot read the COLMAP model" in text
-    assert "points3D.bin is damaged" in text
 
 
 def test_without_models_images_are_what_the_submission_says(solved: Path, tmp_path: Path) -> None:
