@@ -285,7 +285,7 @@ def test_missing_files_keep_their_rows(tmp_path: Path) -> None:
     task = load(tmp_path)
     assert [row.image for row in task.rows] == [None] * 9 + ["there.jpg"]
     [note] = task.notes
-    assert note == "church: 9 of 10 images asked for have no file: gone0.jpg, gone1.jpg, gone2.jpg and 6 more"
+    assert note == "church: 9 of 10 requested images have no file: gone0.jpg, gone1.jpg, gone2.jpg and 6 more"
 
 
 def test_a_missing_scene_keeps_its_rows(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_where_memory_runs_out_batches_become_smaller(caplog, complain):
         found = detector.detect(images, [None] * 5)
     assert [shape[0] for shape in detector.seen] == [5, 2, 2, 1]
     assert [record.getMessage() for record in caplog.records] == [
-        "detector 'brightest': memory does not suffice for 5 images at once, so it goes on with 2"
+        "detector 'brightest': not enough memory for 5 images at once; continuing with 2"
     ]
     for features, image in zip(found, images, strict=True):
         assert features.image_size == (80, 60)
@@ -249,7 +249,7 @@ def test_where_memory_runs_out_for_one_image_it_is_shrunk(caplog, complain):
         ((found,), (small,)) = (detector.detect([ramp(*size)], [None]) for size in ((160, 120), (80, 60)))
     assert [shape[1:] for shape in detector.seen] == [(120, 160), (85, 113), (60, 80), (60, 80)]
     assert [record.getMessage() for record in caplog.records] == [
-        "detector 'brightest': memory does not suffice for an image of 160 × 120 pixels, so it was shrunk to 80 × 60"
+        "detector 'brightest': not enough memory for an image of 160 × 120 pixels; it was shrunk to 80 × 60"
     ]
     assert found.image_size == (160, 120)
     assert small.image_size == (80, 60)

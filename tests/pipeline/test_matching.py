@@ -228,7 +228,7 @@ def test_masks_are_honoured_and_shown(photos: Path, tmp_path: Path, pool: Execut
 
 def test_masks_cannot_be_the_photos(photos: Path, tmp_path: Path) -> None:
     run = solve(photos, tmp_path / "out", replace(SIMPLE, masks=replace(SIMPLE.masks, folder=photos)))
-    assert "that of the images" in run.failed["images"]
+    assert "also holds the images" in run.failed["images"]
     with pytest.raises(KitError, match="does not exist"):
         solve(photos, tmp_path / "out", replace(SIMPLE, masks=replace(SIMPLE.masks, folder=tmp_path / "none")))
 

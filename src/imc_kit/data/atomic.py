@@ -1,4 +1,4 @@
-"""Text files that are written whole or not at all."""
+"""Write text files atomically: whole or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from imc_kit.errors import KitError
 def writing(path: Path | str) -> Iterator[TextIO]:
     """Open a UTF-8 file that replaces `path` when the block ends without an error.
 
-    Until then, and after an error, readers of `path` find its old content. Raises `KitError` when the folder cannot be
-    written or the disk is full.
+    Until then, and after an error, `path` keeps its old content. Raises `KitError` when the folder cannot be written or
+    the disk is full.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         try:
-            # surrogateescape: file names that are not valid UTF-8 keep the bytes that they have on disk.
+            # surrogateescape: file names that are not valid UTF-8 keep their bytes.
             with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 yield file
                 file.flush()

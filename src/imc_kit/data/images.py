@@ -1,7 +1,7 @@
-"""Photos from disk: decoded upright at the wanted size, or refused with a reason.
+"""Decode photos upright at the wanted size, or refuse them with a reason.
 
-The content of a file decides its format, not its suffix. Only the first frame is used. Colour profiles are ignored, and
-alpha is dropped: the transparent pixels of a cut-out usually still hold the photo.
+A file's content determines its format, not its suffix. Only the first frame is used. Colour profiles are ignored. Alpha
+is dropped, because the transparent pixels of a cut-out usually still hold the photo.
 
 Pillow decodes: it reads EXIF from every format, prints nothing, and is about as fast as OpenCV (both use
 libjpeg-turbo). Every function may be called from several threads at once.
@@ -29,14 +29,14 @@ from imc_kit.types import Float32, Pixels
 MIN_SIDE = 16
 """Images with a shorter side, in pixels, are refused: no detector finds anything in them."""
 MAX_PIXELS = 250_000_000
-"""Images with more pixels are refused by their header: a few kilobytes can unpack to gigabytes.
+"""Images whose header states more pixels are refused: a few kilobytes can unpack to gigabytes.
 
-The largest medium-format cameras take 150 million pixels. 250 million decode to 750 MB.
+The largest medium-format cameras have 150 million pixels. 250 million decode to 750 MB.
 """
 
 logger = logging.getLogger(__name__)
 
-# The classes themselves, not Image.open, which tries fifty more formats and warns about large photos.
+# These classes replace Image.open, which tries fifty more formats and warns about large photos.
 _FORMATS: dict[bytes, Callable[[BinaryIO], ImageFile]] = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
@@ -47,7 +47,7 @@ _FORMATS: dict[bytes, Callable[[BinaryIO], ImageFile]] = {
 _ORIENTATION = 0x0112
 _ROTATIONS = (0, False), (0, True), (2, False), (2, True), (3, True), (1, False), (1, True), (3, False)
 _UPRIGHT = dict(enumerate(_ROTATIONS, 1))
-"""(clockwise 90° rotations, mirrored) by EXIF orientation. The stored raster is mirrored left to right first."""
+"""(clockwise 90° rotations, mirrored) by EXIF orientation. Mirroring, left to right, comes first."""
 _JPEG_END = b"\xff\xd9"
 _METADATA = {"exif", "xmp", "photoshop"}
 """Pillow's names for the parts of a JPEG header that may hold the camera or its focal length."""
@@ -58,9 +58,9 @@ class ImageInfo:
     """The header of an image file.
 
     size: (width, height) of the upright image in pixels.
-    rotation_quarters: how many 90° rotations clockwise, 0 to 3, make the stored raster upright.
-    mirrored: whether the stored raster is mirrored left to right before it is rotated.
-    extra_quarters: how many of the rotations EXIF does not ask for, 0 to 3, such as an estimated one.
+    rotation_quarters: clockwise 90° rotations, 0 to 3, that make the stored raster upright.
+    mirrored: whether the stored raster is mirrored left to right before the rotation.
+    extra_quarters: how many of these rotations, 0 to 3, are not in EXIF but estimated, for example.
     """
 
     size: tuple[int, int]
@@ -69,7 +69,7 @@ class ImageInfo:
     extra_quarters: int = 0
 
     def rotated(self, extra: int) -> "ImageInfo":
-        """The info after `extra` more 90° rotations clockwise. The image is that of `load(…, extra_quarters=extra)`."""
+        """The info after `extra` more clockwise 90° rotations, as for `load(…, extra_quarters=extra)`."""
         size = self.size[::-1] if extra % 2 else self.size
         rotation_quarters = (self.rotation_quarters + extra) % 4
         return ImageInfo(size, rotation_quarters, self.mirrored, (self.extra_quarters + extra) % 4)
@@ -79,7 +79,7 @@ class ImageInfo:
 class Photo:
     """A decoded image.
 
-    pixels: uint8 [h, w, 3], RGB, upright. It may be smaller than the original.
+    pixels: uint8 [h, w, 3], RGB, upright; possibly smaller than the original.
     size: (width, height) of the original, upright, in pixels.
     rotation_quarters, mirrored: how the stored raster was made upright, as in `ImageInfo`.
     """
@@ -92,7 +92,7 @@ class Photo:
     def to_original(self, points: Float32) -> Float32:
         """Map points (x, y), float32 [N, 2], from pixels of `pixels` to pixels of the original, upright image.
 
-        The centre of the top-left pixel is (0, 0) in both.
+        In both, (0, 0) is the centre of the top-left pixel.
         """
         scale = np.array(self.pixels.shape[1::-1]) / self.size
         return ((points + 0.5) / scale - 0.5).astype(np.float32)
@@ -101,16 +101,16 @@ class Photo:
 def load(path: Path | str, long_side: int | None = None, extra_quarters: int = 0) -> Photo:
     """Decode an image upright, with its longer side at most `long_side` pixels. It is never enlarged.
 
-    extra_quarters: 90° rotations clockwise beyond those that EXIF asks for (see `viewgraph.orientation`).
+    extra_quarters: clockwise 90° rotations in addition to those in EXIF (see `viewgraph.orientation`).
 
-    A JPEG is decoded at a half, a quarter or an eighth of its size where that is enough. The rest of the reduction is
-    area interpolation. `pixels` covers exactly the area of the original.
+    A JPEG is decoded at a half, a quarter or an eighth of its size if that is enough, and reduced further by area
+    interpolation. `pixels` covers exactly the area of the original.
 
     16-bit samples are scaled by the smallest depth of 8, 10, 12, 14 and 16 bits that holds the brightest sample.
     Otherwise 12-bit sensor data in a 16-bit file would come out black.
 
-    A truncated JPEG is used up to its end, with a warning: the flat remainder gives no keypoints. Raises `KitError`,
-    with the file and the reason, when anything else cannot be decoded.
+    A truncated JPEG is used up to its end, with a warning: the flat remainder has no keypoints. Raises `KitError`, with
+    the file and the reason, when anything else cannot be decoded.
     """
     with _reading(path) as file:
         image, info = _open(file)
@@ -123,7 +123,7 @@ def load(path: Path | str, long_side: int | None = None, extra_quarters: int = 0
             file.seek(0)
             completed = io.BytesIO(file.read() + _JPEG_END)
             pixels = _decode(_open(completed)[0], completed, target)
-            logger.warning("%s is truncated: only the part that is there is used", path)
+            logger.warning("%s is truncated: only the part before its end is used", path)
     if not _is_made_upright_by_pillow(image):
         pixels = np.rot90(pixels[:, ::-1] if info.mirrored else pixels, -info.rotation_quarters)
     info = info.rotated(extra_quarters)
@@ -141,7 +141,7 @@ def as_jpeg(pixels: Pixels, quality: int = 90) -> bytes:
 def probe(path: Path | str) -> ImageInfo:
     """Read the header of an image without decoding it.
 
-    Raises `KitError`, with the file and the reason, when the file is missing, a folder, empty, not of a known format,
+    Raises `KitError`, with the file and the reason, when the file is missing, a folder, empty, in an unknown format,
     too small (`MIN_SIDE`) or too large (`MAX_PIXELS`).
     """
     with _reading(path) as file:
@@ -149,7 +149,7 @@ def probe(path: Path | str) -> ImageInfo:
 
 
 def may_have_exif(path: Path | str) -> bool:
-    """Whether the image may have EXIF. False is certain and saves decoding the image to look for it.
+    """Whether the image may have EXIF. False is certain, and saves decoding the image to look for it.
 
     Raises `KitError` as `probe` does.
     """
@@ -165,26 +165,26 @@ def digest(path: Path | str) -> str:
 
 
 def _refused(reason: str) -> OSError:
-    """The error for a file that is not decoded, without the file's name."""
+    """The error for a refused file, without the file's name."""
     return OSError(0, reason)
 
 
 @contextmanager
 def _reading(path: Path | str) -> Iterator[io.BufferedReader]:
-    """Open a file, and turn any error inside the block into a `KitError` that names it."""
+    """Open a file, and turn any error inside the block into a `KitError` that names the file."""
     path = Path(path)
     try:
         if not path.is_file():
             raise _refused("it is not a file" if path.exists() else "there is no such file")
         with path.open("rb") as file:
             yield file
-    except Exception as error:  # decoders raise errors of many kinds for damaged files
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
         reason = getattr(error, "strerror", None) or f"it is damaged or of an unsupported kind ({error})"
         raise KitError(f"cannot read the image {path}: {reason}") from error
 
 
 def _open(file: BinaryIO) -> tuple[ImageFile, ImageInfo]:
-    """Read and check the header of an image; nothing is decoded."""
+    """Read and check the header of an image without decoding it."""
     start = file.read(16)
     if not start:
         raise _refused("the file is empty")
@@ -205,7 +205,7 @@ def _open(file: BinaryIO) -> tuple[ImageFile, ImageInfo]:
 
 
 def _is_made_upright_by_pillow(image: ImageFile) -> bool:
-    """Whether Pillow applies the EXIF orientation itself, also to the size: it does so for TIFF only."""
+    """Whether Pillow itself applies the EXIF orientation to the pixels and the size. It does so for TIFF only."""
     return isinstance(image, TiffImagePlugin.TiffImageFile)
 
 
@@ -218,12 +218,12 @@ def _orientation(image: ImageFile, file: BinaryIO) -> Any:
     try:
         exif.load(block)
         return exif.get(_ORIENTATION)
-    except Exception:  # of many kinds; damaged EXIF is no reason to lose the image
+    except Exception:  # many kinds; damaged EXIF is no reason to lose the image
         return None
 
 
 def _png_exif(file: BinaryIO) -> bytes:
-    """The eXIf chunk of a PNG. It may follow the pixels, where Pillow finds it only by decoding them."""
+    """The eXIf chunk of a PNG. If it follows the pixels, Pillow finds it only by decoding them."""
     position = file.tell()
     file.seek(8)
     block = b""
@@ -237,32 +237,32 @@ def _png_exif(file: BinaryIO) -> bytes:
 
 
 def fitting(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
-    """A (width, height) reduced to at most `long_side` pixels on the longer side."""
+    """Reduce a (width, height) to at most `long_side` pixels on the longer side."""
     scale = min(1.0, long_side / max(size)) if long_side else 1.0
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _decode(image: ImageFile, file: BinaryIO, target: tuple[int, int]) -> Pixels:
-    """Decode an opened image to RGB pixels of the target's (width, height), not yet upright."""
-    # A JPEG decoded at 1/s has ⌈side / s⌉ pixels, and the last one covers less than s pixels of the original. So the
-    # extent of the original in decoded pixels may be a fraction below the number of decoded pixels.
+    """Decode an opened image to RGB pixels of size `target` (width, height), not yet upright."""
+    # A JPEG decoded at 1/s has ⌈side / s⌉ pixels, and the last one covers fewer than s pixels of the original. So the
+    # original may extend over slightly less than the decoded pixels.
     drafted = image.draft(None, target)
     width, height = drafted[1][2:] if drafted else image.size
     pixels = _rgb(image, file)
     factors = target[0] / width, target[1] / height
     if factors != (1, 1):
-        # Given factors instead of a size, OpenCV uses them exactly, including fractions of a pixel.
+        # OpenCV applies factors exactly, including fractions of a pixel; from a size it would derive other factors.
         resized = cv2.resize(pixels, None, fx=factors[0], fy=factors[1], interpolation=cv2.INTER_AREA)
         pixels = np.asarray(resized, np.uint8)
     return pixels[: target[1], : target[0]]
 
 
 def _rgb(image: ImageFile, file: BinaryIO) -> Pixels:
-    """All pixels of an opened image, uint8 [h, w, 3], at the size that was drafted."""
+    """All pixels of an opened image, uint8 [h, w, 3], at the drafted size."""
     reduced_to_8_bits = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
     image.load()
     if reduced_to_8_bits:  # Pillow keeps only the upper 8 bits of 16-bit colour, so OpenCV decodes it
-        file.seek(0)  # OpenCV prints warnings for damaged files, so it only gets what Pillow could read
+        file.seek(0)  # OpenCV prints warnings for damaged files, so Pillow reads them first
         samples = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, EXIF ignored
         if samples is None or samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[:2] != image.size[::-1]:
             raise _refused("16-bit colour of this kind is not supported")

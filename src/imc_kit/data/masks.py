@@ -1,7 +1,7 @@
-"""Masks, which say where keypoints may be: from a folder of files, or computed for green vegetation.
+"""Masks of where keypoints are allowed: from a folder of files, or computed from green vegetation.
 
 Vegetation moves and repeats itself, so its keypoints mislead. A mask is bool [H, W], True where keypoints are allowed.
-It may have another size than its photo: `detectors.extract` stretches it.
+Its size may differ from its photo's: `detectors.extract` stretches it.
 """
 
 import logging
@@ -23,21 +23,21 @@ _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 _MASKED_COLOUR = np.array([204, 121, 167], np.float32)
 """Reddish purple from Okabe and Ito's palette for colour-blind readers. It is rare in photos."""
 _BLACK = 1 / 16
-"""Pixels up to this fraction of a mask's brightest value are black: black in a JPEG is not exactly 0."""
+"""Pixels up to this fraction of a mask's brightest value are black, because black in a JPEG is not exactly 0."""
 
-# What counts as vegetation. The values mask the fern of the open scene fern20 and leave the red sandstone of
-# fountain_P11 (tests/data/test_masks.py). They were not tuned further.
+# Limits for vegetation. They mask the fern of the open scene fern20 but not the red sandstone of fountain_P11
+# (tests/data/test_masks.py), and were not tuned further.
 _HUES = (60.0, 160.0)
 """Lowest and highest hue in degrees: yellow is 60, pure green 120, cyan 180."""
 _MIN_SATURATION = 0.2
-"""0 is grey, 1 a pure colour."""
+"""Lowest saturation: 0 is grey, 1 a pure colour."""
 _MIN_VALUE = 0.1
 """Lowest brightness: 0 is black, 1 the brightest."""
 LONG_SIDE = 640
-"""Vegetation is searched in the photo reduced to at most this many pixels on its longer side."""
+"""Vegetation is detected in the photo reduced to at most this many pixels on its longer side."""
 _OPEN_RADIUS, _CLOSE_RADIUS = 1, 4
-"""First, patches that cannot hold a disc of the first radius are dropped. Then gaps that cannot hold one of the second
-are filled. In pixels of the reduced photo."""
+"""Radii of the morphological opening, which drops small patches, and then the closing, which fills small gaps. In
+pixels of the reduced photo."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class MaskConfig:
     min_share: float = 0.2
     """Ignore the vegetation mask if less than this fraction of the image, or of what `folder` allows, would remain."""
     pictures: bool = False
-    """Save a picture of every masked photo, with the mask in purple, in the scene's folder `masks`."""
+    """Save every masked photo, with its mask in purple, in the scene's folder `masks`."""
 
     def __post_init__(self) -> None:
         require(0 <= self.min_share <= 1, "min_share of the masks", "in 0 … 1", self.min_share)
@@ -62,7 +62,7 @@ class MaskConfig:
             raise KitError(f"the folder of masks {self.folder} does not exist: give one with a mask for each image")
 
     def of_scene(self, name: str, root: Path) -> "MaskConfig":
-        """The config for one scene: its masks are in the subfolder with its name if there is one, else in `folder`.
+        """The config for one scene: its masks are in the subfolder with its name, if that exists, else in `folder`.
 
         Raises `KitError` when the folder of masks is the scene's folder of images `root`.
         """
@@ -70,12 +70,12 @@ class MaskConfig:
             return self
         folder = self.folder / name if (self.folder / name).is_dir() else self.folder
         if folder.resolve() == root.resolve():
-            raise KitError(f"the folder of masks {folder} is that of the images: put the masks into another one")
+            raise KitError(f"the folder of masks {folder} also holds the images: put the masks into another one")
         return replace(self, folder=folder.absolute())  # a worker may have another working directory
 
 
 def mask(photo: Photo, name: str, config: MaskConfig) -> Mask | None:
-    """Where keypoints are allowed in a photo; None means everywhere.
+    """The pixels of a photo where keypoints are allowed; None means all.
 
     name: the image's name in its scene. Raises `KitError` for a mask file that cannot be used.
     """
@@ -103,10 +103,11 @@ def find(name: str, folder: Path) -> Path | None:
 
 
 def read(path: Path, photo: Photo) -> Mask:
-    """Read a mask file and rotate it as its photo was rotated.
+    """Read a mask file and rotate it like its photo.
 
     The mask belongs to the stored raster; its own EXIF is ignored. Black is relative to the mask's brightest pixel, so
-    that a mask of 0 and 1 works too. Raises `KitError` when the file cannot be read or is rotated against its image.
+    that a mask of 0 and 1 works too. Raises `KitError` when the file cannot be read, or if it is portrait and its image
+    landscape or vice versa.
     """
     picture = images.load(path)
     brightest = picture.pixels.max(axis=2).astype(int)
@@ -115,14 +116,14 @@ def read(path: Path, photo: Photo) -> Mask:
     width, height = photo.size if photo.rotation_quarters % 2 == 0 else photo.size[::-1]
     if (allowed.shape[1] - allowed.shape[0]) * (width - height) < 0:
         sizes = f"{allowed.shape[1]} × {allowed.shape[0]} pixels, but its image is stored as {width} × {height}"
-        todo = "rotate the mask as the image is stored, not as its EXIF orientation shows it"
+        todo = "store the mask in the orientation of the stored image, without its EXIF rotation"
         raise KitError(f"the mask {path} is {sizes}: {todo}")
     upright = np.rot90(allowed[:, ::-1] if photo.mirrored else allowed, -photo.rotation_quarters)
     return np.ascontiguousarray(upright)
 
 
 def vegetation(pixels: Pixels) -> Mask:
-    """Find green plants by colour: bool [h, w], True for vegetation, its longer side at most 640 pixels."""
+    """Find green plants by colour: bool [h, w], True for vegetation, with a longer side of at most 640 pixels."""
     height, width = pixels.shape[:2]
     small = cv2.resize(pixels, images.fitting((width, height), LONG_SIDE), interpolation=cv2.INTER_AREA)
     hsv = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)  # degrees, 0 … 1, 0 … 1
@@ -133,7 +134,7 @@ def vegetation(pixels: Pixels) -> Mask:
 
 
 def overlay(pixels: Pixels, allowed: Mask | None) -> Pixels:
-    """A copy of the photo's pixels, purple where keypoints are not allowed."""
+    """Copy a photo's pixels and colour those purple where keypoints are not allowed."""
     shown = pixels.copy()
     if allowed is not None:
         masked = ~stretched(allowed, pixels.shape[:2])

@@ -1,6 +1,6 @@
-"""Read a competition's folder, or any folder of photos, as scenes to solve and rows to answer.
+"""Read a competition's folder, or any folder of photos, as scenes to solve and submission rows to fill.
 
-The layouts as Kaggle publishes them, for a split "test" or "train":
+The layouts, as Kaggle publishes them, for a split "test" or "train":
 
 ======  ==================================  ===============================  ======================
 layout  image files                         a row names its image by         table of the train split
@@ -12,8 +12,8 @@ layout  image files                         a row names its image by         tab
 folder  IMAGE: the whole folder is a scene  image_path, relative to root     none
 ======  ==================================  ===============================  ======================
 
-The table of the test split is `sample_submission.csv`. In 2025 the column `scene` is part of the answer, and what the
-kit calls a scene is a dataset.
+The table of the test split is `sample_submission.csv`. In 2025 the column `scene` is part of the answer, and the kit
+treats a dataset as a scene.
 """
 
 import os
@@ -32,19 +32,19 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", "
 """Suffixes of image files, in lower case."""
 SPLITS = ("test", "train")
 _NAMED_BY = (("image_path",), ("dataset", "image"), ("scene", "image_name"))
-"""The columns that name a row's image: in 2023 and 2024, in 2025, and in 2024's training labels."""
+"""The columns that name a row's image: in 2023 and 2024; in 2025; in 2024's training labels."""
 
 Key = dict[str, str]
-_is_folder = os.path.isdir  # it is False for a name that is too long, where Path.is_dir raises an error
+_is_folder = os.path.isdir  # False for a name that is too long; Path.is_dir raises an error
 
 
 @dataclass(frozen=True)
 class Row:
     """One row that the submission must have.
 
-    key: the values of all columns but the pose, in order, as they were read.
-    scene: the name of the scene that the image belongs to.
-    image: the image's name within that scene; None when there is no such file.
+    key: the values of all columns but the pose, in order, as read.
+    scene: the name of the image's scene.
+    image: the image's name within that scene; None if there is no such file.
     """
 
     key: Key
@@ -54,12 +54,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Task:
-    """The scenes and rows that a run has to answer.
+    """The scenes to solve and the rows to fill.
 
     layout: "2023", "2024", "2025" or "folder".
     columns: all columns of the submission, in order.
     scenes: those with at least one image, in the order of their first rows. Each has all images in its folder,
-        requested or not. A row's scene is missing here when its folder is missing or empty.
+        requested or not. A row's scene is absent here if its folder is missing or empty.
     notes: remarks on the input for the user, one sentence each.
     """
 
@@ -77,12 +77,12 @@ class Task:
 
     @property
     def keys(self) -> list[Key]:
-        """For each row, the values that the submission must have in the columns that are not part of the answer."""
+        """For each row, the values of the columns that are not part of the answer."""
         answered = "scene" if self.predicts_scene else None
         return [{column: value for column, value in row.key.items() if column != answered} for row in self.rows]
 
     def only(self, *names: str) -> "Task":
-        """The task reduced to some scenes. Raises `KitError` for an unknown scene."""
+        """The task restricted to some scenes. Raises `KitError` for an unknown scene."""
         known = [scene.name for scene in self.scenes]
         if unknown := [name for name in names if name not in known]:
             raise unknown_name("scene", unknown[0], known)
@@ -91,10 +91,10 @@ class Task:
 
 
 def load(root: Path | str, split: str = "test") -> Task:
-    """Recognise the layout under `root` and list what the split ("test" or "train") asks for. Decodes no image.
+    """Recognise the layout under `root`, and list the scenes and rows of a split ("test" or "train"). Decodes no image.
 
     A requested name that differs from exactly one file only in case, Unicode form or extension means that file. A row
-    is kept when its file is missing or its path leaves the scene. The task's notes mention both. If a competition's
+    whose file is missing, or whose path leaves the scene, is kept; the task's notes mention it. If a competition's
     table of rows is missing, every image is a row. Hidden files and folders, `__MACOSX` and files without an image
     suffix are ignored.
 
@@ -141,13 +141,13 @@ def _read_keys(table: Path) -> tuple[str, tuple[str, ...], list[Key]]:
 
 
 def _image_of(key: Key) -> str:
-    """How a row names its image."""
+    """The name of a row's image, as the row gives it."""
     names = next(names for names in _NAMED_BY if names[-1] in key)
     return "/".join(key[name] for name in names)
 
 
 def _keys_of_all_images(root: Path, split: str) -> tuple[str, tuple[str, ...], list[Key]]:
-    """The layout that fits the image files, its columns, and the key that its table would have for each image."""
+    """The layout that fits the image files, its columns, and each image's key as in its table."""
     by_path = ("image_path", "dataset", "scene", *POSE_COLUMNS)
     paths = [PurePosixPath(name) for name in find_images(root / split)[0]]
     for layout, prefix, depth in (("2024", split, 1), ("2023", "", 2)):
@@ -169,7 +169,7 @@ def _path_key(path: str, dataset: str, scene: str) -> Key:
 
 
 def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: list[str]) -> Task:
-    """The task whose rows have these keys, with the files that they mean."""
+    """The task whose rows have these keys, and the files that the rows refer to."""
     places = [_place(split, layout, key) for key in keys]
     if outside := [_image_of(key) for key, place in zip(keys, places, strict=True) if not place.image]:
         notes.append(f"rows whose path lies in no scene get a guess: {_few(outside)}")
@@ -199,9 +199,10 @@ def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: l
 
 
 class _Place(NamedTuple):
-    """Where the image of a row is looked for: its name in the scene, or "" for a row whose path is in no scene.
+    """Where to look for a row's image.
 
-    folder: the scene's, relative to the root and without `images`.
+    folder: the scene's folder, relative to the root, without `images`.
+    image: the name in the scene; "" if the row's path is in no scene.
     """
 
     scene: str
@@ -225,7 +226,7 @@ def _place(split: str, layout: str, key: Key) -> _Place:
         return outside._replace(image="/".join(parts))
     if len(parts) < 3 or parts[0] not in SPLITS:
         return outside
-    # The scene's folder ends before a folder `images`. Without one, the layout's depth decides.
+    # The scene's folder ends before a folder `images`. Without one, the layout's depth determines it.
     if layout == "2025":
         end = start = 1 + len(PurePosixPath(key["dataset"]).parts)
     elif "images" in parts[2:-1]:
@@ -240,7 +241,7 @@ def _place(split: str, layout: str, key: Key) -> _Place:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a relative path stays below its start and can be a file's name."""
+    """Whether a relative path stays below its start and can name a file."""
     path = PurePosixPath(name)
     return path.parts != () and not path.is_absolute() and ".." not in path.parts and fits_table(name)
 
@@ -251,7 +252,7 @@ def _remarks(scene: str, folder: Path, wanted: list[str], found: dict[str, str],
     if missing and not _is_folder(folder):
         notes.append(f"{scene}: there is no folder {folder}, so its rows get a guess")
     elif missing:
-        notes.append(f"{scene}: {len(missing)} of {len(wanted)} images asked for have no file: {_few(missing)}")
+        notes.append(f"{scene}: {len(missing)} of {len(wanted)} requested images have no file: {_few(missing)}")
     if renamed := [f"{name} is {file}" for name, file in found.items() if name != file]:
         notes.append(f"{scene}: names differ from the files in case or extension: {_few(renamed)}")
     if unwritable:
@@ -264,7 +265,7 @@ def _few(names: Sequence[str], most: int = 3) -> str:
 
 
 def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]:
-    """The categories of each scene from 2024's `categories.csv`; nothing, with a note, when it cannot be read."""
+    """The categories of each scene from 2024's `categories.csv`; if it cannot be read, none and a note."""
     if not path.is_file():
         return {}
     try:
@@ -277,9 +278,9 @@ def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]
 
 
 def find_images(folder: Path) -> tuple[list[str], list[str]]:
-    """List all images under `folder` by their POSIX path in it, sorted.
+    """List all images under `folder` by their relative POSIX paths, sorted.
 
-    The second list holds the images whose names cannot stand in a table (see `fits_table`). Hidden files and folders,
+    The second list holds the images whose names cannot be in a table (see `fits_table`). Hidden files and folders,
     `__MACOSX` and files without an image suffix are left out. Links are followed, each folder once.
     """
     images = []
@@ -294,7 +295,7 @@ def find_images(folder: Path) -> tuple[list[str], list[str]]:
                 continue
             visited.add((status.st_dev, status.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-            # Linked folders come last, so that an image is listed under its real path and a link upwards ends there.
+            # Linked folders come last: an image is listed under its real path, and a link upwards ends.
             pending += [here / name for name in folders if (here / name).is_symlink()]
             images += [(here / name).relative_to(folder).as_posix() for name in files if _is_image(here / name)]
     images.sort()
@@ -306,15 +307,15 @@ def _is_image(path: Path) -> bool:
 
 
 def fits_table(name: str) -> bool:
-    """Whether a name can stand in a table: it is valid Unicode without control characters."""
+    """Whether a name can be in a table: it is valid Unicode without control characters."""
     return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def match_names(wanted: Sequence[str], present: Sequence[str]) -> dict[str, str]:
-    """Find the file in `present` that each wanted name means; names without a file are left out.
+    """Find the file in `present` that each wanted name refers to; names without a file are left out.
 
-    A name means the file of that name. Failing that, it means the only file that is equal but for case and Unicode
-    form, then but for the suffix too, if no other wanted name means that file.
+    A name refers to the file of that name. Failing that, it refers to the only file that differs in case and Unicode
+    form, or else in the suffix too, if no other wanted name refers to that file.
     """
     files = set(present)
     found = {name: name for name in wanted if name in files}

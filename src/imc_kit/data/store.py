@@ -1,8 +1,8 @@
-"""Features, matches, correspondences and global descriptors on disk: the only user of HDF5.
+"""Store features, matches, correspondences and global descriptors on disk: the only user of HDF5.
 
 A table holds the results of one configuration, each under a key. Results arrive in chunks. A chunk is one HDF5 file,
-written under a temporary name and then renamed, and never changed afterwards. So a killed run loses only the chunks in
-flight, and several processes may write at once.
+written under a temporary name, then renamed, and never changed. So a killed run loses only unfinished chunks, and
+several processes may write at once.
 
 A chunk file has the datasets `keys` [K], `headers` [K, H], `offsets` [K + 1] and `columns/NAME`: row i of the table is
 `columns/NAME[offsets[i]:offsets[i + 1]]`.
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 OPEN_FILES = 64
-"""Chunk files that a table keeps open. Systems commonly allow a process 256 to 1024 open files, for several tables."""
+"""Chunk files that a table keeps open. Systems commonly allow 256 to 1024 open files per process, for all tables."""
 
 
 _READERS: dict[str, Callable[[Arrays, list[int]], Any]] = {
@@ -39,11 +39,11 @@ _READERS: dict[str, Callable[[Arrays, list[int]], Any]] = {
     "correspondences": lambda columns, _: Correspondences(**columns),
     "vectors": lambda columns, _: columns["values"],
 }
-"""A value from its columns and its header, by the kind of table."""
+"""For each kind of table: how to build a value from its columns and header."""
 
 
 def _columns(value: Any) -> Arrays:
-    """A value as named arrays of equal length, which a chunk joins end to end."""
+    """A value as named arrays of equal length, which a chunk concatenates."""
     if isinstance(value, np.ndarray):
         return {"values": value}
     if not isinstance(value, Features):
@@ -55,7 +55,7 @@ def _columns(value: Any) -> Arrays:
 
 
 class _Chunk:
-    """An open chunk file. What is small is in memory; datasets are looked up once, which takes longer than reading."""
+    """An open chunk file. Small parts are in memory. Datasets are looked up once: that takes longer than reading."""
 
     def __init__(self, path: Path) -> None:
         self.file = h5py.File(path, "r")
@@ -70,7 +70,7 @@ class _Chunk:
 
 
 class Table(Generic[T]):
-    """Values by key, in a folder of chunk files. Thread-safe. A pickled table opens its folder again."""
+    """Values by key, in a folder of chunk files. Thread-safe. An unpickled table opens its folder again."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder, self._kind = folder, kind
@@ -102,7 +102,7 @@ class Table(Generic[T]):
             return cast(T, _READERS[self._kind](columns, chunk.headers[row].tolist()))
 
     def put(self, values: Mapping[str, T]) -> None:
-        """Write values as one chunk. Raises `KitError`, and keeps nothing of it, when the disk refuses it."""
+        """Write values as one chunk. Raises `KitError`, and keeps none of them, when the disk is full or read-only."""
         if not values:
             return
         name = hashlib.sha256("\n".join(values).encode()).hexdigest()[:24]
@@ -113,13 +113,13 @@ class Table(Generic[T]):
             self._write(partial, values)
             partial.replace(path)
         except (OSError, RuntimeError) as error:  # h5py raises both
-            with suppress(OSError):  # the folder itself may be the problem
+            with suppress(OSError):  # the folder itself may be missing
                 partial.unlink()
             raise KitError(f"cannot write to the store in {self.folder}: {error}") from error
         self._index(path)
 
     def refresh(self) -> None:
-        """Read the chunks that other processes have written since."""
+        """Index the chunks that other processes have written since the last call."""
         for path in sorted(self.folder.glob("*.h5")):
             if path not in self._known:
                 self._index(path)
@@ -127,7 +127,7 @@ class Table(Generic[T]):
     def _write(self, path: Path, values: Mapping[str, T]) -> None:
         columns = [_columns(value) for value in values.values()]
         lengths = [len(next(iter(column.values()))) for column in columns]
-        # First in memory: HDF5 may crash the process when the disk is full.
+        # Build the file in memory first: HDF5 may crash the process when the disk is full.
         with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
             file["keys"] = np.array([key.encode() for key in values], dtype=h5py.string_dtype())
             file["headers"] = np.array([getattr(value, "image_size", ()) for value in values.values()], np.int32)
@@ -145,7 +145,7 @@ class Table(Generic[T]):
             try:
                 keys = self._chunk(path).keys
             except (OSError, KeyError) as error:
-                log.warning("deleting the damaged store file %s (%s): its content is computed again", path, error)
+                log.warning("deleting the damaged store file %s (%s): its content will be recomputed", path, error)
                 path.unlink(missing_ok=True)
                 return
             self._where |= {key: (path, row) for row, key in enumerate(keys)}
@@ -161,7 +161,7 @@ class Table(Generic[T]):
 
 
 class Store:
-    """The tables of a run. A fingerprint names what made a table, so a changed configuration uses another table."""
+    """The tables of a run. A fingerprint identifies a configuration, so a changed configuration uses a new table."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

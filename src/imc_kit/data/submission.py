@@ -1,4 +1,4 @@
-"""The submission: compose its rows from poses, write it, and check it."""
+"""Compose a submission from poses, write it, and check it."""
 
 import csv
 from collections import Counter
@@ -16,7 +16,7 @@ from imc_kit.types import Placement, Pose
 OUTLIERS = "outliers"
 """The value of 2025's `scene` column for an image that belongs to no scene."""
 CLUSTER = "cluster{}"
-"""Its value for the images of one model. The first and largest model is cluster1."""
+"""The value of that column for the images of one model. The first and largest model is cluster1."""
 NO_POSE = (";".join(["nan"] * 9), ";".join(["nan"] * 3))
 """The pose of an outlier in 2025's submission."""
 
@@ -26,12 +26,12 @@ Placements = Mapping[str, Mapping[str, Placement]]
 
 
 def compose(rows: Iterable[Row], placements: Placements, *, predict_scene: bool = False) -> list[dict[str, str]]:
-    """The rows of a valid submission, one for each of `rows` in their order.
+    """Compose the rows of a valid submission, in the order of `rows`.
 
     placements: the poses found so far. Any scene or image may be missing.
-    predict_scene: fill the `scene` column, as 2025 asks. An image registered in model k is in `cluster{k + 1}`; any
+    predict_scene: fill the `scene` column, as 2025 requires. An image registered in model k is in `cluster{k + 1}`; any
         other image is an outlier without a pose. If False, an image without a placement gets a guess: the mean centre
-        of its scene's registered cameras, and the rotation of the camera nearest to it.
+        of its scene's registered cameras, and the rotation of the camera nearest to that centre.
     """
     guesses = {scene: _mean_pose(placed.values()) for scene, placed in placements.items()}
     answer = []
@@ -67,11 +67,11 @@ def write(path: Path | str, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
 
 def check(path: Path | str, columns: Sequence[str], keys: Sequence[Mapping[str, str]]) -> list[str]:
-    """List what is wrong with a submission, one sentence for each problem. An empty list means that it is valid.
+    """List the problems of a submission, one sentence each. An empty list means that it is valid.
 
     columns: all columns that it must have, in order.
     keys: for each required row, in order, the values of the columns that are not part of the answer (`Task.keys`).
-        Where the answer is more than the pose (2025's `scene`), all numbers of a pose may be nan.
+        If the answer is more than the pose (2025's `scene`), all numbers of a pose may be nan.
     """
     try:
         table = read_table(path)

@@ -1,7 +1,7 @@
 """Tables of poses: read CSV files, and convert poses to text and back.
 
-A pose in a table is two texts of numbers joined by ';': the rotation row by row (9) and the translation (3),
-world-to-camera. Kaggle's submissions and truth files have this form in all years.
+A pose is two texts of numbers joined by ';': the rotation, row by row (9), and the translation (3), world-to-camera.
+Kaggle's submissions and ground truth have this form in all years.
 """
 
 import csv
@@ -22,7 +22,7 @@ POSE_COLUMNS = ("rotation_matrix", "translation_vector")
 
 
 def read_table(path: Path | str, columns: Sequence[str] = ()) -> "pd.DataFrame":
-    """Read a CSV file. Every value stays the text that is in the file, also 'nan' and ''.
+    """Read a CSV file. Every value remains text, including 'nan' and ''.
 
     columns: those that the file must have.
 
@@ -54,15 +54,15 @@ def read_table(path: Path | str, columns: Sequence[str] = ()) -> "pd.DataFrame":
 
 
 def parse_pose(rotation: str, translation: str) -> tuple[Float64, Float64]:
-    """Read R [3, 3] and t [3] from their texts; nan and inf are kept.
+    """Parse R [3, 3] and t [3] from their texts; nan and inf are kept.
 
-    Raises `ValueError` when a text has the wrong count of numbers or something that is not a number.
+    Raises `ValueError` when a text has the wrong number of values, or one that is not a number.
     """
     return _numbers(rotation, 9, "a rotation").reshape(3, 3), _numbers(translation, 3, "a translation")
 
 
 def format_pose(pose: Pose) -> tuple[str, str]:
-    """The texts of R and t. `parse_pose` gives back exactly the same doubles."""
+    """Format R and t as texts. `parse_pose` restores exactly the same doubles."""
     rotation, translation = (";".join(map(repr, part.ravel().tolist())) for part in (pose.rotation, pose.translation))
     return rotation, translation
 

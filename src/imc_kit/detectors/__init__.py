@@ -1,4 +1,4 @@
-"""What all detectors share: their options, their protocol, and the way from photos to features.
+"""What all detectors share: their options, the `Detector` protocol, and `extract`, from photos to features.
 
 To add a detector, write one file with a subclass of `DetectorConfig`, decorated with `register`, and the class that
 its `create` returns. docs/adding-a-detector.md shows one.
@@ -26,35 +26,35 @@ class Detector(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Number of columns of `Features.descriptors`: numbers, or bytes of eight bits if descriptors are binary."""
+        """Number of columns of `Features.descriptors`: floats, or bytes of eight bits for binary descriptors."""
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
-        """The features of each image, strongest first, in pixels of the given image.
+        """Detect the features of each image, strongest first, in pixels of the given image.
 
         images: uint8 [h, w, 3], RGB, of any sizes.
         masks: for each image bool [h, w], or None to allow every pixel. A keypoint is kept if the pixel that contains
-            it is True. The mask applies before the limit of `config.max_keypoints` (see `strongest`).
+            it is True. The mask is applied before the limit `config.max_keypoints` (see `strongest`).
         """
 
 
 @dataclass(frozen=True)
 class DetectorConfig(NamedConfig):
-    """The options that all detectors share. Raises `KitError` for a value that makes no sense."""
+    """The options that all detectors share. Raises `KitError` for an invalid value."""
 
     role: ClassVar[str] = "detector"
     binary: ClassVar[bool] = False
-    """Whether descriptors are bits, packed as uint8. Matchers compare them by the number of differing bits."""
+    """Whether descriptors are bits, packed as uint8. Matchers compare them by Hamming distance."""
 
     max_keypoints: int = 8192
-    """Keep at most this many keypoints of an image, the strongest. COLMAP's default for SIFT."""
+    """Keep at most this many keypoints per image, the strongest. The default is COLMAP's for SIFT."""
     long_side: int | None = 3200
     """Shrink images to at most this many pixels on their longer side before detecting; None keeps their size. The
     default is COLMAP's for SIFT."""
     border: int = 0
-    """Drop keypoints closer than this to the edge of the image, in pixels of the original."""
+    """Drop keypoints closer than this to the image edge, in pixels of the original image."""
     tiles: int = 1
-    """Cut images larger than `long_side` into this many overlapping tiles along each side. Each tile is detected at
-    `long_side`: finer detail, at tiles² times the time and memory."""
+    """Cut images larger than `long_side` into this many overlapping tiles along each side, and detect in each tile at
+    `long_side`. This finds finer detail but takes tiles² times the time and memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,34 +65,34 @@ class DetectorConfig(NamedConfig):
 
     @property
     def kind(self) -> str:
-        """The kind of its descriptors, by which matchers accept them. Override it if it is not the detector's name."""
+        """The kind of descriptors: matchers accept or refuse it. Override it if it is not the detector's name."""
         return self.name
 
     @property
     def load_side(self) -> int | None:
-        """The longer side of the photos that `extract` expects, at most, in pixels; None for the full size."""
+        """Maximum longer side, in pixels, of the photos that `extract` expects; None for the full size."""
         return None if self.long_side is None else int(self.long_side * length_in_tiles(self.tiles))
 
     def weight_files(self) -> tuple[str, ...]:
-        """The weight files that it searches in the usual places, by their names in the manifest `weights.toml`."""
+        """The weight files that it needs from the usual places, by name in the manifest `weights.toml`."""
         return ()
 
     def create(self) -> "Detector":
-        """The detector itself. Raises `KitError` if something that it needs is missing."""
+        """Create the detector. Raises `KitError` if something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
 
 
 DETECTORS: Registry[type[DetectorConfig]] = Registry("detector", "imc_kit.detectors")
-"""The configuration class of each detector by its name: those of this package's modules, those of other packages that
-name a module in the entry-point group `imc_kit.detectors`, and those of notebook cells."""
+"""The configuration class of each detector, by name. They come from the modules of this package, from modules that
+other packages name in the entry-point group `imc_kit.detectors`, and from notebook cells."""
 
 register = DETECTORS.register
-"""Decorator for the configuration class of a detector: makes it known by its `name`."""
+"""Decorator: registers a detector's configuration class under its `name`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What a detector finds in one image, before the mask and the limit apply. NumPy arrays or torch tensors.
+    """What a detector finds in one image, before the mask and the limit: NumPy arrays or torch tensors.
 
     points: [N, 2], (x, y), with the centre of the top-left pixel at (0, 0).
     scores: [N], larger is stronger.
@@ -109,7 +109,7 @@ C = TypeVar("C", bound=DetectorConfig)
 
 
 class ImageDetector(ABC, Generic[C]):
-    """A `Detector` that looks at one image at a time. A subclass only says what it finds there."""
+    """A `Detector` that processes one image at a time. A subclass implements only `find`."""
 
     dimension: int
 
@@ -118,7 +118,7 @@ class ImageDetector(ABC, Generic[C]):
 
     @abstractmethod
     def find(self, image: Pixels, mask: Mask | None) -> Candidates:
-        """The candidates in one image, uint8 [h, w, 3]. Most detectors ignore the mask: it is applied afterwards."""
+        """Find the candidates in one image, uint8 [h, w, 3]. Most detectors ignore the mask: `detect` applies it."""
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
         """See `Detector.detect`."""
@@ -129,7 +129,7 @@ class ImageDetector(ABC, Generic[C]):
 
 
 def describe_strongest(detector: Detector, found: Candidates, mask: Mask | None, size: tuple[int, int]) -> Features:
-    """The features of one image of `size` (width, height): the strongest candidates within the mask, described."""
+    """Describe the strongest candidates within the mask, in one image of `size` (width, height)."""
     kept = strongest(found.points, found.scores, mask, detector.config.max_keypoints)
     if not len(kept):
         return Features.empty(size, detector.dimension, np.uint8 if detector.config.binary else np.float32)
@@ -137,10 +137,10 @@ def describe_strongest(detector: Detector, found: Candidates, mask: Mask | None,
 
 
 def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -> NDArray[np.intp]:
-    """The keypoints to keep, strongest first: indices into `points` [N, 2] and `scores` [N].
+    """Select keypoints, strongest first: returns indices into `points` [N, 2] and `scores` [N].
 
-    Drops keypoints outside the mask. Of keypoints at the same place, keeps the strongest (the first of equal ones).
-    Keeps at most `limit` of the rest.
+    Drops keypoints outside the mask, and all but the strongest of those at the same position (the first of equals).
+    Returns at most `limit`.
     """
     order = np.argsort(-scores, kind="stable")
     if mask is not None:
@@ -150,16 +150,16 @@ def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -
 
 
 def _unique(points: Float32) -> NDArray[np.intp]:
-    """Ascending indices of the first point at each place. points: float32 [N, 2]."""
-    places = np.ascontiguousarray(points).view(np.complex64).ravel()  # one value per (x, y) sorts much faster than two
-    return np.sort(np.unique(places, return_index=True)[1])
+    """Ascending indices of the first point at each position. points: float32 [N, 2]."""
+    xy = np.ascontiguousarray(points).view(np.complex64).ravel()  # one value per (x, y) sorts much faster than two
+    return np.sort(np.unique(xy, return_index=True)[1])
 
 
 def extract(detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None) -> list[Features]:
-    """The features of photos, strongest first, in pixels of the originals, each place once.
+    """Detect the features of photos: strongest first, in pixels of the originals, at most one per position.
 
     photos: as loaded by `images.load(path, detector.config.load_side)`.
-    masks: for each photo bool [H, W] of any size, stretched over the photo: True allows keypoints. None allows all.
+    masks: for each photo bool [H, W] of any size, stretched over the photo; True allows keypoints, None allows all.
     Raises `ValueError` for a mask of another type or shape.
     """
     masks = [None] * len(photos) if masks is None else masks
@@ -184,22 +184,22 @@ def _allowed(photo: Photo, border: int, mask: Mask | None) -> Mask | None:
         return None
     inside = []
     for side, original in zip(photo.pixels.shape[:2], reversed(photo.size), strict=True):
-        edges = np.arange(side + 1) * (original / side)  # of the shrunk pixels, in pixels of the original
+        edges = np.arange(side + 1) * (original / side)  # edges of the shrunk pixels, in original pixels
         inside.append((edges[:-1] >= border) & (edges[1:] <= original - border))
     allowed: Mask = inside[0][:, None] & inside[1]
     if mask is not None:
-        # The mask's pixel that contains the centre of each pixel.
-        at = [(2 * np.arange(n) + 1) * of_mask // (2 * n) for n, of_mask in zip(allowed.shape, mask.shape, strict=True)]
+        # The mask pixel that contains the centre of each image pixel.
+        at = [(2 * np.arange(n) + 1) * length // (2 * n) for n, length in zip(allowed.shape, mask.shape, strict=True)]
         allowed &= mask[np.ix_(*at)]
     return allowed
 
 
 def in_original(features: Features, photo: Photo) -> Features:
-    """Convert features from pixels of `photo.pixels` to pixels of the original."""
+    """Convert features from pixels of `photo.pixels` to pixels of the original image."""
     columns = features.columns()
     columns["keypoints"] = photo.to_original(features.keypoints)
     zoom = np.float32(np.sqrt(np.prod(photo.size) / np.prod(photo.pixels.shape[:2])))
     for name in {"scales", "shapes"} & columns.keys():
         columns[name] = columns[name] * zoom
-    kept = _unique(columns["keypoints"])  # float32 is coarser at larger coordinates: two places may become one
+    kept = _unique(columns["keypoints"])  # float32 is coarser at larger coordinates, so two positions may merge
     return Features(image_size=photo.size, **{name: values[kept] for name, values in columns.items()})

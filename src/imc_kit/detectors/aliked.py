@@ -21,17 +21,18 @@ class AlikedConfig(NetworkDetectorConfig):
     name: ClassVar[str] = "aliked"
 
     max_keypoints: int = 4096
-    """Keep at most this many keypoints of an image, the strongest."""
+    """Keep at most this many keypoints per image, the strongest."""
     long_side: int | None = 1024
-    """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
+    """Shrink images to at most this many pixels on their longer side before detecting; None keeps their size."""
     model: Literal["t16", "n16", "n16rot", "n32"] = "n16"
-    """The network: t16 is tiny, n16 normal, n16rot trained on rotated images, n32 samples twice as many places."""
+    """The network. t16: tiny; n16: normal; n16rot: trained on rotated images; n32: samples twice as many positions per
+    descriptor."""
     threshold: float = 0.2
     """Drop keypoints with a lower score. The default is the authors'."""
 
     @property
     def kind(self) -> str:
-        """t16 has a kind of its own, because its descriptors have half as many numbers."""
+        """t16 is a separate kind, because its descriptors are half as long."""
         return "aliked-t16" if self.model == "t16" else "aliked"
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
     """See `Detector`. Descriptors are float32 of length 1."""
 
     def _load(self) -> Any:
-        """kornia's network, made to keep every maximum above the threshold: the limit applies after the mask."""
+        """kornia's network. It keeps every maximum above the threshold, because the limit applies after the mask."""
         import torch
         from kornia.feature import ALIKED
 
@@ -58,10 +59,10 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
         name = f"aliked-{self.config.model}"
         (path,) = self.config.paths()
         network = ALIKED(name, max_num_keypoints=sys.maxsize, detection_threshold=self.config.threshold)
-        # The published files lack only this constant.
+        # The published files lack this constant and nothing else.
         state = {"dkd.hw_grid": network.dkd.hw_grid, **read_state(path)}
         fill(network, state, path, f"the {name} of the installed kornia")
-        # On a CPU convolutions are faster if the channels of a pixel are neighbours in memory.
+        # On a CPU, convolutions are faster if the channels of a pixel are adjacent in memory.
         return network.to(memory_format=torch.channels_last)
 
     def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
@@ -74,24 +75,24 @@ class AlikedDetector(NetworkDetector[AlikedConfig]):
     def _candidates(self, dense: Tensor, score_map: Tensor) -> Candidates:
         """The candidates in one image. dense: its descriptor map [1, D, h, w]. score_map: [1, 1, h, w]."""
         height, width = score_map.shape[-2:]
-        # If no score exceeds the threshold, kornia lowers it, and finds keypoints even in a black image.
+        # If no score exceeds the threshold, kornia lowers the threshold and finds keypoints even in a black image.
         if (score_map > self.config.threshold).any():
-            (places,), (scores,), _ = self._network.dkd(score_map)
+            (positions,), (scores,), _ = self._network.dkd(score_map)
         else:
-            places, scores = score_map.new_empty(0, 2), score_map.new_empty(0)
+            positions, scores = score_map.new_empty(0, 2), score_map.new_empty(0)
 
         def describe(rows: Tensor) -> dict[str, Tensor]:
-            (descriptors,), _ = self._network.desc_head(dense, [places[rows]])
+            (descriptors,), _ = self._network.desc_head(dense, [positions[rows]])
             return {"descriptors": descriptors}
 
-        # kornia's places go from −1 at the centre of the first pixel to 1 at the centre of the last.
-        return Candidates(places.new_tensor([width - 1, height - 1]) * (places + 1) / 2, scores, describe)
+        # kornia's coordinates run from −1 at the centre of the first pixel to 1 at the centre of the last.
+        return Candidates(positions.new_tensor([width - 1, height - 1]) * (positions + 1) / 2, scores, describe)
 
 
 def _dense_maps(network: Any, stack: Tensor) -> tuple[Tensor, Tensor]:
-    """The result of kornia's `extract_dense_map` in half the memory: descriptors [B, D, h, w] of length 1, and scores.
+    """kornia's `extract_dense_map` in half the memory: descriptors [B, D, h, w] of length 1, and scores [B, 1, h, w].
 
-    Each of the four levels is written to its place in one tensor, which is then normalised in place.
+    Each of the four levels is written to its channels of one tensor, which is then normalised in place.
     """
     import torch
 

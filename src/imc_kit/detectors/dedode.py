@@ -1,6 +1,6 @@
 """DeDoDe (Edstedt et al. 2024) through kornia: one network detects, another describes.
 
-Keypoints are whole pixels, with the centre of the top-left one at (0, 0).
+Keypoints have integer coordinates; (0, 0) is the centre of the top-left pixel.
 """
 
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from imc_kit.runtime.torch_utils import Tensor, read_state
 @register
 @dataclass(frozen=True)
 class DedodeConfig(NetworkDetectorConfig):
-    """DeDoDe, a learned detector and descriptor. The score is the probability of a pixel within the whole image, raised
-    where few other keypoints are near. It has no threshold: every image has `max_keypoints`."""
+    """DeDoDe, a learned detector and descriptor. The score is a pixel's probability among all pixels of the image,
+    raised where few other keypoints are near. There is no threshold: every image has `max_keypoints`."""
 
     name: ClassVar[str] = "dedode"
 
     long_side: int | None = 784
-    """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
+    """Shrink images to at most this many pixels on their longer side before detecting; None keeps their size."""
     descriptor: Literal["B", "G"] = "B"
-    """The descriptor network. G is larger and uses DINOv2, so it needs the file dinov2_vitl14_pretrain.pth too."""
+    """The descriptor network. G is larger and also needs DINOv2's file dinov2_vitl14_pretrain.pth."""
     half: bool = True
-    """On a GPU, compute in half precision, as its authors do."""
+    """On a GPU, compute in half precision, as the authors do."""
 
     @property
     def kind(self) -> str:
@@ -43,11 +43,11 @@ class DedodeConfig(NetworkDetectorConfig):
 
 
 class DedodeDetector(NetworkDetector[DedodeConfig]):
-    """See `Detector`. Descriptors are float32 of any length, as kornia's LightGlue expects them."""
+    """See `Detector`. Descriptors are float32 and not normalised, as kornia's LightGlue expects."""
 
     dimension = 256
     smallest = 32
-    gpu_batch = 1  # its networks keep hundreds of channels at the full size
+    gpu_batch = 1  # its networks keep hundreds of channels at full resolution
 
     def _load(self) -> Any:
         from kornia.feature import DeDoDe
@@ -65,18 +65,18 @@ class DedodeDetector(NetworkDetector[DedodeConfig]):
 
     def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
         size = stack.new_tensor([stack.shape[3], stack.shape[2]])
-        places, scores = self._network.detect(stack, n=limit)
-        for image, at, score in zip(stack[:, None], places, scores, strict=True):
+        positions, scores = self._network.detect(stack, n=limit)
+        for image, at, score in zip(stack[:, None], positions, scores, strict=True):
 
             def describe(rows: Tensor, image: Tensor = image, at: Tensor = at) -> dict[str, Tensor]:
                 return {"descriptors": self._network.describe(image, at[rows][None])[0]}
 
-            # kornia's places go from −1 at the left and upper edges to 1 at the right and lower ones.
+            # kornia's coordinates run from −1 at the left and top edges to 1 at the right and bottom edges.
             yield Candidates(((at + 1) * size / 2 - 0.5).round(), score, describe)
 
 
 def _descriptor_g(b: Any, dinov2: Path) -> Any:
-    """kornia's descriptor G, which kornia itself cannot make without a download. It shares its finer layers with B."""
+    """kornia's descriptor G, which kornia builds only with a download. It shares its finer layers with B."""
     from kornia.feature.dedode.decoder import ConvRefiner, Decoder
     from kornia.feature.dedode.descriptor import DeDoDeDescriptor
     from kornia.feature.dedode.encoder import VGG_DINOv2

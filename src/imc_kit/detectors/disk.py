@@ -1,7 +1,7 @@
 """DISK (Tyszkiewicz et al. 2020) through kornia.
 
-Keypoints are whole pixels, with the centre of the top-left one at (0, 0). It always runs in float32: in half precision
-neighbouring scores become equal, and kornia drops maxima that are not strictly larger than all their neighbours.
+Keypoints have integer coordinates; (0, 0) is the centre of the top-left pixel. DISK always runs in float32: in half
+precision neighbouring scores become equal, and kornia drops maxima that do not strictly exceed all their neighbours.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from imc_kit.runtime.torch_utils import Tensor
 @register
 @dataclass(frozen=True)
 class DiskConfig(NetworkDetectorConfig):
-    """DISK, a learned detector, trained with depth maps. The score is the network's and has no unit."""
+    """DISK, a learned detector, trained with depth maps. The score is the network's raw output, without a unit."""
 
     name: ClassVar[str] = "disk"
     files: ClassVar[tuple[str, ...]] = ("depth-save.pth",)
 
     max_keypoints: int = 4096
-    """Keep at most this many keypoints of an image, the strongest."""
+    """Keep at most this many keypoints per image, the strongest."""
     long_side: int | None = 1024
-    """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
+    """Shrink images to at most this many pixels on their longer side before detecting; None keeps their size."""
 
     def create(self) -> "DiskDetector":
         return DiskDetector(self)

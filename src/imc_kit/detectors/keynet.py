@@ -3,9 +3,9 @@
 Key.Net detects, AffNet (Mishkin et al. 2018) estimates the affine shape, OriNet the orientation, and HardNet (Mishchuk
 et al. 2017) describes.
 
-Key.Net works on the levels of an image pyramid. kornia multiplies the place in a level by the ratio of the sizes, as if
-the centres of both top-left pixels were at the same place: wrong by 1.5 pixels on the smallest level. Corrected here,
-keypoints have the centre of the top-left pixel at (0, 0). Descriptors are still computed at kornia's place.
+Key.Net works on the levels of an image pyramid. kornia multiplies the position in a level by the ratio of the sizes, as
+if the centres of both top-left pixels coincided. On the smallest level this is wrong by 1.5 pixels. It is corrected
+here: (0, 0) is the centre of the top-left pixel. Descriptors are still computed at kornia's position.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from imc_kit.runtime.torch_utils import Tensor
 
 _FILES = ("keynet_pytorch.pth", "AffNet.pth", "checkpoint_liberty_with_aug.pth", "OriNet.pth")
 _PATCHES = 2048
-"""Patches described at once. HardNet needs about a GB of memory for 4000, so twice as many would need that much."""
+"""Patches described at once: HardNet needs about 0.5 GB for them. Twice as many would need 1 GB."""
 
 
 @register
@@ -32,15 +32,15 @@ class KeyNetConfig(NetworkDetectorConfig):
     files: ClassVar[tuple[str, ...]] = _FILES
 
     long_side: int | None = 1600
-    """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
+    """Shrink images to at most this many pixels on their longer side before detecting; None keeps their size."""
 
     def create(self) -> "KeyNetDetector":
         return KeyNetDetector(self)
 
 
 class KeyNetDetector(NetworkDetector[KeyNetConfig]):
-    """See `Detector`. Descriptors are float32 of length 1. A scale is the side of the described square, before its
-    affine shape is applied."""
+    """See `Detector`. Descriptors are float32 of length 1. A scale is the side of the described square, in pixels,
+    before the affine shape is applied."""
 
     dimension = 128
     smallest = 32
@@ -69,13 +69,13 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
         from kornia import feature
 
         network = self._network
-        # The limit of kornia's detector, high enough to keep everything: among 8 × 8 pixels of a level at most one is
-        # the maximum of its 15 × 15 neighbours, and all levels together have less than 4 times the image's pixels.
+        # kornia's detector needs a limit; this one keeps everything. At most one of 8 × 8 pixels of a level is the
+        # maximum of its 15 × 15 neighbours, and all levels together have less than 4 times the image's pixels.
         pyramid = feature.MultiResolutionDetector(network["keynet"], image.numel() // 16)
         scores, frames = pyramid.detect(image)
         there = feature.laf_is_filled(frames)
         scores, frames = scores[there], frames[there][None]
-        step = feature.get_laf_scale(frames)[0, :, :, 0] / pyramid.mr_size  # a pixel of the level, in the image's
+        step = feature.get_laf_scale(frames)[0, :, :, 0] / pyramid.mr_size  # side of a level's pixel in image pixels
 
         def describe(rows: Tensor) -> dict[str, Tensor]:
             shaped, descriptors = [], []
@@ -85,8 +85,8 @@ class KeyNetDetector(NetworkDetector[KeyNetConfig]):
                 shaped.append(frame)
                 descriptors.append(feature.LAFDescriptor(network["hardnet"])(image, frame)[0])
             frame = torch.cat(shaped, 1)
-            scales = 2 * feature.get_laf_scale(frame).flatten()  # kornia's is half a side
-            orientations = -feature.get_laf_orientation(frame).flatten() % 360  # kornia's is counter-clockwise
+            scales = 2 * feature.get_laf_scale(frame).flatten()  # kornia's scale is half a side
+            orientations = -feature.get_laf_orientation(frame).flatten() % 360  # kornia's angle is counter-clockwise
             columns = {"scales": scales, "orientations": orientations, "shapes": frame[0, :, :, :2]}
             return {"descriptors": torch.cat(descriptors), **columns}
 

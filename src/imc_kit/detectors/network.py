@@ -1,8 +1,8 @@
-"""What all network detectors share: the device, batches of images of one size, and what happens if memory runs out.
+"""What all network detectors share: the device, batches of images of one size, and what to do if memory runs out.
 
-A network says where keypoints may be and how strong they are. `NetworkDetector` applies the mask and the limit, and
-lets the network describe only the keypoints that it keeps. An image of a single colour has no keypoints, even if a
-network responds to its edges.
+A network proposes keypoints with scores. `NetworkDetector` applies the mask and the limit, and lets the network
+describe only the keypoints that remain. An image of a single colour has no keypoints, even if a network responds to its
+edges.
 """
 
 import logging
@@ -27,10 +27,10 @@ from imc_kit.types import Features, Mask, Pixels
 logger = logging.getLogger(__name__)
 
 _SMALLEST_SIDE = 64
-"""Images whose longer side is at most this are not shrunk further if memory runs out. At this size a network needs
-about a hundredth of the memory that it needs at its default size, so shrinking more does not help."""
+"""If memory runs out, images are not shrunk below this longer side, in pixels. At this size a network already needs
+only about a hundredth of the memory of its default size, so shrinking further does not help."""
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-"""Words in torch's errors: on a GPU, on Windows, on Linux, and from cuDNN and cuBLAS."""
+"""Words in torch's out-of-memory errors: on a GPU, on Windows, on Linux, and from cuDNN and cuBLAS."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class NetworkDetectorConfig(DetectorConfig):
     weights: Path | None = None
     """The network's weight file, or a folder with all its files; None searches the usual places."""
     device: Device = "auto"
-    """Where it runs: auto is a GPU if there is one."""
+    """Where it runs; auto uses a GPU if there is one."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All weight files of the network, by their names in the manifest `weights.toml`."""
+        """All weight files of the network, by name in the manifest `weights.toml`."""
         raise NotImplementedError  # each subclass has its own
 
     def weight_files(self) -> tuple[str, ...]:
@@ -64,13 +64,13 @@ C = TypeVar("C", bound=NetworkDetectorConfig)
 
 
 class NetworkDetector(ABC, Generic[C]):
-    """A `Detector` that is a network. A subclass loads it and says what it finds in a batch."""
+    """A `Detector` that is a network. A subclass loads it (`_load`) and finds the candidates in a batch (`_find`)."""
 
     dimension: int
     smallest: ClassVar[int] = 1
-    """The network needs at least this many pixels on the shorter side; smaller images have no keypoints."""
+    """Smallest shorter side, in pixels, that the network accepts; smaller images have no keypoints."""
     gpu_batch: ClassVar[int] = 4
-    """Images in one pass on a GPU, each of which takes about a GB per megapixel. On a CPU one at a time is as fast."""
+    """Images per pass on a GPU: each takes about 1 GB per megapixel. On a CPU, one at a time is as fast."""
 
     def __init__(self, config: C) -> None:
         """Raises `KitError` if torch, kornia, a weight file or the requested GPU is missing."""
@@ -85,22 +85,22 @@ class NetworkDetector(ABC, Generic[C]):
 
     @abstractmethod
     def _find(self, stack: Tensor, limit: int | None) -> Iterator[Candidates]:
-        """The candidates in each image of a batch, float32 [B, 3, h, w], RGB in 0 … 1.
+        """Find the candidates in each image of a batch, float32 [B, 3, h, w], RGB in 0 … 1.
 
-        limit: the strongest `limit` candidates of an image suffice; None asks for all, because a mask selects among
-            them. Returning more is allowed.
+        limit: the strongest `limit` candidates per image suffice, and more are allowed. None asks for all, because a
+            mask selects among them.
         """
 
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
         """See `Detector.detect`. On a GPU, images of the same size go through the network together.
 
         If memory runs out, tries smaller batches and then a smaller image, with a warning in the log. Raises `KitError`
-        if memory does not suffice for a small image either.
+        if even a small image does not fit.
         """
         features, of_shape = {}, defaultdict(list)
         for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
-            nowhere = mask is not None and not mask.any()
-            if nowhere or min(image.shape[:2]) < self.smallest or (image == image[:1, :1]).all():
+            fully_masked = mask is not None and not mask.any()
+            if fully_masked or min(image.shape[:2]) < self.smallest or (image == image[:1, :1]).all():
                 features[i] = Features.empty((image.shape[1], image.shape[0]), self.dimension)
             else:
                 of_shape[image.shape].append(i)
@@ -111,7 +111,7 @@ class NetworkDetector(ABC, Generic[C]):
                 if found is None and len(chunk) > 1:
                     self._batch = len(chunk) // 2
                     logger.warning(
-                        "detector %r: memory does not suffice for %d images at once, so it goes on with %d",
+                        "detector %r: not enough memory for %d images at once; continuing with %d",
                         self.config.name, len(chunk), self._batch,
                     )  # fmt: skip
                     continue
@@ -122,7 +122,7 @@ class NetworkDetector(ABC, Generic[C]):
         return [features[i] for i in range(len(images))]
 
     def _detect_if_possible(self, images: list[Pixels], masks: list[Mask | None]) -> list[Features] | None:
-        """The result of `_detect`, or None if memory runs out; then everything that it took is freed."""
+        """The result of `_detect`, or None if memory runs out. In that case its memory is freed."""
         import torch
 
         try:
@@ -135,7 +135,7 @@ class NetworkDetector(ABC, Generic[C]):
         return None
 
     def _detect_smaller(self, image: Pixels, mask: Mask | None) -> Features:
-        """The features of an image that is too large for the memory, from one with half as many pixels, or fewer."""
+        """Detect in an image that does not fit into memory: halve its pixels until it fits."""
         height, width = image.shape[:2]
         size, scale = (width, height), 1.0
         while max(size) > _SMALLEST_SIDE:
@@ -143,12 +143,12 @@ class NetworkDetector(ABC, Generic[C]):
             size = max(1, round(width * scale)), max(1, round(height * scale))
             small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
             allowed = None
-            if mask is not None:  # a shrunk pixel is allowed if all that it covers is allowed, but for rounding
+            if mask is not None:  # allow a shrunk pixel if all pixels that it covers are allowed, up to rounding
                 allowed = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.999
             found = self._detect_if_possible([small], [allowed])
             if found is not None:
                 logger.warning(
-                    "detector %r: memory does not suffice for an image of %d × %d pixels, so it was shrunk to %d × %d",
+                    "detector %r: not enough memory for an image of %d × %d pixels; it was shrunk to %d × %d",
                     self.config.name, width, height, *size,
                 )  # fmt: skip
                 return in_original(found[0], Photo(small, (width, height), 0, False))
@@ -158,7 +158,7 @@ class NetworkDetector(ABC, Generic[C]):
         )
 
     def _detect(self, images: list[Pixels], masks: list[Mask | None]) -> list[Features]:
-        """The features of images of one size, in one pass."""
+        """Detect in images of one size, in one pass."""
         import torch
 
         limit = self.config.max_keypoints if all(mask is None for mask in masks) else None
@@ -171,7 +171,7 @@ class NetworkDetector(ABC, Generic[C]):
 
 
 def _in_numpy(candidates: Candidates) -> Candidates:
-    """The same candidates with NumPy arrays in place of torch tensors."""
+    """Convert candidates from torch tensors to NumPy arrays."""
     import torch
 
     def array(tensor: Tensor) -> NDArray[np.float32]:
@@ -185,9 +185,9 @@ def _in_numpy(candidates: Candidates) -> Candidates:
 
 
 def filled(network: Any, path: Path, what: str, key: str | None = None) -> Any:
-    """`network`, filled from a weight file by `torch_utils.fill` and ready to run.
+    """Load a weight file into `network` with `torch_utils.fill`, and return `network`, ready to run.
 
-    what: the network's name in messages. key: the entry of the file that holds the weights, if it has other ones.
+    what: the network's name in messages. key: the entry of the file that holds the weights, if it has several entries.
     Raises `KitError` for a file that cannot be read or does not fit the network exactly.
     """
     state = read_state(path)
@@ -199,5 +199,5 @@ def filled(network: Any, path: Path, what: str, key: str | None = None) -> Any:
 
 
 def rows_of(descriptors: Tensor) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The `describe` of `Candidates` whose descriptors [N, D] are already known."""
+    """`Candidates.describe` for descriptors [N, D] that are already computed."""
     return lambda rows: {"descriptors": descriptors[rows]}

@@ -1,4 +1,4 @@
-"""No detector, for matchers that take the photos themselves."""
+"""No detector, for detector-free matchers."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ from imc_kit.errors import KitError
 @register
 @dataclass(frozen=True)
 class NoDetectorConfig(DetectorConfig):
-    """No detector: a detector-free matcher such as LoFTR finds the points itself, with options of its own."""
+    """No detector: a detector-free matcher such as LoFTR finds the points itself."""
 
     name: ClassVar[str] = "none"
     kind: ClassVar[str] = "photographs"

@@ -1,7 +1,7 @@
 """ORB and AKAZE through OpenCV, on the CPU.
 
-OpenCV releases Python's lock, and each call here makes its own OpenCV object, so one detector may serve one thread per
-core. OpenCV also starts threads of its own: a program with threads calls `cv2.setNumThreads(1)`.
+OpenCV releases Python's lock, and each call creates its own OpenCV object, so all threads may share one detector.
+OpenCV also starts its own threads: a multi-threaded program should call `cv2.setNumThreads(1)`.
 
 OpenCV puts the centre of the top-left pixel at (0, 0), as this project does, except in the smaller levels of its image
 pyramids. `_from_level` corrects those.
@@ -23,7 +23,7 @@ Grey = NDArray[Any]
 """uint8 [h, w]."""
 
 _MIN_SIDE = 16
-"""Images with a shorter side below this have no room for keypoints; OpenCV raises errors for some of them."""
+"""Smallest shorter side in pixels: smaller images have no room for keypoints, and OpenCV raises errors for some."""
 _ORB_LEVELS, _ORB_STEP = 8, 1.2
 """Number of levels of ORB's image pyramid and the ratio of their sizes: OpenCV's defaults."""
 
@@ -31,13 +31,13 @@ _ORB_LEVELS, _ORB_STEP = 8, 1.2
 @register
 @dataclass(frozen=True)
 class OrbConfig(DetectorConfig):
-    """ORB (Rublee et al. 2011): binary, fast, less distinctive than the others. The score is Harris's response."""
+    """ORB (Rublee et al. 2011): binary, fast, less distinctive than the others. The score is the Harris response."""
 
     name: ClassVar[str] = "orb"
     binary: ClassVar[bool] = True
 
     fast_threshold: int = 20
-    """Contrast between a corner and its surroundings, in grey levels of 0 to 255. The default is OpenCV's."""
+    """Minimum contrast between a corner and its surroundings, in grey levels (0 … 255). The default is OpenCV's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,7 +56,7 @@ class AkazeConfig(DetectorConfig):
     binary: ClassVar[bool] = True
 
     threshold: float = 1e-4
-    """Drop keypoints with a lower response. OpenCV's own 1e-3 leaves only a few hundred in soft photos."""
+    """Drop keypoints with a lower response. OpenCV's default, 1e-3, leaves only a few hundred in blurred photos."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,7 +91,7 @@ class OpenCVDetector(ImageDetector[C]):
         raise NotImplementedError  # each subclass has its own
 
     def _corrected(self, points: Float32, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
-        """OpenCV's places [N, 2] of keypoints in pixels of the image, corrected. size: (width, height)."""
+        """Correct OpenCV's keypoint positions [N, 2], in image pixels. size: (width, height)."""
         raise NotImplementedError  # each subclass has its own
 
 
@@ -101,12 +101,12 @@ class OrbDetector(OpenCVDetector[OrbConfig]):
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
         most, threshold = self.config.max_keypoints, self.config.fast_threshold
         orb = cv2.ORB.create(most, _ORB_STEP, _ORB_LEVELS, fastThreshold=threshold)
-        # ORB has a limit for each level of its pyramid, so it has to know the mask.
+        # ORB limits the keypoints of each pyramid level, so it must apply the mask itself.
         return orb.detectAndCompute(grey, None if mask is None else mask.astype(np.uint8) * 255)
 
     def _corrected(self, points: Float32, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
-        # OpenCV multiplies the place in a level by 1.2^level, as if the centres of both top-left pixels were at the
-        # same place. In the smallest level that is wrong by 1.3 pixels.
+        # OpenCV multiplies the position in a level by 1.2^level, as if the centres of both top-left pixels coincided.
+        # In the smallest level that is wrong by 1.3 pixels.
         step = np.float32(_ORB_STEP) ** _column(found, "octave")[:, None]
         return _from_level(points / step, np.rint(size / step), size)
 
@@ -115,12 +115,12 @@ class AkazeDetector(OpenCVDetector[AkazeConfig]):
     dimension = 61
 
     def _find(self, grey: Grey, mask: Mask | None) -> tuple[Sequence[cv2.KeyPoint], NDArray[Any]]:
-        # One call for both: building the scale space twice costs more than describing keypoints that are then dropped.
+        # Detect and describe in one call: a second scale space costs more than describing keypoints that are dropped.
         return cv2.AKAZE.create(threshold=self.config.threshold).detectAndCompute(grey, None)
 
     def _corrected(self, points: Float32, found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Float32:
-        # OpenCV takes the levels for exactly 1/2, 1/4 and 1/8 of the image. Where that is no whole number of pixels,
-        # they are smaller, and places are wrong by up to several pixels at the far side of the image.
+        # OpenCV assumes levels of exactly 1/2, 1/4 and 1/8 of the image size. It rounds their sizes down, so positions
+        # are wrong by up to several pixels near the right and bottom edges.
         step = np.float32(2) ** _column(found, "octave")[:, None]
         return _from_level((points + 0.5) / step - 0.5, np.floor(size / step), size)
 
@@ -128,8 +128,8 @@ class AkazeDetector(OpenCVDetector[AkazeConfig]):
 def _from_level(points: NDArray[Any], level: NDArray[Any], size: tuple[int, int]) -> Float32:
     """Convert points [N, 2] from a level of an image pyramid to the image.
 
-    level: (width, height) [N, 2] of each point's level, which is the image of `size` (width, height) resized. Resizing
-        keeps the outer edges in place.
+    level: [N, 2], the (width, height) of each point's level: the image of `size` (width, height), resized so that the
+        outer edges coincide.
     """
     return ((points + 0.5) * (size / level) - 0.5).astype(np.float32)
 

@@ -1,8 +1,8 @@
-"""SIFT (Lowe 2004): OpenCV's keypoints in less than half of its time. `sift_numba` holds the compiled loops.
+"""SIFT (Lowe 2004): OpenCV's keypoints in less than half the time. `sift_numba` holds the compiled loops.
 
 It differs from OpenCV in three ways. Only keypoints that are kept get orientations and descriptors. Each keypoint has
-one orientation, the most frequent one. Descriptors use the keypoint's place between pixels, and every second pixel
-around it.
+one orientation, the dominant one. Descriptors use the keypoint's subpixel position and sample every second pixel around
+it.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from imc_kit.detectors import Candidates, DetectorConfig, describe_strongest, re
 from imc_kit.types import Features, Float32, Mask, Pixels
 
 _LAYERS = 3
-"""Layers of an octave in which keypoints are found (Lowe 2004)."""
+"""Layers per octave in which keypoints are searched (Lowe 2004)."""
 _IMAGE_BLUR = 0.5
-"""Assumed blur of the given image, in its pixels (Lowe 2004)."""
+"""Assumed blur (sigma) of the given image, in its pixels (Lowe 2004)."""
 _CHUNK = 128
-"""Keypoints that get orientations and then descriptors together, neighbours in the image: their surroundings are still
-in the processor's cache for the second step."""
+"""Neighbouring keypoints that get orientations and then descriptors together: their surroundings are still in the
+processor's cache for the second step. It affects the speed only."""
 
 
 @register
@@ -36,13 +36,14 @@ class SiftConfig(DetectorConfig):
     contrast_threshold: float = 0.02
     """Drop keypoints with a lower contrast; 0.02 is COLMAP's peak threshold of 0.0067 times three layers per octave."""
     edge_threshold: float = 10.0
-    """Drop keypoints whose principal curvatures have a larger ratio: they lie on an edge. The default is COLMAP's."""
+    """Drop keypoints with a larger ratio of principal curvatures: they lie on an edge. The default is COLMAP's."""
     double_up_to: int | None = None
     """Double images whose longer side, after shrinking to `long_side`, is at most this many pixels (COLMAP's
-    `first_octave` −1): more and finer keypoints at four times the cost. None doubles all, as Lowe does; 0 none."""
+    `first_octave` −1): more and finer keypoints at four times the cost. None doubles all, as Lowe does; 0 doubles none.
+    """
     root: bool = True
-    """Divide descriptors by their sum and take the square root: RootSIFT (Arandjelović and Zisserman 2012). Otherwise
-    divide them by their length. Their length is 1 either way."""
+    """RootSIFT (Arandjelović and Zisserman 2012): divide descriptors by their sum and take the square root. If False,
+    divide them by their Euclidean norm. Their norm is 1 either way."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +78,7 @@ class SiftDetector:
     def _find(self, image: Pixels, space: "_ScaleSpace") -> Candidates:
         doubled = self.config.double_up_to is None or max(image.shape[:2]) <= self.config.double_up_to
         octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), doubled)
-        # As floats: numba compiles everything again for whole numbers.
+        # Floats, because numba would compile everything again for integers.
         thresholds = float(self.config.contrast_threshold), float(self.config.edge_threshold)
         found = [self._compiled.extrema(octave, *thresholds) for octave in octaves]
         keypoints = np.concatenate([np.empty((0, 4), np.float32), *found])
@@ -93,9 +94,9 @@ class SiftDetector:
     def _describe(
         self, octaves: list[Float32], octave_of: NDArray[np.intp], keypoints: Float32, kept: NDArray[np.intp]
     ) -> dict[str, Float32]:
-        """The orientations and descriptors of the keypoints `kept`, in their order.
+        """The orientations and descriptors of `keypoints[kept]`, in this order.
 
-        octave_of: for each of the keypoints [N, 4] the number of its octave.
+        octave_of: [N], the octave number of each of the keypoints [N, 4].
         """
         orientations = np.empty(len(kept), np.float32)
         descriptors = np.empty((len(kept), self.dimension), np.float32)
@@ -111,17 +112,17 @@ class SiftDetector:
 
 
 class _ScaleSpace:
-    """The scale spaces of images, one after the other. Reuses the memory if images are of the same size: to get that
-    much memory takes as long as to fill it."""
+    """Scale spaces of images, one at a time. Reuses the memory for images of the same size, because allocating it takes
+    as long as filling it."""
 
     def __init__(self, compiled: ModuleType) -> None:
         self._compiled = compiled
         self._octaves: list[Float32] = []
 
     def octaves(self, grey: NDArray[np.uint8], doubled: bool) -> list[Float32]:
-        """The octaves of a grey image [h, w], largest first, as `sift_numba` takes them. Valid until the next call.
+        """The octaves of a grey image [h, w], largest first, as `sift_numba` expects them. Valid until the next call.
 
-        doubled: whether the first octave is twice as large as the image.
+        doubled: whether the first octave has twice the size of the image.
         """
         sigma, step = self._compiled.SIGMA, 2 ** (1 / _LAYERS)
         image, blur = grey.astype(np.float32), _IMAGE_BLUR
@@ -138,12 +139,12 @@ class _ScaleSpace:
                 more = sigma * step ** (layer - 1) * (step**2 - 1) ** 0.5
                 self._compiled.blur(octave[layer - 1], _gaussian(more), octave[layer])
             height, width = image.shape[0] // 2, image.shape[1] // 2
-            image = octave[_LAYERS, : 2 * height : 2, : 2 * width : 2]  # with twice the blur of the first layer
+            image = octave[_LAYERS, : 2 * height : 2, : 2 * width : 2]  # this layer has twice the blur of the first
             number += 1
         return self._octaves[:number]
 
     def _memory(self, number: int, shape: tuple[int, ...]) -> Float32:
-        """Memory for an octave of images of this shape. If it has another shape than before, drops all smaller ones."""
+        """Memory for an octave of images of this shape. If the shape has changed, drops all smaller octaves."""
         shape = (_LAYERS + 3, *shape)
         if number == len(self._octaves) or self._octaves[number].shape != shape:
             self._octaves[number:] = [np.empty(shape, np.float32)]
@@ -151,6 +152,6 @@ class _ScaleSpace:
 
 
 def _gaussian(sigma: float) -> Float32:
-    """Half of a Gaussian kernel: the weights of the pixel itself, of its neighbour, and so on up to four sigma."""
+    """Half of a Gaussian kernel: the weights of the pixel itself, its neighbour, and so on up to four sigma."""
     reach = round(8 * sigma + 1) // 2  # as in OpenCV
     return np.array(cv2.getGaussianKernel(2 * reach + 1, sigma)[reach:, 0], np.float32)

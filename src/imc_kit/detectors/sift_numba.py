@@ -1,8 +1,8 @@
-"""The compiled loops of SIFT, over one octave of its scale space. `sift` says what they are for.
+"""The compiled loops of SIFT, over one octave of its scale space. `sift` uses them.
 
 An octave is float32 [layers + 3, h, w]: the image in grey levels of 0 to 255, each layer more blurred. A keypoint is
-float32 (x, y, layer, contrast): x and y in pixels of the octave, and its layer, with fractions; its contrast is |DoG|
-as a fraction of 255. Many loops run over slices from index 0 on, because only such loops can be vectorised.
+float32 (x, y, layer, contrast): x and y in pixels of the octave, a fractional layer, and the contrast |DoG| / 255. Many
+loops run over slices from index 0, because only such loops can be vectorised.
 """
 
 import math
@@ -15,7 +15,7 @@ from imc_kit.runtime.numba_cache import compiled
 from imc_kit.types import Float32
 
 SIGMA = 1.6
-"""Blur of an octave's first layer, in pixels of the octave (Lowe 2004)."""
+"""Blur (sigma) of an octave's first layer, in pixels of the octave (Lowe 2004)."""
 BORDER = 5
 """Keypoints are at least this many pixels from the edges of an octave, as in OpenCV."""
 BINS = 4
@@ -24,31 +24,31 @@ DIRECTIONS = 8
 """Direction bins of a descriptor (Lowe 2004)."""
 
 _SPACING = 2
-"""Pixels between the samples of a descriptor. Each layer has a blur of 1.6 pixels or more, so little is lost: 1 gives
-1 % more right matches for four times the samples, 3 gives 5 % fewer (docs/benchmarks.md)."""
+"""Pixels between the samples of a descriptor. Each layer has a blur of 1.6 pixels or more, so little is lost: 1 finds
+1 % more correct matches from four times the samples, 3 finds 5 % fewer (docs/benchmarks.md)."""
 _STRIP = 16
-"""Rows of which the differences of Gaussians are computed at once: few enough to stay in the processor's cache."""
+"""Rows of the difference of Gaussians computed at once: few enough to stay in the processor's cache."""
 _STEPS = 5
-"""Steps of Newton's method from a pixel to the extremum, at most, as in OpenCV."""
+"""Maximum steps of Newton's method from a pixel to the extremum, as in OpenCV."""
 _ORIENTATION_BINS = 36
 """Bins of the histogram whose highest peak is a keypoint's orientation (Lowe 2004)."""
 _RADIUS, _WIDTH = 4.5, 1.5
-"""Radius of the window for the orientation, and the sigma of its Gaussian weights, in units of the keypoint's blur, as
-in OpenCV."""
+"""Radius of the orientation window, and the sigma of its Gaussian weights, in units of the keypoint's blur, as in
+OpenCV."""
 _BIN = 3.0
 """Side of a descriptor's spatial bin, in units of the keypoint's blur, as in OpenCV and COLMAP."""
 _MAX_ENTRY = 0.2
 """Descriptor entries are clipped at this fraction of the descriptor's length (Lowe 2004)."""
 
 _HALF = (BINS + 1) / 2
-"""Half the side of a descriptor's square, in spatial bins. It is half a bin wider than the bins on each side, because a
-gradient counts in all bins whose centres are less than a bin away."""
+"""Half the side of a descriptor's square, in spatial bins. The square extends half a bin beyond the bins, because a
+gradient votes in all bins whose centres are less than a bin away."""
 _MAX_BLUR = 2 * SIGMA * 1.2
 """Upper bound on a keypoint's blur: its layer is below layers + 0.5, so the blur is below 2.25 · SIGMA for 3 layers."""
 _MAX_REACH = math.ceil(_RADIUS * _MAX_BLUR)
-"""Upper bound on the radius of the window for an orientation, in pixels."""
+"""Upper bound on the radius of an orientation window, in pixels."""
 _MAX_SQUARE = math.ceil(_HALF * math.sqrt(2) * _BIN * _MAX_BLUR)
-"""Upper bound on half the side of the upright square around a descriptor's rotated one, in pixels."""
+"""Upper bound on half the side of the axis-aligned square around a descriptor's rotated square, in pixels."""
 
 Step = tuple[int, int, int]
 _LAYER, _Y, _X = (1, 0, 0), (0, 1, 0), (0, 0, 1)
@@ -56,7 +56,7 @@ _LAYER, _Y, _X = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 
 @compiled
 def doubled(image: NDArray[np.uint8]) -> Float32:
-    """An image [h, w] at twice its size: pixel p moves to 2p, and a pixel in between is its neighbours' mean."""
+    """Double an image [h, w]: pixel p moves to 2p, and a pixel in between is the mean of its neighbours."""
     height, width = image.shape
     large = np.empty((2 * height, 2 * width), np.float32)
     for y in range(2 * height):
@@ -72,9 +72,9 @@ def doubled(image: NDArray[np.uint8]) -> Float32:
 
 @compiled
 def blur(image: Float32, kernel: Float32, blurred: Float32) -> None:
-    """Write an image [h, w] to another, blurred by a symmetric kernel, first down and then across.
+    """Blur an image [h, w] with a symmetric kernel, first down and then across, and write it to `blurred`.
 
-    kernel: the weights of the pixel itself, of its neighbour, and so on. The image is mirrored at its edges.
+    kernel: the weights of the pixel itself, its neighbour, and so on. The image is mirrored at its edges.
     """
     height, width = image.shape
     reach = len(kernel) - 1
@@ -101,7 +101,7 @@ def blur(image: Float32, kernel: Float32, blurred: Float32) -> None:
 
 @compiled
 def _mirrored(at: int, count: int) -> int:
-    """The index within a row of `count` pixels, at least two, that mirrors an index beyond its ends."""
+    """Mirror an index beyond the ends of a row of `count` ≥ 2 pixels into the row."""
     while at < 0 or at >= count:
         at = -at if at < 0 else 2 * (count - 1) - at
     return at
@@ -109,17 +109,18 @@ def _mirrored(at: int, count: int) -> int:
 
 @compiled
 def extrema(octave: Float32, contrast: float, edge: float) -> Float32:
-    """Keypoints [N, 4]: extrema of the difference of Gaussians (DoG) in place and scale.
+    """Find keypoints [N, 4]: extrema of the difference of Gaussians (DoG) in position and scale.
 
-    contrast: times three layers per octave, as in OpenCV. edge: the largest ratio of principal curvatures.
+    contrast: the smallest |DoG| / 255 times the layers per octave, as in OpenCV.
+    edge: the largest ratio of principal curvatures.
     """
     layers, height, width = octave.shape[0] - 3, octave.shape[1], octave.shape[2]
-    least = np.float32(255 * contrast / layers / 2)  # for the pixel: the peak between pixels is higher
+    least = np.float32(255 * contrast / layers / 2)  # half the limit, because the peak between pixels is higher
     found, count = np.empty((1024, 4), np.float32), 0
     dog = np.empty((layers + 2, _STRIP + 2, width), np.float32)
     highest, lowest = np.empty(width, np.float32), np.empty(width, np.float32)
     extreme = np.zeros((width + 7) // 8 * 8, np.uint8)
-    eights = extreme.view(np.uint64)  # extrema are rare: look at eight pixels at once
+    eights = extreme.view(np.uint64)  # extrema are rare: test eight pixels at once
     for top in range(BORDER, height - BORDER, _STRIP):
         bottom = min(top + _STRIP, height - BORDER)
         _subtract(octave, top - 1, bottom + 1, dog)
@@ -139,7 +140,7 @@ def extrema(octave: Float32, contrast: float, edge: float) -> Float32:
 
 @compiled
 def _subtract(octave: Float32, top: int, bottom: int, dog: Float32) -> None:
-    """Write the differences of neighbouring layers to `dog` [layers + 2, rows, w], for the rows from `top` on."""
+    """Write the differences of adjacent layers to `dog` [layers + 2, rows, w], for rows `top` to `bottom` − 1."""
     for layer in range(dog.shape[0]):
         for y in range(top, bottom):
             more, less, difference = octave[layer + 1, y], octave[layer, y], dog[layer, y - top]
@@ -151,10 +152,10 @@ def _subtract(octave: Float32, top: int, bottom: int, dog: Float32) -> None:
 def _mark(
     dog: Float32, layer: int, y: int, least: Any, highest: Float32, lowest: Float32, extreme: NDArray[np.uint8]
 ) -> None:
-    """Write to `extreme` which pixels of a row are extrema among their 26 neighbours in place and scale.
+    """Mark in `extreme` which pixels of a row are extrema among their 26 neighbours in position and scale.
 
     least: the smallest |DoG| of an extremum. highest, lowest: memory for the extremes of the 9 values in each column.
-    The pixels in the border of `extreme` stay as they are.
+    The border pixels of `extreme` are not changed.
     """
     a, b, c = dog[layer - 1, y - 1], dog[layer - 1, y], dog[layer - 1, y + 1]
     d, here, e = dog[layer, y - 1], dog[layer, y], dog[layer, y + 1]
@@ -175,9 +176,9 @@ def _mark(
 
 @compiled
 def _refined(octave: Float32, x: int, y: int, layer: int, contrast: float, edge: float, keypoint: Float32) -> bool:
-    """Write the extremum near a pixel to `keypoint`; False if there is none, or if it is too weak or on an edge.
+    """Write the extremum near a pixel to `keypoint`; return False if there is none, or if it is weak or on an edge.
 
-    It is the extremum of a quadratic function through the neighbours (Brown and Lowe 2002).
+    Fits a quadratic function to the neighbours (Brown and Lowe 2002).
     """
     layers, height, width = octave.shape[0] - 3, octave.shape[1], octave.shape[2]
     for _ in range(_STEPS):
@@ -190,7 +191,7 @@ def _refined(octave: Float32, x: int, y: int, layer: int, contrast: float, edge:
         dxy = _mixed(octave, layer, y, x, _Y, _X)
         dxs = _mixed(octave, layer, y, x, _LAYER, _X)
         dys = _mixed(octave, layer, y, x, _LAYER, _Y)
-        # The inverse of a symmetric matrix by its cofactors.
+        # Invert the symmetric Hessian by its cofactors.
         xx, xy, xs = dyy * dss - dys * dys, dxs * dys - dxy * dss, dxy * dys - dxs * dyy
         yy, ys, ss = dxx * dss - dxs * dxs, dxy * dxs - dxx * dys, dxx * dyy - dxy * dxy
         determinant = dxx * xx + dxy * xy + dxs * xs
@@ -237,7 +238,7 @@ def _blur(octave: Float32, layer: float) -> float:
 
 @compiled
 def _direction(dy: Any, dx: Any) -> Any:
-    """The direction of (dx, dy) as a fraction of a full circle, in 0 … 1, to 3·10⁻⁶.
+    """The direction of (dx, dy) as a fraction of a full circle, in 0 … 1, accurate to 3·10⁻⁶.
 
     A polynomial replaces the arc tangent, so that the loop around it can be vectorised.
     """
@@ -251,7 +252,7 @@ def _direction(dy: Any, dx: Any) -> Any:
 
 
 def _atan_coefficients(terms: int) -> NDArray[np.float32]:
-    """The polynomial of t² that, times t, fits atan(t) / 2π best for t in 0 … 1, at Chebyshev's points."""
+    """Fit p so that t · p(t²) approximates atan(t) / 2π for t in 0 … 1, by least squares at Chebyshev points."""
     t = (1 + np.cos(np.pi * (np.arange(400) + 0.5) / 400)) / 2
     powers = t[:, None] ** (2 * np.arange(terms) + 1)
     return np.linalg.lstsq(powers, np.arctan(t) / (2 * np.pi), rcond=None)[0].astype(np.float32)
@@ -262,7 +263,7 @@ _ATAN = tuple(_atan_coefficients(5))
 
 @compiled
 def orientations(octave: Float32, keypoints: Float32) -> Float32:
-    """The most frequent gradient direction around each of the keypoints [N, 4]: [N], in degrees clockwise from +x."""
+    """The dominant gradient direction [N] around each of the keypoints [N, 4], in degrees clockwise from +x."""
     found = np.empty(len(keypoints), np.float32)
     gradients = np.empty((3, (2 * _MAX_REACH + 1) ** 2), np.float32)
     for number in range(len(keypoints)):
@@ -272,7 +273,7 @@ def orientations(octave: Float32, keypoints: Float32) -> Float32:
 
 @compiled
 def _direction_votes(octave: Float32, keypoint: Float32, gradients: Float32) -> Float32:
-    """The histogram of gradient directions around a keypoint, weighted by their strength and nearness.
+    """The histogram of gradient directions around a keypoint, weighted by magnitude and a Gaussian of the distance.
 
     gradients: memory for dx, dy and the weight of each pixel.
     """
@@ -302,13 +303,13 @@ def _direction_votes(octave: Float32, keypoint: Float32, gradients: Float32) -> 
     votes = np.zeros(_ORIENTATION_BINS + 1, np.float32)
     for i in range(count):
         votes[int(dx[i])] += weights[i]
-    votes[0] += votes[_ORIENTATION_BINS]  # a direction just below a full circle is rounded up to it
+    votes[0] += votes[_ORIENTATION_BINS]  # a direction just below a full circle rounds up to it
     return votes[:_ORIENTATION_BINS]
 
 
 @compiled
 def _peak(votes: Float32) -> Any:
-    """The highest place of a circular histogram, smoothed, in degrees: between bins by a parabola."""
+    """The peak of a circular histogram in degrees: smoothed, then interpolated between bins by a parabola."""
     count = len(votes)
     smooth = np.empty_like(votes)
     for i in range(count):
@@ -326,8 +327,8 @@ def _peak(votes: Float32) -> Any:
 def describe(octave: Float32, keypoints: Float32, orientations: Float32, root: bool) -> Float32:
     """The descriptors [N, 128], of length 1, of keypoints [N, 4] with orientations [N] in degrees.
 
-    A descriptor is the histograms of gradient directions in 4 × 4 spatial bins, in a square rotated by the keypoint's
-    orientation. root: see `SiftConfig`.
+    A descriptor consists of histograms of gradient directions in 4 × 4 spatial bins, in a square rotated by the
+    keypoint's orientation. root: see `SiftConfig`.
     """
     descriptors = np.empty((len(keypoints), BINS * BINS * DIRECTIONS), np.float32)
     samples = np.empty((5, (2 * _MAX_SQUARE // _SPACING + 1) ** 2), np.float32)
@@ -341,7 +342,7 @@ def describe(octave: Float32, keypoints: Float32, orientations: Float32, root: b
 def _sample(octave: Float32, keypoint: Float32, orientation: Any, samples: Float32) -> int:
     """Write the gradients in the rotated square around a keypoint to `samples`, and return their number.
 
-    samples: [5, …] dx, dy, weight, and the row and column in the square, in spatial bins from its corner.
+    samples: [5, …]: dx, dy, weight, and the row and column in the square, in spatial bins from its corner.
     """
     dx, dy, weights, rows, columns = samples[0], samples[1], samples[2], samples[3], samples[4]
     height, width = octave.shape[1], octave.shape[2]
@@ -350,7 +351,7 @@ def _sample(octave: Float32, keypoint: Float32, orientation: Any, samples: Float
     bin_ = _BIN * _blur(octave, keypoint[2])
     angle = math.radians(orientation)
     cosine, sine = math.cos(angle) / bin_, math.sin(angle) / bin_
-    reach = _HALF * (abs(cosine) + abs(sine)) * bin_ * bin_  # of the upright square around it
+    reach = _HALF * (abs(cosine) + abs(sine)) * bin_ * bin_  # half the side of the axis-aligned square
     narrow = -1 / (BINS * BINS / 2 * bin_ * bin_)  # Lowe's Gaussian: its sigma is half the side of all bins
     left, right = max(1, math.ceil(x - reach)), min(width - 2, math.floor(x + reach))
     window = np.empty(2 * _MAX_SQUARE + 1, np.float32)
@@ -381,7 +382,7 @@ def _sample(octave: Float32, keypoint: Float32, orientation: Any, samples: Float
 @compiled
 def _inside(offset: float, slope: float, reach: float, bin_: float) -> tuple[float, float]:
     """The interval of t within ±reach in which |offset + t · slope| < _HALF: the part of a row inside the square."""
-    if abs(slope) * bin_ <= 1e-6:  # the row runs along two sides of the square
+    if abs(slope) * bin_ <= 1e-6:  # the row is parallel to two sides of the square
         return -reach, reach
     one, other = (-_HALF - offset) / slope, (_HALF - offset) / slope
     return max(-reach, min(one, other)), min(reach, max(one, other))
@@ -389,17 +390,17 @@ def _inside(offset: float, slope: float, reach: float, bin_: float) -> tuple[flo
 
 @compiled
 def _vote(samples: Float32, count: int, orientation: Any) -> Float32:
-    """The votes [BINS + 2, BINS + 2, DIRECTIONS + 1] of `count` samples, in bins with a margin of one.
+    """The votes [BINS + 2, BINS + 2, DIRECTIONS + 1] of `count` samples, with a margin of one bin.
 
-    Each gradient votes in the four spatial bins and the two direction bins around it, by how near it is to them. The
-    last direction bin is the first one again.
+    Each gradient votes in the four spatial bins and two direction bins around it, by trilinear interpolation. The last
+    direction bin repeats the first.
     """
     dx, dy, weights, rows, columns = samples[0], samples[1], samples[2], samples[3], samples[4]
-    first = np.empty(count, np.int32)  # the flat index of the upper left bin in the direction before
+    first = np.empty(count, np.int32)  # flat index of the top-left bin, lower direction
     shares, next_ = np.empty((4, count), np.float32), np.empty(count, np.float32)
     last = np.float32(BINS + 1) - np.float32(1e-4)  # rounding may put a sample on the edge
     upright = np.float32(orientation / 360)
-    for i in range(count):  # all that can be vectorised
+    for i in range(count):  # this loop can be vectorised
         weight = weights[i] * math.sqrt(dx[i] * dx[i] + dy[i] * dy[i])
         direction = upright - _direction(dy[i], dx[i])
         direction = np.float32(DIRECTIONS) * (direction + np.float32(1) if direction < 0 else direction)
@@ -425,7 +426,7 @@ def _vote(samples: Float32, count: int, orientation: Any) -> Float32:
 
 @compiled
 def _normalise(votes: Float32, root: bool, descriptor: Float32) -> None:
-    """Write the votes to a descriptor [128], clip large entries, and scale it to length 1. root: see `SiftConfig`."""
+    """Write the votes to `descriptor` [128], clip large entries, and scale it to length 1. root: see `SiftConfig`."""
     length = np.float32(0)
     for r in range(BINS):
         for c in range(BINS):

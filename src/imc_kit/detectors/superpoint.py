@@ -1,6 +1,6 @@
-"""SuperPoint (DeTone et al. 2018), in both published trainings. The network is written here, because kornia has none.
+"""SuperPoint (DeTone et al. 2018), with both published sets of weights. kornia lacks the network, so it is here.
 
-Keypoints are whole pixels, with the centre of the top-left one at (0, 0).
+Keypoints have integer coordinates; (0, 0) is the centre of the top-left pixel.
 """
 
 from collections import OrderedDict
@@ -14,35 +14,35 @@ from imc_kit.runtime.torch_utils import Tensor, fill, read_state
 
 _FILES = {"v1": "superpoint_v1.pth", "v6": "superpoint_v6_from_tf.pth"}
 _WIDTHS = (64, 64, 128, 128)
-"""Channels of the four blocks of the backbone, as published. The image is halved between them."""
+"""Channels of the four blocks of the backbone, as published. The resolution is halved between them."""
 _CELL = 8
-"""Side of a cell in pixels of the image: a cell is one pixel of the last block."""
+"""Side of a cell in image pixels: a cell is one pixel of the last block."""
 
 
 @register
 @dataclass(frozen=True)
 class SuperPointConfig(NetworkDetectorConfig):
-    """SuperPoint, a learned detector. The score is the probability of a pixel among the 64 of its cell and "none"."""
+    """SuperPoint, a learned detector. The score is a pixel's probability among the 64 of its cell and "no keypoint"."""
 
     name: ClassVar[str] = "superpoint"
 
     max_keypoints: int = 4096
-    """Keep at most this many keypoints of an image, the strongest."""
+    """Keep at most this many keypoints per image, the strongest."""
     long_side: int | None = 1600
-    """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
+    """Shrink images to at most this many pixels on their longer side before detecting; None keeps their size."""
     model: Literal["v1", "v6"] = "v1"
-    """The training: v1 is Magic Leap's, which LightGlue was trained with; its licence forbids commercial use. v6 is by
-    Pautrat and Sarlin, under MIT. Their descriptors cannot be compared with each other."""
+    """The weights. v1: Magic Leap's, which LightGlue was trained with; non-commercial licence. v6: by Pautrat and
+    Sarlin, MIT licence. Their descriptors cannot be matched with each other."""
     threshold: float = 0.005
     """Drop keypoints with a lower score. The default is the authors'."""
     nms_radius: int = 4
     """Drop keypoints with a stronger one within this distance in x and y, in pixels of the shrunk image. The default is
     the authors'."""
     margin: int = 4
-    """Drop keypoints closer than this to the edge of the shrunk image, in its pixels: the network responds to the edge.
-    The default is the authors'."""
+    """Drop keypoints closer than this to the edge of the shrunk image, in its pixels, because the network responds to
+    the edge. The default is the authors'."""
     half: bool = False
-    """On a GPU, compute the layers in half precision: faster, less exact."""
+    """On a GPU, compute the layers in half precision: faster, less accurate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,14 +87,14 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
         with torch.autocast(self._device.type, torch.float16, enabled=half):
             features = self._network["backbone"](grey)
             logits, dense = self._network["detector"](features), self._network["descriptor"](features)
-        # Channels 0 to 63 of a cell are its pixels, row by row; the last one says that the cell has no keypoint.
+        # Channels 0 to 63 of a cell are its pixels, row by row; the last one stands for "no keypoint".
         scores = functional.pixel_shuffle(logits.float().softmax(1)[:, :-1], _CELL)
         scores = _maxima(scores, self.config.nms_radius)
         dense = functional.normalize(dense.float(), dim=1)
         return map(self._candidates, scores[:, 0], dense[:, None])
 
     def _candidates(self, scores: Tensor, dense: Tensor) -> Candidates:
-        """The candidates in one image. scores: [h, w], 0 if suppressed. dense: its descriptors [1, 256, h/8, w/8]."""
+        """The candidates in one image. scores: [h, w], 0 if suppressed. dense: descriptors [1, 256, h/8, w/8]."""
         import torch
         from torch.nn import functional
 
@@ -106,7 +106,7 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
         def describe(kept: Tensor) -> dict[str, Tensor]:
             size = points.new_tensor([width, height])
             places, v1 = (points[kept] + 0.5) / size, self.config.model == "v1"
-            if v1:  # Not exact, but LightGlue was trained with it: cells count as a little larger than 8 × 8 pixels.
+            if v1:  # Inexact (cells count as slightly larger than 8 × 8 pixels), but LightGlue was trained with it.
                 places = (points[kept] - (_CELL - 1) / 2) / (size - (_CELL + 1) / 2)
             sampled = functional.grid_sample(dense, (places * 2 - 1)[None, None], "bilinear", align_corners=v1)
             return {"descriptors": functional.normalize(sampled[0, :, 0], dim=0).T}
@@ -115,9 +115,9 @@ class SuperPointDetector(NetworkDetector[SuperPointConfig]):
 
 
 def _maxima(scores: Tensor, radius: int) -> Tensor:
-    """`scores` [B, 1, h, w], set to 0 where there is a stronger one within `radius` in x and y.
+    """Set `scores` [B, 1, h, w] to 0 where there is a stronger one within `radius` in x and y.
 
-    Scores that are themselves suppressed do not suppress others: two more rounds restore such pixels, as published.
+    A suppressed score does not suppress others: two more rounds restore such pixels, as published.
     """
     from torch.nn import functional
 
@@ -133,9 +133,9 @@ def _maxima(scores: Tensor, radius: int) -> Tensor:
 
 
 def _network(*, normalised: bool) -> Any:
-    """The network, with the layers named as in the file of training v6.
+    """The network, with layer names as in the file of v6.
 
-    normalised: whether a batch normalisation follows each activation, as in v6 but not in v1.
+    normalised: whether batch normalisation follows each activation, as in v6 but not in v1.
     """
     from torch import nn
 
@@ -160,7 +160,7 @@ def _network(*, normalised: bool) -> Any:
 
 
 def _names_in_v1() -> dict[str, str]:
-    """The layers of `_network` by their names in Magic Leap's file: conv1a … conv4b, convPa, convPb, convDa, convDb."""
+    """The layers of `_network` by name in Magic Leap's file: conv1a … conv4b, convPa, convPb, convDa, convDb."""
     parts = {str(number + 1): f"backbone.{number}" for number in range(len(_WIDTHS))}
     parts |= {"P": "detector", "D": "descriptor"}
     return {f"conv{part}{half}": f"{ours}.{i}.conv" for part, ours in parts.items() for i, half in enumerate("ab")}

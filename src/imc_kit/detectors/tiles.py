@@ -1,7 +1,7 @@
-"""Images in overlapping tiles: cut a large image, detect in each tile, and join the features again.
+"""Overlapping tiles: cut a large image, detect in each tile, and join the features.
 
-Neighbouring tiles overlap, so that keypoints near their edges see their whole surroundings. Every pixel belongs to one
-tile only, the one whose centre is nearer: a tile's mask allows keypoints in its own pixels only.
+Neighbouring tiles overlap, so that keypoints near a tile's edge see their whole surroundings. Every pixel belongs to
+exactly one tile, the one whose centre is nearest. A tile's mask allows keypoints in its own pixels only.
 """
 
 import math
@@ -15,12 +15,13 @@ from imc_kit.types import Features, Float32, Mask, Pixels
 
 _OVERLAP = 1 / 8
 """Overlap of neighbouring tiles, as a fraction of a tile's side: 200 pixels of 1600, several times the radius of most
-descriptors. Doubled, two tiles along a side cover 7 % less; halved, more keypoints near the lines lack surroundings."""
+descriptors. With twice the overlap, two tiles cover 7 % less of a side; with half, more keypoints near the boundaries
+lack surroundings."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """A part of an image: the place (x, y) of its top-left pixel, its pixels, and where it may have keypoints."""
+    """A part of an image: the position (x, y) of its top-left pixel, its pixels, and where keypoints are allowed."""
 
     x: int
     y: int
@@ -29,14 +30,14 @@ class Tile:
 
 
 def length_in_tiles(count: int) -> float:
-    """The side of an image in units of the side of its tiles, if `count` overlapping ones lie along it."""
+    """The length of `count` overlapping tiles, in units of a tile's side."""
     return count - (count - 1) * _OVERLAP
 
 
 def cut_tiles(pixels: Pixels, mask: Mask | None, count: int, long_side: int | None) -> list[Tile]:
-    """The count² tiles of an image, row by row, all of one size; a single tile if the image is within `long_side`.
+    """Cut an image into count² tiles of one size, row by row; a single tile if the image is within `long_side`.
 
-    pixels: [h, w, 3]. mask: bool [h, w], or None for everywhere. Together the tiles allow what the mask allows.
+    pixels: [h, w, 3]. mask: bool [h, w], or None to allow every pixel. Each allowed pixel is allowed in one tile.
     """
     height, width = pixels.shape[:2]
     if count == 1 or (long_side is not None and max(height, width) <= long_side):
@@ -52,7 +53,7 @@ def cut_tiles(pixels: Pixels, mask: Mask | None, count: int, long_side: int | No
 
 
 def _spans(length: int, count: int) -> list[tuple[slice, slice]]:
-    """The extent of each tile along a side of `length` pixels, and the part of it that belongs to this tile."""
+    """The extent of each tile along a side of `length` pixels, and the part that the tile owns."""
     size = math.ceil(length / length_in_tiles(count))
     starts = [round(i * (length - size) / (count - 1)) for i in range(count)]
     ends = [(start + size + following) // 2 for start, following in pairwise(starts)]
@@ -61,7 +62,7 @@ def _spans(length: int, count: int) -> list[tuple[slice, slice]]:
 
 
 def join_tiles(tiles: list[Tile], found: list[Features], count: int, limit: int) -> Features:
-    """The features of an image from those of its tiles: the strongest, at most `limit`, strongest first."""
+    """Join the features of an image's tiles: the strongest `limit`, strongest first."""
     if len(tiles) == 1:
         return found[0]
     size = tiles[-1].x + tiles[-1].pixels.shape[1], tiles[-1].y + tiles[-1].pixels.shape[0]
@@ -78,10 +79,10 @@ def join_tiles(tiles: list[Tile], found: list[Features], count: int, limit: int)
 
 
 def _first_found(points: Float32, tile: NDArray[np.intp], size: tuple[int, int], count: int) -> NDArray[np.bool_]:
-    """Which of the points [N, 2], strongest first, to keep: a point that two tiles found is kept once.
+    """Mark the points [N, 2], strongest first, to keep: a point that two tiles found is kept once.
 
-    At the line between two tiles, each may find the same point on its own side, a fraction of a pixel apart. So drops
-    a point that is within a pixel of a stronger one from another tile.
+    At the boundary of two tiles, each may find the same point on its own side, a fraction of a pixel apart. So a point
+    within a pixel of a stronger one from another tile is dropped.
     """
     near = np.zeros(len(points), bool)
     for axis in (0, 1):

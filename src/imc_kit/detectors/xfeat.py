@@ -1,8 +1,8 @@
-"""XFeat (Potje et al. 2024) through kornia, always in float32, in which it is fast enough.
+"""XFeat (Potje et al. 2024) through kornia, always in float32, which is fast enough.
 
-kornia resizes images to multiples of 32 pixels and finds whole pixels there. It multiplies them by the ratio of the
-sizes, as if the centres of both top-left pixels were at the same place. Corrected here, keypoints are in pixels of the
-given image, with the centre of the top-left one at (0, 0).
+kornia resizes images to multiples of 32 pixels and finds keypoints with integer coordinates. It multiplies these by the
+ratio of the sizes, as if the centres of both top-left pixels coincided. This is corrected here: keypoints are in pixels
+of the given image, and (0, 0) is the centre of its top-left pixel.
 """
 
 import sys
@@ -15,24 +15,23 @@ from imc_kit.detectors.network import NetworkDetector, NetworkDetectorConfig, fi
 from imc_kit.runtime.torch_utils import Tensor
 
 _MULTIPLE = 32
-"""kornia shrinks the sides of images to multiples of this many pixels, the step of XFeat's coarsest level."""
+"""kornia shrinks the sides of images to multiples of this many pixels, the stride of XFeat's coarsest level."""
 
 
 @register
 @dataclass(frozen=True)
 class XFeatConfig(NetworkDetectorConfig):
-    """XFeat, a learned detector, small and fast. The score, in 0 … 1, is the network's keypoint score times its
-    reliability."""
+    """XFeat, a small and fast learned detector. The score, in 0 … 1, is the keypoint score times the reliability."""
 
     name: ClassVar[str] = "xfeat"
     files: ClassVar[tuple[str, ...]] = ("xfeat.pt",)
 
     max_keypoints: int = 4096
-    """Keep at most this many keypoints of an image, the strongest."""
+    """Keep at most this many keypoints per image, the strongest."""
     long_side: int | None = 1600
-    """Shrink images to at most this many pixels on their longer side before detecting; None leaves them as they are."""
+    """Shrink images to at most this many pixels on their longer side before detecting; None keeps their size."""
     threshold: float = 0.05
-    """Drop keypoints with a lower keypoint score, before reliability counts. The default is the authors'."""
+    """Drop keypoints with a lower keypoint score (reliability not included). The default is the authors'."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,7 +1,7 @@
 """What all matchers share, and `MATCHERS`, which holds them by name.
 
-A matcher takes the features of two images and finds which of them show the same point. A detector-free matcher takes
-the images themselves; `detector_free.merge` turns its correspondences into features and matches.
+A matcher takes the features of two images and finds those that show the same point. A detector-free matcher takes the
+images themselves; `detector_free.merge` turns its correspondences into features and matches.
 
 To add a matcher, write one file or one notebook cell: a subclass of `MatcherConfig` or `DetectorFreeConfig`, decorated
 with `register`, and the class that its `create` returns.
@@ -28,10 +28,10 @@ class Matcher(Protocol):
     def config(self) -> "MatcherConfig": ...
 
     def match(self, first: Features, second: Features) -> Matches:
-        """The matches, sorted by the index in the first image. A feature is in at most one match."""
+        """Match two images. Matches are sorted by the index in the first image; each feature is in at most one."""
 
     def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """The result of `match` for each pair. It may be faster than single calls."""
+        """The result of `match` for each pair. May be faster than single calls."""
 
 
 class OneByOne:
@@ -48,7 +48,7 @@ class DetectorFreeMatcher(Protocol):
     def config(self) -> "DetectorFreeConfig": ...
 
     def match_images(self, first: Photo, second: Photo) -> Correspondences:
-        """Corresponding points, in pixels of the original images.
+        """Find corresponding points, in pixels of the original images.
 
         first, second: the results of `images.load(path, matcher.config.long_side)`.
         """
@@ -56,19 +56,18 @@ class DetectorFreeMatcher(Protocol):
     def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
         """The result of `match_images` for each pair.
 
-        A matcher may reuse what it computed for an image, so pairs that share a `Photo` object should follow each
-        other.
+        A matcher may reuse what it computed for an image, so pairs that share a `Photo` object should be consecutive.
         """
 
 
 @dataclass(frozen=True)
 class _Config(NamedConfig):
-    """The options of any matcher. Raises `KitError` when one of them makes no sense."""
+    """The options of any matcher. Raises `KitError` for an invalid value."""
 
     role: ClassVar[str] = "matcher"
 
     def weight_files(self, kind: str) -> tuple[str, ...]:
-        """The weight files that it needs for descriptors of this kind, by their names in the manifest.
+        """The weight files that it needs for descriptors of this kind, by name in the manifest.
 
         Files that the options name are left out.
         """
@@ -77,18 +76,18 @@ class _Config(NamedConfig):
 
 @dataclass(frozen=True)
 class MatcherConfig(_Config):
-    """The options of a matcher of features."""
+    """The options of a matcher that takes features."""
 
     def accepts(self, kind: str) -> bool:
-        """Whether it can match descriptors of this kind (`DetectorConfig.kind`). By default it matches all."""
+        """Whether it can match descriptors of this kind (`DetectorConfig.kind`). The default accepts all."""
         return kind != NoDetectorConfig.kind
 
     def looser(self) -> "MatcherConfig":
-        """The same matcher with looser thresholds, for images that have too few matches. By default it is unchanged."""
+        """The same matcher with looser thresholds, for images with too few matches. The default is unchanged."""
         return self
 
     def create(self, kind: str) -> "Matcher":
-        """The matcher for descriptors of this kind.
+        """Create the matcher for descriptors of this kind.
 
         Raises `KitError` when it does not accept the kind, or when something that it needs is missing.
         """
@@ -104,26 +103,26 @@ class DetectorFreeConfig(_Config):
     LoFTR's outdoor training images; halving it quarters the number of points."""
 
     def accepts(self, kind: str) -> bool:
-        """It needs no descriptors, so it goes with detector `none` only."""
+        """Whether the detector is `none`: a detector-free matcher takes no descriptors."""
         return kind == NoDetectorConfig.kind
 
     def create(self) -> "DetectorFreeMatcher":
-        """The matcher. Raises `KitError` when something that it needs is missing."""
+        """Create the matcher. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
 
 
 AnyMatcherConfig = MatcherConfig | DetectorFreeConfig
 
 MATCHERS: Registry[type[AnyMatcherConfig]] = Registry("matcher", "imc_kit.matchers")
-"""The configuration class of each matcher by its name: those of this package's modules, those of other packages that
-name a module in the entry-point group `imc_kit.matchers`, and those of notebook cells."""
+"""The configuration class of each matcher, by name. They come from the modules of this package, from modules that other
+packages name in the entry-point group `imc_kit.matchers`, and from notebook cells."""
 
 register = MATCHERS.register
-"""Decorator for the configuration class of a matcher: makes it known by its `name`."""
+"""Decorator: registers a matcher's configuration class under its `name`."""
 
 
 def check_accepts(matcher: AnyMatcherConfig, kind: str) -> None:
-    """Raises `KitError`, with the names of suitable matchers, unless `matcher` accepts descriptors of this kind."""
+    """Raise `KitError`, with the names of suitable matchers, unless `matcher` accepts descriptors of this kind."""
     if not matcher.accepts(kind):
         suitable = sorted(name for name, config in MATCHERS.items() if config().accepts(kind))
         what = "images without keypoints (detector 'none')" if kind == NoDetectorConfig.kind else f"{kind} descriptors"
@@ -132,18 +131,18 @@ def check_accepts(matcher: AnyMatcherConfig, kind: str) -> None:
 
 
 def scaled_radius(radius: float, size: tuple[int, int]) -> float:
-    """A radius in pixels of an image whose longer side has 1024 pixels, in pixels of an image of `size` (w, h)."""
+    """Convert a radius, in pixels at a longer side of 1024, to pixels of an image of `size` (w, h)."""
     return radius * max(size) / 1024
 
 
 def as_vectors(descriptors: NDArray[Any]) -> Float32:
-    """Descriptors [N, D] as vectors of float32. Packed bits become the numbers 0 and 1, [N, 8·D]: their squared
-    Euclidean distance is the Hamming distance."""
+    """Descriptors [N, D] as float32. Packed bits become the numbers 0 and 1, [N, 8·D], whose squared Euclidean distance
+    is the Hamming distance."""
     return (np.unpackbits(descriptors, axis=1) if descriptors.dtype == np.uint8 else descriptors).astype(np.float32)
 
 
 def check_comparable(first: Features, second: Features) -> None:
-    """Raises `KitError` when there is no distance between the two images' descriptors."""
+    """Raise `KitError` when the descriptors of the two images cannot be compared."""
     a, b = first.descriptors, second.descriptors
     if a.shape[1] != b.shape[1] or (a.dtype == np.uint8) != (b.dtype == np.uint8):
         raise KitError(

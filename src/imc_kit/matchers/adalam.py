@@ -1,7 +1,7 @@
-"""AdaLAM (Cavalli et al. 2020) through kornia: nearest neighbours that move like the matches around them.
+"""AdaLAM (Cavalli et al. 2020) through kornia: nearest neighbours that agree with a local affine motion.
 
-AdaLAM looks for one affine motion around each locally best match, and keeps the matches that follow a motion with
-enough support. Where keypoints have scales and orientations, matches must change these consistently, too.
+AdaLAM fits an affine motion around each locally best match, and keeps the matches that follow a motion with enough
+support. Where keypoints have scales and orientations, these must change consistently, too.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from imc_kit.types import Features, Matches
 class AdalamConfig(MatcherConfig):
     """AdaLAM, for all float descriptors, with the published defaults.
 
-    The score is 1 minus the share of the surrounding matches that would agree by chance. Where no neighbourhood holds
-    enough matches, it is 1 − d²/d₂² of the two nearest neighbours instead, at least 0.05.
+    The score is 1 minus the fraction of the surrounding matches that would agree by chance. If no neighbourhood holds
+    enough matches, it is 1 − d²/d₂² of the two nearest neighbours, at least 0.05.
     """
 
     name: ClassVar[str] = "adalam"
 
     device: Device = "auto"
-    """Where it runs: auto is the GPU if there is one."""
+    """Where it runs; auto uses a GPU if there is one."""
 
     def accepts(self, kind: str) -> bool:
         """All but binary descriptors."""
@@ -40,17 +40,17 @@ class AdalamConfig(MatcherConfig):
 
 
 class AdalamMatcher(OneByOne):
-    """As `Matcher` says."""
+    """See `Matcher`."""
 
     def __init__(self, config: AdalamConfig) -> None:
-        """Raises `KitError` when torch or kornia, or the GPU asked for, is missing."""
+        """Raises `KitError` when torch, kornia or the requested GPU is missing."""
         self.config = config
         self._device = device(config.device, "matcher 'adalam'")
 
     def match(self, first: Features, second: Features) -> Matches:
-        """As `Matcher.match` says. Images with fewer than two features have no matches.
+        """See `Matcher.match`. Images with fewer than two features have no matches.
 
-        Raises `KitError` when there is no distance between the descriptors.
+        Raises `KitError` when the descriptors cannot be compared.
         """
         import torch
         from kornia.feature.adalam.adalam import AdalamFilter, get_adalam_default_config
@@ -73,6 +73,6 @@ class AdalamMatcher(OneByOne):
             tensors: Any = {name: torch.tensor(values, device=self._device) for name, values in inputs.items()}
             sizes: Any = {"im1shape": first.image_size, "im2shape": second.image_size}
             indices, chance = AdalamFilter(options).match_and_filter(**tensors, **sizes, return_dist=True)
-        # Only the central match of a neighbourhood is surely mutual: other matches may share a nearest neighbour.
+        # Only the central match of a neighbourhood is certainly mutual: other matches may share a feature.
         found = Matches(indices.cpu().numpy().astype(np.int32), 1 - chance.cpu().numpy().ravel())
         return found.one_to_one()

@@ -1,7 +1,7 @@
-"""Joins several feature pipelines in one run: their features of an image, and their matches of a pair.
+"""Join the results of several feature pipelines: the features of each image and the matches of each pair.
 
-A feature pipeline is a detector with a matcher, or a detector-free matcher. Joined features have no descriptors: they
-are matched already.
+A feature pipeline is a detector with a matcher, or a detector-free matcher. Joined features have no descriptors,
+because they are already matched.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from imc_kit.types import Features, Int32, Matches
 
 @dataclass(frozen=True)
 class CombineConfig:
-    """How feature pipelines are joined. Raises `KitError` when an option makes no sense."""
+    """How feature pipelines are joined. Raises `KitError` for an invalid value."""
 
     radius: float = 0.5
-    """Keypoints of two feature pipelines that are at most this far apart become one keypoint; 0 keeps both. In pixels
-    of an image whose longer side has 1024 pixels."""
+    """Keypoints of two feature pipelines at most this far apart become one keypoint; 0 keeps both. In pixels of an
+    image whose longer side has 1024 pixels."""
 
     def __post_init__(self) -> None:
         require(0 <= self.radius < float("inf"), "radius of combining", "at least 0 pixels", self.radius)
 
 
 def join_features(parts: Sequence[Features], config: CombineConfig | None = None) -> tuple[Features, tuple[Int32, ...]]:
-    """The features of one image from all feature pipelines.
+    """Join the features of one image from all feature pipelines.
 
-    Also returns, for each feature pipeline, the joined rows [N] of its keypoints. The first pipeline's keypoints come
-    first, unchanged. A later keypoint that is close to an earlier pipeline's takes that one's place and score. Closest
-    keypoints are joined first, and two keypoints of one pipeline are never joined.
+    Also returns, for each feature pipeline, the row [N] of each of its keypoints in the joined features. The first
+    pipeline's keypoints come first, unchanged. A keypoint close to one of an earlier pipeline takes the position and
+    score of that one. The closest keypoints are joined first; two keypoints of one pipeline are never joined.
 
     Raises `ValueError` for features of images of different sizes.
     """
@@ -61,12 +61,12 @@ def join_features(parts: Sequence[Features], config: CombineConfig | None = None
 
 
 def join_matches(parts: Sequence[Matches], first: Sequence[Int32], second: Sequence[Int32]) -> Matches:
-    """The matches of one pair from all feature pipelines, each feature in at most one, sorted by the first index.
+    """Join the matches of one pair from all feature pipelines: sorted by the first index, each feature in at most one.
 
-    first, second: for each feature pipeline the joined rows of its keypoints in either image, from `join_features`.
+    first, second: for each feature pipeline, the joined rows of its keypoints in either image, from `join_features`.
 
-    The scores of different matchers are not comparable. Where matches contradict each other, the one of the earlier
-    pipeline stays, and within a pipeline the one with the higher score. The new scores fall from 1 in this order.
+    The scores of different matchers are not comparable. If matches conflict, the one of the earlier pipeline stays, and
+    within a pipeline the one with the higher score. The new scores fall from 1 in this order.
 
     Raises `KitError` when a match names a keypoint that does not exist.
     """

@@ -1,7 +1,7 @@
-"""Turns the correspondences of detector-free matchers into the features and matches that later stages need.
+"""Turn the correspondences of detector-free matchers into the features and matches that later stages need.
 
 A detector-free matcher finds new points for every pair of images. A track through three images needs common points, so
-points of one image that are close together become one keypoint, whichever pairs they come from.
+nearby points of one image become one keypoint, whichever pairs they come from.
 """
 
 from collections import defaultdict
@@ -17,19 +17,19 @@ from imc_kit.matchers import scaled_radius
 from imc_kit.types import Correspondences, Features, Float32, Float64, Int32, Matches, Pair
 
 _LATTICE = 8
-"""Points are first rounded to a lattice with this many spots per radius: the distances between spots fit into memory,
-however many points there are. Half as many spots would move keypoints by up to a quarter of the radius."""
+"""Points are first rounded to a lattice with this many spots per radius, so that the pairs of nearby spots fit into
+memory, however many points there are. Half as many spots would move keypoints by up to a quarter of the radius."""
 _MIN_WEIGHT = 1e-6
-"""The least weight of a point in the mean that is its keypoint, so that scores of 0 and less are allowed."""
+"""Minimum weight of a point in the mean that defines its keypoint, so that scores may be 0 or negative."""
 
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """How points of detector-free matchers become keypoints. Raises `KitError` when an option makes no sense."""
+    """How points of detector-free matchers become keypoints. Raises `KitError` for an invalid value."""
 
     radius: float = 2.0
-    """Points that are at most this far from the middle of a cluster become one keypoint. In pixels of an image whose
-    longer side has 1024 pixels."""
+    """Points at most this far from the centre of a cluster become one keypoint. In pixels of an image whose longer side
+    has 1024 pixels."""
 
     def __post_init__(self) -> None:
         require(0 < self.radius < float("inf"), "radius of merging", "larger than 0 pixels", self.radius)
@@ -40,12 +40,12 @@ def merge(
     sizes: Mapping[str, tuple[int, int]],
     config: MergeConfig | None = None,
 ) -> tuple[dict[str, Features], dict[Pair, Matches]]:
-    """The features of each image and the matches of each pair, from the correspondences of all pairs of a scene.
+    """Compute the features of each image and the matches of each pair from the correspondences of a scene.
 
-    sizes: (width, height) of every image.
+    sizes: (width, height) of every image, in pixels.
 
     A keypoint is the mean of its points, weighted by their scores, and its score is the sum of their scores. The
-    keypoints of an image are sorted by score, the best first, and have no descriptors: [N, 0]. Where matches share a
+    keypoints of an image are sorted by score, best first, and have no descriptors ([N, 0]). Of matches that share a
     keypoint, the one with the best score stays. The result does not depend on the order of the pairs.
     """
     config = config or MergeConfig()
@@ -73,15 +73,15 @@ def merge(
 def _cluster(points: Float32, scores: Float32, radius: float) -> tuple[Float32, Float32, Int32]:
     """Cluster points [N, 2] with scores [N] into keypoints [K, 2].
 
-    Returns the keypoints, the best first, their scores [K], and for each point the index of its keypoint [N]. The
-    densest spot of the lattice is the first centre; each next one is the densest that is farther than the radius from
-    all centres so far. Every spot belongs to its nearest centre.
+    Returns the keypoints, best first, their scores [K], and the index of each point's keypoint [N]. The first centre is
+    the densest spot of the lattice; each further one is the densest spot beyond the radius of all centres so far. Every
+    spot belongs to its nearest centre.
     """
     from scipy.spatial import cKDTree  # loads slowly
 
     if not len(points):
         return np.empty((0, 2), np.float32), np.empty(0, np.float32), np.empty(0, np.int32)
-    order = np.lexsort((scores, points[:, 1], points[:, 0]))  # sums depend on the order: do not take that of the pairs
+    order = np.lexsort((scores, points[:, 1], points[:, 0]))  # rounded sums must not depend on the order of the pairs
     spot_of = np.empty(len(points), np.intp)
     spots, weights, spot_of[order] = _spots(points[order].astype(np.float64), scores[order], radius / _LATTICE)
 
@@ -105,8 +105,8 @@ def _cluster(points: Float32, scores: Float32, radius: float) -> tuple[Float32, 
 
 
 def _spots(points: Float64, scores: Float32, step: float) -> tuple[Float64, Float64, NDArray[np.intp]]:
-    """Round points to a lattice with this step: the mean [S, 2] and the weight [S] of the points at each spot that has
-    any, and for each point the index of its spot [N]."""
+    """Round points to a lattice with this step. Returns the mean [S, 2] and the weight [S] of the points at each
+    occupied spot, and the index of each point's spot [N]."""
     x, y = np.rint(points / step).astype(np.int64).T
     key = (y - y.min()) * (np.ptp(x) + 1) + (x - x.min())
     spots, spot_of = np.unique(key, return_inverse=True)

@@ -1,7 +1,7 @@
 """k-means clustering of vectors. The caller limits NumPy's threads.
 
-OpenCV's `kmeans` is as fast, but all threads share its random numbers, so results would not be reproducible. The
-k-means++ start of SciPy's `kmeans2` takes ten times as long.
+OpenCV's `kmeans` is as fast, but all threads share its random generator, so results would not be reproducible. The
+k-means++ initialisation of SciPy's `kmeans2` takes ten times as long.
 """
 
 import numpy as np
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from imc_kit.types import Float32, Float64
 
 _ROUNDS = 25
-"""Iterations of `k_means` at most."""
+"""Maximum iterations of `k_means`."""
 _BLOCK = 8192
-"""Points that are compared with the centres at once; it bounds memory and changes nothing else."""
+"""Points compared with the centres at once. It limits memory and does not affect the result."""
 
 
 def k_means(points: Float32, size: int, seed: int) -> Float32:
-    """Centres [K, D] of `size` clusters of the points [N, D], or of fewer if there are fewer different points.
+    """The centres [K, D] of `size` clusters of points [N, D]; fewer if there are fewer distinct points.
 
-    Lloyd's algorithm, started with k-means++ (Arthur and Vassilvitskii 2007).
+    Lloyd's algorithm, initialised by k-means++ (Arthur and Vassilvitskii 2007).
     """
     random = np.random.default_rng(seed)
     centres = [points[random.integers(len(points))]]
@@ -30,7 +30,7 @@ def k_means(points: Float32, size: int, seed: int) -> Float32:
 
 
 def lloyd(points: Float32, centres: Float32, rounds: int) -> Float32:
-    """Move each centre [K, D] to the mean of the points [N, D] nearest to it, up to `rounds` times."""
+    """Lloyd's algorithm: move each centre [K, D] to the mean of its nearest points [N, D], up to `rounds` times."""
     previous = None
     for _ in range(rounds):
         at = nearest(points, centres)
@@ -46,7 +46,7 @@ def lloyd(points: Float32, centres: Float32, rounds: int) -> Float32:
 
 
 def nearness(points: Float32, centres: Float32) -> Float32:
-    """How near the points [N, D] are to the centres [K, D]: (|point|² − distance²) / 2, [N, K], larger is nearer."""
+    """The nearness [N, K] of points [N, D] to centres [K, D]: (|point|² − distance²) / 2; larger is nearer."""
     return np.asarray(points @ centres.T - (_squared(centres) / 2).astype(np.float32), np.float32)
 
 

@@ -2,8 +2,8 @@
 
 There is one network for each kind of descriptors. `register_network` adds one.
 
-The network sees positions, scales and orientations relative to each other only, so the half pixel that is added here,
-to bring positions into its range, changes nothing.
+The network uses only relative positions, scales and orientations. So adding half a pixel to positions, to bring them
+into its range, does not change the result.
 """
 
 import re
@@ -24,15 +24,15 @@ from imc_kit.types import Features, Float32, Matches
 _KINDS = ("aliked", "dedodeb", "dedodeg", "disk", "doghardnet", "sift", "superpoint")
 _OTHER_FILES = {"keynet_affnet_hardnet": "keynet_affnet_hardnet_lightlue.pth", "xfeat": "xfeat-lighterglue.pt"}
 _FILES = {kind: f"{kind}_lightglue.pth" for kind in _KINDS} | _OTHER_FILES
-"""The published file of the network for each kind of descriptors."""
+"""The published weight file for each kind of descriptors."""
 _REGISTERED: dict[str, dict[str, Any]] = {}
 """The options of kornia's LightGlue for each kind that `register_network` added."""
 _GPU_BATCH = 2**25
-"""Pairs of keypoints in one pass on a GPU, over all pairs of images: eight times 2048 × 2048. It bounds memory."""
+"""Keypoint pairs per pass on a GPU, summed over the image pairs: eight times 2048 × 2048. It limits memory."""
 
 
 def register_network(kind: str, **options: Any) -> None:
-    """Let LightGlue match one more kind of descriptors, with `LightGlueConfig(weights=FILE)`.
+    """Let LightGlue match another kind of descriptors, with `LightGlueConfig(weights=FILE)`.
 
     kind: as in `DetectorConfig.kind`. options: those of `kornia.feature.LightGlue`, for example `input_dim=256`. Kinds
     that kornia knows need no call.
@@ -41,7 +41,7 @@ def register_network(kind: str, **options: Any) -> None:
 
 
 def _network_options() -> dict[str, dict[str, Any]]:
-    """The options of the network for each kind: kornia's published ones, and the registered ones."""
+    """The options of the network for each kind: those in kornia and the registered ones."""
     try:
         from kornia.feature import LightGlue
     except ImportError:
@@ -52,33 +52,33 @@ def _network_options() -> dict[str, dict[str, Any]]:
 @register
 @dataclass(frozen=True)
 class LightGlueConfig(MatcherConfig):
-    """LightGlue, for the descriptors that it was trained with. SIFT must be RootSIFT. The score is in 0 … 1."""
+    """LightGlue, for the descriptors that it was trained with (RootSIFT for SIFT). The score is in 0 … 1."""
 
     name: ClassVar[str] = "lightglue"
 
     filter_threshold: float = 0.1
-    """Drop matches with a lower score. The default is the published one."""
+    """Drop matches with a lower score. The default is the authors'."""
     depth_confidence: float | None = 0.95
-    """Stop after the layer where this share of the keypoints is certain; None runs all layers. Stopping saves most of
-    the time of an easy pair. The networks for doghardnet, keynet and xfeat always run all layers."""
+    """Stop after the layer where this fraction of the keypoints is certain; None runs all layers. Stopping early saves
+    most of the time of an easy pair. The networks for doghardnet, keynet and xfeat always run all layers."""
     width_confidence: float | None = 0.99
-    """Drop keypoints early that are unmatchable with this certainty; None keeps all. Dropping saves time where the
-    images share little. The networks for doghardnet and keynet always keep all."""
+    """Drop keypoints early that are unmatchable with this confidence; None keeps all. Dropping saves time if the images
+    overlap little. The networks for doghardnet and keynet always keep all."""
     half: bool = True
-    """On a GPU, compute in half precision, as published: it is faster. It makes no difference on a CPU."""
+    """On a GPU, compute in half precision, as the authors do: it is faster. No effect on a CPU."""
     weights: Path | None = None
-    """The network's weight file, or a folder that holds it; None looks in all the usual places. With a file, all kinds
-    of descriptors that kornia or `register_network` knows are accepted."""
+    """The network's weight file, or a folder that holds it; None searches the usual places. With a file, all kinds of
+    descriptors that kornia or `register_network` knows are accepted."""
     device: Device = "auto"
-    """Where it runs: auto is the GPU if there is one."""
+    """Where it runs; auto uses a GPU if there is one."""
 
     def __post_init__(self) -> None:
         depth, width = self.depth_confidence, self.width_confidence
         super().__post_init__()
         self._require(0 <= self.filter_threshold < 1, "filter_threshold", "at least 0 and less than 1")
-        share = "larger than 0 and at most 1, or None"
-        self._require(depth is None or 0 < depth <= 1, "depth_confidence", share)
-        self._require(width is None or 0 < width <= 1, "width_confidence", share)
+        wanted = "larger than 0 and at most 1, or None"
+        self._require(depth is None or 0 < depth <= 1, "depth_confidence", wanted)
+        self._require(width is None or 0 < width <= 1, "width_confidence", wanted)
 
     def accepts(self, kind: str) -> bool:
         """Whether there is a trained network for this kind."""
@@ -88,7 +88,7 @@ class LightGlueConfig(MatcherConfig):
         return () if self.weights else (_FILES[kind],)
 
     def looser(self) -> "LightGlueConfig":
-        """With half the threshold."""
+        """The same matcher with half the threshold."""
         return replace(self, filter_threshold=self.filter_threshold / 2)
 
     def create(self, kind: str) -> "LightGlueMatcher":
@@ -96,11 +96,11 @@ class LightGlueConfig(MatcherConfig):
 
 
 class LightGlueMatcher:
-    """As `Matcher` says."""
+    """See `Matcher`."""
 
     def __init__(self, config: LightGlueConfig, kind: str) -> None:
-        """Raises `KitError` when there is no network for the kind, or when torch, kornia, the weight file or the GPU
-        asked for is missing."""
+        """Raises `KitError` when there is no network for the kind, or when torch, kornia, the weight file or the
+        requested GPU is missing."""
         if not config.accepts(kind):
             raise KitError(f"matcher 'lightglue' has no network for {kind} descriptors, only for {', '.join(_FILES)}")
         self.config = config
@@ -109,11 +109,11 @@ class LightGlueMatcher:
         self._network = _load(config, kind, self._device)
 
     def match(self, first: Features, second: Features) -> Matches:
-        """As `Matcher.match` says. Raises `KitError` for features that the network was not made for."""
+        """See `Matcher.match`. Raises `KitError` for features that the network was not made for."""
         return self._match([(first, second)])[0]
 
     def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """As `Matcher.match_batch` says.
+        """See `Matcher.match_batch`.
 
         On a GPU, pairs with equal numbers of keypoints go through the network together, unless it may stop early or
         drop keypoints: then one pair's result would depend on the others.
@@ -132,7 +132,7 @@ class LightGlueMatcher:
         return [matches[i] for i in range(len(pairs))]
 
     def _match(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """The matches of pairs that all have the same numbers of keypoints."""
+        """Match pairs that all have the same numbers of keypoints."""
         import torch
 
         images = {f"image{side}": self._inputs([pair[side] for pair in pairs]) for side in (0, 1)}
@@ -144,7 +144,7 @@ class LightGlueMatcher:
         ]
 
     def _inputs(self, images: Sequence[Features]) -> dict[str, Tensor]:
-        """What the network takes for one side of the pairs, [B, N, …]."""
+        """The network's inputs for one side of the pairs, [B, N, …]."""
         for features in images:
             self._check(features)
         inputs = {
@@ -166,7 +166,7 @@ class LightGlueMatcher:
         if descriptors.dtype == np.uint8 or descriptors.shape[1] != conf.input_dim:
             raise KitError(
                 f"{needs} {conf.input_dim} numbers for each {self.kind} descriptor,"
-                f" not {descriptors.dtype} [N, {descriptors.shape[1]}]: choose a model of the detector that gives them"
+                f" not {descriptors.dtype} [N, {descriptors.shape[1]}]: choose a detector model that produces them"
             )
         if conf.add_scale_ori and len(features) and (features.scales is None or features.orientations is None):
             raise KitError(f"{needs} the scale and the orientation of each {self.kind} keypoint")
@@ -179,9 +179,9 @@ def _frames(features: Features, kind: str) -> Float32:
     if not len(features) or features.scales is None or features.orientations is None:
         return np.empty((2, 0), np.float32)
     orientations = np.deg2rad(features.orientations)
-    if kind == "sift":  # COLMAP's: σ, which is half of OpenCV's diameter, and angles in (−π, π]
+    if kind == "sift":  # as in COLMAP: σ, half of OpenCV's diameter, and angles in (−π, π]
         return np.stack([features.scales / 2, np.pi - (np.pi - orientations) % (2 * np.pi)]).astype(np.float32)
-    # doghardnet's: six times OpenCV's diameter, as kornia computes it, and counter-clockwise angles in [0, 2π)
+    # doghardnet: six times OpenCV's diameter, as kornia computes it, and counter-clockwise angles in [0, 2π)
     return np.stack([6 * features.scales, -orientations % (2 * np.pi)]).astype(np.float32)
 
 
@@ -189,17 +189,19 @@ def _load(config: LightGlueConfig, kind: str, where: Any) -> Any:
     import torch
     from kornia import feature
 
-    # cuDNN plans its attention anew for every number of keypoints, which takes several times as long as the rest.
+    # cuDNN plans attention anew for every number of keypoints, which takes several times as long as all else.
     torch.backends.cuda.enable_cudnn_sdp(False)
     path = _path(config, kind)
     options = {option: value for option, value in _network_options()[kind].items() if option != "weights"}
     half = config.half and where.type == "cuda"
     for option in ("depth_confidence", "width_confidence"):
         wanted = getattr(config, option)
-        options[option] = -1 if wanted is None or options.get(option) == -1 else wanted  # −1: off, or not trained so
+        options[option] = (
+            -1 if wanted is None or options.get(option) == -1 else wanted
+        )  # −1: off, or not trained for it
     light_glue: Any = feature.LightGlue
     network = light_glue(None, **options | {"filter_threshold": config.filter_threshold, "mp": half, "flash": half})
-    # The published files hold everything but this constant.
+    # The published files lack this constant and nothing else.
     state = {"confidence_thresholds": network.confidence_thresholds, **_renamed(read_state(path))}
     fill(network, state, path, f"the LightGlue for {kind} of the installed kornia")
     return network.to(where)
@@ -216,7 +218,7 @@ def _path(config: LightGlueConfig, kind: str) -> Path:
 
 
 def _renamed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors of a published file, with kornia's names."""
+    """The tensors of a published file under kornia's names."""
     return {
         re.sub(r"^(self|cross)_attn\.(\d+)\.", r"transformers.\2.\1_attn.", str(key).removeprefix("matcher.")): tensor
         for key, tensor in state.items()

@@ -1,7 +1,7 @@
 """LoFTR (Sun et al. 2021) through kornia: a network that finds corresponding points in two images without keypoints.
 
-Points of the first image lie on a grid of 8 pixels of the shrunk image, those of the second anywhere. The network puts
-the corner of the first pixel at (0, 0), as its training data did, so half a pixel is subtracted here.
+Points of the first image lie on a grid with a step of 8 pixels of the shrunk image, those of the second anywhere. Like
+its training data, the network puts (0, 0) at the corner of the first pixel, so half a pixel is subtracted here.
 """
 
 import copy
@@ -22,23 +22,23 @@ from imc_kit.types import Correspondences
 
 _FILE = "loftr_outdoor.ckpt"
 _CACHED = 16
-"""Images whose feature maps are kept within a batch, about 80 MB each. Computing the maps takes most of
-the time of a pair, so half as many would cost time where pairs of a batch share images."""
+"""Images whose feature maps are kept within a batch, about 80 MB each. Computing the maps takes most of a pair's time,
+so keeping fewer costs time if the pairs of a batch share images."""
 
 
 @register
 @dataclass(frozen=True)
 class LoftrConfig(DetectorFreeConfig):
-    """LoFTR as trained outdoors. The score is the network's, in 0 … 1."""
+    """LoFTR, trained on outdoor images. The score is the network's, in 0 … 1."""
 
     name: ClassVar[str] = "loftr"
 
     threshold: float = 0.2
-    """Drop correspondences with a lower score. The default is the published one."""
+    """Drop correspondences with a lower score. The default is the authors'."""
     weights: Path | None = None
-    """The network's weight file, or a folder that holds it; None looks in all the usual places."""
+    """The network's weight file, or a folder that holds it; None searches the usual places."""
     device: Device = "auto"
-    """Where it runs: auto is the GPU if there is one."""
+    """Where it runs; auto uses a GPU if there is one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,26 +54,26 @@ class LoftrConfig(DetectorFreeConfig):
 
 
 class LoftrMatcher:
-    """As `DetectorFreeMatcher` says."""
+    """See `DetectorFreeMatcher`."""
 
     def __init__(self, config: LoftrConfig) -> None:
-        """Raises `KitError` when torch or kornia, the weight file or the GPU asked for is missing."""
+        """Raises `KitError` when torch, kornia, the weight file or the requested GPU is missing."""
         self.config = config
         self._device = device(config.device, "matcher 'loftr'")
         self._network = _load(config).to(self._device)
 
     def match_images(self, first: Photo, second: Photo) -> Correspondences:
-        """As `DetectorFreeMatcher.match_images` says."""
+        """See `DetectorFreeMatcher.match_images`."""
         return self.match_batch([(first, second)])[0]
 
     def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
-        """As `DetectorFreeMatcher.match_batch` says. The feature maps of the last 16 images are reused."""
+        """See `DetectorFreeMatcher.match_batch`. Reuses the feature maps of the last 16 images."""
         photos = {id(photo): photo for pair in pairs for photo in pair}
         maps = lru_cache(_CACHED)(lambda number: self._maps(photos[number]))
         return [self._match(first, second, maps(id(first)), maps(id(second))) for first, second in pairs]
 
     def _maps(self, photo: Photo) -> Any:
-        """The part of the network that sees one image alone."""
+        """The network's feature maps of one image."""
         import torch
 
         grey = np.asarray(cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY))
@@ -99,6 +99,6 @@ def _load(config: LoftrConfig) -> Any:
     options["match_coarse"]["thr"] = config.threshold
     network = LoFTR(None, options)
     state = read_state(path)
-    nested = state.get("state_dict")  # kornia strips the prefix `matcher.` of the keys in it
+    nested = state.get("state_dict")  # kornia strips the prefix `matcher.` from its keys
     fill(network, nested if isinstance(nested, dict) else state, path, "the LoFTR of the installed kornia")
     return network

@@ -1,4 +1,4 @@
-"""The compiled loops of `nearest`: over a block of nearness, and over the centres of an inverted index."""
+"""The compiled loops of `nearest`, over blocks of nearness and over the centres of an inverted index."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,8 +7,8 @@ from imc_kit.runtime.numba_cache import compiled
 from imc_kit.types import Float32, Int32
 
 _GROUP = 64
-"""Columns of a row whose largest value is found first, by vector instructions. The column is then searched only in the
-group with the largest value. 64 numbers are four to sixteen of the processor's vectors."""
+"""Columns per group. Vector instructions find the largest value of each group; its column is then searched only in the
+best group. 64 floats fill 4 to 16 vector registers."""
 
 
 _ODD, _PAIRS, _NIBBLES = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -22,7 +22,7 @@ def differing_bits(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Float
         row = block[i]
         for k in range(len(right)):
             word, words = left[i, k], right[k]
-            for j in range(len(words)):  # the compiler recognises this way to count bits (Warren 2012)
+            for j in range(len(words)):  # the compiler recognises this bit count (Warren 2012)
                 bits = word ^ words[j]
                 bits -= (bits >> np.uint64(1)) & _ODD
                 bits = (bits & _PAIRS) + ((bits >> np.uint64(2)) & _PAIRS)
@@ -33,7 +33,7 @@ def differing_bits(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Float
 
 @compiled
 def _update_columns(row: Float32, number: np.int32, nearest: Int32, best: Float32, second: Float32) -> None:
-    """Take row `number` of a block into account as a neighbour of each column."""
+    """Update the two nearest neighbours of each column with row `number`."""
     for j in range(len(row)):
         value, above = row[j], best[j]
         second[j] = max(second[j], min(value, above))
@@ -43,7 +43,7 @@ def _update_columns(row: Float32, number: np.int32, nearest: Int32, best: Float3
 
 @compiled
 def _top_two(row: Float32) -> tuple[int, np.float32, np.float32]:
-    """The first column with the largest value of a row, that value, and the next."""
+    """The first column with the largest value of a row, that value, and the second largest."""
     best, second, group = np.float32(-np.inf), np.float32(-np.inf), 0
     for start in range(0, len(row), _GROUP):
         largest = np.float32(-np.inf)
@@ -69,13 +69,13 @@ def update_neighbours(
     of_rows: tuple[Int32, Float32, Float32],
     of_columns: tuple[Int32, Float32, Float32],
 ) -> None:
-    """Read the two nearest neighbours in both directions off a block [R, W] of nearness (larger is nearer).
+    """Update the two nearest neighbours in both directions with a block [R, W] of nearness (larger is nearer).
 
-    first: the number of the block's first row. numbers: [W], the numbers of its columns.
-    of_rows: for each of N rows the nearest column, its nearness, and the next nearness; those of the block are written.
+    first: the index of the block's first row. numbers: [W], the indices of its columns.
+    of_rows: for each of N rows, the nearest column, its nearness and the second nearness. Rows of the block are set.
     of_columns: the same for each of M columns, updated.
 
-    Of equally near neighbours the first counts as the nearest. Each row is read twice while the fastest cache holds it.
+    Of equally near neighbours the first is the nearest. Each row is read twice while the fastest cache holds it.
     """
     nearest, best, second = of_rows
     all_nearest, all_best, all_second = of_columns
@@ -90,9 +90,9 @@ def update_neighbours(
 
 @compiled
 def nearest_cells(near: Float32, halves: Float32, most: int, ratio: float) -> NDArray[np.int16]:
-    """The nearest cells of each point [M, most], nearest first; −1 for those that are too far.
+    """The cells nearest to each point [M, most], nearest first; −1 for cells that are too far.
 
-    near: [M, K], a·b − |b|²/2 for each point a and the centre b of each cell. halves: [M], |a|²/2.
+    near: [M, K], a·b − |b|²/2 for each point a and each cell's centre b. halves: [M], |a|²/2.
     ratio: the largest squared distance of a centre, relative to that of the nearest centre.
     """
     chosen = np.full((len(near), most), -1, np.int16)
@@ -109,6 +109,6 @@ def nearest_cells(near: Float32, halves: Float32, most: int, ratio: float) -> ND
                 top[k], chosen[i, k] = value, cell
         least = halves[i] - ratio * max(halves[i] - top[0], 0.0)
         for k in range(1, most):
-            if top[k] < least:  # −∞ where there are fewer cells
+            if top[k] < least:  # top is −∞ if there are fewer cells
                 chosen[i, k] = -1
     return chosen

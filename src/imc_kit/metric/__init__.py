@@ -1,8 +1,8 @@
 """The scores of the Image Matching Challenges of 2023, 2024 and 2025.
 
-`score` computes 2024's score, `score_centers` the same from arrays, and `score_2023` and `score_2025` the scores of
-these years. Every score is a fraction between 0 and 1; 2025's own program prints it in percent. Only 2023 scores
-rotations. The other years compare camera centres C = −Rᵀt up to a similarity.
+`score` computes 2024's score, `score_centers` the same from arrays, and `score_2023` and `score_2025` those of these
+years. Every score is a fraction between 0 and 1; 2025's own program prints it in percent. Only 2023 scores rotations.
+The other years compare camera centres C = −Rᵀt after alignment by a similarity.
 """
 
 from imc_kit.metric.centers import FREE, THRESHOLDS, TRANSPARENT_THRESHOLDS, SceneScore, Score, score, score_centers

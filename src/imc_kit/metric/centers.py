@@ -1,4 +1,4 @@
-"""The score of 2024: how many camera centres one similarity brings close to the true ones."""
+"""The score of 2024: how many camera centres a single similarity brings close to the true ones."""
 
 import logging
 from collections import Counter
@@ -16,25 +16,25 @@ from imc_kit.types import Float64
 log = logging.getLogger(__name__)
 
 THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""2024's distances in metres, for all scenes but the transparent ones (from the evaluation page)."""
+"""2024's distances in metres, for all scenes except transparent ones (from the evaluation page)."""
 TRANSPARENT_THRESHOLDS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 """2024's distances in metres for scenes of the category 'transparent' (from the evaluation page)."""
 FREE = 3
-"""Images per scene that do not count in 2024 and 2025, because a similarity fits almost any three centres."""
+"""Images per scene that do not count in 2024 and 2025, because a similarity can fit almost any three centres."""
 
 
 @dataclass(frozen=True, eq=False)
 class SceneScore:
     """The score of one scene with m images.
 
-    thresholds: the distances, in the unit of the truth.
+    thresholds: distances, in the unit of the truth.
     counts: for each threshold, the largest number of centres that one similarity brings within it.
     truth: true centres [m, 3].
-    aligned: submitted centres [m, 3] under the similarity with the largest sum of such numbers over all thresholds, of
-        those tried (the first of equal ones). Missing centres are nan; all are nan when no three centres fix one.
+    aligned: submitted centres [m, 3], aligned by the tried similarity with the largest sum of inliers over all
+        thresholds (the first of equals). Missing centres are nan; all are nan if no three centres define a similarity.
     registered: the number of finite submitted centres.
     names: the images, in the order of the rows.
-    most: upper bounds of the counts if every triplet were tried. Where they differ, counts are lower bounds.
+    most: upper bounds of the counts if every triplet were tried. If they differ, counts are lower bounds.
     """
 
     thresholds: tuple[float, ...]
@@ -51,17 +51,17 @@ class SceneScore:
 
     @property
     def fractions(self) -> tuple[float, ...]:
-        """The score at each threshold: max(0, count − 3) / (images − 3); nan for up to three images."""
+        """The score at each threshold: max(0, count − 3) / (images − 3); nan for three images or fewer."""
         return self._fractions(self.counts)
 
     @property
     def score(self) -> float:
-        """The mean over the thresholds (mAA); nan for up to three images."""
+        """The mean over the thresholds (mAA); nan for three images or fewer."""
         return float(np.mean(self.fractions))
 
     @property
     def at_most(self) -> float:
-        """The score from `most`: an upper bound, and equal to the score if that is exact."""
+        """The score computed from `most`: an upper bound, equal to the score if that is exact."""
         return float(np.mean(self._fractions(self.most)))
 
     @property
@@ -86,7 +86,7 @@ class SceneScore:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """2024's score of a submission. Prints as a table of scenes, in which a–b are bounds."""
+    """2024's score of a submission. Prints as a table of scenes; a–b are lower and upper bounds."""
 
     scenes: dict[str, SceneScore]
 
@@ -123,13 +123,13 @@ def score(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[flo
     """Score a submission as the challenge of 2024 does.
 
     truth, submission: a CSV file or a DataFrame with the columns image_path, dataset, scene, rotation_matrix and
-        translation_vector, world-to-camera. Rows are paired by dataset, scene and image_path, in any order. A row that
-        is missing in the submission counts as nan. A row that is missing in the truth is ignored, with a warning.
+        translation_vector, world-to-camera. Rows are paired by dataset, scene and image_path, in any order. A row
+        missing from the submission counts as nan. A row missing from the truth is ignored, with a warning.
     thresholds: distances by scene, in the unit of the truth (default: `THRESHOLDS`). Scenes have the names of
         `scene_names`, here and in the result.
 
     Source: the hosts' notebook fabiobellavia/imc2024-3d-metric-evaluation-example on Kaggle, with every triplet tried
-    and every inlier set fitted again. `score_centers` does the same search.
+    and every inlier set refitted. See `score_centers` for the search.
 
     Raises `KitError` for tables that cannot be read, lack columns, name an image twice or hold a malformed pose, for a
     truth that is not finite, and for thresholds that are not positive.
@@ -174,20 +174,20 @@ def score_centers(
     thresholds: distances in the unit of the truth.
     names: the images (default: their numbers).
 
-    Every triplet of cameras gives a similarity. For each threshold, the cameras that it brings within the threshold, at
-    least three, give a second similarity. The count of a threshold is the largest number of cameras that one of all
-    second similarities brings within it.
+    A similarity is fitted to every triplet of cameras. For each threshold, a second similarity is fitted to the inliers
+    of the first one, at least three. The count of a threshold is the largest number of inliers of any second
+    similarity.
 
-    Up to 300 estimates the counts are exact. With more they are exact when they reach an upper bound for any
-    similarity, for example when most cameras are right and the others far off. Otherwise 200,000 triplets are tried,
-    the same ones each time, and a warning is logged: `counts` are lower bounds and `most` upper bounds (the number of
-    estimates if that is above 3000).
+    Up to 300 estimates the counts are exact. With more they are exact if they reach an upper bound for any similarity,
+    for example when most cameras are correct and the others far off. Otherwise 200,000 triplets are tried, always the
+    same ones, and a warning is logged: `counts` are lower bounds and `most` upper bounds (the number of estimates if
+    that is above 3000).
 
-    Centres that differ only by rounding fix no similarity and are skipped. Centres on a line leave the rotation about
-    it open; which one is used is not defined, here or in the hosts' program.
+    Centres that differ only by rounding define no similarity and are skipped. Centres on a line leave the rotation
+    about it undefined, here and in the hosts' program.
 
     On one core 100 cameras take up to 3 s, 300 up to 140 s, 1000 about 10 s. 1000 cameras take some tens of MB, which
-    grows as m² up to 3000. See docs/benchmarks.md.
+    grows as m² up to 3000 cameras. See docs/benchmarks.md.
 
     Raises `ValueError` for wrong shapes and `KitError` for thresholds that are not positive.
     """

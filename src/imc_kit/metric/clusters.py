@@ -18,10 +18,10 @@ SKIPPED_2025 = 2
 class DatasetScore:
     """The score of one of 2025's datasets.
 
-    accuracy: the mAA over its scenes, like a recall.
-    clustering: the fraction of the images in the assigned clusters that belongs there, like a precision.
-    scenes: the score of each true scene, with the images of its cluster.
-    clusters: the submission's cluster that is assigned to each true scene.
+    accuracy: the mAA over its scenes; similar to recall.
+    clustering: the fraction of the images in the assigned clusters that belong there; similar to precision.
+    scenes: the score of each true scene, computed from the images of its cluster.
+    clusters: the submission's cluster assigned to each true scene.
     """
 
     accuracy: float
@@ -50,7 +50,7 @@ class Score2025:
     def to_json(self) -> dict[str, Any]:
         """`{"mean": …, "datasets": {name: {…}}, "scenes": {"dataset/scene": number}}`.
 
-        A scene's number is its mAA as in 2024, over all its distances; null means no score.
+        A scene's number is its mAA as in 2024, over all its thresholds; null means no score.
         """
         return {
             "mean": self.mean,
@@ -79,27 +79,27 @@ def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequenc
     truth, submission: CSV files or DataFrames with the columns dataset, scene, image, rotation_matrix and
         translation_vector. Rows are paired by dataset and image. In the submission `scene` is a cluster with any
         name. In both, the scene 'outliers' holds images of no scene; their poses may be nan in the truth.
-    thresholds: distances by 'dataset/scene', equally many for all scenes. The first two do not count. There are no
+    thresholds: distances by 'dataset/scene', the same number for all scenes. The first two do not count. There are no
         defaults; Kaggle's train_thresholds.csv has those of the training scenes.
 
-    Each true scene but the outliers is assigned the cluster that shares the most images with it. Ties are broken by the
-    best mAA as in 2024, then by the first row. Two scenes may share a cluster. Per dataset, with m the images of a
-    scene and c the largest number of its cluster's images within a threshold,
+    Each true scene except the outliers is assigned the cluster that shares the most images with it. Ties are broken by
+    the best mAA as in 2024, then by the first row. Two scenes may share a cluster. Per dataset, with m the number of a
+    scene's images and c the largest number of its cluster's images within a threshold,
 
         mAA        = Σ over scenes, thresholds of max(0, c − 3) / Σ over scenes, thresholds of (m − 3)
         clustering = Σ over scenes of images shared with the cluster / Σ over scenes of images in the cluster
 
     and the score is the mean over datasets of 2·mAA·clustering / (mAA + clustering).
 
-    Source: metric.py of the hosts' data set imc25-utils on Kaggle, from copies in public repositories. Where its code
-    and its comments differ, this follows the code. So a scene that shares no image with any cluster is assigned the
-    submission's first cluster, whose images then count against clustering. If that cluster is 'outliers' they do not
-    count, but the scene's m images do not count in mAA either, which may then exceed 1.
+    Source: metric.py of the hosts' data set imc25-utils on Kaggle, from copies in public repositories. If its code and
+    its comments differ, this function follows the code. So a scene that shares no image with any cluster is assigned
+    the submission's first cluster, whose images then count against clustering. If that cluster is 'outliers', they do
+    not count. But then the scene's m images do not count in mAA either, which may exceed 1.
 
-    Where `score_centers` only has bounds, c is the lower one.
+    If `score_centers` only has bounds, c is the lower one.
 
-    Six random cases agree with the hosts' program to 1e-9 (tests/metric). The hidden scenes' thresholds are not known.
-    The hosts' program refuses missing and unknown rows. Here missing rows are outliers and unknown ones are ignored,
+    Six random cases agree with the hosts' program to 1e-9 (tests/metric). The hidden scenes' thresholds are unknown.
+    The hosts' program refuses missing and unknown rows. Here missing rows are outliers, and unknown rows are ignored
     with a warning.
 
     Raises `KitError` as `score` does, and for a scene without thresholds.
@@ -126,7 +126,7 @@ def score_2025(truth: Table, submission: Table, thresholds: Mapping[str, Sequenc
 
 
 class _Assigned(NamedTuple):
-    """A true scene's cluster, how many of the cluster's images it shares, how many these are, and its score."""
+    """A true scene's cluster, the number of images that both share, the cluster's size, and the scene's score."""
 
     cluster: str
     shared: int
@@ -137,7 +137,7 @@ class _Assigned(NamedTuple):
 def _assign(rows: Rows, keys: list[Key], distances: Sequence[float], clusters: dict[str, set[Key]]) -> _Assigned:
     common = {name: {key for key in keys if key in cluster} for name, cluster in clusters.items() if name != OUTLIERS}
     most = max(map(len, common.values()), default=0)
-    # Without a shared image the first cluster is assigned, which may be that of the outliers.
+    # Without a shared image, the first cluster is assigned, which may be the outliers.
     candidates = [name for name, shared in common.items() if len(shared) == most] if most else list(clusters)[:1]
     tried = {}
     for name in candidates:
@@ -163,5 +163,5 @@ def _dataset_score(scenes: Mapping[str, _Assigned]) -> DatasetScore:
 
 
 def _gained(result: SceneScore) -> int:
-    """The images that count, summed over the thresholds that count."""
+    """The number of counted images, summed over the counted thresholds."""
     return sum(max(0, count - FREE) for count in result.counts[SKIPPED_2025:])

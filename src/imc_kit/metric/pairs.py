@@ -12,9 +12,9 @@ from imc_kit.metric.tables import Posed, Table
 from imc_kit.types import Float64
 
 PairThresholds = tuple[Sequence[float], Sequence[float]]
-"""Degrees of rotation and metres of translation, equally many."""
+"""Thresholds of rotation in degrees, and as many thresholds of translation in metres."""
 _Limits = tuple[tuple[float, float], ...]
-"""The same as (degrees, metres) pairs."""
+"""The same thresholds as (degrees, metres) pairs."""
 
 
 def _ten(degrees: float, nearest: float, farthest: float) -> PairThresholds:
@@ -22,7 +22,7 @@ def _ten(degrees: float, nearest: float, farthest: float) -> PairThresholds:
 
 
 PAIR_THRESHOLDS = _ten(1, 0.2, 5)
-"""2023's thresholds from its evaluation page, for scenes whose own thresholds are not published."""
+"""2023's thresholds from its evaluation page, for scenes whose thresholds are not published."""
 PAIR_THRESHOLDS_2023 = {
     **dict.fromkeys(("haiper/bike", "haiper/chairs", "haiper/fountain"), _ten(1, 0.05, 0.5)),
     **dict.fromkeys(("heritage/cyprus", "heritage/dioscuri"), _ten(1, 0.1, 2)),
@@ -38,7 +38,7 @@ class PairScore:
 
     thresholds: (degrees, metres) pairs.
     fractions: for each threshold, the fraction of image pairs whose relative pose is within it.
-    images, registered: the number of images, and of those with a finite submitted pose.
+    images, registered: the number of images, and of images with a finite submitted pose.
     """
 
     thresholds: _Limits
@@ -85,18 +85,18 @@ def score_2023(truth: Table, submission: Table, thresholds: Mapping[str, PairThr
     """Score a submission as the challenge of 2023 does: the relative poses of all image pairs.
 
     truth, submission: tables as for `score`.
-    thresholds: (degrees, metres) by 'dataset/scene', equally many. The defaults are the hosts' own
+    thresholds: (degrees, metres) by 'dataset/scene', the same number of both. The defaults are the hosts'
         (`PAIR_THRESHOLDS_2023`), else `PAIR_THRESHOLDS`.
 
     For images i and j the relative pose is R = Rⱼ·Rᵢᵀ, t = tⱼ − R·tᵢ. Its errors are the angle between the true and
-    the submitted R, and the distance between the true and the submitted t. The submitted t is first scaled to the true
-    length, with the better of both signs, so scale never counts. A pair counts when both errors are within the
+    the submitted R, and the distance between the true and the submitted t. First the submitted t is scaled to the true
+    length, with the better of both signs, so scale does not matter. A pair counts if both errors are within the
     threshold. The score is the mean over thresholds, then scenes, then datasets.
 
     Source: the competition's evaluation page and a copy of the hosts' notebook eduardtrulls/imc2023-evaluation. It was
-    not compared with the program that Kaggle ran, and the hidden scenes' thresholds are not known. The notebook refuses
-    a submission that lacks rows, and replaces a matrix that is not a rotation by the nearest rotation. Here a missing
-    row counts as nan, and matrices are used as they are.
+    not compared with the program that Kaggle ran, and the hidden scenes' thresholds are unknown. The notebook refuses a
+    submission that lacks rows, and replaces a matrix that is not a rotation by the nearest rotation. Here a missing row
+    counts as nan, and matrices are used unchanged.
 
     Raises `KitError` as `score` does.
     """
@@ -142,7 +142,7 @@ def _score_pairs(true: Sequence[Posed], submitted: Sequence[Posed], thresholds: 
 
 
 def _relative(poses: Sequence[Posed]) -> tuple[Float64, Float64]:
-    """R [P, 3, 3] and t [P, 3] from the first to the second camera of all P pairs."""
+    """The relative poses R [P, 3, 3] and t [P, 3] from the first to the second camera of all P pairs."""
     rotations = np.array([pose.rotation for pose in poses])
     translations = np.array([pose.translation for pose in poses])
     first, second = np.triu_indices(len(poses), 1)

@@ -1,8 +1,8 @@
 """Search for the similarities that bring the most camera centres close to the true ones.
 
-This search is behind the scores of 2024 and 2025. It fits a similarity to each triplet of points. For each threshold it
-then fits a second similarity to the points that the first one brings within the threshold. Only second similarities
-count. A similarity is a matrix [3, 4]: A, a rotation times a scale, and b. It maps x to A·x + b.
+The scores of 2024 and 2025 use this search. It fits a similarity to each triplet of points. For each threshold it then
+fits a second similarity to the inliers of the first one. Only second similarities count. A similarity is a matrix
+[3, 4]: A, a rotation times a scale, and b. It maps x to A·x + b.
 
 Sets of points are stored as bits: uint64 [words], 64 points per word.
 """
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from imc_kit.types import Float64, Mask
 
 EXHAUSTIVE = 300
-"""Up to this many points all triplets are tried if needed: 4.5 million, up to 140 s (docs/benchmarks.md)."""
+"""Up to this many points, all triplets are tried if needed: 4.5 million, up to 140 s (docs/benchmarks.md)."""
 SAMPLED = 200_000
-"""Triplets that are tried for more points: about 10 s for 1000 points (docs/benchmarks.md)."""
+"""Triplets tried for more points: about 10 s for 1000 points (docs/benchmarks.md)."""
 BOUNDED = 3000
-"""Up to this many points upper bounds are computed. Their distance matrices take 16·n² bytes, here 144 MB."""
+"""Up to this many points, upper bounds are computed. Their distance matrices take 16·n² bytes, here 144 MB."""
 _TRIPLETS = 1 << 14
-"""Triplets per batch. Equal inlier sets of a batch are fitted once, so larger batches save fits but take memory."""
+"""Triplets per batch. A batch fits equal inlier sets once, so larger batches save fits but take memory."""
 _ELEMENTS = 1 << 16
 """Distances per piece of work: 512 KB, which stays in a processor's cache. Larger pieces are several times slower."""
 _SPLITS = 32
-"""How often a range of scales is halved for an upper bound."""
+"""How many times a range of scales is split for an upper bound."""
 _HUGE = 1e200
 """Larger numbers are clipped, because their squares overflow."""
 
@@ -40,15 +40,15 @@ def register(source: Float64, target: Float64, thresholds: Float64) -> "Search":
 
     source, target: [3, n], finite.
 
-    Up to `EXHAUSTIVE` points all triplets are tried. The search ends early, with the same result, when the counts
-    reach the upper bound of `_at_most`. For more points, `SAMPLED` triplets are tried and the counts are lower bounds:
-    one half of the triplets is spread evenly over all, the other half, for each threshold, over the inliers of the best
-    model so far. Beyond `BOUNDED` points the upper bound is n. The result is deterministic.
+    Up to `EXHAUSTIVE` points all triplets are tried. The search ends early, with the same result, if the counts reach
+    the upper bound of `_at_most`. For more points, `SAMPLED` triplets are tried and the counts are lower bounds. Half
+    of these triplets are spread evenly over all; the other half are divided among the thresholds and spread over the
+    inliers of each threshold's best model so far. Beyond `BOUNDED` points the upper bound is n. Deterministic.
     """
     from threadpoolctl import threadpool_limits
 
-    # One thread: the products are small, and on a busy machine threads that wait for each other take 100 times as long.
-    # Errors are ignored: the models of degenerate sets are nan, which is within no threshold.
+    # One thread: the products are small, and on a busy machine, threads that wait for each other take 100 times longer.
+    # Floating-point errors are ignored: models of degenerate sets are nan, which is within no threshold.
     with threadpool_limits(1), np.errstate(all="ignore"):
         search = Search(source, target, thresholds)
         search.run()
@@ -61,9 +61,9 @@ class Search:
     counts: for each threshold, the largest number of points that one second similarity brings within it, [T].
     most: upper bounds of the counts if all triplets were tried; equal to the counts where these are final.
     models: the best second similarity for each threshold, [T, 3, 4].
-    total, model: the largest sum of such numbers over the thresholds, and its similarity [3, 4] (the first of equal
-        ones); nan if there is none.
-    tried: the number of triplets.
+    total, model: the largest sum over the thresholds of one similarity's inliers, and that similarity [3, 4] (the first
+        of equals); nan if there is none.
+    tried: the number of triplets tried.
     """
 
     def __init__(self, source: Float64, target: Float64, thresholds: Float64) -> None:
@@ -74,8 +74,8 @@ class Search:
         self.models = np.full((len(thresholds), 3, 4), np.nan)
         self.total, self.model = 0, np.full((3, 4), np.nan)
         self.tried = 0
-        # A second fit needs sums of these terms over its points, relative to the median for accuracy:
-        # 1, x, y, |x|², |y|² and y·xᵀ, together 17.
+        # A second fit needs the sums of these 18 terms over its points, relative to the median for accuracy:
+        # 1, x, y, |x|², |y|² and y·xᵀ.
         self.medians = [np.median(points, axis=1) if self.n else np.zeros(3) for points in (source, target)]
         x, y = (points - median[:, None] for points, median in zip((source, target), self.medians, strict=True))
         squares = [np.square(points).sum(axis=0)[None] for points in (x, y)]
@@ -101,7 +101,7 @@ class Search:
                 self.try_triplets(near[triplets])
 
     def at_most(self) -> NDArray[np.int64]:
-        """For each threshold, an upper bound of the number of points that any similarity brings within it."""
+        """For each threshold, an upper bound on the number of points that any similarity brings within it."""
         from scipy.spatial.distance import cdist
 
         apart, true_apart = (cdist(points.T, points.T) for points in (self.source, self.target))
@@ -110,7 +110,7 @@ class Search:
         return np.array([_at_most(apart, true_apart, *each) for each in found])
 
     def try_triplets(self, triplets: NDArray[np.intp]) -> None:
-        """Fit twice and keep the best. triplets: [K, 3], numbers of points."""
+        """Fit twice and keep the best. triplets: [K, 3], indices of points."""
         self.tried += len(triplets)
         corners, true_corners = (points[:, triplets].transpose(1, 0, 2) for points in (self.source, self.target))
         models = _similarities(corners, true_corners, np.ones(triplets.shape))
@@ -135,7 +135,7 @@ class Search:
         covariance = yx.reshape(-1, 3, 3) - size[:, None] * y[:, :, None] * x[:, None]
         means = x + self.medians[0], y + self.medians[1]
         models = _from_moments(size[:, 0], means, (x_spread[:, 0], y_spread[:, 0]), covariance)
-        # The differences lose too many digits for sets that are small and far from the median: fit these directly.
+        # For sets that are small and far from the median, the differences lose too many digits: fit these directly.
         accurate = (x_spread > 1e-4 * xx) & (y_spread > 1e-4 * yy) & (np.maximum(xx, yy) < _HUGE)
         for piece in _pieces(np.flatnonzero(~accurate), self.n):
             models[piece] = _similarities(self.source, self.target, _members(sets[piece], self.n))
@@ -143,11 +143,11 @@ class Search:
 
 
 def _triplets(n: int, number: int) -> Iterator[NDArray[np.intp]]:
-    """Up to `number` different triplets of 0 … n − 1, spread evenly over all, in batches [≤ _TRIPLETS, 3]."""
+    """Up to `number` distinct triplets of 0 … n − 1, spread evenly over all, in batches [≤ _TRIPLETS, 3]."""
     total = comb(n, 3)
-    # Steps of the golden ratio are spread evenly; a step that is coprime to the total repeats none.
+    # Golden-ratio steps are spread evenly; a step coprime to the total repeats no triplet.
     step = next((s for s in range(int((5**0.5 - 1) / 2 * total), total) if gcd(s, total) == 1), 1)
-    # The triplets i < j < k ordered by k, then j, then i have the numbers C(k, 3) + C(j, 2) + i.
+    # The triplets i < j < k, ordered by k, then j, then i, have the numbers C(k, 3) + C(j, 2) + i.
     threes, twos = (np.array([comb(i, size) for i in range(n + 1)]) for size in (3, 2))
     for start in range(0, min(number, total), _TRIPLETS):
         count = min(_TRIPLETS, number - start, total - start)
@@ -159,13 +159,13 @@ def _triplets(n: int, number: int) -> Iterator[NDArray[np.intp]]:
 
 
 def _pieces(rows: NDArray[Any], n: int) -> Iterator[NDArray[Any]]:
-    """The rows of an array in pieces, for `_ELEMENTS` distances at a time with n distances per row."""
+    """Split the rows of an array into pieces of about `_ELEMENTS` distances, with n distances per row."""
     step = max(1, _ELEMENTS // n)
     return (rows[start : start + step] for start in range(0, len(rows), step))
 
 
 def _similarities(source: Float64, target: Float64, members: Float64) -> Float64:
-    """The similarity [K, 3, 4] from source to target for each of K sets of points; nan for degenerate sets.
+    """Fit a similarity [K, 3, 4] from source to target to each of K sets of points; nan for degenerate sets.
 
     source, target: [3, N], the same for all sets, or [K, 3, N].
     members: [K, N], 1 where a point is in the set, else 0.
@@ -178,10 +178,10 @@ def _similarities(source: Float64, target: Float64, members: Float64) -> Float64
 
 
 def _from_moments(size: Float64, means: Sequence[Float64], spreads: Sequence[Float64], covariance: Float64) -> Float64:
-    """The similarities [K, 3, 4] of K sets of points; nan for degenerate sets.
+    """Fit similarities [K, 3, 4] to the moments of K sets of points; nan for degenerate sets.
 
-    size: [K]. means: of source and target, [K, 3] each. spreads: of both, the sums of squared distances from the mean,
-    [K] each. covariance: sums of products about the means, [K, 3, 3].
+    size: [K]. means: of source and target, [K, 3] each. spreads: sums of squared distances from the mean, of source and
+    target, [K] each. covariance: sums of products about the means, [K, 3, 3].
 
     Kabsch's rotation with determinant +1 (Acta Cryst. A32, 1976) and Horn's symmetric scale, the ratio of the root mean
     square distances from the centroids (J. Opt. Soc. Am. A 4, 1987).
@@ -203,7 +203,7 @@ def _members(sets: _Sets, n: int) -> Float64:
 
 
 def _inliers(models: Float64, source: Float64, target: Float64, thresholds: Float64) -> _Sets:
-    """The set of points that each of K models brings within each of T thresholds: [K, T, words]."""
+    """The inliers of each of K models at each of T thresholds, as sets: [K, T, words]."""
     n = source.shape[1]
     # [A b −1] times the points (x, 1, y) gives the residuals A·x + b − y in one product.
     points = np.concatenate([source, np.ones((1, n)), target])
@@ -217,10 +217,10 @@ def _inliers(models: Float64, source: Float64, target: Float64, thresholds: Floa
 
 
 def _distinct(sets: _Sets) -> _Sets:
-    """The different sets [S, words] with three or more points among [K, T, words]."""
+    """The distinct sets [S, words] with at least three points among [K, T, words]."""
     sets = sets.reshape(-1, sets.shape[-1])
     sets = sets[np.bitwise_count(sets).sum(axis=1) >= 3]
-    # Sorting by a hash makes equal sets neighbours. Sets with the same hash by chance only cost a repeated fit.
+    # Sorting by a hash makes equal sets adjacent. A chance collision of hashes only costs a repeated fit.
     factors = np.random.default_rng(0).integers(1 << 63, size=sets.shape[1], dtype=np.uint64)
     sets = sets[np.argsort(sets @ factors)]
     is_new = np.ones(len(sets), bool)
@@ -229,17 +229,17 @@ def _distinct(sets: _Sets) -> _Sets:
 
 
 def _at_most(apart: Float64, true_apart: Float64, threshold: float, reached: int, scale: float) -> int:
-    """An upper bound of the number of points that any similarity brings within the threshold.
+    """An upper bound on the number of points that any similarity brings within the threshold.
 
     apart, true_apart: distances [n, n] between the points and between their targets.
-    reached: the number that is already found. The bound is not searched below it.
+    reached: the largest number already found. The bound is not searched below it.
     scale: the likely scale of the best similarity.
 
     If a similarity of scale s brings x and x' within t of y and y', then |s·|x − x'| − |y − y'|| < 2t. Call such points
-    partners at s. All points that the similarity brings within t are partners of each other. So a point with fewer
-    partners than that is not among them, and does not count as a partner of others (`_largest_core`). This is a branch
-    and bound over ranges of scales, in which points are partners if they are at any scale of the range: the range with
-    the largest bound is halved.
+    partners at s. All inliers of the similarity are partners of each other. So a point with fewer partners than inliers
+    is not an inlier and can be removed, as a partner too (`_largest_core`). This is a branch and bound over ranges of
+    scales. Points are partners in a range if they are partners at any of its scales. The range with the largest bound
+    is split.
     """
     # The margins are far larger than rounding errors.
     most_apart = (true_apart + 2 * threshold) * (1 + 1e-9)
@@ -264,7 +264,7 @@ def _at_most(apart: Float64, true_apart: Float64, threshold: float, reached: int
 
 
 def _largest_core(partners: Mask, reached: int) -> int:
-    """The largest k for which some points each have k partners among them, themselves included; at least `reached`.
+    """The largest k such that some points each have k partners among these points, itself included; at least `reached`.
 
     partners: [n, n], symmetric.
     """

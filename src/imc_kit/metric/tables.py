@@ -1,4 +1,4 @@
-"""What the scores of all years share: reading tables row by row, checking thresholds, and showing scores."""
+"""What the scores of all years share: reading tables, checking thresholds, and printing scores."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ Key = tuple[str, ...]
 
 
 class Posed(NamedTuple):
-    """A row: its scene and its pose, world-to-camera; nan if there is none."""
+    """A row's scene and world-to-camera pose; nan if there is no pose."""
 
     scene: str
     rotation: Float64
@@ -36,7 +36,7 @@ class Posed(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Both tables, by the values of the columns that name an image.
+    """Both tables. The keys of rows are the values of the columns that name an image.
 
     scenes: the keys of the truth's rows, by dataset and scene.
     """
@@ -46,7 +46,7 @@ class Rows(NamedTuple):
     scenes: dict[Key, list[Key]]
 
     def pairs(self, keys: Iterable[Key]) -> tuple[list[Posed], list[Posed]]:
-        """The true and the submitted poses of some images; the latter nan where there is none."""
+        """The true and the submitted poses of some images; a missing submitted pose is nan."""
         no_row = Posed("", np.full((3, 3), np.nan), np.full(3, np.nan))
         return [self.true[key] for key in keys], [self.submitted.get(key, no_row) for key in keys]
 
@@ -94,7 +94,7 @@ def _called(table: Table, role: str) -> str:
 
 
 def checked(thresholds: Sequence[float], scene: str = "", least: int = 1) -> tuple[float, ...]:
-    """The thresholds of a scene as numbers. Raises `KitError` unless there are `least` or more, all positive."""
+    """The thresholds of a scene as floats. Raises `KitError` unless there are at least `least`, all positive."""
     try:
         values = () if isinstance(thresholds, str) else tuple(float(value) for value in thresholds)
     except (TypeError, ValueError):
@@ -107,7 +107,7 @@ def checked(thresholds: Sequence[float], scene: str = "", least: int = 1) -> tup
 
 
 def full_names(groups: Iterable[Key]) -> dict[Key, str]:
-    """The name dataset/scene of each. Raises `KitError` when two are equal, because the parts may contain '/'."""
+    """The name dataset/scene of each. Raises `KitError` if two are equal: the parts may contain '/'."""
     names = {group: "/".join(group) for group in groups}
     if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
         raise KitError(f"the truth has two scenes that are both called {twice[0]}: give one another name")
@@ -140,7 +140,7 @@ def or_none(value: float) -> float | None:
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as text, its first column aligned to the left and the others to the right."""
+    """Format a table as text: the first column left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return "\n".join(
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in (header, *rows)

@@ -16,8 +16,8 @@ from imc_kit.metric.tables import Table
 class OfScene(NamedTuple):
     """The score of a task's scene.
 
-    models: the cameras against the truth, by the number of the model that gave their poses. In 2025 each true scene
-        has the model that it was assigned. In other years there is only number 0.
+    models: the cameras' score against the truth, by the number of their model. In 2025 this is the model assigned to a
+        true scene. In other years the only number is 0.
     accuracy: the year's score: the mAA, or in 2025 the harmonic mean of mAA and clustering; None if undefined.
     """
 
@@ -30,7 +30,7 @@ def score_scenes(
 ) -> dict[str, OfScene]:
     """Score each of a task's scenes that the truth contains, by the metric of its layout (`Task.layout`).
 
-    thresholds: as for `score_2023` in 2023, `score_2025` in 2025, else `score`.
+    thresholds: as for `score_2023`, `score_2025` or `score` (2024, folder).
 
     A task's scene is a dataset in 2025 and is named dataset/scene in 2023. Raises `KitError` as those functions do, and
     in 2025 without thresholds.
@@ -50,7 +50,7 @@ def score_scenes(
 
 
 def _by_model(data: DatasetScore) -> dict[int, SceneScore]:
-    """The true scenes of a dataset by their assigned model; of several, the one with the most registered images."""
+    """The true scenes of a dataset by assigned model; of several scenes, the one with the most registered images."""
     order = sorted(data.scenes, key=lambda scene: data.scenes[scene].registered)
     found = ((re.fullmatch(CLUSTER.format("([1-9][0-9]*)"), data.clusters[scene]), scene) for scene in order)
     return {int(match[1]) - 1: data.scenes[scene] for match, scene in found if match}

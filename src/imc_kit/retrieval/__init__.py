@@ -1,8 +1,8 @@
-"""What all global descriptors share: one vector for each image, so that similar images have similar vectors.
+"""What all global descriptors share: one vector per image; similar images have similar vectors.
 
 Vectors have length 1, so the dot product of two is their cosine similarity. There are two kinds of descriptors.
 Networks describe an image by its pixels. Aggregates sum up local features that are detected anyway, with a vocabulary
-that is learned from the scene, and need no weight file.
+trained on the scene, and need no weight file.
 
 To add a descriptor, write one file or one notebook cell: a subclass of `NetworkDescriptorConfig` or `AggregateConfig`,
 decorated with `register`, and the class that its `create` returns.
@@ -25,7 +25,7 @@ class Network(Protocol):
     def config(self) -> "NetworkDescriptorConfig": ...
 
     def describe(self, images: Sequence[Pixels]) -> Float32:
-        """A row of length 1 for each image, [N, D].
+        """Compute a vector of length 1 for each image, [N, D].
 
         images: uint8 [h, w, 3], RGB, of any sizes.
         """
@@ -38,31 +38,31 @@ class Aggregate(Protocol):
     def config(self) -> "AggregateConfig": ...
 
     def describe(self, images: Sequence[str], features: Callable[[str], Features]) -> Float32:
-        """A row for each image, [N, D]: of length 1, or 0 where an image has no features.
+        """Compute a vector for each image, [N, D]: of length 1, or 0 if the image has no features.
 
-        images: the names of all images of the scene. Only rows of the same call are comparable.
-        features: returns the features of an image. It is called up to twice for each image, and the features of one
-            image are in memory at a time.
+        images: the names of all images of the scene. Only vectors from the same call are comparable.
+        features: returns the features of an image. It is called up to twice per image, and only one image's features
+            are in memory at a time.
         """
 
 
 @dataclass(frozen=True)
 class DescriptorConfig(NamedConfig):
-    """The options of a global descriptor. Raises `KitError` when one of them makes no sense."""
+    """The options of a global descriptor. Raises `KitError` for an invalid value."""
 
     role: ClassVar[str] = "descriptor"
 
     def weight_files(self) -> tuple[str, ...]:
-        """The weight files that it needs, by their names in the manifest. Files that the options name are left out."""
+        """The weight files that it needs, by name in the manifest. Files that the options name are left out."""
         return ()
 
 
 DESCRIPTORS: Registry[type[DescriptorConfig]] = Registry("descriptor", "imc_kit.retrieval", "imc_kit.descriptors")
-"""The configuration class of each global descriptor by its name: those of this package's modules, those of other
-packages that name a module in the entry-point group `imc_kit.descriptors`, and those of notebook cells."""
+"""The configuration class of each global descriptor, by name. They come from the modules of this package, from modules
+that other packages name in the entry-point group `imc_kit.descriptors`, and from notebook cells."""
 
 register = DESCRIPTORS.register
-"""Decorator for the configuration class of a global descriptor: makes it known by its `name`."""
+"""Decorator: registers a global descriptor's configuration class under its `name`."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class NetworkDescriptorConfig(DescriptorConfig):
     """The options that all networks share."""
 
     weights: Path | None = None
-    """The network's weight file, or a folder that holds it; None looks in all the usual places."""
+    """The network's weight file, or a folder that holds it; None searches the usual places."""
     device: Device = "auto"
-    """Where it runs: auto is the GPU if there is one."""
+    """Where it runs; auto uses a GPU if there is one."""
     half: bool = False
     """On a GPU, compute in half precision: it is faster and changes the third digit of the vectors."""
     side: int = 224
-    """Images are resized to a square with sides of this many pixels. 224 is the usual size for ImageNet."""
+    """Resize images to squares with sides of this many pixels. 224 is usual for ImageNet."""
     pooling: str = "mean"
-    """How the vectors of all places in the image become one."""
+    """How the vectors of all positions in the image become one."""
 
     multiple: ClassVar[int]
     """`side` must be a multiple of this."""
@@ -90,20 +90,20 @@ class NetworkDescriptorConfig(DescriptorConfig):
 
     @property
     def long_side(self) -> int:
-        """Images may be loaded with this many pixels on their longer side (see `images.load`): twice what is used, so
-        that shrinking them to a square still averages pixels."""
+        """Longer side, in pixels, at which images may be loaded (see `images.load`): twice `side`, so that shrinking
+        them to a square still averages pixels."""
         return 2 * self.side
 
     @property
     def file(self) -> str:
-        """The name of its weight file in the manifest. A constant for most."""
+        """The name of its weight file in the manifest. Most subclasses define a constant."""
         raise NotImplementedError  # each subclass has its own
 
     def weight_files(self) -> tuple[str, ...]:
         return () if self.weights else (self.file,)
 
     def create(self) -> "Network":
-        """The network. Raises `KitError` when something that it needs is missing."""
+        """Create the network. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
 
 
@@ -112,15 +112,15 @@ class AggregateConfig(DescriptorConfig):
     """The options that all aggregates share."""
 
     size: int = 128
-    """Size of the vocabulary: number of clusters. The vector's length and the time are proportional to it."""
+    """Number of clusters in the vocabulary. The vector's length and the time are proportional to it."""
     power: float = 0.5
-    """Replace each number x of the sum by sign(x)·|x|^power: less than 1 damps descriptors that repeat in an image."""
+    """Replace each number x of the sum by sign(x)·|x|^power; below 1 damps descriptors that repeat in an image."""
     sample: int = 50_000
     """Number of local descriptors sampled to train the vocabulary: 390 for each of 128 clusters."""
     keypoints: int | None = None
-    """Sum up only the strongest keypoints of an image, this many; None takes all."""
+    """Sum up only this many keypoints per image, the strongest; None takes all."""
     seed: int = 0
-    """Seed of the random numbers that the vocabulary depends on."""
+    """Random seed for training the vocabulary."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,5 +131,5 @@ class AggregateConfig(DescriptorConfig):
         self._require(self.seed >= 0, "seed", "at least 0")
 
     def create(self) -> "Aggregate":
-        """The object that computes it."""
+        """Create the object that computes the descriptor."""
         raise NotImplementedError  # each subclass has its own

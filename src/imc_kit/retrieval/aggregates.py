@@ -1,7 +1,7 @@
 """VLAD: the local descriptors of an image summed up in one vector. It needs no weight file.
 
-VLAD sums the differences between descriptors and a vocabulary, which is learned from the scene's own descriptors. The
-caller limits NumPy's threads.
+VLAD sums the differences between descriptors and their nearest cluster centres. The centres, the vocabulary, are
+trained on the scene's own descriptors. The caller limits NumPy's threads.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from imc_kit.retrieval import AggregateConfig, register
 from imc_kit.types import Features, Float32
 
 _SAMPLED_IMAGES = 256
-"""The vocabulary is learned from at most this many images, which bounds the time for reading features."""
+"""Train the vocabulary on at most this many images. It limits the time for reading features."""
 
 
 @register
@@ -33,18 +33,18 @@ class VladConfig(AggregateConfig):
 
 
 class Vlad:
-    """As `Aggregate` says."""
+    """See `Aggregate`."""
 
     def __init__(self, config: VladConfig) -> None:
         self.config: VladConfig = config
 
     def describe(self, images: Sequence[str], features: Callable[[str], Features]) -> Float32:
-        """As `Aggregate.describe` says."""
+        """See `Aggregate.describe`."""
         sample = _sample(images, features, self.config)
         if not len(sample):
             return np.zeros((len(images), 0), np.float32)
         centres = kmeans.k_means(sample, self.config.size, self.config.seed)
-        del sample  # needs more memory than the rows of hundreds of images
+        del sample  # it takes more memory than the vectors of hundreds of images
         rows = np.zeros((len(images), centres.size), np.float32)
         for row, name in zip(rows, images, strict=True):
             row[:] = vlad(_vectors(features(name), self.config), centres, self.config.power)
@@ -52,7 +52,7 @@ class Vlad:
 
 
 def vlad(points: Float32, centres: Float32, power: float) -> Float32:
-    """The VLAD [K·D] of points [N, D] for the vocabulary `centres` [K, D]: of length 1, or 0 where there are no points.
+    """The VLAD [K·D] of points [N, D] for the vocabulary `centres` [K, D]: of length 1, or 0 if there are no points.
 
     power: as in `VladConfig`.
     """
@@ -71,8 +71,8 @@ def _sample(images: Sequence[str], features: Callable[[str], Features], config: 
     random = np.random.default_rng(config.seed)
     wanted = min(len(images), _SAMPLED_IMAGES, config.sample)
     parts: list[Float32] = []
-    for place in random.permutation(len(images)):
-        points = _vectors(features(images[place]), config)
+    for index in random.permutation(len(images)):
+        points = _vectors(features(images[index]), config)
         if len(points):
             parts.append(points[random.permutation(len(points))[: config.sample // wanted]])
         if len(parts) == wanted:
@@ -81,7 +81,7 @@ def _sample(images: Sequence[str], features: Callable[[str], Features], config: 
 
 
 def _unit(values: Float32) -> Float32:
-    """Scaled to length 1 along the last axis; 0 stays 0."""
+    """Scale to length 1 along the last axis; 0 stays 0."""
     length = np.linalg.norm(values, axis=-1, keepdims=True)
     unit = np.zeros_like(values)
     np.divide(values, length, out=unit, where=length > 0)

@@ -1,6 +1,6 @@
 """Which pairs of images to match: all, similar images, neighbours in a sequence, or the pairs in a file.
 
-Every selection names each pair once. Pairs, and the two images of a pair, are in the order of the images.
+Every selection lists each pair once. Pairs, and the two images of a pair, are in the order of the images.
 """
 
 import re
@@ -20,32 +20,32 @@ from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.types import Float32, Float64, Pair
 
 _BLOCK = 2**22
-"""Similarities that are computed at once, 16 MB: it bounds memory and changes nothing else."""
+"""Similarities computed at once, 16 MB. It limits memory and does not affect the result."""
 
 
 @dataclass(frozen=True)
 class PairsConfig:
-    """Which pairs of a scene's images to match. Raises `KitError` when an option makes no sense."""
+    """Which pairs of a scene's images to match. Raises `KitError` for an invalid value."""
 
     method: Literal["exhaustive", "similar", "matches", "sequential", "file"] = "similar"
     """exhaustive: all pairs; similar: each image with the most similar ones; matches: each image with those that share
-    most verified matches at low resolution; sequential: each image with those that follow it by name; file: the pairs
-    in `file`."""
+    most verified low-resolution matches; sequential: each image with those that follow it by name; file: the pairs in
+    `file`."""
     exhaustive_up_to: int = 60
     """similar, matches and sequential: take all pairs in scenes of at most this many images."""
     descriptors: tuple[DescriptorConfig, ...] = (VladConfig(),)
-    """similar: the global descriptors that images are compared by. Each one selects its own pairs."""
+    """similar: the global descriptors that compare images. Each one selects its own pairs."""
     k: int = 30
-    """similar and matches: each image selects this many others, by each descriptor. More others may select it."""
+    """similar and matches: each image selects this many others, per descriptor. More may select it in turn."""
     min_similarity: float | None = None
     """similar: drop pairs with a lower cosine similarity (−1 … 1). Each descriptor has its own scale."""
     min_matches: int = 8
-    """matches: drop pairs with fewer verified matches at low resolution. Unrelated images have up to 11."""
+    """matches: drop pairs with fewer verified low-resolution matches. Unrelated images have up to 11."""
     min_per_image: int = 8
     """similar and matches: always keep each image's best N candidates, whatever their similarity, their number of
     matches and `max_pairs`."""
     max_pairs: int | None = None
-    """similar and matches: keep at most this many pairs, the most similar ones. Several descriptors alternate."""
+    """similar and matches: keep at most this many pairs, the most similar ones. Several descriptors take turns."""
     window: int = 10
     """sequential: pair each image with this many that follow it."""
     quadratic: bool = False
@@ -53,7 +53,7 @@ class PairsConfig:
     loop: bool = False
     """sequential: the first image follows the last, as on a turntable."""
     file: Path | None = None
-    """file: a text file with one pair a line (see `read_pairs`)."""
+    """file: a text file with one pair per line (see `read_pairs`)."""
 
     def __post_init__(self) -> None:
         methods = get_args(get_type_hints(PairsConfig)["method"])
@@ -73,15 +73,15 @@ class PairsConfig:
             require(valid, f"{option} of the selection of pairs", wanted, getattr(self, option))
 
     def check(self) -> None:
-        """Raise KitError when a network's weight file or the list of pairs is missing."""
+        """Raise `KitError` when a network's weight file or the list of pairs is missing."""
         if self.method == "file" and self.file is not None and not self.file.is_file():
-            raise KitError(f"there is no list of pairs {self.file}: name a text file with two images a line")
+            raise KitError(f"there is no list of pairs {self.file}: name a text file with two images per line")
         for descriptor in self._asked:
             if isinstance(descriptor, NetworkDescriptorConfig):
                 descriptor.create()
 
     def weight_files(self) -> tuple[str, ...]:
-        """The weight files that the descriptors need, by their names in the manifest."""
+        """The weight files that the descriptors need, by name in the manifest."""
         return tuple(name for descriptor in self._asked for name in descriptor.weight_files())
 
     @property
@@ -90,12 +90,12 @@ class PairsConfig:
 
 
 def select(images: Sequence[str], config: PairsConfig, describe: Callable[[DescriptorConfig], Float32]) -> list[Pair]:
-    """The pairs of a scene's images that `config` selects.
+    """Select pairs of a scene's images.
 
-    describe: returns the rows [N, D] of all images for a descriptor, of length 1 or 0. It is called only when needed.
+    describe: returns the vectors [N, D] of all images for a descriptor, of length 1 or 0. It is called only if needed.
 
-    The method `matches` counts as `similar` here: its first matching needs candidates. Raises `KitError` for an
-    unusable list of pairs.
+    The method `matches` is treated as `similar`, to select the candidates for low-resolution matching. Raises
+    `KitError` for an unusable list of pairs.
     """
     if config.method == "file" and config.file is not None:
         return read_pairs(config.file, images)
@@ -112,10 +112,10 @@ def exhaustive(images: Sequence[str]) -> list[Pair]:
 
 
 def similar(images: Sequence[str], descriptors: Sequence[Float32], config: PairsConfig) -> list[Pair]:
-    """Each image with the k most similar ones by each descriptor. See `PairsConfig` for the options.
+    """Pair each image with the k most similar ones, per descriptor. See `PairsConfig` for the options.
 
-    descriptors: for each, float32 [N, D] with a row of length 1 or 0 for each image. The similarity of two images is
-        the product of their rows. Of equally similar images the first are selected.
+    descriptors: for each, float32 [N, D] with a vector of length 1 or 0 per image. The similarity of two images is the
+        dot product of their vectors. Of equally similar images the first are selected.
     """
     for matrix in descriptors:
         if matrix.ndim != 2 or len(matrix) != len(images):
@@ -127,12 +127,12 @@ def similar(images: Sequence[str], descriptors: Sequence[Float32], config: Pairs
 
 
 def nearest_first(images: Sequence[str], pairs: Sequence[Pair], similarity: Float64) -> list[Pair]:
-    """`pairs` in the order in which to match them when time is short.
+    """Sort `pairs` so that the most useful ones are matched first when time is short.
 
     Every image's most similar partner comes first, then every image's second, and so on. Within a rank, the more
     similar pair comes first.
 
-    similarity: symmetric [N, N], for `images`; larger is more similar.
+    similarity: symmetric [N, N], of `images`; larger is more similar.
     """
     number = {name: i for i, name in enumerate(images)}
     similarity = similarity.copy()
@@ -144,7 +144,7 @@ def nearest_first(images: Sequence[str], pairs: Sequence[Pair], similarity: Floa
 
 
 def by_matches(images: Sequence[str], counts: Mapping[Pair, int], config: PairsConfig) -> list[Pair]:
-    """Each image with the k others that it shares most matches with, from a first matching at low resolution.
+    """Pair each image with the k others that share most low-resolution matches with it.
 
     counts: the number of verified matches by pair, in either order of its images (the larger number counts). A pair
         without matches is never selected. See `PairsConfig` for the options.
@@ -168,27 +168,26 @@ def by_matches(images: Sequence[str], counts: Mapping[Pair, int], config: PairsC
 
 
 def sequential(images: Sequence[str], config: PairsConfig) -> list[Pair]:
-    """Each image with the ones that follow it by name. See `PairsConfig` for the options."""
+    """Pair each image with those that follow it by name. See `PairsConfig` for the options."""
     count = len(images)
-    place = np.array(sorted(range(count), key=lambda i: _natural(images[i])), np.int64)
+    by_name = np.array(sorted(range(count), key=lambda i: _natural(images[i])), np.int64)
     steps = {*range(1, config.window + 1), *(2**i for i in range(config.window) if config.quadratic)}
     codes = [np.empty(0, np.int64)]
     for step in steps:
         if step < count:
-            ahead = _codes(place, np.roll(place, -step), count)
+            ahead = _codes(by_name, np.roll(by_name, -step), count)
             codes.append(ahead if config.loop else ahead[:-step])
     return _named(images, np.unique(np.concatenate(codes)))
 
 
 def read_pairs(path: Path, images: Sequence[str]) -> list[Pair]:
-    """The pairs in a text file: two names a line, separated by a tab, a comma or a space.
+    """Read the pairs in a text file: two names per line, separated by a tab, a comma or a space.
 
-    Names may contain commas and spaces themselves: the line is divided where both sides are names of `images`, at a tab
-    if it has one. Spaces around names are ignored. So are blank lines, and lines that start with # and name no pair. A
-    repeated pair, in either order, counts once.
+    Names may contain commas and spaces: the line is split where both sides are names in `images`, at a tab if it has
+    one. Ignores spaces around names, blank lines, and lines that start with # and name no pair. A repeated pair, in
+    either order, counts once.
 
-    Raises `KitError` with the number of the line for a line that has no meaning or several, and for files that are not
-    UTF-8.
+    Raises `KitError`, with the line number, for a line with no meaning or several, and for a file that is not UTF-8.
     """
     try:
         lines = path.read_text("utf-8-sig").split("\n")
@@ -209,13 +208,13 @@ def read_pairs(path: Path, images: Sequence[str]) -> list[Pair]:
 
 def _divisions(line: str) -> Iterator[Pair]:
     """All ways to read a line as two names."""
-    for place, character in enumerate(line):
+    for index, character in enumerate(line):
         if character in ("\t" if "\t" in line else ", "):
-            yield line[:place].strip(), line[place + 1 :].strip()
+            yield line[:index].strip(), line[index + 1 :].strip()
 
 
 def _flaw(line: str, divisions: set[Pair], found: list[tuple[int, int]], images: Sequence[str]) -> str | None:
-    """What is wrong with a line that can be read as the pairs `found`; None if nothing is."""
+    """The error in a line that can be read as the pairs `found`, or None."""
     if len(found) > 1:
         return f"{line!r} can be read as several pairs: put a tab between the names"
     if found:
@@ -227,7 +226,7 @@ def _flaw(line: str, divisions: set[Pair], found: list[tuple[int, int]], images:
 
 
 class _Selection(NamedTuple):
-    """What images select, as columns [M]: `image` selects `other`, with `score`, as its best (`rank` 0), second, …"""
+    """Selected images, as columns [M]: `image` selects `other` with `score`, as its best (`rank` 0), second, …"""
 
     image: NDArray[np.int64]
     other: NDArray[np.int64]
@@ -236,12 +235,12 @@ class _Selection(NamedTuple):
 
 
 def _products(descriptors: Float32, rows: slice) -> Float32:
-    """The similarity of some images to all, from descriptors [N, D]."""
+    """The similarity of some images to all images, from descriptors [N, D]."""
     return descriptors[rows] @ descriptors.T
 
 
 def _best(scores: Callable[[slice], Float32], n: int, k: int) -> _Selection:
-    """For each of n images the k others with the largest scores. scores: returns some rows of the table [n, n]."""
+    """For each of n images, the k others with the largest scores. scores: returns some rows of the matrix [n, n]."""
     k = max(0, min(k, n - 1))
     others, values = [np.empty((0, k), np.int64)], [np.empty((0, k), np.float32)]
     rows = max(1, _BLOCK // max(n, 1))
@@ -249,7 +248,7 @@ def _best(scores: Callable[[slice], Float32], n: int, k: int) -> _Selection:
         block = scores(slice(start, start + rows))
         own = np.arange(len(block))
         block[own, start + own] = -np.inf
-        best = np.argsort(-block, axis=1, kind="stable")[:, :k].copy()  # a view would keep all N columns in memory
+        best = np.argsort(-block, axis=1, kind="stable")[:, :k].copy()  # a view would keep all n columns in memory
         others.append(best)
         values.append(np.take_along_axis(block, best, 1))
     image, rank = np.divmod(np.arange(n * k), max(k, 1))
@@ -259,7 +258,7 @@ def _best(scores: Callable[[slice], Float32], n: int, k: int) -> _Selection:
 def _union(
     images: Sequence[str], selections: Sequence[_Selection], min_score: float | None, config: PairsConfig
 ) -> list[Pair]:
-    """The pairs of all selections. See `PairsConfig` for the options."""
+    """Merge the pairs of all selections. See `PairsConfig` for the options."""
     lists, protected = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for image, other, score, rank in selections:
         codes = _codes(image, other, len(images))
@@ -269,8 +268,8 @@ def _union(
         lists.append(_without_repetition(codes[allowed][best_first]))
         protected.append(codes[always])
     # The best pair of each selection, then the second of each, …
-    place = np.concatenate([np.arange(len(codes)) for codes in lists])
-    pairs = _without_repetition(np.concatenate(lists)[np.argsort(place, kind="stable")])
+    rank_in_list = np.concatenate([np.arange(len(codes)) for codes in lists])
+    pairs = _without_repetition(np.concatenate(lists)[np.argsort(rank_in_list, kind="stable")])
     if config.max_pairs is not None:
         keep = np.isin(pairs, np.concatenate(protected))
         keep[np.flatnonzero(~keep)[: max(0, config.max_pairs - np.count_nonzero(keep))]] = True
@@ -279,13 +278,13 @@ def _union(
 
 
 def _codes(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Each pair of numbers below n as one number, the same for both orders. They sort like `exhaustive`'s pairs."""
+    """Encode each pair of numbers below n, in either order, as one number. Codes sort like `exhaustive`'s pairs."""
     codes: NDArray[np.int64] = np.minimum(first, second) * n + np.maximum(first, second)
     return codes
 
 
 def _without_repetition(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each value at the place where it first occurs."""
+    """Keep the first occurrence of each value."""
     return values[np.sort(np.unique(values, return_index=True)[1])]
 
 

@@ -1,7 +1,7 @@
-"""Detection and matching on several machines: the executor of a Dask cluster, for `solve(executor=…)`.
+"""Detection and matching on several machines: a Dask cluster as the executor of `solve(executor=…)`.
 
-A chunk of work names its input and writes its results to the store. So all machines need a common disk, and a chunk
-whose worker dies is repeated by another. Calls that carry arrays stay on this machine, and so does COLMAP.
+A chunk of work names its input and writes its results to the store. So all machines need a shared disk, and if a worker
+dies, another repeats its chunk. Calls with arrays as arguments stay on this machine, and so does COLMAP.
 """
 
 import os
@@ -22,9 +22,9 @@ from imc_kit.runtime.executors import one_thread, workers
 T = TypeVar("T")
 
 CONNECT = 10.0
-"""Seconds to wait for an answer of the scheduler, and for a first worker. Less than Dask's 30: a typo shows soon."""
+"""Seconds to wait for the scheduler, and for a first worker. Shorter than Dask's 30, so that a typo shows soon."""
 PATIENCE = 60.0
-"""Seconds that work waits for a worker when there is none: time to start a new one before the scene is given up."""
+"""Seconds without any worker before a scene is given up: enough to start a new worker."""
 
 
 @contextmanager
@@ -32,11 +32,11 @@ def connected(address: str, out: Path, inputs: Iterable[Path] = (), threads: int
     """The executor of the Dask cluster at `address`, such as tcp://host:8786 or the path of its scheduler file.
 
     out: the run's folder, which every worker must be able to write to.
-    inputs: files and folders that every worker must see as they are here.
+    inputs: files and folders that every worker must see unchanged.
     threads: for the work that stays on this machine (default: one per core).
 
-    Raises `KitError` when Dask is not installed, there is no scheduler or no worker, or a worker is unfit. The message
-    names that worker. A worker that joins later is checked before its first chunk.
+    Raises `KitError` when Dask is not installed, when there is no scheduler or worker, or when a worker is unfit; the
+    message names that worker. A worker that joins later is checked before its first chunk.
     """
     try:
         from distributed import Client
@@ -45,7 +45,7 @@ def connected(address: str, out: Path, inputs: Iterable[Path] = (), threads: int
     place = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
     try:
         client = Client(**place, timeout=CONNECT, set_as_default=False)
-    except Exception as error:  # of many kinds: an AssertionError for a file that is no scheduler file
+    except Exception as error:  # many kinds, for example AssertionError if a file is not a scheduler file
         raise KitError(f"no Dask scheduler answers at {address}: start one (dask scheduler), or correct it") from error
     with client, workers(None, threads) as here, _requirements(out, inputs) as required:
         try:
@@ -64,7 +64,7 @@ class _Requirements(NamedTuple):
     """What a worker must have in common with this machine.
 
     version: of imc_kit.
-    probe: an empty file in the run's folder, with a name that no other file has.
+    probe: an empty file in the run's folder, with a unique name.
     sizes: the inputs and the probe, with their sizes in bytes; 0 for folders.
     """
 
@@ -75,14 +75,14 @@ class _Requirements(NamedTuple):
 
 @cache
 def _fault(required: _Requirements) -> str:
-    """Why this process is unfit, or an empty text. The first call also prepares it for work."""
+    """Why this process is unfit, or an empty string. The first call also prepares it for work."""
     one_thread()
     if (version := _version()) != required.version:
         return f"it has imc_kit {version}, and this machine {required.version}"
     for path, size in required.sizes:
         try:
             if size != _size(path):
-                return f"it sees another {path}"
+                return f"it sees a different {path}"
         except OSError as error:
             return f"it cannot see {path} ({error.strerror})"
     return "" if os.access(required.probe.parent, os.W_OK) else f"it cannot write to {required.probe.parent}"
@@ -122,12 +122,12 @@ def _version() -> str:
 
 
 def _unfit(worker: str, fault: str) -> KitError:
-    need = "all machines need the same imc_kit and a common folder"
+    need = "all machines need the same imc_kit and a shared folder"
     return KitError(f"the worker {worker} cannot take part: {fault}; {need}")
 
 
 def _run_chunk(required: _Requirements, call: Callable[[], T]) -> T:
-    """Process a chunk in a worker, after a check of the worker."""
+    """Check the worker, then process a chunk in it."""
     if fault := _fault(required):
         from distributed import get_worker
 
@@ -136,7 +136,7 @@ def _run_chunk(required: _Requirements, call: Callable[[], T]) -> T:
 
 
 class ClusterExecutor(Executor):
-    """`submit` runs a call on the cluster. `map` runs calls here: it is used for many small ones that carry arrays."""
+    """`submit` runs a call on the cluster. `map` runs calls here: it serves many small calls with array arguments."""
 
     def __init__(self, client: Any, required: _Requirements, here: Executor) -> None:
         self._client, self._required, self._here = client, required, here
@@ -149,10 +149,10 @@ class ClusterExecutor(Executor):
 
     @property
     def width(self) -> int:
-        """How many chunks the cluster works on at once now; 0 when the scheduler is gone."""
+        """How many chunks the cluster can currently process at once; 0 when the scheduler is gone."""
         try:
             return sum(self._client.nthreads().values())
-        except Exception:  # of many kinds, when the scheduler is gone
+        except Exception:  # many kinds, when the scheduler is gone
             return 0
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
@@ -168,7 +168,7 @@ class ClusterExecutor(Executor):
         return self._here.map(fn, *iterables, **options)
 
     def _hand_over(self, future: Future[T], remote: Any) -> None:
-        """Copy the result or the error of a Dask future."""
+        """Copy the result or the error of a Dask future to `future`."""
         self._waiting.discard(remote)
         if not future.set_running_or_notify_cancel():
             return
@@ -185,10 +185,10 @@ class ClusterExecutor(Executor):
                 shown = KitError("the cluster is gone: no scheduler, or no worker; run the same command to resume")
             future.set_exception(shown)
         finally:
-            remote.release()  # otherwise it would be repeated when its worker dies later
+            remote.release()  # otherwise Dask repeats it if its worker dies later
 
     def _watch(self) -> None:
-        """Cancel all waiting work when there has been no worker for `PATIENCE` seconds. Dask would wait forever."""
+        """Cancel all waiting work after `PATIENCE` seconds without a worker. Dask would wait forever."""
         seen = time.monotonic()
         while not self._ended.wait(PATIENCE / 20):
             if self.width:

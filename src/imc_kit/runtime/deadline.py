@@ -1,6 +1,6 @@
-"""When a run must end, and shares of the time until then.
+"""When a run must end, and fractions of the time until then.
 
-A deadline is a moment on the clock of `time.time()` in seconds, or infinity for none.
+A deadline is a value of `time.time()` in seconds, or infinity for none.
 """
 
 import math
@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable
 
 RAN_OUT = "time ran out"
-"""Part of every note on work that was left out for lack of time."""
+"""Every note on work skipped for lack of time contains this."""
 STOPPED = "was stopped at its time limit"
-"""Part of every note on work that was stopped because it took too long."""
+"""Every note on work stopped for taking too long contains this."""
 
 
 def after(seconds: float | None) -> float:
@@ -19,23 +19,20 @@ def after(seconds: float | None) -> float:
 
 
 def portion(until: float, share: float) -> float:
-    """The moment when `share` (0 … 1) of the time from now to `until` has passed."""
+    """The deadline at which `share` (0 … 1) of the time from now to `until` has passed."""
     return until if math.isinf(until) else time.time() + share * left(until)
 
 
 def reserved(until: float, seconds: float, share: float) -> float:
-    """A deadline before `until` that leaves time for later steps.
-
-    It leaves `seconds`, but at most `share` (0 … 1) of the time from now to `until`.
-    """
+    """A deadline that leaves `seconds` for later steps, but at most `share` (0 … 1) of the time from now to `until`."""
     return until - min(seconds, share * left(until))
 
 
 def left(until: float) -> float:
-    """The seconds from now to `until`; 0 when it has passed."""
+    """Seconds from now to `until`; 0 if it has passed."""
     return max(0.0, until - time.time())
 
 
 def ran_out(notes: Iterable[str]) -> bool:
-    """Whether a note is about work that was left out or stopped for lack of time."""
+    """Whether any note reports work skipped or stopped for lack of time."""
     return any(sign in note for note in notes for sign in (RAN_OUT, STOPPED))

@@ -1,4 +1,4 @@
-"""Download weight files: the only module that uses the network, for `imc-kit weights get`."""
+"""Download weight files for `imc-kit weights get`: the only module that uses the network."""
 
 import logging
 from functools import partial
@@ -18,16 +18,17 @@ logger = logging.getLogger(__name__)
 _TIMEOUT = (10, 60)
 """Seconds to wait for a connection, and for the next piece of a file."""
 _PIECE = 1 << 16
-"""Bytes per write: pooch's 1 KiB would make a million writes of a large file."""
+"""Bytes per write: with pooch's default of 1 KiB, a large file takes a million writes."""
 
 
 def fetch(weight: Weight, folder: Path) -> Path:
-    """The path of `weight` in `folder`. It is downloaded unless it is there with the right content.
+    """Download `weight` to `folder` unless it is there with the right content, and return its path.
 
-    The file gets its name only when it is whole and its SHA-256 is right. An interrupted download leaves NAME.partial,
-    and the next one continues it. An unpinned file starts again, and its SHA-256 is written to `PINS` beside it.
+    The file gets its name only when it is complete and its SHA-256 is correct. An interrupted download leaves
+    NAME.partial, and the next one continues it. The download of an unpinned file restarts, and its SHA-256 is written
+    to `PINS` in `folder`.
 
-    Raises `KitError` when there is no network, no such file at the address, no space, or a wrong content.
+    Raises `KitError` when the network, the file or disk space is missing, or when the content is wrong.
     """
     folder = folder.expanduser()
     path = folder / weight.name
@@ -62,10 +63,10 @@ def _retrieve(weight: Weight, path: Path) -> None:
 
 
 def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, pinned: bool) -> None:
-    """Continue the file `rest`, check that it may be weights, and move it to `output`.
+    """Continue the download `rest`, check that it may be weights, and move it to `output`.
 
-    pinned: whether pooch will compare the SHA-256. Without one, nothing would detect a file joined from two versions or
-        cut off, so the download starts again and the server must state the length.
+    pinned: whether pooch will compare the SHA-256. If not, nothing would detect a truncated file or one joined from two
+        versions, so the download restarts and the server must state the length.
     """
     if not pinned:
         rest.unlink(missing_ok=True)
@@ -73,9 +74,9 @@ def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, p
     def begin(answer: requests.Response, **_: Any) -> None:
         sends_all = answer.status_code == requests.codes.ok
         if file.tell() and (sends_all or answer.status_code == requests.codes.requested_range_not_satisfiable):
-            file.truncate(0)  # in the second case it is longer than the published file
+            file.truncate(0)  # "not satisfiable": it is longer than the published file
         if sends_all and not pinned and "Content-Length" not in answer.headers:
-            raise KitError(f"{url} does not state the size of {weight.name}: a part of it could not be detected")
+            raise KitError(f"{url} does not state the size of {weight.name}: a truncated file could not be detected")
 
     bar = progress.bar(total=weight.bytes or 1, unit="B", unit_scale=True, desc=weight.name)
     with rest.open("ab") as file, bar:
@@ -90,7 +91,7 @@ def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, p
 
 def _pin(weight: Weight, path: Path) -> None:
     pins = {**read_pins(path.parent), weight.name: pooch.file_hash(path)}
-    lines = ["# The SHA-256 of files whose publisher states none, as they were when first downloaded."]
+    lines = ["# The SHA-256, at the first download, of files whose publisher states none."]
     lines += [f'"{name}" = "{digest}"' for name, digest in sorted(pins.items())]
     partial_pins = path.with_name(f"{PINS}.partial")
     partial_pins.write_text("\n".join(lines) + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""Run work in chunks through an executor: threads of this machine, or an executor that the caller brings."""
+"""Run work in chunks through an executor: threads on this machine, or the caller's executor."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from imc_kit.runtime import deadline, malloc, progress
 
 T = TypeVar("T")
 Done = tuple[int, list[str]]
-"""How many units of work a chunk has done, and its notes."""
+"""Units of work done by a chunk, and its notes."""
 
 _STARTED = uuid4().hex
 
@@ -24,13 +24,13 @@ def fan_out(
 ) -> list[str]:
     """Call `function` on every chunk, show progress, and return the notes of all chunks.
 
-    total: units in all chunks. If fewer are done, that is another note.
+    total: units in all chunks. If fewer are done, another note says so.
 
     An error in one chunk cancels the others and is raised.
     """
     here = _process()
     futures: list[Future[Done]] = [pool.submit(_with_one_thread, here, function, *chunk) for chunk in chunks]
-    # Not `as_completed`: it waits forever for futures that are cancelled when another thread shuts the pool down.
+    # `as_completed` would wait forever for futures that are cancelled when another thread shuts the pool down.
     ended: SimpleQueue[Future[Done]] = SimpleQueue()
     for future in futures:
         future.add_done_callback(ended.put)
@@ -52,14 +52,14 @@ def fan_out(
 
 
 def _with_one_thread(home: tuple[str, int], function: Callable[..., T], *chunk: Any) -> T:
-    """Process a chunk. In the process `home`, `workers` already limits the libraries' threads."""
+    """Process a chunk with one thread per library call. In the process `home`, `workers` already ensures this."""
     if _process() != home:
         _one_thread_for_good()
     return function(*chunk)
 
 
 def _process() -> tuple[str, int]:
-    """Identify this process among all machines: a forked process has another id, a new one another name."""
+    """Identify this process among all machines: a forked process has another id, a new process another `_STARTED`."""
     return _STARTED, os.getpid()
 
 
@@ -67,7 +67,7 @@ def _process() -> tuple[str, int]:
 def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor]:
     """The given executor, or a pool with `threads` threads (default: one per core).
 
-    Meanwhile OpenCV, BLAS and torch use one thread per call in this process.
+    Inside the block, OpenCV, BLAS and torch use one thread per call in this process.
     """
     with one_thread() as ending:
         if executor is None:
@@ -78,17 +78,17 @@ def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor
 
 
 def cores() -> int:
-    """The processor cores that this process may use, which may be fewer than the machine has."""
+    """The number of processor cores that this process may use: possibly fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def width(executor: Executor) -> int:
-    """How many chunks the executor works on at once: its attribute `width`, or the number of cores."""
+    """How many chunks the executor processes at once: its attribute `width`, or the number of cores."""
     return getattr(executor, "width", None) or cores()
 
 
 def one_thread() -> ExitStack:
-    """Limit OpenCV, BLAS and torch to one thread per call, because there are many workers. The exit undoes it."""
+    """Limit OpenCV, BLAS and torch to one thread per call, because there are many workers. Its exit undoes this."""
     import cv2
     from threadpoolctl import threadpool_limits
 
@@ -101,7 +101,7 @@ def one_thread() -> ExitStack:
 
 
 _one_thread_for_good = cache(one_thread)
-"""Limit threads in a worker process. Else each starts a thread per core, and matrix products round differently."""
+"""Limit threads in a worker process. Otherwise it starts a thread per core, and matrix products round differently."""
 
 
 def set_torch_threads(count: int) -> int | None:

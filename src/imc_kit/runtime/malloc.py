@@ -1,4 +1,4 @@
-"""Tune how glibc's malloc takes memory and returns it. With another C library nothing happens."""
+"""Tune how glibc's malloc takes and returns memory. No effect with another C library."""
 
 import ctypes
 import os
@@ -6,22 +6,21 @@ from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # from malloc.h
 _LARGE = 8 * 2**20
-"""Bytes from which a block is returned to the system at once. A larger value leaves more blocks scattered in memory."""
+"""Blocks of this many bytes or more return to the system at once. A larger value leaves memory more fragmented."""
 _KEPT = 64 * 2**20
-"""Bytes of free memory that the process keeps for later. A smaller value asks the system for memory more often."""
+"""Bytes of free memory that the process keeps. With a smaller value it asks the system for memory more often."""
 
 
 def one_arena() -> None:
-    """Let all threads share one arena. Otherwise each thread keeps what it has freed: 200 MB per thread with ALIKED."""
+    """Let all threads share one arena. Otherwise each thread keeps its freed memory: 200 MB per thread with ALIKED."""
     _set(_M_ARENA_MAX, 1)
 
 
 def give_back_large_blocks() -> None:
     """Return large blocks to the system when they are freed, and let torch use huge pages.
 
-    Without the first, blocks of several threads stay scattered and memory grows with every image, by 0.5 GB with
-    ALIKED. Without the second, the first costs a fifth of the time. Torch reads its setting when it is imported, so
-    call this before.
+    Otherwise memory fragments and grows with every image, by 0.5 GB with ALIKED. Without huge pages, returning blocks
+    costs a fifth of the time. Call this before torch is imported, because torch then reads its setting.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     _set(_M_MMAP_THRESHOLD, _LARGE)

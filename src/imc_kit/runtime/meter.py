@@ -1,4 +1,4 @@
-"""What stages cost: seconds and, on Linux, the peak of this process's resident memory."""
+"""Measure the cost of stages: seconds and, on Linux, this process's peak resident memory."""
 
 import re
 import threading
@@ -12,14 +12,14 @@ _lock = threading.Lock()
 
 
 _peaks: dict[object, int] = {}
-"""For each running stage, the peak in bytes since it began. Linux keeps a single one, which each new stage resets."""
+"""For each running stage, the peak in bytes since it began. Linux keeps a single peak, which each new stage resets."""
 
 
 class Meter:
     """`with meter("match"): …` adds to the cost of a stage.
 
     seconds: by stage.
-    memory: the peak in bytes, by stage, of this process without its children; empty where the system does not tell.
+    memory: peak bytes by stage, of this process without its children; empty if the system does not report it.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Meter:
             _update_peaks()
             _peaks[running] = 0
             with suppress(OSError):
-                (_PROCESS / "clear_refs").write_text("5")  # resets the peak to what is in use now
+                (_PROCESS / "clear_refs").write_text("5")  # resets the peak to the current use
         started = time.monotonic()
         try:
             yield
@@ -47,13 +47,13 @@ class Meter:
 
 
 def _update_peaks() -> None:
-    """Raise the peaks of all running stages, of any thread, to the system's peak."""
+    """Raise the peaks of all running stages, in any thread, to the system's peak."""
     size = peak_memory() or 0
     _peaks.update({stage: max(peak, size) for stage, peak in _peaks.items()})
 
 
 def peak_memory() -> int | None:
-    """The peak of the resident memory in bytes since the last reset; None where the system does not tell."""
+    """Peak resident memory in bytes since the last reset; None if the system does not report it."""
     try:
         found = re.search(r"^VmHWM:\s+(\d+) kB$", (_PROCESS / "status").read_text(), re.MULTILINE)
     except OSError:

@@ -1,7 +1,7 @@
-"""Compile loops that NumPy cannot do well, and cache the machine code: the only user of numba.
+"""Compile loops that are slow in NumPy, and cache the machine code: the only user of numba.
 
-Compiling takes some seconds, once. The result is cached beside the source, in the user's cache if that is not writable,
-or in the folder that NUMBA_CACHE_DIR names.
+Compiling takes some seconds, once. The result is cached next to the source, in the user's cache if that is not
+writable, or in the folder that NUMBA_CACHE_DIR names.
 """
 
 import logging
@@ -25,25 +25,25 @@ log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., object])
 
 _MATHS = {"nnan", "nsz", "arcp", "contract", "reassoc"}
-"""LLVM's fast-math flags but `ninf`: sums may be reordered and values are never NaN, but infinity is a number."""
+"""LLVM's fast-math flags except `ninf`: sums may be reordered, and values are never NaN but may be infinite."""
 
 
 def compiled(function: F) -> F:
-    """Compile a function for the types that it is called with; for use as a decorator. It releases Python's lock.
+    """Decorator: compiles a function for the types that it is called with. The function releases Python's lock.
 
-    It may call compiled functions of its own module only, because the cache does not notice changes in another module.
-    They are always inlined. Otherwise a fresh and a cached function might call differently compiled versions of them,
-    which round differently.
+    It may only call compiled functions of its own module, because the cache does not notice changes in other modules.
+    These are always inlined. Otherwise a fresh and a cached function might call differently compiled versions, which
+    round differently.
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy", "forceinline": True}
     try:
         dispatcher = numba.njit(function, cache=True, **options)
-    except RuntimeError:  # there is no place for the cache
+    except RuntimeError:  # no folder for the cache is writable
         return cast(F, numba.njit(function, **options))
     save = dispatcher._cache.save_overload
 
     def save_if_possible(*what: Any) -> None:
-        with suppress(OSError):  # with a full disk only the next process loses some seconds
+        with suppress(OSError):  # if the disk is full, the next process only loses some seconds
             save(*what)
 
     dispatcher._cache.save_overload = save_if_possible
@@ -51,7 +51,7 @@ def compiled(function: F) -> F:
 
 
 class _Announcement(event.Listener):
-    """Log once why the first run waits."""
+    """Logs once why the first run waits."""
 
     said = False
 
@@ -59,7 +59,7 @@ class _Announcement(event.Listener):
         function = getattr(what.data["dispatcher"], "py_func", None)
         if not self.said and str(getattr(function, "__module__", "")).startswith("imc_kit."):
             self.said = True
-            log.info("compiling SIFT and matching, once after installation: about ten seconds")
+            log.info("compiling SIFT and matching (about ten seconds, once after installation)")
 
     def on_end(self, _: event.Event) -> None:
         pass

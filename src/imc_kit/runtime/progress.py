@@ -7,5 +7,5 @@ from tqdm import tqdm
 
 
 def bar(**settings: Any) -> "tqdm[Any]":
-    """A bar of tqdm on a terminal, and none elsewhere or where the kit's logger has a level above INFO (`--quiet`)."""
+    """A tqdm bar on a terminal; none elsewhere, or if the level of the kit's logger is above INFO (`--quiet`)."""
     return tqdm(disable=logging.getLogger("imc_kit").level > logging.INFO or None, **settings)

@@ -1,4 +1,4 @@
-"""Detectors, matchers and global descriptors by name: the kit's own, other packages', and those of a notebook cell."""
+"""Detectors, matchers and global descriptors by name: the kit's own, other packages', and those in notebook cells."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NamedConfig:
-    """A configuration class that is chosen by its name. Raises `KitError` for a value that makes no sense."""
+    """A configuration class that is chosen by name. Raises `KitError` for an invalid value."""
 
     role: ClassVar[str]
-    """What messages call it, for example "detector"."""
+    """Its role in messages, for example "detector"."""
     name: ClassVar[str]
     """Its name in the registry and on the command line."""
 
     def __post_init__(self) -> None:
-        """Checks the options that are one of several words."""
+        """Check the options that are one of several words."""
         for option in fields(self):
             if get_origin(option.type) is Literal:
                 words = get_args(option.type)
                 self._require(getattr(self, option.name) in words, option.name, f"one of {', '.join(words)}")
 
     def _require(self, valid: bool, option: str, wanted: str) -> None:
-        """Raises `KitError`, with the option, what it must be and what it is, unless `valid`."""
+        """Raise `KitError`, with the option, its valid values and its value, unless `valid`."""
         require(valid, f"{option} of {self.role} {self.name!r}", wanted, getattr(self, option))
 
 
@@ -38,18 +38,17 @@ Config = TypeVar("Config", bound=type[NamedConfig])
 
 
 class Registry(Mapping[str, Config]):
-    """Configuration classes by their `name`. Looking one up loads the modules that may register it, once.
+    """Configuration classes by `name`, in alphabetical order. The first look-up imports the modules that register them.
 
-    These are all modules of the kit's package, and whatever installed packages name in an entry-point group of the
-    same name. A class registers itself when its module is imported, so a new one is one file. Modules named `…_numba`
-    hold compiled loops and register nothing: they are left alone, because numba takes about a second to load. Names
-    come in alphabetical order. Safe to use from several threads.
+    These are all modules of the kit's package, and the modules that installed packages name in the entry-point group. A
+    class registers itself when its module is imported, so a new class needs one file. Modules named `…_numba` hold
+    compiled loops and register nothing; they are skipped, because numba takes about a second to load. Thread-safe.
     """
 
     def __init__(self, kind: str, package: str, group: str | None = None) -> None:
-        """kind: what messages call an entry, for example "detector". package: for example "imc_kit.detectors".
+        """kind: an entry's name in messages, for example "detector". package: for example "imc_kit.detectors".
 
-        group: the entry-point group, if it is not named like the package.
+        group: the entry-point group (default: the package's name).
         """
         self.kind, self.package, self.group = kind, package, group or package
         self._known: dict[str, Config] = {}
@@ -57,20 +56,20 @@ class Registry(Mapping[str, Config]):
         self._lock = RLock()
 
     def register(self, config: Config) -> Config:
-        """Add a configuration class; for use as a decorator.
+        """Decorator: adds a configuration class.
 
-        The same class may be registered again, as when a notebook cell is run twice: the later one counts. Raises
-        KitError when another class has its name.
+        The same class may be registered again, for example by running a notebook cell twice: the last one counts.
+        Raises `KitError` when another class has its name.
         """
         other = self._known.get(config.name)
         if other is not None and _identity(other) != _identity(config):
             owners = f"{_identity(other)} and {_identity(config)}"
             raise KitError(f"{self.kind} {config.name!r} is registered twice, by {owners}: rename one of them")
-        self._known[config.name] = config  # without the lock, which a thread that waits for this module may hold
+        self._known[config.name] = config  # no lock: a thread that waits for this module may hold it
         return config
 
     def __getitem__(self, name: str) -> Config:
-        """The configuration class. Raises KitError with the nearest name if there is none."""
+        """The configuration class. Raises `KitError` with the nearest name if there is none."""
         known = self._all()
         if name not in known:
             raise unknown_name(self.kind, name, known)
@@ -95,7 +94,7 @@ class Registry(Mapping[str, Config]):
                 for entry in metadata.entry_points(group=self.group):
                     try:
                         entry.load()
-                    except Exception as error:  # somebody else's package must not cost the kit's own entries
+                    except Exception as error:  # another package's error must not lose the kit's own entries
                         log.warning("cannot load the %s %r of %s: %s", self.kind, entry.name, entry.value, error)
             return dict(sorted(self._known.copy().items()))
 

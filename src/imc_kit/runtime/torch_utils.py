@@ -1,6 +1,6 @@
-"""What all networks share: importing torch when needed, choosing a device, and loading a whole file or nothing.
+"""What all networks share: importing torch when needed, choosing a device, and loading a file completely or not at all.
 
-With several GPUs, each thread is assigned one in rotation, and everything that it creates is there.
+With several GPUs, threads are assigned to them in rotation, and a thread's networks and tensors are on its GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ else:
     Tensor = Any  # in annotations of modules that load torch only when needed
 
 Device = Literal["auto", "cpu", "cuda"]
-"""Where a network runs: auto means a GPU if there is one."""
+"""Where a network runs; auto uses a GPU if there is one."""
 _thread_numbers = count()
 _thread = threading.local()
 
@@ -31,7 +31,7 @@ _thread = threading.local()
 def device(wanted: Device, who: str) -> torch.device:
     """The torch device for this thread.
 
-    who: what needs it, for the message. Raises `KitError` when torch, kornia or the requested GPU is missing.
+    who: what needs it, named in messages. Raises `KitError` when torch, kornia or the requested GPU is missing.
     """
     malloc.give_back_large_blocks()
     try:
@@ -46,7 +46,7 @@ def device(wanted: Device, who: str) -> torch.device:
 
 
 def gpu_of_thread(wanted: Device) -> int:
-    """The number of this thread's GPU; 0 if there is only one or none, or if `wanted` is the CPU."""
+    """The index of this thread's GPU; 0 if there is at most one, or if `wanted` is the CPU."""
     gpus = 0
     if wanted != "cpu":
         with suppress(ImportError):
@@ -61,7 +61,7 @@ def gpu_of_thread(wanted: Device) -> int:
 
 
 def on_device(values: NDArray[Any], where: torch.device) -> torch.Tensor:
-    """Copy an array to a tensor on a device; to a GPU from pinned memory, while the CPU continues."""
+    """Copy an array to a tensor on a device. The copy to a GPU is asynchronous, from pinned memory."""
     import torch
 
     tensor = torch.from_numpy(values)
@@ -71,7 +71,7 @@ def on_device(values: NDArray[Any], where: torch.device) -> torch.Tensor:
 def read_state(path: Path) -> dict[str, Any]:
     """Read the tensors of a checkpoint (.pth, .pt, .ckpt, .safetensors) by key; nested dictionaries stay nested.
 
-    Only tensors and plain containers are unpickled. Raises `KitError` for a truncated file and for any other content.
+    Only tensors and plain containers are unpickled. Raises `KitError` for a truncated file or other content.
     """
     import torch
 
@@ -81,7 +81,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle, zipfile and safetensors raise their own
+    except Exception as error:  # torch, pickle, zipfile and safetensors raise their own errors
         raise KitError(f"{path} is not a whole file of tensors, so it is not loaded: {said(error)}") from error
     if not isinstance(state, Mapping):
         raise KitError(f"{path} holds a {type(state).__name__}, not tensors by name, so it is not loaded")
@@ -91,8 +91,8 @@ def read_state(path: Path) -> dict[str, Any]:
 def fill(network: torch.nn.Module, state: Mapping[str, Any], path: Path, what: str) -> None:
     """Load `state` from the file `path` into `network` and prepare it for inference.
 
-    what: the network's name, for the message. Raises `KitError`, with the file and the keys, unless keys and shapes are
-    exactly those of the network.
+    what: the network's name in the message. Raises `KitError`, with the file and the keys, unless keys and shapes match
+    the network exactly.
     """
     try:
         network.load_state_dict(dict(state))

@@ -1,4 +1,4 @@
-"""Find the weight files of networks. This module never uses the network: `download` does, on request."""
+"""Find the weight files of networks. This module never goes online: `download` does, on request."""
 
 import hashlib
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 UNPINNED = "unpinned"
 PINS = "pins.toml"
-"""A file beside downloaded files: the SHA-256 of unpinned ones when they were first downloaded, by name."""
+"""The file, in the folder of downloads, with the SHA-256 of unpinned files at their first download, by name."""
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -29,7 +29,7 @@ class Weight:
     license: an SPDX identifier, or a few words.
     used_by: names of detectors, matchers and global descriptors.
     bytes: its size; 0 if unknown.
-    aliases: other names under which it is searched, such as those in torch's cache.
+    aliases: other file names that are accepted, such as those in torch's cache.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Weight:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names under which it is searched."""
+        """All accepted file names."""
         return (self.name, *self.aliases)
 
 
@@ -57,14 +57,14 @@ def manifest() -> dict[str, Weight]:
 
 
 def find(name: str, explicit: Path | None = None) -> Path:
-    """The path of the published file `name`, with its content checked.
+    """Find the published file `name`, check its content, and return its path.
 
-    explicit: a file, or a folder that holds it. Then no other place is searched. A file whose name is not a published
-        one is accepted with any content, because it may be retrained. Without `explicit`, `places` are searched, and a
-        file with wrong content is skipped with a warning.
+    explicit: a file, or a folder that holds it; no other place is searched. A file whose name is not a published one is
+        accepted with any content, because it may be retrained. Without `explicit`, `places` are searched, and a file
+        with wrong content is skipped with a warning.
 
-    Raises `KitError` for an unknown name and when no usable file is found. The message has the flaws of the files
-    found, all places, the command that downloads it, and its licence.
+    Raises `KitError` for an unknown name, or if no usable file is found. The message lists the flaws of the files
+    found, the folders searched, the command that downloads the file, and its licence.
     """
     if name not in manifest():
         raise unknown_name("weight file", name, manifest())
@@ -87,10 +87,10 @@ def find(name: str, explicit: Path | None = None) -> Path:
 
 
 def places() -> list[Path]:
-    """The folders that are searched, in order.
+    """The folders to search, in order.
 
     They are those in the environment variable IMC_KIT_WEIGHTS, `weights` in a checkout of this project, the folder of
-    attached inputs with all its subfolders, and torch's cache of downloads.
+    attached inputs with all its subfolders, and torch's download cache.
     """
     named = [Path(folder).expanduser() for folder in os.environ.get("IMC_KIT_WEIGHTS", "").split(os.pathsep) if folder]
     if (_CHECKOUT / "pyproject.toml").is_file():
@@ -111,10 +111,10 @@ def download_folder() -> Path:
 
 
 def present(folders: Iterable[Path], wanted: Iterable[Weight]) -> Iterator[tuple[Weight, Path]]:
-    """The files in `folders`, in that order, that have a name of a wanted one. Their content is not read."""
+    """The files in `folders`, in that order, that have the name of a wanted file. Does not read their content."""
     by_name = {name: weight for weight in wanted for name in weight.names}
     for folder in folders:
-        if folder == _attached():  # attached data sets are unpacked at any depth
+        if folder == _attached():  # attached data sets may lie at any depth
             paths = sorted(Path(at) / name for at, _, names in os.walk(folder) for name in names if name in by_name)
         else:
             paths = [folder / name for name in by_name]
@@ -122,14 +122,14 @@ def present(folders: Iterable[Path], wanted: Iterable[Weight]) -> Iterator[tuple
 
 
 def usable(folders: Iterable[Path], weight: Weight) -> Path | None:
-    """The first file in `folders` that is `weight`, with its content checked."""
+    """The first file in `folders` that is `weight`, by name and content; None if there is none."""
     return next((path for _, path in present(folders, [weight]) if flaw_of(path, weight) is None), None)
 
 
 def flaw_of(path: Path, weight: Weight) -> str | None:
-    """What is wrong with a file that should be `weight`, as a clause that follows its path; None if it is right.
+    """The flaw of a file that should be `weight`, as a clause that follows its path in a message; None if it has none.
 
-    A file whose name is not a published one is only checked for being something else than weights.
+    A file whose name is not a published one is only checked by `other_content`.
     """
     try:
         status = path.stat()
@@ -138,7 +138,7 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
         if path.name not in weight.names:
             if other := next((other.name for other in manifest().values() if path.name in other.names), None):
                 return f"is not the published file: it has the name of another one, {other}"
-            logger.info("using %s for %s; its content is not compared: it has another name", path, weight.name)
+            logger.info("using %s for %s; its content is not checked, because it has another name", path, weight.name)
             return None
         if weight.bytes and status.st_size != weight.bytes:
             kind = "cut off, or another file" if status.st_size < weight.bytes else "not the published file"
@@ -154,7 +154,7 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
 
 
 def other_content(path: Path) -> str | None:
-    """What a file is by its first bytes instead of weights, as for `flaw_of`; None if it may be weights."""
+    """What a file's first bytes show it to be instead of weights, worded as in `flaw_of`; None if it may be weights."""
     with path.open("rb") as file:
         start = file.read(1024)
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
@@ -173,14 +173,14 @@ def expected_sha256(weight: Weight, folder: Path) -> str | None:
 
 
 def read_pins(folder: Path) -> dict[str, str]:
-    """The SHA-256 of unpinned files, by name, when they were first downloaded into `folder`."""
+    """The SHA-256, by name, of unpinned files at their first download into `folder`."""
     path = folder / PINS
     try:
         return {name: str(digest) for name, digest in tomllib.loads(path.read_text("utf-8")).items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise KitError(f"cannot read {path}: {error}; delete it to trust the files beside it again") from error
+        raise KitError(f"cannot read {path}: {error}; delete it to trust the files in its folder again") from error
 
 
 @cache
