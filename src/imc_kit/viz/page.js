@@ -57,7 +57,8 @@
       if (narrow.matches && figure.layout.legend?.y < 0) {  // a legend below the figure: one name per line
         const lines = 20 * figure.data.length;
         Object.assign(figure.layout, { height: 340 + lines, margin: { ...figure.layout.margin, b: 80 + lines } });
-        Object.assign(figure.layout.legend, { orientation: "v", yref: "container", y: 0, yanchor: "bottom", maxheight: 1 });
+        const place = { yref: "container", y: 0, yanchor: "bottom", maxheight: 1 };
+        Object.assign(figure.layout.legend, { orientation: "v", ...place });
       }
       if (figure.layout.height) plot.style.minHeight = figure.layout.height + "px";
       await Plotly.newPlot(plot, figure.data, figure.layout, { displayModeBar: false, responsive: true });
