@@ -15,9 +15,10 @@
 # %% [markdown]
 # # Explore features
 #
-# A detector picks a few thousand points of a photo that it expects to find again in other photos, and describes the
-# surroundings of each. Every later step depends on these keypoints: photos without common keypoints cannot be matched,
-# and a camera without matches has no pose. This notebook shows what each detector picks and what its options do.
+# A detector picks a few thousand points of a photo that it expects to find again in other photos, and computes a
+# descriptor of the surroundings of each. Every later step depends on these keypoints: photos without common keypoints
+# cannot be matched, and a camera without matches has no pose. This notebook shows what each detector picks and what its
+# options do.
 #
 # You need no data, no weight files and no internet: without an input, the notebook uses a scene that the kit renders
 # (half a minute). To look at your own photos, set `INPUT` to their folder or to a competition's folder. At home,
@@ -78,10 +79,10 @@ viz.gallery(
 
 # %% [markdown]
 # The pictures show the best 600 keypoints. A circle shows the **scale** of a keypoint, which is the size of the
-# structure that was found. Detectors without a scale draw small, equal circles. SIFT and AKAZE draw the blob that they
-# found and describe an area several times as wide; ORB draws the whole patch that it describes. The colour is the
-# **score** that ranks the keypoints: contrast for SIFT, cornerness for ORB, confidence for learned detectors. Each
-# detector has its own unit, so compare scores within one picture only.
+# structure that was found. Keypoints without a scale are small, equal circles. For SIFT and AKAZE, the circle is the
+# blob that was found, and the descriptor covers an area several times as wide; for ORB, the circle is the whole patch
+# that the descriptor covers. The colour is the **score** that ranks the keypoints: contrast for SIFT, cornerness for
+# ORB, confidence for learned detectors. Each detector has its own unit, so compare scores within one picture only.
 #
 # What to look for:
 # - **Fewer keypoints than the budget**: a threshold ended the search (`contrast_threshold` of SIFT, `fast_threshold` of
@@ -90,7 +91,7 @@ viz.gallery(
 #   many there are.
 # - **Scales.** SIFT and AKAZE find blobs from a few pixels to a tenth of the photo, so they can match a near view with
 #   a far one. ORB covers a factor of 3.6. Most learned detectors have one scale and rely on their training.
-# - **Things that move or repeat.** Leaves, water, people and sky give keypoints that no other photo confirms.
+# - **Things that move or repeat.** Leaves, water, people and sky produce keypoints that no other photo confirms.
 
 # %% [markdown]
 # ## `long_side`: the size at which features are detected
@@ -103,10 +104,10 @@ sizes = {side: explore.view(scene, name, SiftConfig(max_keypoints=2048, long_sid
 viz.gallery({f"{side} pixels: {view}": viz.draw_keypoints(view.photo, view.features) for side, view in sizes.items()})
 
 # %% [markdown]
-# Twice the side means four times the pixels, about four times the time, and finer keypoints at more exact places. The
-# gain ends somewhere: only cameras that stood equally near see fine detail, and noise has keypoints too. Learned
-# detectors do best near the size of their training, about 1024. Classical detectors profit from 1600 to 3200 if the
-# photos are sharp.
+# Twice the side means four times the pixels, about four times the time, and finer, more accurate keypoints. The gain is
+# limited: only cameras that stood equally near see fine detail, and noise produces keypoints too. Learned detectors do
+# best near the size of their training images, about 1024. Classical detectors benefit from 1600 to 3200 if the photos
+# are sharp.
 
 # %% [markdown]
 # ## `max_keypoints`: how many keypoints are kept
@@ -124,8 +125,8 @@ viz.gallery(
 # %% [markdown]
 # Detection takes the same time for every budget. Matching compares every keypoint with every other, so twice the budget
 # costs four times as much for each pair. The strongest keypoints lie where contrast is high. Weaker keypoints fill the
-# rest of the photo, and they are what links two views that hardly overlap. 2000 to 4000 is usual for learned detectors,
-# up to 8000 for SIFT.
+# rest of the photo and link views that hardly overlap. 2000 to 4000 is usual for learned detectors, up to 8000 for
+# SIFT.
 
 # %% [markdown]
 # ## Masks: where not to look

@@ -55,7 +55,7 @@ ranked = {label: explore.neighbours(views, table, names[0], len(views)) for labe
 viz.gallery({label: viz.draw_neighbours(query, others[:7]) for label, (query, others) in ranked.items()}, width=640)
 
 # %% [markdown]
-# The framed photo is the query. The others are the answers, best first, with their similarity. Each descriptor has its
+# The framed photo is the query. The others are the results, best first, with their similarity. Each descriptor has its
 # own scale: 0.1 can be a strong similarity for VLAD and a weak one for DINOv2. So choose the *k* most similar photos
 # instead of all photos above a limit.
 #
@@ -97,12 +97,12 @@ viz.gallery(
 
 # %% [markdown]
 # Two numbers matter, and one grows at the expense of the other: the number of inliers, which determine the cameras, and
-# the share of inliers among the matches. COLMAP guesses the motion from a few matches drawn at random, many times over.
-# If only 10 % of the matches are inliers, hardly any draw is free of wrong matches.
+# the inlier ratio. COLMAP estimates the motion by RANSAC, from small random samples of matches. If only 10 % of the
+# matches are inliers, hardly any sample is free of wrong matches.
 #
 # ## The ratio test
 #
-# A smaller ratio keeps fewer matches, and more of them are right.
+# A smaller ratio keeps fewer matches, and a larger share of them is correct.
 
 # %%
 ratios = {f"ratio {ratio}": NearestConfig(ratio=ratio) for ratio in (0.6, 0.7, 0.8, 0.9, 1.0)}
@@ -111,13 +111,13 @@ for label, pair in explore.match_with(views, near, ratios).items():
 
 # %% [markdown]
 # 0.8 is usual for SIFT. Descriptors of learned detectors differ less from each other: there, a ratio test removes more
-# right matches than wrong ones, and a minimum similarity (`min_score`) does better. If a structure repeats, such as
+# correct matches than wrong ones, and a minimum similarity (`min_score`) works better. If a structure repeats, such as
 # windows or columns, the second nearest keypoint is almost as near as the nearest. The test drops such matches, which
-# is mostly right.
+# is usually what you want.
 #
 # ## A pair with nothing in common
 #
-# The least similar photo shows what matching makes of an impossible pair.
+# The least similar photo shows what a matcher finds in an impossible pair.
 
 # %%
 far = (names[0], others[-1][0])
@@ -133,7 +133,7 @@ viz.gallery(
 #
 # ## All pairs, or some?
 #
-# A hundred photos make 4950 pairs, and most of them show nothing in common. The next figure has all pairs of these
+# A hundred photos make 4950 pairs, and most of them have nothing in common. The next figure shows all pairs of these
 # photos: matches above the diagonal, inliers below it. Photos that match each other are next to each other.
 
 # %%
@@ -151,9 +151,9 @@ for label, table in rows.items():
         print(f"{label}, k = {k}: {explore.judge(similar(names, [table], PairsConfig(k=k, min_per_image=0)), inliers)}")
 
 # %% [markdown]
-# Each photo is paired with its *k* most similar photos. A pair that is left out is lost; an unnecessary pair costs a
-# fraction of a second. So choose a generous k (20 to 30), and all pairs for up to about 30 photos. By default, the kit
-# selects pairs by quick low-resolution matching instead of descriptors (`--pairs.method matches`). On the command line:
+# Each photo is paired with its *k* most similar photos. A missing pair is lost; an unnecessary pair costs a fraction of
+# a second. So choose a generous k (20 to 30), and all pairs for up to about 30 photos. By default, the kit selects
+# pairs by quick low-resolution matching instead of descriptors (`--pairs.method matches`). On the command line:
 # `--pairs.method similar --pairs.k 30`, `--pairs.exhaustive-up-to 60`, `--descriptors dinov2`.
 #
 # **Next:** from these pairs to cameras in `03_reconstruct_a_scene`.

@@ -40,8 +40,8 @@ print(f"{len(scene.images)} photos of {scene.name}, in {scene.root}")
 # ## Solve
 #
 # `solve` runs all stages: keypoints, pairs, matches, and COLMAP's verification and mapping. `OUT` holds a valid
-# `submission.csv` from the first second on, and all files that this notebook looks at. A preset gives every option a
-# value, and you can override any option by its name. 2048 keypoints keep this run short.
+# `submission.csv` from the first second on, and all files that this notebook reads. A preset sets every option, and you
+# can override any option by its name. 2048 keypoints keep this run short.
 
 # %%
 config = imc_kit.preset("sift", {"detector.max_keypoints": 2048})
@@ -51,8 +51,8 @@ print(", ".join(f"{count:,} {what}" for what, count in result.counts.items()))
 
 # %% [markdown]
 # **registered** is the number of photos in the largest model; the poses of all other photos are guesses. More than one
-# **model** means that the scene fell into parts. Models have no common frame, so only the largest counts (except in
-# 2025, when scenes are mixed and each model counts as a scene of its own).
+# **model** means that the scene split into parts. Models have no common frame, so only the largest counts (except in
+# 2025, when scenes are mixed and each model counts as a separate scene).
 #
 # ## Matches and inliers
 #
@@ -65,7 +65,7 @@ viz.draw_matrix(names, matches, inliers).update_layout(height=560)
 
 # %% [markdown]
 # One block along the diagonal is a connected scene. Two blocks with nothing between them become two models. No mapper
-# can register a photo with an empty row: more keypoints, another detector or a lower threshold may help, options of the
+# can register a photo with an empty row: more keypoints, another detector or a lower threshold may help; options of the
 # mapping cannot.
 #
 # ## The view graph
@@ -77,8 +77,8 @@ viz.draw_matrix(names, matches, inliers).update_layout(height=560)
 viz.draw_graph(names, inliers, {name: placement.model for name, placement in result.placements.items()})
 
 # %% [markdown]
-# A ring is a walk around something, a chain is a walk along it. Look for **bridges**: a single thin line that holds a
-# whole part. If that pair is wrong, everything behind it is wrong. Look for **shortcuts** too: thin lines across the
+# A ring is a walk around something, a chain is a walk along it. Look for **bridges**: a single thin line that connects
+# a whole part. If that pair is wrong, everything behind it is wrong. Look for **shortcuts** too: thin lines across the
 # graph. On a building with similar sides they mostly join different sides.
 #
 # ## The model
@@ -91,7 +91,7 @@ viz.draw_graph(names, inliers, {name: placement.model for name, placement in res
 viz.draw_model(explore.largest_model(result))
 
 # %% [markdown]
-# In a good model, cameras are where a photographer could have stood, walls are thin, and right angles are right.
+# In a good model, cameras are where a photographer could have stood, walls are thin, and right angles are 90°.
 # Cameras inside a wall, two copies of a wall, or all cameras in one place are wrong, however small the reprojection
 # error is.
 #
@@ -110,10 +110,10 @@ viz.draw_memory({scene.name: result.memory})
 #
 # ## Photos that lie on their side
 #
-# Learned detectors do not recognise what is rotated by more than about 45°. With `upright=True`, the kit first matches
+# Learned features do not match if they are rotated by more than about 45°. With `upright=True`, the kit first matches
 # low-resolution images with SIFT, which tolerates rotation, and estimates each photo's 90° rotation from these matches.
-# Features are then detected on upright images, and the poses are rotated back at the end. This costs a fraction of the
-# run. It is part of the preset `aliked`; SIFT does not need it.
+# Features are then detected on upright images, and the poses are rotated back at the end. This takes a fraction of the
+# run's time. It is part of the preset `aliked`; SIFT does not need it.
 
 # %%
 upright = imc_kit.preset("sift", {"detector.max_keypoints": 2048, "upright": True})
@@ -124,9 +124,9 @@ print(f"{rotated.counts['rotated']} photos were rotated, {rotated.counts['regist
 # ## Structures that repeat
 #
 # If two sides look alike, wrong pairs pass the verification, because every window has its twin. Such a pair is weak
-# compared with the chain of strong pairs that joins the same two photos another way round. So the kit makes several
-# mapping runs: with COLMAP's global mapper and all pairs; with the pairs that have at least `min_strength` of the
-# weakest link of that chain; with the incremental mapper. The kit stops early if a model has most images
+# compared with the chain of strong pairs that joins the same two photos by another path. So the kit makes several
+# mapping runs: with COLMAP's global mapper and all pairs; with pairs that have at least `min_strength` times the
+# matches of the weakest link of that chain; with the incremental mapper. The kit stops early if a model has most images
 # (`enough`) and most verified matches agree with it (`trusted`), or if two runs with different pairs agree.
 
 # %%
@@ -139,9 +139,8 @@ for number, mapping_run in enumerate(config.mapping):
 #
 # ## The report
 #
-# The report shows the same figures for every scene of a run, the best and the weakest pairs, and says in plain words
-# what went wrong. It is one file that opens in any browser without internet: `imc-kit report OUT` on the command line,
-# or
+# The report shows the same figures for every scene of a run, the best and the weakest pairs, and says what went wrong.
+# It is one file that opens in any browser without internet: `imc-kit report OUT` on the command line, or
 
 # %%
 print(write_report(OUT))

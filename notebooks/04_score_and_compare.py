@@ -49,9 +49,9 @@ print(f"{len(scene.images)} photos of {scene.name}, in {scene.root}")
 # shift, chosen to bring as many cameras as possible close to the truth. The rotations of cameras do not count.
 #
 # Then it counts the cameras that are nearer to the truth than each of six distances (2.5 cm to 1 m for most scenes).
-# Three cameras fit almost any truth, so they are free: if *n* of *m* cameras are within a distance, their share is (*n*
-# − 3) / (*m* − 3), at least 0. The mAA is the mean over the six distances. The competition's score is the mean over its
-# scenes, whatever their sizes.
+# Three cameras fit almost any truth, so they do not count: if *n* of *m* cameras are within a distance, their share is
+# (*n* − 3) / (*m* − 3), at least 0. The mAA is the mean over the six distances. The competition's score is the mean
+# over its scenes, whatever their sizes.
 #
 # Here are the two ends of the scale: the truth itself, and the poses of `sample_submission.csv`, which are all equal.
 
@@ -60,19 +60,19 @@ print(explore.score(task, task.root / "truth.csv"), "\n")
 print(explore.score(task, task.root / "sample_submission.csv"))
 
 # %% [markdown]
-# What follows:
+# Consequences:
 # - **A missing camera costs as much as a wrong one**, and a guess costs nothing: so every row gets a pose.
 # - **Only one model counts.** Models have no common frame, so the kit submits the poses of the largest model and
 #   guesses for all other photos.
-# - **One wrong bend spoils half the scene.** If one half is rotated against the other, one of them is far off.
+# - **One wrong bend spoils half the scene.** If one half is rotated relative to the other, one of them is far off.
 # - **Small scenes vary a lot**: among 10 photos, each is worth a seventh of the scene.
 #
 # ## Two configurations on one scene
 #
 # The next cell compares SIFT with ORB, at 2048 keypoints each and otherwise equal. You can compare anything: presets by
 # name, or options as in `imc_kit.preset("aliked", {"detector.max_keypoints": 2048})`. `compare` solves the scene with
-# each configuration. It also tries the features on views that are computed from one photo, so that the right place of
-# every point is known.
+# each configuration. It also tests the features on warped copies of one photo, where the correct position of every
+# point is known.
 
 # %%
 configs = {"SIFT": imc_kit.preset("small"), "ORB": imc_kit.preset("small", {"detector": OrbConfig(max_keypoints=2048)})}
@@ -82,8 +82,8 @@ print(comparison)
 
 # %% [markdown]
 # The table has one row for each configuration. **Inliers** is the median over the verified pairs. **Repeatability** is
-# the share of keypoints that are found again at the same place of a changed view. **Matching accuracy** is the share of
-# matches that are right. **Matching score** is the share of keypoints that are matched correctly, which matters most. A
+# the share of keypoints that are found again at the same point of a changed view. **Matching accuracy** is the share of
+# correct matches. **Matching score** is the share of keypoints that are matched correctly, which matters most. A
 # detector can be good at finding points again and bad at telling them apart.
 
 # %%
@@ -109,8 +109,9 @@ viz.draw_accuracy(scores)
 
 # %% [markdown]
 # A curve that is **low everywhere** has missing or wrong cameras: look at pairs and models. A curve that is low at the
-# left and reaches 100 % has all cameras roughly right: more exact keypoints (a larger `long_side`), shared intrinsics
-# or more matches will lift it. A **step** that never closes is a part of the scene that is off.
+# left and reaches 100 % has all cameras roughly right: more accurate keypoints (a larger `long_side`), shared
+# intrinsics or more matches may raise it. A curve that **levels off below 100 %** has a part of the scene in the wrong
+# place.
 #
 # ## Where the cameras are
 #
@@ -126,7 +127,7 @@ viz.draw_model(explore.largest_model(results["ORB"]), scores["ORB"])
 # %% [markdown]
 # ## What it costs
 #
-# Both configurations have the same stages, so a difference shows where the time goes.
+# Both configurations have the same stages, so the figure shows where they differ in time.
 
 # %%
 page.draw_stages(comparison.rows)
@@ -137,7 +138,7 @@ page.draw_stages(comparison.rows)
 #
 # ## Before you believe a difference
 #
-# - COLMAP with several threads sums numbers in a different order each time. Run both configurations twice (another
-#   `OUT`) to see by how much a configuration differs from itself. `{"threads": 1}` makes runs repeatable.
+# - COLMAP with several threads sums numbers in a different order each time. Run both configurations twice (with another
+#   `OUT`) to see how much the results of one configuration vary. `{"threads": 1}` makes runs repeatable.
 # - One scene says little about other scenes. Compare on several scenes with true poses.
 # - Change one option at a time, and look at the registered photos before the mAA: they change first.

@@ -44,8 +44,8 @@ if len(kits) != 1:
 runpy.run_path(str(kits[0] / "install.py"))["install"](kits[0])
 
 # %% [markdown]
-# **Look around.** `attach` finds the competition's data and the kit's weight files, checks them, and names the kind of
-# run: `interactive`, `batch` ("Save & Run All"), or `rerun`, the scoring on the hidden photos.
+# **Find the inputs.** `attach` finds the competition's data and the kit's weight files, checks the weight files, and
+# names the kind of run: `interactive`, `batch` ("Save & Run All"), or `rerun`, the scoring on the hidden photos.
 
 # %%
 import logging
@@ -59,8 +59,8 @@ print(session)
 
 # %% [markdown]
 # **Solve.** `submission.csv` has a row for every photo before the first scene begins, and is rewritten after each
-# scene. A scene that fails costs that scene only. With the time limit, every scene gets a quick answer first and the
-# run ends by itself before Kaggle stops it.
+# scene. A scene that fails does not affect the others. With the time limit, every scene gets a quick answer first, and
+# the run ends before Kaggle stops it.
 
 # %%
 config = imc_kit.preset(PRESET or session.preset, {"time_limit": TIME_LIMIT, **OPTIONS})

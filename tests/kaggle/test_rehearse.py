@@ -116,9 +116,7 @@ for folder in (os.environ["IMC_KIT_INPUT"] + "/competitions/x", os.getcwd()):
         assert "/working cannot be written (No space left on device): free some space" in full
     ended, missing = report.problems
     assert ended.startswith("the notebook ended with an error: KitError: ")
-    assert ended.endswith(
-        "toy.pth is damaged: its SHA-256 differs, so nothing of the kit is used: upload the kit again"
-    )
+    assert ended.endswith("toy.pth is damaged: its SHA-256 differs, so the kit is not used: upload it again")
     assert missing == "there is no submission.csv in the working folder"
 
 

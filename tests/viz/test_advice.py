@@ -45,9 +45,9 @@ def test_a_scene_that_went_well_needs_no_words() -> None:
     [
         ("poor", "1 image is not in the model: fewer than 500 keypoints"),
         ("lonely", "1 image is not in the model: no pair with 15 verified matches"),
-        ("linked", "1 image is not in the model in spite of verified matches"),
-        ("nothing", "There is no model in spite of verified matches"),
-        ("parts", "The scene fell into 2 models (of 3, 2 images); only the largest counts"),
+        ("linked", "1 image is not in the model despite verified matches"),
+        ("nothing", "There is no model despite verified matches"),
+        ("parts", "The scene split into 2 models (of 3, 2 images); only the largest counts"),
         ("wrong", "Every image is in the model, but the mAA is 0.25"),
     ],
 )
@@ -58,7 +58,7 @@ def test_what_went_wrong_is_said(case: str, what: str) -> None:
 
 def test_models_that_are_scenes_of_their_own_are_no_failure() -> None:
     (only,) = CASES["separate"]
-    assert (only.what, only.which) == ("1 image is not in the model in spite of verified matches", "d")
+    assert (only.what, only.which) == ("1 image is not in the model despite verified matches", "d")
     assert advise([["a", "b"], ["c", "d"]], NAMES, MANY, LINKED, separate=True) == []
     (low,) = advise([["a", "b"], ["c", "d"]], NAMES, MANY, LINKED, accuracy=0.2, separate=True)
     assert low.what == "Every image is in the model, but the score is 0.20"

@@ -149,7 +149,7 @@ def test_in_a_browser(browser: Browser, report: Path, tmp_path: Path) -> None:
     for _ in range(3):
         browser.driver.switch_to.active_element.send_keys(Keys.TAB)
         stops.append(browser.driver.switch_to.active_element.text.strip())
-    assert stops == ["To the content", "Scene", "Images"]
+    assert stops == ["Skip to the content", "Scene", "Images"]
     browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
     assert browser.run("return document.querySelectorAll('th')[1].ariaSort") == "ascending"
     # A scene opens by its summary, and its model rotates by its buttons.

@@ -145,7 +145,7 @@ def test_2025_has_a_scene_for_each_model(year_2025: Year, tmp_path: Path) -> Non
     names = [trace["name"].split(",")[:2] for trace in page.figures["Accuracy"]["data"]]
     assert names == [["mixed", " model 1"], ["mixed", " model 2"]]
     assert "harmonic mean" in page.text
-    assert "fell into" not in page.text
+    assert "split into" not in page.text
     assert f"{2 * VIEWS} of {2 * VIEWS + 1} images registered" in page.text
     head, *rows = page.tables["Images of mixed"]
     states = {row[1]: row[head.index("State")] for row in rows}

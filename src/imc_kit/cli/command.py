@@ -1,4 +1,4 @@
-"""What all commands share: how they are parsed, how much they say, and how a list is typed."""
+"""Shared by all commands: parsing, verbosity, and lists of names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,25 +38,25 @@ class Command:
 
     @classmethod
     def parse(cls, name: str, arguments: Sequence[str]) -> Self:
-        """The command with the options that were typed. Exits after the help, and after a wrong option."""
+        """Parse the options of the command. Exits after the help, and after an invalid option."""
         return parse(cls, name, arguments)
 
     def run(self) -> int:
-        """Do it; returns the exit status."""
+        """Run the command; returns the exit status."""
         raise NotImplementedError
 
     def interrupted(self) -> str:
-        """What to say after Ctrl-C."""
+        """The message after Ctrl-C."""
         return "interrupted"
 
 
 def resumable(submission: Path) -> str:
-    """What to say after Ctrl-C in a run that writes this file."""
+    """The message after Ctrl-C in a run that writes this file."""
     valid = "submission.csv is valid; " if submission.is_file() else ""
     return f"interrupted: {valid}run the same command to resume"
 
 
 def parse(kind: type[T], name: str, arguments: Sequence[str], default: Any = tyro.MISSING_NONPROP) -> T:
-    """A dataclass with the options that were typed, by tyro; `name` is what the help calls the command."""
-    avoid = (tyro.conf.AvoidSubcommands,)  # a field of several possible types is of its default's type
+    """Parse the options into a dataclass with tyro. name: the command's name in its help."""
+    avoid = (tyro.conf.AvoidSubcommands,)  # a field with a union type takes the type of its default
     return cast(T, tyro.cli(kind, prog=f"imc-kit {name}", args=arguments, default=default, config=avoid))

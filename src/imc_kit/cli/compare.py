@@ -19,13 +19,13 @@ class Compare(Command):
     input: tyro.conf.Positional[Folder]
     """A competition's root (layouts of 2023, 2024, 2025), or a folder of photos of one place."""
     out: Folder
-    """Folder for compare.html, compare.csv, compare.json, and for each NAME what `imc-kit solve` writes."""
+    """Folder for compare.html, compare.csv, compare.json, and for the output of `imc-kit solve` in NAME."""
     presets: Names
-    """Presets, or DETECTOR+MATCHER, which is the sift preset with these two: sift orb+nearest aliked"""
+    """Presets, or DETECTOR+MATCHER for the sift preset with these two. Example: sift orb+nearest aliked"""
     scenes: Annotated[Names, tyro.conf.arg(help_behavior_hint="(default: all)")] = ()
     """Only these scenes."""
     truth: File = None
-    """CSV file with the true poses: shows the mAA."""
+    """CSV file with the true poses; adds the mAA."""
     thresholds: File = None
     """JSON file with the metric's distances, as for `imc-kit score`."""
     split: Literal["test", "train"] = "test"

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from imc_kit.cli.command import Command, File, Folder, resumable
+import tyro
+
+from imc_kit.cli.command import Command, Folder, resumable
 
 _GOOD_SCORE = 0.95
 """With a lower mAA the demo fails. The kit reaches 1.0 on the plaza, so a lower score is a fault, not noise."""
@@ -13,10 +16,10 @@ _GOOD_SCORE = 0.95
 class Demo(Command):
     """Render a scene with known cameras, solve it and score it; or solve your own photos."""
 
-    input: File = None
-    """A folder of photos to solve in place of the rendered scene."""
+    input: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(optional)")] = None
+    """Folder of photos to solve instead of the rendered scene."""
     out: Folder = Path("demo")
-    """Folder for everything that the demo writes."""
+    """Folder for all output of the demo."""
 
     def run(self) -> int:
         """The exit status: 1 when the rendered scene scores less than 0.95, or no photo is registered."""

@@ -1,4 +1,4 @@
-"""The command `imc-kit`: which command is meant, how much it says, and its exit status."""
+"""The command `imc-kit`: selects the command, its verbosity, and its exit status."""
 
 import logging
 import sys
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = Command()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
-        _set_messages(command)
+        _set_verbosity(command)
         with logging_redirect_tqdm():
             return command.run()
     except KitError as error:
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """The command that was typed. Exits after `--help` and `--version`; raises `KitError` for an unknown command."""
+    """Parse the command line. Exits after `--help` and `--version`; raises `KitError` for an unknown command."""
     words = 2 if list(arguments[:1]) == ["weights"] else 1
     name = " ".join(arguments[:words])
     if name in COMMANDS:
@@ -68,7 +68,7 @@ def _help() -> str:
     return "\n".join(["usage: imc-kit COMMAND ...", "", about, "", "commands:", *summaries, "", more])
 
 
-def _set_messages(command: Command) -> None:
+def _set_verbosity(command: Command) -> None:
     form = "%(asctime)s %(name)s: %(message)s" if command.verbose else "%(message)s"
     logging.basicConfig(format=form, level=logging.WARNING)
     level = logging.WARNING if command.quiet else logging.DEBUG if command.verbose else logging.INFO

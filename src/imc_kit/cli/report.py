@@ -16,7 +16,7 @@ class Report(Command):
     out: File = None
     """The file to write. Default: report.html in that folder."""
     truth: File = None
-    """CSV file with the true poses: shows the mAA, and the true cameras next to the estimated ones."""
+    """CSV file with the true poses; adds the mAA, and the true cameras next to the estimated ones."""
     thresholds: File = None
     """JSON file with the metric's distances, as for `imc-kit score`."""
 

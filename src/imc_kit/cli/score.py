@@ -23,7 +23,7 @@ class Score(Command):
     """JSON file in the unit of the truth: {scene: [distances]}; for 2023 {dataset/scene: [[degrees], [distances]]}.
     Default: the edition's own (2025 has none), in metres, which are wrong for scenes without metric scale."""
     edition: Literal["2024", "2023", "2025"] = "2024"
-    """Whose definition of the score."""
+    """Year of the competition whose score is computed."""
     json: bool = False
     """Print {"mean": …, "scenes": {name: …}} instead of a table."""
 

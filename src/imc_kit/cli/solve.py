@@ -1,4 +1,4 @@
-"""The command `imc-kit solve`, and its help: what people use on one screen, and every option of a stage or of all."""
+"""The command `imc-kit solve` and its help: common options on one screen, or every option of one stage or of all."""
 
 import re
 import sys
@@ -26,10 +26,10 @@ _INDENT = " " * 22
 
 @dataclass(frozen=True)
 class Choices:
-    """What is chosen by name. It decides which options the stages have."""
+    """Components chosen by name. They determine which options the stages have."""
 
     preset: str = "sift"
-    """Where all options start from."""
+    """Sets the defaults of all options."""
     detector: str | None = None
     """Replaces the preset's detector, with its own defaults."""
     matcher: str | None = None
@@ -37,10 +37,10 @@ class Choices:
     add: Names = ()
     """DETECTOR+MATCHER whose keypoints and matches are joined to the others. Their options are --also.0.…"""
     descriptors: Names = ()
-    """Global descriptors that find pairs in place of the preset's. Their options are --pairs.descriptors.0.…"""
+    """Global descriptors that find pairs instead of the preset's. Their options are --pairs.descriptors.0.…"""
 
     def config(self) -> Config:
-        """The preset with these choices. Raises KitError for an unknown name, with the nearest one."""
+        """The preset with these choices. Raises `KitError` for an unknown name, with the nearest one."""
         config = preset(self.preset)
         changes: dict[str, Any] = {"also": (*config.also, *map(feature_pipeline, self.add))}
         if self.detector:
@@ -69,12 +69,12 @@ class Solve(Command):
     report: bool = False
     """Also write report.html, which shows what happened."""
     cluster: str | None = None
-    """Detect and match on the Dask cluster at this address, or of this scheduler file; `--out` must be on its disk."""
+    """Detect and match on the Dask cluster at this address or scheduler file; `--out` must be on its shared disk."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     @classmethod
     def parse(cls, name: str, arguments: Sequence[str]) -> Self:
-        """First what is chosen by name, then all options of the stages that this leads to."""
+        """Parse the choices first, then the options of the stages that they select."""
         choices, _ = tyro.cli(Choices, prog=f"imc-kit {name}", args=arguments, return_unknown_args=True, add_help=False)
         config = choices.config()
         topic = _topic(arguments)
@@ -111,7 +111,7 @@ class Solve(Command):
 
 
 def _topic(arguments: Sequence[str]) -> str | None:
-    """Which help is asked for: "" the short one, "all", the name of a stage, or None."""
+    """The requested help: "" for the short one, "all", the name of a stage, or None."""
     if "--help-all" in arguments:
         return "all"
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
@@ -121,7 +121,7 @@ def _topic(arguments: Sequence[str]) -> str | None:
 
 
 def _show_help(topic: str, config: Config) -> None:
-    """Print the help on a topic. Raises KitError for a stage that does not exist, with the nearest one."""
+    """Print the help on a topic. Raises `KitError` for an unknown stage, with the nearest one."""
     stages = _stages(config)
     if topic in ("", "all"):
         known = {"presets": [*PRESETS], "detectors": [*DETECTORS], "matchers": [*MATCHERS], "stages": [*stages]}
@@ -136,7 +136,7 @@ def _show_help(topic: str, config: Config) -> None:
 
 
 def _stages(config: Config) -> dict[str, list[tuple[str, Any, str]]]:
-    """By stage its groups of options: how their names begin, their values, and what they are for."""
+    """The groups of options of each stage: the prefix of their names, their default values, their description."""
     stages = {}
     for name, value in vars(config).items():
         if name == "mapping":  # all runs have the same options: show them once
@@ -166,9 +166,9 @@ def _summary(config: Any) -> str:
 
 
 def _runs(mapping: Sequence[Any]) -> str:
-    """What N is, and where each mapping run differs from the defaults."""
+    """What N means, and how each mapping run differs from the defaults."""
     default, runs = type(mapping[0])(), []
     for place, run in enumerate(mapping):
         changed = [f"{name} {value}" for name, value in vars(run).items() if value != getattr(default, name)]
         runs.append(f"{place}: {', '.join(changed) or 'the defaults below'}")
-    return f"N is the place of a mapping run. {'; '.join(runs)}."
+    return f"N is the number of a mapping run. {'; '.join(runs)}."

@@ -21,7 +21,7 @@ _SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 @dataclass(frozen=True)
 class List(Command):
-    """Show the known weight files: users, licence, size, and which are here."""
+    """List the known weight files: what uses them, licence, size, and where they are."""
 
     def run(self) -> int:
         present = [*weights.present(weights.places(), weights.manifest().values())]
@@ -45,7 +45,7 @@ class Get(Command):
     preset: str | None = None
     """Get the files of this preset."""
     to: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where to put them. Default: the first of IMC_KIT_WEIGHTS, `weights` in a checkout, or torch's cache."""
+    """Target folder. Default: the first of IMC_KIT_WEIGHTS, `weights` in a checkout, or torch's cache."""
 
     def run(self) -> int:
         """The exit status: 1 when a file could not be downloaded."""
@@ -58,7 +58,7 @@ class Get(Command):
         return 0 if all(got) else 1
 
     def _get(self, weight: weights.Weight) -> bool:
-        """Whether the file is here now."""
+        """Get one file if it is missing; returns whether it is here now."""
         here = weights.usable(weights.places() if self.to is None else [self.to], weight)
         if here is not None:
             print(f"{here} is here already")
@@ -80,10 +80,10 @@ class Get(Command):
 
 @dataclass(frozen=True)
 class Check(Command):
-    """Compare the weight files that are here with the published ones."""
+    """Compare the weight files on this machine with the published ones."""
 
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")] = None
-    """Where they are. Default: all the usual places."""
+    """Folder to check. Default: all the usual places."""
 
     def run(self) -> int:
         """The exit status: 1 when a file differs from the published one, or there is none."""
@@ -111,9 +111,9 @@ class Check(Command):
 
 
 def resolve(names: Sequence[str]) -> list[weights.Weight]:
-    """The files of these names and those that they use, each once, in the manifest's order.
+    """The weight files with these names, or used by these names, each once, in the manifest's order.
 
-    Raises `KitError`, with the nearest name, for one that is neither a file nor something that uses a file.
+    Raises `KitError`, with the nearest name, for a name that is neither a weight file nor uses one.
     """
     known = weights.manifest().values()
     users = {user for weight in known for user in weight.used_by}
@@ -124,6 +124,6 @@ def resolve(names: Sequence[str]) -> list[weights.Weight]:
 
 
 def facts(weight: weights.Weight) -> tuple[str, str, str, str, str]:
-    """For a table: the file's name, what uses it, its licence, whether it may be passed on, and its size."""
+    """The cells of a table: the file's name, what uses it, licence, whether it may be redistributed, size."""
     size = f"{weight.bytes / 1e6:.1f} MB" if weight.bytes else "unknown"
     return weight.name, ", ".join(weight.used_by), weight.license, "yes" if weight.redistributable else "no", size

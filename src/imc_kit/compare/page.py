@@ -1,6 +1,6 @@
 """Figures of a comparison of configurations, and its page.
 
-A configuration has one colour in all figures, by its place among the rows, and its name is written next to it.
+Each configuration has the same colour in all figures, chosen by its order in the rows, and a label with its name.
 """
 
 import html
@@ -20,7 +20,7 @@ from imc_kit.viz.scores import draw_seconds
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of a row, with its title, its axis and its explanation. A `share` lies between 0 and 1."""
+    """A number of a row: its title, axis label, format and caption. share: whether it lies in 0 … 1."""
 
     title: str
     axis: str
@@ -31,7 +31,7 @@ class Metric:
 
 
 def _share(name: str, said: str) -> Metric:
-    """One of the `SHARES`: the mean over the kinds of change."""
+    """The metric of one of the `SHARES`: the mean over the kinds of change."""
     title = name.replace("_", " ")
     axis = f"{title} (share)"
     return Metric(title.capitalize(), axis, "{:.3f}", lambda row: getattr(row.overall, name, None), True, said)
@@ -43,25 +43,25 @@ METRICS: dict[str, Metric] = {
         "Share of the images that have a pose."),
     "mAA": Metric(
         "mAA", "mAA", "{:.3f}", lambda row: row.accuracy, True,
-        "Share of the cameras near their true place, mean over the score's distances."),
+        "Share of the cameras near their true position: the mean over the score's distances."),
     "keypoints": Metric(
         "Keypoints", "keypoints per image", "{:,.0f}", lambda row: row.keypoints, False, "Mean over the images."),
     "inliers": Metric(
         "Inliers", "inliers per verified pair (matches)", "{:,.0f}", lambda row: row.inliers_median, False,
-        "Verified matches of an image pair: the median over the pairs that have any."),
-    "repeatability": _share("repeatability", "Share of the keypoints visible in both images that both images have."),
-    "matching_accuracy": _share("matching_accuracy", "Share of the matches between two images that are right."),
+        "Verified matches of an image pair: the median over the verified pairs."),
+    "repeatability": _share("repeatability", "Share of the keypoints visible in both images that both images detect."),
+    "matching_accuracy": _share("matching_accuracy", "Share of the matches between two images that are correct."),
     "matching_score": _share(
-        "matching_score", "Share of the keypoints visible in both images that are in a right match."),
+        "matching_score", "Share of the keypoints visible in both images that have a correct match."),
     "seconds": Metric(
         "Time", "time (seconds)", "{:,.1f} s", lambda row: row.total, False, "From photos to poses, all stages."),
 }  # fmt: skip
-"""What can be drawn of a comparison, by name."""
+"""The metrics that can be drawn, by name."""
 SHARES = ("repeatability", "matching_accuracy", "matching_score")
 """The metrics that are known for each kind of change."""
 _CHANGES = (
-    "Each photo is warped in known ways: rotated, enlarged, seen from the side as a flat picture, and lit differently. "
-    "All configurations get the same pixels and keep the same number of keypoints at most."
+    "Each photo is changed in known ways: rotated, enlarged, seen from the side as a flat picture, lit differently. "
+    "All configurations get the same pixels and the same limit on keypoints."
 )
 
 
@@ -82,7 +82,7 @@ def _metric(name: str, known: Collection[str]) -> Metric:
 
 
 def draw_metric(rows: Sequence[Row], name: str) -> Any:
-    """One of `METRICS`: a bar with its value for each configuration and, with several scenes, a dot for each scene.
+    """Draw one of `METRICS`: a bar for each configuration and, with several scenes, a dot for each scene.
 
     A bar is the mean over the scenes; for registered images it is the share of all images, for time the sum. Raises
     `KitError` for an unknown name.
@@ -117,7 +117,7 @@ def draw_metric(rows: Sequence[Row], name: str) -> Any:
 
 
 def draw_changes(rows: Sequence[Row], name: str = "repeatability") -> Any:
-    """One of `SHARES` by kind of change, with the configurations' bars side by side.
+    """Draw one of `SHARES` by kind of change, with the configurations' bars side by side.
 
     Raises `KitError` for an unknown name.
     """
@@ -140,7 +140,7 @@ def draw_changes(rows: Sequence[Row], name: str = "repeatability") -> Any:
 
 
 def draw_stages(rows: Sequence[Row]) -> Any:
-    """Seconds by stage over all scenes, one bar for each configuration."""
+    """Draw the seconds of each stage, summed over all scenes, in one bar for each configuration."""
     return draw_seconds({row.configuration: row.seconds for row in summarize(rows) if row.seconds})
 
 
@@ -199,7 +199,7 @@ def _figures(figures: Iterable[tuple[str, Any, str]]) -> str:
 
 
 def _table(caption: str, rows: Sequence[Row], known: dict[str, Metric], palette: dict[str, str]) -> str:
-    """The metrics in `known` of each row; with a column of scenes when rows belong to one."""
+    """A table of the metrics in `known`, with a column of scenes if the rows belong to scenes."""
     by_scene = bool(_scenes(rows))
     lines = []
     for row in rows:

@@ -1,9 +1,9 @@
-"""How well a detector finds the same points again, and a matcher matches them, on image pairs with known geometry.
+"""Measures how repeatably a detector finds points, and how correctly a matcher matches them, with known geometry.
 
-A photo is warped in known ways: rotated, enlarged, seen from the side, in another light. Pairs of the photo and a
-warped image are judged in the manner of Mikolajczyk et al. (2005), with the measures of DeTone et al. (2018) and
-Dusmanu et al. (2019). All detectors see the same pixels and keep the same number of keypoints at most: of two
-detectors that find random points, the one that finds more of them repeats more of them.
+A photo is changed in known ways: rotated, enlarged, seen from the side, lit differently. Pairs of the photo and a
+changed image are evaluated as by Mikolajczyk et al. (2005), with the measures of DeTone et al. (2018) and Dusmanu et
+al. (2019). All detectors see the same pixels and have the same limit on keypoints, because a larger number of
+keypoints is more repeatable even if they are random.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,38 +27,38 @@ from imc_kit.types import Features, Float32, Float64, Mask, Matches, Pixels
 Change = Literal["rotation", "scale", "perspective", "light"]
 CHANGES: tuple[Change, ...] = get_args(Change)
 Measured = list[tuple[Change, "Repeated"]]
-"""The measures of each warped image."""
+"""The kind of change and the measures of each warped image."""
 _NOISE = 8.0
 """Standard deviation of the noise in the strongest change of light, in grey levels: that of a photo at high ISO."""
 
 
 @dataclass(frozen=True)
 class RepeatabilityConfig:
-    """Which warped images are tried, and when a point counts as found again. Raises `KitError` for bad values."""
+    """Which warped images are tested, and when a point counts as repeated. Raises `KitError` for bad values."""
 
     long_side: int = 640
     """Longer side of the images in pixels; small photos are not enlarged. DeTone et al. use 640 × 480 too."""
     max_keypoints: int = 1000
-    """Keypoints of an image that are kept, the strongest. DeTone et al. keep as many."""
+    """Keep at most this many keypoints of an image, the strongest. DeTone et al. use 1000 too."""
     epsilon: float = 3.0
-    """Two points are the same up to this distance, in pixels of the warped image. DeTone et al. use 3 too."""
+    """Maximum distance of corresponding points, in pixels of the warped image. DeTone et al. use 3 too."""
     photos: int = 3
-    """Photos of a scene that are tried, spread evenly over it. More give steadier numbers and take more time."""
+    """Number of photos of a scene, evenly spaced. More make the results more stable and take more time."""
     views: int = 2
-    """Warped images of each photo and each kind of change, from slight to strong."""
+    """Number of warped images for each photo and kind of change, from slight to strong."""
     rotation: float = 60.0
-    """The largest rotation about the line of sight, in degrees."""
+    """Maximum rotation about the line of sight, in degrees."""
     scale: float = 2.0
-    """The largest enlargement: 2 is a view from half the distance."""
+    """Maximum enlargement: 2 is a view from half the distance."""
     perspective: float = 50.0
-    """The largest angle from which the photo, as a flat picture, is seen, in degrees."""
+    """Maximum tilt of the photo, as a flat picture, against the line of sight, in degrees."""
     light: float = 1.0
-    """The largest change of light: 1 takes every value to its square or its root, and adds noise of 8 grey levels."""
+    """Maximum change of light: 1 is a gamma of 2 or 0.5, and noise of 8 grey levels."""
     seed: int = 0
 
     @property
     def load_side(self) -> int:
-        """The longer side at which to load a photo: large enough that an image enlarged twice is still sharp."""
+        """The longer side at which to load a photo, in pixels: an image enlarged twice is still sharp."""
         return 2 * self.long_side
 
     def __post_init__(self) -> None:
@@ -82,8 +82,8 @@ class Warp:
 
     homography: [3, 3], maps a point (x, y) of the plain image to the warped image, in pixels, the centre of the
         top-left pixel at (0, 0). Both images have the same size.
-    gamma: values between 0 and 1 are raised to this power; 1 leaves them.
-    noise: standard deviation of the noise that is added after that, in grey levels; `seed` is its seed.
+    gamma: values between 0 and 1 are raised to this power; 1 changes nothing.
+    noise: standard deviation of the noise that is added afterwards, in grey levels; `seed` is its seed.
     """
 
     change: Change
@@ -95,13 +95,13 @@ class Warp:
 
 @dataclass(frozen=True)
 class Repeated:
-    """How well one pair of images, or the mean of several, went. All values are between 0 and 1.
+    """The measures of one image pair, or their mean over several pairs. All values are in 0 … 1.
 
     repeatability: share of the keypoints visible in both images that have a keypoint of the other image within
         epsilon. None for a detector-free matcher.
-    matching_accuracy: share of the matches that are right: the second point is within epsilon of where the homography
-        takes the first. Averaged, it is Dusmanu et al.'s mean matching accuracy. 0 without matches.
-    matching_score: share of the keypoints visible in both images that are in a right match; the mean of the two images.
+    matching_accuracy: share of the matches that are correct: the homography maps the first point to within epsilon of
+        the second. Its mean is the mean matching accuracy of Dusmanu et al. 0 without matches.
+    matching_score: share of the keypoints visible in both images that have a correct match; the mean of both images.
         None for a detector-free matcher.
     """
 
@@ -119,12 +119,13 @@ def homography(
     """The homography [3, 3] of a flat picture of `size` = (width, height) that moves in front of a camera.
 
     The picture rotates by `rotation` clockwise about the line of sight, then by `tilt` about the axis in the picture at
-    `direction`; all in degrees. scale: larger is nearer. The centre stays; the focal length is the longer side.
+    angle `direction`, all in degrees. scale: above 1, the picture is nearer. Its centre stays in place. The longer side
+    is the focal length.
     """
     width, height = size
     focal = float(max(size))
     rotated = Rotation.from_euler("ZXZ", [direction, tilt, rotation - direction], degrees=True).as_matrix()
-    # The picture is the plane z = 0, a focal length away, so that one of its units is one pixel; its axes as columns.
+    # The picture is the plane z = 0 at a distance of one focal length, so its unit is one pixel. Columns: its axes.
     plane = np.column_stack([rotated[:, 0], rotated[:, 1], [0, 0, focal]])
     center = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
     seen = center @ np.diag([focal * scale, focal * scale, 1]) @ plane @ np.linalg.inv(center)
@@ -132,9 +133,9 @@ def homography(
 
 
 def warps(size: tuple[int, int], config: RepeatabilityConfig, number: int = 0) -> list[Warp]:
-    """The warps of the photo with this number, whose plain image has `size` = (width, height); always the same ones.
+    """The warps of photo `number`, whose plain image has `size` = (width, height); the same in every call.
 
-    Each kind of change has `config.views`, one in each part of its range, from slight to strong.
+    Each kind of change has `config.views` warps, one in each part of its range, from slight to strong.
     """
     rng = np.random.default_rng([config.seed, number])
     found = []
@@ -165,15 +166,15 @@ def plain_size(size: tuple[int, int], long_side: int) -> tuple[int, int]:
 def warped(pixels: Pixels, size: tuple[int, int], warp: Warp | None = None) -> Pixels:
     """A photo of any resolution, warped to `size` = (width, height); without a warp, its plain image.
 
-    A pixel is the mean of four samples of the photo. Outside the photo is its mirror image, because a plain border
-    would be an edge to detectors; `visible` tells which pixels that concerns.
+    A pixel is the mean of four samples of the photo. Its mirror image fills the area outside, because detectors would
+    see a plain border as an edge; `visible` masks that area.
     """
     width, height = size
     full = np.array([[pixels.shape[1] / width, 0, 0], [0, pixels.shape[0] / height, 0], [0, 0, 1]])
     half = np.array([[0.5, 0, 0], [0, 0.5, 0], [0, 0, 1]])
     edge = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from the centre of the first pixel to its corner
     back = np.linalg.inv(np.eye(3) if warp is None else warp.homography)
-    # From the four samples of a pixel to the warped image, from there to the plain image, and to the photo.
+    # Maps from the four samples of a pixel to the warped image, then to the plain image, then to the photo.
     source = np.linalg.inv(edge) @ full @ edge @ back @ np.linalg.inv(edge) @ half @ edge
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     fine = cv2.warpPerspective(pixels, source, (2 * width, 2 * height), flags=flags, borderMode=cv2.BORDER_REFLECT)
@@ -186,7 +187,7 @@ def warped(pixels: Pixels, size: tuple[int, int], warp: Warp | None = None) -> P
 
 
 def visible(size: tuple[int, int], warp: Warp) -> Mask:
-    """Which pixels of a warped image of `size` = (width, height) show the photo and not its mirror image, [H, W]."""
+    """bool [H, W]: which pixels of a warped image of `size` = (width, height) show the photo, not its mirror image."""
     x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size))
     inside = _in_both(np.column_stack([x.ravel(), y.ravel()]), np.linalg.inv(warp.homography), size)
     return inside.reshape(size[::-1])
@@ -196,7 +197,7 @@ def visible(size: tuple[int, int], warp: Warp) -> Mask:
 
 
 def project(points: Float32, homography: NDArray[Any]) -> Float64:
-    """Where points (x, y) [N, 2] go, [N, 2]; nan for those that go behind the camera."""
+    """Points (x, y) [N, 2] mapped by a homography, [N, 2]; nan for those behind the camera."""
     ahead = homography * np.sign(np.linalg.det(homography))  # a warp never mirrors
     moved = np.column_stack([points, np.ones(len(points))]) @ ahead.T
     depth = np.where(moved[:, 2:] > 0, moved[:, 2:], np.nan)
@@ -218,7 +219,7 @@ def repeatability(
 
 def matching_accuracy(first: Float32, second: Float32, homography: Float64, epsilon: float = 3.0) -> float:
     """`Repeated.matching_accuracy` of matches, from `first` [K, 2] to `second` [K, 2]."""
-    return _share(int(_right(first, second, homography, epsilon).sum()), len(first))
+    return _share(int(_correct(first, second, homography, epsilon).sum()), len(first))
 
 
 def matching_score(
@@ -226,19 +227,19 @@ def matching_score(
 ) -> float:
     """`Repeated.matching_score` of the matches between two images of one size."""
     rows = matches.indices.T
-    right = _right(first.keypoints[rows[0]], second.keypoints[rows[1]], homography, epsilon)
+    correct = _correct(first.keypoints[rows[0]], second.keypoints[rows[1]], homography, epsilon)
     ways = homography, np.linalg.inv(homography)
     seen = [_in_both(one.keypoints, way, one.image_size) for one, way in zip((first, second), ways, strict=True)]
-    right &= seen[0][rows[0]] & seen[1][rows[1]]
-    return float(np.mean([_share(int(right.sum()), int(there.sum())) for there in seen]))
+    correct &= seen[0][rows[0]] & seen[1][rows[1]]
+    return float(np.mean([_share(int(correct.sum()), int(there.sum())) for there in seen]))
 
 
-def _right(first: Float32, second: Float32, homography: Float64, epsilon: float) -> NDArray[np.bool_]:
-    return np.asarray(np.linalg.norm(project(first, homography) - second, axis=1) <= epsilon)  # nan is not
+def _correct(first: Float32, second: Float32, homography: Float64, epsilon: float) -> NDArray[np.bool_]:
+    return np.asarray(np.linalg.norm(project(first, homography) - second, axis=1) <= epsilon)  # False for nan
 
 
 def _in_both(points: Float32, homography: NDArray[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Which points [N, 2] of one image are visible in the other one too, [N]."""
+    """bool [N]: which points [N, 2] of one image are also visible in the other."""
     moved = project(points, homography)
     return np.asarray(((moved >= -0.5) & (moved <= np.array(size) - 0.5)).all(1))
 
@@ -253,11 +254,11 @@ def _share(part: int, whole: int) -> float:
 def measure(
     feature_pipeline: FeaturePipeline, photo: Photo, number: int = 0, config: RepeatabilityConfig | None = None
 ) -> Measured:
-    """How well a feature pipeline does on each of the `warps` of one photo.
+    """Measure a feature pipeline on each of the `warps` of one photo.
 
-    photo: as `images.load(path, config.load_side)` returns it. number: its number; each number has other warps.
+    photo: as `images.load(path, config.load_side)` returns it. number: its number, which selects the warps.
 
-    The config's limits of size and number replace the detector's, which uses no tiles and no border here. Raises
+    The config's limits on size and keypoints replace the detector's, which uses no tiles and no border here. Raises
     `KitError` when the feature pipeline lacks a package or a weight file.
     """
     config = config or RepeatabilityConfig()
@@ -291,6 +292,6 @@ def average(results: Sequence[Repeated]) -> Repeated | None:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are known; None if none is."""
+    """The mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None

@@ -9,13 +9,13 @@ from imc_kit.compare.repeatability import CHANGES, Change, Repeated, average, me
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration on one scene. None means not known, or not defined.
+    """One configuration on one scene. None means unknown or undefined.
 
     scene: None when the configuration could not run at all.
-    accuracy: the mAA, when the truth is known; a failed scene has one too, of its placeholder poses.
+    accuracy: the mAA, if the truth is known; a failed scene has that of its placeholder poses.
     keypoints: mean over the images.
-    verified_pairs: pairs with inliers; inliers_mean and inliers_median are over these.
-    repeated: by kind of change, see `repeatability`.
+    verified_pairs: number of pairs with inliers; inliers_mean and inliers_median are over these pairs.
+    repeated: measures by kind of change, see `repeatability`.
     seconds: by stage, of the run that solved the scene.
     remarks: what went wrong, one sentence each.
     """
@@ -54,7 +54,7 @@ class Row:
 
 
 def summarize(rows: Sequence[Row]) -> list[Row]:
-    """One row for each configuration, in their order, whose scene is None: see `Comparison.summary`."""
+    """One row for each configuration, in their order, with scene None: see `Comparison.summary`."""
     names = dict.fromkeys(row.configuration for row in rows)
     return [_summary(name, [row for row in rows if row.configuration == name]) for name in names]
 
@@ -75,6 +75,6 @@ def _summary(name: str, rows: Sequence[Row]) -> Row:
 
 
 def by_change(found: Sequence[tuple[Change, Repeated]]) -> dict[Change, Repeated]:
-    """The mean for each kind of change that there is, in the order of `CHANGES`."""
+    """The mean for each kind of change that occurs, in the order of `CHANGES`."""
     means = {change: average([one for kind, one in found if kind == change]) for change in CHANGES}
     return {change: one for change, one in means.items() if one is not None}

@@ -44,7 +44,7 @@ _PRINTED = {
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The rows, by configuration and then by scene. `out` holds compare.csv, compare.json and compare.html."""
+    """The rows, sorted by configuration, then scene. `out` holds compare.csv, compare.json and compare.html."""
 
     rows: tuple[Row, ...]
     out: Path
@@ -64,7 +64,7 @@ class Comparison:
         return _frame(summarize(self.rows)).drop(columns="scene")
 
     def __str__(self) -> str:
-        """The summary, as far as it fits a terminal."""
+        """The columns of the summary that fit a terminal."""
         table = self.summary
         shown = {name.replace("_", " "): table[name].map(form.format, "ignore") for name, form in _PRINTED.items()}
         return pd.DataFrame(shown).to_string(index=False, na_rep="–")
@@ -101,7 +101,7 @@ def compare(
     """Run each configuration on each scene, and write `out`/compare.csv, compare.json and compare.html.
 
     task: as for `solve`.
-    configs: by the names that they get in the results; `configurations` makes them from names.
+    configs: by their names in the results; `configurations` makes them from names.
     out: `solve` writes each configuration to `out`/NAME. The same call resumes an interrupted comparison. The seconds
         of a scene are those of the call that finished it, so they are too small for a scene that was interrupted.
     truth, thresholds: files as for `imc-kit score`; with them the mAA is known.
@@ -135,7 +135,7 @@ def compare(
         log.info("%s (configuration %d of %d)", name, number, len(configs))
         try:
             run = pipeline_run.solve(task, out / name, config, executor=executor)
-        except Exception as error:  # whatever it is, the others can still be compared
+        except Exception as error:  # of any kind: the others can still be compared
             log.error("%s cannot run: %s", name, said(error), exc_info=not isinstance(error, KitError))
             rows.append(Row(name, None, remarks=(f"could not run: {said(error)}",)))
             continue
@@ -156,7 +156,7 @@ def compare(
 
 
 def _row(name: str, run: results.Run, scene: Scene, scored: metric.OfScene | None, folder: Path) -> Row:
-    """The row with what the run left of the scene in its folder, without the measures on warped images."""
+    """The row of one scene, from the run and the scene's folder, without the measures on warped images."""
     row = Row(name, scene.name, len(scene.images), accuracy=scored.accuracy if scored else None)
     if scene.name not in run.scenes:
         return replace(row, remarks=(f"could not be solved: {run.failed[scene.name]}",))
@@ -189,7 +189,7 @@ def _with_repeatability(
                 found = [warp for photo in pool.map(_measure, *jobs) for warp in photo]
             views = [{"change": change, **asdict(one)} for change, one in found]
             results.write_json(path, {"identity": identity, "views": views})
-    except Exception as error:  # the scene is solved all the same
+    except Exception as error:  # the scene is solved anyway
         log.warning("%s: repeatability is not known: %s", scene.name, error, exc_info=not isinstance(error, KitError))
         return replace(row, remarks=(*row.remarks, f"repeatability is not known: {said(error)}"))
     return replace(row, repeated=by_change(found))
@@ -200,7 +200,7 @@ def _measure(one: FeaturePipeline, path: Path, number: int, tried: Repeatability
 
 
 def _read(path: Path, identity: str) -> Measured | None:
-    """What an earlier call with the same identity measured, if there was one."""
+    """The measures of an earlier call with the same identity; None if there was none."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text("utf-8"))
         if content["identity"] == identity:
@@ -212,7 +212,7 @@ def _read(path: Path, identity: str) -> Measured | None:
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    """The columns of a row, without its remarks: they come last, after the stages of all rows."""
+    """The columns of a row, without its remarks, which come last, after the stages of all rows."""
     last = ("repeated", "seconds", "remarks")
     flat = {one.name: getattr(row, one.name) for one in fields(row) if one.name not in last}
     for name in SHARES:

@@ -1,6 +1,6 @@
-"""The kit on Kaggle: what is attached to the notebook, and which kind of run this is.
+"""The kit on Kaggle: finds the attached kit and competition, and the kind of run.
 
-`build` makes the offline kit, `rehearse` runs its notebook at home, `limits` holds Kaggle's limits, as the nine hours.
+`build` makes the offline kit, `rehearse` runs its notebook at home, `limits` holds Kaggle's limits, such as nine hours.
 """
 
 import os
@@ -16,17 +16,17 @@ RunType = Literal["interactive", "batch", "rerun", "local"]
 """An open session; "Save & Run All"; the scoring of a submission on the hidden images; not on Kaggle."""
 
 _KIT_FILE, _COMPETITION_FILE = "imc_kit.lock", "sample_submission.csv"
-"""The files by which a kit and a competition are recognised."""
+"""The files that identify a kit and a competition."""
 _DEEPEST = 4
-"""How many folders below the input root a kit or a competition may be. Kaggle mounts datasets/OWNER/SLUG, and a folder
-that was zipped as a whole adds one more."""
+"""Folder levels to search below the input root. Kaggle mounts datasets/OWNER/SLUG, and a folder that was zipped as a
+whole adds one level."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a notebook has to work with.
+    """The inputs of a notebook, and the kind of run.
 
-    kit: the folder of the attached kit. version, commit, preset: what it was built from and for.
+    kit: the folder of the attached kit. version, commit: what it was built from. preset: what it was built for.
     competition: the folder of the attached competition's data.
     """
 
@@ -43,9 +43,9 @@ class Session:
 
 
 def attach(root: Path | None = None, competition: str | None = None) -> Session:
-    """Find the kit and the competition, check the kit's weight files, and let `weights.find` look there first.
+    """Find the kit and the competition, check the kit's weight files, and make `weights.find` search them first.
 
-    root: where inputs are mounted; default: IMC_KIT_INPUT or /kaggle/input.
+    root: the folder of mounted inputs; default: IMC_KIT_INPUT or /kaggle/input.
     competition: the name of its folder; needed only if several competitions are attached.
 
     Raises `KitError` if the kit or the competition is missing or ambiguous, if a weight file is damaged, or if the
@@ -79,7 +79,7 @@ def run_type() -> RunType:
 def _find(root: Path, file: str, what: str, add: str, choose: str, name: str | None = None) -> Path:
     """The folder below `root` that holds `file` and is called `name`. Raises `KitError` unless there is exactly one.
 
-    what: how messages call it. add, choose: what to do if there is none, or more than one.
+    what: its name in messages. add, choose: the advice if there is none, or more than one.
     """
     found = [folder for folder in _folders_with(root, file) if name in (None, folder.name)]
     if not found:
@@ -92,7 +92,7 @@ def _find(root: Path, file: str, what: str, add: str, choose: str, name: str | N
 
 
 def manifest_of(kit: Path, verified: str | None = None) -> dict[str, Any]:
-    """The kit's manifest. verified: check the files whose names start with this. Raises `KitError` for a flaw."""
+    """The kit's manifest. verified: also check the files whose names start with this. Raises `KitError` for a flaw."""
     try:
         return read_manifest(kit) if verified is None else verify(kit, verified)
     except InstallError as problem:
@@ -100,7 +100,7 @@ def manifest_of(kit: Path, verified: str | None = None) -> dict[str, Any]:
 
 
 def _folders_with(root: Path, file: str) -> list[Path]:
-    """The folders below `root` that hold `file`. Folders inside a kit or a competition are not read: they are large."""
+    """The folders below `root` that hold `file`. Folders inside a kit or a competition are skipped: they are large."""
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
         if file in files:

@@ -1,6 +1,6 @@
 """Builds the offline kit: a folder to upload as a Kaggle dataset, and the notebook that uses it (see docs/kaggle.md).
 
-This needs a checkout of the project, because the kit contains this package and the wheels that `wheels/` wheels.
+This needs a checkout of the project, because the kit contains this package and the wheels locked in `wheels/`.
 """
 
 import json
@@ -30,7 +30,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 """Kaggle strips other characters from the names of files."""
 _KERNEL_FILE = "kernel-metadata.json"
 _ONLINE = ("pooch", "requests")
-"""Required packages that only downloads use."""
+"""Required packages that are used for downloads only."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,23 @@ class Build:
     owner: str
     """Your Kaggle user name, as in the address of your profile."""
     preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "sift"
-    """Preset that the notebook runs. The kit contains the weight files of this preset."""
+    """Preset that the notebook runs; the kit contains its weight files."""
     python: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Python version of the wheels, for example 3.12. Repeat for several versions. Default: 3.12 and 3.13."""
     out: Path = Path("dist/imc-kit")
-    """Dataset folder; the notebook goes to `kernel` next to it. A complete build replaces earlier folders."""
+    """Dataset folder; the notebook goes to `kernel` next to it. Only a complete build replaces earlier folders."""
     slug: str = "imc-kit"
     """Name of the dataset on Kaggle."""
     competition: str = "image-matching-challenge-2025"
-    """Name of the competition on Kaggle, as in its address."""
+    """Name of the competition in its address on Kaggle."""
     weights_from: Path | None = None
-    """Take weight files from this folder only. Default: from the usual places, else download them."""
+    """Take weight files from this folder only. Default: search the usual places, then download what is missing."""
     cache: Path = Path("build/kaggle")
-    """Folder for downloads. An interrupted build continues with what is there."""
+    """Folder for downloads. The next build reuses complete ones."""
     private: bool = False
-    """The dataset will stay private: include weight files that must not be redistributed."""
+    """Include weight files that must not be redistributed, because the dataset will stay private."""
     lock: bool = False
-    """Resolve the versions again with uv and write wheels/kaggle-VERSION.lock first."""
+    """First resolve the versions again with uv and write wheels/kaggle-VERSION.lock."""
     upload: bool = False
     """Run the kaggle commands instead of printing them."""
 
@@ -100,7 +100,7 @@ class Build:
         return 0
 
     def _check(self) -> None:
-        """Raise `KitError` for what depends on the machine: the checkout, its files, and the folders to replace."""
+        """Check the checkout, its files, and the folders to replace. Raises `KitError`."""
         if shutil.which("git") is None or not (CHECKOUT / ".git").exists():
             raise KitError(f"{CHECKOUT} is not a git checkout of imc_kit: clone the repository and build there")
         for python in self.python:
@@ -137,7 +137,7 @@ def _pack_weights(kit: Path, config: Config, options: Build) -> list[Packed]:
 
 
 def _licence_text(weight: weights.Weight) -> str:
-    """The licence of a weight file: this project's, or wheels/LICENSE.START where the file's name begins with START."""
+    """The text of a weight file's licence: this project's, or wheels/LICENSE.START for names that begin with START."""
     if weight.license == "Apache-2.0":
         return (CHECKOUT / "LICENSE").read_text("utf-8")
     licences = (CHECKOUT / "wheels").glob("LICENSE.*")
@@ -194,7 +194,7 @@ def _file_entries(kit: Path, packed: Sequence[Packed]) -> list[dict[str, Any]]:
 
 
 def _needs(kit: Path, config: Config) -> dict[str, dict[str, str]]:
-    """The version ranges of the packages that the image must provide: those required offline and not in the kit."""
+    """The version ranges of packages that Kaggle's image must provide: required offline, but not in the kit."""
     packed = {wheels.package(path)[0] for path in kit.glob("wheels/*.whl")}
     needs: dict[str, dict[str, str]] = {}
     for requirement in wheels.requirements(learned=bool(config.weight_files())):
@@ -224,7 +224,7 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _replace(target: Path, new: Path) -> None:
-    """Replace the folder `target` by `new` with two renames, so it is never incomplete."""
+    """Replace the folder `target` with `new` by two renames, so it is never incomplete."""
     if target.exists():
         target.rename(new.with_name(f"{new.name}-old"))
     new.rename(target)
@@ -241,7 +241,7 @@ def _upload(options: Build) -> None:
         print(f"then run:    {' '.join(push)}")
         return
     if shutil.which("kaggle") is None:
-        raise KitError("--upload needs Kaggle's command: pip install kaggle, and put your token where it says")
+        raise KitError("--upload needs Kaggle's command: pip install kaggle, and put your token where it tells you to")
     name = f"{options.owner}/{options.slug}"
     exists = subprocess.run(["kaggle", "datasets", "status", name], capture_output=True).returncode == 0
     for command in (update if exists else create, push):

@@ -1,4 +1,4 @@
-"""The checkout of this project that a kit is built from, and the programs that are run for it."""
+"""The checkout of this project that a kit is built from, and helpers to run programs."""
 
 import subprocess
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ PACKED = ("src", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(command: Sequence[str], failure: str, **options: Any) -> str:
-    """Run a program to its end and return what it prints. options: of `subprocess.run`.
+    """Run a program to its end and return its output. options: for `subprocess.run`.
 
     Raises `KitError` if it fails; the message is `failure` and the last three lines that the program wrote.
     """

@@ -1,6 +1,6 @@
 """Python environments for rehearsals: a base with the packages of Kaggle's image, and a fresh environment on top of it.
 
-The base is made once and kept. The fresh environment is new for each rehearsal, as a session on Kaggle is.
+The base is made once and kept. Each rehearsal gets a fresh environment, as each session on Kaggle does.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ Torch = Literal["auto", "install", "borrow", "none"]
 
 _JUPYTER = ("nbclient", "ipykernel")
 _WITH_TORCH = ("torch", "torchvision", "timm")
-"""Gigabytes to install, so they are handled apart from the other packages of the image."""
+"""They take gigabytes, so they are handled separately from the image's other packages."""
 _FAILED = "no environment to rehearse in"
 
 
@@ -42,7 +42,7 @@ def find_python(version: str) -> Path:
 
 
 def which_torch(asked: Torch, manifest: Mapping[str, Any], version: str) -> Torch:
-    """What to do for torch: what was asked for; for "auto" the cheapest way that works.
+    """How to provide torch: as asked; for "auto", in the cheapest way that works.
 
     Raises `KitError` if torch is to be borrowed and this Python has none.
     """
@@ -58,13 +58,13 @@ def which_torch(asked: Torch, manifest: Mapping[str, Any], version: str) -> Torc
 def base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> tuple[Path, str]:
     """The environment with the packages in `pins` and Jupyter, from the cache or new.
 
-    pins: packages of Kaggle's image as NAME==VERSION. Returns its site-packages, and in words where torch is from.
+    pins: packages of Kaggle's image as NAME==VERSION. Returns its site-packages, and a text about the origin of torch.
     """
     borrowed = _with_requirements(("torch", "torchvision")) if torch == "borrow" else {}
     said = ", ".join(f"{one.name} {one.version}" for name, one in borrowed.items() if name in _WITH_TORCH)
     with_torch = [pin for pin in pins if pin.split("==")[0] in _WITH_TORCH]
     about_torch = {
-        "none": "not there",
+        "none": "not installed",
         "install": f"{', '.join(with_torch).replace('==', ' ')}, installed",
         "borrow": f"borrowed from {sys.executable}, not Kaggle's: {said}",
     }[torch]
@@ -90,7 +90,7 @@ def base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> t
 def fresh(interpreter: Path, base: Path, folder: Path) -> Path:
     """Make a new environment in `folder` on top of the site-packages `base`; returns its interpreter.
 
-    In a rehearsal, every process of it watches its calls to the network.
+    In a rehearsal, each of its processes loads `guard`, which blocks and records calls to the network.
     """
     run([str(interpreter), "-m", "venv", "--without-pip", str(folder)], _FAILED)
     shutil.copyfile(guard.__file__, site(folder) / "imc_kit_guard.py")
@@ -109,13 +109,13 @@ def _with_requirements(names: Sequence[str]) -> dict[str, metadata.Distribution]
         if one is None or name in found:
             continue
         found[name] = one
-        # What other platforms require is not installed here, so only extras are told apart.
+        # Packages that only other platforms require are not installed here, so only extras must be skipped.
         pending += [re.split(r"[^\w.-]", need)[0] for need in one.requires or () if "extra ==" not in need]
     return found
 
 
 def _link(distributions: Iterable[metadata.Distribution], site: Path) -> None:
-    """Link the packages into `site`, except where a file or folder of that name is there already."""
+    """Link the packages into `site`, unless a file or folder of that name exists."""
     for one in distributions:
         tops = {file.parts[0] for file in one.files or () if file.parts[0] not in ("..", "__pycache__")}
         for top in sorted(tops):

@@ -1,7 +1,7 @@
 """Blocks calls to the network during a rehearsal and records who made them.
 
 The rehearsal copies this file into its Python environment, where every process loads it first. So it uses the standard
-library only. Calls to this machine itself pass, because Jupyter needs them.
+library only. Calls within this machine are allowed, because Jupyter needs them.
 """
 
 import errno
@@ -18,7 +18,7 @@ LOG = "IMC_KIT_GUARD_LOG"
 _TO_ADDRESS = ("socket.connect", "socket.sendto")
 _EVENTS = (*_TO_ADDRESS, "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
 _HTTP_CLIENTS = ("urllib3", "requests", "httpx", "httpx2", "httpcore", "httpcore2", "anyio", "aiohttp", "pooch")
-"""Packages that call the network for others: their caller is the one to name."""
+"""Packages that call the network for others: the log names their caller instead."""
 
 
 def start() -> None:
@@ -31,14 +31,14 @@ def start() -> None:
 def _audit(event: str, arguments: tuple[Any, ...], log: str) -> None:
     target = arguments[1] if event in _TO_ADDRESS else arguments[0]
     if event in _TO_ADDRESS and not isinstance(target, tuple):
-        return  # a socket in the file system
+        return  # a Unix socket
     host = target[0] if isinstance(target, tuple) else target
     if _is_this_machine(host):
         return
     call = {"event": event, "target": str(host), "caller": _caller(sys._getframe(2))}
     with open(log, "a", encoding="utf-8") as file:  # noqa: PTH123 (before pathlib is loaded)
         file.write(json.dumps(call) + "\n")
-    raise OSError(errno.ENETUNREACH, f"there is no network on Kaggle, and {call['caller']} wanted {host}")
+    raise OSError(errno.ENETUNREACH, f"there is no network on Kaggle, but {call['caller']} called {host}")
 
 
 def _is_this_machine(host: object) -> bool:

@@ -1,8 +1,8 @@
-"""The inner process of a rehearsal: runs one notebook within the limits of a job and writes down how it ended.
+"""The inner process of a rehearsal: runs one notebook within the limits of a job and records how it ended.
 
-`rehearse` starts it in a process of its own, in Linux namespaces if the system allows it. Then there is no network,
-inputs are mounted read-only, and the working folder is a file system of limited size. Without
-namespaces, inputs are links and the size of the working folder is watched.
+`rehearse` starts it as a separate process, in Linux namespaces if the system allows it. Then there is no network,
+inputs are mounted read-only, and the working folder is a file system of limited size. Without namespaces, inputs are
+links, and the size of the working folder is checked regularly.
 """
 
 import json
@@ -39,20 +39,20 @@ finally:
 """
 """Executes a notebook and prints what its cells print."""
 _LARGEST_KEPT = 200_000_000
-"""Bytes. Larger files of the working folder are not copied to the results, to keep them small."""
+"""Bytes. Larger files in the working folder are not copied to the results, to keep these small."""
 _POLL_SECONDS = 0.5
-"""Time between two checks of memory, disk and time. If halved, a notebook exceeds its limits for half as long."""
+"""Interval between checks of memory, disk and time. If halved, a notebook can exceed its limits for half as long."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, and how.
+    """A notebook to run, and how.
 
-    inputs: what is attached, by its path below the input root.
+    inputs: files and folders to attach, by path below the input root.
     python: the interpreter of a fresh environment that has Jupyter.
     stage: a folder for temporary files. results: an empty folder for `executed.ipynb`, `outcome.json`, the log and the
         content of the working folder.
-    time_limit: seconds. isolated: whether this process has namespaces of its own.
+    time_limit: seconds. isolated: whether this process runs in its own namespaces.
     """
 
     notebook: Path
@@ -79,8 +79,8 @@ class Job:
 class Outcome:
     """How the notebook ended.
 
-    problem: the last line of the notebook's error, or why it was stopped; empty if it ended well.
-    memory, disk: the peak in bytes. calls: the places in the code that called the network, each with what it called.
+    problem: the last line of the notebook's error, or why it was stopped; empty on success.
+    memory, disk: the peak in bytes. calls: the host that was called, by the line of code that called the network.
     """
 
     problem: str = ""
@@ -121,7 +121,7 @@ def run(job: Job) -> None:
 
 
 def _variables(job: Job) -> dict[str, str]:
-    """The notebook's environment variables: Kaggle's when a submission is scored, and none of this machine's."""
+    """The notebook's environment variables: those that Kaggle sets for scoring, and none of this machine."""
     return {
         "PATH": f"{job.python.parent}:/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
@@ -136,7 +136,7 @@ def _variables(job: Job) -> dict[str, str]:
 
 
 def place(source: Path, target: Path, *, mount: bool) -> None:
-    """Make `source` appear at `target`: mounted read-only, or as a link."""
+    """Make `source` available at `target`: mounted read-only, or as a link."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not mount:
         target.symlink_to(source)
@@ -165,9 +165,9 @@ def _loopback_up() -> None:
 
 
 def _watch(process: Popen[bytes], job: Job, started: float, log: BinaryIO) -> Outcome:
-    """Wait until the process ends, or stop it with all its descendants when it exceeds a limit of the job.
+    """Wait until the process ends. If it exceeds a limit of the job, kill it with all its descendants.
 
-    log: what the process prints; it is forwarded meanwhile.
+    log: the output of the process, which is forwarded meanwhile.
     """
     outcome, limit = Outcome(), job.limits
     while True:
@@ -197,7 +197,7 @@ def _forward(log: BinaryIO) -> None:
 
 
 def _kill_family(parent: int) -> None:
-    """Kill a process and its descendants. All are halted first, so that none starts another one meanwhile."""
+    """Kill a process and its descendants. Stop all of them first, so that none starts another."""
     halted: set[int] = set()
     while members := set(_family(parent)) - halted:
         _signal(members, signal.SIGSTOP)
@@ -234,7 +234,7 @@ def _memory(process: int) -> int:
 
 
 def _not_kept(folder: str, names: list[str]) -> set[str]:
-    """What is not copied to the results: databases, large files, links, and the store of features and matches."""
+    """Names not to copy to the results: databases, large files, links, and the store of features and matches."""
     paths = [Path(folder, name) for name in names]
     large = {path.name for path in paths if path.is_symlink() or path.stat().st_size > _LARGEST_KEPT}
     return large | shutil.ignore_patterns("store", "partial", "*.db")(folder, names)

@@ -64,7 +64,7 @@ def _verify_file(path: Path, expected: dict[str, Any]) -> None:
         return
     size, wanted = path.stat().st_size, expected["bytes"]
     flaw = f"has {size:,} of {wanted:,} bytes" if size != wanted else "is damaged: its SHA-256 differs"
-    raise InstallError(f"{path} {flaw}, so nothing of the kit is used: upload the kit again")
+    raise InstallError(f"{path} {flaw}, so the kit is not used: upload it again")
 
 
 def sha256(path: Path) -> str:
@@ -74,9 +74,10 @@ def sha256(path: Path) -> str:
 
 
 def install(kit: Path) -> None:
-    """Install the kit's wheels for the running Python; no other package is installed or replaced.
+    """Install the kit's wheels into the running Python; no other package is installed or replaced.
 
-    The manifest's hashes are checked here, the lock's by pip. Raises `InstallError`, if possible before any change.
+    This function checks the manifest's hashes, pip those of the lock. Raises `InstallError`, if possible before any
+    change.
     """
     started = time.monotonic()
     manifest = read_manifest(kit)
@@ -143,5 +144,5 @@ def _check_needs(needs: dict[str, dict[str, str]]) -> None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """A version's numbers, which compare as versions do: '2.11.0+cu128' → (2, 11, 0)."""
+    """A version as a tuple that can be compared: '2.11.0+cu128' → (2, 11, 0)."""
     return tuple(map(int, re.match(r"\d+(\.\d+)*", version)[0].split(".")))  # type: ignore[index]

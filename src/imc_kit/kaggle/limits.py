@@ -1,20 +1,20 @@
-"""What Kaggle allows a notebook: nine hours, and so much memory, disk and cores."""
+"""Kaggle's limits for a notebook: time, memory, disk, cores."""
 
 from dataclasses import dataclass
 
 from imc_kit.errors import require
 
 NOTEBOOK_HOURS = 9.0
-"""Kaggle stops a notebook that runs longer. (Source: the code requirements of the competitions of 2023 to 2025.)"""
+"""Kaggle stops a notebook that runs longer (code requirements of the competitions of 2023 to 2025)."""
 GB = 1e9
 SHORTEST_REHEARSAL = 600.0
-"""Seconds. A rehearsal of a few images gets at least this: starting Python and compiling take the same time for any
-number of images."""
+"""Minimum time limit of a rehearsal in seconds: starting Python and compiling take the same time for any number of
+images."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a notebook may use; the defaults are Kaggle's."""
+    """Limits for a notebook; the defaults are Kaggle's."""
 
     hours: float = NOTEBOOK_HOURS
     """Hours for the hidden test. A rehearsal gets hours × its images / `images`, at least 10 minutes."""

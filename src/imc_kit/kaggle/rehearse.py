@@ -1,8 +1,8 @@
-"""Runs a kit's own notebook at home as Kaggle would, and checks the submission as the competition would.
+"""Runs a kit's notebook at home as Kaggle would, and checks the submission as the competition would.
 
-Like Kaggle: the Python version and the packages of its image in a fresh environment; no network; the paths of inputs,
-which are read-only; an empty working folder; limits of time, memory, cores and disk. Unlike Kaggle: no GPU, another
-speed, none of the image's packages that the kit does not need, and perhaps another torch.
+As on Kaggle: the Python version and the packages of its image in a fresh environment; no network; the paths of inputs,
+which are read-only; an empty working folder; limits on time, memory, cores and disk. Unlike on Kaggle: no GPU, a
+different speed, only those packages of the image that the kit needs, and perhaps a different torch.
 """
 
 import json
@@ -33,7 +33,7 @@ Mount = Literal["nested", "flat"]
 
 _SAMPLE = "sample_submission.csv"
 _UNSHARE = ["unshare", "--map-root-user", "--net", "--mount"]
-"""Starts a command with a network and mounts of its own, without being root."""
+"""Starts a command in its own network and mount namespaces, without root."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,21 @@ class Rehearsal:
     scenes: tuple[str, ...] = ()
     """Only these scenes."""
     python: str | None = None
-    """Version of Python, for example 3.12. Default: this one's if the kit has it, else the kit's first."""
+    """Python version, for example 3.12. Default: the running one if the kit has it, else the kit's first."""
     mount: Mount = "nested"
     """How inputs are mounted: datasets/OWNER/SLUG and competitions/SLUG, or all as SLUG."""
     torch: Torch = "auto"
-    """Install the image's torch (gigabytes), borrow this Python's, or do without."""
+    """Install the image's torch (gigabytes), borrow the running Python's, or use none; auto: the cheapest way."""
     limits: Limits = field(default_factory=Limits)
     out: Folder = Path("build/rehearsal")
-    """Folder for the executed notebook, its log and what it wrote."""
+    """Folder for the executed notebook, its log and its output."""
     cache: Folder = Path("build/kaggle")
-    """Where environments are kept for the next time."""
+    """Folder for environments, which later rehearsals reuse."""
 
 
 @dataclass
 class Report:
-    """facts: what was run and how it went, by topic. problems: what Kaggle would not accept."""
+    """facts: what was run and its results, by topic. problems: reasons why Kaggle would not accept it."""
 
     facts: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Report:
         return "\n".join([*facts, *problems, "FAIL" if problems else "PASS"])
 
     def judge(self, results: Path, task: scenes.Task | None) -> None:
-        """Add how the notebook ended, what it used, and what is wrong with its submission.
+        """Add how the notebook ended, its use of resources, and the flaws of its submission.
 
         results: the folder that `inside` filled. task: what the submission is for; None for a notebook without one.
         """
@@ -91,7 +91,7 @@ class Report:
             self.problems.append(f"{caller} called the network ({target}), which Kaggle does not have")
 
     def _add_scenes(self, path: Path) -> None:
-        """Add the registered images and the failed scenes: a submission can be valid although every pose is a guess."""
+        """Add registered images and failed scenes: a submission can be valid even if every pose is a guess."""
         if not path.is_file():
             return
         summary = json.loads(path.read_text("utf-8"))
@@ -161,7 +161,7 @@ def _load_task(options: Rehearsal) -> scenes.Task:
 
 
 def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> None:
-    """Run a notebook under Kaggle's conditions, print its log meanwhile, and add to the report how it went.
+    """Run a notebook under Kaggle's conditions, print its log meanwhile, and add the results to the report.
 
     task: what the notebook's submission must answer; None for a notebook without a submission.
     """
@@ -179,7 +179,7 @@ def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> N
 
 
 def _conditions(job: inside.Job) -> dict[str, str]:
-    """The facts of the report about the network, the inputs and the limits."""
+    """The report's facts about the network, the inputs and the limits."""
     depth = {"datasets": 3, "competitions": 2}
     parts = (name.split("/") for name in job.inputs)
     attached = ", ".join(sorted({"/".join(part[: depth.get(part[0], 1)]) for part in parts}))
@@ -192,7 +192,7 @@ def _conditions(job: inside.Job) -> dict[str, str]:
 
 
 def can_isolate() -> bool:
-    """Whether this system can give the notebook a network and mounts of its own."""
+    """Whether this system can run the notebook in its own network and mount namespaces."""
     with tempfile.TemporaryDirectory() as folder:
         script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mount -t tmpfs -o size=1m tmpfs "$0"'
         command = [*_UNSHARE, "sh", "-c", script, folder]
@@ -200,7 +200,7 @@ def can_isolate() -> bool:
 
 
 def attached_inputs(kit: Path, task: scenes.Task, mount: Mount, sample: Path | None) -> dict[str, Path]:
-    """What is attached, by its path below the input root.
+    """The files and folders to attach, by path below the input root.
 
     sample: where to write a sample_submission.csv with the task's rows, which replaces the competition's; None keeps
         the competition's.
@@ -218,7 +218,7 @@ def attached_inputs(kit: Path, task: scenes.Task, mount: Mount, sample: Path | N
 
 
 def _listing(inputs: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of every file in the inputs."""
+    """Name, size and modification time (ns) of every file in the inputs."""
     paths = (path for source in inputs for path in ([source] if source.is_file() else sorted(source.rglob("*"))))
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
 
@@ -238,7 +238,7 @@ def _emptied(folder: Path) -> Path:
 
 
 def _install_seconds(path: Path) -> float | None:
-    """How long the cell took that installs the kit, if there is one and the notebook says so."""
+    """Duration of the cell that installs the kit; None if there is no such cell or the notebook has no times."""
     try:
         cells = json.loads(path.read_text("utf-8"))["cells"]
         installing = (cell for cell in cells if cell["cell_type"] == "code" and "install.py" in "".join(cell["source"]))

@@ -1,4 +1,4 @@
-"""The wheels of a kit: what Kaggle's images lack is locked and downloaded, and this package's own is built.
+"""The wheels of a kit: locks and downloads the packages that Kaggle's images lack, and builds this package's wheel.
 
 For each Python version, `wheels/` in the checkout holds a file of constraints (the packages of the image, written by
 hand) and a lock (the packages that the kit adds, with hashes, resolved by uv).
@@ -27,11 +27,11 @@ from imc_kit.kaggle.checkout import CHECKOUT, PACKED, git, run
 PYTHONS = ("3.12", "3.13")
 """The Python versions of Kaggle's images (November 2026)."""
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 36)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
-"""Kaggle's image has glibc 2.35. pip accepts only the tags that it is given, so all older ones are listed."""
+"""Kaggle's image has glibc 2.35. pip accepts only listed platform tags, so all older ones are listed too."""
 
 
 class Packed(NamedTuple):
-    """A file of the kit, with its licence; notice is the licence's text."""
+    """A file of the kit, with its licence. source: where it comes from. notice: the text of the licence."""
 
     name: str
     license: str
@@ -40,7 +40,7 @@ class Packed(NamedTuple):
 
 
 def pack(kit: Path, pythons: Sequence[str], cache: Path) -> list[Packed]:
-    """Fill the kit's folder wheels/ and write imc_kit.lock, which names exactly these wheels with their hashes."""
+    """Fill the kit's folder wheels/ and write imc_kit.lock, which lists exactly these wheels with their hashes."""
     own = _build_own(kit / "wheels", cache)
     packed, lines = {own.name: _describe(own, "this repository")}, [_lock_line(own)]
     for python in pythons:
@@ -63,15 +63,15 @@ def _lock_line(wheel: Path, marker: str = "") -> str:
 
 
 def download(lock: Path, python: str, cache: Path) -> list[Path]:
-    """The wheels of a lock for Kaggle's machine, from the folder `cache` or downloaded into it by pip."""
+    """The wheels of a lock for Kaggle's machine: taken from the folder `cache`, or downloaded into it by pip."""
     text = lock.read_text("utf-8")
     hashes = set(re.findall(r"sha256:(\w+)", text))
 
-    def there() -> list[Path]:
+    def cached() -> list[Path]:
         right = [path for path in sorted(cache.glob("*.whl")) if install.sha256(path) in hashes]
         return list({package(path): path for path in right}.values())
 
-    if len(there()) < len(pins(text)):
+    if len(cached()) < len(pins(text)):
         print(f"getting {', '.join(pins(text))} for Python {python}", flush=True)
         command = [
             sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input",
@@ -80,11 +80,11 @@ def download(lock: Path, python: str, cache: Path) -> list[Path]:
             *(word for platform in _PLATFORMS for word in ("--platform", platform)),
         ]  # fmt: skip
         run(command, f"pip could not download the wheels of {lock.name} for Python {python}")
-    return there()
+    return cached()
 
 
 def _build_own(folder: Path, cache: Path) -> Path:
-    """Build this package's wheel. The same sources give the same bytes, whatever their times and permissions are."""
+    """Build this package's wheel. The same sources produce the same bytes, whatever their times and permissions."""
     with tempfile.TemporaryDirectory() as work:
         source, tools = Path(work, "source"), Path(work, "tools")
         for name in git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PACKED).split("\0"):
@@ -96,7 +96,7 @@ def _build_own(folder: Path, cache: Path) -> Path:
         (setuptools,) = download(CHECKOUT / "wheels" / "build.lock", PYTHONS[0], cache / "tools")
         shutil.unpack_archive(setuptools, tools, "zip")
         code = "import os, sys; from setuptools.build_meta import *; os.umask(0o22); build_wheel(sys.argv[1])"
-        # The build uses this version of setuptools only, and the commit's time as the time of all files.
+        # Build with this version of setuptools only, and with the commit's time for all files.
         epoch = git("log", "-1", "--format=%ct").strip()
         settings = os.environ | {"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": epoch}
         run([sys.executable, "-c", code, str(folder)], "this package could not be built", cwd=source, env=settings)
@@ -122,7 +122,7 @@ def write_lock(python: str) -> None:
         raise KitError('locking needs uv: pip install "imc-kit[build]"')
     present = image(python)
     with tempfile.TemporaryDirectory() as folder:
-        # The requirements of the image's packages are met in the image. Without them uv does not download torch (3 GB).
+        # Drop the requirements of the image's packages, which the image meets: otherwise, uv downloads torch (3 GB).
         table = "[[dependency-metadata]]\nname = '{}'\nversion = '{}'\nrequires-dist = []\n"
         Path(folder, "uv.toml").write_text("".join(table.format(*one) for one in present.items()), "utf-8")
         command = [

@@ -37,8 +37,8 @@ def vector(*values: float) -> Float32:
     return np.array(values, np.float32)
 
 
-# All numbers of the look (light, colours, sizes) were chosen by eye. Light is linear: colours are squared before the
-# light is computed, and the root is taken afterwards.
+# All values for light, colours and sizes were chosen by eye. Light is linear: colours are squared before shading, and
+# the square root is taken afterwards.
 _SUN = vector(-0.55, -0.40, 0.73) / np.linalg.norm(vector(-0.55, -0.40, 0.73))
 """The direction towards the sun."""
 _SUNLIGHT = vector(0.90, 0.82, 0.68)[:, None]
@@ -46,14 +46,14 @@ _SKYLIGHT = vector(0.42, 0.47, 0.56)[:, None]
 _HORIZON = vector(0.60, 0.72, 0.82)[:, None]
 _ZENITH = vector(0.03, 0.13, 0.42)[:, None]
 _CLEAR = 60.0
-"""Metres after which haze hides two thirds of what is behind it."""
+"""Metres: at this distance, haze replaces two thirds of an object's light."""
 _NEAR = 1e-3
-"""Metres. A nearer hit is the point where the ray starts, because float32 places points to about 1e-6 of 10 m."""
+"""Metres. A nearer hit is the ray's own starting point, because float32 points are accurate to about 1e-6 of 10 m."""
 _INF = np.array(np.inf, np.float32)
 _TEXEL = 0.005
 """Metres: the side of a texture's pixel. A pixel of the default photo covers 1.4 cm at 8 m, so textures are finer."""
 _RAYS = 65536
-"""Rays that are cast together: few enough for a processor's cache, enough to hide the cost of calling NumPy."""
+"""Rays in a batch: few enough for a processor's cache, enough to hide the overhead of NumPy calls."""
 
 
 # ---- textures ----
@@ -61,9 +61,9 @@ _RAYS = 65536
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """A painted sheet.
+    """A painted sheet, as an image pyramid.
 
-    levels: uint8 [h, w, 3], RGB, each half as fine as the one before.
+    levels: uint8 [h, w, 3], RGB, each at half the resolution of the one before.
     texel: the side of a pixel of the first level, in metres.
     """
 
@@ -75,12 +75,12 @@ class Texture:
         levels = [image]
         while min(levels[-1].shape[:2]) >= 4:
             height, width = (side // 2 for side in levels[-1].shape[:2])
-            even = levels[-1][: 2 * height, : 2 * width]  # otherwise a level would not be exactly half as fine
+            even = levels[-1][: 2 * height, : 2 * width]  # so that the resolution is exactly halved
             levels.append(np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
         return cls(tuple(levels), texel)
 
     def colours(self, at: Float32, footprint: Float32) -> Float32:
-        """Colours [3, K] from 0 to 255 at (right, down) [2, K] from the corner, blurred to `footprint` [K]; metres."""
+        """Colours [3, K] in 0 … 255 at (right, down) [2, K] from the corner, blurred over `footprint` [K]; metres."""
         coarsest = len(self.levels) - 1
         blur = np.clip(np.log2(footprint / np.float32(self.texel)), 0, coarsest)
         level = blur.astype(np.int32)
@@ -92,7 +92,7 @@ class Texture:
         return colours
 
     def _sample(self, level: int, at: Float32) -> Float32:
-        """Colours [3, K] of one level, bilinear; beyond the border as on it."""
+        """Colours [3, K] of one level, interpolated bilinearly; outside, the colour of the nearest border pixel."""
         count, columns = at.shape[1], 1024  # OpenCV takes at most 32767 rows or columns
         places = np.zeros((2, -(-count // columns) * columns), np.float32)
         places[:, :count] = at / np.float32(self.texel * 2**level) - np.float32(0.5)
@@ -102,7 +102,7 @@ class Texture:
 
 
 def noise(rng: _Rng, shape: tuple[int, int], coarsest: float, finest: float = 2.0) -> Float32:
-    """Octaves of noise, wavelengths from `coarsest` down to `finest` pixels: `shape`, zero mean, unit deviation."""
+    """Noise [h, w] of zero mean and unit deviation: octaves with wavelengths of `coarsest` down to `finest` pixels."""
     height, width = shape
     total = np.zeros(shape, np.float32)
     wavelength = coarsest
@@ -165,9 +165,9 @@ class Solid(ABC):
     """A convex body in an upright box.
 
     foot: the middle of the box's bottom, [3], metres. size: the box's widths along its own x, y and z, metres.
-    yaw: rotation about z in radians, anticlockwise seen from above. texture: what is on its `sheet`; None is white.
+    yaw: rotation about z in radians, anticlockwise seen from above. texture: of its `sheet`; None is white.
 
-    A shape says where a ray is inside it and what its normals are, in coordinates where the box reaches from −1 to 1.
+    Subclasses compute the intersection with a ray and the normals, in coordinates where the box spans −1 to 1.
     """
 
     foot: tuple[float, float, float]
@@ -177,7 +177,7 @@ class Solid(ABC):
 
     @abstractmethod
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
-        """Where the rays `start` + t · `along` are inside: from t to t; empty or nan where never."""
+        """The t at which the rays `start` + t · `along` enter and leave; for a miss, leave < enter or nan."""
 
     @abstractmethod
     def _normals(self, points: Float32) -> Float32:
@@ -205,14 +205,14 @@ class Solid(ABC):
         return self._rotated(vectors, -1) / half.reshape(3, *[1] * (vectors.ndim - 1))
 
     def distance(self, origin: Float32, direction: Float32) -> Float32:
-        """The t where the rays `origin` + t · `direction` [3, ...] enter; inf where they miss."""
+        """The t at which the rays `origin` + t · `direction` [3, ...] enter the solid; inf for a miss."""
         center = self.bound[0].reshape(3, *[1] * (origin.ndim - 1))
         with np.errstate(divide="ignore", invalid="ignore"):
             near, far = self._span(self._in_box(origin - center), self._in_box(direction))
             return np.where((near <= far) & (near > _NEAR), near, _INF)
 
     def surface(self, points: Float32) -> tuple[Float32, Float32]:
-        """At points [3, K] on the surface: unit normals [3, K], and the places on the sheet (right, down) [2, K]."""
+        """Unit normals [3, K] and positions on the sheet (right, down) [2, K], in metres, of surface points [3, K]."""
         half = vector(*self.size)[:, None] * np.float32(0.5)
         inside = self._in_box(points - self.bound[0][:, None])
         normals = self._normals(inside) / half
@@ -227,7 +227,7 @@ class Solid(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Block(Solid):
-    """A box, or with a smaller top an obelisk, a pyramid, a roof.
+    """A box; with a smaller top, an obelisk, a pyramid or a roof.
 
     taper: the top's widths as fractions of the bottom's, 0 to 1.
     """
@@ -236,13 +236,13 @@ class Block(Solid):
 
     @property
     def _leans(self) -> list[np.float32]:
-        """How its sides x and y lean inwards: ±p + lean · (z + 1) ≤ 1."""
+        """The inward slopes of its sides x and y: ±p + lean · (z + 1) ≤ 1."""
         return [np.float32((1 - part) / 2) for part in self.taper]
 
     def _span(self, start: Float32, along: Float32) -> tuple[Float32, Float32]:
         near, far = _in_slab(start[2], along[2])
         for axis, lean in enumerate(self._leans):
-            if lean == 0:  # both sides at once, which is three times faster
+            if lean == 0:  # both sides at once: three times faster
                 enter, leave = _in_slab(start[axis], along[axis])
                 near, far = np.maximum(near, enter), np.minimum(far, leave)
                 continue
@@ -287,13 +287,13 @@ class Sphere(Solid):
 
 
 def _in_slab(start: Float32, along: Float32) -> tuple[Float32, Float32]:
-    """Where one coordinate of a ray is between −1 and 1."""
+    """The t at which one coordinate of a ray enters and leaves −1 … 1."""
     low, high = (-1 - start) / along, (1 - start) / along
     return np.minimum(low, high), np.maximum(low, high)
 
 
 def _in_ball(start: Float32, along: Float32) -> tuple[Float32, Float32]:
-    """Where a ray is in the unit ball (or disc) at the origin; nan where it misses."""
+    """The t at which a ray enters and leaves the unit ball (or disc) at the origin; nan for a miss."""
     square = (along * along).sum(axis=0)
     half = (start * along).sum(axis=0) / square
     root = np.sqrt(half * half - ((start * start).sum(axis=0) - 1) / square)
@@ -302,7 +302,7 @@ def _in_ball(start: Float32, along: Float32) -> tuple[Float32, Float32]:
 
 @dataclass(frozen=True, eq=False)
 class Ground(Solid):
-    """Everything below the top of its box. Its sheet is that top; beyond it, the colours of the border go on."""
+    """The half-space below the top of its box. Its sheet is that top; the border's colours continue outside."""
 
     @property
     def bound(self) -> tuple[Float32, float]:
@@ -329,7 +329,7 @@ class Ground(Solid):
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole with square pixels: `width` × `height`, focal length and principal point in pixels."""
+    """A pinhole camera with square pixels: `width` × `height`, focal length and principal point in pixels."""
 
     width: int
     height: int
@@ -364,7 +364,10 @@ def look_at(center: Float64, target: Float64, roll: float = 0.0) -> Pose:
 
 
 def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.6) -> list[Pose]:
-    """Once round the z axis, hand-held: the distance, the height and the aim vary from view to view. In metres."""
+    """Hand-held poses once round the z axis: distance, height and aim vary from view to view.
+
+    distance, height: typical values, in metres.
+    """
     rng = np.random.default_rng(seed)
     poses = []
     for angle in (np.arange(views) + rng.uniform(-0.25, 0.25, views)) * 2 * np.pi / views:
@@ -379,7 +382,7 @@ def orbit(views: int, seed: int = 0, distance: float = 8.0, height: float = 2.6)
 
 
 def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2) -> Pixels:
-    """The photo, uint8 [h, w, 3] RGB; every pixel is the mean of `samples` × `samples` rays."""
+    """Render a photo, uint8 [h, w, 3] RGB; each pixel is the mean of `samples` × `samples` rays."""
     columns, rows = (
         ((np.arange(side * samples) + 0.5) / samples - 0.5).astype(np.float32) for side in (camera.width, camera.height)
     )
@@ -395,7 +398,7 @@ def render(solids: Sequence[Solid], camera: Camera, pose: Pose, samples: int = 2
 
 
 def render_scene(solids: Sequence[Solid], camera: Camera, poses: Sequence[Pose]) -> list[Pixels]:
-    """A photo for every pose, in order, on all processors."""
+    """Render a photo for each pose, in order, on all processors."""
     return on_all_processors(partial(render, solids, camera), poses)
 
 
@@ -407,7 +410,10 @@ def on_all_processors(photo: Callable[[Any], Pixels], of: Iterable[Any]) -> list
 def cast(
     solids: Sequence[Solid], camera: Camera, pose: Pose, columns: Float32, rows: Float32
 ) -> tuple[Float32, Float32, Int32]:
-    """Rays through columns × rows: directions [3, h, w] of unit depth, depths [h, w], solids [h, w] (−1: the sky)."""
+    """Cast rays through the image points `columns` [w] × `rows` [h], in pixels.
+
+    Returns directions [3, h, w] of unit depth, depths [h, w], and numbers of the solids hit [h, w] (−1: the sky).
+    """
     x = (columns - np.float32(camera.cx)) / np.float32(camera.focal)
     y = (rows - np.float32(camera.cy)) / np.float32(camera.focal)
     across, down, ahead = pose.rotation.astype(np.float32)
@@ -416,7 +422,7 @@ def cast(
     which = np.full(depth.shape, -1, np.int32)
     origin = pose.center.astype(np.float32)[:, None, None]
     for number, solid in enumerate(solids):
-        # Only the rays in the rectangle around the ball can hit the solid.
+        # Only rays in the image rectangle around the solid's bounding ball can hit it.
         center, radius = solid.bound
         middle = pose.rotation @ center + pose.translation
         window = slice(None), slice(None)
@@ -449,7 +455,7 @@ def _shade(
         points = origin + far * ray
         normals, at = solid.surface(points)
         facing = np.maximum(-(normals * ray).sum(axis=0) / length, np.float32(0.02))
-        footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)  # between its two widths
+        footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)  # geometric mean of its two widths
         colours = solid.texture.colours(at, footprint) if solid.texture else np.full(ray.shape, 255, np.float32)
         sun = np.maximum(_SUN @ normals, 0)
         lit = np.flatnonzero(sun)  # a convex body throws no shadow on its own sunny side
@@ -462,7 +468,7 @@ def _shade(
 
 
 def _in_shadow(solids: Sequence[Solid], points: Float32) -> Mask:
-    """Whether one of the solids hides the sun from each of the points [3, K]."""
+    """bool [K]: whether any of the solids hides the sun from each of the points [3, K]."""
     shadow = np.zeros(points.shape[1], np.bool_)
     if not len(shadow):
         return shadow
@@ -473,7 +479,7 @@ def _in_shadow(solids: Sequence[Solid], points: Float32) -> Mask:
         center, radius = solid.bound
         place = axes @ center
         if np.isinf(radius) or (place < low - radius)[:2].any() or (place > high + radius)[:2].any():
-            continue  # the ground is below everything; the others are nowhere near
+            continue  # the ground is below everything; other solids are too far away
         near = np.square(x - place[0]) + np.square(y - place[1]) < radius**2
         near = np.flatnonzero(near & (towards < place[2] + radius))
         shadow[near] |= np.isfinite(solid.distance(points[:, near], _SUN[:, None]))
@@ -484,11 +490,11 @@ def _in_shadow(solids: Sequence[Solid], points: Float32) -> Mask:
 
 
 def plaza(seed: int = 0) -> tuple[Solid, ...]:
-    """A painted obelisk on a paved round, with blocks, drums and balls: 10 m across, every face different."""
+    """A painted obelisk on a paved disc, with blocks, drums and balls: 10 m across, every face different."""
     return _painted(seed)
 
 
-@lru_cache(maxsize=1)  # painting takes seconds; a painted plaza has 50 MB
+@lru_cache(maxsize=1)  # painting takes seconds; a painted plaza takes 50 MB
 def _painted(seed: int) -> tuple[Solid, ...]:
     rng = np.random.default_rng(seed)
     stone, brick, teal, ochre = ("d8c9a6", "a88f68"), ("c4694a", "943f2c"), ("6fb0a8", "35707a"), ("ecc05c", "bd832e")
@@ -533,9 +539,9 @@ def _paved(rng: _Rng, half: float, texel: float) -> Pixels:
 def write_scene(
     root: Path | str, views: int = 24, size: tuple[int, int] = (640, 480), seed: int = 0, name: str = "plaza"
 ) -> dict[str, Pose]:
-    """Photograph the plaza and lay it out as the 2024 competition does; returns the true poses by `image_path`.
+    """Render views of the plaza and write them in the layout of 2024; returns the true poses by `image_path`.
 
-    The camera is `Camera.centred(size)`. Raises `KitError` as `write_layout` does.
+    size: (width, height) in pixels; the camera is `Camera.centred(size)`. Raises `KitError` as `write_layout` does.
     """
     poses = {f"view_{i:03}.jpg": pose for i, pose in enumerate(orbit(max(views, 0), seed))}
 
@@ -548,10 +554,10 @@ def write_scene(
 def write_layout(
     root: Path | str, name: str, category: str, poses: _Poses, size: _Size, photos: _Photos, thresholds: Sequence[float]
 ) -> dict[str, Pose]:
-    """Lay one scene out as the 2024 competition does; returns the true poses by `image_path`, in the order given.
+    """Write one scene in the layout of the 2024 competition; returns the true poses by `image_path`, in the same order.
 
-    poses: true poses by the names of the photos. photos: renders the photos, in the same order and of
-    `size` = (width, height). thresholds: the score's distances, in metres.
+    poses: true poses by file name. photos: renders the photos, in the same order and of `size` = (width, height).
+    thresholds: the score's distances, in metres.
 
     Writes under `root`: `test/<name>/images/*`, `test/categories.csv`, `sample_submission.csv`, the true
     world-to-camera poses in `truth.csv`, and `thresholds.json`. Raises `KitError` when one of them cannot be written,

@@ -1,8 +1,8 @@
 """A synthetic turntable with known cameras: a glazed jug without texture, on which local features fail.
 
-On a turntable the jug rotates; the camera, the lamps and the backdrop stay. The poses describe the same thing in the
-jug's own frame: a camera that goes round the jug, with lamps and backdrop fixed to it. The world is in metres, its z
-axis points up, and the origin is in the middle of the jug. Points are [3, K], as in `plaza`.
+The jug rotates on the turntable; the camera, the lamps and the backdrop stay. The poses are in the jug's frame, where
+the camera moves round the jug, with lamps and backdrop fixed to it. The world is in metres, its z axis points up, and
+the origin is in the middle of the jug. Points are [3, K], as in `plaza`.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ DISTANCES = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 
 # The shape and the look were chosen by eye.
 _REACH = 0.105
-"""Metres: the radius of a ball around the origin that holds the jug."""
+"""Metres: the radius of a ball around the origin that contains the jug."""
 _NEAR = 2e-4
-"""Metres: a point this near to the surface counts as on it. A pixel of the default photo covers ten times that."""
+"""Metres: a point this near to the surface counts as on it. A pixel of the default photo covers five times that."""
 _STEPS = 48
-"""Steps along a ray at most. Rays that still walk then graze the surface, and count as hits."""
+"""Maximum number of steps along a ray. Rays that have not ended by then graze the surface and count as hits."""
 _BLEND = np.float32(0.012)
-"""Metres: how far the parts of the jug flow into each other."""
+"""Metres: the width of the rounded transition between two parts of the jug."""
 _LAMPS = (((-0.55, -0.65, -0.55), 0.75), ((0.80, -0.25, -0.45), 0.30))
 """Directions to the lamps along the camera's axes (right, down, forward), and their brightness."""
 _GLAZE = np.array([[0.30], [0.52], [0.58]], np.float32)
@@ -34,16 +34,20 @@ _GLOSS = np.float32(70)
 
 
 def circle_of_views(views: int, seed: int = 0) -> list[Pose]:
-    """Once round the z axis in even steps, looking at the origin, 0.45 m away and 0.2 m up; the seed sets the start."""
+    """Poses on a circle round the z axis, evenly spaced, looking at the origin: radius 0.45 m, height 0.2 m.
+
+    seed: sets the first angle.
+    """
     start = np.random.default_rng(seed).uniform(0, 2 * np.pi)
     angles = start + np.arange(views) * 2 * np.pi / max(views, 1)
     return [look_at(np.array([0.45 * np.cos(a), 0.45 * np.sin(a), 0.2]), np.zeros(3)) for a in angles]
 
 
 def distance_to_jug(points: Float32) -> Float32:
-    """The distance in metres from points [3, K] to the surface, [K]: negative inside, and hardly ever too large.
+    """The signed distance in metres from points [3, K] to the surface, [K]: negative inside.
 
-    The belly and the neck are round; a handle, a spout and a dent make every side different.
+    It is almost never too large, so sphere tracing does not step through the surface. The belly and the neck are round;
+    a handle, a spout and a dent make every side different.
     """
     x, y, z = points
     away = np.hypot(x, y)
@@ -66,7 +70,7 @@ def _blended(first: Float32, second: Float32) -> Float32:
 
 
 def _depth(origin: Float32, rays: Float32) -> Float32:
-    """How far along unit `rays` [3, K] from `origin` [3, 1] the jug is, in metres, [K]; inf where they miss it.
+    """The distance in metres, [K], from `origin` [3, 1] along unit `rays` [3, K] to the jug; inf for rays that miss it.
 
     Sphere tracing (Hart, 1996): every step is as long as the distance to the nearest surface.
     """
@@ -86,7 +90,7 @@ def _depth(origin: Float32, rays: Float32) -> Float32:
 
 
 def _rays(camera: Camera, pose: Pose, samples: int) -> Float32:
-    """Unit directions [3, K], row by row, with `samples` × `samples` rays in each pixel."""
+    """Unit directions [3, K] in the world, row by row, with `samples` × `samples` rays in each pixel."""
     columns, rows = (
         (np.arange(side * samples) + 0.5) / samples - 0.5 - center
         for side, center in ((camera.width, camera.cx), (camera.height, camera.cy))
@@ -97,14 +101,14 @@ def _rays(camera: Camera, pose: Pose, samples: int) -> Float32:
 
 
 def _normals(points: Float32) -> Float32:
-    """Unit normals [3, K] of the surface, from differences over four corners of a tetrahedron."""
+    """Unit normals [3, K] of the surface, from the distances at the four corners of a tetrahedron."""
     corners = np.array([(1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)], np.float32)[..., None]
     slopes = sum(corner * distance_to_jug(points + np.float32(5e-4) * corner) for corner in corners)
     return np.asarray(slopes / np.linalg.norm(slopes, axis=0), np.float32)
 
 
 def render_jug(camera: Camera, pose: Pose, backdrop: Float32, samples: int = 2) -> Float32:
-    """Light [3, h, w] in front of `backdrop` [3, h, w]; every pixel is the mean of `samples` × `samples` rays."""
+    """Render the jug in front of `backdrop`: light [3, h, w], each pixel the mean of `samples` × `samples` rays."""
     axes, origin = pose.rotation.astype(np.float32), pose.center.astype(np.float32)[:, None]
     rays = _rays(camera, pose, samples)
     depth = _depth(origin, rays)
@@ -135,7 +139,7 @@ def _backdrop(camera: Camera, seed: int) -> Float32:
 
 
 def render_turntable(camera: Camera, poses: Sequence[Pose], seed: int = 0) -> list[Pixels]:
-    """A photo uint8 [h, w, 3] for every pose, in order, on all processors; each has grain of its own."""
+    """Render a photo, uint8 [h, w, 3], for each pose, in order, on all processors; the grain differs between photos."""
     wall = _backdrop(camera, seed)
 
     def photo(number: int) -> Pixels:
@@ -149,10 +153,10 @@ def render_turntable(camera: Camera, poses: Sequence[Pose], seed: int = 0) -> li
 def write_turntable(
     root: Path | str, views: int = 36, size: tuple[int, int] = (320, 240), seed: int = 0, name: str = "jug"
 ) -> dict[str, Pose]:
-    """Photograph the jug and lay it out as `plaza.write_layout` does, in the category `transparent`.
+    """Render views of the jug and write them with `plaza.write_layout`, in the category `transparent`.
 
-    Returns the true poses by `image_path`; the names of the views are shuffled. The focal length is 1.5 widths.
-    Raises `KitError` as `plaza.write_layout` does.
+    Returns the true poses by `image_path`; the file names do not follow the circle. size: (width, height) in pixels;
+    the focal length is 1.5 widths. Raises `KitError` as `plaza.write_layout` does.
     """
     camera = Camera.centred(size, 1.5 * size[0])
     circle = circle_of_views(max(views, 0), seed)

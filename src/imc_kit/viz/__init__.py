@@ -1,7 +1,7 @@
 """Figures, and the report of a run. The functions return a figure and neither show nor save it.
 
-Figures of photos are made by matplotlib; those of scenes and scores are interactive, made by plotly. Both packages load
-when the first figure is drawn. `pip install "imc-kit[viz]"` installs them.
+matplotlib draws photos; plotly draws scenes and scores, interactively. Both packages are imported when the first figure
+is drawn. `pip install "imc-kit[viz]"` installs them.
 """
 
 from imc_kit.viz.images import Gallery, draw_keypoints, draw_mask, draw_matches, draw_neighbours, gallery

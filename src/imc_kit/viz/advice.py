@@ -12,7 +12,7 @@ ENOUGH = 15
 """COLMAP's minimum of inliers for a pair (`min_num_inliers`): pairs with fewer do not count as verified."""
 _STAGES = {"incremental mapping": "mapping.2"}
 _STAGES |= {stage: stage for stage in ("verification", "readding", "merging", "localisation", "refinement")}
-"""The steps that a note may be about, and the names of their options."""
+"""The prefix of a step's options, by the name of the step in notes."""
 _CAUSES = (
     ("cannot read the image", "the file is damaged or not a photo", ""),
     (STOPPED, "the scene is large, or wrong matches keep COLMAP busy", ""),
@@ -20,14 +20,14 @@ _CAUSES = (
     (RAN_OUT, "the run's time limit left too little for this scene", "--preset small"),
     ("no model came out", "too little overlap, or photos of different places", "--preset aliked"),
 )
-"""Part of a note, its likely cause, and the option to try; the first that fits counts."""
+"""(text in the note, likely cause, option to try); the first match wins."""
 
 
 @dataclass(frozen=True)
 class Advice:
     """One warning: what happened, the likely cause, and the option of `imc-kit solve` to try ('' if none helps).
 
-    which: the images that it is about, at most the first three.
+    which: the affected images; only the first three are named.
     """
 
     what: str
@@ -49,20 +49,20 @@ def advise(
     """The warnings about one scene.
 
     models: the images of each model, the largest first. names: all images of the scene.
-    keypoints: by image; images that could not be read are missing. inliers: by verified pair.
-    notes: the pipeline's own warnings. accuracy: the year's score, when the truth is known.
-    separate: every model is a scene of its own, as in 2025.
+    keypoints: number by image; unreadable images are missing. inliers: number by verified pair.
+    notes: the pipeline's own warnings. accuracy: the year's score, if the truth is known.
+    separate: each model is a separate scene, as in 2025.
     """
     placed = {name for model in (models if separate else models[:1]) for name in model}
     out = [name for name in names if name in keypoints and name not in placed]
-    about_models = _of_models(models, len(placed) == len(names), accuracy, separate)
-    return [*map(_of_note, notes), *_of_images(out, keypoints, inliers, models), *about_models]
+    about_models = _model_advice(models, len(placed) == len(names), accuracy, separate)
+    return [*map(_note_advice, notes), *_image_advice(out, keypoints, inliers, models), *about_models]
 
 
-def _of_images(
+def _image_advice(
     out: Sequence[str], keypoints: Mapping[str, int], inliers: Mapping[Pair, int], models: Sequence[Sequence[str]]
 ) -> Iterator[Advice]:
-    """out: the images that could be read and are in no model that counts."""
+    """out: the readable images that are in no model that counts."""
     best = dict.fromkeys(out, 0)
     for pair, count in inliers.items():
         best |= {name: max(best[name], count) for name in pair if name in best}
@@ -74,8 +74,8 @@ def _of_images(
          "--preset aliked"),
         (lonely, f": no pair with {ENOUGH} verified matches",
          "another place, another time of day, or a view that overlaps no other photo", "--preset aliked"),
-        (linked if models else [], " in spite of verified matches",
-         "the matches lead to too few points of the model to fix the camera's pose",
+        (linked if models else [], " despite verified matches",
+         "too few matches lead to 3D points of the model to compute the camera's pose",
          "--mapping.2.options mapper.abs_pose_min_num_inliers 15"),
     ):  # fmt: skip
         if group:
@@ -83,18 +83,18 @@ def _of_images(
             few = ", ".join(group[:3]) + (f" and {len(group) - 3} more" if len(group) > 3 else "")
             yield Advice(f"{are} not in the model{what}", cause, option, few)
     if linked and not models:
-        cause = "no pair has both enough matches and a large enough angle between its views to start from"
+        cause = "no initial pair has both enough matches and a large enough triangulation angle"
         option = "--mapping.2.options mapper.init_min_num_inliers 50 mapper.init_min_tri_angle 8"
-        yield Advice("There is no model in spite of verified matches", cause, option)
+        yield Advice("There is no model despite verified matches", cause, option)
 
 
-def _of_models(
+def _model_advice(
     models: Sequence[Sequence[str]], whole: bool, accuracy: float | None, separate: bool
 ) -> Iterator[Advice]:
     """whole: every image is in a model that counts."""
     if len(models) > 1 and not separate:
         sizes = ", ".join(str(len(model)) for model in models[:4]) + (", …" if len(models) > 4 else "")
-        what = f"The scene fell into {len(models)} models (of {sizes} images); only the largest counts"
+        what = f"The scene split into {len(models)} models (of {sizes} images); only the largest counts"
         cause = "too few matches between groups of photos (see the view graph)"
         yield Advice(what, cause, "--preset aliked")
     if accuracy is not None and models and whole and accuracy < 0.5:
@@ -103,8 +103,8 @@ def _of_models(
         yield Advice(what, cause, "--cameras.sharing image")
 
 
-def _of_note(note: str) -> Advice:
-    """A note of the pipeline, with what is known about it."""
+def _note_advice(note: str) -> Advice:
+    """A note of the pipeline, with its likely cause and the option to try."""
     text = note.lower()
     cause, option = next((found for part, *found in _CAUSES if part in text), ("see the scene's colmap.log", ""))
     if STOPPED in text and not option:

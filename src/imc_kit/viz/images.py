@@ -1,7 +1,7 @@
 """Figures of photos: keypoints, matches, masks, neighbours; and a gallery that shows figures side by side.
 
-All figures are a `matplotlib.figure.Figure`. Their axes are in pixels of the original, upright image, even if the given
-pixels are reduced. As everywhere in the kit, points are (x, y) with the centre of the top-left pixel at (0, 0).
+Each figure is a `matplotlib.figure.Figure`. Its axes are in pixels of the original, upright image, even if the photo
+was downsampled. As everywhere in the kit, points are (x, y) with the centre of the top-left pixel at (0, 0).
 """
 
 import base64
@@ -21,18 +21,18 @@ from imc_kit.viz.palette import INLIER, MASKED, OUTLIER, QUERY, SCORES, package
 Indices = NDArray[np.intp]
 
 _CELLS = 8
-"""Rows and columns of the grid over which drawn matches are spread: two matches of 120 in each cell."""
+"""Rows and columns of the grid that spreads the drawn matches over a photo: of 120, about two per cell."""
 _GAP = 0.02
 """The gap between two photos side by side, as a fraction of their height."""
 
 
 def draw_keypoints(photo: Photo, features: Features, *, most: int = 2000) -> Any:
-    """Keypoints on their photo: circles as large as their scale (small if it is unknown), coloured by score.
+    """Draw keypoints on their photo: circles with their scale as diameter (small if unknown), coloured by score.
 
-    most: at most this many are drawn, the best.
+    most: draw at most this many, those with the best scores.
     """
     if tuple(photo.size) != tuple(features.image_size):
-        raise ValueError(f"the features are of an image of {features.image_size} pixels, not {photo.size}")
+        raise ValueError(f"the features belong to an image of {features.image_size} pixels, not {photo.size}")
     order = np.argsort(features.scores, kind="stable")[max(0, len(features) - most) :]  # the best on top
     points, scores = features.keypoints[order], features.scores[order]
     figure, axes = _canvas(photo.size, right=0.16 if len(order) else 0.0)
@@ -51,18 +51,18 @@ def draw_keypoints(photo: Photo, features: Features, *, most: int = 2000) -> Any
         figure.colorbar(circles, cax=figure.add_axes((0.86, 0.05, 0.03, 0.9)), extend="both", label="score")
     total = f" of {len(features)}" if len(order) < len(features) else ""
     scale = "" if features.scales is None else ", circles show the scale"
-    _say(axes, [(f"{_count(len(order), 'keypoint')}{total}{scale}", None)])
+    _add_legend(axes, [(f"{_count(len(order), 'keypoint')}{total}{scale}", None)])
     return figure
 
 
 def draw_matches(
     first: Photo, second: Photo, matches: Correspondences, inliers: Mask | None = None, *, most: int = 120
 ) -> Any:
-    """Matches between two photos of any sizes, side by side at one height. Better scores make more opaque lines.
+    """Draw matches between two photos, which are shown side by side at the same height. Better matches are more opaque.
 
-    inliers: bool [K], which of the matches passed verification; None if that is not known.
-    most: at most this many matches are drawn: inliers and outliers in proportion, spread over the first photo, the best
-        of every part first.
+    inliers: bool [K], True for matches that passed verification; None if unknown.
+    most: draw at most this many matches: inliers and outliers in proportion, spread over the first photo, the best of
+        each part first.
     """
     if inliers is not None and inliers.shape != (len(matches),):
         raise ValueError(f"inliers must be bool [{len(matches)}], not {inliers.dtype} {inliers.shape}")
@@ -71,7 +71,7 @@ def draw_matches(
     height = max(first.size[1], second.size[1])
     scales = [height / photo.size[1] for photo in (first, second)]
     widths = [scale * photo.size[0] for scale, photo in zip(scales, (first, second), strict=True)]
-    start = widths[0] + _GAP * height  # of the second photo
+    start = widths[0] + _GAP * height  # left edge of the second photo
     figure, axes = _canvas((start + widths[1], height))
     axes.imshow(first.pixels, extent=(0, widths[0], height, 0))
     axes.imshow(second.pixels, extent=(start, start + widths[1], height, 0))
@@ -79,7 +79,7 @@ def draw_matches(
 
     ends = np.stack([(matches.first + 0.5) * scales[0], (matches.second + 0.5) * scales[1] + [start, 0]], axis=1)
     legend: list[tuple[str, str | None]] = []
-    # Outliers first, so that inliers lie on top.
+    # Draw outliers first, so that inliers lie on top.
     for name, colour, members in (("outlier", OUTLIER, ~good), ("inlier", INLIER, good)):
         some = chosen[members[chosen]]
         colours = package("matplotlib.colors").to_rgba_array(colour).repeat(len(some), axis=0)
@@ -93,12 +93,15 @@ def draw_matches(
         legend = [(_count(len(matches), "match", "es"), INLIER)]
     if len(chosen) < len(matches):
         legend.append((f"{len(chosen)} drawn", None))
-    _say(axes, legend)
+    _add_legend(axes, legend)
     return figure
 
 
 def draw_mask(photo: Photo, mask: Mask) -> Any:
-    """The photo with its masked part, where keypoints may not be, tinted and outlined. `mask` [H, W] has any size."""
+    """Draw the photo with its masked part tinted and outlined.
+
+    mask: bool [H, W] at any resolution, False where keypoints are not allowed.
+    """
     if mask.ndim != 2:
         raise ValueError(f"a mask is [H, W], not {mask.shape}")
     figure, axes = _canvas(photo.size)
@@ -113,12 +116,12 @@ def draw_mask(photo: Photo, mask: Mask) -> Any:
         rows, columns = ((np.arange(n) + 0.5) * side / n - 0.5 for n, side in sides)
         axes.contour(columns, rows, mask, levels=[0.5], colors="white", linewidths=1.2)
     share = float(mask.mean()) if mask.size else 0.0
-    _say(axes, [(f"{1 - share:.0%} masked", MASKED), (f"{share:.0%} left for keypoints", None)])
+    _add_legend(axes, [(f"{1 - share:.0%} masked", MASKED), (f"{share:.0%} left for keypoints", None)])
     return figure
 
 
 def draw_neighbours(query: tuple[str, Photo], neighbours: Sequence[tuple[str, Photo, float]]) -> Any:
-    """An image (name, photo) and its most similar images by global descriptor (name, photo, similarity)."""
+    """Draw an image (name, photo) and its most similar images by global descriptor (name, photo, similarity)."""
     columns = min(4, 1 + len(neighbours))
     rows = -(-(1 + len(neighbours)) // columns)
     figure = package("matplotlib.figure").Figure(figsize=(2.6 * columns, 2.5 * rows), layout="constrained")
@@ -138,13 +141,15 @@ def draw_neighbours(query: tuple[str, Photo], neighbours: Sequence[tuple[str, Ph
 
 
 def shortened(name: str, most: int) -> str:
-    """A name of at most `most` characters, without its beginning: images differ in the end of their names."""
+    """Shorten a name to `most` characters by cutting its beginning: image names differ at their ends."""
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def spread(points: Float32, scores: Float32, most: int, size: tuple[int, int]) -> Indices:
-    """At most `most` rows of points [K, 2], spread over an image of `size`: the best of every cell of a grid, then the
-    second best, and so on; within such a round by score."""
+    """Indices of at most `most` points [K, 2], spread over an image of `size` = (width, height).
+
+    The best point of each grid cell comes first, then the second best, and so on; each round is sorted by score.
+    """
     cells = np.clip((points + 0.5) * _CELLS / np.maximum(size, 1), 0, _CELLS - 1).astype(np.intp)
     cell = cells[:, 0] * _CELLS + cells[:, 1]
     by_cell = np.lexsort((-scores, cell))
@@ -155,7 +160,7 @@ def spread(points: Float32, scores: Float32, most: int, size: tuple[int, int]) -
 
 
 def _choose(matches: Correspondences, good: Mask, most: int, size: tuple[int, int]) -> Indices:
-    """The rows to draw: inliers and outliers in proportion, and at least one of each if there is one."""
+    """Indices of the matches to draw: inliers and outliers in proportion, and at least one of each if there is one."""
     inside, outside = np.flatnonzero(good), np.flatnonzero(~good)
     if len(matches) <= most:
         return np.arange(len(matches))
@@ -174,7 +179,10 @@ def _opacity(scores: Float32) -> NDArray[np.float64]:
 
 
 def _canvas(size: tuple[float, float], right: float = 0.0) -> tuple[Any, Any]:
-    """A figure filled by axes of `size` = (width, height), without frame or margin; `right`: fraction left free."""
+    """A figure filled by axes of `size` = (width, height), without frame or margin.
+
+    right: fraction of the figure's width that stays free.
+    """
     width, height = size
     inches = 7.0 * min(1.0, 1.5 * width / height)  # tall photos get narrower figures
     figure = package("matplotlib.figure").Figure(figsize=(inches, inches * (1 - right) * height / width), dpi=128)
@@ -189,8 +197,8 @@ def _extent(photo: Photo) -> tuple[float, float, float, float]:
     return -0.5, photo.size[0] - 0.5, photo.size[1] - 0.5, -0.5
 
 
-def _say(axes: Any, lines: Sequence[tuple[str, str | None]]) -> None:
-    """Text in a dark box in the corner, readable on any photo: (text, colour of the dot before it)."""
+def _add_legend(axes: Any, lines: Sequence[tuple[str, str | None]]) -> None:
+    """Add a dark box in the lower left corner, readable on any photo. lines: (text, colour of its dot or None)."""
     box = package("matplotlib.offsetbox")
     parts = []
     for text, colour in lines:
@@ -207,12 +215,12 @@ def _count(count: int, one: str, ending: str = "s") -> str:
 
 
 _SHARPNESS = 1.5
-"""Pixels of a picture for each pixel of the page: with 1, text is blurred on dense screens; 2 doubles the size."""
+"""Image pixels per page pixel: at 1, text is blurred on high-density screens; at 2, the files are twice as large."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """Pictures with captions, which a notebook shows side by side in rows."""
+    """Pictures with captions; a notebook shows them side by side in rows."""
 
     html: str = field(repr=False)
 
@@ -221,7 +229,7 @@ class Gallery:
 
 
 def gallery(figures: Mapping[str, Any], *, width: int = 340) -> Gallery:
-    """Show matplotlib figures, by their captions, side by side in a notebook; `width` in pixels of the page."""
+    """Show matplotlib figures side by side in a notebook. figures: by caption. width: of each, in page pixels."""
     parts = []
     for caption, figure in figures.items():
         file, text = io.BytesIO(), html.escape(caption)

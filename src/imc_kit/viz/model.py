@@ -1,4 +1,4 @@
-"""The figure of a 3D model: its points, its cameras, and the true cameras. It is a plotly figure."""
+"""The plotly figure of a 3D model: its points, its cameras and the true cameras."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from imc_kit.viz.palette import LEGEND, NEUTRAL, REGISTERED, TRUTH, evenly, pack
 from imc_kit.viz.space import match_names, similarity
 
 _ROOM = 1.04
-"""Length of the axes as a multiple of the drawn extent: plotly cuts off lines at the very end of its axes."""
-_USUAL = 1.5
+"""Length of the axes / drawn extent: plotly clips lines at the very end of its axes."""
+_NOTEBOOK_SHAPE = 1.5
 """Width / height of a figure in a notebook."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A model as it is drawn: upright, and in the frame of the truth if that is known.
+    """A model in the frame of the drawing: z points up, and the model is aligned with the truth if that is known.
 
-    centers [n, 3] and axes [n, 3, 3] are those of the cameras `names`; true: true centres by name.
+    centers: [n, 3], of the cameras `names`. axes: [n, 3, 3], their world-to-camera rotations. true: centres by name.
     """
 
     names: Sequence[str]
@@ -36,16 +36,16 @@ class _Placed:
 
 
 def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 15000) -> Any:
-    """The 3D model: its points in colour, its cameras as frusta and, if they are known, the true cameras.
+    """Draw a 3D model: its points in colour, its cameras as frusta and, if they are known, the true cameras.
 
-    score: the metric's result. The model is then drawn in the frame and the unit of the truth, as the metric aligned
-        it, with a line from each camera to its true place. Images are matched by the ends of their names. A score that
-        has fewer than three of the model's cameras is ignored.
-    most: at most this many points are drawn, evenly taken; points far outside are left out.
+    score: the metric's result. With it, the model is drawn in the frame and unit of the truth, as the metric aligned
+        it, with a line from each camera to its true position. Images are matched by the ends of their names. A score
+        that has fewer than three of the model's cameras is ignored.
+    most: draw at most this many points, evenly sampled; points far outside are left out.
 
-    The mean of the cameras' upright directions points up. The view is from behind the cameras, far enough away to show
-    everything. How far that is depends on the shape of the view: `layout.meta["distances"]` lists pairs of width /
-    height and distance from the camera's `center`, which the report's page uses.
+    The mean up direction of the cameras is +z. The viewpoint is behind the cameras, far enough away to show everything.
+    Its distance depends on the aspect ratio of the view, so `layout.meta["distances"]` lists pairs (width / height,
+    distance from the plotly camera's `center`) for the report's page.
     """
     figure = package("plotly.graph_objects").Figure()
     placed = _placed(model, score)
@@ -72,11 +72,15 @@ def draw_model(model: Model, score: SceneScore | None = None, *, most: int = 150
         _add_cameras(figure, placed, frusta)
         _add_truth(figure, placed)
         bar = _add_scale(figure, [*middle[:2], low[2]], sides, eye, placed.unit)
-        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # its text is below
+        seen += [frusta[np.isfinite(frusta).all(axis=1)], bar - [0, 0, 0.06 * sides.max()]]  # its label is below
     center, distances = space.view((np.concatenate(seen) - middle) / (_ROOM * sides.max()), eye)
     ends = np.stack([middle - _ROOM / 2 * sides, middle + _ROOM / 2 * sides], axis=1)
     spans = zip("xyz", ends.tolist(), strict=True)
-    look = {"center": _named(center), "eye": _named(center + eye * distances[_USUAL]), "up": {"x": 0, "y": 0, "z": 1}}
+    look = {
+        "center": _named(center),
+        "eye": _named(center + eye * distances[_NOTEBOOK_SHAPE]),
+        "up": {"x": 0, "y": 0, "z": 1},
+    }
     figure.update_layout(
         scene={**{f"{name}axis": {"visible": False, "range": span} for name, span in spans},
                "aspectmode": "manual", "aspectratio": _named(sides / sides.max()), "camera": look},
@@ -116,7 +120,7 @@ def _add_cameras(figure: Any, placed: _Placed, frusta: Float64) -> None:
 
 
 def _add_truth(figure: Any, placed: _Placed) -> None:
-    """The true cameras, and a line from each to its estimate."""
+    """Add the true cameras, and a line from each to its estimate."""
     if not placed.true:
         return
     true = np.array(list(placed.true.values()))
@@ -131,12 +135,15 @@ def _add_truth(figure: Any, placed: _Placed) -> None:
 
 
 def _add_scale(figure: Any, ground: Sequence[float], sides: Float64, eye: Float64, unit: str) -> Float64:
-    """A scale bar [3, 3] of a round length, in front of `ground`, the middle of the floor of a box with these sides."""
+    """Add a scale bar of a round length and return its points [3, 3].
+
+    ground: [3], the middle of the floor of the scene's box. sides: [3], of that box. The bar is in front of `ground`.
+    """
     length = space.round_length(0.3 * float(sides[:2].max()))
     towards = np.array([eye[0], eye[1], 0]) / np.hypot(eye[0], eye[1])
     across = np.array([-towards[1], towards[0], 0])  # from left to right in the view
     room = (sides - np.abs(across) * length)[:2] / 2 / np.maximum(np.abs(towards[:2]), 1e-9)
-    # Towards the eye, but inside the axes, where plotly draws, and not so near that it leaves the view.
+    # Move towards the eye, but stay inside the axes, where plotly draws, and inside the view.
     start = ground + towards * max(0.0, 0.6 * float(room.min())) - across * length / 2
     bar = np.asarray(start + np.array([[0.0], [0.5], [1.0]]) * across * length, np.float64)
     text = {"mode": "lines+text", "text": ["", f"{length:g} ({unit})", ""], "textposition": "bottom center"}
@@ -145,7 +152,7 @@ def _add_scale(figure: Any, ground: Sequence[float], sides: Float64, eye: Float6
 
 
 def _add_lines(figure: Any, places: Float64, name: str, line: Mapping[str, Any], **more: Any) -> None:
-    """A line [K, 3] with gaps, without a place in the legend."""
+    """Add a polyline [K, 3] with gaps (nan), which the legend does not list."""
     look = {"mode": "lines", "hoverinfo": "skip", "showlegend": False, "line": line} | more
     figure.add_scatter3d(**_xyz(places), name=name, **look)
 

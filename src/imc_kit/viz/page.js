@@ -4,7 +4,7 @@
   const narrow = matchMedia("(max-width: 40rem)");
   let loading = null;
 
-  // plotly is compressed in the page; the first figure that comes into view decompresses it.
+  // plotly.js is embedded compressed; the first figure that scrolls into view decompresses it.
   async function unpack() {
     const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -18,7 +18,7 @@
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
-  function dressed(layout) {
+  function themed(layout) {
     const change = { "font.color": colour("--ink"), "hoverlabel.bgcolor": colour("--panel"),
       "hoverlabel.font.color": colour("--ink"), "hoverlabel.bordercolor": colour("--line") };
     for (const axis of ["xaxis", "yaxis"]) {
@@ -44,9 +44,9 @@
     try {
       const Plotly = await (loading ??= unpack());
       const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
-      for (const [path, value] of Object.entries(dressed(figure.layout))) put(figure.layout, path, value);
+      for (const [path, value] of Object.entries(themed(figure.layout))) put(figure.layout, path, value);
       if (plot.view) figure.layout.scene.camera = plot.view;
-      else if (figure.layout.scene) {  // as far away as the shape of the view needs, below the legend
+      else if (figure.layout.scene) {  // choose the distance for this aspect ratio; the legend takes 44 pixels
         const fits = figure.layout.meta.distances;
         const aspect = plot.clientWidth / (plot.clientHeight - 44);
         const [, distance] = fits.findLast(([least]) => least <= aspect) ?? fits[0];
@@ -57,7 +57,8 @@
       if (narrow.matches && figure.layout.legend?.y < 0) {  // a legend below the figure: one name per line
         const lines = 20 * figure.data.length;
         Object.assign(figure.layout, { height: 340 + lines, margin: { ...figure.layout.margin, b: 80 + lines } });
-        Object.assign(figure.layout.legend, { orientation: "v", yref: "container", y: 0, yanchor: "bottom", maxheight: 1 });
+        const place = { yref: "container", y: 0, yanchor: "bottom", maxheight: 1 };
+        Object.assign(figure.layout.legend, { orientation: "v", ...place });
       }
       if (figure.layout.height) plot.style.minHeight = figure.layout.height + "px";
       await Plotly.newPlot(plot, figure.data, figure.layout, { displayModeBar: false, responsive: true });
@@ -75,7 +76,7 @@
     delete plot.dataset.state;
   }
 
-  // Browsers draw at most a dozen 3D views: those that leave the screen are dropped, and drawn again as they were.
+  // Browsers draw at most a dozen 3D views: drop those that leave the screen, and restore their cameras later.
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (isIntersecting) draw(target);
@@ -86,7 +87,7 @@
     }
   }, { rootMargin: "300px" });
 
-  function enliven(part) {
+  function activate(part) {
     part.querySelectorAll(".plot").forEach((plot) => seen.observe(plot));
     part.querySelectorAll("table.sortable").forEach(sortable);
     part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", move));
@@ -97,7 +98,7 @@
     return { x: part("x"), y: part("y"), z: part("z") };
   }
 
-  function spun({ x, y, z }, angle) {
+  function rotated({ x, y, z }, angle) {
     const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
     return { x: x * cos - y * sin, y: x * sin + y * cos, z };
   }
@@ -108,7 +109,7 @@
     if (!action || plot.dataset.state !== "drawn") return;
     const camera = structuredClone(plot._fullLayout.scene._scene.getCamera());
     const angle = { left: -Math.PI / 12, right: Math.PI / 12 }[action];
-    if (angle) for (const part of ["eye", "center"]) camera[part] = spun(camera[part], angle);
+    if (angle) for (const part of ["eye", "center"]) camera[part] = rotated(camera[part], angle);
     const factor = { nearer: 0.8, farther: 1.25 }[action];
     if (factor) camera.eye = along(camera.center, camera.eye, factor);
     if (action === "above") {
@@ -141,7 +142,7 @@
     if (scene.open && template) {
       const body = template.content.cloneNode(true);
       template.replaceWith(body);
-      enliven(scene);
+      activate(scene);
     }
     if (!scene.open) scene.querySelectorAll(".plot[data-state=drawn]").forEach((plot) => {
       undraw(plot);
@@ -159,8 +160,8 @@
     document.getElementById(link.hash.slice(1)).open = true;
   }));
   dark.addEventListener("change", () => document.querySelectorAll(".plot[data-state=drawn]").forEach((plot) =>
-    window.Plotly.relayout(plot, dressed(plot.layout))));
-  enliven(document.querySelector("main"));
+    window.Plotly.relayout(plot, themed(plot.layout))));
+  activate(document.querySelector("main"));
   const scenes = document.querySelectorAll("details.scene");
   if (scenes.length === 1) scenes[0].open = true;
   open();

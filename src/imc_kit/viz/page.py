@@ -1,4 +1,4 @@
-"""HTML pages that need no network, no server and no other file: the frame and its parts."""
+"""HTML pages that need no network, no server and no other file: the page template and its elements."""
 
 import base64
 import gzip
@@ -17,26 +17,26 @@ _MOVES = {
     "left": "Rotate left", "right": "Rotate right", "above": "From above", "nearer": "Nearer", "farther": "Farther",
     "reset": "Reset view",
 }  # fmt: skip
-"""The buttons of a 3D view: what page.js does, and their texts."""
+"""The buttons of a 3D view: the label of each action of page.js."""
 
 
 def page(title: str, body: str) -> str:
-    """A whole page with its style, its script and plotly inside. `body` is HTML, `title` is plain text."""
+    """A complete page with its style, its script and plotly embedded. `body` is HTML, `title` is plain text."""
     here = resources.files("imc_kit.viz")
     html, style, script = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     return Template(html).substitute(title=e(title), style=style, body=body, plotly=_packed_plotly(), script=script)
 
 
 def facts(values: Mapping[str, str]) -> str:
-    """A few important numbers, by their names."""
+    """A list of key figures. values: text by name."""
     return f'<dl class="facts">{"".join(f"<div><dt>{e(k)}</dt><dd>{e(v)}</dd></div>" for k, v in values.items())}</dl>'
 
 
 def plot(figure: Any, label: str, kind: str, said: str, *, movable: bool = False) -> str:
     """A plotly figure, which the page draws when it scrolls into view.
 
-    label: what screen readers say. kind: its class in page.css, which sets its shape. said: its caption.
-    movable: with buttons that move the camera of a 3D view.
+    label: for screen readers. kind: its class in page.css, which sets its shape. said: its caption.
+    movable: add buttons that move the camera of a 3D view.
     """
     pressed = "".join(f'<button type="button" data-move="{move}">{text}</button>' for move, text in _MOVES.items())
     bar = f'<div class="buttons" role="group" aria-label="{e(f"View of: {label}")}">{pressed}</div>' if movable else ""
@@ -51,8 +51,8 @@ def plot(figure: Any, label: str, kind: str, said: str, *, movable: bool = False
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, row_header: int = 0) -> str:
     """A table that sorts by any column. A title that begins with '#' marks a column of numbers.
 
-    rows: cells made by `cell` and `number_cell`. row_header: the column that names the row; a column of pictures before
-    it does not sort.
+    rows: cells made by `cell` and `number_cell`. row_header: the column that names the row; if it is 1, column 0 holds
+    pictures and does not sort.
     """
     titles = []
     for column, title in enumerate(head):
@@ -72,7 +72,7 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, r
 
 
 def cell(inside: str, value: str | None, kind: str = "") -> str:
-    """A cell with HTML inside. `value`: what its column sorts by, if not its text. `kind`: its class in page.css."""
+    """A cell with HTML inside. value: its sort key, if not its text. kind: its class in page.css."""
     attributes = f' class="{kind}"' if kind else ""
     attributes += f' data-value="{e(value)}"' if value is not None else ""
     return f"<td{attributes}>{inside}</td>"

@@ -17,23 +17,23 @@ Counts = Mapping[Pair, int]
 """Counts by image pair, in either order; a missing pair has 0."""
 
 _EDGE_CLASSES = (("fewer than 30", 30, 0.8), ("30 to 100", 100, 1.6), ("100 and more", np.inf, 3.0))
-"""Edges of the view graph: a label, the inliers below which it applies, and the width of the line.
+"""Classes of edges in the view graph: label, number of inliers below which it applies, line width in pixels.
 
-COLMAP starts a model from a pair with at least 100 inliers, and adds an image with at least 30 matches to points.
+The limits are COLMAP's: 100 inliers to start a model from a pair, 30 2D–3D inliers to register an image.
 """
 _LABELLED = 30
-"""Axes with more images than this have no names, which would overlap; the pointer shows them."""
+"""With more images than this, names would overlap, so the axes have none; hovering shows them."""
 
 
 def block_order(names: Sequence[str], counts: Counts) -> list[str]:
-    """The images in an order that puts those with many matches together: see `grouped_order`."""
+    """Order images so that those with many common matches are adjacent: see `grouped_order`."""
     return [names[number] for number in grouped_order(_matrix(names, counts))]
 
 
 def draw_matrix(names: Sequence[str], matches: Counts, inliers: Counts, *, most: int = 300) -> Any:
-    """Matches above the diagonal and inliers (verified matches) below it, in `block_order`, on a logarithmic scale.
+    """Draw matches above the diagonal and inliers (verified matches) below it, in `block_order`, on a log scale.
 
-    most: at most this many images are shown, evenly spread over that order.
+    most: show at most this many images, evenly sampled from that order.
     """
     figure, order = package("plotly.graph_objects").Figure(), block_order(names, inliers or matches)
     shown = [order[number] for number in evenly(len(order), most)]
@@ -54,7 +54,7 @@ def draw_matrix(names: Sequence[str], matches: Counts, inliers: Counts, *, most:
         "type": "category", "tickvals": escaped, "ticktext": labels, "showticklabels": len(shown) <= _LABELLED,
         "constrain": "domain", "showgrid": False, "ticks": "", "categoryorder": "array", "categoryarray": escaped,
     }  # fmt: skip
-    start, end = -0.5, max(len(shown), 1) - 0.5  # plotly finds no range without data
+    start, end = -0.5, max(len(shown), 1) - 0.5  # plotly sets no range without data
     images = f"{len(names)} image{'' if len(names) == 1 else 's'}"
     title = f"{len(shown)} of {images}" if len(shown) < len(names) else images
     bar = {"tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:,}" for tick in ticks]}
@@ -69,9 +69,9 @@ def draw_matrix(names: Sequence[str], matches: Counts, inliers: Counts, *, most:
 
 
 def draw_graph(names: Sequence[str], inliers: Counts, models: Mapping[str, int | None]) -> Any:
-    """The view graph: images are dots and verified pairs are lines, thicker with more inliers.
+    """Draw the view graph: images are dots, verified pairs are lines, and more inliers make a line thicker.
 
-    models: the number of the model that registered an image; unregistered images have None or are missing.
+    models: for each image, the number of the model that contains it; unregistered images have None or are missing.
     """
     figure, matrix = package("plotly.graph_objects").Figure(), _matrix(names, inliers)
     at = places(matrix)
@@ -107,7 +107,7 @@ def draw_graph(names: Sequence[str], inliers: Counts, models: Mapping[str, int |
 
 
 def _matrix(names: Sequence[str], counts: Counts) -> Float64:
-    """The counts as a symmetric matrix [n, n], without the pairs of other images."""
+    """The counts as a symmetric matrix [n, n]; pairs with images not in `names` are ignored."""
     number = {name: n for n, name in enumerate(names)}
     matrix = np.zeros((len(names), len(names)))
     for (first, second), count in counts.items():
@@ -117,15 +117,16 @@ def _matrix(names: Sequence[str], counts: Counts) -> Float64:
 
 
 _APART = 1.3
-"""The distance between images without a path, as a multiple of the longest path: parts of a scene do not overlap."""
+"""Distance between unconnected images / longest path: above 1, so that the parts of a scene do not overlap."""
 _STEPS = 60
-"""Steps of the layout. Half as many move dots by 3 % of the figure's width (castle_P19), twice as many by under 1 %."""
+"""Iterations of the layout. On castle_P19, half as many move dots by 3 % of the figure's width, twice as many by less
+than 1 %."""
 
 
 def grouped_order(counts: Float64) -> list[int]:
-    """An order of n images, by a symmetric matrix [n, n] of match counts, in which images with many matches are near.
+    """Order n images so that those with many common matches are adjacent. counts: symmetric matrix [n, n] of matches.
 
-    Connected components follow one another, the largest first. Within a component the order is that of the Fiedler
+    Connected components follow one another, the largest first. Within a component, images are sorted by the Fiedler
     vector of the normalised Laplacian of log(1 + count), which sorts a chain of overlapping photos (Atkins, Boman and
     Hendrickson, 1998).
     """
@@ -138,7 +139,7 @@ def grouped_order(counts: Float64) -> list[int]:
             inside = weights[np.ix_(group, group)]
             root = 1 / np.sqrt(inside.sum(axis=1))
             fiedler = np.linalg.eigh(np.eye(len(group)) - root[:, None] * inside * root)[1][:, 1] * root
-            if fiedler[0] > fiedler[-1]:  # both directions are right: take the one nearer to the given order
+            if fiedler[0] > fiedler[-1]:  # its sign is arbitrary: keep the direction of the input
                 fiedler = -fiedler
             group = group[np.argsort(fiedler, kind="stable")]
         order += group.tolist()
@@ -146,11 +147,11 @@ def grouped_order(counts: Float64) -> list[int]:
 
 
 def places(counts: Float64) -> Float64:
-    """Places [n, 2] for n images, whose distances resemble those along the edges of the view graph.
+    """Positions [n, 2] of n images in the drawing, whose distances resemble path lengths in the view graph.
 
-    counts: inliers of each pair, symmetric [n, n]. An edge is 1.5 long where there are few inliers, 0.5 where there are
-    most. Classical multidimensional scaling gives the start; stress majorisation (Gansner, Koren and North, 2004)
-    improves it.
+    counts: inliers of each pair, symmetric [n, n]. An edge has length 1.5 with few inliers, 0.5 with the most.
+    Classical multidimensional scaling provides the start; stress majorisation (Gansner, Koren and North, 2004) improves
+    it.
     """
     n = len(counts)
     if n < 2:
@@ -162,7 +163,7 @@ def places(counts: Float64) -> Float64:
     centred = np.eye(n) - 1 / n
     values, vectors = np.linalg.eigh(-0.5 * centred @ distance**2 @ centred)
     found = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 1e-9))
-    # Images with the same distances to all others start at one place, from where the steps could not part them.
+    # Images with the same distances to all others start at the same point; without noise they would stay there.
     found = found + np.random.default_rng(0).normal(0, 1e-3, found.shape)
     weights = _inverse(distance) ** 2
     solve = np.linalg.pinv(np.diag(weights.sum(axis=1)) - weights)

@@ -1,8 +1,8 @@
-"""What all figures share: the packages that draw, the look, and one colour for one thing.
+"""Shared by all figures: the plotting packages, the layout, and the colours.
 
-Things have the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), stages those of Paul Tol's muted scheme
-(https://sronpersonalpages.nl/~pault/), because eight hues are not enough for both. All are distinct for the
-colour-blind too. No figure distinguishes things by colour alone: a label, a symbol or a place says the same.
+Objects use the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), stages those of Paul Tol's muted scheme
+(https://sronpersonalpages.nl/~pault/), because eight hues are not enough for both. Both palettes are safe for the
+colour-blind. No figure relies on colour alone: a label, a symbol or a position shows the same.
 """
 
 import importlib
@@ -27,18 +27,18 @@ NEUTRAL = "#808080"
 """Grey, visible on white and on black: axes, links, points without a colour."""
 
 SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-"""For many things of a kind, such as scenes or configurations."""
+"""For series of one kind, such as scenes or configurations."""
 
 STAGES = {
     "inspect": "#999933", "upright": "#882255", "masks": "#117733", "detect": "#88CCEE", "pairs": "#CC6677",
     "match": "#AA4499", "verify": "#DDCC77", "map": "#44AA99", "complete": "#332288",
 }  # fmt: skip
-"""By the pipeline's name of the stage, in its order; other stages come last, in `NEUTRAL`."""
+"""Colours of the pipeline's stages, in its order; other stages come last, in `NEUTRAL`."""
 
 SCORES = "viridis"
-"""Colours of a detector's and a matcher's scores."""
+"""Colour map of detector and matcher scores."""
 COUNTS = "cividis"
-"""Colours of counts of matches."""
+"""Colour map of match counts."""
 
 
 def package(module: str) -> Any:
@@ -56,7 +56,7 @@ CATEGORIES = {"type": "category", "autorange": "reversed", "automargin": True, "
 
 
 def styled(figure: Any, empty: str = "") -> Any:
-    """Give a figure the common look, in which only data has colours. `empty`: the text of a figure without data."""
+    """Apply the common layout, in which only data is coloured. empty: text for a figure without data."""
     figure.update_layout(
         template="plotly_white", margin={"l": 8, "r": 8, "t": 36, "b": 8}, font={"size": 13, "color": "#333333"},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
@@ -68,5 +68,5 @@ def styled(figure: Any, empty: str = "") -> Any:
 
 
 def evenly(count: int, most: int) -> NDArray[np.intp]:
-    """The numbers of at most `most` of `count` things, evenly spread."""
+    """At most `most` evenly spaced indices in 0 … count − 1."""
     return np.linspace(0, count - 1, min(most, count)).round().astype(np.intp)

@@ -16,11 +16,11 @@ AnyPath = Path | str
 _DISTANCES = "The share of cameras within each distance of the truth."
 _MEAN = f"{_DISTANCES} The mAA is the mean over the distances."
 _ACCURACY = {
-    "2023": f"{_DISTANCES} The mAA next to a name is their mean, as in 2024. The mAA in the table is that of 2023, of "
-    "the relative poses of image pairs.",
+    "2023": f"{_DISTANCES} The mAA next to a name is their mean, as in 2024. The mAA in the table is the one of 2023, "
+    "which compares relative poses of image pairs.",
     "2024": _MEAN,
-    "2025": f"{_DISTANCES} Each line is a true scene and its assigned model. The mAA next to it is that of 2024; "
-    "the score in the table is that of 2025, the harmonic mean of a dataset's mAA and clustering score.",
+    "2025": f"{_DISTANCES} Each line is a true scene and its assigned model. The mAA next to it is the one of 2024; "
+    "the score in the table is the one of 2025: the harmonic mean of a dataset's mAA and clustering score.",
     "folder": _MEAN,
 }
 """The caption of the accuracy figure, by layout."""
@@ -38,9 +38,9 @@ def write_report(
         and the true cameras. The mean is over all requested scenes, solved or not.
     thresholds: a JSON file with the metric's distances, as for `imc-kit score`.
 
-    The report says what it cannot show: scenes that an interrupted run did not reach, a database that is deleted or
-    damaged, photos that were moved. Raises `KitError` when no scene was solved or failed, and when the truth or the
-    thresholds cannot be read.
+    The report names what it cannot show: scenes that an interrupted run did not reach, a deleted or damaged database,
+    photos that were moved. Raises `KitError` when no scene was solved or failed, and when the truth or the thresholds
+    cannot be read.
     """
     run = Path(run)
     path = run / "report.html" if path is None else Path(path)
@@ -74,7 +74,7 @@ def _page(run: RunFolder) -> str:
 
 
 def _charts(run: RunFolder) -> list[tuple[str, Any, str]]:
-    """The figures about all scenes: title, figure, caption."""
+    """The figures that cover all scenes: title, figure, caption."""
     scores = {
         scene.name if len(scene.scored.models) == 1 else f"{scene.name}, model {number + 1}": score
         for scene in run.scenes
@@ -127,7 +127,7 @@ def _scene_table(run: RunFolder) -> str:
 
 
 def _short_advice(advice: Sequence[Advice]) -> str:
-    """For a cell of a table: what happened; a click shows the cause and the option."""
+    """Advice in a table cell: what happened; a click shows the cause and the option."""
     if not advice:
         return '<span class="good">none</span>'
     return "".join(f"<details><summary>{e(one.what)}</summary>{remedy_html(one)}</details>" for one in advice)

@@ -1,4 +1,4 @@
-"""The part of a report about one scene: its models, its pairs, its images."""
+"""The report's section on one scene: its models, its pairs, its images."""
 
 import base64
 import io
@@ -24,11 +24,11 @@ from imc_kit.viz.space import match_names
 log = logging.getLogger(__name__)
 
 PAIRS = 3
-"""Best pairs, and weakest pairs, that are shown of each scene."""
+"""Number of best pairs, and of weakest pairs, shown for each scene."""
 MOST_UNREGISTERED = 6
-"""Unregistered images whose best match is shown, at most."""
+"""Show the best match of at most this many unregistered images."""
 MOST_MODELS = 3
-"""Models of a scene that are drawn, at most: each adds up to half a megabyte."""
+"""Draw at most this many models of a scene: each adds up to half a megabyte."""
 _MATRIX = (
     "Matches above the diagonal, verified matches (inliers) below it. Images that match are next to each other, so "
     "blocks with nothing between them are separate parts of the scene."
@@ -37,7 +37,7 @@ _GRAPH = "Each dot is an image, each line a verified pair. Images that share man
 
 
 def scene_part(number: int, scene: SceneRun) -> str:
-    """A part that the page builds when it is opened; links find it by `number`."""
+    """The section of a scene, which the page builds when it is opened. number: its anchor is `scene-NUMBER`."""
     log.info("report: %s", scene.name)
     counts = scene.counts
     said = f"{counts['registered']} of {counts['images']} images registered"
@@ -109,7 +109,7 @@ def _pairs(scene: SceneRun) -> str:
         more = len(out) - len(lonely) - len(shown)
         model = "any model" if scene.layout == "2025" else "the largest model"
         said = f"{len(out)} of {len(scene.names)} images are not in {model}."
-        said += f" The table of images has the best match of {more} more." if more > 0 else ""
+        said += f" The table of images lists the best match of {more} more." if more > 0 else ""
         said += f" No matches at all: {', '.join(lonely[:10])}{' …' if len(lonely) > 10 else ''}." if lonely else ""
         title = "Unregistered images and their best match"
         parts.append(f'<h3>{title}</h3><p class="soft">{e(said)}</p>{pair_pictures(scene, [*dict.fromkeys(shown)])}')
@@ -141,14 +141,14 @@ def _image_table(scene: SceneRun) -> str:
             cell(f"{name_html(other)} ({count})" if other else "", other),
         ]
         rows.append([*cells, number_cell(errors.get(name), form="{:.3g}")] if errors else cells)
-    unit = '<p class="soft">Error: distance from the true place, in the unit of the truth.</p>' if errors else ""
+    unit = '<p class="soft">Error: distance from the true position, in the unit of the truth.</p>' if errors else ""
     caption = f"Images of {scene.name}"
     inside = table(caption, head, rows, row_header=1)
     return f'{unit}<div class="wide tall" tabindex="0" role="region" aria-label="{e(caption)}">{inside}</div>'
 
 
 def _errors(scene: SceneRun) -> dict[str, float]:
-    """The distance of each registered camera from its true place, after the metric's alignment."""
+    """The distance of each registered camera from its true position, after the metric's alignment."""
     errors, placed = {}, scene.model_of
     for number, score in scene.scored.models.items():
         apart = np.linalg.norm(score.aligned - score.truth, axis=1)
@@ -159,13 +159,13 @@ def _errors(scene: SceneRun) -> dict[str, float]:
 
 
 THUMB = 128
-"""Longer side of a thumbnail in pixels: a hundred take half a megabyte, and four times that at 256."""
+"""Longer side of a thumbnail in pixels: a hundred thumbnails take 0.5 MB, and would take 2 MB at 256 pixels."""
 PICTURE = 512
 """Longer side of a photo in the pictures of pairs, in pixels: about the width at which a laptop shows it."""
 
 
 def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
-    """Pairs of photos with their matches, and what is known about them."""
+    """Pictures of image pairs with their matches. The captions state inliers and the angle between the views."""
     figures = []
     for first, second in pairs:
         both = scene.matched.matches, scene.matched.inliers
@@ -182,7 +182,7 @@ def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
 
 
 def _pair_picture(scene: SceneRun, first: str, second: str) -> str:
-    """The address of the picture; empty when a photo cannot be read any more."""
+    """The picture as a data URI; empty when a photo can no longer be read."""
     assert scene.matched.path is not None  # the caller checks
     try:
         one, other = (_photo(scene, name, PICTURE) for name in (first, second))
@@ -194,7 +194,7 @@ def _pair_picture(scene: SceneRun, first: str, second: str) -> str:
 
 
 def thumb(scene: SceneRun, name: str) -> str:
-    """The address of a thumbnail; empty when the photo is not where it was."""
+    """A thumbnail as a data URI; empty when the photo can no longer be read."""
     with suppress(KitError):
         if scene.photos is not None:
             picture = Image.fromarray(_photo(scene, name, THUMB).pixels)
@@ -203,7 +203,7 @@ def thumb(scene: SceneRun, name: str) -> str:
 
 
 def _photo(scene: SceneRun, name: str, long_side: int) -> images.Photo:
-    """A photo as it was matched."""
+    """A photo, rotated as it was for matching."""
     assert scene.photos is not None  # the callers check
     return images.load(scene.photos.path(name), long_side, scene.rotation_quarters.get(name, 0))
 

@@ -1,4 +1,4 @@
-"""What a run, finished or not, left in its folder, and how the metric scores it: the content of the report."""
+"""Reads the folder of a run, finished or not, and scores the run: the content of the report."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _HINT = "give the folder of a run (--out of imc-kit solve) that has solved at le
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """What the COLMAP database of a scene holds: keypoints by image, matches and inliers by pair."""
+    """Counts from a scene's COLMAP database: keypoints by image, matches and inliers by pair."""
 
     path: Path | None = None
     keypoints: Mapping[str, int] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class Matched:
 
 @dataclass(frozen=True, eq=False)
 class SceneRun:
-    """What a run left of one scene."""
+    """The files of one scene of a run."""
 
     name: str
     layout: str
     quick: bool
-    """Whether this is a quick answer, because the run ended before the full one."""
+    """True for a quick answer: the run ended before the full one."""
     counts: Mapping[str, int]
     seconds: Mapping[str, float]
     memory: Mapping[str, float]
@@ -51,16 +51,16 @@ class SceneRun:
     """By image: see `SceneResult`."""
     models: Sequence[Model]
     members: Sequence[Sequence[str]]
-    """The images of each model, known even if its files are gone."""
+    """The images of each model, known even if the model's files are gone."""
     matched: Matched
     photos: Scene | None
-    """The scene with its photos, if these are still there."""
+    """The scene with its photos, if they still exist."""
     scored: metric.OfScene
-    """The score, empty if it is not known."""
+    """The score, empty if unknown."""
 
     @property
     def model_of(self) -> dict[str, int]:
-        """The number of the largest model that has an image."""
+        """For each registered image, the number of the largest model that contains it."""
         return {name: number for number in reversed(range(len(self.members))) for name in self.members[number]}
 
     @property
@@ -79,7 +79,7 @@ class SceneRun:
 class RunFolder:
     """A run: the content of run.json, and its scenes.
 
-    failed: the scenes without a result, and why. waiting: the scenes that the run did not reach.
+    failed: the reason for each scene without a result. waiting: the scenes that the run did not reach.
     scores: by scene of the truth, solved or not.
     """
 
@@ -92,14 +92,14 @@ class RunFolder:
 
     @property
     def requested(self) -> set[str]:
-        """The names of the scenes that the run was asked for."""
+        """The names of all scenes that the run was to solve."""
         return {*(scene.name for scene in self.scenes), *self.failed, *self.waiting}
 
     @property
     def mean(self) -> float | None:
-        """The mean score of the requested scenes, solved or not; in 2023 the mean over datasets of such means.
+        """The mean score of the requested scenes, solved or not; in 2023, the mean over datasets of their means.
 
-        `imc-kit score` says the same of the submission if the truth has no other scenes.
+        It equals the result of `imc-kit score` if the truth has no other scenes.
         """
         groups: dict[str, list[float]] = {}
         for name, scored in self.scores.items():
@@ -109,7 +109,7 @@ class RunFolder:
 
     @property
     def notes(self) -> list[str]:
-        """What concerns more than one scene, one sentence each."""
+        """Notes on more than one scene, one sentence each."""
         notes, requested = [], self.requested
         quick = sum(scene.quick for scene in self.scenes)
         counts = {"are not solved yet": len(self.waiting), "have only a quick answer": quick}
@@ -160,7 +160,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _task(root: str, known: Sequence[str]) -> Task | None:
-    """The input as it is on disk now, in the split that has most of the scenes; None if it is gone."""
+    """Load the input from disk, in the split that has most of the known scenes; None if it is gone."""
     best, most = None, 0
     for split in SPLITS:
         with suppress(KitError):
@@ -171,7 +171,7 @@ def _task(root: str, known: Sequence[str]) -> Task | None:
 
 
 def _requested(task: Task, submission: Path) -> list[str]:
-    """The scenes that a submission has rows of, in the task's order; none if it cannot be read."""
+    """The scenes that have rows in the submission, in the task's order; none if it cannot be read."""
     columns, present = list(task.keys[0]), set()
     with suppress(KitError):
         present = set(read_table(submission, columns)[columns].itertuples(index=False, name=None))
@@ -182,7 +182,7 @@ def _requested(task: Task, submission: Path) -> list[str]:
 def _read_scene(
     run: Path, name: str, content: Mapping[str, Any], photos: Scene | None, scored: metric.OfScene | None
 ) -> SceneRun:
-    """content: that of run.json."""
+    """content: of run.json."""
     account, failure = content["scenes"][name], content.get("failed", {}).get(name)
     folder, result = _result(run, name, account)
     models: list[Model] = []
@@ -192,7 +192,7 @@ def _read_scene(
         matched, no_matches = _matched(folder)
         gone += filter(None, (no_models, no_matches))
     else:
-        gone.append("The scene's result.json is missing or of another run: models and matches are not shown.")
+        gone.append("The scene's result.json is missing or from another run: models and matches are not shown.")
     if photos is None:
         gone.append("The photos are not where they were: pairs and thumbnails are not shown.")
     account = {"memory": {}, "rotation_quarters": {}, "placements": {}, **account, **result}
@@ -214,9 +214,9 @@ def _read_scene(
 
 
 def _result(run: Path, name: str, account: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
-    """The folder with the result that run.json describes, and that result; empty if there is none.
+    """The folder of the result that run.json describes, and that result; empty if there is none.
 
-    A run with a time limit has two results, and the full one may be of an earlier run.
+    A run with a time limit has two results, and the full one may be from an earlier run.
     """
     for part in ("scenes", "quick"):
         folder = run / part / name
@@ -228,7 +228,7 @@ def _result(run: Path, name: str, account: Mapping[str, Any]) -> tuple[Path, Map
 
 
 def _models(folder: Path, expected: int) -> tuple[list[Model], str]:
-    """The models; or none, and why."""
+    """The models, or none and the reason."""
     try:
         models = model_files.read_models(folder) if folder.is_dir() else []
     except KitError as error:
@@ -237,7 +237,7 @@ def _models(folder: Path, expected: int) -> tuple[list[Model], str]:
 
 
 def _matched(folder: Path) -> tuple[Matched, str]:
-    """The content of the scene's database; or nothing, and why."""
+    """The counts in the scene's database, or none and the reason."""
     path = next(iter(sorted(folder.glob("database-*.db"))), None)
     if path is None:
         return Matched(), "The scene's database was deleted: matches are not shown."

@@ -10,13 +10,13 @@ from imc_kit.metric import SceneScore
 from imc_kit.viz.palette import CATEGORIES, LEGEND, NEUTRAL, SERIES, STAGES, package, styled
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
-"""One fewer than there are colours, so that thirty scenes differ in one or the other."""
+"""Five symbols and six colours have no common factor, so each of thirty scenes has its own combination."""
 
 
 def draw_accuracy(scores: Mapping[str, SceneScore]) -> Any:
-    """The share of each scene's cameras within each of the metric's distances of the truth.
+    """Draw the share of each scene's cameras within each of the metric's distances of the truth.
 
-    The mAA, the mean over the distances, is next to the scene's name. Scenes of three images or fewer have none and are
+    The legend shows the mAA, which is the mean over the distances. Scenes of three images or fewer have no mAA and are
     left out.
     """
     figure = package("plotly.graph_objects").Figure()
@@ -40,12 +40,12 @@ def draw_accuracy(scores: Mapping[str, SceneScore]) -> Any:
 
 
 def draw_seconds(seconds: Mapping[str, Mapping[str, float]]) -> Any:
-    """Seconds by stage, one stacked bar for each scene: {scene: {stage: seconds}}."""
+    """Draw seconds by stage, one stacked bar for each scene: {scene: {stage: seconds}}."""
     return _bars(seconds, "time (seconds)", "{:.1f} s", stacked=True)
 
 
 def draw_memory(memory: Mapping[str, Mapping[str, float]]) -> Any:
-    """Peak memory of each stage, bars side by side for each scene: {scene: {stage: bytes}}."""
+    """Draw the peak memory of each stage, bars side by side for each scene: {scene: {stage: bytes}}."""
     gigabytes = {scene: {stage: used / 1e9 for stage, used in stages.items()} for scene, stages in memory.items()}
     return _bars(gigabytes, "peak memory (GB)", "{:.2f} GB", stacked=False)
 
@@ -62,8 +62,8 @@ def _bars(values: Mapping[str, Mapping[str, float]], title: str, form: str, *, s
             hovertemplate="%{hovertext}<extra></extra>",
             hovertext=[f"{scene}, {html.escape(stage)}: {form.format(height)}" for scene, height in heights.items()],
         )  # fmt: skip
-    thick = 20 if len(values) <= 3 else 7  # pixels of one of several bars side by side
-    row = 34 if stacked else max(34, thick * len(stages) + 14)
+    bar = 20 if len(values) <= 3 else 7  # height in pixels of one of several bars side by side
+    row = 34 if stacked else max(34, bar * len(stages) + 14)
     figure.update_layout(
         barmode="stack" if stacked else "group", bargap=0.35 if stacked else 14 / row,
         xaxis={"title": {"text": title}, "rangemode": "tozero"}, yaxis=CATEGORIES,

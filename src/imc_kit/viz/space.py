@@ -1,4 +1,4 @@
-"""The geometry of a 3D view: its frame, which way is up, where to look from, how large to draw cameras."""
+"""Geometry of the 3D view: its frame, its up direction, its viewpoint, the size of its cameras."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from imc_kit.metric import SceneScore
 from imc_kit.types import Float64
 
 _ASPECTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-"""Shapes of the view, width / height, from a phone to a wide window."""
-_VIEW = np.pi / 4
-"""The vertical angle of view of plotly's camera."""
+"""Aspect ratios of the view, width / height, from a phone to a wide window."""
+_FIELD_OF_VIEW = np.pi / 4
+"""Vertical field of view of plotly's camera, in radians."""
 
 
 def level(axes: Float64) -> Float64:
-    """The rotation [3, 3] that takes the mean of the cameras' upright directions (−y) to +z."""
+    """The rotation [3, 3] that maps the cameras' mean up direction (−y) to +z. axes: world-to-camera [n, 3, 3]."""
     up = -axes[:, 1].mean(axis=0) if len(axes) else np.array([0.0, 0.0, 1.0])
     length = np.linalg.norm(up)
     if length < 1e-6:
@@ -30,7 +30,7 @@ def level(axes: Float64) -> Float64:
 
 
 def eye(axes: Float64) -> Float64:
-    """The direction to look from, of length 1: behind the cameras and a little above."""
+    """The unit vector from the scene to the viewpoint: behind the cameras and a little above."""
     ahead = axes[:, 2].mean(axis=0) if len(axes) else np.zeros(3)
     flat = np.array([ahead[0], ahead[1], 0])
     length = np.linalg.norm(flat)
@@ -41,16 +41,16 @@ def eye(axes: Float64) -> Float64:
 
 
 def view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
-    """The point to look at from the direction `eye` to have all points [K, 3] in the middle, and how far away to be.
+    """The target [3] that centres all points [K, 3] when seen from direction `eye`, and the viewpoint's distance.
 
-    The distances, with 8 % of room, are by the width / height of the view.
+    The distance, with a margin of 8 %, is given for each width / height of the view.
     """
     if not len(points):
         return np.zeros(3), dict.fromkeys(_ASPECTS, 1.0)
     right = np.cross([0, 0, 1], eye)
     right /= np.linalg.norm(right)
     up = np.cross(eye, right)
-    slope, near = np.tan(_VIEW / 2), points @ eye
+    slope, near = np.tan(_FIELD_OF_VIEW / 2), points @ eye
     # A camera at distance t sees a point at height h if h ≤ slope · (t - near), and likewise below.
     above, below = ((near + side * (points @ up) / slope).max() for side in (1, -1))
     tall = (above + below) / 2
@@ -59,19 +59,19 @@ def view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
 
 
 def not_far(points: Float64, centers: Float64) -> NDArray[np.bool_]:
-    """Which points lie in the box around all cameras and the middle 92 % of the points, enlarged by a quarter."""
+    """bool [K]: which points lie in the box around all cameras and the middle 92 % of the points, plus a margin."""
     if not len(points):
         return np.zeros(0, np.bool_)
     box = np.percentile(points, [4, 96], axis=0)
     everything = np.concatenate([box, centers])
     low, high = everything.min(axis=0), everything.max(axis=0)
-    # A quarter of the middle points' width: distant cameras must not let in distant points.
+    # The margin depends on the points alone: distant cameras must not let in distant points.
     margin = 0.25 * (box[1] - box[0])
     return np.asarray(((points >= low - margin) & (points <= high + margin)).all(axis=1), np.bool_)
 
 
 def frustum_size(centers: Float64) -> float:
-    """0.6 of the median distance between neighbouring cameras, but 3 to 12 % of the extent of all cameras."""
+    """Height of a frustum: 0.6 × the median distance to the nearest camera, but 3 to 12 % of the cameras' extent."""
     if len(centers) < 2:
         return 0.3
     extent = float(np.linalg.norm(np.ptp(centers, axis=0))) or 1.0
@@ -80,15 +80,15 @@ def frustum_size(centers: Float64) -> float:
 
 
 def round_length(length: float) -> float:
-    """The largest number of the form 1, 2 or 5 times a power of ten that is not larger."""
+    """The largest of 1, 2 or 5 × a power of ten that does not exceed `length`."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(max(base for base in (1, 2, 5) if base * power <= length * (1 + 1e-9)) * power)
 
 
 def frusta(centers: Float64, axes: Float64, frames: Sequence[tuple[float, float]], size: float) -> Float64:
-    """All cameras as one line [K, 3] with gaps: the pyramid that each sees, and a tick on its upper side.
+    """All camera frusta as one polyline [K, 3] with gaps (nan); a tick marks the upper side of each.
 
-    frames: see `Model.frames`. size: the height of the pyramids.
+    frames: see `Model.frames`. size: the height of the frusta.
     """
     lines = []
     for center, rotation, (across, down) in zip(centers, axes, frames, strict=True):
@@ -101,10 +101,10 @@ def frusta(centers: Float64, axes: Float64, frames: Sequence[tuple[float, float]
 
 
 def match_names(names: Sequence[str], paths: Sequence[str]) -> dict[str, int]:
-    """For each image its row in a table: the first whose path ends with the image's name.
+    """The row of each image in a table: the first row whose path ends with the image's name.
 
-    Names are relative to the scene's folder; a table's paths may begin further up. If a path ends with several names,
-    it belongs to the longest.
+    Names are relative to the scene's folder; the table's paths may have leading folders. If several names match a path,
+    the longest wins.
     """
     known = set(names)
     rows: dict[str, int] = {}
@@ -120,7 +120,7 @@ def match_names(names: Sequence[str], paths: Sequence[str]) -> dict[str, int]:
 def similarity(names: Sequence[str], centers: Float64, score: SceneScore) -> Float64 | None:
     """The metric's similarity [3, 4] from the model's frame to the truth's; None with fewer than three cameras in both.
 
-    `score.aligned` are the submitted centres under one similarity, so a least-squares fit to them finds it (Umeyama,
+    `score.aligned` holds the submitted centres after this similarity, so a least-squares fit recovers it (Umeyama,
     1991).
     """
     known = match_names(names, score.names)
