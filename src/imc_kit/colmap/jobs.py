@@ -38,7 +38,7 @@ def _map(
 
 
 def _step(module: str, work: str, config_class: str, config: Mapping[str, Any], **arguments: Any) -> None:
-    """A step after mapping (`steps`). Its module is imported only here, because most jobs are not steps."""
+    """A step after mapping (`steps`)."""
     job = getattr(import_module(f"imc_kit.colmap.{module}"), work)
     job(config=getattr(steps, config_class)(**config), **arguments)
 
@@ -55,10 +55,11 @@ JOBS: dict[str, Callable[..., None]] = {
 
 def main() -> None:
     """Execute the commands; in a fork of this process, or with the argument `one`, do one job."""
-    import_module("pycolmap")  # takes a fifth of a second here, and nothing in a fork
     if sys.argv[1:] == ["one"]:
         _do(**json.loads(sys.stdin.readline())[1])
         return
+    for module in ("readding", "merging", "localisation", "refinement"):
+        import_module(f"imc_kit.colmap.{module}")  # with pycolmap: half a second here, and nothing in a fork
     life, ours = os.pipe()  # forks read `life`, which closes however this process ends
     numbers: dict[int, int] = {}
     """The job number of each running process, by process id."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from imc_kit.types import Pair
 
 
@@ -16,19 +14,24 @@ def strengths(inliers: Mapping[Pair, int]) -> dict[Pair, float]:
     link; the tree's pairs have strength 1. A pair far below 1 adds little to the path. Where structures repeat, such
     pairs are mostly wrong: a few matches join two copies of a structure.
 
-    The weakest links come from single-linkage clustering, which merges images along the same tree.
+    Kruskal's algorithm: pairs join groups of images, the strongest first, and the pair that joins two groups is the
+    weakest link of every path between them. SciPy's single-linkage clustering gives the same, but takes 0.3 s to load.
     """
-    from scipy.cluster.hierarchy import cophenet, linkage
-
-    number = {image: place for place, image in enumerate(sorted({image for pair in inliers for image in pair}))}
-    if len(number) < 2:
-        return {}
-    ends = np.sort([[number[image] for image in pair] for pair in inliers], axis=1)
-    counts = np.array(list(inliers.values()), np.float64)
-    first, second = ends.T
-    places = len(number) * first - first * (first + 3) // 2 + second - 1  # in SciPy's condensed distance matrix
-    unmatched = counts.max() + 1
-    distances = np.full(len(number) * (len(number) - 1) // 2, unmatched)
-    np.minimum.at(distances, places, unmatched - counts)
-    weakest = unmatched - cophenet(linkage(distances, "single"))[places]
-    return dict(zip(inliers, (counts / weakest).tolist(), strict=True))
+    group = {image: [image] for pair in inliers for image in pair}
+    pairs_of: dict[str, list[Pair]] = {image: [] for image in group}
+    for pair in inliers:
+        for image in pair:
+            pairs_of[image].append(pair)
+    result: dict[Pair, float] = {}
+    for (first, second), count in sorted(inliers.items(), key=lambda entry: (-entry[1], entry[0])):
+        small, large = sorted((group[first], group[second]), key=len)
+        if small is large:
+            continue
+        members = set(large)
+        for image in small:
+            for pair in pairs_of[image]:
+                if pair[0] in members or pair[1] in members:
+                    result[pair] = inliers[pair] / count
+        large += small
+        group |= dict.fromkeys(small, large)
+    return {pair: result[pair] for pair in inliers}
