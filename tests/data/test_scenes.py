@@ -297,7 +297,7 @@ def test_a_missing_scene_keeps_its_rows(tmp_path: Path) -> None:
     assert asked(task) == [("pond", None), ("church", "a.jpg"), ("empty", None), ("x" * 300, None)]
     assert [scene.name for scene in task.scenes] == ["church"]
     assert "pond: there is no folder" in task.notes[0]
-    assert "empty: 1 of 1 images" in task.notes[1]
+    assert "empty: 1 of 1 requested images" in task.notes[1]
 
 
 def test_images_next_to_or_inside_a_folder_images(tmp_path: Path) -> None:

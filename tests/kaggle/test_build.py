@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -295,10 +294,8 @@ def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_pat
 
 
 def environment_with_pip(interpreter: Path, folder: Path) -> Path:
-    """A new environment with this one's pip, which is quicker to link than to install; returns its interpreter."""
-    subprocess.run([interpreter, "-m", "venv", "--without-pip", folder], check=True)
-    pip = metadata.distribution("pip")
-    environments._link([pip], environments.site(folder))
+    """A new environment with its interpreter's own pip, as the one of these tests may be too old for it."""
+    subprocess.run([interpreter, "-m", "venv", folder], check=True)
     return folder / "bin" / "python"
 
 
