@@ -43,7 +43,7 @@ class Command:
 
     def run(self) -> int:
         """Run the command; returns the exit status."""
-        raise NotImplementedError
+        raise NotImplementedError  # each command has its own
 
     def interrupted(self) -> str:
         """The message after Ctrl-C."""
