@@ -1,4 +1,4 @@
-"""DeDoDe, with random weights, against kornia's own. Slow, as kornia first fills a whole VGG19 with random numbers."""
+"""DeDoDe, with random weights, against kornia's own. Slow: kornia fills a whole VGG19 with random numbers first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import pytest
 
 from imc_kit.detectors.dedode import DedodeConfig
 from imc_kit.errors import KitError
-from random_networks import create_from, with_statistics
+from random_networks import create_from, quick_random, with_statistics
 
 torch = pytest.importorskip("torch")
 kornia = pytest.importorskip("kornia.feature")
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with quick_random():
+        yield
 
 
 @pytest.fixture(scope="module")

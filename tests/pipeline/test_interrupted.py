@@ -6,7 +6,6 @@ Also the two rounds of a run with a time limit, and what is done at the same tim
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import signal
 import subprocess
@@ -37,6 +36,8 @@ from imc_kit.types import Model, Placement, Pose, Scene
 from small_tasks import VIEWS, write_task
 
 CONFIG = preset("sift", {"detector.max_keypoints": 1000, "threads": 2})
+FEW = 8
+"""Photos of each of two scenes."""
 
 
 def command(root: Path, out: Path) -> list[str]:
@@ -90,34 +91,15 @@ def test_a_run_that_is_stopped_again_and_again_is_resumed(plaza: Path, tmp_path:
     run = solve(plaza, out, CONFIG)
     assert problems(plaza, out) == []
     assert run.scenes["plaza"].counts["registered"] == VIEWS
+    assert nothing_runs(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def two(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two scenes of two places: the plaza, and the plaza in a mirror."""
-    named = {path.name: path for path in photos.iterdir()}
+    named = {path.name: path for path in sorted(photos.iterdir())[:FEW]}
     mirrored = {name: cv2.imread(str(path))[:, ::-1] for name, path in named.items()}
     return write_task(tmp_path_factory.mktemp("two"), {"plaza": named, "mirror": mirrored})
-
-
-@pytest.mark.slow
-def test_three_kills_at_random_times(two: Path, tmp_path: Path) -> None:
-    """Each run resumes what the one before it left when it was killed."""
-    out, chance = tmp_path / "out", random.Random(5)
-    for kill in range(3):
-        process = subprocess.Popen(command(two, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not kill and not (out / "submission.csv").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        try:
-            process.wait(chance.uniform(0.5, 4.5))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert problems(two, out) == []
-    solve(two, out, CONFIG)
-    assert registered(out) == {"plaza": VIEWS, "mirror": VIEWS}
-    assert nothing_runs(tmp_path)
 
 
 @pytest.mark.slow
@@ -136,7 +118,7 @@ def test_a_tenth_of_the_time(two: Path, tmp_path: Path) -> None:
 
     again = solve(two, tmp_path / "out", CONFIG)
     for name in ("plaza", "mirror"):
-        assert again.scenes[name].counts["registered"] == VIEWS
+        assert again.scenes[name].counts["registered"] == FEW
         assert again.scenes[name].notes == []
 
 

@@ -67,7 +67,7 @@ def ink(browser: Browser, label: str) -> np.ndarray:
     return np.where((np.abs(pixels.astype(int) - paper).max(axis=2) > 24)[..., None], pixels, 0)
 
 
-def look(browser: Browser, page: Path, screen: str, folder: Path, models: Sequence[int]) -> None:
+def look(browser: Browser, page: Path, screen: str, models: Sequence[int]) -> None:
     """Open it: all that it has is drawn, without a complaint or a request, and nothing sticks out.
 
     models: how many each of the first scenes has, which are opened.
@@ -76,12 +76,13 @@ def look(browser: Browser, page: Path, screen: str, folder: Path, models: Sequen
     browser.open(page, width, height, dark=dark)
     loaded = browser.run("return performance.getEntriesByType('navigation')[0].loadEventEnd")
     print(f"{page.stat().st_size / 1e6:.1f} MB opened in {loaded:.0f} ms ({screen})")
-    browser.screenshot(folder / f"{screen}.png")
     charts = browser.run(FIGURES, None)
-    assert len(charts) >= 2
+    assert charts
     for label, _ in charts:
         assert (ink(browser, label) > 0).any(axis=2).sum() > 500, label
     scenes = browser.run("return document.querySelectorAll('details.scene').length")
+    if scenes == 1:  # it is open from the start
+        browser.run(TOGGLE, 0)
     for number, count in enumerate(models):
         opened, pictures, left = browser.run(TOGGLE, number)
         assert opened
@@ -99,7 +100,6 @@ def look(browser: Browser, page: Path, screen: str, folder: Path, models: Sequen
                 rim[:, 2:-2] = False
                 assert not below[rim].any(), label  # all is in view
         assert browser.run(WIDTH) == width  # nothing sticks out
-        browser.screenshot(folder / f"{screen}-{number + 1}.png", whole=True)
         browser.run(TOGGLE, number)
     assert browser.requests() == [page.as_uri()]
     assert browser.complaints() == []
@@ -124,9 +124,9 @@ def check_sorting(browser: Browser, index: int, head: Sequence[tuple[str, bool]]
 
 
 @pytest.mark.slow
-def test_in_a_browser(browser: Browser, report: Path, tmp_path: Path) -> None:
+def test_in_a_browser(browser: Browser, report: Path) -> None:
     for screen in ("laptop-dark", "phone-dark"):
-        look(browser, report, screen, tmp_path, models=[1, 0])
+        look(browser, report, screen, models=[1, 0])
     # The page opens a scene by its link, and only then makes its content.
     browser.open(report, 1280, 800)
     before = "return document.querySelectorAll('details.scene img').length"
@@ -181,20 +181,17 @@ def test_in_a_browser(browser: Browser, report: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_scenes_in_a_browser(browser: Browser, shared: Path, tmp_path: Path) -> None:
-    """Two real scenes: all figures are drawn, the tables sort, and the page is small."""
+def test_a_real_scene_in_a_browser(browser: Browser, shared: Path, tmp_path: Path) -> None:
+    """All figures are drawn, the tables sort, and the page is small."""
     less = {"detector.max_keypoints": 1000, "detector.long_side": 640, "mapping": (MappingConfig(),)}
-    task = load(shared / "scenes").only("fountain_P11", "herzjesu_P8")
+    task = load(shared / "scenes").only("fountain_P11")
     run = solve(task, tmp_path / "out", preset("sift", less))
     page = write_report(tmp_path / "out")
-    look(browser, page, "phone", tmp_path, [len(scene.models) for scene in run.scenes.values()])
-    start = page.read_text("utf-8").index('<details class="scene" id="scene-1">')
-    assert start < 2.5e6  # plotly
-    assert page.stat().st_size - start < 3e6  # two scenes of 19 photos
-    for number in range(2):
-        browser.run(TOGGLE, number)
+    look(browser, page, "phone", [len(scene.models) for scene in run.scenes.values()])
+    assert page.stat().st_size < 3e6  # half of it is plotly
+    browser.run(TOGGLE, 0)
     tables = browser.run(COLUMNS)
-    assert len(tables) == 3
+    assert len(tables) == 2
     for index, head in enumerate(tables):
         check_sorting(browser, index, head)
     assert browser.complaints() == []

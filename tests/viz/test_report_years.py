@@ -45,7 +45,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Po
     for seed, place in enumerate(("north", "south")):
         folder = tmp_path_factory.mktemp(place)
         poses = {f"{number}.png": pose for number, pose in enumerate(orbit(6 * VIEWS, seed)[:VIEWS])}
-        photos = render_scene(plaza(seed), Camera.centred((360, 270)), list(poses.values()))
+        photos = render_scene(plaza(seed), Camera.centred((300, 225)), list(poses.values()))
         for name, photo in zip(poses, photos, strict=True):
             Image.fromarray(photo).save(folder / name)
         found[place] = folder, poses
@@ -75,7 +75,7 @@ def year_2025(places: dict[str, tuple[Path, Poses]], tmp_path_factory: pytest.Te
             shutil.copy(folder / name, root / "test/mixed" / f"{scene}_{name}")
             rows.append({"dataset": "mixed", "scene": scene, "image": f"{scene}_{name}", **posed(pose)})
     noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
-    Image.fromarray(noise).resize((360, 270)).save(root / "test/mixed/stranger.png")
+    Image.fromarray(noise).resize((300, 225)).save(root / "test/mixed/stranger.png")
     nowhere = dict(zip(POSE_COLUMNS, NO_POSE, strict=True))
     rows.append({"dataset": "mixed", "scene": "outliers", "image": "stranger.png", **nowhere})
     distances = {f"mixed/{scene}": DISTANCES for scene in places}
