@@ -131,7 +131,7 @@ def test_scores_are_of_the_scenes_of_the_task(shared: Path, tmp_path: Path) -> N
     assert found.scenes["scan65_skull49"].thresholds == tuple(thresholds["scan65_skull49"])
     assert thresholds["scan65_skull49"] != thresholds["herzjesu_P8"]
     (tmp_path / "truth.csv").write_text((task.root / "truth.csv").read_text())
-    assert explore.truth(task) == {name: task.root / f"{name}{end}" for name, end in ENDS.items()}
+    assert explore.truth(task) == {"truth": task.root / "truth.csv"}
     elsewhere = replace(task.only("herzjesu_P8"), root=tmp_path)
     assert explore.score(elsewhere, tmp_path / "truth.csv").scenes["herzjesu_P8"].thresholds == metric.THRESHOLDS
     assert explore.truth(elsewhere) == {"truth": tmp_path / "truth.csv"}

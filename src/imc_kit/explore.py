@@ -20,7 +20,6 @@ from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.scenes import Task
-from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.kaggle import input_root
@@ -200,21 +199,14 @@ def scene_counts(out: Path | str, scene: str) -> tuple[Counts, Counts]:
 
 
 def truth(task: Task) -> dict[str, Path]:
-    """The ground-truth files of a task, for `compare` and `write_report`.
-
-    These are its truth.csv, and its thresholds.json if it has one.
-    """
-    files = {"truth": task.root / "truth.csv", "thresholds": task.root / "thresholds.json"}
-    return {name: path for name, path in files.items() if name == "truth" or path.is_file()}
+    """The ground-truth file of a task, for `compare` and `write_report`. Raises `KitError` when there is none."""
+    return {"truth": metric.find_truth(task.root, task.keys)}
 
 
-def score(task: Task, submission: Path | str) -> metric.Score:
-    """A submission's 2024 score on the task's scenes only. Raises `KitError` if a file cannot be read."""
-    files = truth(task)
-    table = read_table(files["truth"], ("image_path", "dataset", "scene", *POSE_COLUMNS))
-    thresholds = metric.read_thresholds(files["thresholds"]) if "thresholds" in files else None
-    asked = table["scene"].isin([scene.name for scene in task.scenes])
-    return metric.score(table[asked], submission, thresholds)
+def score(task: Task, submission: Path | str) -> metric.AnyScore:
+    """A submission's score on the task's scenes only. Raises `KitError` if a file is missing or cannot be read."""
+    names = [scene.name for scene in task.scenes]
+    return metric.score_files(truth(task)["truth"], submission, scenes=names).result
 
 
 def largest_model(result: SceneResult) -> Model:

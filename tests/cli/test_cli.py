@@ -260,6 +260,31 @@ def test_score_prints_json(shared: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_score_refuses_wrong_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "t.json").write_text("[1, 2]")
     assert main(["score", "a.csv", "b.csv", "--thresholds", str(tmp_path / "t.json")]) == 2
-    assert "t.json" in capsys.readouterr().err
-    assert main(["score", "a.csv", "b.csv", "--edition", "2025"]) == 2
-    assert "--thresholds" in capsys.readouterr().err
+    assert "a.csv" in capsys.readouterr().err
+    table = tmp_path / "truth.csv"
+    table.write_text("dataset,scene,image,rotation_matrix,translation_vector\nd,s,i,1;0;0;0;1;0;0;0;1,0;0;0\n")
+    for asked, message in ((["--thresholds", str(tmp_path / "t.json")], "t.json"), ([], "--thresholds")):
+        assert main(["score", str(table), str(table), *asked]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_score_of_2025s_files(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    """The hosts' numbers, with their file of thresholds next to the truth."""
+    folder = shared / "metric_cases_2025"
+    for case in json.loads((folder / "expected.json").read_text()):
+        place = tmp_path / case["case"]
+        place.mkdir()
+        (place / "train_labels.csv").write_bytes((folder / f"{case['case']}_truth.csv").read_bytes())
+        limits = {scene: [0.0, 0.0, *distances[2:]] for scene, distances in case["thresholds"].items()}
+        if form == "json":
+            (place / "thresholds.json").write_text(json.dumps(limits))
+        else:
+            rows = [f"{','.join(scene.split('/'))},{';'.join(map(repr, each))}" for scene, each in limits.items()]
+            (place / "train_thresholds.csv").write_text("\n".join(["dataset,scene,thresholds", *rows]))
+        submission = folder / f"{case['case']}_submission.csv"
+        assert main(["score", str(place / "train_labels.csv"), str(submission), "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["mean"] == pytest.approx(case["score"], abs=1e-9)
+        assert said["edition"] == "2025"
+        assert str(place) in said["distances"]

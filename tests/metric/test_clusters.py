@@ -109,7 +109,7 @@ def test_2025_bad_thresholds(random: np.random.Generator, scenes, caplog: pytest
     with pytest.raises(KitError, match="equally many"):
         metric.score_2025(true, true, {"d/A": LIMITS, "d/B": LIMITS[:4]})
     for bad in (3, None, "123", [0.1, 0.2], [0.1, 0.2, math.nan], [[1], [2], [3]]):
-        with pytest.raises(KitError, match="the thresholds of d/B must be positive numbers, 3 or more"):
+        with pytest.raises(KitError, match="the thresholds of d/B must be numbers from 0 up, 3 or more"):
             metric.score_2025(true, true, {"d/A": LIMITS, "d/B": bad})
     metric.score_2025(true, true, BOTH | {"d/C": LIMITS})
     assert "not in the truth: d/C" in caplog.text

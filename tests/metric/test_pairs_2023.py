@@ -121,10 +121,10 @@ def test_2023_means_and_thresholds(random: np.random.Generator):
         (3, "d/s must be two lists"),
         (None, "d/s must be two lists"),
         ([1, 2, 3], "d/s must be two lists"),
-        ([1, 2], "d/s, in degrees, must be positive numbers"),
-        ("12", "d/s, in degrees, must be positive numbers"),
-        (([1], ["far"]), "d/s, in metres, must be positive numbers"),
-        (([], []), "d/s, in degrees, must be positive numbers"),
+        ([1, 2], "d/s, in degrees, must be numbers from 0 up"),
+        ("12", "d/s, in degrees, must be numbers from 0 up"),
+        (([1], ["far"]), "d/s, in metres, must be numbers from 0 up"),
+        (([], []), "d/s, in degrees, must be numbers from 0 up"),
     ],
 )
 def test_2023_bad_thresholds(random: np.random.Generator, thresholds, message: str):

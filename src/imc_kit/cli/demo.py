@@ -24,7 +24,7 @@ class Demo(Command):
     def run(self) -> int:
         """The exit status: 1 when the rendered scene scores less than 0.95, or no photo is registered."""
         from imc_kit.data.scenes import load
-        from imc_kit.metric import read_thresholds, score
+        from imc_kit.metric import score_files
         from imc_kit.pipeline.run import solve
         from imc_kit.synthetic.plaza import write_scene
 
@@ -42,7 +42,7 @@ class Demo(Command):
         print(f"{out / 'run.json'}: configuration, versions, counts, seconds")
         if self.input is not None:
             return 0 if registered else 1
-        mean = score(root / "truth.csv", out / "submission.csv", read_thresholds(root / "thresholds.json")).mean
+        mean = score_files(root / "truth.csv", out / "submission.csv").result.mean
         print(f"mAA {mean:.3f}: the share of cameras within 2.5 cm … 1 m of the truth")
         return 0 if mean >= _GOOD_SCORE else 1
 

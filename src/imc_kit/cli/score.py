@@ -3,12 +3,11 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from imc_kit.cli.command import Command, File
-from imc_kit.errors import KitError
+from imc_kit.cli.command import Command, File, Names
 
 
 @dataclass(frozen=True)
@@ -20,20 +19,18 @@ class Score(Command):
     submission: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SUBMISSION")]
     """CSV file with the submitted poses."""
     thresholds: File = None
-    """JSON file in the unit of the truth: {scene: [distances]}; for 2023 {dataset/scene: [[degrees], [distances]]}.
-    Default: the edition's own (2025 has none), in metres, which are wrong for scenes without metric scale."""
-    edition: Literal["2024", "2023", "2025"] = "2024"
-    """Year of the competition whose score is computed."""
+    """2025's train_thresholds.csv, or a JSON file {scene: [distances]} in the unit of the truth; for 2023
+    {dataset/scene: [[degrees], [distances]]}. Default: train_thresholds.csv or thresholds.json next to the truth."""
+    edition: Literal["2023", "2024", "2025"] | None = None
+    """Year of the competition whose score is computed. Default: the year with these columns."""
+    scenes: Names = ()
+    """Score only these scenes (in 2025, datasets)."""
     json: bool = False
     """Print {"mean": …, "scenes": {name: …}} instead of a table."""
 
     def run(self) -> int:
         from imc_kit import metric
 
-        thresholds = metric.read_thresholds(self.thresholds) if self.thresholds else None
-        if self.edition == "2025" and thresholds is None:
-            raise KitError("the score of 2025 needs the distances of each scene: give --thresholds FILE.json")
-        scores: dict[str, Any] = {"2023": metric.score_2023, "2024": metric.score, "2025": metric.score_2025}
-        result = scores[self.edition](self.truth, self.submission, thresholds)
+        result = metric.score_files(self.truth, self.submission, self.thresholds, self.edition, self.scenes)
         print(json.dumps(result.to_json(), indent=1) if self.json else result)
         return 0

@@ -122,9 +122,10 @@ def compare(
     for name in configs:
         if name in ("", "..") or Path(name).name != name:
             raise KitError(f"configuration {name!r} cannot be the name of a folder: give it another name")
-    distances = None if thresholds is None else metric.read_thresholds(thresholds)
+    distances = None
     if truth is not None:
         tables.read_table(truth, tables.POSE_COLUMNS)
+        distances, _ = metric.distances_of(truth, thresholds)
     tried = repeatability or RepeatabilityConfig()
     try:
         out.mkdir(parents=True, exist_ok=True)

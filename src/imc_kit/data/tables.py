@@ -50,7 +50,9 @@ def read_table(path: Path | str, columns: Sequence[str] = ()) -> "pd.DataFrame":
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise KitError(f"{path} is not a table: row {number} has {len(row)} values, the header {len(header)}")
-    return pd.DataFrame(rows, columns=header, dtype=str)
+    table = pd.DataFrame(rows, columns=header, dtype=str)
+    table.attrs["path"] = str(path)  # for messages
+    return table
 
 
 def parse_pose(rotation: str, translation: str) -> tuple[Float64, Float64]:

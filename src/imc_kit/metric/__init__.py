@@ -7,21 +7,26 @@ The other years compare camera centres C = −Rᵀt after alignment by a similar
 
 from imc_kit.metric.centers import FREE, THRESHOLDS, TRANSPARENT_THRESHOLDS, SceneScore, Score, score, score_centers
 from imc_kit.metric.clusters import score_2025
+from imc_kit.metric.files import AnyScore, ScoredFiles, distances_of, find_truth, read_thresholds, score_files
 from imc_kit.metric.pairs import score_2023
-from imc_kit.metric.tables import read_thresholds
 from imc_kit.metric.tasks import OfScene, score_scenes
 
 __all__ = [
     "FREE",
     "THRESHOLDS",
     "TRANSPARENT_THRESHOLDS",
+    "AnyScore",
     "OfScene",
     "SceneScore",
     "Score",
+    "ScoredFiles",
+    "distances_of",
+    "find_truth",
     "read_thresholds",
     "score",
     "score_2023",
     "score_2025",
     "score_centers",
+    "score_files",
     "score_scenes",
 ]

@@ -19,6 +19,10 @@ THRESHOLDS = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
 """2024's distances in metres, for all scenes except transparent ones (from the evaluation page)."""
 TRANSPARENT_THRESHOLDS = (0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 """2024's distances in metres for scenes of the category 'transparent' (from the evaluation page)."""
+SCENES_2024 = dict.fromkeys(
+    ("church", "dioscuri", "lizard", "multi-temporal-temple-baalshamin", "pond"), THRESHOLDS
+) | dict.fromkeys(("transp_obj_glass_cup", "transp_obj_glass_cylinder"), TRANSPARENT_THRESHOLDS)
+"""The distances of 2024's training scenes."""
 FREE = 3
 """Images per scene that do not count in 2024 and 2025, because a similarity can fit almost any three centres."""
 
@@ -122,11 +126,12 @@ def _span(low: float, high: float) -> str:
 def score(truth: Table, submission: Table, thresholds: Mapping[str, Sequence[float]] | None = None) -> Score:
     """Score a submission as the challenge of 2024 does.
 
-    truth, submission: a CSV file or a DataFrame with the columns image_path, dataset, scene, rotation_matrix and
-        translation_vector, world-to-camera. Rows are paired by dataset, scene and image_path, in any order. A row
-        missing from the submission counts as nan. A row missing from the truth is ignored, with a warning.
-    thresholds: distances by scene, in the unit of the truth (default: `THRESHOLDS`). Scenes have the names of
-        `scene_names`, here and in the result.
+    truth, submission: a CSV file or a DataFrame with the columns image_path (or image_name), dataset, scene,
+        rotation_matrix and translation_vector, world-to-camera. Rows are paired by dataset, scene and image_path, in
+        any order. A row missing from the submission counts as nan. A row missing from the truth is ignored, with a
+        warning.
+    thresholds: distances by scene, in the unit of the truth. Default: 2024's, which are in metres. Scenes have the
+        names of `scene_names`, here and in the result.
 
     Source: the hosts' notebook fabiobellavia/imc2024-3d-metric-evaluation-example on Kaggle, with every triplet tried
     and every inlier set refitted. See `score_centers` for the search.
@@ -144,7 +149,8 @@ def scenes_by_name(
     rows = tables.read_both(truth, submission, ("dataset", "scene", "image_path"))
     names = tables.full_names(rows.scenes) if full else scene_names(rows.scenes)
     tables.warn_of_unknown(thresholds, names.values())
-    distances = {name: tables.checked((thresholds or {}).get(name, THRESHOLDS), name) for name in names.values()}
+    given = SCENES_2024 | dict(thresholds or {})
+    distances = {name: tables.checked(given.get(name, THRESHOLDS), name) for name in names.values()}
     return {names[group]: score_rows(rows, keys, distances[names[group]]) for group, keys in rows.scenes.items()}
 
 

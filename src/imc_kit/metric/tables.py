@@ -1,11 +1,10 @@
 """What the scores of all years share: reading tables, checking thresholds, and printing scores."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,6 +19,8 @@ log = logging.getLogger(__name__)
 
 Table: TypeAlias = "Path | str | pd.DataFrame"
 Key = tuple[str, ...]
+IMAGE_COLUMNS = "image_path", "image_name", "image"
+"""The columns that name a row's image: in 2023 and 2024; in 2024's training labels; in 2025."""
 
 
 class Posed(NamedTuple):
@@ -54,10 +55,15 @@ class Rows(NamedTuple):
 def read_both(truth: Table, submission: Table, key: Sequence[str], unposed: str | None = None) -> Rows:
     """Read both tables.
 
-    key: the columns that name an image, the dataset first. unposed: the scene whose true poses may be nan. Raises
-    `KitError` as `score` does.
+    key: the columns that name an image, the dataset first; image_name replaces image_path where the truth has that.
+    unposed: the scene whose true poses may be nan.
+
+    Raises `KitError` as `score` does.
     """
-    true, submitted = _read(truth, "the truth", key), _read(submission, "the submission", key)
+    frame = read_table(truth) if isinstance(truth, Path | str) else truth
+    if "image_path" not in frame.columns and "image_name" in frame.columns:
+        key = [column.replace("image_path", "image_name") for column in key]
+    true, submitted = _read(frame, "the truth", key), _read(submission, "the submission", key)
     if not true:
         raise KitError(f"{_called(truth, 'the truth')} has no rows")
     for where, pose in true.items():
@@ -68,6 +74,9 @@ def read_both(truth: Table, submission: Table, key: Sequence[str], unposed: str 
     scenes: dict[Key, list[Key]] = {}
     for where, pose in true.items():
         scenes.setdefault((where[0], pose.scene), []).append(where)
+    bare = ["/".join(scene) for scene, keys in scenes.items() if submitted.keys().isdisjoint(keys)]
+    if named := [name for name in bare if not name.endswith(f"/{unposed}")]:
+        log.warning("the submission has no row of %s: no score there", ", ".join(named))
     return Rows(true, submitted, scenes)
 
 
@@ -90,19 +99,23 @@ def _read(table: Table, role: str, key: Sequence[str]) -> dict[Key, Posed]:
 
 
 def _called(table: Table, role: str) -> str:
-    return f"{role} {table}" if isinstance(table, Path | str) else role
+    path = table if isinstance(table, Path | str) else table.attrs.get("path")
+    return f"{role} {path}" if path else role
 
 
 def checked(thresholds: Sequence[float], scene: str = "", least: int = 1) -> tuple[float, ...]:
-    """The thresholds of a scene as floats. Raises `KitError` unless there are at least `least`, all positive."""
+    """The thresholds of a scene as floats. Raises `KitError` unless there are at least `least`, none negative.
+
+    Kaggle's files have zeros: nothing is closer than that.
+    """
     try:
         values = () if isinstance(thresholds, str) else tuple(float(value) for value in thresholds)
     except (TypeError, ValueError):
         values = ()
-    if len(values) < least or not all(0 < value < np.inf for value in values):
+    if len(values) < least or not all(0 <= value < np.inf for value in values):
         whose = f"the thresholds of {scene}" if scene else "thresholds"
         count = "at least one" if least == 1 else f"{least} or more"
-        raise KitError(f"{whose} must be positive numbers, {count}, not {thresholds!r}")
+        raise KitError(f"{whose} must be numbers from 0 up, {count}, not {thresholds!r}")
     return values
 
 
@@ -117,17 +130,6 @@ def full_names(groups: Iterable[Key]) -> dict[Key, str]:
 def warn_of_unknown(thresholds: Iterable[str] | None, scenes: Iterable[str]) -> None:
     if unknown := sorted(set(thresholds or ()).difference(scenes)):
         log.warning("thresholds are given for scenes that are not in the truth: %s", ", ".join(unknown))
-
-
-def read_thresholds(path: Path | str) -> dict[str, Any]:
-    """Read a JSON file of thresholds, `{scene: [distances]}`. Raises `KitError` when it cannot be read."""
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise KitError(f"cannot read the thresholds in {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise KitError(f"{path} must hold an object that names each scene's distances, {{scene: [distances]}}")
-    return content
 
 
 def mean_of(scores: Iterable[float]) -> float:

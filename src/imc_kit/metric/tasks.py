@@ -37,7 +37,7 @@ def score_scenes(
     """
     if layout == "2025":
         if thresholds is None:
-            raise KitError("the score of 2025 needs the distances of each scene: give --thresholds FILE.json")
+            raise KitError("the score of 2025 needs the distances of each scene: give --thresholds FILE")
         datasets = score_2025(truth, submission, thresholds).datasets
         return {name: OfScene(_by_model(data), data.score) for name, data in datasets.items()}
     if layout == "2023":

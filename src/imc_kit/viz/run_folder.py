@@ -135,7 +135,7 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
         raise KitError(f"{run / 'run.json'} was not written by imc-kit solve: {_HINT}")
     submission, scores = run / "submission.csv", {}
     if truth is not None:
-        distances = None if thresholds is None else metric.read_thresholds(thresholds)
+        distances, _ = metric.distances_of(truth, thresholds)
         table = read_table(truth, ("dataset", "scene"))
         names = dict.fromkeys([*table["scene"], *(table["dataset"] + "/" + table["scene"])])  # both forms are in use
         scores = metric.score_scenes(content["layout"], names, truth, submission, distances)
