@@ -249,6 +249,23 @@ def test_quiet_and_verbose(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert levels == [logging.WARNING, logging.INFO, logging.DEBUG]
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("8.5h", 30600), ("90m", 5400), ("1h30min", 5400), ("45s", 45), ("7", 7)]
+)
+def test_a_time_limit_has_a_unit(text: str, seconds: float) -> None:
+    for asked in (["--time-limit", text], [f"--time-limit={text}"]):
+        command = parse(["solve", "photos", "--out", "out", "--detector", "ORB", *asked])
+        assert isinstance(command, Solve)
+        assert command.config.time_limit == seconds
+        assert command.config.detector.name == "orb"
+
+
+def test_a_time_limit_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("soon", "h", "-5", "1d", "nan"):
+        assert main(["solve", "photos", "--out", "out", "--time-limit", text]) == 2
+        assert f"--time-limit is a time such as 8.5h, 90m or 3600 (seconds), not {text!r}" in capsys.readouterr().err
+
+
 def test_score_prints_json(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth, thresholds = shared / "scenes/truth.csv", shared / "scenes/thresholds.json"
     assert main(["score", str(truth), str(truth), "--thresholds", str(thresholds), "--json"]) == 0

@@ -1,5 +1,6 @@
 """Shared by all commands: parsing, verbosity, and lists of names."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,11 @@ from typing import Annotated, Any, Self, TypeVar, cast
 
 import tyro
 
+from imc_kit.errors import KitError
+
 T = TypeVar("T")
+_NUMBER = r"(\d+\.?\d*|\.\d+)"
+_DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m(?:in)?)?(?:{_NUMBER}s?)?", re.IGNORECASE)
 Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -48,6 +53,27 @@ class Command:
     def interrupted(self) -> str:
         """The message after Ctrl-C."""
         return "interrupted"
+
+
+def with_seconds(arguments: Sequence[str], option: str) -> list[str]:
+    """The arguments with the value of `option` in seconds: 8.5h, 90m, 1h30m, 45s and 3600 are accepted.
+
+    Raises `KitError` for any other text.
+    """
+    changed = list(arguments)
+    for place, argument in enumerate(changed):
+        name, equals, value = argument.partition("=")
+        if name.replace("_", "-") != option or not (equals or changed[place + 1 :]):
+            continue
+        value = value if equals else changed[place + 1]
+        amount = _DURATION.fullmatch(value)
+        if amount is None or not value:
+            raise KitError(f"{option} is a time such as 8.5h, 90m or 3600 (seconds), not {value!r}")
+        seconds = sum(float(part or 0) * unit for part, unit in zip(amount.groups(), (3600, 60, 1), strict=True))
+        changed[place : place + (1 if equals else 2)] = (
+            [f"{option}={seconds:g}"] if equals else [option, f"{seconds:g}"]
+        )
+    return changed
 
 
 def resumable(submission: Path) -> str:

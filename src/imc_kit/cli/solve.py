@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 import tyro
 
-from imc_kit.cli.command import Command, Folder, Names, parse, resumable
+from imc_kit.cli.command import Command, Folder, Names, parse, resumable, with_seconds
 from imc_kit.config import PRESETS, Config, feature_pipeline, matcher_named, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.errors import unknown_name
@@ -75,6 +75,7 @@ class Solve(Command):
     @classmethod
     def parse(cls, name: str, arguments: Sequence[str]) -> Self:
         """Parse the choices first, then the options of the stages that they select."""
+        arguments = with_seconds(arguments, "--time-limit")
         choices, _ = tyro.cli(Choices, prog=f"imc-kit {name}", args=arguments, return_unknown_args=True, add_help=False)
         config = choices.config()
         topic = _topic(arguments)

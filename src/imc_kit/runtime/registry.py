@@ -69,11 +69,11 @@ class Registry(Mapping[str, Config]):
         return config
 
     def __getitem__(self, name: str) -> Config:
-        """The configuration class. Raises `KitError` with the nearest name if there is none."""
+        """The configuration class, in whatever case. Raises `KitError` with the nearest name if there is none."""
         known = self._all()
-        if name not in known:
+        if name not in known and name.lower() not in known:
             raise unknown_name(self.kind, name, known)
-        return known[name]
+        return known.get(name) or known[name.lower()]
 
     def __contains__(self, name: object) -> bool:
         return name in self._all()
