@@ -105,12 +105,8 @@ class Config:
         require(self.enough >= 0, "enough", "at least 0", self.enough)
         require(self.trusted >= 0, "trusted", "at least 0", self.trusted)
         require(self.min_matches >= 1, "min_matches", "at least 1", self.min_matches)
-        require(
-            self.threads is None or self.threads >= 1,
-            "threads",
-            "at least 1, or left out to use all cores",
-            self.threads,
-        )
+        threads = self.threads
+        require(threads is None or threads >= 1, "threads", "at least 1, or left out to use all cores", threads)
         limit = self.time_limit
         require(limit is None or limit > 0, "time_limit", "more than 0 seconds, or None", limit)
 

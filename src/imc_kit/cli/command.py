@@ -61,18 +61,16 @@ def with_seconds(arguments: Sequence[str], option: str) -> list[str]:
     Raises `KitError` for any other text.
     """
     changed = list(arguments)
-    for place, argument in enumerate(changed):
+    for place, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name.replace("_", "-") != option or not (equals or changed[place + 1 :]):
-            continue
-        value = value if equals else changed[place + 1]
-        amount = _DURATION.fullmatch(value)
-        if amount is None or not value:
-            raise KitError(f"{option} is a time such as 8.5h, 90m or 3600 (seconds), not {value!r}")
-        seconds = sum(float(part or 0) * unit for part, unit in zip(amount.groups(), (3600, 60, 1), strict=True))
-        changed[place : place + (1 if equals else 2)] = (
-            [f"{option}={seconds:g}"] if equals else [option, f"{seconds:g}"]
-        )
+        if name.replace("_", "-") == option and (equals or arguments[place + 1 :]):
+            at = place if equals else place + 1
+            text = value if equals else arguments[at]
+            amount = _DURATION.fullmatch(text)
+            if amount is None or not text:
+                raise KitError(f"{option} is a time such as 8.5h, 90m or 3600 (seconds), not {text!r}")
+            seconds = sum(float(part or 0) * unit for part, unit in zip(amount.groups(), (3600, 60, 1), strict=True))
+            changed[at] = f"{name}{equals}{seconds:g}" if equals else f"{seconds:g}"
     return changed
 
 
