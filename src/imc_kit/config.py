@@ -181,8 +181,12 @@ def preset(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """
     if name not in PRESETS:
         raise unknown_name("preset", name, PRESETS)
-    config = PRESETS[name]
-    for option, value in (overrides or {}).items():
+    return override(PRESETS[name], overrides or {})
+
+
+def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """A configuration with other values by dotted option name. Raises KitError as `preset` does."""
+    for option, value in overrides.items():
         config = _with(config, option.split("."), value, option)
     return config
 

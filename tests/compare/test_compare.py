@@ -17,7 +17,7 @@ from imc_kit import KitError, metric, preset
 from imc_kit.cli.main import main
 from imc_kit.compare import run as compare_run
 from imc_kit.compare.repeatability import CHANGES, RepeatabilityConfig, Repeated
-from imc_kit.compare.rows import Row, summarize
+from imc_kit.compare.rows import Row, summarize, verdicts
 from imc_kit.compare.run import Comparison, configurations
 from imc_kit.config import Config
 from imc_kit.data.tables import POSE_COLUMNS, format_pose
@@ -235,13 +235,56 @@ def test_bad_arguments_are_refused_before_the_work(data: Path, tmp_path: Path) -
 def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = ["compare", str(data), "--out", str(out), "--presets"]
-    assert main([*command, "orb+nearest,orb+lightglue", "--scenes", "bare"]) == 0
+    assert main([*command, "orb+nearest", "--scenes", "bare"]) == 0
     said = capsys.readouterr()
-    assert "orb+lightglue: could not run: matcher 'lightglue'" in said.err
     assert "orb+nearest, bare: no model came out" in said.err
     assert f"wrote {out / 'compare.html'}" in said.out
     with (out / "orb+nearest/submission.csv").open() as file:
         assert len(file.readlines()) == 2  # the chosen scene alone
-    assert main([*command, "orb+lightglue"]) == 1  # nothing is solved
+    assert main([*command, "orb+nearest", "--scenes", "bare", "broken"]) == 1  # one is not solved
     assert main([*command, "shift"]) == 2
     assert "did you mean 'sift'" in capsys.readouterr().err
+
+
+def test_the_command_refuses_before_the_work(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compare", str(data), "--out", str(tmp_path / "out"), "--presets", "sift", "orb+lightglue"]
+    assert main(command) == 2
+    assert "nothing was compared, because of orb+lightglue: matcher 'lightglue'" in capsys.readouterr().err
+    for given, message in (("detector.max_keypoint=5", "did you mean"), ("threads", "OPTION=VALUE")):
+        assert main([*command[:-1], "--set", given]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_seeds_with_equal_budgets(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = ["compare", str(data), "--out", str(out), "--presets", "small", "orb+nearest", "--scenes", "plaza"]
+    options = ["--set", "detector.max_keypoints=400", "detector.long-side=320", "--threads", "1", "--seeds", "2"]
+    assert main([*command, *options, "--truth", str(data / "truth.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "mAA spread" in said
+    assert " over seeds" in said.splitlines()[-2]
+    told = json.loads((out / "compare.json").read_text())
+    assert [(row["configuration"], row["seed"]) for row in told["rows"]] == [
+        (name, seed) for name in ("small", "orb+nearest") for seed in (0, 1)
+    ]
+    assert all(0 < row["keypoints"] <= 400 for row in told["rows"])
+    page = (out / "compare.html").read_text("utf-8")
+    assert "Which differences count?" in page
+    assert "The same pair, plaza: " in page
+    assert page.count("matches are inliers") == 4  # each configuration's picture, its text and its caption
+
+
+def test_a_difference_counts_if_no_seed_contradicts_it() -> None:
+    def rows(name: str, *accuracies: float) -> list[Row]:
+        return [Row(name, "x", 10, 8, value, seed=seed) for seed, value in enumerate(accuracies)]
+
+    both = [*rows("a", 0.5, 0.7), *rows("b", 0.6, 0.9)]
+    assert verdicts(both) == ["b − a: +0.150, within the spread over seeds"]
+    assert verdicts([*both, *rows("c", 0.1, 0.2)])[1:] == [
+        "b − c: +0.600, more than the spread over seeds",
+        "a − c: +0.450, more than the spread over seeds",
+    ]
+    assert verdicts([*rows("a", 0.5), *rows("b", 0.9)]) == []  # one seed each says nothing
+    (summary,) = summarize(rows("a", 0.5, 0.7))
+    assert (summary.images, summary.registered, summary.accuracy) == (10, 8, pytest.approx(0.6))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.compare.repeatability import CHANGES
-from imc_kit.compare.rows import Row, summarize
+from imc_kit.compare.rows import Row, summarize, verdicts
 from imc_kit.data import atomic
 from imc_kit.errors import unknown_name
 from imc_kit.viz.page import cell, e, facts, number_cell, page, plot, table
@@ -63,6 +63,14 @@ _CHANGES = (
     "Each photo is changed in known ways: rotated, enlarged, seen from the side as a flat picture, lit differently. "
     "All configurations get the same pixels and the same limit on keypoints."
 )
+
+
+_SPREAD = (
+    "The difference of the mean mAA of each two configurations. It is more than the spread over seeds if every seed of "
+    "one scores above every seed of the other."
+)
+SamePairs = dict[str, dict[str, str]]
+"""Pictures of the matches of one pair in each scene, as data URIs by the pair and by a label with the configuration."""
 
 
 def colours(rows: Sequence[Row]) -> dict[str, str]:
@@ -147,17 +155,17 @@ def draw_stages(rows: Sequence[Row]) -> Any:
 # ---- the page ----
 
 
-def write_comparison(rows: Sequence[Row], path: Path, title: str) -> None:
+def write_comparison(rows: Sequence[Row], path: Path, title: str, pairs: SamePairs | None = None) -> None:
     """Write the page of a comparison: one HTML file that needs no other. Raises `KitError` when it cannot be written.
 
-    title: the name of the input.
+    title: the name of the input. pairs: pictures of matches.
     """
-    text = page(f"{title}: imc-kit compare", _body(rows, title))
+    text = page(f"{title}: imc-kit compare", _body(rows, title, pairs or {}))
     with atomic.writing(path) as file:
         file.write(text)
 
 
-def _body(rows: Sequence[Row], title: str) -> str:
+def _body(rows: Sequence[Row], title: str, pairs: SamePairs) -> str:
     means, scenes = summarize(rows), _scenes(rows)
     known = {name: metric for name, metric in METRICS.items() if any(metric.value(row) is not None for row in means)}
     remarks = [
@@ -178,6 +186,9 @@ def _body(rows: Sequence[Row], title: str) -> str:
         f'<h2>Results</h2><p class="soft">Pairs are those that passed verification.{sums}</p>',
         _table("Configurations", means, known, colours(rows)),
     ]
+    if compared := verdicts(rows):
+        inside = "".join(f"<li><p>{e(sentence)}</p></li>" for sentence in compared)
+        parts.append(f"<h2>Which differences count?</h2><p>{e(_SPREAD)}</p><ul>{inside}</ul>")
     if known:
         figures = ((metric.title, draw_metric(rows, name), metric.said) for name, metric in known.items())
         said = f"Each configuration has the same colour everywhere.{dots}"
@@ -189,6 +200,12 @@ def _body(rows: Sequence[Row], title: str) -> str:
         parts.append(f"<h2>Time by stage</h2>{plot(draw_stages(rows), 'Time by stage', 'short', '')}")
     if len(scenes) > 1:
         parts.append(f"<h2>Scene by scene</h2>{_table('Configurations by scene', rows, known, colours(rows))}")
+    for pair, pictures in pairs.items():
+        inside = "".join(
+            f'<figure><img src="{uri}" alt="{e(label)}"><figcaption>{e(label)}</figcaption></figure>'
+            for label, uri in pictures.items()
+        )
+        parts.append(f'<h2>The same pair, {e(pair)}</h2><div class="pair">{inside}</div>')
     return "".join(parts)
 
 

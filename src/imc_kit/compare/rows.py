@@ -12,6 +12,7 @@ class Row:
     """One configuration on one scene. None means unknown or undefined.
 
     scene: None when the configuration could not run at all.
+    seed: the random seed of the run.
     accuracy: the mAA, if the truth is known; a failed scene has that of its placeholder poses.
     keypoints: mean over the images.
     verified_pairs: number of pairs with inliers; inliers_mean and inliers_median are over these pairs.
@@ -32,6 +33,7 @@ class Row:
     repeated: Mapping[Change, Repeated] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    seed: int = 0
 
     @property
     def solved(self) -> bool:
@@ -53,6 +55,30 @@ class Row:
         return sum(self.seconds.values()) if self.seconds else None
 
 
+def seed_means(rows: Sequence[Row], name: str) -> list[float]:
+    """The mean mAA over the scenes for each seed of a configuration, lowest first; empty if the truth is unknown."""
+    own = [row for row in rows if row.configuration == name]
+    means = [mean(row.accuracy for row in own if row.seed == seed) for seed in {row.seed for row in own}]
+    return sorted(value for value in means if value is not None)
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """For each two configurations, whether their mAA differ by more than between the seeds of one; one sentence each.
+
+    They do if every seed of one scores above every seed of the other.
+    """
+    of = {name: seed_means(rows, name) for name in dict.fromkeys(row.configuration for row in rows)}
+    best_first = sorted((name for name in of if len(of[name]) > 1), key=lambda name: -sum(of[name]) / len(of[name]))
+    sentences = []
+    for place, better in enumerate(best_first):
+        for worse in best_first[place + 1 :]:
+            gain = sum(of[better]) / len(of[better]) - sum(of[worse]) / len(of[worse])
+            sure = of[better][0] > of[worse][-1]
+            verdict = "more than the spread over seeds" if sure else "within the spread over seeds"
+            sentences.append(f"{better} − {worse}: {gain:+.3f}, {verdict}")
+    return sentences
+
+
 def summarize(rows: Sequence[Row]) -> list[Row]:
     """One row for each configuration, in their order, with scene None: see `Comparison.summary`."""
     names = dict.fromkeys(row.configuration for row in rows)
@@ -60,16 +86,18 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
 
 
 def _summary(name: str, rows: Sequence[Row]) -> Row:
+    seeds = len({row.seed for row in rows})
+
     def total(column: str) -> int | None:
         known = [value for row in rows if (value := getattr(row, column)) is not None]
-        return sum(known) if known else None
+        return round(sum(known) / seeds) if known else None
 
     averaged = ("accuracy", "keypoints", "inliers_mean", "inliers_median")
     numbers: dict[str, Any] = {column: total(column) for column in ("images", "registered", "verified_pairs")}
     numbers |= {column: mean(getattr(row, column) for row in rows) for column in averaged}
     repeated = by_change([(change, one) for row in rows for change, one in row.repeated.items()])
     stages = dict.fromkeys(stage for row in rows for stage in row.seconds)
-    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) for stage in stages}
+    seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) / seeds for stage in stages}
     remarks = tuple(f"{row.scene}: {remark}" if row.scene else remark for row in rows for remark in row.remarks)
     return Row(name, None, **numbers, repeated=repeated, seconds=seconds, remarks=remarks)
 

@@ -18,26 +18,30 @@ import pandas as pd
 
 from imc_kit import metric
 from imc_kit.colmap import database, verification
-from imc_kit.compare.page import SHARES, write_comparison
+from imc_kit.compare.page import SHARES, SamePairs, write_comparison
 from imc_kit.compare.repeatability import CHANGES, Measured, RepeatabilityConfig, Repeated, mean, measure
-from imc_kit.compare.rows import Row, by_change, summarize
+from imc_kit.compare.rows import Row, by_change, seed_means, summarize, verdicts
 from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, fingerprint, preset
 from imc_kit.data import atomic, images, tables
 from imc_kit.data.scenes import Task, load
 from imc_kit.detectors import DETECTORS
-from imc_kit.errors import KitError, said, unknown_name
+from imc_kit.errors import KitError, require, said, unknown_name
 from imc_kit.pipeline import results
 from imc_kit.pipeline import run as pipeline_run
 from imc_kit.runtime.executors import workers
 from imc_kit.types import Scene
+from imc_kit.viz.images import draw_matches, figure_uri
 from imc_kit.viz.palette import package
 
 log = logging.getLogger(__name__)
 
+_PICTURE = 512
+"""Longer side of a photo in the pictures of pairs, in pixels: about the width at which a laptop shows it."""
+
 _PRINTED = {
-    "configuration": "{}", "images": "{}", "registered": "{}", "mAA": "{:.3f}", "keypoints": "{:.0f}",
-    "verified_pairs": "{}", "inliers_median": "{:.0f}", "repeatability": "{:.3f}", "matching_accuracy": "{:.3f}",
-    "matching_score": "{:.3f}", "seconds": "{:.1f}",
+    "configuration": "{}", "images": "{}", "registered": "{}", "mAA": "{:.3f}", "mAA_spread": "{:.3f}",
+    "keypoints": "{:.0f}", "verified_pairs": "{}", "inliers_median": "{:.0f}", "repeatability": "{:.3f}",
+    "matching_accuracy": "{:.3f}", "matching_score": "{:.3f}", "seconds": "{:.1f}",
 }  # fmt: skip
 """The columns of the summary that fit a terminal, and their formats."""
 
@@ -58,16 +62,26 @@ class Comparison:
     def summary(self) -> pd.DataFrame:
         """One row for each configuration.
 
-        Images, registered images, verified pairs and seconds are sums over its scenes. All other columns are means
-        over the scenes where they are known.
+        Images, registered images, verified pairs and seconds are sums over its scenes, and means over the seeds. All
+        other columns are means over the scenes where they are known. With several seeds, `mAA_spread` is the highest
+        minus the lowest mean over the scenes.
         """
-        return _frame(summarize(self.rows)).drop(columns="scene")
+        table = _frame(summarize(self.rows)).drop(columns=["scene", "seed"])
+        means = [seed_means(self.rows, name) for name in table["configuration"]]
+        if any(len(one) > 1 for one in means):
+            spread = [one[-1] - one[0] if one else None for one in means]
+            table.insert(list(table).index("mAA") + 1, "mAA_spread", spread)
+        return table
 
     def __str__(self) -> str:
         """The columns of the summary that fit a terminal."""
         table = self.summary
-        shown = {name.replace("_", " "): table[name].map(form.format, "ignore") for name, form in _PRINTED.items()}
-        return pd.DataFrame(shown).to_string(index=False, na_rep="–")
+        shown = {
+            name.replace("_", " "): table[name].map(form.format, "ignore")
+            for name, form in _PRINTED.items()
+            if name in table
+        }
+        return "\n".join([pd.DataFrame(shown).to_string(index=False, na_rep="–"), *verdicts(self.rows)])
 
 
 def configurations(names: Iterable[str]) -> dict[str, Config]:
@@ -95,6 +109,7 @@ def compare(
     truth: Path | str | None = None,
     thresholds: Path | str | None = None,
     scenes: Sequence[str] | None = None,
+    seeds: int = 1,
     repeatability: RepeatabilityConfig | None = None,
     executor: Executor | None = None,
 ) -> Comparison:
@@ -106,6 +121,8 @@ def compare(
         of a scene are those of the call that finished it, so they are too small for a scene that was interrupted.
     truth, thresholds: files as for `imc-kit score`; with them the mAA is known.
     scenes: only these; all by default.
+    seeds: how many random seeds each configuration runs with. The first is its own; those after it, S, are solved in
+        `out`/NAME-seed-S.
     repeatability: which warped images the features are measured on.
     executor: as for `solve`.
 
@@ -122,34 +139,41 @@ def compare(
     for name in configs:
         if name in ("", "..") or Path(name).name != name:
             raise KitError(f"configuration {name!r} cannot be the name of a folder: give it another name")
-    distances = None
+    distances = metric.distances_of(truth, thresholds)[0] if truth or thresholds else None
     if truth is not None:
         tables.read_table(truth, tables.POSE_COLUMNS)
-        distances, _ = metric.distances_of(truth, thresholds)
     tried = repeatability or RepeatabilityConfig()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KitError(f"cannot make the folder {out}: {error.strerror}; choose another one") from error
+    require(seeds >= 1, "seeds of a comparison", "at least 1", seeds)
     rows: list[Row] = []
-    for number, (name, config) in enumerate(configs.items(), 1):
-        log.info("%s (configuration %d of %d)", name, number, len(configs))
+    solved: dict[str, Mapping[str, results.SceneResult]] = {}
+    seeded = ((extra, name, config) for extra in range(seeds) for name, config in configs.items())
+    runs = [(name, replace(config, seed=config.seed + extra), extra) for extra, name, config in seeded]
+    for number, (name, config, extra) in enumerate(runs, 1):
+        log.info("%s%s (run %d of %d)", name, f", seed {config.seed}" if seeds > 1 else "", number, len(runs))
+        place = out / (f"{name}-seed-{config.seed}" if extra else name)
         try:
-            run = pipeline_run.solve(task, out / name, config, executor=executor)
+            run = pipeline_run.solve(task, place, config, executor=executor)
         except Exception as error:  # of any kind: the others can still be compared
             log.error("%s cannot run: %s", name, said(error), exc_info=not isinstance(error, KitError))
-            rows.append(Row(name, None, remarks=(f"could not run: {said(error)}",)))
+            rows.append(Row(name, None, remarks=(f"could not run: {said(error)}",), seed=config.seed))
             continue
+        if not extra:
+            solved[name] = run.scenes
         names = [scene.name for scene in task.scenes]
         scored = {} if truth is None else metric.score_scenes(task.layout, names, truth, run.submission, distances)
         for scene in task.scenes:
             folder = run.submission.parent / "scenes" / scene.name
-            row = _row(name, run, scene, scored.get(scene.name), folder)
-            solved = scene.name in run.scenes
-            rows.append(_with_repeatability(row, scene, folder, config, tried, executor) if solved else row)
+            row = replace(_row(name, run, scene, scored.get(scene.name), folder), seed=config.seed)
+            measured = scene.name in run.scenes and not extra  # the features are the same for every seed
+            rows.append(_with_repeatability(row, scene, folder, config, tried, executor) if measured else row)
+    rows.sort(key=lambda row: list(configs).index(row.configuration))
     comparison = Comparison(tuple(rows), out)
     _write(comparison, task, configs, tried)
-    write_comparison(comparison.rows, out / "compare.html", task.root.name)
+    write_comparison(comparison.rows, out / "compare.html", task.root.name, _same_pairs(task, solved, out))
     return comparison
 
 
@@ -162,7 +186,7 @@ def _row(name: str, run: results.Run, scene: Scene, scored: metric.OfScene | Non
     if scene.name not in run.scenes:
         return replace(row, remarks=(f"could not be solved: {run.failed[scene.name]}",))
     result = run.scenes[scene.name]
-    found = next(iter(sorted(folder.glob("database-*.db"))), None)
+    found = _database(folder)
     keypoints = database.keypoint_counts(found).values() if found else ()
     inliers = list(verification.inlier_counts(found).values()) if found else []
     median = float(np.median(inliers)) if inliers else None
@@ -207,6 +231,43 @@ def _read(path: Path, identity: str) -> Measured | None:
         if content["identity"] == identity:
             return [(view.pop("change"), Repeated(**view)) for view in content["views"]]
     return None
+
+
+# ---- the same pair ----
+
+
+def _same_pairs(task: Task, solved: Mapping[str, Mapping[str, results.SceneResult]], out: Path) -> SamePairs:
+    """The matches of one pair of images by each configuration.
+
+    solved: scenes by configuration. The pair has the median number of inliers in the first one that solved the scene.
+    """
+    shown: SamePairs = {}
+    for scene in task.scenes:
+        databases = {
+            name: _database(out / name / "scenes" / scene.name) for name in solved if scene.name in solved[name]
+        }
+        found = {name: path for name, path in databases.items() if path}
+        counts = verification.inlier_counts(next(iter(found.values()))) if found else {}
+        if not counts:
+            continue
+        pair = sorted(counts, key=lambda pair: (counts[pair], pair))[len(counts) // 2]
+        for name, path in found.items():
+            quarters = solved[name][scene.name].rotation_quarters
+            try:
+                photos = [images.load(scene.path(image), _PICTURE, quarters.get(image, 0)) for image in pair]
+                matches, inliers = database.read_pair(path, *pair)
+            except KitError as error:
+                log.warning("%s: no picture of a pair: %s", scene.name, error)
+                continue
+            label = f"{name}: {inliers.sum()} of {len(matches)} matches are inliers"
+            pictures = shown.setdefault(f"{scene.name}: {' and '.join(pair)}", {})
+            pictures[label] = figure_uri(draw_matches(photos[0], photos[1], matches, inliers, most=80))
+    return shown
+
+
+def _database(folder: Path) -> Path | None:
+    """COLMAP's database of a scene, if any."""
+    return next(iter(sorted(folder.glob("database-*.db"))), None)
 
 
 # ---- writing ----

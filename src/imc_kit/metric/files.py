@@ -107,9 +107,9 @@ def find_thresholds(truth: AnyPath) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def distances_of(truth: AnyPath, thresholds: AnyPath | None = None) -> tuple[dict[str, Any] | None, str]:
+def distances_of(truth: AnyPath | None, thresholds: AnyPath | None = None) -> tuple[dict[str, Any] | None, str]:
     """The thresholds for `score_scenes` and where they are from, in words: given, found next to the truth, or None."""
-    path = thresholds or find_thresholds(truth)
+    path = thresholds or (truth and find_thresholds(truth))
     return (read_thresholds(path), f"distances from {path}") if path else (None, "the competition's own distances")
 
 

@@ -7,7 +7,7 @@ was downsampled. As everywhere in the kit, points are (x, y) with the centre of 
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -242,3 +242,14 @@ def gallery(figures: Mapping[str, Any], *, width: int = 340) -> Gallery:
             f'<figcaption style="margin-top:4px;line-height:1.35">{text}</figcaption></figure>'
         )
     return Gallery(f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{"".join(parts)}</div>')
+
+
+def figure_uri(figure: Any) -> str:
+    """A matplotlib figure as the data URI of a WebP picture, for a page."""
+    return data_uri(lambda file: figure.savefig(file, format="webp", transparent=True, pil_kwargs={"quality": 72}))
+
+
+def data_uri(save: Callable[[io.BytesIO], None]) -> str:
+    """What `save` writes, a WebP picture, as a data URI."""
+    save(file := io.BytesIO())
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

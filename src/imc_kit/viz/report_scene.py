@@ -1,9 +1,7 @@
 """The report's section on one scene: its models, its pairs, its images."""
 
-import base64
-import io
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -14,7 +12,7 @@ from imc_kit.data import images
 from imc_kit.errors import KitError
 from imc_kit.types import Pair
 from imc_kit.viz.advice import Advice
-from imc_kit.viz.images import draw_matches
+from imc_kit.viz.images import data_uri, draw_matches, figure_uri
 from imc_kit.viz.model import draw_model
 from imc_kit.viz.page import cell, e, number_cell, plot, table
 from imc_kit.viz.pairs import draw_graph, draw_matrix
@@ -190,7 +188,7 @@ def _pair_picture(scene: SceneRun, first: str, second: str) -> str:
         log.warning("%s: no picture of a pair: %s", scene.name, error)
         return ""
     figure = draw_matches(one, other, *database.read_pair(scene.matched.path, first, second), most=80)
-    return _data_uri(lambda file: figure.savefig(file, format="webp", transparent=True, pil_kwargs={"quality": 72}))
+    return figure_uri(figure)
 
 
 def thumb(scene: SceneRun, name: str) -> str:
@@ -198,7 +196,7 @@ def thumb(scene: SceneRun, name: str) -> str:
     with suppress(KitError):
         if scene.photos is not None:
             picture = Image.fromarray(_photo(scene, name, THUMB).pixels)
-            return _data_uri(lambda file: picture.save(file, "WEBP", quality=60))
+            return data_uri(lambda file: picture.save(file, "WEBP", quality=60))
     return ""
 
 
@@ -206,8 +204,3 @@ def _photo(scene: SceneRun, name: str, long_side: int) -> images.Photo:
     """A photo, rotated as it was for matching."""
     assert scene.photos is not None  # the callers check
     return images.load(scene.photos.path(name), long_side, scene.rotation_quarters.get(name, 0))
-
-
-def _data_uri(save: Callable[[io.BytesIO], None]) -> str:
-    save(file := io.BytesIO())
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
