@@ -23,7 +23,7 @@ class Hand:
 @pytest.fixture
 def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
     hand = Hand()
-    monkeypatch.setattr(deadline.time, "time", lambda: hand.now)
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: hand.now)
     return hand
 
 

@@ -47,7 +47,7 @@ class Command:
 
     def interrupted(self) -> str:
         """The message after Ctrl-C."""
-        return "interrupted"
+        return "interrupted: nothing was written; run the same command again"
 
 
 def resumable(submission: Path) -> str:

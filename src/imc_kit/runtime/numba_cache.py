@@ -5,13 +5,16 @@ writable, or in the folder that NUMBA_CACHE_DIR names.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from imc_kit.errors import KitError
+from imc_kit.runtime.weights import expanded
 
 try:
     import numba
@@ -37,6 +40,8 @@ def compiled(function: F) -> F:
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy", "forceinline": True}
     try:
+        if _cached_here(Path(function.__code__.co_filename)):
+            return cast(F, numba.njit(function, **options))
         dispatcher = numba.njit(function, cache=True, **options)
     except RuntimeError:  # no folder for the cache is writable
         return cast(F, numba.njit(function, **options))
@@ -48,6 +53,17 @@ def compiled(function: F) -> F:
 
     dispatcher._cache.save_overload = save_if_possible
     return cast(F, dispatcher)
+
+
+def _cached_here(source: Path) -> bool:
+    """Whether numba would take machine code from the current folder, where anyone may have put it.
+
+    It does if there is no home folder and the source's is not writable, or if a file in the current folder says so.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return False
+    has_home = "XDG_CACHE_HOME" in os.environ or expanded("~") is not None
+    return Path(".numba_config.yaml").exists() or not (has_home or os.access(source.parent, os.W_OK))
 
 
 class _Announcement(event.Listener):
