@@ -237,7 +237,7 @@ def test_ctrl_c_in_a_command_that_writes_nothing(
 
     monkeypatch.setattr(COMMANDS["score"], "run", stopped)
     assert main(["score", "a.csv", "b.csv"]) == 130
-    assert capsys.readouterr().err == "imc-kit: interrupted\n"
+    assert capsys.readouterr().err == "imc-kit: interrupted: nothing was written; run the same command again\n"
 
 
 def test_quiet_and_verbose(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

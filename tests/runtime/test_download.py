@@ -8,7 +8,9 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import pooch
 import pytest
 
 from imc_kit.errors import KitError
@@ -106,7 +108,9 @@ def holds(folder, *names):
 def test_a_file_arrives_whole_and_only_once(site, pinned, tmp_path):
     site.redirects = 2
     folder = tmp_path / "new" / "folder"
+    level = pooch.get_logger().level
     path = fetch(pinned, folder)
+    assert pooch.get_logger().level == level
     assert path == folder / "toy.pth"
     assert path.read_bytes() == CONTENT
     assert holds(folder, "toy.pth")
@@ -229,3 +233,8 @@ def test_an_unpinned_file_of_unknown_length_is_refused(site, loose, tmp_path):
     with refused("does not state the size"):
         fetch(loose, tmp_path)
     assert not (tmp_path / "toy.pth").exists()
+
+
+def test_a_folder_of_nobody_is_refused(pinned):
+    with refused("there is no home folder for ~nobody-of-this-name: give another folder"):
+        fetch(pinned, Path("~nobody-of-this-name"))

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 _NO_READER = 141
@@ -20,7 +19,7 @@ def printing(program: str) -> Iterator[None]:
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed. The next file to open gets its number, and libraries would print there
-            setattr(sys, name, Path(os.devnull).open("w"))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     stream: Any = sys.stdout
     try:
         if errors := hasattr(stream, "reconfigure") and stream.errors:  # not in a notebook
