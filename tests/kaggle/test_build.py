@@ -137,9 +137,7 @@ def test_a_file_of_unknown_content_is_packed_only_from_a_named_folder(
     monkeypatch.setattr(weights, "manifest", lambda: {**known, "aliked-n16.pth": loose})
     monkeypatch.setenv("IMC_KIT_WEIGHTS", str(shared / "weights"))
     options = dataclasses.replace(options, preset="aliked")
-    with pytest.raises(
-        KitError, match=r"aliked-n16\.pth is not put into a kit: nobody publishes .* --weights-from DIR"
-    ):
+    with pytest.raises(KitError, match=r"aliked-n16\.pth has no published SHA-256: give your own copy"):
         options.run()
     assert not options.out.exists()
     dataclasses.replace(options, weights_from=shared / "weights").run()
@@ -156,7 +154,7 @@ def test_an_interrupted_build_says_what_is_kept(
     monkeypatch.setattr(sys, "argv", ["build_dataset.py", "--owner", "someone"])
     assert build.main() == 130
     assert capsys.readouterr().err.startswith(
-        "build_dataset.py: interrupted: complete downloads are kept; run the same"
+        "build_dataset.py: interrupted: run it again; complete downloads are kept"
     )
 
 

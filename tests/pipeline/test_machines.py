@@ -29,15 +29,17 @@ sys.modules["fcntl"] = sys.modules["resource"] = None
 
 def state():
     blas = [library["num_threads"] for library in threadpoolctl.threadpool_info()]
-    loggers = [(log.level, log.propagate, len(log.handlers)) for log in map(logging.getLogger, (None, "imc_kit", "pooch"))]
+    loggers = map(logging.getLogger, (None, "imc_kit", "pooch"))
+    loggers = [(logger.level, logger.propagate, len(logger.handlers)) for logger in loggers]
     handlers = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     chance = hash(str(numpy.random.get_state())), hash(random.getstate())
     mask = os.umask(0o22)
     os.umask(mask)
     return {
         "variables": dict(os.environ), "folder": os.getcwd(), "path": list(sys.path), "loggers": loggers, "mask": mask,
-        "handlers": handlers, "numpy": numpy.geterr(), "warnings": len(warnings.filters), "locale": locale.setlocale(locale.LC_ALL),
-        "threads": [cv2.getNumThreads(), *blas], "chance": chance, "hooks": [str(sys.excepthook), str(sys.displayhook)],
+        "handlers": handlers, "numpy": numpy.geterr(), "warnings": len(warnings.filters), "chance": chance,
+        "locale": locale.setlocale(locale.LC_ALL), "threads": [cv2.getNumThreads(), *blas],
+        "hooks": [str(sys.excepthook), str(sys.displayhook)],
     }
 
 
@@ -48,7 +50,7 @@ child._FORKS = False
 run = imc_kit.solve(photos, out, imc_kit.preset("small", {"threads": 1}))
 after = state()
 changed = [name for name in before if before[name] != after[name]]
-print(json.dumps([changed, run.failed, [sum(p.model is not None for p in s.placements.values()) for s in run.scenes.values()]]))
+print(json.dumps([changed, run.failed, [scene.counts["registered"] for scene in run.scenes.values()]]))
 """
 
 

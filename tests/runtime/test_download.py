@@ -8,7 +8,6 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pooch
 import pytest
@@ -233,8 +232,3 @@ def test_an_unpinned_file_of_unknown_length_is_refused(site, loose, tmp_path):
     with refused("does not state the size"):
         fetch(loose, tmp_path)
     assert not (tmp_path / "toy.pth").exists()
-
-
-def test_a_folder_of_nobody_is_refused(pinned):
-    with refused("there is no home folder for ~nobody-of-this-name: give another folder"):
-        fetch(pinned, Path("~nobody-of-this-name"))

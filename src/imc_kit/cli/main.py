@@ -34,24 +34,20 @@ COMMANDS: dict[str, type[Command]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 nothing could be solved, 2 wrong use, 130 interrupted."""
-    with printing("imc-kit"):
-        return _main(sys.argv[1:] if arguments is None else arguments)
-
-
-def _main(arguments: Sequence[str]) -> int:
     command = Command()
-    try:
-        command = parse(arguments)
-        _set_verbosity(command)
-        malloc.tune()
-        with logging_redirect_tqdm():
-            return command.run()
-    except KitError as error:
-        print(f"imc-kit: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"imc-kit: {command.interrupted()}", file=sys.stderr)
-        return 130
+    with printing("imc-kit"):
+        try:
+            command = parse(sys.argv[1:] if arguments is None else arguments)
+            _set_verbosity(command)
+            malloc.tune()
+            with logging_redirect_tqdm():
+                return command.run()
+        except KitError as error:
+            print(f"imc-kit: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"imc-kit: {command.interrupted()}", file=sys.stderr)
+            return 130
 
 
 def parse(arguments: Sequence[str]) -> Command:

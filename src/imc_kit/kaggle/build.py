@@ -130,8 +130,7 @@ def _pack_weights(kit: Path, config: Config, options: Build) -> list[Packed]:
             )
             continue
         if weight.sha256 == weights.UNPINNED and options.weights_from is None:
-            unknown = "nobody publishes its SHA-256, so a download could be anything"
-            raise KitError(f"{name} is not put into a kit: {unknown}; give your own copy with --weights-from DIR")
+            raise KitError(f"{name} has no published SHA-256: give your own copy with --weights-from DIR")
         if options.weights_from:
             path = weights.find(name, options.weights_from)
         else:
@@ -264,6 +263,5 @@ def main() -> int:
             print(f"build_dataset.py: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            kept = "complete downloads are kept; run the same command again"
-            print(f"build_dataset.py: interrupted: {kept}", file=sys.stderr)
+            print("build_dataset.py: interrupted: run it again; complete downloads are kept", file=sys.stderr)
             return 130

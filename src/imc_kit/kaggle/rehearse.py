@@ -172,8 +172,7 @@ def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> N
     before = None if job.isolated else _listing(job.inputs.values())
     prefix = [*_UNSHARE, "--fork", "--kill-child"] if job.isolated else []
     code = "import pickle, sys; from imc_kit.kaggle import inside; inside.run(pickle.load(sys.stdin.buffer))"
-    command = [*prefix, sys.executable, "-c", code]
-    variables = environment(str(Path(__file__).parents[2]))
+    command, variables = [*prefix, sys.executable, "-c", code], environment(str(Path(__file__).parents[2]))
     done = subprocess.run(command, input=pickle.dumps(job), stderr=subprocess.PIPE, env=variables)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]

@@ -25,8 +25,6 @@ from imc_kit.kaggle import install
 from imc_kit.kaggle.checkout import CHECKOUT, PACKED, git, run
 from imc_kit.runtime.python import environment
 
-JUPYTER = ("nbclient", "ipykernel")
-"""They run the notebook in a rehearsal."""
 PYTHONS = ("3.12", "3.13")
 """The Python versions of Kaggle's images (November 2026)."""
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 36)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
@@ -131,18 +129,15 @@ def write_lock(python: str) -> None:
         # Drop the requirements of the image's packages, which the image meets: otherwise, uv downloads torch (3 GB).
         table = "[[dependency-metadata]]\nname = '{}'\nversion = '{}'\nrequires-dist = []\n"
         Path(folder, "uv.toml").write_text("".join(table.format(*one) for one in present.items()), "utf-8")
-        tools = Path(folder, "tools.in")
-        tools.write_text("\n".join(JUPYTER), "utf-8")
         project = [str(CHECKOUT / "pyproject.toml"), "--extra", "learned", "--config-file", f"{folder}/uv.toml"]
         text = _compile(python, *project, *(word for name in present for word in ("--no-emit-package", name)))
-        tested = _compile(python, str(constraints(python)), str(tools), "--no-config")
+        tested = _compile(python, str(constraints(python)), str(CHECKOUT / "wheels" / "rehearsal.in"), "--no-config")
     _refuse_untouchable(text)
-    written = "(build_dataset.py --lock wrote this; do not edit).\n# Inputs:"
-    header = f"# What Kaggle's image for Python {python} lacks {written}"
-    _path(python).write_text(f"{header} {_inputs(python)}\n{text}", "utf-8")
+    what = {"kaggle": f"Kaggle's image for Python {python} lacks", "rehearsal": "a rehearsal installs"}
+    for use, lock in (("kaggle", text), ("rehearsal", tested)):
+        header = f"# What {what[use]} (build_dataset.py --lock wrote this; do not edit).\n# Inputs: {_inputs(python)}\n"
+        _path(python, use).write_text(header + lock, "utf-8")
     print(f"{_path(python)}: {', '.join(pins(text))}")
-    header = f"# What a rehearsal with Python {python} installs {written}"
-    _rehearsal(python).write_text(f"{header} {_inputs(python)}\n{tested}", "utf-8")
 
 
 def _compile(python: str, *arguments: str) -> str:
@@ -164,7 +159,7 @@ def lock_for(python: str) -> Path:
 
 def rehearsed(python: str) -> list[str]:
     """What a rehearsal installs, each as `NAME==VERSION --hash=sha256:…`. Raises `KitError` as `lock_for` does."""
-    lines = _current(_rehearsal(python), python).replace("\\\n", "").splitlines()
+    lines = _current(_path(python, "rehearsal"), python).replace("\\\n", "").splitlines()
     return [" ".join(line.split()) for line in lines if not line.startswith("#")]
 
 
@@ -208,12 +203,8 @@ def pins(lock: str) -> list[str]:
     return re.findall(r"^[\w.-]+==[^\s;]+", lock, re.MULTILINE)
 
 
-def _path(python: str) -> Path:
-    return CHECKOUT / "wheels" / f"kaggle-{python}.lock"
-
-
-def _rehearsal(python: str) -> Path:
-    return CHECKOUT / "wheels" / f"rehearsal-{python}.lock"
+def _path(python: str, use: str = "kaggle") -> Path:
+    return CHECKOUT / "wheels" / f"{use}-{python}.lock"
 
 
 def _inputs(python: str) -> str:

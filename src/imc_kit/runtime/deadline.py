@@ -7,7 +7,6 @@ import math
 import platform
 import time
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ def _arrived(until: float, machine: str, time_of_day: float) -> _Deadline:
     return _Deadline(until if machine == _machine() else time_of_day - time.time() + time.monotonic())
 
 
-@cache
 def _machine() -> str:
     """The same in all processes of this machine until it starts again; its name where the system has nothing better."""
     try:

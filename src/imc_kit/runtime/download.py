@@ -30,10 +30,8 @@ def fetch(weight: Weight, folder: Path) -> Path:
 
     Raises `KitError` when the network, the file or disk space is missing, or when the content is wrong.
     """
-    home = expanded(folder)
-    if home is None:
-        raise KitError(f"there is no home folder for {folder}: give another folder")
-    folder, path = home, home / weight.name
+    folder = expanded(folder) or folder
+    path = folder / weight.name
     try:
         if not path.is_file() or flaw_of(path, weight) is not None:
             _retrieve(weight, path)

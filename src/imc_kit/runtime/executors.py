@@ -95,7 +95,8 @@ def one_thread() -> ExitStack:
     from threadpoolctl import threadpool_limits
 
     undo = ExitStack()
-    undo.callback(_set_cudnn_attention, _set_cudnn_attention(None))
+    cudnn = "torch" not in sys.modules or sys.modules["torch"].backends.cuda.cudnn_sdp_enabled()
+    undo.callback(lambda: "torch" in sys.modules and sys.modules["torch"].backends.cuda.enable_cudnn_sdp(cudnn))
     undo.callback(set_torch_threads, set_torch_threads(1) or cores())
     undo.callback(cv2.setNumThreads, cv2.getNumThreads())
     cv2.setNumThreads(1)
@@ -108,15 +109,6 @@ def _prepare_worker() -> None:
     """In a worker process, limit threads: otherwise it starts one per core, and matrix products round differently."""
     malloc.tune()
     one_thread()
-
-
-def _set_cudnn_attention(enabled: bool | None) -> bool:
-    """Set whether torch computes attention by cuDNN, unless `enabled` is None. Returns the old setting."""
-    torch: Any = sys.modules.get("torch")
-    before = torch is None or bool(torch.backends.cuda.cudnn_sdp_enabled())
-    if torch is not None and enabled is not None:
-        torch.backends.cuda.enable_cudnn_sdp(enabled)
-    return before
 
 
 def set_torch_threads(count: int) -> int | None:

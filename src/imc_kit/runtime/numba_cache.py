@@ -40,9 +40,7 @@ def compiled(function: F) -> F:
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy", "forceinline": True}
     try:
-        if _cached_here(Path(function.__code__.co_filename)):
-            return cast(F, numba.njit(function, **options))
-        dispatcher = numba.njit(function, cache=True, **options)
+        dispatcher = numba.njit(function, cache=not _cached_here(function.__code__.co_filename), **options)
     except RuntimeError:  # no folder for the cache is writable
         return cast(F, numba.njit(function, **options))
     save = dispatcher._cache.save_overload
@@ -55,7 +53,7 @@ def compiled(function: F) -> F:
     return cast(F, dispatcher)
 
 
-def _cached_here(source: Path) -> bool:
+def _cached_here(source: str) -> bool:
     """Whether numba would take machine code from the current folder, where anyone may have put it.
 
     It does if there is no home folder and the source's is not writable, or if a file in the current folder says so.
@@ -63,7 +61,7 @@ def _cached_here(source: Path) -> bool:
     if "NUMBA_CACHE_DIR" in os.environ:
         return False
     has_home = "XDG_CACHE_HOME" in os.environ or expanded("~") is not None
-    return Path(".numba_config.yaml").exists() or not (has_home or os.access(source.parent, os.W_OK))
+    return Path(".numba_config.yaml").exists() or not (has_home or os.access(Path(source).parent, os.W_OK))
 
 
 class _Announcement(event.Listener):
