@@ -273,7 +273,8 @@ def test_the_manifest_is_consistent(monkeypatch):
         assert weight.license
         assert weight.used_by
     assert [weight.name for weight in known if not weight.redistributable and weight.sha256 != weights.UNPINNED] == [
-        "superpoint_v1.pth"
+        "superpoint_v1.pth",
+        "keynet_pytorch.pth",
     ]
 
 

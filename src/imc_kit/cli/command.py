@@ -1,5 +1,6 @@
 """Shared by all commands: parsing, verbosity, and lists of names."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Self, TypeVar, cast
 import tyro
 
 T = TypeVar("T")
+_STARTED = time.time()
 Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -52,7 +54,8 @@ class Command:
 
 def resumable(submission: Path) -> str:
     """The message after Ctrl-C in a run that writes this file."""
-    valid = "submission.csv is valid; " if submission.is_file() else ""
+    written = submission.is_file() and submission.stat().st_mtime >= _STARTED  # an older one may be of other photos
+    valid = "submission.csv is valid; " if written else ""
     return f"interrupted: {valid}run the same command to resume"
 
 
