@@ -1,7 +1,7 @@
 """Compile loops that are slow in NumPy, and cache the machine code: the only user of numba.
 
 Compiling takes some seconds, once. The result is cached next to the source, in the user's cache if that is not
-writable, or in the folder that NUMBA_CACHE_DIR names.
+writable, or in the folder that NUMBA_CACHE_DIR names. Without any of them, each process compiles.
 """
 
 import logging
