@@ -210,7 +210,9 @@ def _prepare(preset: str) -> None:
 def _kit(task: scenes.Task, job: Job) -> tuple[Any, Row]:
     """The submission's path, and facts about the run."""
     from imc_kit.pipeline.run import solve
+    from imc_kit.runtime import malloc
 
+    malloc.tune()  # as the command does
     config = dataclasses.replace(_config(job["method"]), seed=job["seed"])
     run = solve(task, Path(job["folder"]) / "out", config)
     if run.failed:

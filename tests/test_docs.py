@@ -30,9 +30,9 @@ FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
 SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in ("compare", "features", "retrieval"))]
 ELSEWHERE = {
     *("--time-limits", "--rows", "--sizes", "--without-mapping", "--exhaustive"),
-    *("--strict", "--dir-mode", "--accelerator", "--scheduler-file"),
+    *("--strict", "--dir-mode", "--accelerator", "--scheduler-file", "--protocol", "--user"),
 }
-"""Options of mypy, of Kaggle's own command, of Dask's and of the benchmarks."""
+"""Options of mypy, of Kaggle's own command, of Dask's, of Docker's and of the benchmarks."""
 
 
 def commands(path: Path) -> list[str]:

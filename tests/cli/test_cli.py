@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 from dataclasses import fields, is_dataclass
@@ -229,6 +230,35 @@ def test_ctrl_c_says_what_is_there(
     assert capsys.readouterr().err == f"imc-kit: interrupted: {said} command to resume\n"
 
 
+def test_ctrl_c_does_not_vouch_for_a_file_from_before(
+    solving: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> Run:
+        raise KeyboardInterrupt
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/submission.csv").write_text("of other photos")
+    os.utime(tmp_path / "out/submission.csv", (0, 0))
+    monkeypatch.setattr(pipeline_run, "solve", stopped)
+    assert main(solving) == 130
+    assert capsys.readouterr().err == "imc-kit: interrupted: run the same command to resume\n"
+
+
+@pytest.mark.parametrize("command", ["report out", "weights list", "weights check", "compare photos --out out"])
+def test_ctrl_c_in_any_command_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def stopped(_: Any) -> int:
+        raise KeyboardInterrupt
+
+    kind = COMMANDS[" ".join(command.split()[: 1 + command.startswith("weights")])]
+    monkeypatch.setattr(kind, "run", stopped)
+    assert main([*command.split(), *(["--presets", "sift"] if "compare" in command else [])]) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("imc-kit: interrupted: ")
+    assert "same command" in line
+
+
 def test_ctrl_c_in_a_command_that_writes_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +267,7 @@ def test_ctrl_c_in_a_command_that_writes_nothing(
 
     monkeypatch.setattr(COMMANDS["score"], "run", stopped)
     assert main(["score", "a.csv", "b.csv"]) == 130
-    assert capsys.readouterr().err == "imc-kit: interrupted\n"
+    assert capsys.readouterr().err == "imc-kit: interrupted: nothing was written; run the same command again\n"
 
 
 def test_quiet_and_verbose(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,8 @@ def test_get_that_is_interrupted_says_how_to_go_on(capsys, monkeypatch):
 
     monkeypatch.setattr(download, "fetch", stop)
     assert main(["weights", "get", "toy.pth"]) == 130
-    assert capsys.readouterr().err == "imc-kit: interrupted: run the same command to resume\n"
+    said = "complete files are kept; run the same command to get the others"
+    assert capsys.readouterr().err == f"imc-kit: interrupted: {said}\n"
 
 
 @pytest.mark.parametrize("options", [[], ["--to", "two"]])

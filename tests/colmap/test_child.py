@@ -99,6 +99,20 @@ def run(folder: Path, time_limit: float = 60) -> str:
     return message
 
 
+@pytest.mark.parametrize("module", ["numpy", "json", "imc_kit/__init__"])
+def test_code_in_the_current_folder_is_not_executed(
+    tmp_path: Path, pycolmap_that: Stand, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    pycolmap_that("import sys; sys.exit(f'{sys.path}')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", os.environ["PYTHONPATH"], ""]))
+    photos = tmp_path / "photos"
+    (photos / module).parent.mkdir(parents=True)
+    (photos / f"{module}.py").write_text("import os; os._exit(66)")
+    monkeypatch.chdir(photos)
+    assert "exit status 1 " in run(tmp_path)
+    assert str(photos) not in (tmp_path / "log.txt").read_text()
+
+
 @pytest.mark.parametrize("name", ["SIGABRT", "SIGFPE"])
 def test_a_crash(tmp_path: Path, pycolmap_that: Stand, name: str) -> None:
     pycolmap_that(

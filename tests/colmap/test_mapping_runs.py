@@ -251,7 +251,7 @@ def limits(
         return [Model(Path("0"), {"a": Pose.identity()})]
 
     monkeypatch.setattr(mapping_runs, "support", lambda *_: [0.5, 0.5])
-    monkeypatch.setattr(mapping_runs.deadline.time, "time", lambda: now)
+    monkeypatch.setattr(mapping_runs.deadline.time, "monotonic", lambda: now)
     found = run(monkeypatch, made, runs, until=now + seconds)
     assert bool(found.models) == bool(given)
     return given, found.notes
@@ -292,7 +292,7 @@ def test_side_by_side_each_may_take_all_the_time_but_in_a_hurry_each_in_turn_has
         seen.append((threads, config.time_limit, config.options.get("max_runtime_seconds")))
         return []
 
-    monkeypatch.setattr(mapping_runs.deadline.time, "time", lambda: 0.0)
+    monkeypatch.setattr(mapping_runs.deadline.time, "monotonic", lambda: 0.0)
     run(monkeypatch, made, threads=threads, until=seconds)
     assert seen[0][0] == threads
     assert {threads for threads, *_ in seen[1:]} == {each}

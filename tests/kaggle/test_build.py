@@ -129,6 +129,35 @@ def test_weights_that_must_not_be_redistributed(
     assert [path.name for path in (options.out / "weights").iterdir()] == ["aliked-n16.pth"]
 
 
+def test_a_file_of_unknown_content_is_packed_only_from_a_named_folder(
+    options: build.Build, small: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = weights.manifest()
+    loose = dataclasses.replace(known["aliked-n16.pth"], sha256=weights.UNPINNED, bytes=0)
+    monkeypatch.setattr(weights, "manifest", lambda: {**known, "aliked-n16.pth": loose})
+    monkeypatch.setenv("IMC_KIT_WEIGHTS", str(shared / "weights"))
+    options = dataclasses.replace(options, preset="aliked")
+    with pytest.raises(KitError, match=r"aliked-n16\.pth has no published SHA-256: give your own copy"):
+        options.run()
+    assert not options.out.exists()
+    dataclasses.replace(options, weights_from=shared / "weights").run()
+    assert [path.name for path in (options.out / "weights").iterdir()] == ["aliked-n16.pth"]
+
+
+def test_an_interrupted_build_says_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: build.Build) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build.Build, "run", stopped)
+    monkeypatch.setattr(sys, "argv", ["build_dataset.py", "--owner", "someone"])
+    assert build.main() == 130
+    assert capsys.readouterr().err.startswith(
+        "build_dataset.py: interrupted: run it again; complete downloads are kept"
+    )
+
+
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every weight file can be downloaded and none is here. Returns the names of those that are downloaded."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def test_the_locks_are_up_to_date(python: str) -> None:
     names = {pin.split("==")[0] for pin in wheels.pins(wheels.lock_for(python).read_text())}
     assert names >= {"pycolmap", "kornia", "kornia-rs"}
     assert not names & set(wheels.image(python))
+    rehearsed = [line.split() for line in wheels.rehearsed(python)]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+-]+( --hash=sha256:[0-9a-f]{64})+", " ".join(line)) for line in rehearsed)
+    versions = dict(line[0].split("==") for line in rehearsed)
+    assert set(versions) >= {"nbclient", "ipykernel"}
+    assert versions.items() >= wheels.image(python).items()
 
 
 def test_a_lock_of_other_requirements_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

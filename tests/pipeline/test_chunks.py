@@ -58,7 +58,7 @@ class Slow:
 def start(monkeypatch: pytest.MonkeyPatch) -> None:
     now[0] = 0.0
     asked.clear()
-    monkeypatch.setattr(deadline.time, "time", lambda: now[0])
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: now[0])
 
 
 def match(folder: Path, pairs: Sequence[tuple[str, str]], until: float) -> tuple[Table[Any], list[str]]:

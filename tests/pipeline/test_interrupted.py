@@ -167,7 +167,7 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
         return Matched(reconstruct, until)
 
     monkeypatch.setattr(pipeline_run, "match_scene", match_scene)
-    monkeypatch.setattr(deadline.time, "time", lambda: now)
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: now)
     return solve(task, task.parent / "out", replace(CONFIG, time_limit=limit))
 
 

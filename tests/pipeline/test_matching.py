@@ -325,7 +325,7 @@ def test_with_a_time_limit_pairs_are_ordered_by_the_matches_of_the_quick_answer(
     config = replace(SIMPLE, pairs=PairsConfig("exhaustive"))
     records, _ = inspect(scene, SIMPLE.masks, pool)
     names = list(records)
-    limited = Matching(scene, store, config, pool, time.time() + 1000)
+    limited = Matching(scene, store, config, pool, time.monotonic() + 1000)
     before = limited.select(records, None)
     assert all(names.index(second) - names.index(first) == 1 for first, second in before[: len(names) - 1])
     quick = Matching(scene, store, CHEAP, pool)
@@ -345,7 +345,7 @@ def test_features_are_described_only_when_there_is_time(
     stages = Matching(scene, store, SIMPLE, pool)
     records = stages.detect(inspect(scene, SIMPLE.masks, pool)[0])
     first, second, *_ = records
-    monkeypatch.setattr(deadline.time, "time", lambda: 0.0)
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: 0.0)
     assert stages.similarity(records, 1.0)(first, second) is None
     alike = stages.similarity(records, 100.0)(first, second)
     assert alike == stages.similarity(records)(first, second)

@@ -70,7 +70,7 @@ def identity(folder: Path) -> str:
 def test_a_scene_is_finished_once_whatever_earlier_runs_have_left(
     scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float]
 ) -> None:
-    hurried = solve_scene(scene, tmp_path, store, ONE_RUN, executor, time.time() - 1)
+    hurried = solve_scene(scene, tmp_path, store, ONE_RUN, executor, time.monotonic() - 1)
     assert deadline.ran_out(hurried.notes)
     assert identity(tmp_path).endswith("hurried")  # so it does not count as finished
     (tmp_path / "partial/models-0/9").mkdir(parents=True)
@@ -89,7 +89,7 @@ def test_a_scene_is_finished_once_whatever_earlier_runs_have_left(
     }  # fmt: skip
 
     jobs.clear()
-    for until in (inf, time.time() - 1):  # read back, hurry or not
+    for until in (inf, time.monotonic() - 1):  # read back, hurry or not
         assert solve_scene(scene, tmp_path, store, ONE_RUN, executor, until).seconds == whole.seconds
     assert jobs == {}
 
@@ -149,7 +149,7 @@ def test_no_step_takes_longer_than_there_is_time(
     scene: Scene, store: Store, executor: Executor, tmp_path: Path, jobs: dict[str, float]
 ) -> None:
     config = replace(ONE_RUN, localisation=replace(ONE_RUN.localisation, time_limit=7.0))
-    result = solve_scene(scene, tmp_path, store, config, executor, time.time() + 60)
+    result = solve_scene(scene, tmp_path, store, config, executor, time.monotonic() + 60)
     assert result.counts["registered"] == FIRST + 1
     assert result.notes == []
     assert list(jobs) == ["incremental", "merge", "localise", "refine"]
@@ -163,7 +163,7 @@ def test_a_scene_without_time_ends_at_once(
     scene: Scene, executor: Executor, tmp_path: Path, jobs: dict[str, float], seconds: float
 ) -> None:
     started = time.monotonic()
-    result = solve_scene(scene, tmp_path / "a", Store(tmp_path / "s"), CONFIG, executor, time.time() + seconds)
+    result = solve_scene(scene, tmp_path / "a", Store(tmp_path / "s"), CONFIG, executor, time.monotonic() + seconds)
     assert time.monotonic() - started < 3
     assert jobs == {}
     assert list(result.placements) == list(scene.images)
@@ -174,7 +174,7 @@ def test_a_scene_without_time_ends_at_once(
 
 def test_each_step_leaves_time_to_the_next_ones(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """It leaves what they need, or a share of a time that is too short; without a limit there is none."""
-    monkeypatch.setattr(deadline.time, "time", lambda: 100.0)
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: 100.0)
     for name in ("_AFTER_MATCHING", "_AFTER_VERIFICATION", "_AFTER_MAPPING", "_AFTER_COMPLETION"):
         seconds, share = need = getattr(scene_stages, name)
         short = 110 - min(ALL * seconds, 10 * share)
@@ -187,9 +187,9 @@ def test_what_cannot_be_better_ends_after_detection(
 ) -> None:
     empty = Store(tmp_path / "store")
     with pytest.raises(KitError, match=f"time ran out: 0 of {ALL} images have features"):
-        solve_scene(scene, tmp_path / "a", empty, CONFIG, executor, time.time() - 1, fewest=1)
+        solve_scene(scene, tmp_path / "a", empty, CONFIG, executor, time.monotonic() - 1, fewest=1)
     match_scene(scene, tmp_path / "b", store, CONFIG, executor)
-    hurried = solve_scene(scene, tmp_path / "b", store, CONFIG, executor, time.time() - 1, fewest=ALL)
+    hurried = solve_scene(scene, tmp_path / "b", store, CONFIG, executor, time.monotonic() - 1, fewest=ALL)
     assert hurried.counts["matched pairs"] > 0  # what an earlier run left in the store is used, hurry or not
     assert jobs == {}
 
@@ -201,7 +201,7 @@ def test_a_scene_in_which_a_time_limit_has_ended_something_is_not_finished(
     monkeypatch.setattr(mapping_runs, "IN_TURN", 0.3)
     inject(monkeypatch, "import time; time.sleep(600)", lambda job: job["job"] == "incremental")
     config = replace(MAPPING_ALONE, mapping=(MappingConfig(), MappingConfig("global")))
-    result = solve_scene(scene, tmp_path, store, config, executor, time.time() + 8)
+    result = solve_scene(scene, tmp_path, store, config, executor, time.monotonic() + 8)
     assert result.counts["registered"] == FIRST  # by the global mapper
     assert identity(tmp_path).endswith("hurried")
 

@@ -15,7 +15,7 @@ from imc_kit.types import Scene
 
 @pytest.fixture(autouse=True)
 def at_1000(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline.time, "time", lambda: 1000.0)
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: 1000.0)
 
 
 def scenes(*counts: int) -> list[Scene]:

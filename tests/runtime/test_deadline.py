@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ProcessPoolExecutor
 from math import inf
+from multiprocessing import get_context
 
 import pytest
 
@@ -23,8 +26,27 @@ class Hand:
 @pytest.fixture
 def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
     hand = Hand()
-    monkeypatch.setattr(deadline.time, "time", lambda: hand.now)
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: hand.now)
     return hand
+
+
+def test_a_deadline_travels(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a process of this machine as it is, whatever the machine's time; to another machine as a time of day."""
+    time_of_day = 50_000.0
+    monkeypatch.setattr(deadline.time, "time", lambda: time_of_day)
+    sent = [pickle.dumps(until) for until in (deadline.after(60), deadline.portion(1100, 0.5), deadline.after(None))]
+    time_of_day += 3600  # someone sets the clock
+    assert [pickle.loads(until) for until in sent] == [1060, 1050, inf]
+    time_of_day -= 3590  # it takes ten seconds
+    monkeypatch.setattr(deadline, "_machine", lambda: "another")
+    hand.now = 7.0
+    assert [deadline.left(pickle.loads(until)) for until in sent] == [50, 40, inf]
+    assert pickle.loads(pickle.dumps(pickle.loads(sent[0]))) == 57  # and from there to its processes
+
+
+def test_processes_of_one_machine_agree() -> None:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        assert pool.submit(deadline._machine).result() == deadline._machine()
 
 
 def test_moments(hand: Hand) -> None:

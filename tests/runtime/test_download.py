@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pooch
 import pytest
 
 from imc_kit.errors import KitError
@@ -106,7 +107,9 @@ def holds(folder, *names):
 def test_a_file_arrives_whole_and_only_once(site, pinned, tmp_path):
     site.redirects = 2
     folder = tmp_path / "new" / "folder"
+    level = pooch.get_logger().level
     path = fetch(pinned, folder)
+    assert pooch.get_logger().level == level
     assert path == folder / "toy.pth"
     assert path.read_bytes() == CONTENT
     assert holds(folder, "toy.pth")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -115,6 +117,21 @@ def test_the_thread_limits_of_this_process_are_restored() -> None:
     with ThreadPoolExecutor(2) as mine, workers(mine, None) as pool:
         assert set(fan_out(pool, told_threads, [()], "a", "thing", 1)) == {"1"}
     assert threads() == before
+
+
+def test_torchs_attention_is_as_it_was_before_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for torch, which is slow to import."""
+    settings = [True]
+    cuda = SimpleNamespace(cudnn_sdp_enabled=lambda: settings[-1], enable_cudnn_sdp=settings.append)
+    torch = SimpleNamespace(
+        backends=SimpleNamespace(cuda=cuda), get_num_threads=lambda: 1, set_num_threads=lambda count: None
+    )
+    for before in (True, False):
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        settings[:] = [before]
+        with workers(None, 1):
+            cuda.enable_cudnn_sdp(not before)
+        assert settings == [before, not before, before]
 
 
 def test_an_executor_may_have_a_width() -> None:

@@ -1,4 +1,7 @@
-"""glibc's settings, observed from outside: each case runs in its own process, because they cannot be undone."""
+"""glibc's settings, observed from outside: each case runs in its own process, because they cannot be undone.
+
+Nothing changes them but `tune`, which commands, workers and notebooks on Kaggle call.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ import ctypes
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imc_kit.cli.main import COMMANDS, main
 from imc_kit.runtime import malloc
 
 glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 
 ARENAS = """
-import ctypes, threading
-from concurrent.futures import ThreadPoolExecutor
+import ctypes, sys, threading
+from imc_kit.runtime import malloc
 from imc_kit.runtime.executors import workers
+if "tuned" in sys.argv:
+    malloc.tune()
 together = threading.Barrier(3)
 def use():
     together.wait(10)
@@ -43,7 +48,7 @@ def take(megabytes):
     ctypes.memset(block, 1, megabytes << 20)
     return block
 if "tuned" in sys.argv:
-    malloc.give_back_large_blocks()
+    malloc.tune()
 libc.free(take(30))  # by default, glibc now keeps blocks of this size
 before = held()
 large, small = [], []
@@ -61,10 +66,9 @@ def said(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @glibc
-def test_workers_take_memory_from_one_place() -> None:
-    separate = ARENAS.replace("with workers(None, 3)", "with ThreadPoolExecutor(3)")
-    assert said(separate).stderr.count("Arena ") > 2
-    assert said(ARENAS).stderr.count("Arena ") <= 2  # an import may have made one
+def test_workers_take_memory_from_one_place_if_tuned() -> None:
+    assert said(ARENAS).stderr.count("Arena ") > 2
+    assert said(ARENAS, "tuned").stderr.count("Arena ") <= 2  # an import may have made one
 
 
 @glibc
@@ -73,17 +77,17 @@ def test_large_blocks_between_small_ones_are_given_back() -> None:
     assert int(said(BLOCKS, "tuned").stdout) < 50
 
 
-def test_torch_finds_its_setting_when_it_is_imported(tmp_path: Path) -> None:
-    """With a stand-in for torch, which is slow to import. A value that the user has set stays."""
-    (tmp_path / "kornia.py").touch()
-    (tmp_path / "torch.py").write_text(
-        "import os; print(os.environ['THP_MEM_ALLOC_ENABLE'])\n"
-        "from types import SimpleNamespace; cuda = SimpleNamespace(is_available=lambda: False); device = str\n"
-    )
-    code = f"import os, sys; sys.path.insert(0, {str(tmp_path)!r}); os.environ.update(eval(sys.argv[1]))\n"
-    code += "from imc_kit.runtime import torch_utils; torch_utils.device('cpu', 'a network')"
-    assert said(code, "{}").stdout == "1\n"
-    assert said(code, "{'THP_MEM_ALLOC_ENABLE': '0'}").stdout == "0\n"
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_commands_set_torchs_variable_unless_the_user_has(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", before or "")
+    if before is None:
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    monkeypatch.setattr(malloc, "_set", lambda *_: None)
+    monkeypatch.setattr(COMMANDS["score"], "run", lambda _: 0)
+    assert main(["score", "a.csv", "b.csv"]) == 0
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == after
 
 
 @pytest.mark.parametrize("error", [OSError("no C library"), TypeError("bad argument type"), AttributeError("mallopt")])
@@ -93,5 +97,4 @@ def test_another_c_library_is_no_error(monkeypatch: pytest.MonkeyPatch, error: E
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", os.environ.get("THP_MEM_ALLOC_ENABLE", "1"))
-    malloc.one_arena()
-    malloc.give_back_large_blocks()
+    malloc.tune()

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numba
 import numpy as np
 
+from imc_kit.runtime import numba_cache
 from imc_kit.runtime.numba_cache import _Announcement, compiled
 
 SOURCE = """
@@ -34,6 +36,27 @@ def function():
 def test_without_a_place_for_the_cache_it_is_compiled_all_the_same():
     values = np.arange(1000, dtype=np.float64)
     assert compiled(function())(values, 3) == 3 * values.sum()
+
+
+def twice(value):
+    return 2 * value
+
+
+def test_code_is_never_taken_from_the_current_folder(tmp_path, monkeypatch):
+    """Machine code is loaded by pickle, which executes anything."""
+    kept = compiled(twice)._cache
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert type(compiled(twice)._cache) is type(kept)
+    Path(".numba_config.yaml").write_text("cache_dir: cache")
+    assert type(compiled(twice)._cache) is not type(kept)
+    Path(".numba_config.yaml").unlink()
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(numba_cache, "expanded", lambda _: None)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # of the folder of the source
+    assert type(compiled(twice)._cache) is not type(kept)
+    assert list(tmp_path.iterdir()) == []
+    assert compiled(twice)(21) == 42
 
 
 def infinite(values):

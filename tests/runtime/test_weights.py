@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pwd
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,26 @@ def test_cache_of_torch_without_its_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = put(tmp_path / ".cache" / "torch" / "hub" / "checkpoints" / NAME)
     assert weights.find(NAME) == path
+
+
+def test_without_a_home_folder_the_other_places_count(tmp_path, monkeypatch):
+    """As in a container with `--user`, whose user has no entry in the list of users."""
+
+    def nobody(_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for variable in ("HOME", "TORCH_HOME", "XDG_CACHE_HOME", "IMC_KIT_WEIGHTS"):
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "checkout" / "pyproject.toml").unlink()
+    assert weights.places() == [tmp_path / "kaggle"]
+    with pytest.raises(KitError, match="there is no home folder for weight files: name a folder in IMC_KIT_WEIGHTS"):
+        weights.download_folder()
+    path = put(tmp_path / "kaggle" / NAME)
+    assert weights.find(NAME) == path
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # as if it were not set
+    monkeypatch.setenv("IMC_KIT_WEIGHTS", os.pathsep.join(["~nobody-of-this-name/a", "~/b", str(tmp_path / "one")]))
+    assert weights.places() == [tmp_path / "one", tmp_path / "kaggle"]
 
 
 def test_an_explicit_file_or_folder_is_the_only_place(tmp_path):
@@ -252,7 +273,8 @@ def test_the_manifest_is_consistent(monkeypatch):
         assert weight.license
         assert weight.used_by
     assert [weight.name for weight in known if not weight.redistributable and weight.sha256 != weights.UNPINNED] == [
-        "superpoint_v1.pth"
+        "superpoint_v1.pth",
+        "keynet_pytorch.pth",
     ]
 
 

@@ -1,6 +1,7 @@
 """Shared by all commands: parsing, verbosity, and lists of names."""
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from imc_kit.errors import KitError
 T = TypeVar("T")
 _NUMBER = r"(\d+\.?\d*|\.\d+)"
 _DURATION = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m(?:in)?)?(?:{_NUMBER}s?)?", re.IGNORECASE)
+_STARTED = time.time()
 Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -52,7 +54,7 @@ class Command:
 
     def interrupted(self) -> str:
         """The message after Ctrl-C."""
-        return "interrupted"
+        return "interrupted: nothing was written; run the same command again"
 
 
 def with_seconds(arguments: Sequence[str], option: str) -> list[str]:
@@ -76,7 +78,8 @@ def with_seconds(arguments: Sequence[str], option: str) -> list[str]:
 
 def resumable(submission: Path) -> str:
     """The message after Ctrl-C in a run that writes this file."""
-    valid = "submission.csv is valid; " if submission.is_file() else ""
+    written = submission.is_file() and submission.stat().st_mtime >= _STARTED  # an older one may be of other photos
+    valid = "submission.csv is valid; " if written else ""
     return f"interrupted: {valid}run the same command to resume"
 
 

@@ -16,6 +16,8 @@ from imc_kit.cli.score import Score
 from imc_kit.cli.solve import Solve
 from imc_kit.cli.weights import Check, Get, List
 from imc_kit.errors import KitError, unknown_name
+from imc_kit.runtime import malloc
+from imc_kit.runtime.console import printing
 
 COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
@@ -33,17 +35,19 @@ COMMANDS: dict[str, type[Command]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 nothing could be solved, 2 wrong use, 130 interrupted."""
     command = Command()
-    try:
-        command = parse(sys.argv[1:] if arguments is None else arguments)
-        _set_verbosity(command)
-        with logging_redirect_tqdm():
-            return command.run()
-    except KitError as error:
-        print(f"imc-kit: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"imc-kit: {command.interrupted()}", file=sys.stderr)
-        return 130
+    with printing("imc-kit"):
+        try:
+            command = parse(sys.argv[1:] if arguments is None else arguments)
+            _set_verbosity(command)
+            malloc.tune()
+            with logging_redirect_tqdm():
+                return command.run()
+        except KitError as error:
+            print(f"imc-kit: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"imc-kit: {command.interrupted()}", file=sys.stderr)
+            return 130
 
 
 def parse(arguments: Sequence[str]) -> Command:

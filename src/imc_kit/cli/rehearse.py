@@ -21,3 +21,6 @@ class Rehearse(Rehearsal, Command):
         report = rehearse(self)
         print(report)
         return 1 if report.problems else 0
+
+    def interrupted(self) -> str:
+        return f"interrupted: the notebook was not tested; run the same command to start again (it uses {self.cache})"

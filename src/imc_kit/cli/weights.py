@@ -75,7 +75,7 @@ class Get(Command):
         return True
 
     def interrupted(self) -> str:
-        return "interrupted: run the same command to resume"
+        return "interrupted: complete files are kept; run the same command to get the others"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.errors import KitError
-from imc_kit.runtime import deadline
+from imc_kit.runtime import deadline, python
 
 _LOOK_UP = 0.02
 """Seconds between checks whether a job has ended or must be ended. A job lasts at least a tenth of a second."""
@@ -113,7 +113,8 @@ class _Forker:
 
     def __init__(self, log: Path | None, *arguments: str) -> None:
         package_root = str(Path(__file__).parents[2])
-        path = os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        # A fork loses NumPy's threads. COLMAP writes its log to standard error, not to files in TMPDIR as well.
+        settings = {"OPENBLAS_NUM_THREADS": "1", "GLOG_logtostderr": "1"}
         with (log or Path(os.devnull)).open("ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "imc_kit.colmap.jobs", *arguments],
@@ -121,7 +122,7 @@ class _Forker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 bufsize=0,
-                env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},  # a fork loses NumPy's threads
+                env=python.environment(package_root) | settings,
                 start_new_session=True,  # Ctrl-C is for this process only
             )
         assert self._process.stdout is not None

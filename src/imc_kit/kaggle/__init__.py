@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from imc_kit.errors import KitError
 from imc_kit.kaggle.install import PYTHON, InstallError, read_manifest, verify
+from imc_kit.runtime import malloc
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
 """An open session; "Save & Run All"; the scoring of a submission on the hidden images; not on Kaggle."""
@@ -45,6 +46,9 @@ class Session:
 def attach(root: Path | None = None, competition: str | None = None) -> Session:
     """Find the kit and the competition, check the kit's weight files, and make `weights.find` search them first.
 
+    This process stays changed: IMC_KIT_WEIGHTS names the kit's weight files, and memory is allocated as `malloc.tune`
+    says.
+
     root: the folder of mounted inputs; default: IMC_KIT_INPUT or /kaggle/input.
     competition: the name of its folder; needed only if several competitions are attached.
 
@@ -58,6 +62,7 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     data = _find(root, _COMPETITION_FILE, what, add, choose, competition)
     manifest = manifest_of(kit, verified="weights/")
     _check_writable(Path.cwd())
+    malloc.tune()
     others = os.environ.get("IMC_KIT_WEIGHTS")
     os.environ["IMC_KIT_WEIGHTS"] = os.pathsep.join([str(kit / "weights"), *([others] if others else [])])
     return Session(kit, manifest["version"], manifest["commit"], manifest["preset"], data, run_type())

@@ -24,7 +24,9 @@ from imc_kit.kaggle import install, wheels
 from imc_kit.kaggle.checkout import CHECKOUT, commit
 from imc_kit.kaggle.wheels import Packed
 from imc_kit.runtime import weights
+from imc_kit.runtime.console import printing
 from imc_kit.runtime.download import fetch
+from imc_kit.runtime.python import environment
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 """Kaggle strips other characters from the names of files."""
@@ -127,6 +129,8 @@ def _pack_weights(kit: Path, config: Config, options: Build) -> list[Packed]:
                 " the dataset will stay private, or attach a dataset of your own that holds the file"
             )
             continue
+        if weight.sha256 == weights.UNPINNED and options.weights_from is None:
+            raise KitError(f"{name} has no published SHA-256: give your own copy with --weights-from DIR")
         if options.weights_from:
             path = weights.find(name, options.weights_from)
         else:
@@ -155,7 +159,7 @@ def _write_kit(kit: Path, packed: Sequence[Packed], config: Config, options: Bui
     rows = "\n".join(f"| {entry.name} | {entry.license} | {entry.source} |" for entry in packed)
     readme = (CHECKOUT / "wheels" / "dataset-readme.md").read_text("utf-8")
     (kit / "README.md").write_text(readme.format(**about, rows=rows, preset=options.preset), "utf-8")
-    images = {python: [f"{name}=={v}" for name, v in wheels.image(python).items()] for python in options.python}
+    images = {python: wheels.rehearsed(python) for python in options.python}
     manifest = {
         "format": install.FORMAT,
         **about,
@@ -243,17 +247,21 @@ def _upload(options: Build) -> None:
     if shutil.which("kaggle") is None:
         raise KitError("--upload needs Kaggle's command: pip install kaggle, and put your token where it tells you to")
     name = f"{options.owner}/{options.slug}"
-    exists = subprocess.run(["kaggle", "datasets", "status", name], capture_output=True).returncode == 0
-    for command in (update if exists else create, push):
+    status = subprocess.run(["kaggle", "datasets", "status", name], capture_output=True, env=environment())
+    for command in (create if status.returncode else update, push):
         print(" ".join(command), flush=True)
-        if subprocess.run(command).returncode != 0:
+        if subprocess.run(command, env=environment()).returncode != 0:
             raise KitError(f"{' '.join(command[:3])} failed (see above); the kit is ready in {options.out}")
 
 
 def main() -> int:
     """Run `build_dataset.py`. Returns the exit status: 2 for a problem that a person can solve."""
-    try:
-        return tyro.cli(Build, prog="build_dataset.py", description=Build.__doc__).run()
-    except KitError as error:
-        print(f"build_dataset.py: {error}", file=sys.stderr)
-        return 2
+    with printing("build_dataset.py"):
+        try:
+            return tyro.cli(Build, prog="build_dataset.py", description=Build.__doc__).run()
+        except KitError as error:
+            print(f"build_dataset.py: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("build_dataset.py: interrupted: run it again; complete downloads are kept", file=sys.stderr)
+            return 130

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.errors import KitError
+from imc_kit.runtime.python import environment
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 PACKED = ("src", "pyproject.toml", "README.md", "LICENSE")
@@ -13,11 +14,12 @@ PACKED = ("src", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(command: Sequence[str], failure: str, **options: Any) -> str:
-    """Run a program to its end and return its output. options: for `subprocess.run`.
+    """Run a program to its end and return its output, which is UTF-8. options: for `subprocess.run`.
 
     Raises `KitError` if it fails; the message is `failure` and the last three lines that the program wrote.
     """
-    done = subprocess.run(command, capture_output=True, text=True, **options)
+    options = {"env": environment(), "encoding": "utf-8", "errors": "surrogateescape"} | options
+    done = subprocess.run(command, capture_output=True, **options)
     if done.returncode != 0:
         said = [line for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
         raise KitError(f"{failure}: {' '.join(' '.join(said[-3:]).split()) or f'exit status {done.returncode}'}")

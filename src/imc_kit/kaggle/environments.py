@@ -19,20 +19,22 @@ from typing import Any, Literal
 from imc_kit.errors import KitError
 from imc_kit.kaggle import guard, install
 from imc_kit.kaggle.checkout import run
+from imc_kit.runtime.weights import expanded
 
 Torch = Literal["auto", "install", "borrow", "none"]
 
-_JUPYTER = ("nbclient", "ipykernel")
 _WITH_TORCH = ("torch", "torchvision", "timm")
-"""They take gigabytes, so they are handled separately from the image's other packages."""
+_HUGE = ("torch", "triton", "nvidia-", "cuda-")
+"""The beginnings of the names of packages that take gigabytes."""
 _FAILED = "no environment to rehearse in"
 
 
 def find_python(version: str) -> Path:
     """An interpreter of this version, from the search path, pyenv or uv. Raises `KitError` if none runs."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    uv = Path.home() / ".local/share/uv/python"
-    found = [*pyenv.glob(f"{version}.*/bin/python"), *uv.glob(f"cpython-{version}.*/bin/python{version}")]
+    pyenv = expanded(Path(os.environ.get("PYENV_ROOT") or "~/.pyenv", "versions"))
+    uv = expanded("~/.local/share/uv/python")
+    found = [*pyenv.glob(f"{version}.*/bin/python")] if pyenv else []
+    found += uv.glob(f"cpython-{version}.*/bin/python{version}") if uv else []
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     for candidate in filter(None, (sys.executable, shutil.which(f"python{version}"), *sorted(map(str, found)))):
         asked = subprocess.run([candidate, "-I", "-c", code], capture_output=True, text=True)
@@ -56,35 +58,41 @@ def which_torch(asked: Torch, manifest: Mapping[str, Any], version: str) -> Torc
 
 
 def base(interpreter: Path, pins: Sequence[str], torch: Torch, cache: Path) -> tuple[Path, str]:
-    """The environment with the packages in `pins` and Jupyter, from the cache or new.
+    """The environment with the packages in `pins`, from the cache or new.
 
-    pins: packages of Kaggle's image as NAME==VERSION. Returns its site-packages, and a text about the origin of torch.
+    pins: the packages of Kaggle's image and Jupyter, each as `NAME==VERSION --hash=…`: pip installs these files only.
+    Returns its site-packages, and a text about the origin of torch. Raises `KitError` for a package without a hash.
     """
+    if unhashed := [pin for pin in pins if "--hash=" not in pin]:
+        raise KitError(f"the kit names {unhashed[0]} without a hash, as older ones do: build it again")
     borrowed = _with_requirements(("torch", "torchvision")) if torch == "borrow" else {}
     said = ", ".join(f"{one.name} {one.version}" for name, one in borrowed.items() if name in _WITH_TORCH)
-    with_torch = [pin for pin in pins if pin.split("==")[0] in _WITH_TORCH]
     about_torch = {
         "none": "not installed",
-        "install": f"{', '.join(with_torch).replace('==', ' ')}, installed",
+        "install": f"{versions(pins, _WITH_TORCH)}, installed",
         "borrow": f"borrowed from {sys.executable}, not Kaggle's: {said}",
     }[torch]
     version = run([str(interpreter), "-VV"], _FAILED)
-    identity = json.dumps([str(interpreter), version, sorted(pins), about_torch, _JUPYTER])
+    identity = json.dumps([str(interpreter), version, sorted(pins), about_torch])
     folder = cache / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if not (folder / "ready").is_file():
         print(f"making an environment in {folder} (once)", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
-        run([str(interpreter), "-m", "venv", str(folder)], _FAILED)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run([*pip, *_JUPYTER, *(pin for pin in pins if pin not in with_torch)], _FAILED)
-        if torch == "install":
-            run([*pip, *with_torch], _FAILED)
-        elif torch == "borrow":
-            for timm in (pin for pin in with_torch if pin.startswith("timm==")):  # none if the kit brings timm
-                run([*pip, "--no-deps", timm], _FAILED)
-            _link(borrowed.values(), site(folder))
+        run([str(interpreter), "-I", "-m", "venv", str(folder)], _FAILED)
+        left_out = {"install": (), "borrow": _HUGE, "none": (*_HUGE, "timm")}[torch]
+        lock = folder / "requirements.txt"
+        lock.write_text("\n".join(pin for pin in pins if not pin.startswith(left_out)), "utf-8")
+        pip = [str(folder / "bin" / "python"), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run([*pip, "--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(lock)], _FAILED)
+        _link(borrowed.values(), site(folder))
         (folder / "ready").touch()
     return site(folder), about_torch
+
+
+def versions(pins: Iterable[str], names: tuple[str, ...]) -> str:
+    """The packages of these names, as in "numpy 2.0.2, pandas 2.2.2"."""
+    found = (pin.split()[0].split("==") for pin in pins)
+    return ", ".join(f"{name} {version}" for name, version in found if name in names)
 
 
 def fresh(interpreter: Path, base: Path, folder: Path) -> Path:
@@ -92,7 +100,7 @@ def fresh(interpreter: Path, base: Path, folder: Path) -> Path:
 
     In a rehearsal, each of its processes loads `guard`, which blocks and records calls to the network.
     """
-    run([str(interpreter), "-m", "venv", "--without-pip", str(folder)], _FAILED)
+    run([str(interpreter), "-I", "-m", "venv", "--without-pip", str(folder)], _FAILED)
     shutil.copyfile(guard.__file__, site(folder) / "imc_kit_guard.py")
     (site(folder) / "imc_kit_guard.pth").write_text("import imc_kit_guard; imc_kit_guard.start()\n", "utf-8")
     (site(folder) / "imc_kit_base.pth").write_text(f"import site; site.addsitedir({str(base)!r})\n", "utf-8")

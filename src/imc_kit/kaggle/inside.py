@@ -99,7 +99,8 @@ def run(job: Job) -> None:
     if job.isolated:
         _loopback_up()
         _mount("-t", "tmpfs", "-o", f"size={job.limits.disk * GB:.0f},mode=755", "tmpfs", str(job.working))
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: job.limits.cores]))
+    if hasattr(os, "sched_setaffinity"):  # Linux has it
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: job.limits.cores]))
     log, calls = job.results / "notebook.log", job.stage / "calls.jsonl"
     calls.touch()
     variables = _variables(job) | {guard.LOG: str(calls)}

@@ -99,10 +99,10 @@ def install(kit: Path) -> None:
 
 def _pip_install(kit: Path) -> None:
     command = [
-        sys.executable, "-m", "pip", "install", "--isolated", "--quiet", "--no-input", "--no-index", "--no-deps",
+        sys.executable, "-P", "-m", "pip", "install", "--isolated", "--quiet", "--no-input", "--no-index", "--no-deps",
         "--require-hashes", "--find-links", str(kit / "wheels"), "--requirement", str(kit / "imc_kit.lock"),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["it gave no reason"]
         raise InstallError(f"pip could not install the kit's wheels: {said[-1].removeprefix('ERROR: ')}")

@@ -26,6 +26,7 @@ from imc_kit.kaggle import environments, inside, manifest_of
 from imc_kit.kaggle.environments import Torch
 from imc_kit.kaggle.install import PYTHON
 from imc_kit.kaggle.limits import Limits
+from imc_kit.runtime.python import environment
 
 Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 Mount = Literal["nested", "flat"]
@@ -121,6 +122,8 @@ def rehearse(options: Rehearsal) -> Report:
     Raises `KitError` if there is nothing to rehearse, or no environment to rehearse in.
     """
     kit, limits = options.kit, options.limits
+    if os.name == "nt":
+        raise KitError("a rehearsal needs Linux, or macOS without its limits: run it there")
     if not kit.is_dir():
         raise KitError(f"there is no folder {kit}: build the kit first, with build_dataset.py")
     manifest = manifest_of(kit)
@@ -139,7 +142,7 @@ def rehearse(options: Rehearsal) -> Report:
         pins = manifest["images"].get(version) or next(iter(manifest["images"].values()))
         base, about_torch = environments.base(interpreter, pins, torch, options.cache.absolute() / "environments")
         environment = environments.fresh(interpreter, base, stage / "environment")
-        has = ", ".join(pin.replace("==", " ") for pin in pins if pin.startswith(("numpy==", "pandas==")))
+        has = environments.versions(pins, ("numpy", "pandas"))
         report.facts["python"] = f"{version} ({interpreter}), a fresh environment with {has}"
         report.facts["torch"] = about_torch
         images = sum(len(scene.images) for scene in task.scenes)
@@ -169,7 +172,8 @@ def run_notebook(job: inside.Job, task: scenes.Task | None, report: Report) -> N
     before = None if job.isolated else _listing(job.inputs.values())
     prefix = [*_UNSHARE, "--fork", "--kill-child"] if job.isolated else []
     code = "import pickle, sys; from imc_kit.kaggle import inside; inside.run(pickle.load(sys.stdin.buffer))"
-    done = subprocess.run([*prefix, sys.executable, "-c", code], input=pickle.dumps(job), stderr=subprocess.PIPE)
+    command, variables = [*prefix, sys.executable, "-c", code], environment(str(Path(__file__).parents[2]))
+    done = subprocess.run(command, input=pickle.dumps(job), stderr=subprocess.PIPE, env=variables)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
         raise KitError(f"the rehearsal itself failed: {said[-1]}")

@@ -1,12 +1,12 @@
 """The wheels of a kit: locks and downloads the packages that Kaggle's images lack, and builds this package's wheel.
 
 For each Python version, `wheels/` in the checkout holds a file of constraints (the packages of the image, written by
-hand) and a lock (the packages that the kit adds, with hashes, resolved by uv).
+hand) and two locks with hashes, resolved by uv: the packages that the kit adds, and what a rehearsal installs (the
+packages of the image and Jupyter).
 """
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from imc_kit.errors import KitError
 from imc_kit.kaggle import install
 from imc_kit.kaggle.checkout import CHECKOUT, PACKED, git, run
+from imc_kit.runtime.python import environment
 
 PYTHONS = ("3.12", "3.13")
 """The Python versions of Kaggle's images (November 2026)."""
@@ -98,7 +99,7 @@ def _build_own(folder: Path, cache: Path) -> Path:
         code = "import os, sys; from setuptools.build_meta import *; os.umask(0o22); build_wheel(sys.argv[1])"
         # Build with this version of setuptools only, and with the commit's time for all files.
         epoch = git("log", "-1", "--format=%ct").strip()
-        settings = os.environ | {"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": epoch}
+        settings = environment() | {"PYTHONPATH": str(tools), "SOURCE_DATE_EPOCH": epoch}
         run([sys.executable, "-c", code, str(folder)], "this package could not be built", cwd=source, env=settings)
     return next(folder.glob("imc_kit-*.whl"))
 
@@ -117,7 +118,10 @@ def _describe(wheel: Path, source: str) -> Packed:
 
 
 def write_lock(python: str) -> None:
-    """Resolve what Kaggle's image for this Python lacks and write wheels/kaggle-VERSION.lock. Needs uv."""
+    """Resolve what Kaggle's image for this Python lacks, and what a rehearsal installs. Needs uv.
+
+    Writes wheels/kaggle-VERSION.lock and wheels/rehearsal-VERSION.lock.
+    """
     if find_spec("uv") is None:
         raise KitError('locking needs uv: pip install "imc-kit[build]"')
     present = image(python)
@@ -125,31 +129,49 @@ def write_lock(python: str) -> None:
         # Drop the requirements of the image's packages, which the image meets: otherwise, uv downloads torch (3 GB).
         table = "[[dependency-metadata]]\nname = '{}'\nversion = '{}'\nrequires-dist = []\n"
         Path(folder, "uv.toml").write_text("".join(table.format(*one) for one in present.items()), "utf-8")
-        command = [
-            sys.executable, "-m", "uv", "--quiet", "--no-python-downloads", "--config-file", f"{folder}/uv.toml",
-            "pip", "compile", str(CHECKOUT / "pyproject.toml"), "--extra", "learned", "--no-annotate", "--no-header",
-            "--constraint", str(constraints(python)), "--python-version", python, "--generate-hashes",
-            "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:",
-            *(word for name in present for word in ("--no-emit-package", name)),
-        ]  # fmt: skip
-        text = run(command, f"uv could not lock Python {python}")
+        project = [str(CHECKOUT / "pyproject.toml"), "--extra", "learned", "--config-file", f"{folder}/uv.toml"]
+        text = _compile(python, *project, *(word for name in present for word in ("--no-emit-package", name)))
+        tested = _compile(python, str(constraints(python)), str(CHECKOUT / "wheels" / "rehearsal.in"), "--no-config")
     _refuse_untouchable(text)
-    header = f"# What Kaggle's image for Python {python} lacks (build_dataset.py --lock wrote this; do not edit).\n"
-    _path(python).write_text(f"{header}# Inputs: {_inputs(python)}\n{text}", "utf-8")
+    what = {"kaggle": f"Kaggle's image for Python {python} lacks", "rehearsal": "a rehearsal installs"}
+    for use, lock in (("kaggle", text), ("rehearsal", tested)):
+        header = f"# What {what[use]} (build_dataset.py --lock wrote this; do not edit).\n# Inputs: {_inputs(python)}\n"
+        _path(python, use).write_text(header + lock, "utf-8")
     print(f"{_path(python)}: {', '.join(pins(text))}")
+
+
+def _compile(python: str, *arguments: str) -> str:
+    """A lock, resolved by uv. arguments: the requirements, and options of `uv pip compile`."""
+    command = [
+        sys.executable, "-m", "uv", "--quiet", "--no-python-downloads", "pip", "compile", *arguments,
+        "--no-annotate", "--no-header", "--constraint", str(constraints(python)), "--python-version", python,
+        "--generate-hashes", "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:",
+    ]  # fmt: skip
+    return run(command, f"uv could not lock Python {python}")
 
 
 def lock_for(python: str) -> Path:
     """The lock of a Python version. Raises `KitError` if it is missing or was made from other requirements."""
     path = _path(python)
+    _refuse_untouchable(_current(path, python))
+    return path
+
+
+def rehearsed(python: str) -> list[str]:
+    """What a rehearsal installs, each as `NAME==VERSION --hash=sha256:…`. Raises `KitError` as `lock_for` does."""
+    lines = _current(_path(python, "rehearsal"), python).replace("\\\n", "").splitlines()
+    return [" ".join(line.split()) for line in lines if not line.startswith("#")]
+
+
+def _current(path: Path, python: str) -> str:
+    """The text of a lock."""
     text = path.read_text("utf-8") if path.is_file() else ""
     if f"# Inputs: {_inputs(python)}\n" not in text:
         raise KitError(
             f"{path} is {'out of date' if text else 'missing'}: the requirements in pyproject.toml or the constraints"
             f" in {constraints(python).name} changed; run build_dataset.py with --lock --python {python}"
         )
-    _refuse_untouchable(text)
-    return path
+    return text
 
 
 def image(python: str) -> dict[str, str]:
@@ -181,8 +203,8 @@ def pins(lock: str) -> list[str]:
     return re.findall(r"^[\w.-]+==[^\s;]+", lock, re.MULTILINE)
 
 
-def _path(python: str) -> Path:
-    return CHECKOUT / "wheels" / f"kaggle-{python}.lock"
+def _path(python: str, use: str = "kaggle") -> Path:
+    return CHECKOUT / "wheels" / f"{use}-{python}.lock"
 
 
 def _inputs(python: str) -> str:

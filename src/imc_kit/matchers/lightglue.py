@@ -136,6 +136,8 @@ class LightGlueMatcher:
         import torch
 
         images = {f"image{side}": self._inputs([pair[side] for pair in pairs]) for side in (0, 1)}
+        # cuDNN plans attention anew for every number of keypoints, which takes several times as long as all else.
+        torch.backends.cuda.enable_cudnn_sdp(False)  # until the run ends: see `executors.one_thread`
         with torch.inference_mode():
             found = self._network(images)
         return [
@@ -186,11 +188,8 @@ def _frames(features: Features, kind: str) -> Float32:
 
 
 def _load(config: LightGlueConfig, kind: str, where: Any) -> Any:
-    import torch
     from kornia import feature
 
-    # cuDNN plans attention anew for every number of keypoints, which takes several times as long as all else.
-    torch.backends.cuda.enable_cudnn_sdp(False)
     path = _path(config, kind)
     options = {option: value for option, value in _network_options()[kind].items() if option != "weights"}
     half = config.half and where.type == "cuda"

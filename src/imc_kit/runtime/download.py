@@ -11,7 +11,7 @@ import requests
 
 from imc_kit.errors import KitError
 from imc_kit.runtime import progress
-from imc_kit.runtime.weights import PINS, UNPINNED, Weight, expected_sha256, flaw_of, other_content, read_pins
+from imc_kit.runtime.weights import PINS, UNPINNED, Weight, expanded, expected_sha256, flaw_of, other_content, read_pins
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def fetch(weight: Weight, folder: Path) -> Path:
 
     Raises `KitError` when the network, the file or disk space is missing, or when the content is wrong.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder) or folder
     path = folder / weight.name
     try:
         if not path.is_file() or flaw_of(path, weight) is not None:
@@ -52,7 +52,9 @@ def _retrieve(weight: Weight, path: Path) -> None:
     expected = expected_sha256(weight, path.parent)
     if expected is None:
         path.unlink(missing_ok=True)  # pooch would keep it, because there is no SHA-256 to compare it with
-    pooch.get_logger().setLevel(logging.WARNING)
+    said = pooch.get_logger()
+    level = said.level
+    said.setLevel(logging.WARNING)
     downloader = partial(_download, weight, path.with_name(f"{weight.name}.partial"), pinned=expected is not None)
     try:
         pooch.retrieve(weight.url, expected, weight.name, path.parent, downloader=downloader)
@@ -60,6 +62,8 @@ def _retrieve(weight: Weight, path: Path) -> None:
         hint = f"; to accept it, delete its line in {path.with_name(PINS)}" if weight.sha256 == UNPINNED else ""
         what = f"the file from {weight.url} is not the expected {weight.name}"
         raise KitError(f"{what}, so it was deleted: its SHA-256 is not {expected}{hint}") from error
+    finally:
+        said.setLevel(level)
 
 
 def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, pinned: bool) -> None:

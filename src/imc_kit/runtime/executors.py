@@ -54,7 +54,7 @@ def fan_out(
 def _with_one_thread(home: tuple[str, int], function: Callable[..., T], *chunk: Any) -> T:
     """Process a chunk with one thread per library call. In the process `home`, `workers` already ensures this."""
     if _process() != home:
-        _one_thread_for_good()
+        _prepare_worker()
     return function(*chunk)
 
 
@@ -71,7 +71,6 @@ def workers(executor: Executor | None, threads: int | None) -> Iterator[Executor
     """
     with one_thread() as ending:
         if executor is None:
-            malloc.one_arena()
             executor = ThreadPoolExecutor(threads or cores())
             ending.callback(executor.shutdown, cancel_futures=True)
         yield executor
@@ -88,11 +87,16 @@ def width(executor: Executor) -> int:
 
 
 def one_thread() -> ExitStack:
-    """Limit OpenCV, BLAS and torch to one thread per call, because there are many workers. Its exit undoes this."""
+    """Limit OpenCV, BLAS and torch to one thread per call, because there are many workers.
+
+    Its exit undoes this, and gives torch's attention the settings that it has now: LightGlue changes them.
+    """
     import cv2
     from threadpoolctl import threadpool_limits
 
     undo = ExitStack()
+    cudnn = "torch" not in sys.modules or sys.modules["torch"].backends.cuda.cudnn_sdp_enabled()
+    undo.callback(lambda: "torch" in sys.modules and sys.modules["torch"].backends.cuda.enable_cudnn_sdp(cudnn))
     undo.callback(set_torch_threads, set_torch_threads(1) or cores())
     undo.callback(cv2.setNumThreads, cv2.getNumThreads())
     cv2.setNumThreads(1)
@@ -100,8 +104,11 @@ def one_thread() -> ExitStack:
     return undo
 
 
-_one_thread_for_good = cache(one_thread)
-"""Limit threads in a worker process. Otherwise it starts a thread per core, and matrix products round differently."""
+@cache
+def _prepare_worker() -> None:
+    """In a worker process, limit threads: otherwise it starts one per core, and matrix products round differently."""
+    malloc.tune()
+    one_thread()
 
 
 def set_torch_threads(count: int) -> int | None:

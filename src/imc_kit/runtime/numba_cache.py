@@ -1,17 +1,20 @@
 """Compile loops that are slow in NumPy, and cache the machine code: the only user of numba.
 
 Compiling takes some seconds, once. The result is cached next to the source, in the user's cache if that is not
-writable, or in the folder that NUMBA_CACHE_DIR names.
+writable, or in the folder that NUMBA_CACHE_DIR names. Without any of them, each process compiles.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from imc_kit.errors import KitError
+from imc_kit.runtime.weights import expanded
 
 try:
     import numba
@@ -37,7 +40,7 @@ def compiled(function: F) -> F:
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy", "forceinline": True}
     try:
-        dispatcher = numba.njit(function, cache=True, **options)
+        dispatcher = numba.njit(function, cache=not _cached_here(function.__code__.co_filename), **options)
     except RuntimeError:  # no folder for the cache is writable
         return cast(F, numba.njit(function, **options))
     save = dispatcher._cache.save_overload
@@ -48,6 +51,17 @@ def compiled(function: F) -> F:
 
     dispatcher._cache.save_overload = save_if_possible
     return cast(F, dispatcher)
+
+
+def _cached_here(source: str) -> bool:
+    """Whether numba would take machine code from the current folder, where anyone may have put it.
+
+    It does if there is no home folder and the source's is not writable, or if a file in the current folder says so.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return False
+    has_home = "XDG_CACHE_HOME" in os.environ or expanded("~") is not None
+    return Path(".numba_config.yaml").exists() or not (has_home or os.access(Path(source).parent, os.W_OK))
 
 
 class _Announcement(event.Listener):

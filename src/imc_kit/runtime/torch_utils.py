@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from imc_kit.errors import KitError, said
-from imc_kit.runtime import malloc
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +32,6 @@ def device(wanted: Device, who: str) -> torch.device:
 
     who: what needs it, named in messages. Raises `KitError` when torch, kornia or the requested GPU is missing.
     """
-    malloc.give_back_large_blocks()
     try:
         import kornia  # noqa: F401
         import torch

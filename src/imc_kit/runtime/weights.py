@@ -90,14 +90,22 @@ def places() -> list[Path]:
     """The folders to search, in order.
 
     They are those in the environment variable IMC_KIT_WEIGHTS, `weights` in a checkout of this project, the folder of
-    attached inputs with all its subfolders, and torch's download cache.
+    attached inputs with all its subfolders, and torch's download cache, if there is a home folder.
     """
-    named = [Path(folder).expanduser() for folder in os.environ.get("IMC_KIT_WEIGHTS", "").split(os.pathsep) if folder]
+    named = [expanded(folder) for folder in os.environ.get("IMC_KIT_WEIGHTS", "").split(os.pathsep) if folder]
     if (_CHECKOUT / "pyproject.toml").is_file():
         named.append(_CHECKOUT / "weights")
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
-    torch_home = Path(os.environ.get("TORCH_HOME", cache_home / "torch"))
-    return [*named, _attached(), torch_home.expanduser() / "hub" / "checkpoints"]
+    cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    torch_home = os.environ.get("TORCH_HOME") or f"{cache_home}/torch"
+    return [place for place in (*named, _attached(), expanded(f"{torch_home}/hub/checkpoints")) if place]
+
+
+def expanded(folder: Path | str) -> Path | None:
+    """The folder, with the home folder in place of `~`; None if there is no home, as for a container's `--user`."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        return None
 
 
 def _attached() -> Path:
@@ -106,8 +114,14 @@ def _attached() -> Path:
 
 
 def download_folder() -> Path:
-    """The default folder for downloads: the first of `places` that is not the folder of attached inputs."""
-    return next(place for place in places() if place != _attached())
+    """The default folder for downloads: the first of `places` that is not the folder of attached inputs.
+
+    Raises `KitError` if there is none.
+    """
+    for place in places():
+        if place != _attached():
+            return place
+    raise KitError("there is no home folder for weight files: name a folder in IMC_KIT_WEIGHTS")
 
 
 def present(folders: Iterable[Path], wanted: Iterable[Weight]) -> Iterator[tuple[Weight, Path]]:
