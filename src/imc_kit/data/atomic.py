@@ -1,11 +1,11 @@
 """Write files atomically: whole or not at all."""
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from imc_kit.errors import KitError
 
@@ -18,8 +18,8 @@ def writing(path: Path | str, binary: bool = False) -> Iterator[IO[Any]]:
     the disk is full.
     """
     path = Path(path)
-    # A short name, because the name of `path` may be as long as the disk allows.
-    temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.partial")
+    # A short name, because that of `path` may be as long as the disk allows; other machines may write to its folder.
+    temporary = path.with_name(f".{uuid4().hex[:16]}.partial")
     # surrogateescape: file names that are not valid UTF-8 keep their bytes.
     text: dict[str, Any] = {} if binary else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     try:

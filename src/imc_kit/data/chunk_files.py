@@ -108,7 +108,7 @@ def close(path: Path, wait: bool = True) -> None:
 
 def _opened(path: Path) -> _Open:
     """The open file; the caller holds the lock."""
-    chunk = _open[path] = _open.pop(path, None) or _Open(path)
+    chunk = _open[path] = _open.pop(path) if path in _open else _Open(path)
     if len(_open) > OPEN_FILES:
         _open.popitem(last=False)[1].file.close()
     return chunk

@@ -8,7 +8,6 @@ results of both are missing, so they are computed again.
 
 import hashlib
 import logging
-import os
 import threading
 import time
 import weakref
@@ -73,9 +72,9 @@ class Table(Generic[T]):
         return Table, (self.folder, self._kind)
 
     def __contains__(self, key: str) -> bool:
-        if key not in self._where:
+        path, _ = self._where.get(key, (None, 0))
+        if path is None:
             return False
-        path, _ = self._where[key]
         if path not in self._checked and self._usable(path, chunk_files.checked):
             self._checked.add(path)
         return path in self._checked
@@ -124,13 +123,13 @@ class Table(Generic[T]):
         Raises `KitError` when the folder exists but cannot be read.
         """
         try:
-            names = os.listdir(self.folder)
+            paths = sorted(self.folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise KitError(f"cannot read the store in {self.folder}: {error.strerror}") from error
-        for path in (self.folder / name for name in sorted(names) if name.endswith(".h5")):
-            if path not in self._known and (keys := self._usable(path, chunk_files.keys_of)):
+        for path in paths:
+            if path.suffix == ".h5" and path not in self._known and (keys := self._usable(path, chunk_files.keys_of)):
                 self._add(path, keys)
 
     def _add(self, path: Path, keys: Iterable[str]) -> None:
