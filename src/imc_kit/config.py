@@ -3,10 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -216,7 +213,7 @@ def fingerprint(*parts: Any) -> str:
     It covers the content of the files that options name, and the code of detectors, matchers and descriptors. Options
     that do not change results are left out, and the folder of masks, because images are identified with their masks.
     """
-    text = json.dumps([_kit_version(), *parts], sort_keys=True, default=_identity)
+    text = json.dumps([versions.KIT, *parts], sort_keys=True, default=_identity)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -224,19 +221,9 @@ def _identity(value: Any) -> Any:
     """What results depend on in a configuration or file, for JSON."""
     if isinstance(value, Path):
         return versions.of_file(value)
-    options = {name: option for name, option in plain(value).items() if name not in _WITHOUT_EFFECT}
-    if isinstance(value, MaskConfig):
-        del options["folder"]
-    if isinstance(value, NamedConfig):
-        options["its code"] = [*value.sources, versions.of_code(type(value))]
-    return options
-
-
-@cache
-def _kit_version() -> str | None:
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version("imc-kit")
-    return None
+    value = replace(value, folder=None) if isinstance(value, MaskConfig) else value
+    code = [*value.sources, versions.of_code(type(value))] if isinstance(value, NamedConfig) else []
+    return {name: option for name, option in plain(value).items() if name not in _WITHOUT_EFFECT} | {"": code}
 
 
 def plain(value: Any) -> Any:

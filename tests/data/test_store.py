@@ -7,6 +7,8 @@ import logging
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -268,17 +270,16 @@ def test_a_disk_that_fails_costs_no_file(
     table: Table[Features], monkeypatch: pytest.MonkeyPatch, code: int, reading: str
 ) -> None:
     table.put({"k": features(20)})
+    chunk_files._opened.cache_clear()
     opened = Table[Features](table.folder, "features")
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patched:
-        if reading == "content":
-            patched.setattr(h5py, "File", fail)
-        else:
-            patched.setattr(Path, "open", fail)
-            chunk_files._index.cache_clear()
+        patched.setattr(Path, "open", fail)
+        if reading == "index":
+            chunk_files._opened.cache_clear()
             opened = Table[Features](table.folder, "features")
         assert opened.missing(["k"]) == ["k"]
     opened.refresh()
@@ -288,20 +289,40 @@ def test_a_disk_that_fails_costs_no_file(
 def test_a_disk_that_fails_later_is_a_clear_error(table: Table[Features]) -> None:
     table.put({"k": features(20)})
     assert "k" in table
-    chunk_files.close(table.folder)
     (chunk,) = table.folder.glob("*.h5")
     chunk.rename(chunk.with_suffix(".moved"))
     with pytest.raises(KitError, match=rf"cannot read .*{chunk.name}"):
         table["k"]
 
 
-def test_files_are_closed_with_their_table(table: Table[Features]) -> None:
+def test_a_folder_that_cannot_be_read_is_a_clear_error(table: Table[Features], monkeypatch: pytest.MonkeyPatch) -> None:
     table.put({"k": features(20)})
-    opened = Table[Features](table.folder, "features")
-    assert "k" in opened
-    assert any(path.parent == table.folder for path in chunk_files._open)
-    del opened
-    assert not any(path.parent == table.folder for path in chunk_files._open)
+
+    def fail(_: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    with pytest.raises(KitError, match=r"cannot read the store in .*: Permission denied"):
+        Table[Features](table.folder, "features")
+
+
+def test_few_file_descriptors_suffice(tmp_path: Path) -> None:
+    """macOS allows a process 256."""
+    code = f"""if True:
+        import resource
+        from pathlib import Path
+        from imc_kit.data.store import Store
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        tables = [Store(Path({str(tmp_path)!r})).matches(name) for name in "abc"]
+        print(sum(len(table[str(number)]) for table in tables for number in range(50)))
+    """
+    for name in "abc":
+        table = Store(tmp_path).matches(name)
+        for number in range(50):
+            table.put({str(number): matches(2, number)})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "300\n", done.stderr
+    assert len(list(tmp_path.rglob("*.h5"))) == 150
 
 
 def test_other_programs_can_read_a_chunk(table: Table[Features]) -> None:
@@ -330,19 +351,7 @@ def test_a_pickled_table_opens_its_folder_again(table: Table[Features]) -> None:
     assert_same(table["l"], features(3))
 
 
-def test_more_chunks_than_open_files(table: Table[Features], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_files, "OPEN_FILES", 3)
-    for number in range(10):
-        table.put({str(number): features(2, number)})
-    for _ in range(2):
-        for number in range(10):
-            assert_same(table[str(number)], features(2, number))
-    assert len(chunk_files._open) == 3
-
-
-def test_threads_put_and_read_at_once(table: Table[Features], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunk_files, "OPEN_FILES", 4)  # files close while others read
-
+def test_threads_put_and_read_at_once(table: Table[Features]) -> None:
     def work(number: int) -> None:
         table.put({f"{number}-{part}": features(5, number) for part in range(3)})
         table.refresh()

@@ -10,18 +10,17 @@ import hashlib
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 
 from imc_kit.data import chunk_files
-from imc_kit.data.chunk_files import Arrays, DamagedError
+from imc_kit.data.chunk_files import Arrays, Chunk, DamagedError
 from imc_kit.errors import KitError
 from imc_kit.types import Correspondences, Features, Float32, Matches
 
@@ -54,30 +53,24 @@ def _columns(value: Any) -> Arrays:
 
 
 class Table(Generic[T]):
-    """Values by key, in a folder of chunk files. Thread-safe. An unpickled table opens its folder again.
+    """Values by key, in a folder of chunk files. Thread-safe. An unpickled table reads its folder again.
 
     A key is in the table if its value can be read: the first question checks the chunk that holds it.
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder, self._kind = folder, kind
-        self._where: dict[str, tuple[Path, int]] = {}
+        self._where: dict[str, tuple[Chunk, int]] = {}
         self._known: set[Path] = set()
-        self._checked: set[Path] = set()
         self._lock = threading.RLock()
-        weakref.finalize(self, chunk_files.close, folder, wait=False)
         self.refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Table, (self.folder, self._kind)
 
     def __contains__(self, key: str) -> bool:
-        path, _ = self._where.get(key, (None, 0))
-        if path is None:
-            return False
-        if path not in self._checked and self._usable(path, chunk_files.checked):
-            self._checked.add(path)
-        return path in self._checked
+        chunk, _ = self._where.get(key, (None, 0))
+        return chunk is not None and self._usable(chunk.path, chunk.check)
 
     def __len__(self) -> int:
         return len(self._where)
@@ -87,38 +80,36 @@ class Table(Generic[T]):
         return [key for key in dict.fromkeys(keys) if key not in self]
 
     def __getitem__(self, key: str) -> T:
-        """Raises `KeyError` for a missing key, and `KitError` when the disk fails."""
+        """Raises `KeyError` for a missing key, and `KitError` when its value can no longer be read."""
         if key not in self:
             raise KeyError(key)
-        path, row = self._where[key]
+        chunk, row = self._where[key]
         try:
-            columns, header = chunk_files.read(path, row)
-        except OSError as error:
-            raise KitError(f"cannot read {path}: {error.strerror or error}; the next run computes it again") from error
+            columns, header = chunk.read(row)
+        except (OSError, DamagedError) as error:
+            raise KitError(f"cannot read {chunk.path} ({error}): run the command again") from error
         return cast(T, _READERS[self._kind](columns, header))
 
     def put(self, values: Mapping[str, T]) -> None:
         """Write values as one chunk, or one for each set of columns. Raises `KitError` when the disk is full or
         read-only."""
+        if not values:
+            return
         alike: dict[Any, dict[str, Arrays]] = {}
         for key, value in values.items():
             columns = _columns(value)
             layout = tuple((name, array.dtype, array.shape[1:]) for name, array in columns.items())
             alike.setdefault(layout, {})[key] = columns
+        with suppress(OSError):  # writing into it will say why
+            self.folder.mkdir(parents=True, exist_ok=True)
         for chunk in alike.values():
-            name = hashlib.sha256("\n".join(chunk).encode()).hexdigest()[:24]
-            path = self.folder / f"{name}.h5"
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                reason = error.strerror or error
-                raise KitError(f"cannot write to the store in {self.folder}: {reason}; choose another --out") from error
+            path = self.folder / f"{hashlib.sha256(' '.join(chunk).encode()).hexdigest()[:24]}.h5"
             headers = [getattr(values[key], "image_size", ()) for key in chunk]
             chunk_files.write(path, list(chunk), headers, list(chunk.values()))
-            self._add(path, chunk)
+            self._add(path)
 
     def refresh(self) -> None:
-        """Index the chunks that other processes have written since the last call.
+        """Find the chunks that other processes have written since the last call.
 
         Raises `KitError` when the folder exists but cannot be read.
         """
@@ -129,29 +120,30 @@ class Table(Generic[T]):
         except OSError as error:
             raise KitError(f"cannot read the store in {self.folder}: {error.strerror}") from error
         for path in paths:
-            if path.suffix == ".h5" and path not in self._known and (keys := self._usable(path, chunk_files.keys_of)):
-                self._add(path, keys)
+            if path.suffix == ".h5" and path not in self._known:
+                self._usable(path, partial(self._add, path))
 
-    def _add(self, path: Path, keys: Iterable[str]) -> None:
+    def _add(self, path: Path) -> None:
+        chunk = chunk_files.opened(path)
         with self._lock:
             self._known.add(path)
-            self._checked.discard(path)
-            self._where |= {key: (path, row) for row, key in enumerate(keys)}
+            self._where |= {key: (chunk, row) for row, key in enumerate(chunk.keys)}
 
-    def _usable(self, path: Path, keys_of: Callable[[Path], list[str]]) -> list[str]:
-        """The keys of a chunk file; none, and they are forgotten, when `keys_of` fails."""
+    def _usable(self, path: Path, function: Callable[[], Any]) -> bool:
+        """Whether `function` can read a chunk file; if not, its keys are forgotten."""
         try:
-            return keys_of(path)
+            function()
+            return True
         except DamagedError as error:
             with suppress(OSError):  # the disk may be read-only
                 path.rename(path.with_name(f"{path.name}.{time.time_ns()}.damaged"))
             _warn(path, f"is damaged ({error}): it is set aside, and its content is computed again")
         except OSError as error:  # no fault of the file's: it may be readable later
-            _warn(path, f"cannot be read ({error.strerror or error}): it stays, and its content is computed again")
+            _warn(path, f"cannot be read ({error.strerror}): it stays, and its content is computed again")
         with self._lock:
             self._known.discard(path)
-            self._where = {key: at for key, at in self._where.items() if at[0] != path}
-        return []
+            self._where = {key: at for key, at in self._where.items() if at[0].path != path}
+        return False
 
 
 @cache  # once per process

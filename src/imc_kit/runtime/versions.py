@@ -7,9 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import CodeType
 from typing import Any
+
+KIT = [found.version for found in metadata.distributions(name="imc-kit")]
+"""The kit's version, if it is installed."""
 
 
 def of_file(path: Path) -> Any:
@@ -40,50 +44,36 @@ def of_module(name: str) -> list[Any]:
     return [of_file(source) for source in (sorted(path.parent.glob("*.py")) if module.__package__ else [path])]
 
 
-def of_code(thing: Any) -> str:
+def of_code(value: Any) -> str:
     """A hash of the code of a class or function: the source of its package, or in a notebook or script, its bytecode
-    and that of the classes and functions that it uses."""
-    return hashlib.sha256("\n".join(_parts(thing, set())).encode()).hexdigest()
+    and that of all that it uses."""
+    return hashlib.sha256("\n".join(_parts(value, set())).encode()).hexdigest()
 
 
 def _parts(value: Any, seen: set[Any]) -> Iterator[str]:
     """The code and constants of a value and of what it uses, as text that is the same in every process."""
     value = inspect.unwrap(getattr(value, "fget", None) or getattr(value, "__func__", value))
-    if inspect.ismodule(value):
-        yield str(of_module(value.__name__))
-    elif isinstance(value, CodeType):
-        yield value.co_code.hex()
-        for constant in (*value.co_names, *value.co_consts):
-            yield from _parts(constant, seen)
-    elif isinstance(value, type) or inspect.isfunction(value):
-        if value.__module__ != "__main__":
-            yield str(of_module(value.__module__))
+    used: list[Any] = []
+    if isinstance(value, CodeType):
+        used = [value.co_code.hex(), *value.co_names, *value.co_consts]
+    elif inspect.ismodule(value) or isinstance(value, type) or inspect.isfunction(value):
+        module = getattr(value, "__module__", None) or value.__name__
+        if module != "__main__":
+            yield str(of_module(module))
         elif value not in seen:
             seen.add(value)
-            for name, used in _used(value):
-                yield name
-                yield from _parts(used, seen)
-    elif isinstance(value, set | frozenset):
-        yield str(sorted(map(repr, value)))
-    elif " at 0x" not in (text := repr(value)):
+            names = getattr(value, "__globals__", None) or vars(value)
+            code, bases = getattr(value, "__code__", None), getattr(value, "__bases__", ())
+            read = _read(code) if code else {name for name in names if name[:2] != "__" or callable(names[name])}
+            used = [code, *bases]
+            used += [part for name in sorted(read & names.keys()) for part in (name, names[name])]
+    elif " at 0x" not in (text := repr(sorted(map(repr, value)) if isinstance(value, set | frozenset) else value)):
         yield text
-
-
-def _used(value: Any) -> Iterator[tuple[str, Any]]:
-    """The members and bases of a class, or the code of a function and the global values that it reads, by name."""
-    if isinstance(value, type):
-        yield from ((base.__name__, base) for base in value.__bases__)
-        members = vars(value)
-        yield from ((name, members[name]) for name in sorted(members) if name == "__init__" or name[:2] != "__")
-    else:
-        yield "", value.__code__
-        yield from (
-            (name, value.__globals__[name]) for name in sorted(_read(value.__code__) & value.__globals__.keys())
-        )
+    for one in used:
+        yield from _parts(one, seen)
 
 
 def _read(code: CodeType) -> set[str]:
     """The names of the global values that code reads."""
-    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     names = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return names.union(*map(_read, inner))
+    return names.union(*(_read(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
