@@ -1,6 +1,7 @@
 """The slow work of a scene, in chunks, through an executor: detection, description and matching.
 
-Each method adds the missing entries to a table of the store, and returns a note about each failure. A chunk names all
+Each method adds the missing entries to a table of the store, and returns notes about failures. A bad image or pair
+costs only itself, whatever a detector or matcher raises: smaller batches are tried, down to one item. A chunk names all
 its inputs, so a lost worker costs one chunk. Networks are loaded once per process and GPU. Chunks that have not started
 by the deadline `until` (see `runtime.deadline`) are skipped.
 """
