@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,17 @@ from typing import Any
 import pytest
 
 from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.colmap.steps import ReaddingConfig
 from imc_kit.config import PRESETS, Config, FeaturePipeline, fingerprint, plain, preset
+from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS
+from imc_kit.detectors.disk import DiskConfig
 from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers.nearest import NearestConfig
+
+WITHOUT_EFFECT = {"threads", "time_limit", "folder"}
 
 
 def test_presets_are_found_by_name() -> None:
@@ -150,6 +158,8 @@ def _changed(config: Any) -> Iterator[tuple[str, Any]]:
     """`config` with one field changed, for each field at any depth."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if field.name in WITHOUT_EFFECT:
+            continue
         others: list[Any]
         if dataclasses.is_dataclass(value):
             others = [other for _, other in _changed(value)]
@@ -173,7 +183,7 @@ def _changed(config: Any) -> Iterator[tuple[str, Any]]:
 
 def test_the_fingerprint_changes_with_any_option() -> None:
     changed = list(_changed(Config()))
-    assert {name for name, _ in changed} == {field.name for field in dataclasses.fields(Config)}
+    assert {name for name, _ in changed} == {field.name for field in dataclasses.fields(Config)} - WITHOUT_EFFECT
     prints = [fingerprint(Config()), *(fingerprint(config) for _, config in changed)]
     assert len(set(prints)) == len(prints)
 
@@ -184,6 +194,90 @@ def test_the_fingerprint_changes_with_nothing_else() -> None:
     back = MappingConfig(options={"b": 2, "a": 1})
     assert forth == back
     assert fingerprint(forth) == fingerprint(back)
+
+
+def test_the_fingerprint_ignores_what_has_no_effect(tmp_path: Path) -> None:
+    mapping = tuple(dataclasses.replace(run, time_limit=1.0) for run in Config().mapping)
+    readding = ReaddingConfig(time_limit=1.0)
+    other = Config(threads=3, time_limit=5.0, mapping=mapping, readding=readding, masks=MaskConfig(folder=tmp_path))
+    assert fingerprint(other) == fingerprint(Config())
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_the_fingerprint_depends_on_the_content_of_files_and_not_on_their_place(tmp_path: Path, folder: bool) -> None:
+    def one(place: str, content: str) -> str:
+        path = tmp_path / place / "disk_depth.pth"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        return fingerprint(DiskConfig(weights=path.parent if folder else path))
+
+    first = one("a", "first")
+    assert one("b", "first") == first
+    assert one("a", "other") != first
+    assert one("a", "first") == first
+    assert fingerprint(DiskConfig(weights=tmp_path / "none")) != fingerprint(DiskConfig())
+
+
+CELL = """
+from dataclasses import dataclass
+from typing import ClassVar
+from imc_kit.detectors import DetectorConfig
+
+STEP = 5
+NAMES = {"left", "right", "top", "bottom"}
+
+def helper(image):
+    return [value for value in image if str(value) not in {"a", "b", "c"}][::STEP], NAMES
+
+class Finder:
+    def find(self, image):
+        return helper(image)
+
+@dataclass(frozen=True)
+class CellConfig(DetectorConfig):
+    name: ClassVar[str] = "cell"
+
+    def create(self):
+        return Finder()
+"""
+PRINT = "\nfrom imc_kit.config import fingerprint\nprint(fingerprint(CellConfig()))"
+
+
+def of_cell(code: str) -> str:
+    names = {"__name__": "__main__"}
+    exec(compile(code, "cell", "exec", dont_inherit=True), names)
+    return fingerprint(names["CellConfig"]())
+
+
+def test_the_fingerprint_depends_on_the_code_of_a_notebook_cell() -> None:
+    first = of_cell(CELL)
+    assert of_cell("unrelated = 1\n\n" + CELL) == first
+    edits = (
+        ("STEP = 5", "STEP = 6"),
+        ("return helper(image)", "return helper(image[1:])"),
+        ('"c"}', '"d"}'),
+        ("top", "up"),
+    )
+    assert len({first, *(of_cell(CELL.replace(*edit)) for edit in edits)}) == len(edits) + 1
+    other = subprocess.run([sys.executable, "-c", CELL + PRINT], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == first  # in a process with other hashes of strings
+
+
+def test_the_fingerprint_depends_on_the_code_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as it is edited, and again when the edited code is imported: then other code runs."""
+    package = tmp_path / "edited_package"
+    package.mkdir()
+    for name, code in (("__init__", ""), ("loops", "x = 1"), ("cell", CELL)):
+        (package / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("edited_package.cell")
+    prints = [fingerprint(module.CellConfig())]
+    (package / "loops.py").write_text("x = 2222")
+    prints.append(fingerprint(module.CellConfig()))
+    prints.append(fingerprint(importlib.reload(module).CellConfig()))
+    (package / "loops.py").write_text("x = 1")
+    assert fingerprint(importlib.reload(module).CellConfig()) == prints[0]
+    assert len(set(prints)) == 3
 
 
 def test_the_fingerprint_tells_detectors_with_the_same_options_apart() -> None:

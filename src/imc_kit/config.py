@@ -26,9 +26,13 @@ from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.retrieval.pairs import PairsConfig
+from imc_kit.runtime import versions
+from imc_kit.runtime.registry import NamedConfig
 from imc_kit.viewgraph.lowres import LowResConfig
 from imc_kit.viewgraph.two_view import VerificationConfig
 
+_WITHOUT_EFFECT = {"threads", "time_limit"}
+"""Options that do not change results: one that was cut short by a time limit is never final."""
 _SIFT, _NEAREST = SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0), NearestConfig(ratio=0.8, cells=64)
 
 
@@ -209,9 +213,22 @@ def matcher_named(name: str) -> AnyMatcherConfig:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short hash of configurations and other plain values; equal values have equal hashes."""
-    text = json.dumps(parts, sort_keys=True, default=plain)
+    """A short hash of what results depend on: configurations and other plain values.
+
+    It covers the content of the files that options name, and the code of detectors, matchers and descriptors. Options
+    that do not change results are left out, and the folder of masks, because images are identified with their masks.
+    """
+    text = json.dumps([versions.KIT, *parts], sort_keys=True, default=_identity)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _identity(value: Any) -> Any:
+    """What results depend on in a configuration or file, for JSON."""
+    if isinstance(value, Path):
+        return versions.of_file(value)
+    value = replace(value, folder=None) if isinstance(value, MaskConfig) else value
+    code = [*value.sources, versions.of_code(type(value))] if isinstance(value, NamedConfig) else []
+    return {name: option for name, option in plain(value).items() if name not in _WITHOUT_EFFECT} | {"": code}
 
 
 def plain(value: Any) -> Any:

@@ -83,3 +83,10 @@ def test_a_name_that_is_not_utf_8_keeps_its_bytes(tmp_path: Path) -> None:
     with atomic.writing(path) as file:
         file.write(os.fsdecode(b"im\xff1.jpg"))
     assert path.read_bytes() == b"im\xff1.jpg"
+
+
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 127)  # 254 bytes
+    with atomic.writing(path, binary=True) as file:
+        file.write(b"\xff")
+    assert path.read_bytes() == b"\xff"

@@ -1,36 +1,31 @@
-"""Store features, matches, correspondences and global descriptors on disk: the only user of HDF5.
+"""Store features, matches, correspondences and global descriptors on disk.
 
-A table holds the results of one configuration, each under a key. Results arrive in chunks. A chunk is one HDF5 file,
-written under a temporary name, then renamed, and never changed. So a killed run loses only unfinished chunks, and
-several processes may write at once.
-
-A chunk file has the datasets `keys` [K], `headers` [K, H], `offsets` [K + 1] and `columns/NAME`: row i of the table is
-`columns/NAME[offsets[i]:offsets[i + 1]]`.
+A table holds the results of one configuration, each under a key. Results arrive in chunks. A chunk is one file
+(`chunk_files`), written under a temporary name, then renamed, and never changed. So a killed run loses only unfinished
+chunks, and several processes may write at once. A damaged chunk is set aside; one that cannot be read stays. The
+results of both are missing, so they are computed again.
 """
 
 import hashlib
 import logging
-import os
 import threading
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-import h5py
 import numpy as np
-from numpy.typing import NDArray
 
+from imc_kit.data import chunk_files
+from imc_kit.data.chunk_files import Arrays, Chunk, DamagedError
 from imc_kit.errors import KitError
 from imc_kit.types import Correspondences, Features, Float32, Matches
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Arrays = dict[str, NDArray[Any]]
-OPEN_FILES = 64
-"""Chunk files that a table keeps open. Systems commonly allow 256 to 1024 open files per process, for all tables."""
 
 
 _READERS: dict[str, Callable[[Arrays, list[int]], Any]] = {
@@ -50,33 +45,23 @@ def _columns(value: Any) -> Arrays:
         return {field.name: getattr(value, field.name) for field in fields(value)}
     columns = value.columns()
     if value.descriptors.dtype == np.float32:  # float16 takes half the space; keypoints keep their precision
-        columns["descriptors"] = value.descriptors.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = value.descriptors.astype(np.float16)
+        if np.isfinite(half).all():
+            columns["descriptors"] = half
     return columns
 
 
-class _Chunk:
-    """An open chunk file. Small parts are in memory. Datasets are looked up once: that takes longer than reading."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = h5py.File(path, "r")
-        try:
-            self.keys: list[str] = [key.decode() for key in self.file["keys"][:]]
-            self.headers: NDArray[Any] = self.file["headers"][:]
-            self.offsets: NDArray[np.int64] = self.file["offsets"][:]
-            self.columns: dict[str, h5py.Dataset] = dict(self.file["columns"].items())
-        except BaseException:
-            self.file.close()
-            raise
-
-
 class Table(Generic[T]):
-    """Values by key, in a folder of chunk files. Thread-safe. An unpickled table opens its folder again."""
+    """Values by key, in a folder of chunk files. Thread-safe. An unpickled table reads its folder again.
+
+    A key is in the table if its value can be read: the first question checks the chunk that holds it.
+    """
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder, self._kind = folder, kind
-        self._where: dict[str, tuple[Path, int]] = {}
+        self._where: dict[str, tuple[Chunk, int]] = {}
         self._known: set[Path] = set()
-        self._open: OrderedDict[Path, _Chunk] = OrderedDict()
         self._lock = threading.RLock()
         self.refresh()
 
@@ -84,80 +69,86 @@ class Table(Generic[T]):
         return Table, (self.folder, self._kind)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._where
+        chunk, _ = self._where.get(key, (None, 0))
+        return chunk is not None and self._usable(chunk.path, chunk.check)
 
     def __len__(self) -> int:
         return len(self._where)
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys that the table lacks, each once, in order."""
-        return [key for key in dict.fromkeys(keys) if key not in self._where]
+        return [key for key in dict.fromkeys(keys) if key not in self]
 
     def __getitem__(self, key: str) -> T:
-        path, row = self._where[key]
-        with self._lock:
-            chunk = self._chunk(path)
-            start, stop = chunk.offsets[row : row + 2]
-            columns = {name: column[start:stop] for name, column in chunk.columns.items()}
-            return cast(T, _READERS[self._kind](columns, chunk.headers[row].tolist()))
+        """Raises `KeyError` for a missing key, and `KitError` when its value can no longer be read."""
+        if key not in self:
+            raise KeyError(key)
+        chunk, row = self._where[key]
+        try:
+            columns, header = chunk.read(row)
+        except (OSError, DamagedError) as error:
+            raise KitError(f"cannot read {chunk.path} ({error}): run the command again") from error
+        return cast(T, _READERS[self._kind](columns, header))
 
     def put(self, values: Mapping[str, T]) -> None:
-        """Write values as one chunk. Raises `KitError`, and keeps none of them, when the disk is full or read-only."""
+        """Write values as one chunk, or one for each set of columns. Raises `KitError` when the disk is full or
+        read-only."""
         if not values:
             return
-        name = hashlib.sha256("\n".join(values).encode()).hexdigest()[:24]
-        path = self.folder / f"{name}.h5"
-        partial = self.folder / f".{name}.{os.getpid()}.{threading.get_ident()}.partial"
-        try:
+        alike: dict[Any, dict[str, Arrays]] = {}
+        for key, value in values.items():
+            columns = _columns(value)
+            layout = tuple((name, array.dtype, array.shape[1:]) for name, array in columns.items())
+            alike.setdefault(layout, {})[key] = columns
+        with suppress(OSError):  # writing into it will say why
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._write(partial, values)
-            partial.replace(path)
-        except (OSError, RuntimeError) as error:  # h5py raises both
-            with suppress(OSError):  # the folder itself may be missing
-                partial.unlink()
-            raise KitError(f"cannot write to the store in {self.folder}: {error}") from error
-        self._index(path)
+        for chunk in alike.values():
+            path = self.folder / f"{hashlib.sha256(' '.join(chunk).encode()).hexdigest()[:24]}.h5"
+            headers = [getattr(values[key], "image_size", ()) for key in chunk]
+            chunk_files.write(path, list(chunk), headers, list(chunk.values()))
+            self._add(path)
 
     def refresh(self) -> None:
-        """Index the chunks that other processes have written since the last call."""
-        for path in sorted(self.folder.glob("*.h5")):
-            if path not in self._known:
-                self._index(path)
+        """Find the chunks that other processes have written since the last call.
 
-    def _write(self, path: Path, values: Mapping[str, T]) -> None:
-        columns = [_columns(value) for value in values.values()]
-        lengths = [len(next(iter(column.values()))) for column in columns]
-        # Build the file in memory first: HDF5 may crash the process when the disk is full.
-        with h5py.File(path, "w", libver="latest", driver="core", backing_store=False) as file:
-            file["keys"] = np.array([key.encode() for key in values], dtype=h5py.string_dtype())
-            file["headers"] = np.array([getattr(value, "image_size", ()) for value in values.values()], np.int32)
-            file["offsets"] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            for name in dict.fromkeys(name for column in columns for name in column):
-                # An empty value may lack an optional column. All other values of a chunk have the same columns.
-                parts = zip(columns, lengths, strict=True)
-                file[f"columns/{name}"] = np.concatenate([part[name] for part, n in parts if name in part or n])
-            file.flush()
-            path.write_bytes(file.id.get_file_image())
+        Raises `KitError` when the folder exists but cannot be read.
+        """
+        try:
+            paths = sorted(self.folder.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise KitError(f"cannot read the store in {self.folder}: {error.strerror}") from error
+        for path in paths:
+            if path.suffix == ".h5" and path not in self._known:
+                self._usable(path, partial(self._add, path))
 
-    def _index(self, path: Path) -> None:
+    def _add(self, path: Path) -> None:
+        chunk = chunk_files.opened(path)
         with self._lock:
             self._known.add(path)
-            try:
-                keys = self._chunk(path).keys
-            except (OSError, KeyError) as error:
-                log.warning("deleting the damaged store file %s (%s): its content will be recomputed", path, error)
-                path.unlink(missing_ok=True)
-                return
-            self._where |= {key: (path, row) for row, key in enumerate(keys)}
+            self._where |= {key: (chunk, row) for row, key in enumerate(chunk.keys)}
 
-    def _chunk(self, path: Path) -> _Chunk:
-        if path in self._open:
-            self._open.move_to_end(path)
-        else:
-            self._open[path] = _Chunk(path)
-            if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)[1].file.close()
-        return self._open[path]
+    def _usable(self, path: Path, function: Callable[[], Any]) -> bool:
+        """Whether `function` can read a chunk file; if not, its keys are forgotten."""
+        try:
+            function()
+            return True
+        except DamagedError as error:
+            with suppress(OSError):  # the disk may be read-only
+                path.rename(path.with_name(f"{path.name}.{time.time_ns()}.damaged"))
+            _warn(path, f"is damaged ({error}): it is set aside, and its content is computed again")
+        except OSError as error:  # no fault of the file's: it may be readable later
+            _warn(path, f"cannot be read ({error.strerror}): it stays, and its content is computed again")
+        with self._lock:
+            self._known.discard(path)
+            self._where = {key: at for key, at in self._where.items() if at[0].path != path}
+        return False
+
+
+@cache  # once per process
+def _warn(path: Path, what: str) -> None:
+    log.warning("the store file %s %s", path, what)
 
 
 class Store:

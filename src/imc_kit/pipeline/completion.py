@@ -1,9 +1,11 @@
 """Turn the models of the best mapping run into the final models of a scene.
 
 The steps re-add left-out pairs, merge models, localise images and refine the first model. A failed turntable scene gets
-poses on a circle. Each step is optional: if it fails, a note says so and the models stay unchanged.
+poses on a circle. Each step is optional: if it fails, a note says so, the models stay unchanged, and the next run tries
+again.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
@@ -20,10 +22,11 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.matching import Matching
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.poses import frames, turntable
-from imc_kit.runtime import deadline
+from imc_kit.runtime import deadline, faults
 from imc_kit.runtime.executors import cores
 from imc_kit.types import Model, Pair, Pose, Scene
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LOOSE_MATCHES = 8
@@ -66,8 +69,9 @@ class SceneContext:
             return fallback
         try:
             return step(*arguments)
-        except (KitError, OSError, RuntimeError) as error:
-            self.notes.append(said(error))
+        except Exception as error:  # of any kind: the models are good without the step
+            log.debug("%s failed", what, exc_info=True)
+            self.notes.append(f"{what} failed: {said(error)}; {faults.RETRIED}")
             return fallback
 
 

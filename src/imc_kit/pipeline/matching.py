@@ -19,7 +19,7 @@ from imc_kit.pipeline.tasks import Records, Tasks
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.retrieval.pairs import by_matches, nearest_first, select
-from imc_kit.runtime import deadline
+from imc_kit.runtime import deadline, faults
 from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
 from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap
@@ -207,6 +207,7 @@ class Matching:
         usable = cheap.detect(records)
         pairs = cheap._selected(usable)
         found = cheap.match(usable, pairs)
+        self.notes += [note for note in cheap.notes if faults.happened([note])]
         keypoints = {name: _without_descriptors(found.features(name)) for name in usable}
         overlaps: dict[Pair, PairOverlap] = {}
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):

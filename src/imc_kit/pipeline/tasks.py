@@ -1,14 +1,17 @@
 """The slow work of a scene, in chunks, through an executor: detection, description and matching.
 
-Each method adds the missing entries to a table of the store, and returns a note about each failure. A chunk names all
+Each method adds the missing entries to a table of the store, and returns notes about failures. A bad image or pair
+costs only itself, whatever a detector or matcher raises: smaller batches are tried, down to one item. A chunk names all
 its inputs, so a lost worker costs one chunk. Networks are loaded once per process and GPU. Chunks that have not started
 by the deadline `until` (see `runtime.deadline`) are skipped.
 """
 
+import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from math import inf
@@ -23,16 +26,17 @@ from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Table, pair_key
 from imc_kit.detectors import DetectorConfig, extract
-from imc_kit.errors import KitError
+from imc_kit.errors import said
 from imc_kit.matchers import DetectorFreeConfig, MatcherConfig
 from imc_kit.pipeline.chunks import BLOCK, PAIRS_PER_CHUNK, batches, by_blocks, image_chunks, pair_chunks
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.retrieval import NetworkDescriptorConfig
-from imc_kit.runtime import deadline
+from imc_kit.runtime import deadline, faults
 from imc_kit.runtime.executors import fan_out, set_torch_threads
 from imc_kit.runtime.torch_utils import gpu_of_thread
 from imc_kit.types import Correspondences, Features, Float32, Mask, Matches, Pair
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -40,15 +44,16 @@ Records = Mapping[str, ImageRecord]
 NamedRecord = tuple[str, ImageRecord]
 RecordPair = tuple[ImageRecord, ImageRecord]
 Done = tuple[dict[str, T], int, list[str]]
-"""The result of the work on a chunk: values by store key, the number of finished items, and notes."""
+"""The result of the work on a chunk: values by store key, the number of finished items, and notes. For pairs, a note
+is why one failed."""
 Work = Callable[[Any, float], Done[T]]
 """The work on a chunk, until a deadline."""
 
-_FAULTS = KitError, RuntimeError, ValueError, MemoryError
-"""What a detector may raise for an image: its own errors, and those of torch and OpenCV."""
 _RECENT_IMAGES = 32
 """Number of images whose features stay in memory for the next chunks: those of two blocks of pairs. With fewer,
 features are read from the store more often."""
+_LONGEST = 300
+"""Characters of a reason. Errors of torch can take a page; their first sentence says what is wrong."""
 _loading = threading.Lock()
 _loaded_features: WeakValueDictionary[tuple[Path, str], Features] = WeakValueDictionary()
 _recent: deque[Features] = deque(maxlen=_RECENT_IMAGES)
@@ -111,6 +116,12 @@ class Tasks:
         total = sum(map(len, chunks))
         notes = fan_out(self.executor, _fill_chunk, arguments, f"{self.label}: {what}", unit, total)
         table.refresh()
+        failed = Counter(note for note in notes if unit == "pair" and not deadline.ran_out([note]))
+        if failed:
+            (reason, _), *_ = failed.most_common(1)
+            count = f"{failed.total()} of {total} pairs failed, most often because of {reason}"
+            notes = [note for note in notes if note not in failed]
+            notes.append(f"{self.label}: {what}: {count}; {faults.RETRIED}")
         return notes
 
 
@@ -132,68 +143,91 @@ def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRe
         photo = item[1].load(config.load_side)
         return photo, masks.mask(photo, item[0], masking)
 
-    def detect_alone(key: str) -> Features:
-        photo, allowed = photos[key]
-        try:
-            return extract(detector, [photo], [allowed])[0]
-        except _FAULTS as error:
-            raise KitError(f"no keypoints in {items[key][1].path}: {error}") from error
+    def detect(photos: Sequence[tuple[Photo, Mask | None]]) -> list[Features]:
+        return extract(detector, [photo for photo, _ in photos], [mask for _, mask in photos])
 
     items = {record.key: (name, record) for name, record in chunk}
-    photos, notes = _each(items, load)
-    try:
-        together = extract(detector, [photo for photo, _ in photos.values()], [mask for _, mask in photos.values()])
-        found = dict(zip(photos, together, strict=True))
-    except _FAULTS:  # one bad image must not fail the others
-        found, more = _each({key: key for key in photos}, detect_alone)
-        notes += more
-    return found, len(chunk), notes
+    photos, unread = _each(load, items)
+    found, failed = _together(detect, photos)
+    notes = [*unread.values(), *(f"no keypoints in {items[key][1].path}: {why}" for key, why in failed.items())]
+    return found, len(chunk), [f"{note}; {faults.RETRIED}" for note in notes]
 
 
 def _describe(config: NetworkDescriptorConfig, chunk: Sequence[NamedRecord], until: float) -> Done[Float32]:
-    photos, notes = _load_photos((record for _, record in chunk), config.long_side)
-    rows = loaded(config).describe([photo.pixels for photo in photos.values()])
-    return dict(zip(photos, rows, strict=True)), len(chunk), notes
+    network, paths = loaded(config), {record.key: record.path for _, record in chunk}
+    photos, unread = _load_photos((record for _, record in chunk), config.long_side)
+    rows, failed = _together(lambda some: network.describe([photo.pixels for photo in some]), photos)
+    notes = [*unread.values(), *(f"no {config.name} descriptor of {paths[key]}: {why}" for key, why in failed.items())]
+    return rows, len(chunk), [f"{note}; {faults.RETRIED}" for note in notes]
 
 
 def _match(
     features: Table[Features], config: MatcherConfig, kind: str, chunk: Sequence[RecordPair], until: float
 ) -> Done[Matches]:
-    pairs = [(first.key, second.key) for first, second in chunk]
-    of_key = {key: _in_memory(features, key) for key in {key for pair in pairs for key in pair}}
-    found = _match_until(loaded(config, kind), of_key, pairs, until)
-    return found, len(found), []
+    keys = dict.fromkeys(record.key for pair in chunk for record in pair)
+    of_key, unread = _each(partial(_in_memory, features), {key: key for key in keys})
+    return _match_until(loaded(config, kind), of_key, unread, chunk, until)
 
 
 def _match_images(config: DetectorFreeConfig, chunk: Sequence[RecordPair], until: float) -> Done[Correspondences]:
-    photos, notes = _load_photos((record for pair in chunk for record in pair), config.long_side)
-    pairs = [(a.key, b.key) for a, b in chunk if a.key in photos and b.key in photos]
-    found = _match_until(loaded(config), photos, pairs, until)
-    return found, len(chunk) - len(pairs) + len(found), notes
+    photos, unread = _load_photos((record for pair in chunk for record in pair), config.long_side)
+    return _match_until(loaded(config), photos, unread, chunk, until)
 
 
-def _match_until(matcher: Any, images: Mapping[str, Any], pairs: Sequence[Pair], until: float) -> dict[str, Any]:
-    """Match the pairs until time runs out; returns the matches by store key."""
-    found: list[Any] = []
-    for batch in batches(pairs, until):
-        found += matcher.match_batch([(images[first], images[second]) for first, second in batch])
-    return {pair_key(*pair): one for pair, one in zip(pairs, found, strict=False)}
+def _match_until(
+    matcher: Any, images: Mapping[str, Any], unread: Mapping[str, str], chunk: Sequence[RecordPair], until: float
+) -> Done[Any]:
+    """Match the pairs until time runs out; the notes say why each of the others failed.
+
+    images: the features or photos by key. unread: why others could not be read.
+    """
+    pairs = {pair_key(first.key, second.key): (first.key, second.key) for first, second in chunk}
+    found: dict[str, Any] = {}
+    failed = {key: unread[one] for key, pair in pairs.items() for one in pair if one in unread}
+    for batch in batches([key for key in pairs if key not in failed], until):
+        of_pair = {key: (images[pairs[key][0]], images[pairs[key][1]]) for key in batch}
+        more, others = _together(matcher.match_batch, of_pair)
+        found, failed = found | more, failed | others
+    return found, len(found) + len(failed), list(failed.values())
 
 
-def _each(items: Mapping[str, T], function: Callable[[T], V]) -> tuple[dict[str, V], list[str]]:
-    """Apply `function` to each item; an item that raises KitError yields a note instead of a value."""
-    values, notes = {}, []
+def _each(function: Callable[[T], V], items: Mapping[str, T]) -> tuple[dict[str, V], dict[str, str]]:
+    """Apply `function` to each item. Returns the values, and for each item that fails, why."""
+    values, failed = {}, {}
     for key, item in items.items():
         try:
             values[key] = function(item)
-        except KitError as error:
-            notes.append(str(error))
-    return values, notes
+        except Exception as error:
+            failed[key] = _reason(error)
+    return values, failed
 
 
-def _load_photos(records: Iterable[ImageRecord], long_side: int) -> tuple[dict[str, Photo], list[str]]:
-    """Decode each image once; returns the photos by key, and a note about each failure."""
-    return _each({record.key: record for record in records}, lambda record: record.load(long_side))
+def _together(
+    function: Callable[[list[T]], Iterable[V]], items: Mapping[str, T]
+) -> tuple[dict[str, V], dict[str, str]]:
+    """Apply `function` to all items at once; if it fails, to halves, so that a bad item costs only itself.
+
+    Returns as `_each` does.
+    """
+    if len(items) <= 1:
+        return _each(lambda item: next(iter(function([item]))), items)
+    with suppress(Exception):  # of any kind: detectors and matchers may be anyone's
+        return dict(zip(items, function(list(items.values())), strict=True)), {}
+    keys = list(items)
+    parts = keys[: len(keys) // 2], keys[len(keys) // 2 :]
+    (values, failed), (more, others) = (_together(function, {key: items[key] for key in part}) for part in parts)
+    return values | more, failed | others
+
+
+def _reason(error: Exception) -> str:
+    """Why an item failed, in one line. The log has the rest, if it has debug messages."""
+    log.debug("an item failed", exc_info=error)
+    return " ".join(said(error).split())[:_LONGEST]
+
+
+def _load_photos(records: Iterable[ImageRecord], long_side: int) -> tuple[dict[str, Photo], dict[str, str]]:
+    """Decode each image once; returns the photos by key, and why others failed."""
+    return _each(lambda record: record.load(long_side), {record.key: record for record in records})
 
 
 def _in_memory(table: Table[Features], key: str) -> Features:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 from importlib import import_module, metadata
 from pkgutil import iter_modules
 from threading import RLock
-from typing import ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from imc_kit.errors import KitError, require, unknown_name
+from imc_kit.runtime import versions
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,12 @@ class NamedConfig:
     """Its role in messages, for example "detector"."""
     name: ClassVar[str]
     """Its name in the registry and on the command line."""
+    sources: ClassVar[tuple[Any, ...]] = ()
+    """`versions.of_module` of the class and of its base classes, when they were defined: an edit shows at once, and
+    again when the edited module is imported."""
+
+    def __init_subclass__(cls) -> None:
+        cls.sources = (*cls.sources, versions.of_module(cls.__module__))
 
     def __post_init__(self) -> None:
         """Check the options that are one of several words."""

@@ -62,6 +62,8 @@ def pair_overlap(
     Raises ValueError for features without orientations.
     """
     config = config or LowResConfig()
+    if not len(matches):  # an image without features may lack orientations
+        return PairOverlap(0, 0, 0.0)
     if first.orientations is None or second.orientations is None:
         raise ValueError("low-resolution matching needs features with orientations, such as SIFT")
     a, b = matches.indices.T
