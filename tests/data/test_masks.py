@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from imc_kit.data import images, masks, scenes
+from imc_kit.data import images, listing, masks
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import extract
@@ -154,7 +154,7 @@ def test_black_is_masked_in_a_mask_of_any_size_and_kind(tmp_path):
 
 
 def test_a_mask_is_found_by_its_name(tmp_path):
-    assert set(masks._SUFFIXES) == scenes.IMAGE_SUFFIXES
+    assert set(masks._SUFFIXES) == listing.IMAGE_SUFFIXES
     white = np.full((20, 20), 255, np.uint8)
     assert masks.find("x/a.b.jpg", tmp_path) is None
     last_to_first = ["x/a.b.JPEG", "x/a.b.tif", "x/a.b.png", "x/a.b.jpg", "x/a.b.jpg.png"]

@@ -89,7 +89,7 @@ class Solve(Command):
         from imc_kit.pipeline.run import solve
         from imc_kit.runtime.dask_executor import connected
 
-        task = load(self.input, self.split)
+        task = load(self.input, self.split, out=self.out)
         if self.scenes:
             task = task.only(*self.scenes)
         inputs = [task.root, *(scene.path(scene.images[0]) for scene in task.scenes), self.config.masks.folder]

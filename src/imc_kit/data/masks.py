@@ -19,7 +19,7 @@ from imc_kit.types import Mask, Pixels
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
+_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".mpo")
 _MASKED_COLOUR = np.array([204, 121, 167], np.float32)
 """Reddish purple from Okabe and Ito's palette for colour-blind readers. It is rare in photos."""
 _BLACK = 1 / 16

@@ -24,17 +24,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from imc_kit.data.listing import IMAGE_SUFFIXES, find_images, fits_table
 from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Scene
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
-"""Suffixes of image files, in lower case."""
 SPLITS = ("test", "train")
 _NAMED_BY = (("image_path",), ("dataset", "image"), ("scene", "image_name"))
 """The columns that name a row's image: in 2023 and 2024; in 2025; in 2024's training labels."""
 
 Key = dict[str, str]
+Out = Path | str | None
 _is_folder = os.path.isdir  # False for a name that is too long; Path.is_dir raises an error
 
 
@@ -90,16 +90,16 @@ class Task:
         return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
 
 
-def load(root: Path | str, split: str = "test") -> Task:
+def load(root: Path | str, split: str = "test", *, out: Path | str | None = None) -> Task:
     """Recognise the layout under `root`, and list the scenes and rows of a split ("test" or "train"). Decodes no image.
 
     A requested name that differs from exactly one file only in case, Unicode form or extension means that file. A row
     whose file is missing, or whose path leaves the scene, is kept; the task's notes mention it. If a competition's
     table of rows is missing, every image is a row. Hidden files and folders, `__MACOSX` and files without an image
-    suffix are ignored.
+    suffix are ignored, and so is everything under `out`, the folder of the run's results.
 
-    Raises `KitError` when the folder is missing or holds no image, and when the table of rows cannot be read, lacks a
-    column or asks for an image twice.
+    Raises `KitError` when the folder is missing, holds no image or is `out` itself, and when the table of rows cannot
+    be read, lacks a column or asks for an image twice.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
@@ -107,16 +107,18 @@ def load(root: Path | str, split: str = "test") -> Task:
     if not _is_folder(root):
         raise KitError(f"{root} is not a folder: give the root of a competition's data or a folder of images")
     root = root.resolve()
+    if out is not None and Path(out).resolve() == root:
+        raise KitError(f"the results would lie among the photos of {root}: choose another --out, as {root / 'results'}")
     labels = [path for path in (root / "train" / "train_labels.csv", root / "train_labels.csv") if path.is_file()]
     table = root / "sample_submission.csv" if split == "test" else (labels or [root / "train_labels.csv"])[0]
     notes = []
-    layout, columns, keys = _read_keys(table) if table.exists() else _keys_of_all_images(root, split)
+    layout, columns, keys = _read_keys(table) if table.exists() else _keys_of_all_images(root, split, out)
     if layout != "folder" and not table.exists():
         notes.append(f"there is no {table}, so every image in {root / split} is a row")
     elif layout == "folder" and (labels or split == "train"):
         found = f"{root} has neither {table.name} nor images in a folder {split}"
         raise KitError(f"{found}: choose another split or folder")
-    return _task(root, split, layout, columns, keys, notes)
+    return _task(root, split, layout, columns, keys, notes, out)
 
 
 def _read_keys(table: Path) -> tuple[str, tuple[str, ...], list[Key]]:
@@ -146,10 +148,10 @@ def _image_of(key: Key) -> str:
     return "/".join(key[name] for name in names)
 
 
-def _keys_of_all_images(root: Path, split: str) -> tuple[str, tuple[str, ...], list[Key]]:
+def _keys_of_all_images(root: Path, split: str, out: Path | str | None) -> tuple[str, tuple[str, ...], list[Key]]:
     """The layout that fits the image files, its columns, and each image's key as in its table."""
     by_path = ("image_path", "dataset", "scene", *POSE_COLUMNS)
-    paths = [PurePosixPath(name) for name in find_images(root / split)[0]]
+    paths = [PurePosixPath(name) for name in find_images(root / split, out).images]
     for layout, prefix, depth in (("2024", split, 1), ("2023", "", 2)):
         inside = [path for path in paths if path.parts[depth:-1][:1] == ("images",)]
         if inside:
@@ -161,14 +163,22 @@ def _keys_of_all_images(root: Path, split: str) -> tuple[str, tuple[str, ...], l
         keys = [{"image_id": f"{name}/{image}", "dataset": name, "scene": "", "image": image} for name, image in flat]
         return "2025", columns, keys
     name = root.name if root.name and fits_table(root.name) else "images"
-    return "folder", by_path, [_path_key(image, name, name) for image in find_images(root)[0]]
+    return "folder", by_path, [_path_key(image, name, name) for image in find_images(root, out).images]
 
 
 def _path_key(path: str, dataset: str, scene: str) -> Key:
     return {"image_path": path, "dataset": dataset, "scene": scene}
 
 
-def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: list[str]) -> Task:
+def _task(
+    root: Path,
+    split: str,
+    layout: str,
+    columns: tuple[str, ...],
+    keys: list[Key],
+    notes: list[str],
+    out: Path | str | None,
+) -> Task:
     """The task whose rows have these keys, and the files that the rows refer to."""
     places = [_place(split, layout, key) for key in keys]
     if outside := [_image_of(key) for key, place in zip(keys, places, strict=True) if not place.image]:
@@ -185,7 +195,8 @@ def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: l
         folder = root / inside_root
         if layout in ("2023", "2024") and _is_folder(folder / "images"):
             folder = folder / "images"
-        present, unwritable = find_images(folder)
+        listing = find_images(folder, out)
+        present, unwritable = listing.images, listing.unwritable
         files[name] = match_names(images, present)
         notes += _remarks(name, folder, images, files[name], unwritable)
         if present:
@@ -275,40 +286,6 @@ def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]
         return {}
     pairs = zip(table["scene"], table["categories"], strict=True)
     return {scene: tuple(filter(None, map(str.strip, text.split(";")))) for scene, text in pairs}
-
-
-def find_images(folder: Path) -> tuple[list[str], list[str]]:
-    """List all images under `folder` by their relative POSIX paths, sorted.
-
-    The second list holds the images whose names cannot be in a table (see `fits_table`). Hidden files and folders,
-    `__MACOSX` and files without an image suffix are left out. Links are followed, each folder once.
-    """
-    images = []
-    visited = set()
-    pending = [folder]
-    while pending:
-        for current, folders, files in os.walk(pending.pop(0)):
-            here = Path(current)
-            status = here.stat()
-            if (status.st_dev, status.st_ino) in visited:
-                folders.clear()
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-            # Linked folders come last: an image is listed under its real path, and a link upwards ends.
-            pending += [here / name for name in folders if (here / name).is_symlink()]
-            images += [(here / name).relative_to(folder).as_posix() for name in files if _is_image(here / name)]
-    images.sort()
-    return [name for name in images if fits_table(name)], [name for name in images if not fits_table(name)]
-
-
-def _is_image(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-
-
-def fits_table(name: str) -> bool:
-    """Whether a name can be in a table: it is valid Unicode without control characters."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def match_names(wanted: Sequence[str], present: Sequence[str]) -> dict[str, str]:
