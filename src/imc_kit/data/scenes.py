@@ -16,7 +16,6 @@ The table of the test split is `sample_submission.csv`. In 2025 the column `scen
 treats a dataset as a scene.
 """
 
-import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from imc_kit.data.listing import IMAGE_SUFFIXES, find_images, fits_table
+from imc_kit.data.listing import IMAGE_SUFFIXES, exists, few, find_images, fits_table, is_folder
 from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Scene
@@ -35,7 +34,7 @@ _NAMED_BY = (("image_path",), ("dataset", "image"), ("scene", "image_name"))
 
 Key = dict[str, str]
 Out = Path | str | None
-_is_folder = os.path.isdir  # False for a name that is too long; Path.is_dir raises an error
+Out = Path | str | None
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,13 @@ class Task:
         return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
 
 
-def load(root: Path | str, split: str = "test", *, out: Path | str | None = None) -> Task:
+def load(root: Path | str, split: str = "test", *, out: Out = None) -> Task:
     """Recognise the layout under `root`, and list the scenes and rows of a split ("test" or "train"). Decodes no image.
 
     A requested name that differs from exactly one file only in case, Unicode form or extension means that file. A row
     whose file is missing, or whose path leaves the scene, is kept; the task's notes mention it. If a competition's
-    table of rows is missing, every image is a row. Hidden files and folders, `__MACOSX` and files without an image
-    suffix are ignored, and so is everything under `out`, the folder of the run's results.
+    table of rows is missing, every image is a row. Everything under `out`, the folder of the run's results, is ignored,
+    and so are the files that `find_images` leaves out; the notes count those that may be photos.
 
     Raises `KitError` when the folder is missing, holds no image or is `out` itself, and when the table of rows cannot
     be read, lacks a column or asks for an image twice.
@@ -104,7 +103,7 @@ def load(root: Path | str, split: str = "test", *, out: Path | str | None = None
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     root = Path(root)
-    if not _is_folder(root):
+    if not is_folder(root):
         raise KitError(f"{root} is not a folder: give the root of a competition's data or a folder of images")
     root = root.resolve()
     if out is not None and Path(out).resolve() == root:
@@ -112,9 +111,10 @@ def load(root: Path | str, split: str = "test", *, out: Path | str | None = None
     labels = [path for path in (root / "train" / "train_labels.csv", root / "train_labels.csv") if path.is_file()]
     table = root / "sample_submission.csv" if split == "test" else (labels or [root / "train_labels.csv"])[0]
     notes = []
-    layout, columns, keys = _read_keys(table) if table.exists() else _keys_of_all_images(root, split, out)
-    if layout != "folder" and not table.exists():
+    layout, columns, keys = _read_keys(table) if exists(table) else _keys_of_all_images(root, split, out)
+    if layout != "folder" and not exists(table):
         notes.append(f"there is no {table}, so every image in {root / split} is a row")
+        notes += find_images(root / split, out).elsewhere()
     elif layout == "folder" and (labels or split == "train"):
         found = f"{root} has neither {table.name} nor images in a folder {split}"
         raise KitError(f"{found}: choose another split or folder")
@@ -138,7 +138,7 @@ def _read_keys(table: Path) -> tuple[str, tuple[str, ...], list[Key]]:
             raise KitError(f"{table} asks for {image} twice, in rows {seen[image]} and {number}: leave one of them out")
     if "image_path" not in columns:
         return "2025" if "image" in columns else "2024", columns, keys
-    from_root = tuple(f"{split}/" for split in SPLITS)
+    from_root = tuple(split + slash for split in SPLITS for slash in "/\\")
     return "2024" if any(key["image_path"].startswith(from_root) for key in keys) else "2023", columns, keys
 
 
@@ -148,7 +148,7 @@ def _image_of(key: Key) -> str:
     return "/".join(key[name] for name in names)
 
 
-def _keys_of_all_images(root: Path, split: str, out: Path | str | None) -> tuple[str, tuple[str, ...], list[Key]]:
+def _keys_of_all_images(root: Path, split: str, out: Out) -> tuple[str, tuple[str, ...], list[Key]]:
     """The layout that fits the image files, its columns, and each image's key as in its table."""
     by_path = ("image_path", "dataset", "scene", *POSE_COLUMNS)
     paths = [PurePosixPath(name) for name in find_images(root / split, out).images]
@@ -171,18 +171,12 @@ def _path_key(path: str, dataset: str, scene: str) -> Key:
 
 
 def _task(
-    root: Path,
-    split: str,
-    layout: str,
-    columns: tuple[str, ...],
-    keys: list[Key],
-    notes: list[str],
-    out: Path | str | None,
+    root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: list[str], out: Out
 ) -> Task:
     """The task whose rows have these keys, and the files that the rows refer to."""
-    places = [_place(split, layout, key) for key in keys]
+    places = [_place(root, split, layout, key) for key in keys]
     if outside := [_image_of(key) for key, place in zip(keys, places, strict=True) if not place.image]:
-        notes.append(f"rows whose path lies in no scene get a guess: {_few(outside)}")
+        notes.append(f"rows whose path lies in no scene get a guess: {few(outside)}")
     wanted: defaultdict[tuple[str, PurePosixPath], list[str]] = defaultdict(list)
     for place in places:
         if place.image:
@@ -193,19 +187,20 @@ def _task(
     files: dict[str, dict[str, str]] = {}
     for (name, inside_root), images in wanted.items():
         folder = root / inside_root
-        if layout in ("2023", "2024") and _is_folder(folder / "images"):
+        if layout in ("2023", "2024") and is_folder(folder / "images"):
             folder = folder / "images"
         listing = find_images(folder, out)
-        present, unwritable = listing.images, listing.unwritable
-        files[name] = match_names(images, present)
-        notes += _remarks(name, folder, images, files[name], unwritable)
-        if present:
-            scenes.append(Scene(name, folder, tuple(present), categories.get(name, ())))
+        files[name] = match_names(images, listing.images)
+        notes += _remarks(name, folder, images, files[name])
+        notes += [f"{name}: {note}" for note in listing.notes()]
+        if listing.images:
+            scenes.append(Scene(name, folder, tuple(listing.images), categories.get(name, ())))
     if not scenes:
         todo = f"put files with one of the suffixes {' '.join(sorted(IMAGE_SUFFIXES))} there, or give another folder"
-        raise KitError(f"there are no images for {split} in {root}: {todo}")
-    found = (files.get(place.scene, {}).get(place.image) for place in places)
-    rows = tuple(Row(key, place.scene, file) for key, place, file in zip(keys, places, found, strict=True))
+        found = f"there are no images for {split} in {root}"
+        raise KitError("; ".join([found, *find_images(root, out).notes(), todo]))
+    there = (files.get(place.scene, {}).get(place.image) for place in places)
+    rows = tuple(Row(key, place.scene, file) for key, place, file in zip(keys, places, there, strict=True))
     return Task(root, layout, columns, tuple(scenes), rows, tuple(notes))
 
 
@@ -221,7 +216,7 @@ class _Place(NamedTuple):
     image: str = ""
 
 
-def _place(split: str, layout: str, key: Key) -> _Place:
+def _place(root: Path, split: str, layout: str, key: Key) -> _Place:
     by_columns = {"2025": key["dataset"], "2023": f"{key['dataset']}/{key['scene']}"}
     outside = _Place(by_columns.get(layout, key["scene"]))
     if layout == "2025":
@@ -230,6 +225,8 @@ def _place(split: str, layout: str, key: Key) -> _Place:
         names = [split, key["scene"], "images", key["image_name"]]
     else:
         names = [split, key["image_path"]] if layout == "2023" else [key["image_path"]]
+    if "\\" in "".join(names) and not exists(root.joinpath(*names)):  # a table from Windows
+        names = [name.replace("\\", "/") for name in names]
     if not all(map(_is_inside, names)):
         return outside
     parts = PurePosixPath(*names).parts
@@ -239,7 +236,7 @@ def _place(split: str, layout: str, key: Key) -> _Place:
         return outside
     # The scene's folder ends before a folder `images`. Without one, the layout's depth determines it.
     if layout == "2025":
-        end = start = 1 + len(PurePosixPath(key["dataset"]).parts)
+        end = start = 1 + len(PurePosixPath(names[1]).parts)
     elif "images" in parts[2:-1]:
         end = parts.index("images", 2)
         start = end + 1
@@ -257,22 +254,16 @@ def _is_inside(name: str) -> bool:
     return path.parts != () and not path.is_absolute() and ".." not in path.parts and fits_table(name)
 
 
-def _remarks(scene: str, folder: Path, wanted: list[str], found: dict[str, str], unwritable: list[str]) -> list[str]:
+def _remarks(scene: str, folder: Path, wanted: list[str], found: dict[str, str]) -> list[str]:
     notes = []
     missing = [name for name in wanted if name not in found]
-    if missing and not _is_folder(folder):
+    if missing and not is_folder(folder):
         notes.append(f"{scene}: there is no folder {folder}, so its rows get a guess")
     elif missing:
-        notes.append(f"{scene}: {len(missing)} of {len(wanted)} requested images have no file: {_few(missing)}")
+        notes.append(f"{scene}: {len(missing)} of {len(wanted)} requested images have no file: {few(missing)}")
     if renamed := [f"{name} is {file}" for name, file in found.items() if name != file]:
-        notes.append(f"{scene}: names differ from the files in case or extension: {_few(renamed)}")
-    if unwritable:
-        notes.append(f"{scene}: left out for their names: {_few([ascii(name) for name in unwritable])}")
+        notes.append(f"{scene}: names differ from the files in case or extension: {few(renamed)}")
     return notes
-
-
-def _few(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]:
