@@ -373,7 +373,7 @@ def encoded(suffix: str, pixels: np.ndarray | None = None) -> bytes:
     ("name", "content", "reason"),
     [
         ("empty.jpg", b"", "empty"),
-        ("text.jpg", b"<html>404 Not Found</html>", "not a JPEG, PNG, TIFF, WebP or BMP"),
+        ("text.jpg", b"<html>404 Not Found</html>", "not a JPEG, PNG, TIFF, WebP, BMP, AVIF or HEIC file"),
         ("gif.png", b"GIF89a" + bytes(100), "not a JPEG"),
         ("sound.webp", b"RIFF\x24\0\0\0WAVEfmt " + bytes(30), "damaged"),
         ("magic.jpg", b"\xff\xd8\xff", "damaged"),
