@@ -37,7 +37,7 @@ def test_a_header_alone_is_a_table_without_rows(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n\n", "is empty"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not a CSV file in UTF-8"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not text in UTF-8"),
         (b'a,b\n"1,2\n', "not a CSV file"),
         (b"a,b\n" + b"x" * 200_000 + b",1\n", "not a CSV file"),
         (b"a,b\n1,2\n1\n", "row 2 has 1 values, the header 2"),

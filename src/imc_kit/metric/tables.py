@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from imc_kit.data.tables import POSE_COLUMNS, parse_pose, read_table
+from imc_kit.data.text import read_text
 from imc_kit.errors import KitError
 from imc_kit.types import Float64
 
@@ -122,8 +123,8 @@ def warn_of_unknown(thresholds: Iterable[str] | None, scenes: Iterable[str]) -> 
 def read_thresholds(path: Path | str) -> dict[str, Any]:
     """Read a JSON file of thresholds, `{scene: [distances]}`. Raises `KitError` when it cannot be read."""
     try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise KitError(f"cannot read the thresholds in {path}: {error}") from error
     if not isinstance(content, dict):
         raise KitError(f"{path} must hold an object that names each scene's distances, {{scene: [distances]}}")
