@@ -12,6 +12,7 @@ from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
 from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig
+from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS, DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
@@ -96,6 +97,9 @@ class Config:
     time_limit: float | None = None
     """Seconds for the whole run. Every scene gets a quick answer first, and expensive stages are skipped when time runs
     short. None: no limit."""
+    max_pixels: int = MAX_PIXELS
+    """Leave out images with more pixels, because decoding takes up to 8 bytes each. WebP, AVIF and HEIC: half as
+    many."""
     threads: int | None = None
     """Threads for detection, matching and COLMAP; None uses all cores."""
     seed: int = 0
@@ -106,6 +110,7 @@ class Config:
         require(self.trusted >= 0, "trusted", "at least 0", self.trusted)
         require(self.min_matches >= 1, "min_matches", "at least 1", self.min_matches)
         require(self.threads is None or self.threads >= 1, "threads", "at least 1, or None", self.threads)
+        require(self.max_pixels >= 1, "max_pixels", "at least 1", self.max_pixels)
         limit = self.time_limit
         require(limit is None or limit > 0, "time_limit", "more than 0 seconds, or None", limit)
 
@@ -153,7 +158,7 @@ CHEAP = Config(
 
 def cheap(config: Config) -> Config:
     """`CHEAP` with the cameras, masks, threads and seed of `config`."""
-    names = ("masks", "cameras", "threads", "seed", "time_limit")
+    names = ("masks", "cameras", "max_pixels", "threads", "seed", "time_limit")
     return replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 

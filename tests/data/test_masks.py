@@ -208,15 +208,21 @@ def test_a_mask_is_rotated_as_its_photo_is(tmp_path, orientation, extra, own_exi
     assert allowed.flags.c_contiguous
 
 
-def test_a_file_that_cannot_be_a_mask_is_refused_by_name(tmp_path):
+def test_a_file_that_cannot_be_a_mask_is_refused_by_name(tmp_path, caplog):
     config = MaskConfig(folder=tmp_path)
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
     save(tmp_path / "upright.png", np.zeros((40, 30), np.uint8))
     for name in ("text", "empty", "folder", "upright"):
+        taken = photo(plain(0, 0, 0, size=(40, 30)))
         with pytest.raises(KitError, match=rf"{name}\.png"):
-            masks.mask(photo(plain(0, 0, 0, size=(40, 30))), f"{name}.jpg", config)
+            masks.read(tmp_path / f"{name}.png", taken)
+        with pytest.raises(KitError, match=rf"{name}\.png"):
+            masks.digest(tmp_path / f"{name}.png", images.ImageInfo((40, 30), 0, False))
+        caplog.clear()
+        assert masks.mask(taken, f"{name}.jpg", config) is None
+        assert f"{name}.jpg is not masked: " in caplog.text
     square = masks.read(save(tmp_path / "square.png", np.zeros((20, 20), np.uint8)), photo(plain(0, 0, 0)))
     assert square.shape == (20, 20)  # it is stretched later
 

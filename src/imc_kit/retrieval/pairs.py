@@ -74,12 +74,13 @@ class PairsConfig:
             (most is None or most >= 0, "max_pairs", "at least 0, or None"),
             (self.window >= 1, "window", "at least 1"),
             (self.method != "file" or self.file is not None, "file", "the path of a list of pairs"),
-            (self.method == "file" or self.file is None, "file", "given with --pairs.method file only"),
         ):
             require(valid, f"{option} of the selection of pairs", wanted, getattr(self, option))
 
     def check(self) -> None:
-        """Raise `KitError` when a network's weight file is missing, and when the list of pairs has no line to read."""
+        """Raise `KitError` when a network's weight file is missing, and when `file` is empty or not asked for."""
+        if self.file is not None and self.method != "file":
+            raise KitError(f"the list of pairs {self.file} needs --pairs.method file; the method is {self.method}")
         if self.file is not None and not any(line.strip(" \t\r,") for line in read_text(self.file).split("\n")):
             raise KitError(f"the list of pairs {self.file} is empty: write two images on each line")
         for descriptor in self._asked:
