@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from math import inf, isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -31,6 +32,22 @@ from imc_kit.viewgraph.lowres import LowResConfig
 from imc_kit.viewgraph.two_view import VerificationConfig
 
 _SIFT, _NEAREST = SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0), NearestConfig(ratio=0.8, cells=64)
+
+
+def _check_numbers(target: Any, name: str = "") -> None:
+    """Raise KitError for an option at any depth that is nan, or infinite and no time limit."""
+    for option, value in _options(target).items():
+        path = f"{name}.{option}".lstrip(".")
+        finite = not isinstance(value, float) or isfinite(value) or (option == "time_limit" and value == inf)
+        require(finite, path, "a finite number", value)
+        _check_numbers(value, path)
+
+
+def _options(target: Any) -> dict[str, Any]:
+    """A configuration's options by name, or a tuple's entries by number; empty for anything else."""
+    if isinstance(target, tuple):
+        return {str(number): entry for number, entry in enumerate(target)}
+    return {entry.name: getattr(target, entry.name) for entry in fields(target)} if is_dataclass(target) else {}
 
 
 @dataclass(frozen=True)
@@ -113,6 +130,8 @@ class Config:
         require(self.max_pixels >= 1, "max_pixels", "at least 1", self.max_pixels)
         limit = self.time_limit
         require(limit is None or limit > 0, "time_limit", "more than 0 seconds, or None", limit)
+        require(self.seed >= 0, "seed", "at least 0", self.seed)
+        _check_numbers(self)
 
     @property
     def feature_pipelines(self) -> tuple[FeaturePipeline, ...]:
@@ -221,13 +240,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not a plain value")
-
-
-def _options(target: Any) -> dict[str, Any]:
-    """A configuration's options by name, or a tuple's entries by number; empty for anything else."""
-    if isinstance(target, tuple):
-        return {str(number): entry for number, entry in enumerate(target)}
-    return {entry.name: getattr(target, entry.name) for entry in fields(target)} if is_dataclass(target) else {}
 
 
 def _with(target: Any, names: list[str], value: Any, option: str) -> Any:

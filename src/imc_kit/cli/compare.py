@@ -37,7 +37,7 @@ class Compare(Command):
         from imc_kit.data.scenes import load
 
         comparison = compare(
-            load(self.input, self.split), configurations(self.presets), self.out,
+            load(self.input, self.split, out=self.out), configurations(self.presets), self.out,
             truth=self.truth, thresholds=self.thresholds, scenes=self.scenes or None,
         )  # fmt: skip
         for row in comparison.rows:

@@ -64,7 +64,7 @@ def opened(file: BinaryIO, max_pixels: int) -> ImageFile:
     if file.seek(0, io.SEEK_END) > _BYTES * max_pixels:
         raise refused(f"the file is larger than an image of {max_pixels:,} pixels, the most that are accepted")
     file.seek(0)
-    image = reader(file)
+    image: ImageFile = reader(file)
     width, height = image.size
     most = max_pixels * _BYTES // _BYTES_OF.get(image.format or "", _BYTES)
     if width * height > most:
@@ -126,7 +126,7 @@ def _rgb(image: ImageFile, file: BinaryIO, step: int) -> Pixels:
     if image.mode in ("I", "F"):
         raise refused("its samples have 32 bits, not 8 or 16")
     samples: Any = None
-    brightest = image.getextrema()[1] if image.mode.startswith("I;16") else 0
+    brightest: Any = image.getextrema()[1] if image.mode.startswith("I;16") else 0
     if reduced_to_8_bits:  # Pillow keeps only the upper 8 bits of 16-bit colour, so OpenCV decodes it
         image.thumbnail((1, 1), Image.Resampling.NEAREST)  # frees Pillow's pixels
         file.seek(0)  # OpenCV prints warnings for damaged files, so Pillow reads them first

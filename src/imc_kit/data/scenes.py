@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from imc_kit.data.listing import IMAGE_SUFFIXES, exists, few, find_images, fits_table, is_folder
 from imc_kit.data.tables import POSE_COLUMNS, read_table
@@ -33,8 +33,7 @@ _NAMED_BY = (("image_path",), ("dataset", "image"), ("scene", "image_name"))
 """The columns that name a row's image: in 2023 and 2024; in 2025; in 2024's training labels."""
 
 Key = dict[str, str]
-Out = Path | str | None
-Out = Path | str | None
+Out: TypeAlias = Path | str | None
 
 
 @dataclass(frozen=True)

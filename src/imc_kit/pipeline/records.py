@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 from imc_kit.data import images, masks
+from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.errors import KitError
 from imc_kit.types import Scene
 
@@ -29,11 +30,12 @@ class ImageRecord:
 
     def load(self, long_side: int | None) -> images.Photo:
         """Decode the image, with its longer side at most `long_side` pixels. Raises KitError when that fails."""
-        return images.load(self.path, long_side, self.info.extra_quarters, max(images.MAX_PIXELS, prod(self.info.size)))
+        # As large as it was when it was inspected; half as many pixels are accepted in some formats.
+        return images.load(self.path, long_side, self.info.extra_quarters, max(MAX_PIXELS, 2 * prod(self.info.size)))
 
 
 def inspect(
-    scene: Scene, config: masks.MaskConfig, executor: Executor, max_pixels: int = images.MAX_PIXELS
+    scene: Scene, config: masks.MaskConfig, executor: Executor, max_pixels: int = MAX_PIXELS
 ) -> tuple[dict[str, ImageRecord], list[str]]:
     """Read the headers of a scene's images and hash their content.
 
