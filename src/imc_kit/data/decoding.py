@@ -25,7 +25,9 @@ MAX_PIXELS = 178_956_970
 The largest medium-format cameras have 151 million pixels. Pillow accepts as many as this in TIFF and WebP files.
 """
 _BYTES = 8
-"""Peak memory of decoding, in bytes per pixel: Pillow's four and the result's three, or 16-bit colour."""
+"""Peak memory of decoding, in bytes per pixel: Pillow's four and the result's three."""
+_DEEP = 12
+"""The same for 16-bit colour (measured): OpenCV keeps a copy."""
 _BYTES_OF = {"WEBP": 16, "AVIF": 16, "HEIF": 16}
 """The same for formats whose decoders keep copies (measured). They may have half as many pixels."""
 _PROGRESSIVE = 6
@@ -106,8 +108,9 @@ def decode(image: ImageFile, file: BinaryIO, target: tuple[int, int]) -> Pixels:
     full = image.width * image.height
     drafted = image.draft(None, target) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
     width, height = drafted[1][2:] if drafted else image.size
-    step = int(min(width / target[0], height / target[1])) if width * height > _LARGE else 1
-    cost = image.width * image.height * _BYTES_OF.get(image.format or "", _BYTES)
+    step = max(1, int(min(width / target[0], height / target[1]) / 2)) if width * height > _LARGE else 1
+    per_pixel = _DEEP if _has_deep_colour(image) else _BYTES_OF.get(image.format or "", _BYTES)
+    cost = image.width * image.height * per_pixel
     with _memory.reserved(cost + (_PROGRESSIVE * full if image.info.get("progressive") else 0)):
         pixels = _rgb(image, file, step)
     factors = target[0] * step / width, target[1] * step / height
@@ -118,16 +121,21 @@ def decode(image: ImageFile, file: BinaryIO, target: tuple[int, int]) -> Pixels:
     return pixels[: target[1], : target[0]]
 
 
+def _has_deep_colour(image: ImageFile) -> bool:
+    """Whether an image, not yet loaded, has 16 bits per sample, of which Pillow keeps the upper 8."""
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
+
+
 def _rgb(image: ImageFile, file: BinaryIO, step: int) -> Pixels:
     """All pixels of an opened image, uint8 [h, w, 3], at the drafted size divided by `step`, rounded up."""
-    reduced_to_8_bits = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
+    reduced_to_8_bits = _has_deep_colour(image)
     image.load()
     width, height = image.size
     if image.mode in ("I", "F"):
         raise refused("its samples have 32 bits, not 8 or 16")
     samples: Any = None
     brightest: Any = image.getextrema()[1] if image.mode.startswith("I;16") else 0
-    if reduced_to_8_bits:  # Pillow keeps only the upper 8 bits of 16-bit colour, so OpenCV decodes it
+    if reduced_to_8_bits:  # so OpenCV decodes it
         image.thumbnail((1, 1), Image.Resampling.NEAREST)  # frees Pillow's pixels
         file.seek(0)  # OpenCV prints warnings for damaged files, so Pillow reads them first
         samples = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, EXIF ignored

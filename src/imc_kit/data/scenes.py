@@ -89,7 +89,7 @@ class Task:
 
 
 def load(root: Path | str, split: str = "test", *, out: Out = None) -> Task:
-    """Recognise the layout under `root`, and list the scenes and rows of a split ("test" or "train"). Decodes no image.
+    """Recognise the layout under `root`, and list the scenes and rows of a split ("test" or "train").
 
     A requested name that differs from exactly one file only in case, Unicode form or extension means that file. A row
     whose file is missing, or whose path leaves the scene, is kept; the task's notes mention it. If a competition's
