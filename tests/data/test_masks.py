@@ -19,6 +19,7 @@ from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import extract
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.errors import KitError
+from imc_kit.types import Scene
 
 RNG = np.random.default_rng(0)
 PLANTS = MaskConfig(vegetation=True)
@@ -167,6 +168,28 @@ def test_a_mask_is_found_by_its_name(tmp_path):
     save(tmp_path / "Łódź [1] *.png", white)
     assert masks.find("Łódź [1] *.jpg", tmp_path) == tmp_path / "Łódź [1] *.png"
     assert masks.find("no suffix", tmp_path) is None
+
+
+def test_names_of_other_programs_and_a_name_of_255_bytes(tmp_path):
+    for number, name in enumerate(("a_mask.PNG", "b.mask.tif", "c.jpg.mask.png")):
+        save(tmp_path / name, np.zeros((20, 20), np.uint8), format="png")
+        assert masks.find(f"{'abc'[number]}.jpg", tmp_path) == tmp_path / name
+    assert masks.find("d.jpg", tmp_path) is None
+    assert masks.find("x" * 251 + ".jpg", tmp_path) is None
+    assert masks.mask(photo(plain(0, 0, 0)), "x" * 251 + ".jpg", MaskConfig(folder=tmp_path)) is None
+
+
+def test_images_without_a_mask_are_counted(tmp_path):
+    scene = Scene("church", tmp_path / "photos", ("a.jpg", "b.jpg", "sub/c.jpg"), ())
+    config = MaskConfig(folder=tmp_path)
+    assert masks.coverage([scene], MaskConfig()) == []
+    with pytest.raises(KitError, match=r"0 of 3 images have a mask in .*IMG\.jpg\.png, IMG\.png, IMG_mask\.png"):
+        masks.coverage([scene], config)
+    for name in ("a_mask.png", "church.png", "sub/c.jpg.png"):
+        save(tmp_path / name, np.zeros((20, 20), np.uint8))
+    assert masks.coverage([scene], config)[0].startswith("2 of 3 images have a mask")
+    save(tmp_path / "b.png", np.zeros((20, 20), np.uint8))
+    assert masks.coverage([scene], config) == []
 
 
 def test_an_image_without_a_mask_is_not_masked(tmp_path):

@@ -40,7 +40,7 @@ _MAGIC = b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*"
 _GROUPS = 6
 """The same photos are looked for in at most this many groups of as many folders: it decodes one photo in each."""
 _ALIKE = 8.0
-"""Mean difference of copies at 32 pixels, in grey levels: below 3 in the scene herzjesu_P8, whose photos differ by 20."""
+"""Mean difference of copies at 32 pixels, in grey levels: below 3 in herzjesu_P8, whose photos differ by 20."""
 
 # Path's own methods raise errors for names that are too long and folders that may not be searched.
 exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir

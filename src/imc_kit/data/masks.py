@@ -87,9 +87,7 @@ def coverage(scenes: Sequence[Scene], config: MaskConfig) -> list[str]:
     found = [find(name, folder) is not None for scene, folder in folders if folder for name in scene.images]
     if all(found):
         return []
-    text = (
-        f"{sum(found)} of {len(found)} images have a mask in {config.folder}; masks of IMG.jpg may be called {_NAMES}"
-    )
+    text = f"{sum(found)} of {len(found)} images have a mask in {config.folder} (looked for: {_NAMES})"
     if not any(found):
         raise KitError(text)
     return [text]
