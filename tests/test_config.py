@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.steps import ReaddingConfig
+from imc_kit.compare.repeatability import RepeatabilityConfig
 from imc_kit.config import PRESETS, Config, FeaturePipeline, fingerprint, plain, preset
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS
@@ -21,7 +23,9 @@ from imc_kit.detectors.disk import DiskConfig
 from imc_kit.detectors.opencv import AkazeConfig, OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
+from imc_kit.matchers import MATCHERS
 from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.retrieval import DESCRIPTORS
 
 WITHOUT_EFFECT = {"threads", "time_limit", "folder"}
 
@@ -290,3 +294,31 @@ def test_plain_values() -> None:
     assert plain(Path("a/b")) == "a/b"
     with pytest.raises(TypeError, match="set"):
         plain({1})
+
+
+def test_no_number_is_nan_and_none_is_negative_without_a_reason() -> None:
+    negative = {"min_similarity", "min_score"}  # cosine similarities
+    kinds = [Config, RepeatabilityConfig, *DETECTORS.values(), *MATCHERS.values(), *DESCRIPTORS.values()]
+    kinds += [type(value) for value in vars(Config()).values() if dataclasses.is_dataclass(value)]
+    kinds.append(type(Config().mapping[0]))
+    tried = 0
+    for kind in dict.fromkeys(kinds):
+        for name in (field.name for field in dataclasses.fields(kind)):
+            annotation = get_type_hints(kind)[name]
+            if not {annotation, *get_args(annotation)} & {int, float}:
+                continue
+            values = [math.nan, *([] if name in negative else [-1, -math.inf])]
+            if isinstance(getattr(kind(), name), tuple):
+                values = [(value,) for value in values]
+            for value in values:
+                tried += 1
+                with pytest.raises(KitError):
+                    dataclasses.replace(kind(), **{name: value})
+    assert tried > 200
+
+
+@pytest.mark.parametrize("option", ["cameras.focal_factor", "verification.max_error", "detector.contrast_threshold"])
+def test_only_time_limits_may_be_infinite(option: str) -> None:
+    with pytest.raises(KitError, match=f"{option} must be a finite number"):
+        preset("sift", {option: math.inf})
+    preset("sift", {"merging.time_limit": math.inf, "time_limit": math.inf})

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import logging
+
 import pytest
 
-from imc_kit.errors import KitError, require, said, unknown_name
+from imc_kit.cli.terminal import Printable, PrintableFormatter
+from imc_kit.errors import KitError, printable, require, said, unknown_name
+from imc_kit.viz.page import e
 
 
 @pytest.mark.parametrize(
@@ -37,3 +42,18 @@ def test_a_refused_option() -> None:
     require(True, "ratio of matcher 'nearest'", "above 0", 0.8)
     with pytest.raises(KitError, match="ratio of matcher 'nearest' must be above 0, not nan"):
         require(float("nan") > 0, "ratio of matcher 'nearest'", "above 0", float("nan"))
+
+
+def test_control_characters_do_not_reach_messages_or_logs() -> None:
+    hostile = "a\x1b]0;x\x07b\x9bc\u202ed\udcff\r"
+    escaped = r"a\x1b]0;x\x07b\x9bc\u202ed\udcff\r"
+    assert printable(hostile + "é日🏰 \n") == escaped + r"é日🏰 \n"
+    assert str(KitError(f"no {hostile}\n")) == f"no {escaped}\n"
+    assert said(ValueError(hostile)) == f"ValueError: {escaped}"
+    assert unknown_name("scene", "\x1b[2J", ["x"]).args[0].isprintable()
+    record = logging.LogRecord("imc_kit", logging.WARNING, "", 1, "%s is lost", (hostile,), None)
+    assert PrintableFormatter("%(message)s").format(record) == f"{escaped} is lost"
+    stream = io.StringIO()
+    print(hostile, file=Printable(stream))
+    assert stream.getvalue() == f"{escaped}\n"
+    assert e(f"<{hostile}>") == f"&lt;{escaped}&gt;"

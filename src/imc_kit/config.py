@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from math import inf, isfinite
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -12,6 +13,7 @@ from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
 from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig
+from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS, DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
@@ -34,6 +36,22 @@ from imc_kit.viewgraph.two_view import VerificationConfig
 _WITHOUT_EFFECT = {"threads", "time_limit"}
 """Options that do not change results: one that was cut short by a time limit is never final."""
 _SIFT, _NEAREST = SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0), NearestConfig(ratio=0.8, cells=64)
+
+
+def _check_numbers(target: Any, name: str = "") -> None:
+    """Raise KitError for an option at any depth that is nan, or infinite and no time limit."""
+    for option, value in _options(target).items():
+        path = f"{name}.{option}".lstrip(".")
+        finite = not isinstance(value, float) or isfinite(value) or (option == "time_limit" and value == inf)
+        require(finite, path, "a finite number", value)
+        _check_numbers(value, path)
+
+
+def _options(target: Any) -> dict[str, Any]:
+    """A configuration's options by name, or a tuple's entries by number; empty for anything else."""
+    if isinstance(target, tuple):
+        return {str(number): entry for number, entry in enumerate(target)}
+    return {entry.name: getattr(target, entry.name) for entry in fields(target)} if is_dataclass(target) else {}
 
 
 @dataclass(frozen=True)
@@ -100,6 +118,9 @@ class Config:
     time_limit: float | None = None
     """Seconds for the whole run. Every scene gets a quick answer first, and expensive stages are skipped when time runs
     short. None: no limit."""
+    max_pixels: int = MAX_PIXELS
+    """Leave out images with more pixels, because decoding takes up to 8 bytes each. WebP, AVIF and HEIC: half as
+    many."""
     threads: int | None = None
     """Threads for detection, matching and COLMAP; None uses all cores."""
     seed: int = 0
@@ -111,8 +132,11 @@ class Config:
         require(self.min_matches >= 1, "min_matches", "at least 1", self.min_matches)
         threads = self.threads
         require(threads is None or threads >= 1, "threads", "at least 1, or left out to use all cores", threads)
+        require(self.max_pixels >= 1, "max_pixels", "at least 1", self.max_pixels)
         limit = self.time_limit
         require(limit is None or limit > 0, "time_limit", "more than 0 seconds, or None", limit)
+        require(self.seed >= 0, "seed", "at least 0", self.seed)
+        _check_numbers(self)
 
     @property
     def feature_pipelines(self) -> tuple[FeaturePipeline, ...]:
@@ -158,7 +182,7 @@ CHEAP = Config(
 
 def cheap(config: Config) -> Config:
     """`CHEAP` with the cameras, masks, threads and seed of `config`."""
-    names = ("masks", "cameras", "threads", "seed", "time_limit")
+    names = ("masks", "cameras", "max_pixels", "threads", "seed", "time_limit")
     return replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 
@@ -238,13 +262,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not a plain value")
-
-
-def _options(target: Any) -> dict[str, Any]:
-    """A configuration's options by name, or a tuple's entries by number; empty for anything else."""
-    if isinstance(target, tuple):
-        return {str(number): entry for number, entry in enumerate(target)}
-    return {entry.name: getattr(target, entry.name) for entry in fields(target)} if is_dataclass(target) else {}
 
 
 def _with(target: Any, names: list[str], value: Any, option: str) -> Any:

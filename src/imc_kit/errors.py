@@ -9,8 +9,28 @@ _FEW = 5
 """Number of nearest names to list otherwise."""
 
 
+_UNPRINTABLE = {
+    code: chr(code).encode("unicode_escape").decode()
+    for codes in (range(0x20), range(0x7F, 0xA0), range(0x202A, 0x202F), range(0x2066, 0x206A), range(0xD800, 0xE000))
+    for code in codes
+}
+"""Control characters, changes of the writing direction and lone surrogates, with their escapes."""
+_LINES = {code: escape for code, escape in _UNPRINTABLE.items() if chr(code) not in "\n\t"}
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Escape what would control a terminal, or hide a part of the text. lines: keep line ends and tabs."""
+    return text.translate(_LINES if lines else _UNPRINTABLE)
+
+
 class KitError(Exception):
-    """An error that the user can fix. Its message says what is wrong, where, and what to do."""
+    """An error that the user can fix. Its message says what is wrong, where, and what to do.
+
+    Names in it may come from files, so control characters are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, lines=True))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
@@ -34,4 +54,4 @@ def require(valid: bool, option: str, wanted: str, value: object) -> None:
 
 def said(error: Exception) -> str:
     """The message of an error, with its type in front unless it is a `KitError`."""
-    return str(error) if isinstance(error, KitError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, KitError) else printable(f"{type(error).__name__}: {error}", lines=True)

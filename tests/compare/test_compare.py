@@ -20,6 +20,7 @@ from imc_kit.compare.repeatability import CHANGES, RepeatabilityConfig, Repeated
 from imc_kit.compare.rows import Row, summarize, verdicts
 from imc_kit.compare.run import Comparison, configurations
 from imc_kit.config import Config
+from imc_kit.data.scenes import load
 from imc_kit.data.tables import POSE_COLUMNS, format_pose
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene
@@ -174,6 +175,18 @@ def test_the_same_call_again_measures_only_what_is_lost(
             assert one == replace(earlier, repeated={}, remarks=(*earlier.remarks, remark))
         else:
             assert one == earlier
+
+
+def test_an_unreadable_photo_costs_only_itself(data: Path, tmp_path: Path) -> None:
+    scene = load(data).only("plaza").scenes[0]
+    shutil.copytree(scene.root, tmp_path / "photos")
+    broken = replace(scene, root=tmp_path / "photos")
+    whole = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, tmp_path, quick("orb+nearest"), QUICK, None)
+    (tmp_path / "photos" / scene.images[2]).write_bytes(b"GIF89a")  # one of the two that are measured
+    some = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, tmp_path, quick("orb+nearest"), QUICK, None)
+    assert list(some.repeated) == list(whole.repeated) == list(CHANGES)
+    assert some.repeated != whole.repeated
+    assert "repeatability is measured without a photo" in some.remarks[0]
 
 
 def test_the_summary_adds_counts_and_averages_shares() -> None:

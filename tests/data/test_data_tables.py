@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from imc_kit.data.tables import POSE_COLUMNS, format_pose, parse_pose, read_table
 from imc_kit.errors import KitError
+from imc_kit.metric import read_thresholds
 from imc_kit.types import Pose
 from posed_tables import random_pose
 
@@ -37,7 +39,7 @@ def test_a_header_alone_is_a_table_without_rows(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n\n", "is empty"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not a CSV file in UTF-8"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not text in UTF-8"),
         (b'a,b\n"1,2\n', "not a CSV file"),
         (b"a,b\n" + b"x" * 200_000 + b",1\n", "not a CSV file"),
         (b"a,b\n1,2\n1\n", "row 2 has 1 values, the header 2"),
@@ -105,3 +107,19 @@ def test_an_invalid_pose_is_refused(rotation: str, translation: str, said: str) 
     with pytest.raises(ValueError, match=said) as caught:
         parse_pose(rotation, translation)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("target", ["fifo", "/dev/zero"])
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path: Path, target: str) -> None:
+    path = tmp_path / "table.csv"
+    os.mkfifo(path) if target == "fifo" else path.symlink_to(target)
+    for read in (read_table, read_thresholds):
+        with pytest.raises(KitError, match=r"table\.csv: it is a folder, a pipe or a device"):
+            read(path)
+
+
+def test_a_file_of_gigabytes_is_no_table(tmp_path: Path) -> None:
+    with (tmp_path / "table.csv").open("w") as file:
+        file.truncate(2**32)  # sparse
+    with pytest.raises(KitError, match="it has 4096 MB"):
+        read_table(tmp_path / "table.csv")

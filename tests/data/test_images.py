@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imc_kit.data import images, scenes
+from imc_kit.data import images, listing
 from imc_kit.errors import KitError
 from rotations import rotate_points
 
@@ -112,7 +112,7 @@ def test_every_format_gives_the_pixels(tmp_path, suffix, options, tolerance):
     assert photo.pixels.flags.writeable
     assert photo.size == (61, 43)
     assert (photo.rotation_quarters, photo.mirrored) == (0, False)
-    assert suffix in scenes.IMAGE_SUFFIXES
+    assert suffix in listing.IMAGE_SUFFIXES
     np.testing.assert_allclose(photo.pixels.astype(int), expected, atol=tolerance)
 
 
@@ -373,7 +373,7 @@ def encoded(suffix: str, pixels: np.ndarray | None = None) -> bytes:
     ("name", "content", "reason"),
     [
         ("empty.jpg", b"", "empty"),
-        ("text.jpg", b"<html>404 Not Found</html>", "not a JPEG, PNG, TIFF, WebP or BMP"),
+        ("text.jpg", b"<html>404 Not Found</html>", "not a JPEG, PNG, TIFF, WebP, BMP, AVIF or HEIC file"),
         ("gif.png", b"GIF89a" + bytes(100), "not a JPEG"),
         ("sound.webp", b"RIFF\x24\0\0\0WAVEfmt " + bytes(30), "damaged"),
         ("magic.jpg", b"\xff\xd8\xff", "damaged"),

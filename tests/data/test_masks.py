@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from imc_kit.data import images, masks, scenes
+from imc_kit.data import images, listing, masks
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import extract
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.errors import KitError
+from imc_kit.types import Scene
 
 RNG = np.random.default_rng(0)
 PLANTS = MaskConfig(vegetation=True)
@@ -154,7 +155,7 @@ def test_black_is_masked_in_a_mask_of_any_size_and_kind(tmp_path):
 
 
 def test_a_mask_is_found_by_its_name(tmp_path):
-    assert set(masks._SUFFIXES) == scenes.IMAGE_SUFFIXES
+    assert set(masks._SUFFIXES) == listing.IMAGE_SUFFIXES
     white = np.full((20, 20), 255, np.uint8)
     assert masks.find("x/a.b.jpg", tmp_path) is None
     last_to_first = ["x/a.b.JPEG", "x/a.b.tif", "x/a.b.png", "x/a.b.jpg", "x/a.b.jpg.png"]
@@ -167,6 +168,28 @@ def test_a_mask_is_found_by_its_name(tmp_path):
     save(tmp_path / "Łódź [1] *.png", white)
     assert masks.find("Łódź [1] *.jpg", tmp_path) == tmp_path / "Łódź [1] *.png"
     assert masks.find("no suffix", tmp_path) is None
+
+
+def test_names_of_other_programs_and_a_name_of_255_bytes(tmp_path):
+    for number, name in enumerate(("a_mask.PNG", "b.mask.tif", "c.jpg.mask.png")):
+        save(tmp_path / name, np.zeros((20, 20), np.uint8), format="png")
+        assert masks.find(f"{'abc'[number]}.jpg", tmp_path) == tmp_path / name
+    assert masks.find("d.jpg", tmp_path) is None
+    assert masks.find("x" * 251 + ".jpg", tmp_path) is None
+    assert masks.mask(photo(plain(0, 0, 0)), "x" * 251 + ".jpg", MaskConfig(folder=tmp_path)) is None
+
+
+def test_images_without_a_mask_are_counted(tmp_path):
+    scene = Scene("church", tmp_path / "photos", ("a.jpg", "b.jpg", "sub/c.jpg"), ())
+    config = MaskConfig(folder=tmp_path)
+    assert masks.coverage([scene], MaskConfig()) == []
+    with pytest.raises(KitError, match=r"0 of 3 images have a mask in .*IMG\.jpg\.png, IMG\.png, IMG_mask\.png"):
+        masks.coverage([scene], config)
+    for name in ("a_mask.png", "church.png", "sub/c.jpg.png"):
+        save(tmp_path / name, np.zeros((20, 20), np.uint8))
+    assert masks.coverage([scene], config)[0].startswith("2 of 3 images have a mask")
+    save(tmp_path / "b.png", np.zeros((20, 20), np.uint8))
+    assert masks.coverage([scene], config) == []
 
 
 def test_an_image_without_a_mask_is_not_masked(tmp_path):
@@ -208,15 +231,21 @@ def test_a_mask_is_rotated_as_its_photo_is(tmp_path, orientation, extra, own_exi
     assert allowed.flags.c_contiguous
 
 
-def test_a_file_that_cannot_be_a_mask_is_refused_by_name(tmp_path):
+def test_a_file_that_cannot_be_a_mask_is_refused_by_name(tmp_path, caplog):
     config = MaskConfig(folder=tmp_path)
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.png").mkdir()
     save(tmp_path / "upright.png", np.zeros((40, 30), np.uint8))
     for name in ("text", "empty", "folder", "upright"):
+        taken = photo(plain(0, 0, 0, size=(40, 30)))
         with pytest.raises(KitError, match=rf"{name}\.png"):
-            masks.mask(photo(plain(0, 0, 0, size=(40, 30))), f"{name}.jpg", config)
+            masks.read(tmp_path / f"{name}.png", taken)
+        with pytest.raises(KitError, match=rf"{name}\.png"):
+            masks.digest(tmp_path / f"{name}.png", images.ImageInfo((40, 30), 0, False))
+        caplog.clear()
+        assert masks.mask(taken, f"{name}.jpg", config) is None
+        assert f"{name}.jpg is not masked: " in caplog.text
     square = masks.read(save(tmp_path / "square.png", np.zeros((20, 20), np.uint8)), photo(plain(0, 0, 0)))
     assert square.shape == (20, 20)  # it is stretched later
 

@@ -380,7 +380,7 @@ def test_names_that_do_not_fit_a_table_are_left_out_with_a_note(tmp_path: Path) 
     task = load(folder)
     assert task.scenes[0].images == ("a.jpg",)
     [note] = task.notes
-    assert r"'b\n.jpg', '\udcff.jpg'" in note
+    assert r"(2): b\n.jpg, \udcff.jpg" in note
 
 
 @pytest.mark.parametrize(

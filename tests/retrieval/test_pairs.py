@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 
 import numpy as np
@@ -231,8 +232,8 @@ IMAGES = ["a.jpg", "b c.jpg", "d/e, f.jpg", "ü.jpg", "#g.jpg"]
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", []),
-        ("\n  \n# a remark, with a comma\n", []),
+        ("\n  \n# a remark, with a comma\na.jpg\tb c.jpg", [(0, 1)]),
+        ("d\\e, f.jpg\tb c.jpg", [(1, 2)]),
         ("a.jpg\tb c.jpg\n", [(0, 1)]),
         ("a.jpg b c.jpg", [(0, 1)]),
         ("a.jpg, b c.jpg\r\n\r\nb c.jpg,a.jpg\r\n", [(0, 1)]),
@@ -258,13 +259,21 @@ def test_a_file_of_pairs(tmp_path, text, expected):
         ("a.jpg\tb c.jpg\t0.5", "does not name two images"),
         ("a.jpg b c.jpg ü.jpg", "does not name two images"),
         ("a.jpg a.jpg", "names one image twice"),
+        ("../../etc/passwd\ta.jpg", "is not an image of the scene"),
+        ("<html>" * 50, "<h…"),
         ("\x00\x00\x00", "does not name two images"),
     ],
 )
-def test_a_line_that_is_no_pair_is_named(tmp_path, line, message):
-    (tmp_path / "pairs.txt").write_text(f"# first\na.jpg\tü.jpg\n{line}\n")
-    with pytest.raises(KitError, match=rf"pairs\.txt, line 3: .*{message}"):
-        read_pairs(tmp_path / "pairs.txt", IMAGES)
+def test_a_line_that_is_no_pair_costs_only_itself(tmp_path, line, message):
+    path = tmp_path / "pairs.txt"
+    path.write_text(f"# first\na.jpg\tü.jpg\n{line}\n", "utf-8")
+    notes = []
+    assert select(IMAGES, PairsConfig("file", file=path), lambda _: vectors(5), notes) == [("a.jpg", "ü.jpg")]
+    [note] = notes
+    assert re.search(rf"1 lines .*pairs\.txt are left out: line 3: .*{message}", note)
+    path.write_text(f"\n{line}\n")
+    with pytest.raises(KitError, match=rf"pairs\.txt names no two images of the scene: line 2: .*{message}"):
+        read_pairs(path, IMAGES)
 
 
 def test_a_line_of_several_meanings_needs_a_tab(tmp_path):
@@ -277,15 +286,24 @@ def test_a_line_of_several_meanings_needs_a_tab(tmp_path):
     assert read_pairs(path, images) == [("a b", "c")]
 
 
-def test_files_that_are_no_text_are_refused(tmp_path):
-    for content, message in ((None, "cannot read"), (b"\xff\xfea\0", "cannot read")):
-        path = tmp_path / f"{content}.txt"
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(KitError, match=message):
-            read_pairs(path, IMAGES)
-    with pytest.raises(KitError, match="cannot read"):
-        read_pairs(tmp_path, IMAGES)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file"),
+        (b"", "is empty"),
+        (b"\r\n , \n", "is empty"),
+        ("a.jpg ü.jpg".encode("utf-16"), "is not text in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n", "is not text in UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_list_is_refused_before_any_work(tmp_path, content, message):
+    path = tmp_path / "pairs.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(KitError, match=message):
+        PairsConfig("file", file=path).check()
+    with pytest.raises(KitError, match="it is a folder, a pipe or a device"):
+        PairsConfig("file", file=tmp_path).check()
 
 
 # The configuration.

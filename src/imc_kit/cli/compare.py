@@ -59,7 +59,7 @@ class Compare(Command):
         if refused:
             raise KitError(f"nothing was compared, because of {'; '.join(refused)}")
         comparison = compare(
-            load(self.input, self.split), configs, self.out,
+            load(self.input, self.split, out=self.out), configs, self.out,
             truth=self.truth, thresholds=self.thresholds, scenes=self.scenes or None, seeds=self.seeds,
         )  # fmt: skip
         for row in comparison.rows:

@@ -3,7 +3,9 @@
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib import metadata
+from typing import TextIO, cast
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -14,6 +16,7 @@ from imc_kit.cli.rehearse import Rehearse
 from imc_kit.cli.report import Report
 from imc_kit.cli.score import Score
 from imc_kit.cli.solve import Solve
+from imc_kit.cli.terminal import Printable, PrintableFormatter
 from imc_kit.cli.weights import Check, Get, List
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.runtime import malloc
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command = parse(sys.argv[1:] if arguments is None else arguments)
             _set_verbosity(command)
             malloc.tune()
-            with logging_redirect_tqdm():
+            with logging_redirect_tqdm(), redirect_stdout(cast(TextIO, Printable(sys.stdout))):
                 return command.run()
         except KitError as error:
             print(f"imc-kit: {error}", file=sys.stderr)
@@ -74,7 +77,9 @@ def _help() -> str:
 
 def _set_verbosity(command: Command) -> None:
     form = "%(asctime)s %(name)s: %(message)s" if command.verbose else "%(message)s"
-    logging.basicConfig(format=form, level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter(form))
     level = logging.WARNING if command.quiet else logging.DEBUG if command.verbose else logging.INFO
     logging.getLogger("imc_kit").setLevel(level)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import tyro
 
 from imc_kit.cli.command import Command, Folder, Names, parse, resumable, with_seconds
+from imc_kit.cli.unused import unused
 from imc_kit.config import PRESETS, Config, feature_pipeline, matcher_named, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.errors import unknown_name
@@ -90,7 +91,8 @@ class Solve(Command):
         from imc_kit.pipeline.run import solve
         from imc_kit.runtime.dask_executor import connected
 
-        task = load(self.input, self.split)
+        task = load(self.input, self.split, out=self.out)
+        task = replace(task, notes=(*task.notes, *unused(self.config, preset(self.choices.preset))))
         if self.scenes:
             task = task.only(*self.scenes)
         inputs = [task.root, *(scene.path(scene.images[0]) for scene in task.scenes), self.config.masks.folder]

@@ -67,6 +67,7 @@ class MappingConfig:
         for option, valid, wanted in (
             ("min_strength", 0 <= self.min_strength <= 1, "in 0 … 1"),
             ("max_keypoints", self.max_keypoints is None or self.max_keypoints >= 1, "at least 1, or None"),
+            ("min_model_size", self.min_model_size >= 1, "at least 1"),
             ("time_limit", self.time_limit > 0, "more than 0 seconds"),
         ):
             require(valid, f"{option} of a mapping run", wanted, getattr(self, option))

@@ -72,6 +72,7 @@ class RepeatabilityConfig:
             ("scale", 1 <= self.scale <= 8, "in 1 … 8"),
             ("perspective", 0 <= self.perspective <= 75, "in 0 … 75 degrees"),
             ("light", 0 <= self.light <= 3, "in 0 … 3"),
+            ("seed", self.seed >= 0, "at least 0"),
         ):
             require(valid, f"{name} of repeatability", wanted, getattr(self, name))
 

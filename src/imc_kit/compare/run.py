@@ -131,7 +131,7 @@ def compare(
     `out` cannot be written.
     """
     package("plotly.graph_objects")  # a missing package fails now, not after hours
-    task = task if isinstance(task, Task) else load(task)
+    task = task if isinstance(task, Task) else load(task, out=out)
     task = task if scenes is None else task.only(*scenes)
     out = Path(out).absolute()
     if not configs:
@@ -139,7 +139,9 @@ def compare(
     for name in configs:
         if name in ("", "..") or Path(name).name != name:
             raise KitError(f"configuration {name!r} cannot be the name of a folder: give it another name")
-    distances = metric.distances_of(truth, thresholds)[0] if truth or thresholds else None
+    if thresholds is not None and truth is None:
+        raise KitError(f"the distances in {thresholds} need the true poses: give --truth")
+    distances = metric.distances_of(truth, thresholds)[0] if truth else None
     if truth is not None:
         tables.read_table(truth, tables.POSE_COLUMNS)
     tried = repeatability or RepeatabilityConfig()
@@ -205,23 +207,38 @@ def _with_repeatability(
     chosen = np.linspace(0, len(scene.images) - 1, 2 * count + 1).round().astype(int)[1::2]
     paths = [scene.path(scene.images[number]) for number in chosen]
     path = folder / "repeatability.json"
+    lost: list[str] = []
     try:
-        identity = fingerprint(one, tried, [images.digest(path) for path in paths])
+        identity = fingerprint(one, tried, [_digest(path) for path in paths])
         found = _read(path, identity)
         if found is None:
             with workers(executor, config.threads) as pool:
                 jobs = ([one] * count, paths, range(count), [tried] * count)
-                found = [warp for photo in pool.map(_measure, *jobs) for warp in photo]
+                photos = list(pool.map(_measure, *jobs))
+            found = [warp for photo in photos if not isinstance(photo, str) for warp in photo]
+            lost = [f"repeatability is measured without a photo: {photo}" for photo in photos if isinstance(photo, str)]
             views = [{"change": change, **asdict(one)} for change, one in found]
-            results.write_json(path, {"identity": identity, "views": views})
+            if not lost:
+                results.write_json(path, {"identity": identity, "views": views})
     except Exception as error:  # the scene is solved anyway
         log.warning("%s: repeatability is not known: %s", scene.name, error, exc_info=not isinstance(error, KitError))
         return replace(row, remarks=(*row.remarks, f"repeatability is not known: {said(error)}"))
-    return replace(row, repeated=by_change(found))
+    return replace(row, repeated=by_change(found), remarks=(*row.remarks, *lost))
 
 
-def _measure(one: FeaturePipeline, path: Path, number: int, tried: RepeatabilityConfig) -> Measured:
-    return measure(one, images.load(path, tried.load_side), number, tried)
+def _digest(path: Path) -> str:
+    with suppress(KitError):
+        return images.digest(path)
+    return ""
+
+
+def _measure(one: FeaturePipeline, path: Path, number: int, tried: RepeatabilityConfig) -> Measured | str:
+    """The measures of a photo, or why it cannot be read."""
+    try:
+        photo = images.load(path, tried.load_side)
+    except KitError as error:
+        return str(error)
+    return measure(one, photo, number, tried)
 
 
 def _read(path: Path, identity: str) -> Measured | None:

@@ -11,39 +11,24 @@ import hashlib
 import io
 import logging
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
+from imc_kit.data.decoding import MAX_PIXELS, decode, opened, refused
 from imc_kit.errors import KitError
 from imc_kit.types import Float32, Pixels
 
 MIN_SIDE = 16
 """Images with a shorter side, in pixels, are refused: no detector finds anything in them."""
-MAX_PIXELS = 250_000_000
-"""Images whose header states more pixels are refused: a few kilobytes can unpack to gigabytes.
-
-The largest medium-format cameras have 150 million pixels. 250 million decode to 750 MB.
-"""
-
 logger = logging.getLogger(__name__)
 
-# These classes replace Image.open, which tries fifty more formats and warns about large photos.
-_FORMATS: dict[bytes, Callable[[BinaryIO], ImageFile]] = {
-    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
-    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), TiffImagePlugin.TiffImageFile),
-    b"RIFF": WebPImagePlugin.WebPImageFile,
-    b"BM": BmpImagePlugin.BmpImageFile,
-}
 _ORIENTATION = 0x0112
 _ROTATIONS = (0, False), (0, True), (2, False), (2, True), (3, True), (1, False), (1, True), (3, False)
 _UPRIGHT = dict(enumerate(_ROTATIONS, 1))
@@ -98,10 +83,13 @@ class Photo:
         return ((points + 0.5) / scale - 0.5).astype(np.float32)
 
 
-def load(path: Path | str, long_side: int | None = None, extra_quarters: int = 0) -> Photo:
+def load(
+    path: Path | str, long_side: int | None = None, extra_quarters: int = 0, max_pixels: int = MAX_PIXELS
+) -> Photo:
     """Decode an image upright, with its longer side at most `long_side` pixels. It is never enlarged.
 
     extra_quarters: clockwise 90° rotations in addition to those in EXIF (see `viewgraph.orientation`).
+    max_pixels: refuse larger images; see `decoding`.
 
     A JPEG is decoded at a half, a quarter or an eighth of its size if that is enough, and reduced further by area
     interpolation. `pixels` covers exactly the area of the original.
@@ -113,16 +101,17 @@ def load(path: Path | str, long_side: int | None = None, extra_quarters: int = 0
     the file and the reason, when anything else cannot be decoded.
     """
     with _reading(path) as file:
-        image, info = _open(file)
+        image, info = _open(file, max_pixels)
         target = fitting(image.size, long_side)
         try:
-            pixels = _decode(image, file, target)
+            pixels = decode(image, file, target)
         except OSError:
             if not isinstance(image, JpegImagePlugin.JpegImageFile):
                 raise
             file.seek(0)
             completed = io.BytesIO(file.read() + _JPEG_END)
-            pixels = _decode(_open(completed)[0], completed, target)
+            image, _ = _open(completed, max_pixels)
+            pixels = decode(image, completed, target)
             logger.warning("%s is truncated: only the part before its end is used", path)
     if not _is_made_upright_by_pillow(image):
         pixels = np.rot90(pixels[:, ::-1] if info.mirrored else pixels, -info.rotation_quarters)
@@ -138,14 +127,14 @@ def as_jpeg(pixels: Pixels, quality: int = 90) -> bytes:
     return file.getvalue()
 
 
-def probe(path: Path | str) -> ImageInfo:
+def probe(path: Path | str, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Read the header of an image without decoding it.
 
     Raises `KitError`, with the file and the reason, when the file is missing, a folder, empty, in an unknown format,
-    too small (`MIN_SIDE`) or too large (`MAX_PIXELS`).
+    too small (`MIN_SIDE`) or larger than `max_pixels`.
     """
     with _reading(path) as file:
-        return _open(file)[1]
+        return _open(file, max_pixels)[1]
 
 
 def may_have_exif(path: Path | str) -> bool:
@@ -164,18 +153,13 @@ def digest(path: Path | str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _refused(reason: str) -> OSError:
-    """The error for a refused file, without the file's name."""
-    return OSError(0, reason)
-
-
 @contextmanager
 def _reading(path: Path | str) -> Iterator[io.BufferedReader]:
     """Open a file, and turn any error inside the block into a `KitError` that names the file."""
     path = Path(path)
     try:
         if not path.is_file():
-            raise _refused("it is not a file" if path.exists() else "there is no such file")
+            raise refused("it is not a file" if path.exists() else "there is no such file")
         with path.open("rb") as file:
             yield file
     except Exception as error:  # decoders raise many kinds of errors for damaged files
@@ -183,21 +167,12 @@ def _reading(path: Path | str) -> Iterator[io.BufferedReader]:
         raise KitError(f"cannot read the image {path}: {reason}") from error
 
 
-def _open(file: BinaryIO) -> tuple[ImageFile, ImageInfo]:
+def _open(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile, ImageInfo]:
     """Read and check the header of an image without decoding it."""
-    start = file.read(16)
-    if not start:
-        raise _refused("the file is empty")
-    reader = next((reader for magic, reader in _FORMATS.items() if start.startswith(magic)), None)
-    if reader is None:
-        raise _refused("it is not a JPEG, PNG, TIFF, WebP or BMP file")
-    file.seek(0)
-    image = reader(file)
+    image = opened(file, max_pixels)
     width, height = image.size
     if min(width, height) < MIN_SIDE:
-        raise _refused(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
-    if width * height > MAX_PIXELS:
-        raise _refused(f"{width} × {height} pixels are more than the {MAX_PIXELS:,} that are accepted")
+        raise refused(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
     rotation_quarters, mirrored = _UPRIGHT.get(_orientation(image, file), (0, False))
     if rotation_quarters % 2 and not _is_made_upright_by_pillow(image):
         width, height = height, width
@@ -240,42 +215,3 @@ def fitting(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
     """Reduce a (width, height) to at most `long_side` pixels on the longer side."""
     scale = min(1.0, long_side / max(size)) if long_side else 1.0
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _decode(image: ImageFile, file: BinaryIO, target: tuple[int, int]) -> Pixels:
-    """Decode an opened image to RGB pixels of size `target` (width, height), not yet upright."""
-    # A JPEG decoded at 1/s has ⌈side / s⌉ pixels, and the last one covers fewer than s pixels of the original. So the
-    # original may extend over slightly less than the decoded pixels.
-    drafted = image.draft(None, target)
-    width, height = drafted[1][2:] if drafted else image.size
-    pixels = _rgb(image, file)
-    factors = target[0] / width, target[1] / height
-    if factors != (1, 1):
-        # OpenCV applies factors exactly, including fractions of a pixel; from a size it would derive other factors.
-        resized = cv2.resize(pixels, None, fx=factors[0], fy=factors[1], interpolation=cv2.INTER_AREA)
-        pixels = np.asarray(resized, np.uint8)
-    return pixels[: target[1], : target[0]]
-
-
-def _rgb(image: ImageFile, file: BinaryIO) -> Pixels:
-    """All pixels of an opened image, uint8 [h, w, 3], at the drafted size."""
-    reduced_to_8_bits = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
-    image.load()
-    if reduced_to_8_bits:  # Pillow keeps only the upper 8 bits of 16-bit colour, so OpenCV decodes it
-        file.seek(0)  # OpenCV prints warnings for damaged files, so Pillow reads them first
-        samples = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA, EXIF ignored
-        if samples is None or samples.dtype != np.uint16 or samples.ndim != 3 or samples.shape[:2] != image.size[::-1]:
-            raise _refused("16-bit colour of this kind is not supported")
-        return _to_8_bits(samples[..., 2::-1])
-    if image.mode.startswith("I;16"):
-        return np.repeat(_to_8_bits(np.asarray(image))[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise _refused("its samples have 32 bits, not 8 or 16")
-    return np.array(image.convert("RGB"))  # a copy, because Pillow's own array is read-only
-
-
-def _to_8_bits(samples: NDArray[Any]) -> Pixels:
-    brightest = int(samples.max())
-    depth = next(depth for depth in (8, 10, 12, 14, 16) if brightest < 1 << depth)
-    scaled = cv2.convertScaleAbs(samples.astype(np.uint16), alpha=255 / ((1 << depth) - 1))  # rounds
-    return np.asarray(scaled, np.uint8)

@@ -5,6 +5,7 @@ Its size may differ from its photo's: `detectors.extract` stretches it.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.data import images
-from imc_kit.data.images import Photo
+from imc_kit.data.images import ImageInfo, Photo
+from imc_kit.data.listing import IMAGE_SUFFIXES, exists, is_folder
 from imc_kit.errors import KitError, require
-from imc_kit.types import Mask, Pixels
+from imc_kit.types import Mask, Pixels, Scene
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
+_LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".webp")
+_SUFFIXES = (*_LOSSLESS, *sorted(IMAGE_SUFFIXES.difference(_LOSSLESS)))
+_NAMES = "IMG.jpg.png, IMG.png, IMG_mask.png or IMG.mask.png"
 _MASKED_COLOUR = np.array([204, 121, 167], np.float32)
 """Reddish purple from Okabe and Ito's palette for colour-blind readers. It is rare in photos."""
 _BLACK = 1 / 16
@@ -45,7 +49,8 @@ class MaskConfig:
     """What to mask. By default nothing is masked."""
 
     folder: Path | None = None
-    """Folder of masks, one per image: `IMG.jpg.png` or `IMG.png`. Black pixels are ignored (COLMAP's convention)."""
+    """Folder of masks, one per image: `IMG.jpg.png`, `IMG.png`, `IMG_mask.png` or `IMG.mask.png`. Black pixels are
+    ignored (COLMAP's convention)."""
     vegetation: bool = False
     """Mask green plants by their colour."""
     min_share: float = 0.2
@@ -58,7 +63,7 @@ class MaskConfig:
 
     def check(self) -> None:
         """Raise `KitError` when the folder of masks does not exist."""
-        if self.folder is not None and not self.folder.is_dir():
+        if self.folder is not None and not is_folder(self.folder):
             raise KitError(f"the folder of masks {self.folder} does not exist: give one with a mask for each image")
 
     def of_scene(self, name: str, root: Path) -> "MaskConfig":
@@ -68,19 +73,36 @@ class MaskConfig:
         """
         if self.folder is None:
             return self
-        folder = self.folder / name if (self.folder / name).is_dir() else self.folder
+        folder = self.folder / name if is_folder(self.folder / name) else self.folder
         if folder.resolve() == root.resolve():
             raise KitError(f"the folder of masks {folder} also holds the images: put the masks into another one")
         return replace(self, folder=folder.absolute())  # a worker may have another working directory
 
 
+def coverage(scenes: Sequence[Scene], config: MaskConfig) -> list[str]:
+    """A note if some images have no mask in the folder. Raises `KitError` if none has one."""
+    if config.folder is None:
+        return []
+    folders = [(scene, config.of_scene(scene.name, scene.root).folder) for scene in scenes]
+    found = [find(name, folder) is not None for scene, folder in folders if folder for name in scene.images]
+    if all(found):
+        return []
+    text = f"{sum(found)} of {len(found)} images have a mask in {config.folder} (looked for: {_NAMES})"
+    if not any(found):
+        raise KitError(text)
+    return [text]
+
+
 def mask(photo: Photo, name: str, config: MaskConfig) -> Mask | None:
     """The pixels of a photo where keypoints are allowed; None means all.
 
-    name: the image's name in its scene. Raises `KitError` for a mask file that cannot be used.
+    name: the image's name in its scene. A mask file that cannot be used is left out with a warning.
     """
-    path = find(name, config.folder) if config.folder else None
-    allowed = read(path, photo) if path else None
+    path, allowed = find(name, config.folder) if config.folder else None, None
+    try:
+        allowed = read(path, photo) if path else None
+    except KitError as error:
+        log.warning("%s is not masked: %s", name, error)
     if not config.vegetation:
         return allowed
     plants = vegetation(photo.pixels)
@@ -95,11 +117,29 @@ def mask(photo: Photo, name: str, config: MaskConfig) -> Mask | None:
 def find(name: str, folder: Path) -> Path | None:
     """The mask file of an image, or None.
 
-    For `a.jpg` these names are tried in order: `a.jpg.png` (COLMAP's), `a.jpg`, and `a` with another image suffix.
+    For `a.jpg` these names are tried in order: `a.jpg.png` (COLMAP's), `a.jpg`, `a` with another image suffix, and with
+    such a suffix `a_mask` (OpenDroneMap's), `a.mask` (OpenMVS's) and `a.jpg.mask`.
     """
     path = folder / name
-    others = [path.with_suffix(suffix) for lower in _SUFFIXES for suffix in (lower, lower.upper())]
-    return next((found for found in [path.with_name(f"{path.name}.png"), path, *others] if found.exists()), None)
+    stems = path.stem, f"{path.stem}_mask", f"{path.stem}.mask", f"{path.name}.mask"
+    others = (stem + suffix for stem in stems for lower in _SUFFIXES for suffix in (lower, lower.upper()))
+    names = [f"{path.name}.png", path.name, *others]
+    return next((found for name in names if exists(found := path.with_name(name))), None)
+
+
+def digest(path: Path, info: ImageInfo) -> str:
+    """The hash of the mask file of an image. Raises `KitError` as `read` does, but from its header only."""
+    _check_shape(path, images.probe(path), info)
+    return images.digest(path)
+
+
+def _check_shape(path: Path, mask: Photo | ImageInfo, photo: Photo | ImageInfo) -> None:
+    """Raise `KitError` if the stored mask is portrait and its image landscape, or vice versa."""
+    (width, height), stored = (one.size if one.rotation_quarters % 2 == 0 else one.size[::-1] for one in (mask, photo))
+    if (width - height) * (stored[0] - stored[1]) < 0:
+        sizes = f"{width} × {height} pixels, but its image is stored as {stored[0]} × {stored[1]}"
+        todo = "store the mask in the orientation of the stored image, without its EXIF rotation"
+        raise KitError(f"the mask {path} is {sizes}: {todo}")
 
 
 def read(path: Path, photo: Photo) -> Mask:
@@ -110,14 +150,10 @@ def read(path: Path, photo: Photo) -> Mask:
     landscape or vice versa.
     """
     picture = images.load(path)
+    _check_shape(path, picture, photo)
     brightest = picture.pixels.max(axis=2).astype(int)
     allowed = np.rot90(brightest > _BLACK * brightest.max(), picture.rotation_quarters)  # back to the stored raster
     allowed = allowed[:, ::-1] if picture.mirrored else allowed
-    width, height = photo.size if photo.rotation_quarters % 2 == 0 else photo.size[::-1]
-    if (allowed.shape[1] - allowed.shape[0]) * (width - height) < 0:
-        sizes = f"{allowed.shape[1]} × {allowed.shape[0]} pixels, but its image is stored as {width} × {height}"
-        todo = "store the mask in the orientation of the stored image, without its EXIF rotation"
-        raise KitError(f"the mask {path} is {sizes}: {todo}")
     upright = np.rot90(allowed[:, ::-1] if photo.mirrored else allowed, -photo.rotation_quarters)
     return np.ascontiguousarray(upright)
 

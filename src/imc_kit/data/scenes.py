@@ -16,26 +16,24 @@ The table of the test split is `sample_submission.csv`. In 2025 the column `scen
 treats a dataset as a scene.
 """
 
-import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from imc_kit.data.listing import IMAGE_SUFFIXES, exists, few, find_images, fits_table, is_folder
 from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Scene
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp"})
-"""Suffixes of image files, in lower case."""
 SPLITS = ("test", "train")
 _NAMED_BY = (("image_path",), ("dataset", "image"), ("scene", "image_name"))
 """The columns that name a row's image: in 2023 and 2024; in 2025; in 2024's training labels."""
 
 Key = dict[str, str]
-_is_folder = os.path.isdir  # False for a name that is too long; Path.is_dir raises an error
+Out: TypeAlias = Path | str | None
 
 
 @dataclass(frozen=True)
@@ -90,33 +88,36 @@ class Task:
         return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
 
 
-def load(root: Path | str, split: str = "test") -> Task:
-    """Recognise the layout under `root`, and list the scenes and rows of a split ("test" or "train"). Decodes no image.
+def load(root: Path | str, split: str = "test", *, out: Out = None) -> Task:
+    """Recognise the layout under `root`, and list the scenes and rows of a split ("test" or "train").
 
     A requested name that differs from exactly one file only in case, Unicode form or extension means that file. A row
     whose file is missing, or whose path leaves the scene, is kept; the task's notes mention it. If a competition's
-    table of rows is missing, every image is a row. Hidden files and folders, `__MACOSX` and files without an image
-    suffix are ignored.
+    table of rows is missing, every image is a row. Everything under `out`, the folder of the run's results, is ignored,
+    and so are the files that `find_images` leaves out; the notes count those that may be photos.
 
-    Raises `KitError` when the folder is missing or holds no image, and when the table of rows cannot be read, lacks a
-    column or asks for an image twice.
+    Raises `KitError` when the folder is missing, holds no image or is `out` itself, and when the table of rows cannot
+    be read, lacks a column or asks for an image twice.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     root = Path(root)
-    if not _is_folder(root):
+    if not is_folder(root):
         raise KitError(f"{root} is not a folder: give the root of a competition's data or a folder of images")
     root = root.resolve()
+    if out is not None and Path(out).resolve() == root:
+        raise KitError(f"the results would lie among the photos of {root}: choose another --out, as {root / 'results'}")
     labels = [path for path in (root / "train" / "train_labels.csv", root / "train_labels.csv") if path.is_file()]
     table = root / "sample_submission.csv" if split == "test" else (labels or [root / "train_labels.csv"])[0]
     notes = []
-    layout, columns, keys = _read_keys(table) if table.exists() else _keys_of_all_images(root, split)
-    if layout != "folder" and not table.exists():
+    layout, columns, keys = _read_keys(table) if exists(table) else _keys_of_all_images(root, split, out)
+    if layout != "folder" and not exists(table):
         notes.append(f"there is no {table}, so every image in {root / split} is a row")
+        notes += find_images(root / split, out).elsewhere()
     elif layout == "folder" and (labels or split == "train"):
         found = f"{root} has neither {table.name} nor images in a folder {split}"
         raise KitError(f"{found}: choose another split or folder")
-    return _task(root, split, layout, columns, keys, notes)
+    return _task(root, split, layout, columns, keys, notes, out)
 
 
 def _read_keys(table: Path) -> tuple[str, tuple[str, ...], list[Key]]:
@@ -136,7 +137,7 @@ def _read_keys(table: Path) -> tuple[str, tuple[str, ...], list[Key]]:
             raise KitError(f"{table} asks for {image} twice, in rows {seen[image]} and {number}: leave one of them out")
     if "image_path" not in columns:
         return "2025" if "image" in columns else "2024", columns, keys
-    from_root = tuple(f"{split}/" for split in SPLITS)
+    from_root = tuple(split + slash for split in SPLITS for slash in "/\\")
     return "2024" if any(key["image_path"].startswith(from_root) for key in keys) else "2023", columns, keys
 
 
@@ -146,10 +147,10 @@ def _image_of(key: Key) -> str:
     return "/".join(key[name] for name in names)
 
 
-def _keys_of_all_images(root: Path, split: str) -> tuple[str, tuple[str, ...], list[Key]]:
+def _keys_of_all_images(root: Path, split: str, out: Out) -> tuple[str, tuple[str, ...], list[Key]]:
     """The layout that fits the image files, its columns, and each image's key as in its table."""
     by_path = ("image_path", "dataset", "scene", *POSE_COLUMNS)
-    paths = [PurePosixPath(name) for name in find_images(root / split)[0]]
+    paths = [PurePosixPath(name) for name in find_images(root / split, out).images]
     for layout, prefix, depth in (("2024", split, 1), ("2023", "", 2)):
         inside = [path for path in paths if path.parts[depth:-1][:1] == ("images",)]
         if inside:
@@ -161,18 +162,20 @@ def _keys_of_all_images(root: Path, split: str) -> tuple[str, tuple[str, ...], l
         keys = [{"image_id": f"{name}/{image}", "dataset": name, "scene": "", "image": image} for name, image in flat]
         return "2025", columns, keys
     name = root.name if root.name and fits_table(root.name) else "images"
-    return "folder", by_path, [_path_key(image, name, name) for image in find_images(root)[0]]
+    return "folder", by_path, [_path_key(image, name, name) for image in find_images(root, out).images]
 
 
 def _path_key(path: str, dataset: str, scene: str) -> Key:
     return {"image_path": path, "dataset": dataset, "scene": scene}
 
 
-def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: list[str]) -> Task:
+def _task(
+    root: Path, split: str, layout: str, columns: tuple[str, ...], keys: list[Key], notes: list[str], out: Out
+) -> Task:
     """The task whose rows have these keys, and the files that the rows refer to."""
-    places = [_place(split, layout, key) for key in keys]
+    places = [_place(root, split, layout, key) for key in keys]
     if outside := [_image_of(key) for key, place in zip(keys, places, strict=True) if not place.image]:
-        notes.append(f"rows whose path lies in no scene get a guess: {_few(outside)}")
+        notes.append(f"rows whose path lies in no scene get a guess: {few(outside)}")
     wanted: defaultdict[tuple[str, PurePosixPath], list[str]] = defaultdict(list)
     for place in places:
         if place.image:
@@ -183,18 +186,20 @@ def _task(root: Path, split: str, layout: str, columns: tuple[str, ...], keys: l
     files: dict[str, dict[str, str]] = {}
     for (name, inside_root), images in wanted.items():
         folder = root / inside_root
-        if layout in ("2023", "2024") and _is_folder(folder / "images"):
+        if layout in ("2023", "2024") and is_folder(folder / "images"):
             folder = folder / "images"
-        present, unwritable = find_images(folder)
-        files[name] = match_names(images, present)
-        notes += _remarks(name, folder, images, files[name], unwritable)
-        if present:
-            scenes.append(Scene(name, folder, tuple(present), categories.get(name, ())))
+        listing = find_images(folder, out)
+        files[name] = match_names(images, listing.images)
+        notes += _remarks(name, folder, images, files[name])
+        notes += [f"{name}: {note}" for note in listing.notes()]
+        if listing.images:
+            scenes.append(Scene(name, folder, tuple(listing.images), categories.get(name, ())))
     if not scenes:
         todo = f"put files with one of the suffixes {' '.join(sorted(IMAGE_SUFFIXES))} there, or give another folder"
-        raise KitError(f"there are no images for {split} in {root}: {todo}")
-    found = (files.get(place.scene, {}).get(place.image) for place in places)
-    rows = tuple(Row(key, place.scene, file) for key, place, file in zip(keys, places, found, strict=True))
+        found = f"there are no images for {split} in {root}"
+        raise KitError("; ".join([found, *find_images(root, out).notes(), todo]))
+    there = (files.get(place.scene, {}).get(place.image) for place in places)
+    rows = tuple(Row(key, place.scene, file) for key, place, file in zip(keys, places, there, strict=True))
     return Task(root, layout, columns, tuple(scenes), rows, tuple(notes))
 
 
@@ -210,7 +215,7 @@ class _Place(NamedTuple):
     image: str = ""
 
 
-def _place(split: str, layout: str, key: Key) -> _Place:
+def _place(root: Path, split: str, layout: str, key: Key) -> _Place:
     by_columns = {"2025": key["dataset"], "2023": f"{key['dataset']}/{key['scene']}"}
     outside = _Place(by_columns.get(layout, key["scene"]))
     if layout == "2025":
@@ -219,6 +224,8 @@ def _place(split: str, layout: str, key: Key) -> _Place:
         names = [split, key["scene"], "images", key["image_name"]]
     else:
         names = [split, key["image_path"]] if layout == "2023" else [key["image_path"]]
+    if "\\" in "".join(names) and not exists(root.joinpath(*names)):  # a table from Windows
+        names = [name.replace("\\", "/") for name in names]
     if not all(map(_is_inside, names)):
         return outside
     parts = PurePosixPath(*names).parts
@@ -228,7 +235,7 @@ def _place(split: str, layout: str, key: Key) -> _Place:
         return outside
     # The scene's folder ends before a folder `images`. Without one, the layout's depth determines it.
     if layout == "2025":
-        end = start = 1 + len(PurePosixPath(key["dataset"]).parts)
+        end = start = 1 + len(PurePosixPath(names[1]).parts)
     elif "images" in parts[2:-1]:
         end = parts.index("images", 2)
         start = end + 1
@@ -246,22 +253,16 @@ def _is_inside(name: str) -> bool:
     return path.parts != () and not path.is_absolute() and ".." not in path.parts and fits_table(name)
 
 
-def _remarks(scene: str, folder: Path, wanted: list[str], found: dict[str, str], unwritable: list[str]) -> list[str]:
+def _remarks(scene: str, folder: Path, wanted: list[str], found: dict[str, str]) -> list[str]:
     notes = []
     missing = [name for name in wanted if name not in found]
-    if missing and not _is_folder(folder):
+    if missing and not is_folder(folder):
         notes.append(f"{scene}: there is no folder {folder}, so its rows get a guess")
     elif missing:
-        notes.append(f"{scene}: {len(missing)} of {len(wanted)} requested images have no file: {_few(missing)}")
+        notes.append(f"{scene}: {len(missing)} of {len(wanted)} requested images have no file: {few(missing)}")
     if renamed := [f"{name} is {file}" for name, file in found.items() if name != file]:
-        notes.append(f"{scene}: names differ from the files in case or extension: {_few(renamed)}")
-    if unwritable:
-        notes.append(f"{scene}: left out for their names: {_few([ascii(name) for name in unwritable])}")
+        notes.append(f"{scene}: names differ from the files in case or extension: {few(renamed)}")
     return notes
-
-
-def _few(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]:
@@ -275,40 +276,6 @@ def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]
         return {}
     pairs = zip(table["scene"], table["categories"], strict=True)
     return {scene: tuple(filter(None, map(str.strip, text.split(";")))) for scene, text in pairs}
-
-
-def find_images(folder: Path) -> tuple[list[str], list[str]]:
-    """List all images under `folder` by their relative POSIX paths, sorted.
-
-    The second list holds the images whose names cannot be in a table (see `fits_table`). Hidden files and folders,
-    `__MACOSX` and files without an image suffix are left out. Links are followed, each folder once.
-    """
-    images = []
-    visited = set()
-    pending = [folder]
-    while pending:
-        for current, folders, files in os.walk(pending.pop(0)):
-            here = Path(current)
-            status = here.stat()
-            if (status.st_dev, status.st_ino) in visited:
-                folders.clear()
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-            # Linked folders come last: an image is listed under its real path, and a link upwards ends.
-            pending += [here / name for name in folders if (here / name).is_symlink()]
-            images += [(here / name).relative_to(folder).as_posix() for name in files if _is_image(here / name)]
-    images.sort()
-    return [name for name in images if fits_table(name)], [name for name in images if not fits_table(name)]
-
-
-def _is_image(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-
-
-def fits_table(name: str) -> bool:
-    """Whether a name can be in a table: it is valid Unicode without control characters."""
-    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def match_names(wanted: Sequence[str], present: Sequence[str]) -> dict[str, str]:

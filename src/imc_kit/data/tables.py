@@ -5,6 +5,7 @@ Kaggle's submissions and ground truth have this form in all years.
 """
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imc_kit.data.text import read_text
 from imc_kit.errors import KitError
 from imc_kit.types import Float64, Pose
 
@@ -31,16 +33,11 @@ def read_table(path: Path | str, columns: Sequence[str] = ()) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    path = Path(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
-    except FileNotFoundError:
-        raise KitError(f"there is no file {path}") from None
-    except OSError as error:
-        raise KitError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise KitError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+        header, *rows = [row for row in lines if row] or [[]]
+    except csv.Error as error:
+        raise KitError(f"{path} is not a CSV file: {error}") from error
     if not header:
         raise KitError(f"{path} is empty: its first line must name the columns")
     if missing := [column for column in columns if column not in header]:

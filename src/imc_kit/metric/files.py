@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from imc_kit.data.tables import read_table
+from imc_kit.data.text import read_text
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.metric.centers import SCENES_2024, Score, score
 from imc_kit.metric.clusters import Score2025, score_2025
@@ -124,8 +125,8 @@ def read_thresholds(path: AnyPath) -> dict[str, Any]:
         rows = table[["dataset", "scene", "thresholds"]].itertuples(index=False, name=None)
         return {f"{dataset}/{scene}": text.split(";") for dataset, scene, text in rows}
     try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise KitError(f"cannot read the thresholds in {path}: {error}") from error
     if not isinstance(content, dict):
         raise KitError(f"{path} must hold an object that names each scene's distances, {{scene: [distances]}}")

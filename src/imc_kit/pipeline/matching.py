@@ -145,7 +145,7 @@ class Matching:
             counts = {pair: overlap.inliers for pair, overlap in overlaps.items()}
             return by_matches(list(records), counts, config)
         names = self.scene.images if config.method == "file" else list(records)  # a file may name unreadable images
-        return select(names, config, lambda descriptor: self._describe(records, descriptor))
+        return select(names, config, lambda descriptor: self._describe(records, descriptor), self.notes)
 
     def _expected_overlap(self, records: Records, pairs: Sequence[Pair]) -> Float64:
         """An estimate of how much images overlap, [N, N], from stored results only.

@@ -1,10 +1,13 @@
 """The usable images of a scene, each with hashes that identify its content."""
 
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 from pathlib import Path
 
 from imc_kit.data import images, masks
+from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.errors import KitError
 from imc_kit.types import Scene
 
@@ -27,27 +30,35 @@ class ImageRecord:
 
     def load(self, long_side: int | None) -> images.Photo:
         """Decode the image, with its longer side at most `long_side` pixels. Raises KitError when that fails."""
-        return images.load(self.path, long_side, self.info.extra_quarters)
+        # As large as it was when it was inspected; half as many pixels are accepted in some formats.
+        return images.load(self.path, long_side, self.info.extra_quarters, max(MAX_PIXELS, 2 * prod(self.info.size)))
 
 
-def inspect(scene: Scene, config: masks.MaskConfig, executor: Executor) -> tuple[dict[str, ImageRecord], list[str]]:
+def inspect(
+    scene: Scene, config: masks.MaskConfig, executor: Executor, max_pixels: int = MAX_PIXELS
+) -> tuple[dict[str, ImageRecord], list[str]]:
     """Read the headers of a scene's images and hash their content.
 
-    Returns the usable images in the scene's order, and a note about each of the others. Raises KitError when no image
-    is usable.
+    Returns the usable images in the scene's order, and a note about each of the others, and about each mask that cannot
+    be used. Raises KitError when no image is usable.
     """
     mask_files = [config.folder and masks.find(name, config.folder) for name in scene.images]
-    inspected = executor.map(_inspect_image, [scene.path(name) for name in scene.images], mask_files)
-    found = dict(zip(scene.images, inspected, strict=True))
-    records = {name: record for name, record in found.items() if isinstance(record, ImageRecord)}
-    notes = [note for note in found.values() if isinstance(note, str)]
+    paths = [scene.path(name) for name in scene.images]
+    inspected = list(executor.map(partial(_inspect_image, max_pixels), paths, mask_files))
+    records = {name: record for name, (record, _) in zip(scene.images, inspected, strict=True) if record}
+    notes = [note for _, note in inspected if note]
     if not records:
         raise KitError(f"none of the {len(scene.images)} images can be used: {notes[0]}")
     return records, notes
 
 
-def _inspect_image(path: Path, mask: Path | None) -> ImageRecord | str:
+def _inspect_image(max_pixels: int, path: Path, mask: Path | None) -> tuple[ImageRecord | None, str]:
+    """The record of an image, if it is usable, and a note."""
     try:
-        return ImageRecord(path, images.probe(path), images.digest(path), images.digest(mask) if mask else "")
+        record = ImageRecord(path, images.probe(path, max_pixels), images.digest(path))
     except KitError as error:
-        return str(error)
+        return None, str(error)
+    try:
+        return replace(record, mask=masks.digest(mask, record.info) if mask else ""), ""
+    except KitError as error:
+        return record, f"{error}; its image is not masked"

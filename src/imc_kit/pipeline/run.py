@@ -15,7 +15,7 @@ from pathlib import Path
 
 from imc_kit.colmap import child
 from imc_kit.config import Config, cheap, preset
-from imc_kit.data import scenes, submission
+from imc_kit.data import masks, scenes, submission
 from imc_kit.data.scenes import Task
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
@@ -59,6 +59,9 @@ def solve(
     progress = _Progress(task, Path(out).absolute(), config, started)
     progress.begin()
     config.check()
+    for note in (unmasked := masks.coverage(task.scenes, config.masks)):
+        log.warning(note)
+    progress.task = replace(task, notes=(*task.notes, *unmasked))
     schedule = Schedule(task.scenes, until)
     # Matching and mapping have separate workers, so that neither waits for the other's work.
     with child.loading(), workers(executor, config.threads) as mapping, workers(executor, config.threads) as matching:

@@ -70,7 +70,7 @@ def match_scene(
     cost = Meter()
     matching = Matching(scene, store, config, executor, _reserving(_AFTER_MATCHING, scene, until))
     with cost("inspect"):
-        records, matching.notes = inspect(scene, config.masks, executor)
+        records, matching.notes = inspect(scene, config.masks, executor, config.max_pixels)
         given = None if pairs is None else list(pairs(list(records)))
         identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate)
         finished = read_result(folder / "result.json", identity)

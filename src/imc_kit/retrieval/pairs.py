@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from imc_kit.data.listing import few
+from imc_kit.data.text import read_text
 from imc_kit.errors import KitError, require
 from imc_kit.retrieval import DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
@@ -21,6 +23,9 @@ from imc_kit.types import Float32, Float64, Pair
 
 _BLOCK = 2**22
 """Similarities computed at once, 16 MB. It limits memory and does not affect the result."""
+
+_SHOWN = 80
+"""Characters of a wrong line that a note repeats."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,11 @@ class PairsConfig:
             require(valid, f"{option} of the selection of pairs", wanted, getattr(self, option))
 
     def check(self) -> None:
-        """Raise `KitError` when a network's weight file or the list of pairs is missing."""
-        if self.method == "file" and self.file is not None and not self.file.is_file():
-            raise KitError(f"there is no list of pairs {self.file}: name a text file with two images per line")
+        """Raise `KitError` when a network's weight file is missing, and when `file` is empty or not asked for."""
+        if self.file is not None and self.method != "file":
+            raise KitError(f"the list of pairs {self.file} needs --pairs.method file; the method is {self.method}")
+        if self.file is not None and not any(line.strip(" \t\r,") for line in read_text(self.file).split("\n")):
+            raise KitError(f"the list of pairs {self.file} is empty: write two images on each line")
         for descriptor in self._asked:
             if isinstance(descriptor, NetworkDescriptorConfig):
                 descriptor.create()
@@ -89,16 +96,22 @@ class PairsConfig:
         return self.descriptors if self.method == "similar" else ()
 
 
-def select(images: Sequence[str], config: PairsConfig, describe: Callable[[DescriptorConfig], Float32]) -> list[Pair]:
+def select(
+    images: Sequence[str],
+    config: PairsConfig,
+    describe: Callable[[DescriptorConfig], Float32],
+    notes: list[str] | None = None,
+) -> list[Pair]:
     """Select pairs of a scene's images.
 
     describe: returns the vectors [N, D] of all images for a descriptor, of length 1 or 0. It is called only if needed.
+    notes: gets a sentence about lines of a list of pairs that cannot be used.
 
     The method `matches` is treated as `similar`, to select the candidates for low-resolution matching. Raises
     `KitError` for an unusable list of pairs.
     """
     if config.method == "file" and config.file is not None:
-        return read_pairs(config.file, images)
+        return read_pairs(config.file, images, notes)
     if config.method == "exhaustive" or len(images) <= config.exhaustive_up_to:
         return exhaustive(images)
     if config.method == "sequential":
@@ -180,29 +193,35 @@ def sequential(images: Sequence[str], config: PairsConfig) -> list[Pair]:
     return _named(images, np.unique(np.concatenate(codes)))
 
 
-def read_pairs(path: Path, images: Sequence[str]) -> list[Pair]:
+def read_pairs(path: Path, images: Sequence[str], notes: list[str] | None = None) -> list[Pair]:
     """Read the pairs in a text file: two names per line, separated by a tab, a comma or a space.
 
     Names may contain commas and spaces: the line is split where both sides are names in `images`, at a tab if it has
     one. Ignores spaces around names, blank lines, and lines that start with # and name no pair. A repeated pair, in
-    either order, counts once.
+    either order, counts once. A line with no meaning or several is left out; `notes` gets a sentence with its number.
 
-    Raises `KitError`, with the line number, for a line with no meaning or several, and for a file that is not UTF-8.
+    Raises `KitError` when no pair is left, and for a file that is not text in UTF-8.
     """
-    try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise KitError(f"cannot read the list of pairs {path}: {error}") from error
     number = {name: i for i, name in enumerate(images)}
     codes: set[int] = set()
-    for count, line in enumerate(lines, 1):
+    flaws: list[str] = []
+    for count, line in enumerate(read_text(path).split("\n"), 1):
         divisions = set(_divisions(line))
         found = [(number[a], number[b]) for a, b in divisions if a in number and b in number]
+        if not found and "\\" in line:  # a list from Windows
+            divisions = set(_divisions(line.replace("\\", "/")))
+            found = [(number[a], number[b]) for a, b in divisions if a in number and b in number]
         if not found and (not line.strip() or line.startswith("#")):
             continue
         if reason := _flaw(line, divisions, found, images):
-            raise KitError(f"{path}, line {count}: {reason}")
-        codes.add(min(found[0]) * len(images) + max(found[0]))
+            flaws.append(f"line {count}: {reason}")
+        else:
+            codes.add(min(found[0]) * len(images) + max(found[0]))
+    if not codes:
+        reason = flaws[0] if flaws else "it is empty"
+        raise KitError(f"the list of pairs {path} names no two images of the scene: {reason}")
+    if flaws and notes is not None:
+        notes.append(f"{len(flaws)} lines of the list of pairs {path} are left out: {few(flaws)}")
     return _named(images, np.array(sorted(codes), np.int64))
 
 
@@ -215,13 +234,14 @@ def _divisions(line: str) -> Iterator[Pair]:
 
 def _flaw(line: str, divisions: set[Pair], found: list[tuple[int, int]], images: Sequence[str]) -> str | None:
     """The error in a line that can be read as the pairs `found`, or None."""
+    line = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
     if len(found) > 1:
         return f"{line!r} can be read as several pairs: put a tab between the names"
     if found:
         return f"{line!r} names one image twice" if found[0][0] == found[0][1] else None
     if len(divisions) == 1:
         unknown = next(name for name in divisions.pop() if name not in images)
-        return f"{unknown!r} is not an image of the scene"
+        return f"{unknown[:_SHOWN]!r} is not an image of the scene"
     return f"{line!r} does not name two images of the scene: write two names with a tab between them"
 
 

@@ -4,11 +4,12 @@ import base64
 import gzip
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from html import escape as e
+from html import escape
 from importlib import resources
 from string import Template
 from typing import Any
 
+from imc_kit.errors import printable
 from imc_kit.viz.palette import package
 
 __all__ = ["cell", "e", "facts", "number_cell", "page", "plot", "table"]
@@ -18,6 +19,11 @@ _MOVES = {
     "reset": "Reset view",
 }  # fmt: skip
 """The buttons of a 3D view: the label of each action of page.js."""
+
+
+def e(text: str) -> str:
+    """The HTML of a text, with its control characters escaped."""
+    return escape(printable(text, lines=True))
 
 
 def page(title: str, body: str) -> str:

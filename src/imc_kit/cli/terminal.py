@@ -1,0 +1,26 @@
+"""What reaches the terminal: names from files and tables, whose control characters are escaped."""
+
+import logging
+from typing import Any, TextIO
+
+from imc_kit.errors import printable
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats messages and tracebacks without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), lines=True)
+
+
+class Printable:
+    """A stream for what a command prints, without control characters."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text, lines=True))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,47 @@
+"""Options that were given but have no effect, because another option was not given."""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from imc_kit.config import Config
+from imc_kit.matchers import DetectorFreeConfig
+
+_METHODS = {
+    "exhaustive_up_to": "similar, matches or sequential", "descriptors": "similar", "k": "similar or matches",
+    "min_similarity": "similar", "min_matches": "matches", "min_per_image": "similar or matches",
+    "max_pairs": "similar or matches", "window": "sequential", "quadratic": "sequential", "loop": "sequential",
+}  # fmt: skip
+"""The methods of pair selection that use an option."""
+
+
+def unused(config: Config, default: Config) -> list[str]:
+    """A note about each option that differs from the default and has no effect."""
+    needs = {option: _needed(*option.partition(".")[::2], config) for option in _changed(default, config)}
+    return [f"--{name.replace('_', '-')} has no effect without {needed}" for name, needed in needs.items() if needed]
+
+
+def _needed(stage: str, option: str, config: Config) -> str:
+    """What an option needs and lacks; "" if nothing."""
+    masks, pairs = config.masks, config.pairs
+    methods = _METHODS.get(option, pairs.method) if stage == "pairs" else pairs.method
+    free = any(isinstance(one.matcher, DetectorFreeConfig) for one in config.feature_pipelines)
+    lacks = {
+        f"--pairs.method {methods}": pairs.method not in methods.replace(",", "").split(),
+        "--masks.vegetation": (stage, option) == ("masks", "min_share") and not masks.vegetation,
+        "masks": (stage, option) == ("masks", "pictures") and not masks.vegetation and masks.folder is None,
+        "--upright or --pairs.method matches": stage == "lowres" and not config.upright and pairs.method != "matches",
+        "--add": stage == "combine" and not config.also,
+        "a detector-free matcher": stage == "merge" and not free,
+        f"--{stage}.on": option != "on" and not getattr(getattr(config, stage), "on", True),
+    }
+    return next((need for need, lacking in lacks.items() if lacking), "")
+
+
+def _changed(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    """The options that differ, by their dotted names."""
+    if is_dataclass(new) and type(old) is type(new):
+        for one in fields(new):
+            yield from _changed(getattr(old, one.name), getattr(new, one.name), f"{name}.{one.name}".lstrip("."))
+    elif old != new:
+        yield name
