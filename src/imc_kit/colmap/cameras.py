@@ -4,34 +4,62 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
 from imc_kit.data.images import may_have_exif
-from imc_kit.errors import KitError, require
+from imc_kit.errors import KitError, require, unknown_name
 
 log = logging.getLogger(__name__)
 
 CAMERA_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 """COLMAP's camera models, in an order in which each one's distortion parameters start with those of the models before
 it."""
+PLAUSIBLE = 0.13, 7.2
+"""Focal lengths to believe, in longer sides of the image: a field of view from 150° to 8°, or 5 to 260 mm as of 35 mm
+film. Few photos of places are outside, and for those the default does no harm. Nonsense in EXIF mostly is."""
 
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """Which images share intrinsics, and their values before bundle adjustment."""
+    """Which images share intrinsics, and their values before bundle adjustment. Raises `KitError` when a value makes no
+    sense."""
 
-    sharing: Literal["exif", "size", "image"] = "exif"
+    sharing: Literal["exif", "size", "folder", "image"] = "exif"
     """exif: images with the same size, EXIF camera and EXIF focal length share intrinsics. But if most images match no
     other, the photos are by different people, and images without an EXIF camera share none. size: images of the same
-    size share intrinsics. image: every image has its own."""
+    size share intrinsics. folder: images of the same size in the same folder do. image: every image has its own."""
     model: str = "SIMPLE_RADIAL"
     """COLMAP's name of the camera model."""
+    params: str = ""
+    """Known intrinsics of all images of the most frequent size, as COLMAP's `camera_params`: the camera model's numbers
+    in pixels of the upright image, separated by commas, as in 900,512,384,0.01."""
+    exif: bool = True
+    """Use the camera and the focal length in EXIF."""
     focal_factor: float = 1.2
     """Focal length without EXIF, as a multiple of the image's longer side. 1.2 is COLMAP's default."""
 
     def __post_init__(self) -> None:
-        require(self.focal_factor > 0, "focal_factor of the cameras", "more than 0", self.focal_factor)
+        require(0 < self.focal_factor < inf, "focal_factor of the cameras", "more than 0", self.focal_factor)
+        if self.model != CameraConfig.model or self.params:  # the defaults do not load COLMAP
+            import pycolmap
+
+            known = pycolmap.CameraModelId.__members__.keys() - {"INVALID", "EQUIRECTANGULAR"}  # no focal length
+            if self.model not in known:
+                raise unknown_name("camera model", self.model, known)
+            wanted = pycolmap.Camera.create_from_model_name(0, self.model, 1.0, 1, 1).params_info
+            valid = len(self.known) in (0, len(wanted.split(","))) and all(map(isfinite, self.known))
+            positive = min(self.known[:1], default=1) > 0
+            require(valid and positive, "params of the cameras", f"{wanted} of {self.model} in pixels", self.params)
+
+    @property
+    def known(self) -> list[float]:
+        """The numbers of `params`; nan if they are not numbers."""
+        try:
+            return [float(number) for number in self.params.split(",")] if self.params else []
+        except ValueError:
+            return [nan]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,38 +70,81 @@ class ImageEntry:
     path: Path
     size: tuple[int, int]
     """(width, height) of the upright image, to which the keypoints refer."""
+    turn: tuple[int, bool] = (0, False)
+    """How EXIF turns the image upright: `ImageInfo.exif_turn`."""
 
 
-def cameras_of(images: Sequence[ImageEntry], config: CameraConfig) -> list[tuple[Any, Any]]:
-    """A (key, camera) for each image. Images with equal keys share a camera."""
-    inferred = [_inferred(image, config) for image in images]
-    keys: list[Any] = [
-        (image.size, name, c.mean_focal_length()) for image, (name, c) in zip(images, inferred, strict=True)
-    ]
-    mostly_unique = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
-    for number, (image, (name, _)) in enumerate(zip(images, inferred, strict=True)):
-        if config.sharing == "size":
-            keys[number] = image.size
-        elif config.sharing == "image" or (mostly_unique and name is None):
-            keys[number] = image.name
-    return [(key, camera) for key, (_, camera) in zip(keys, inferred, strict=True)]
+def plausible(focal: float) -> bool:
+    """Whether a focal length, in longer sides of the image, may be a camera's. Nan may not."""
+    return PLAUSIBLE[0] <= focal <= PLAUSIBLE[1]
 
 
-def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]:
-    """The EXIF name of an image's camera, if any, and the camera with COLMAP's focal length prior."""
+def cameras_of(images: Sequence[ImageEntry], config: CameraConfig) -> tuple[list[tuple[Any, Any]], list[str]]:
+    """A (key, camera) for each image, and notes on values that are not used. Images with equal keys share a camera."""
     import pycolmap
 
-    bitmap = None
+    sizes = Counter(image.size for image in images).most_common(1)
+    known_size = sizes[0][0] if sizes and config.params else None
+    keys, notes = _by_exif(images, config)
+    mostly_unique = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
+    found = []
+    for image, (size, name, focal) in zip(images, keys, strict=True):
+        key: Any = (size, name, focal)
+        camera = pycolmap.Camera.create_from_model_name(
+            0, config.model, focal or config.focal_factor * max(size), *size
+        )
+        camera.has_prior_focal_length = focal is not None or size == known_size
+        if size == known_size:
+            camera.params, key = config.known, (size, config.params)
+        if config.sharing == "size":
+            key = size
+        elif config.sharing == "folder":
+            key = size, image.path.parent
+        elif config.sharing == "image" or (mostly_unique and name is None and size != known_size):
+            key = image.name
+        symmetric = len(camera.focal_length_idxs()) == 1 and not config.params  # with its principal point in the middle
+        found.append(((key, None if symmetric else image.turn), camera))
+    if known_size and (others := sum(image.size != known_size for image in images)):
+        notes.append(
+            f"params of the cameras are used for images of {known_size[0]} × {known_size[1]} pixels, as most are, but "
+            f"not for {others} images of other sizes"
+        )
+    return found, notes
+
+
+def _by_exif(
+    images: Sequence[ImageEntry], config: CameraConfig
+) -> tuple[list[tuple[Any, str | None, float | None]], list[str]]:
+    """(size, EXIF name of the camera, focal length in pixels) of each image, and a note for each camera whose focal
+    length is implausible. Such an image gets the focal length of the other images of its camera, if they have one."""
+    exif = [(image.size, *(_exif(image.path) if config.exif else (None, None))) for image in images]
+    likely = {key for key in exif if key[2] is not None and plausible(key[2] / max(key[0]))}
+    keys, refused = [], dict[Any, list[str]]()
+    for image, key in zip(images, exif, strict=True):
+        if key[2] is not None and key not in likely:
+            refused.setdefault(key[:2], []).append(f"{image.name}: {key[2] / max(image.size):.3g}")
+            others = [other for other in likely if other[:2] == key[:2]]
+            key = others[0] if len(others) == 1 else (*key[:2], None)
+        keys.append(key)
+    return keys, [
+        f"the EXIF focal length of {len(those)} images by camera {name or 'unknown'} is not used: {those[0]} times the "
+        f"longer side, but {PLAUSIBLE[0]} to {PLAUSIBLE[1]} is plausible"
+        for (_, name), those in refused.items()
+    ]
+
+
+def _exif(path: Path) -> tuple[str | None, float | None]:
+    """The camera's name and its focal length in pixels, as COLMAP reads them from EXIF; None where there is none."""
+    import pycolmap
+
     try:
-        if may_have_exif(image.path):  # otherwise COLMAP decodes the whole image to find none
-            bitmap = pycolmap.Bitmap.read(image.path, as_rgb=False)
+        if may_have_exif(path):  # otherwise COLMAP decodes the whole image to find none
+            bitmap = pycolmap.Bitmap.read(path, as_rgb=False)
+            if bitmap:
+                return bitmap.exif_camera_model(), bitmap.exif_focal_length()
     except (KitError, RuntimeError, ValueError) as error:
-        log.debug("COLMAP cannot read %s (%s): using the default focal length", image.path, error)
-    known = bitmap.exif_focal_length() if bitmap else None
-    focal = known or config.focal_factor * max(image.size)
-    camera = pycolmap.Camera.create_from_model_name(0, config.model, focal, *image.size)
-    camera.has_prior_focal_length = bool(known)
-    return bitmap.exif_camera_model() if bitmap else None, camera
+        log.debug("COLMAP cannot read %s (%s): using the default focal length", path, error)
+    return None, None
 
 
 def change_camera_model(camera: Any, model: str) -> None:

@@ -118,7 +118,10 @@ class Completion:
 
     def _refine(self, models: list[Model]) -> list[Model]:
         """Bundle-adjust the first model with a fuller camera model."""
-        return [steps.refine(models[0], *self._job("refined", self.context.config.refinement)), *models[1:]]
+        config, infos = self.context.config.refinement, [record.info for record in self.records.values()]
+        if len({(info.size, info.exif_turn) for info in infos}) > len({info.size for info in infos}):
+            config = replace(config, camera_model="RADIAL")  # the same for an image that is turned or mirrored
+        return [steps.refine(models[0], *self._job("refined", config)), *models[1:]]
 
     def _job(self, folder: str, config: Any) -> tuple[Any, Workplace]:
         """The options of a COLMAP step, limited to the time left, and its workplace."""
