@@ -122,15 +122,21 @@ def _by_exif(
     keys, refused = [], dict[Any, list[str]]()
     for image, key in zip(images, exif, strict=True):
         if key[2] is not None and key not in likely:
-            refused.setdefault(key[:2], []).append(f"{image.name}: {key[2] / max(image.size):.3g}")
-            others = [other for other in likely if other[:2] == key[:2]]
-            key = others[0] if len(others) == 1 else (*key[:2], None)
+            camera = image.size, _maker(key[1])
+            refused.setdefault(camera, []).append(f"{image.name}: {key[2] / max(image.size):.3g}")
+            others = [other for other in likely if (other[0], _maker(other[1])) == camera]
+            key = others[0] if len(others) == 1 else (image.size, camera[1], None)
         keys.append(key)
     return keys, [
-        f"the EXIF focal length of {len(those)} images by camera {name or 'unknown'} is not used: {those[0]} times the "
-        f"longer side, but {PLAUSIBLE[0]} to {PLAUSIBLE[1]} is plausible"
-        for (_, name), those in refused.items()
+        f"the EXIF focal length of {len(those)} images by camera {maker or 'unknown'} is not used: {those[0]} times "
+        f"the longer side, but {PLAUSIBLE[0]} to {PLAUSIBLE[1]} is plausible"
+        for (_, maker), those in refused.items()
     ]
+
+
+def _maker(name: str | None) -> str | None:
+    """The camera without the focal length and the image size that COLMAP appends: Maker-Model-8.000000-80x60."""
+    return name and name.rsplit("-", 2)[0].rstrip("-")
 
 
 def _exif(path: Path) -> tuple[str | None, float | None]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from imc_kit.colmap import database, mapping_runs, steps
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import MappingResult
+from imc_kit.colmap.parallax import NO_PARALLAX, without_parallax
 from imc_kit.config import Config
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
@@ -99,6 +100,8 @@ class Completion:
             models = optional("the localisation of further images", models, self._localise, models, missing)
         if config.refinement.on:
             models = optional("the refinement of the model", models, self._refine, models)
+        if without_parallax(self.verified, models[0]):
+            self.context.notes.append(NO_PARALLAX)
         return models
 
     def _readd(self, models: list[Model], left_out: Collection[Pair]) -> list[Model]:
