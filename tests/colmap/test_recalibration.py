@@ -75,5 +75,5 @@ def test_mapping_is_repeated_where_intrinsics_do_not_fit(tmp_path: Path) -> None
     truth = np.array([pose.center for pose in ORBIT])
     similarity: Any = pycolmap.estimate_sim3d(centres, truth)
     assert np.abs(similarity * centres - truth).max() < 0.02
-    for cameras in (CameraConfig("size"), CameraConfig(params="900,400,300,0"), None):
-        assert map_best(path, scene, runs, *work, cameras=cameras).notes == []
+    known = CameraConfig(params="900,400,300,0")  # is not questioned
+    assert map_best(path, scene, runs, *work, cameras=known).notes == []

@@ -84,59 +84,41 @@ def cameras_of(images: Sequence[ImageEntry], config: CameraConfig) -> tuple[list
     import pycolmap
 
     sizes = Counter(image.size for image in images).most_common(1)
-    known_size = sizes[0][0] if sizes and config.params else None
-    keys, notes = _by_exif(images, config)
+    given = sizes[0][0] if sizes and config.params else None  # the size of the images with given intrinsics
+    keys: list[Any] = []
+    refused: dict[str, list[str]] = {}
+    for image in images:
+        name, focal = _exif(image.path) if config.exif else (None, None)
+        if focal is not None and not plausible(focal / max(image.size)):
+            name = str(name).rsplit("-", 2)[0]  # without the focal length and the size, which COLMAP appends
+            refused.setdefault(name, []).append(f"{image.name}: {focal / max(image.size):.3g} times the longer side")
+            focal = None
+        keys.append((image.size, name, focal))
     mostly_unique = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
     found = []
-    for image, (size, name, focal) in zip(images, keys, strict=True):
-        key: Any = (size, name, focal)
-        camera = pycolmap.Camera.create_from_model_name(
-            0, config.model, focal or config.focal_factor * max(size), *size
-        )
-        camera.has_prior_focal_length = focal is not None or size == known_size
-        if size == known_size:
+    for image, key in zip(images, keys, strict=True):
+        size, name, focal = key
+        length = focal or config.focal_factor * max(size)
+        camera = pycolmap.Camera.create_from_model_name(0, config.model, length, *size)
+        camera.has_prior_focal_length = focal is not None or size == given
+        if size == given:
             camera.params, key = config.known, (size, config.params)
-        if config.sharing == "size":
-            key = size
-        elif config.sharing == "folder":
-            key = size, image.path.parent
-        elif config.sharing == "image" or (mostly_unique and name is None and size != known_size):
+        if config.sharing in ("size", "folder"):
+            key = size, image.path.parent if config.sharing == "folder" else None
+        elif config.sharing == "image" or (mostly_unique and name is None and size != given):
             key = image.name
         symmetric = len(camera.focal_length_idxs()) == 1 and not config.params  # with its principal point in the middle
         found.append(((key, None if symmetric else image.turn), camera))
-    if known_size and (others := sum(image.size != known_size for image in images)):
+    low, high = PLAUSIBLE
+    notes = [
+        f"the EXIF focal length of {len(those)} images by {name} is not used ({those[0]}): {low} to {high} is plausible"
+        for name, those in refused.items()
+    ]
+    if given and (others := sum(image.size != given for image in images)):
         notes.append(
-            f"params of the cameras are used for images of {known_size[0]} × {known_size[1]} pixels, as most are, but "
-            f"not for {others} images of other sizes"
+            f"params of the cameras are not used for {others} images that are not of {given[0]} × {given[1]} pixels"
         )
     return found, notes
-
-
-def _by_exif(
-    images: Sequence[ImageEntry], config: CameraConfig
-) -> tuple[list[tuple[Any, str | None, float | None]], list[str]]:
-    """(size, EXIF name of the camera, focal length in pixels) of each image, and a note for each camera whose focal
-    length is implausible. Such an image gets the focal length of the other images of its camera, if they have one."""
-    exif = [(image.size, *(_exif(image.path) if config.exif else (None, None))) for image in images]
-    likely = {key for key in exif if key[2] is not None and plausible(key[2] / max(key[0]))}
-    keys, refused = [], dict[Any, list[str]]()
-    for image, key in zip(images, exif, strict=True):
-        if key[2] is not None and key not in likely:
-            camera = image.size, _maker(key[1])
-            refused.setdefault(camera, []).append(f"{image.name}: {key[2] / max(image.size):.3g}")
-            others = [other for other in likely if (other[0], _maker(other[1])) == camera]
-            key = others[0] if len(others) == 1 else (image.size, camera[1], None)
-        keys.append(key)
-    return keys, [
-        f"the EXIF focal length of {len(those)} images by camera {maker or 'unknown'} is not used: {those[0]} times "
-        f"the longer side, but {PLAUSIBLE[0]} to {PLAUSIBLE[1]} is plausible"
-        for (_, maker), those in refused.items()
-    ]
-
-
-def _maker(name: str | None) -> str | None:
-    """The camera without the focal length and the image size that COLMAP appends: Maker-Model-8.000000-80x60."""
-    return name and name.rsplit("-", 2)[0].rstrip("-")
 
 
 def _exif(path: Path) -> tuple[str | None, float | None]:
@@ -146,8 +128,7 @@ def _exif(path: Path) -> tuple[str | None, float | None]:
     try:
         if may_have_exif(path):  # otherwise COLMAP decodes the whole image to find none
             bitmap = pycolmap.Bitmap.read(path, as_rgb=False)
-            if bitmap:
-                return bitmap.exif_camera_model(), bitmap.exif_focal_length()
+            return (bitmap.exif_camera_model(), bitmap.exif_focal_length()) if bitmap else (None, None)
     except (KitError, RuntimeError, ValueError) as error:
         log.debug("COLMAP cannot read %s (%s): using the default focal length", path, error)
     return None, None

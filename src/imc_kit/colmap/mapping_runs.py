@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from threading import Event
-from typing import Literal
 
 from imc_kit.colmap import mapping, recalibration
 from imc_kit.colmap.cameras import CameraConfig, plausible
@@ -163,16 +162,15 @@ def map_best(
         return MappingResult([], frozenset(), [], database)
     session = _map(database, scene, runs, policy, at, until, alone)
     notes = session.all_notes()
-    misfit = session.misfit()
+    wrong = 0 < session.best.support < FITS
     try:
-        split = misfit == "wrong" and cameras is not None and cameras.sharing == "exif"
-        questioned = misfit and cameras is not None and not cameras.params
-        if questioned and (other := recalibration.recalibrated(database, at, split)):
-            again = _map(other, scene, runs, policy, replace(at, folder=other.parent), until, alone)
-            notes += again.all_notes()
-            if again.best.beats(session.best):
-                session = again
-                notes.append(RECALIBRATED)
+        if cameras and not cameras.params and (wrong or not session.plausible()):
+            other = recalibration.recalibrated(database, at, split=wrong and cameras.sharing == "exif")
+            if other is not None:
+                again = _map(other, scene, runs, policy, replace(at, folder=other.parent), until, alone)
+                notes += again.all_notes()
+                if again.best.beats(session.best):
+                    session, notes = again, [*notes, RECALIBRATED]
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
     session.log_left_out()
@@ -260,13 +258,10 @@ class _Session:
         images = len(self.scene.images)
         return self.policy.trusts(run, images) or self.policy.confirmed(self.best, self.ended, images)
 
-    def misfit(self) -> Literal["", "incomplete", "wrong"]:
-        """Whether the best model is incomplete or has a focal length that is implausible, or fits its matches badly."""
+    def plausible(self) -> bool:
+        """Whether the best model has enough images, and focal lengths that cameras may have."""
         focals = [0.5 / max(frame) for model in self.best.models[:1] for frame in model.frames.values()]
-        if self.best.registered and self.best.support < FITS:
-            return "wrong"
-        whole = self.policy.complete(self.best, len(self.scene.images)) and all(map(plausible, focals))
-        return "" if whole else "incomplete"
+        return self.policy.complete(self.best, len(self.scene.images)) and all(map(plausible, focals))
 
     def cancel(self) -> None:
         """Cancel all runs that have not ended."""
