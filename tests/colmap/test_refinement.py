@@ -134,3 +134,56 @@ def test_options_that_make_no_sense_are_refused() -> None:
     for options in (*wrong, {"time_limit": -1}, {"max_errors": ()}, {"max_errors": (1.0, 0.0)}):
         with pytest.raises(KitError, match=f"{next(iter(options))} of the refinement of a model must be"):
             RefinementConfig(**options)
+
+
+def flat(folder: Path, yaws: Sequence[float]) -> Model:
+    """A plane seen straight down from one height, with these headings in turn; adjusted with SIMPLE_RADIAL."""
+    random = np.random.default_rng(0)
+    made = pycolmap.Reconstruction()
+    camera = pycolmap.Camera.create_from_model_name(1, "SIMPLE_RADIAL", 900.0, 1024, 768)
+    made.add_camera_with_trivial_rig(camera)
+    points = np.column_stack([random.uniform(-2, 2, (700, 2)), np.zeros(700)])
+    seen_by: dict[int, list[Any]] = {}
+    for number in range(12):
+        center = np.array([number % 4 * 0.35 - 0.6, number // 4 * 0.35 - 0.6, -1.5])
+        yaw = np.deg2rad(yaws[number % len(yaws)]) / 2
+        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0, 0, np.sin(yaw), np.cos(yaw)])), np.zeros(3))
+        pose.translation = -(pose.rotation.matrix() @ center)
+        pixels = camera.img_from_cam((points - center) @ pose.rotation.matrix().T)
+        inside = np.flatnonzero(((pixels > 0) & (pixels < (1024, 768))).all(1))
+        noisy = pixels[inside] + random.normal(0, 0.3, (len(inside), 2))
+        image = pycolmap.Image(name=f"{number}.jpg", keypoints=noisy, camera_id=1, image_id=number + 1)
+        made.add_image_with_trivial_frame(image, pose)
+        for row, point in enumerate(inside.tolist()):
+            seen_by.setdefault(point, []).append(pycolmap.TrackElement(number + 1, row))
+    for point, track in seen_by.items():
+        if len(track) > 1:
+            made.add_point3D(points[point], pycolmap.Track(track), np.zeros(3, np.uint8))
+    pycolmap.bundle_adjustment(made, pycolmap.BundleAdjustmentOptions(print_summary=False))
+    made.update_point_3d_errors()
+    folder.mkdir()
+    made.write(folder)
+    return read_model(folder)
+
+
+@pytest.mark.parametrize("yaws", [(0.0,), (0.0, 180.0)])
+def test_a_flat_scene_from_above_keeps_square_pixels(tmp_path: Path, yaws: Sequence[float]) -> None:
+    """Heights and a focal length along one axis may be exchanged there."""
+    before = flat(tmp_path / "model", yaws)
+    try:
+        after = refined(before, tmp_path)
+    except KitError as error:
+        assert "do not determine a fuller camera model" in str(error)  # noqa: PT017
+        after = before
+    (camera,) = pycolmap.Reconstruction(after.folder).cameras.values()
+    assert camera.focal_length_x == pytest.approx(camera.focal_length_y, rel=0.05)
+
+
+def test_a_camera_that_is_not_determined_is_refused_with_a_note(tmp_path: Path) -> None:
+    before = simplified(scene(12), tmp_path / "model")
+    wrong = pycolmap.Reconstruction(before.folder)
+    for camera in wrong.cameras.values():
+        camera.focal_length = 500.0  # so refinement leaves it far behind
+    wrong.write(before.folder)
+    with pytest.raises(KitError, match=r"do not determine a fuller camera model .*: the model stays as it was"):
+        refined(before, tmp_path, max_errors=(1e6,))

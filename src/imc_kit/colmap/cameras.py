@@ -4,34 +4,62 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
 from imc_kit.data.images import may_have_exif
-from imc_kit.errors import KitError, require
+from imc_kit.errors import KitError, require, unknown_name
 
 log = logging.getLogger(__name__)
 
 CAMERA_MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 """COLMAP's camera models, in an order in which each one's distortion parameters start with those of the models before
 it."""
+PLAUSIBLE = 0.13, 7.2
+"""Focal lengths to believe, in longer sides of the image: a field of view from 150° to 8°, or 5 to 260 mm as of 35 mm
+film. Few photos of places are outside, and for those the default does no harm. Nonsense in EXIF mostly is."""
 
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """Which images share intrinsics, and their values before bundle adjustment."""
+    """Which images share intrinsics, and their values before bundle adjustment. Raises `KitError` when a value makes no
+    sense."""
 
-    sharing: Literal["exif", "size", "image"] = "exif"
+    sharing: Literal["exif", "size", "folder", "image"] = "exif"
     """exif: images with the same size, EXIF camera and EXIF focal length share intrinsics. But if most images match no
     other, the photos are by different people, and images without an EXIF camera share none. size: images of the same
-    size share intrinsics. image: every image has its own."""
+    size share intrinsics. folder: images of the same size in the same folder do. image: every image has its own."""
     model: str = "SIMPLE_RADIAL"
     """COLMAP's name of the camera model."""
+    params: str = ""
+    """Known intrinsics of all images of the most frequent size, as COLMAP's `camera_params`: the camera model's numbers
+    in pixels of the upright image, separated by commas, as in 900,512,384,0.01."""
+    exif: bool = True
+    """Use the camera and the focal length in EXIF."""
     focal_factor: float = 1.2
     """Focal length without EXIF, as a multiple of the image's longer side. 1.2 is COLMAP's default."""
 
     def __post_init__(self) -> None:
-        require(self.focal_factor > 0, "focal_factor of the cameras", "more than 0", self.focal_factor)
+        require(0 < self.focal_factor < inf, "focal_factor of the cameras", "more than 0", self.focal_factor)
+        if self.model != CameraConfig.model or self.params:  # the defaults do not load COLMAP
+            import pycolmap
+
+            known = pycolmap.CameraModelId.__members__.keys() - {"INVALID", "EQUIRECTANGULAR"}  # no focal length
+            if self.model not in known:
+                raise unknown_name("camera model", self.model, known)
+            wanted = pycolmap.Camera.create_from_model_name(0, self.model, 1.0, 1, 1).params_info
+            valid = len(self.known) in (0, len(wanted.split(","))) and all(map(isfinite, self.known))
+            positive = min(self.known[:1], default=1) > 0
+            require(valid and positive, "params of the cameras", f"{wanted} of {self.model} in pixels", self.params)
+
+    @property
+    def known(self) -> list[float]:
+        """The numbers of `params`; nan if they are not numbers."""
+        try:
+            return [float(number) for number in self.params.split(",")] if self.params else []
+        except ValueError:
+            return [nan]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,38 +70,68 @@ class ImageEntry:
     path: Path
     size: tuple[int, int]
     """(width, height) of the upright image, to which the keypoints refer."""
+    turn: tuple[int, bool] = (0, False)
+    """How EXIF turns the image upright: `ImageInfo.exif_turn`."""
 
 
-def cameras_of(images: Sequence[ImageEntry], config: CameraConfig) -> list[tuple[Any, Any]]:
-    """A (key, camera) for each image. Images with equal keys share a camera."""
-    inferred = [_inferred(image, config) for image in images]
-    keys: list[Any] = [
-        (image.size, name, c.mean_focal_length()) for image, (name, c) in zip(images, inferred, strict=True)
-    ]
-    mostly_unique = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
-    for number, (image, (name, _)) in enumerate(zip(images, inferred, strict=True)):
-        if config.sharing == "size":
-            keys[number] = image.size
-        elif config.sharing == "image" or (mostly_unique and name is None):
-            keys[number] = image.name
-    return [(key, camera) for key, (_, camera) in zip(keys, inferred, strict=True)]
+def plausible(focal: float) -> bool:
+    """Whether a focal length, in longer sides of the image, may be a camera's. Nan may not."""
+    return PLAUSIBLE[0] <= focal <= PLAUSIBLE[1]
 
 
-def _inferred(image: ImageEntry, config: CameraConfig) -> tuple[str | None, Any]:
-    """The EXIF name of an image's camera, if any, and the camera with COLMAP's focal length prior."""
+def cameras_of(images: Sequence[ImageEntry], config: CameraConfig) -> tuple[list[tuple[Any, Any]], list[str]]:
+    """A (key, camera) for each image, and notes on values that are not used. Images with equal keys share a camera."""
     import pycolmap
 
-    bitmap = None
+    sizes = Counter(image.size for image in images).most_common(1)
+    given = sizes[0][0] if sizes and config.params else None  # the size of the images with given intrinsics
+    keys: list[Any] = []
+    refused: dict[str, list[str]] = {}
+    for image in images:
+        name, focal = _exif(image.path) if config.exif else (None, None)
+        if focal is not None and not plausible(focal / max(image.size)):
+            name = str(name).rsplit("-", 2)[0]  # without the focal length and the size, which COLMAP appends
+            refused.setdefault(name, []).append(f"{image.name}: {focal / max(image.size):.3g} times the longer side")
+            focal = None
+        keys.append((image.size, name, focal))
+    mostly_unique = len(images) > 2 and 2 * sum(count == 1 for count in Counter(keys).values()) > len(images)
+    found = []
+    for image, key in zip(images, keys, strict=True):
+        size, name, focal = key
+        length = focal or config.focal_factor * max(size)
+        camera = pycolmap.Camera.create_from_model_name(0, config.model, length, *size)
+        camera.has_prior_focal_length = focal is not None or size == given
+        if size == given:
+            camera.params, key = config.known, (size, config.params)
+        if config.sharing in ("size", "folder"):
+            key = size, image.path.parent if config.sharing == "folder" else None
+        elif config.sharing == "image" or (mostly_unique and name is None and size != given):
+            key = image.name
+        symmetric = len(camera.focal_length_idxs()) == 1 and not config.params  # with its principal point in the middle
+        found.append(((key, None if symmetric else image.turn), camera))
+    low, high = PLAUSIBLE
+    notes = [
+        f"the EXIF focal length of {len(those)} images by {name} is not used ({those[0]}): {low} to {high} is plausible"
+        for name, those in refused.items()
+    ]
+    if given and (others := sum(image.size != given for image in images)):
+        notes.append(
+            f"params of the cameras are not used for {others} images that are not of {given[0]} × {given[1]} pixels"
+        )
+    return found, notes
+
+
+def _exif(path: Path) -> tuple[str | None, float | None]:
+    """The camera's name and its focal length in pixels, as COLMAP reads them from EXIF; None where there is none."""
+    import pycolmap
+
     try:
-        if may_have_exif(image.path):  # otherwise COLMAP decodes the whole image to find none
-            bitmap = pycolmap.Bitmap.read(image.path, as_rgb=False)
+        if may_have_exif(path):  # otherwise COLMAP decodes the whole image to find none
+            bitmap = pycolmap.Bitmap.read(path, as_rgb=False)
+            return (bitmap.exif_camera_model(), bitmap.exif_focal_length()) if bitmap else (None, None)
     except (KitError, RuntimeError, ValueError) as error:
-        log.debug("COLMAP cannot read %s (%s): using the default focal length", image.path, error)
-    known = bitmap.exif_focal_length() if bitmap else None
-    focal = known or config.focal_factor * max(image.size)
-    camera = pycolmap.Camera.create_from_model_name(0, config.model, focal, *image.size)
-    camera.has_prior_focal_length = bool(known)
-    return bitmap.exif_camera_model() if bitmap else None, camera
+        log.debug("COLMAP cannot read %s (%s): using the default focal length", path, error)
+    return None, None
 
 
 def change_camera_model(camera: Any, model: str) -> None:

@@ -28,14 +28,15 @@ def write_database(
     features: Callable[[str], Features],
     matches: Iterable[tuple[str, str, Matches]],
     config: CameraConfig,
-) -> None:
+) -> list[str]:
     """Write a new COLMAP database with cameras, rigs, frames, images, keypoints and matches.
 
     features: returns the features of an image by name; called once per image.
     matches: a stream of (first image, second image, matches), with indices into their keypoints. Matches that share a
         keypoint are reduced to the best.
 
-    Raises `KitError` for an index out of bounds, which would crash COLMAP later, and for a repeated pair.
+    Returns the notes of `cameras_of`. Raises `KitError` for an index out of bounds, which would crash COLMAP later, and
+    for a repeated pair.
     """
     import pycolmap
 
@@ -44,8 +45,9 @@ def write_database(
     ids: dict[str, tuple[int, int]] = {}
     cameras: dict[Any, tuple[int, int, Any]] = {}
     seen: set[tuple[int, int]] = set()
+    keyed, notes = cameras_of(images, config)
     with writing(path) as database:
-        for image, (key, camera) in zip(images, cameras_of(images, config), strict=True):
+        for image, (key, camera) in zip(images, keyed, strict=True):
             if key not in cameras:
                 camera.camera_id = database.write_camera(camera)
                 rig = pycolmap.Rig()
@@ -75,6 +77,7 @@ def write_database(
                     f"(they have {first_count} and {second_count}): the matches belong to other features"
                 )
             database.write_matches(first_id, second_id, _rows(pair))
+    return notes
 
 
 @contextmanager

@@ -43,9 +43,14 @@ def _step(module: str, work: str, config_class: str, config: Mapping[str, Any], 
     job(config=getattr(steps, config_class)(**config), **arguments)
 
 
+def _recalibrate(**arguments: Any) -> None:
+    import_module("imc_kit.colmap.recalibration").recalibrate_job(**arguments)
+
+
 JOBS: dict[str, Callable[..., None]] = {
     "incremental": partial(_map, "incremental"),
     "global": partial(_map, "global"),
+    "recalibrate": _recalibrate,
     "readd": partial(_step, "readding", "readd_job", "ReaddingConfig"),
     "merge": partial(_step, "merging", "merge_job", "MergingConfig"),
     "localise": partial(_step, "localisation", "localise_job", "LocalisationConfig"),

@@ -13,8 +13,11 @@ from typing import Any, ClassVar, Literal
 
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.model_files import read_model, read_models
-from imc_kit.errors import require
+from imc_kit.errors import KitError, require
 from imc_kit.types import Model, Pair
+
+REFUSED = "refused"
+"""A file of this name in the output means that the scene does not determine the fuller camera model."""
 
 
 @dataclass(frozen=True)
@@ -197,11 +200,13 @@ def refine(model: Model, config: RefinementConfig, at: Workplace) -> Model:
     """Bundle-adjust the best points of a model with a fuller camera model.
 
     Returns the new model, or `model` if refinement is unreliable: few images share a camera, or keypoints are
-    imprecise.
+    imprecise. Raises `KitError` if the scene does not determine the camera.
     """
     if len(model.poses) < config.min_images:
         return model
     config.run(at, model=model.folder)
+    if (at.folder / REFUSED).exists():
+        raise KitError("the photos do not determine a fuller camera model (a flat scene?): the model stays as it was")
     return _changed(model, at)
 
 

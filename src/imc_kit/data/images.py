@@ -53,6 +53,11 @@ class ImageInfo:
     mirrored: bool
     extra_quarters: int = 0
 
+    @property
+    def exif_turn(self) -> tuple[int, bool]:
+        """The rotations of EXIF alone, and `mirrored`. The others undo the rotation of a file, not of a camera."""
+        return (self.rotation_quarters - self.extra_quarters) % 4, self.mirrored
+
     def rotated(self, extra: int) -> "ImageInfo":
         """The info after `extra` more clockwise 90° rotations, as for `load(…, extra_quarters=extra)`."""
         size = self.size[::-1] if extra % 2 else self.size

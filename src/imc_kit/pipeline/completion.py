@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from imc_kit.colmap import database, mapping_runs, steps
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import MappingResult
+from imc_kit.colmap.parallax import NO_PARALLAX, without_parallax
 from imc_kit.config import Config
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
@@ -103,6 +104,8 @@ class Completion:
             models = optional("the localisation of further images", models, self._localise, models, missing)
         if config.refinement.on:
             models = optional("the refinement of the model", models, self._refine, models)
+        if without_parallax(self.verified, models[0]):
+            self.context.notes.append(NO_PARALLAX)
         return models
 
     def _readd(self, models: list[Model], left_out: Collection[Pair]) -> list[Model]:
@@ -122,7 +125,10 @@ class Completion:
 
     def _refine(self, models: list[Model]) -> list[Model]:
         """Bundle-adjust the first model with a fuller camera model."""
-        return [steps.refine(models[0], *self._job("refined", self.context.config.refinement)), *models[1:]]
+        config, infos = self.context.config.refinement, [record.info for record in self.records.values()]
+        if len({(info.size, info.exif_turn) for info in infos}) > len({info.size for info in infos}):
+            config = replace(config, camera_model="RADIAL")  # the same for an image that is turned or mirrored
+        return [steps.refine(models[0], *self._job("refined", config)), *models[1:]]
 
     def _job(self, folder: str, config: Any) -> tuple[Any, Workplace]:
         """The options of a COLMAP step, limited to the time left, and its workplace."""

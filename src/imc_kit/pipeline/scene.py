@@ -132,11 +132,11 @@ class MatchedScene:
         with cost("map"):
             at = Workplace(context.partial, context.log, context.threads, config.seed)
             policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, until)
-            best = mapping_runs.map_best(verified, scene, config.mapping, policy, at, end, alone)
+            best = mapping_runs.map_best(verified, scene, config.mapping, policy, at, end, alone, config.cameras)
             context.notes.extend(best.notes)
         similarity = self.matching.similarity(self.records, until)
         with cost("complete"):
-            completion = Completion(context, verified, self.records, similarity, self.matching.store, executor)
+            completion = Completion(context, best.database, self.records, similarity, self.matching.store, executor)
             models = completion.complete(best)
         with cost("place"):
             models = model_files.gather(models, self.folder / "models")
@@ -171,9 +171,11 @@ class MatchedScene:
         for old in self.folder.glob("database-*"):
             old.unlink()
         made = context.partial / "database.db"
-        entries = [cameras.ImageEntry(name, record.path, record.info.size) for name, record in self.records.items()]
+        found = self.records.items()
+        entries = [cameras.ImageEntry(name, it.path, it.info.size, it.info.exif_turn) for name, it in found]
         matches = self.found.strong(self.pairs, context.config.min_matches)
-        database.write_database(made, entries, self.found.features, matches, context.config.cameras)
+        notes = database.write_database(made, entries, self.found.features, matches, context.config.cameras)
+        context.notes.extend(notes)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
         context.notes.extend(verification.verify(made, context.config.verification, executor, end))
         if deadline.ran_out(context.notes):

@@ -1,0 +1,135 @@
+"""Which cameras images get: EXIF that is checked, known intrinsics, and which images share them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from PIL.TiffImagePlugin import IFDRational
+
+from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
+from imc_kit.errors import KitError
+
+SIZE = (80, 60)
+FOCAL, FOCAL_35MM, PLANE_X, PLANE_Y, UNIT = 0x920A, 0xA405, 0xA20E, 0xA20F, 0xA210
+
+
+def photo(path: Path, tags: dict[int, Any], size: tuple[int, int] = SIZE, camera: str = "One") -> ImageEntry:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Maker", camera
+    exif.get_ifd(0x8769).update(tags)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "olive").save(path, exif=exif)
+    return ImageEntry(path.name, path, size)
+
+
+def plane(focal: Any, resolution: Any, unit: int = 2) -> dict[int, Any]:
+    """A focal length with the resolution of the sensor, in pixels per unit (2: inch, 3: centimetre)."""
+    return {FOCAL: focal, PLANE_X: resolution, PLANE_Y: resolution, UNIT: unit}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {FOCAL_35MM: 1},
+        {FOCAL_35MM: 2000},
+        {FOCAL_35MM: 65535},
+        plane(IFDRational(8), IFDRational(1, 100000)),
+        plane(IFDRational(8), IFDRational(10**8)),
+        plane(IFDRational(-8), IFDRational(300)),
+        plane(IFDRational(8), IFDRational(1, 0)),
+        plane(IFDRational(1, 0), IFDRational(300)),
+        plane(IFDRational(0), IFDRational(300)),
+        plane(IFDRational(8), IFDRational(0)),
+    ],
+)
+def test_a_focal_length_that_no_camera_has_is_not_believed(tmp_path: Path, tags: dict[int, Any]) -> None:
+    bad = photo(tmp_path / "bad.jpg", tags)
+    ((_, camera),), notes = cameras_of([bad], CameraConfig())
+    assert camera.mean_focal_length() == 1.2 * 80
+    assert not camera.has_prior_focal_length
+    assert len(notes) <= 1  # none where COLMAP finds no focal length at all
+    good = [photo(tmp_path / f"{number}.jpg", {FOCAL_35MM: 28}) for number in range(3)]
+    found, again = cameras_of([bad, *good], CameraConfig())
+    assert again == notes
+    if notes:
+        assert "of 1 images by Maker-One is not used (bad.jpg: " in notes[0]
+    assert [camera.has_prior_focal_length for _, camera in found] == [False, True, True, True]
+    assert len({key for key, _ in found}) == 2
+
+
+def test_bad_focal_lengths_are_counted_by_camera(tmp_path: Path) -> None:
+    images = [photo(tmp_path / f"{n}.jpg", {FOCAL_35MM: 1 + n}, camera="AB"[n % 2]) for n in range(4)]
+    found, notes = cameras_of(images, CameraConfig("size"))
+    assert {camera.has_prior_focal_length for _, camera in found} == {False}
+    assert len(notes) == 2
+    for note, start in zip(notes, ("Maker-A is not used (0.jpg: ", "Maker-B is not used (1.jpg: "), strict=True):
+        assert note.startswith(f"the EXIF focal length of 2 images by {start}")
+
+
+def test_exif_can_be_ignored(tmp_path: Path) -> None:
+    images = [photo(tmp_path / f"{focal}.jpg", {FOCAL_35MM: focal}) for focal in (1, 28, 50)]
+    found, notes = cameras_of(images, CameraConfig(exif=False))
+    assert len({key for key, _ in found}) == 1
+    assert {camera.mean_focal_length() for _, camera in found} == {1.2 * 80}
+    assert notes == []
+
+
+def test_known_intrinsics_are_those_of_the_most_frequent_size(tmp_path: Path) -> None:
+    images = [photo(tmp_path / f"{number}.jpg", {FOCAL_35MM: 28 + number}) for number in range(3)]
+    images.append(photo(tmp_path / "high.jpg", {FOCAL_35MM: 28}, SIZE[::-1]))
+    found, (note,) = cameras_of(images, CameraConfig(model="RADIAL", params="90, 41,29,-0.1,0.02"))
+    assert len({key for key, _ in found}) == 2
+    for _, camera in found[:3]:
+        assert camera.params.tolist() == [90, 41, 29, -0.1, 0.02]
+        assert camera.has_prior_focal_length
+    assert found[3][1].params.tolist()[1:] == [30, 40, 0, 0]
+    assert "not used for 1 images that are not of 80 × 60 pixels" in note
+
+
+@pytest.mark.parametrize("params", ["90", "90,40,30,0,0", "90,40,x,0", "0,40,30,0", "-90,40,30,0", "nan,40,30,0", ","])
+def test_wrong_intrinsics_are_refused_before_any_work(params: str) -> None:
+    with pytest.raises(KitError, match="params of the cameras must be f, cx, cy, k of SIMPLE_RADIAL"):
+        CameraConfig(params=params)
+
+
+def test_an_unknown_camera_model_is_refused_before_any_work() -> None:
+    with pytest.raises(KitError, match="unknown camera model 'OPENCV_FISH': did you mean 'OPENCV_FISHEYE'"):
+        CameraConfig(model="OPENCV_FISH")
+    for model in ("FOO", "", "EQUIRECTANGULAR", "opencv"):
+        with pytest.raises(KitError, match="unknown camera model"):
+            CameraConfig(model=model)
+    for known in ("OPENCV_FISHEYE", "FOV", "SIMPLE_RADIAL_FISHEYE"):
+        assert CameraConfig(model=known).model == known
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_focal_factor_is_a_number(factor: float) -> None:
+    with pytest.raises(KitError, match="focal_factor"):
+        CameraConfig(focal_factor=factor)
+
+
+def test_sharing_by_folder(tmp_path: Path) -> None:
+    images = [photo(tmp_path / folder / name, {}) for folder in ("wide", "long") for name in ("a.jpg", "b.jpg")]
+    images.append(photo(tmp_path / "long" / "c.jpg", {}, SIZE[::-1]))
+    keys = [key for key, _ in cameras_of(images, CameraConfig("folder"))[0]]
+    assert keys[0] == keys[1] != keys[2] == keys[3] != keys[4]
+
+
+@pytest.mark.parametrize("turn", [(2, False), (0, True), (2, True)])
+def test_images_that_exif_turns_share_what_turning_does_not_change(tmp_path: Path, turn: tuple[int, bool]) -> None:
+    """A point and its picture, both turned: the same camera only if its model has the same distortion everywhere."""
+    one = photo(tmp_path / "a.jpg", {})
+    other = replace(one, name="b.jpg", turn=turn)
+    for model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "THIN_PRISM_FISHEYE"):
+        (first, camera), (second, _) = cameras_of([one, other], CameraConfig(model=model))[0]
+        camera.params = [*camera.params[: len(camera.params) - len(camera.extra_params_idxs())],
+            *(0.05 / (1 + number) for number in range(len(camera.extra_params_idxs())))]  # fmt: skip
+        sign = [1 if turn == (2, True) else -1, -1 if turn[0] else 1]
+        seen = camera.img_from_cam([[0.2, 0.1, 1.0], [0.2 * sign[0], 0.1 * sign[1], 1.0]]) - [40, 30]
+        assert (first == second) == bool(abs(seen[0] * sign - seen[1]).max() < 1e-9), model
+    known = CameraConfig(params="90,42,30,0")
+    assert len({key for key, _ in cameras_of([one, other], known)[0]}) == 2
