@@ -27,6 +27,7 @@ from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.viewgraph.lowres import LowResConfig
+from imc_kit.viewgraph.static import StaticConfig
 from imc_kit.viewgraph.two_view import VerificationConfig
 
 _SIFT, _NEAREST = SiftConfig(contrast_threshold=0.0133, edge_threshold=30.0), NearestConfig(ratio=0.8, cells=64)
@@ -76,6 +77,7 @@ class Config:
     lowres: LowResConfig = field(default_factory=LowResConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
+    static: StaticConfig = field(default_factory=StaticConfig)
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = DEFAULT_RUNS
@@ -152,8 +154,8 @@ CHEAP = Config(
 
 
 def cheap(config: Config) -> Config:
-    """`CHEAP` with the cameras, masks, threads and seed of `config`."""
-    names = ("masks", "cameras", "threads", "seed", "time_limit")
+    """`CHEAP` with the masks, `static`, cameras, threads and seed of `config`."""
+    names = ("masks", "static", "cameras", "threads", "seed", "time_limit")
     return replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 
