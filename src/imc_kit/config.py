@@ -31,6 +31,7 @@ from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.runtime import versions
 from imc_kit.runtime.registry import NamedConfig
 from imc_kit.viewgraph.lowres import LowResConfig
+from imc_kit.viewgraph.static import StaticConfig
 from imc_kit.viewgraph.two_view import VerificationConfig
 
 _WITHOUT_EFFECT = {"threads", "time_limit"}
@@ -98,6 +99,7 @@ class Config:
     lowres: LowResConfig = field(default_factory=LowResConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
+    static: StaticConfig = field(default_factory=StaticConfig)
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
     mapping: tuple[MappingConfig, ...] = DEFAULT_RUNS
@@ -181,8 +183,8 @@ CHEAP = Config(
 
 
 def cheap(config: Config) -> Config:
-    """`CHEAP` with the cameras, masks, threads and seed of `config`."""
-    names = ("masks", "cameras", "max_pixels", "threads", "seed", "time_limit")
+    """`CHEAP` with the masks, `static`, cameras, pixel limit, threads and seed of `config`."""
+    names = ("masks", "static", "cameras", "max_pixels", "threads", "seed", "time_limit")
     return replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 

@@ -1,11 +1,12 @@
 """From the photos of a scene to matches: every stage before COLMAP, with a store and an executor."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import inf
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,10 +23,12 @@ from imc_kit.retrieval.pairs import by_matches, nearest_first, select
 from imc_kit.runtime import deadline, faults
 from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
-from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap
+from imc_kit.viewgraph.lowres import PairOverlap
 from imc_kit.viewgraph.orientation import assign_rotations
+from imc_kit.viewgraph.static import examine, static_keypoints
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _DETECTION = 0.85
 """Detection's share of the time for detection and matching. It is large because an image without features is lost,
@@ -115,6 +118,29 @@ class Matching:
 
         return MatchedFeatures(lambda name: joined[name][0], matches)
 
+    def without_static(self, found: MatchedFeatures, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
+        """The same without matches on watermarks, date stamps and backgrounds that do not move with the scene."""
+        if not self.config.static.on:
+            return found
+        keypoints = {name: _without_descriptors(found.features(name)) for name in records}
+        examined = partial(self._each_pair, examine, keypoints, found.matches)
+        static = static_keypoints(keypoints, found.matches, pairs, examined)
+        if not (shares := [mask.mean() for mask in static.values() if mask.any()]):
+            return found
+        self.notes.append(
+            f"{len(shares)} of {len(records)} images show something that does not move with the scene, such as a "
+            f"watermark, a date or a background: {np.mean(shares):.0%} of their keypoints are ignored "
+            "(--static.no-on keeps them)"
+        )
+
+        def moving(first: str, second: str) -> Matches:
+            matches = found.matches(first, second)
+            one, two = matches.indices.T
+            kept = ~(static[first][one] | static[second][two])
+            return Matches(matches.indices[kept], matches.scores[kept])
+
+        return MatchedFeatures(found.features, moving)
+
     def similarity(self, records: Records, until: float = inf) -> Callable[[str, str], float | None]:
         """A function of two image names: how alike the images look, −1 … 1, by the VLAD of their features.
 
@@ -199,27 +225,40 @@ class Matching:
     # ---- low-resolution matching ----
 
     def _low_resolution(self) -> "Matching":
-        return Matching(self.scene, self.store, CHEAP, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
+        config = replace(CHEAP, static=self.config.static)
+        return Matching(self.scene, self.store, config, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
 
     def _low_resolution_overlaps(self, records: Records) -> dict[Pair, PairOverlap]:
         """The overlap of all pairs, or of the most similar ones in a large scene."""
         cheap = self._low_resolution()
         usable = cheap.detect(records)
         pairs = cheap._selected(usable)
-        found = cheap.match(usable, pairs)
+        found = cheap.without_static(cheap.match(usable, pairs), usable, pairs)
         self.notes += [note for note in cheap.notes if faults.happened([note])]
         keypoints = {name: _without_descriptors(found.features(name)) for name in usable}
-        overlaps: dict[Pair, PairOverlap] = {}
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            part = pairs[start : start + _PAIRS_AT_ONCE]
-            firsts, seconds = [keypoints[first] for first, _ in part], [keypoints[second] for _, second in part]
-            work = partial(_overlap_until, config=self.config.lowres, until=cheap.until)
-            results = self.executor.map(work, firsts, seconds, [found.matches(*pair) for pair in part], chunksize=64)
-            overlaps |= {pair: overlap for pair, overlap in zip(part, results, strict=True) if overlap}
+        work = partial(lowres.pair_overlap, config=self.config.lowres)
+        overlaps = cheap._each_pair(work, keypoints, found.matches, pairs)
         if len(overlaps) < len(pairs):
             done = f"{len(overlaps)} of {len(pairs)} pairs were compared at low resolution"
             self.notes.append(f"{self.scene.name}: {deadline.RAN_OUT}, {done}")
         return overlaps
+
+    def _each_pair(
+        self,
+        work: Callable[[Features, Features, Matches], T | None],
+        keypoints: Mapping[str, Features],
+        matches: Callable[[str, str], Matches],
+        pairs: Sequence[Pair],
+    ) -> dict[Pair, T]:
+        """The result of `work` for each pair that has one and was reached before the deadline."""
+        found: dict[Pair, T] = {}
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            part = pairs[start : start + _PAIRS_AT_ONCE]
+            firsts, seconds = ([keypoints[pair[side]] for pair in part] for side in (0, 1))
+            given = [matches(*pair) for pair in part]
+            results = self.executor.map(partial(_in_time, work, self.until), firsts, seconds, given, chunksize=64)
+            found |= {pair: result for pair, result in zip(part, results, strict=True) if result is not None}
+        return found
 
     # ---- global descriptors ----
 
@@ -249,10 +288,8 @@ class Matching:
         return np.array([rows.get(name, zeros) for name in records], np.float32)
 
 
-def _overlap_until(
-    first: Features, second: Features, matches: Matches, config: LowResConfig, until: float
-) -> PairOverlap | None:
-    return lowres.pair_overlap(first, second, matches, config) if deadline.left(until) else None
+def _in_time(work: Callable[..., T], until: float, *arguments: Any) -> T | None:
+    return work(*arguments) if deadline.left(until) else None
 
 
 def _without_descriptors(features: Features) -> Features:

@@ -91,7 +91,7 @@ def match_scene(
     with cost("pairs"):
         selected = matching.select(records, given)
     with cost("match"):
-        found = matching.match(records, selected)
+        found = matching.without_static(matching.match(records, selected), records, selected)
     return MatchedScene(scene, folder, until, matching, records, selected, found, identity, separate, cost)
 
 
