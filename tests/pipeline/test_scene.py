@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from children import inject
-from imc_kit.colmap import child, mapping, mapping_runs
+from imc_kit.colmap import child, database, mapping, mapping_runs
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.data import scenes, submission
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
+from imc_kit.pipeline import earlier
 from imc_kit.pipeline import scene as scene_stages
 from imc_kit.pipeline.scene import match_scene
 from imc_kit.runtime import deadline
@@ -83,9 +84,10 @@ def test_a_scene_is_finished_once_whatever_earlier_runs_have_left(
     assert whole.counts["registered"] == FIRST + 1
     assert len(whole.placements) == ALL
     assert whole.notes == []
-    assert identity(tmp_path) + ".db" in [path.name.removeprefix("database-") for path in tmp_path.glob("database-*")]
+    kept = database.kept(tmp_path, identity(tmp_path))
+    assert kept is not None
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"database-{identity(tmp_path)}.db", "colmap.log", "colmap-1.log", "models", "result.json",
+        kept.name, "colmap.log", "colmap-1.log", "models", "result.json",
     }  # fmt: skip
 
     jobs.clear()
@@ -105,7 +107,7 @@ def test_optional_steps_can_be_left_out_and_a_result_may_stay_unwritten(
     def write(*_: Any) -> None:
         raise KitError("cannot write result.json: No space left on device")
 
-    monkeypatch.setattr(scene_stages, "write_result", write)
+    monkeypatch.setattr(earlier, "write_result", write)
     result = solve_scene(scene, tmp_path, store, ONE_ALONE, executor)
     assert list(jobs) == ["incremental"]
     assert result.counts["registered"] == FIRST

@@ -224,7 +224,7 @@ def test_a_result_that_is_gone_costs_its_scene_alone(solved: Path, tmp_path: Pat
     run = copy(solved, tmp_path / "run")
     (run / "scenes/plaza/result.json").unlink()
     text = said(write_report(run))
-    assert "The scene's result.json is missing or from another run" in text
+    assert "The scene's result.json is missing, damaged or from another run" in text
     assert "of 10 images registered" in text
     assert "Images of bare & co" in text
     assert "Images of plaza" not in text

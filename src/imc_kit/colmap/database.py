@@ -1,11 +1,14 @@
 """Write and read COLMAP databases of features and matches. Only here half a pixel is added to keypoints."""
 
+import hashlib
 import logging
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, Literal
 
 import numpy as np
@@ -138,10 +141,99 @@ def keep_best_connected(path: Path, most: int) -> None:
 
 
 def move(path: Path, target: Path) -> Path:
-    """Rename a closed database. Raises `KitError` if it was not written completely."""
+    """Move a closed database. Raises `KitError` if it was not written completely or cannot be moved."""
     if _write_ahead_log(path).exists():  # closing it reports no error
         raise KitError(f"cannot write the COLMAP database {path}: the disk is full, or another program has it open")
-    return path.replace(target)
+    try:
+        return Path(shutil.move(path, target))
+    except OSError as error:
+        raise KitError(f"cannot write the COLMAP database {target}: {error.strerror or error}") from error
+
+
+def keep(path: Path, folder: Path, identity: str) -> Path:
+    """Move a closed database to `folder`, in place of all others. Its name holds its identity and its digest."""
+    discard(folder)
+    return move(path, folder / f"database-{identity}-{_digest(path)}.db")
+
+
+def kept(folder: Path, identity: str) -> Path | None:
+    """The database of that identity that an earlier run left in `folder`, if it is undamaged."""
+    return next((path for path in sorted(folder.glob(f"database-{identity}-*.db")) if is_whole(path)), None)
+
+
+def discard(folder: Path) -> None:
+    """Delete the databases in `folder`."""
+    for path in folder.glob("database-*"):
+        path.unlink()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a database by `keep` has the content that it was moved with, and no log of changes beside it."""
+    logs = [path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "journal")]
+    return not any(log.exists() and log.stat().st_size for log in logs) and path.stem.rpartition("-")[2] == _digest(
+        path
+    )
+
+
+def _digest(path: Path) -> str:
+    """A hash of a database without the counters in its header, which change when it is opened to read it.
+
+    See sqlite.org/fileformat.html: the change counter, version-valid-for and the version of SQLite.
+    """
+    with path.open("rb", buffering=0) as file:
+        header = bytearray(file.read(100))
+        del header[92:100], header[24:28]
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(header, digest_size=16)).hexdigest()
+
+
+def near(path: Path, folder: Path) -> Path:
+    """The path of a database, or of its copy in `folder` if SQLite cannot open it where it is.
+
+    SQLite refuses paths of more than 504 bytes, disks without locks, and read-only folders.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=0)) as connection:
+            connection.execute("SELECT count(*) FROM images")
+        return path
+    except sqlite3.Error:
+        return Path(shutil.copyfile(path, folder / "near.db"))
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Path]:
+    """Make an empty folder for COLMAP's work, and delete it at the end: `folder`, or a temporary one.
+
+    A temporary one is used if SQLite cannot write in `folder` (see `near`).
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    temporary = None
+    try:
+        try:
+            with closing(sqlite3.connect(folder / "is-a-database-possible-here.db", timeout=0)) as connection:
+                connection.executescript("PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL; CREATE TABLE works(here)")
+        except sqlite3.Error as error:
+            temporary = Path(mkdtemp(prefix="imc-kit-"))
+            log.info("SQLite cannot write in %s (%s): COLMAP works in %s", folder, error, temporary)
+        yield temporary or folder
+    finally:
+        for used in filter(None, (temporary, folder)):
+            shutil.rmtree(used, ignore_errors=True)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Open a database to read it. Raises `KitError` when it cannot be read."""
+    import pycolmap
+
+    try:
+        with (
+            TemporaryDirectory(prefix="imc-kit-") as folder,
+            pycolmap.Database.open(near(path, Path(folder))) as opened,
+        ):
+            yield opened
+    except (RuntimeError, OSError) as error:
+        raise KitError(f"cannot read the COLMAP database {path}: {error}") from error
 
 
 def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
@@ -161,9 +253,7 @@ def recent_keypoints(opened: Any) -> Callable[[int], Float64]:
 
 def keypoint_counts(path: Path) -> dict[str, int]:
     """The number of keypoints of each image of a database."""
-    import pycolmap
-
-    with pycolmap.Database.open(path) as database:
+    with _reading(path) as database:
         return {name: database.num_keypoints_for_image(number) for name, number in _ids(database).items()}
 
 
@@ -174,9 +264,7 @@ def match_counts(path: Path) -> dict[Pair, int]:
 
 def pair_counts(path: Path, *, verified: bool) -> dict[Pair, int]:
     """The number of verified matches, or of all matches, of each pair of image names in a database, without zeros."""
-    import pycolmap
-
-    with pycolmap.Database.open(path) as database:
+    with _reading(path) as database:
         names = {number: name for name, number in _ids(database).items()}
         return {(names[a], names[b]): count for (a, b), count in id_pair_counts(database, verified=verified).items()}
 
@@ -194,9 +282,7 @@ def read_pair(path: Path, first: str, second: str) -> tuple[Correspondences, Mas
 
     There are none for a pair that was not matched. Raises `KitError` for an image that is not in the database.
     """
-    import pycolmap
-
-    with pycolmap.Database.open(path) as database:
+    with _reading(path) as database:
         ids = _ids(database)
         for name in (first, second):
             if name not in ids:

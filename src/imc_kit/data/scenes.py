@@ -90,7 +90,7 @@ class Task:
         return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
 
 
-def load(root: Path | str, split: str = "test") -> Task:
+def load(root: Path | str, split: str = "test", *, out: Path | str | None = None) -> Task:
     """Recognise the layout under `root`, and list the scenes and rows of a split ("test" or "train"). Decodes no image.
 
     A requested name that differs from exactly one file only in case, Unicode form or extension means that file. A row

@@ -1,11 +1,13 @@
 """The usable images of a scene, each with hashes that identify its content."""
 
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from imc_kit.data import images, masks
 from imc_kit.errors import KitError
+from imc_kit.runtime import deadline, faults
 from imc_kit.types import Scene
 
 
@@ -46,8 +48,32 @@ def inspect(scene: Scene, config: masks.MaskConfig, executor: Executor) -> tuple
     return records, notes
 
 
+def lost(inspected: Mapping[str, ImageRecord], detected: Container[str], notes: Iterable[str]) -> list[str]:
+    """A note on the images that have no features, although another run may find some; none if time ran out."""
+    without = [] if deadline.ran_out(notes) else [name for name in inspected if name not in detected]
+    names = [name for name in without if _may_recover(inspected[name])]
+    few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    return [f"lost after inspection: {few} ({len(names)} in all); {faults.RETRIED}"] if names else []
+
+
+def _may_recover(record: ImageRecord) -> bool:
+    """Whether an image without features has changed since inspection, or can be decoded after all."""
+    try:
+        if images.digest(record.path) == record.digest:
+            record.load(None)
+    except KitError as error:
+        return _is_passing(record.path, error)
+    return True
+
+
+def _is_passing(path: Path, error: KitError) -> bool:
+    """Whether an image cannot be read for another reason than its content."""
+    cause = error.__cause__
+    return isinstance(cause, MemoryError) or bool(isinstance(cause, OSError) and cause.errno) or not path.exists()
+
+
 def _inspect_image(path: Path, mask: Path | None) -> ImageRecord | str:
     try:
         return ImageRecord(path, images.probe(path), images.digest(path), images.digest(mask) if mask else "")
     except KitError as error:
-        return str(error)
+        return f"{error}; {faults.RETRIED}" if _is_passing(path, error) else str(error)
