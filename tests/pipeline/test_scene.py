@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from children import inject
-from imc_kit.colmap import child, database, mapping, mapping_runs
+from imc_kit.colmap import child, database_files, mapping, mapping_runs
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.data import scenes, submission
 from imc_kit.data.store import Store
@@ -84,7 +84,7 @@ def test_a_scene_is_finished_once_whatever_earlier_runs_have_left(
     assert whole.counts["registered"] == FIRST + 1
     assert len(whole.placements) == ALL
     assert whole.notes == []
-    kept = database.kept(tmp_path, identity(tmp_path))
+    kept = database_files.kept(tmp_path, identity(tmp_path))
     assert kept is not None
     assert {path.name for path in tmp_path.iterdir()} == {
         kept.name, "colmap.log", "colmap-1.log", "models", "result.json",

@@ -1,20 +1,19 @@
 """Write and read COLMAP databases of features and matches. Only here half a pixel is added to keypoints."""
 
-import hashlib
 import logging
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
+from imc_kit.colmap.database_files import near, write_ahead_log
 from imc_kit.errors import KitError
 from imc_kit.types import Correspondences, Features, Float64, Mask, Matches, Pair
 
@@ -42,7 +41,7 @@ def write_database(
     """
     import pycolmap
 
-    for old in (path, _write_ahead_log(path)):
+    for old in (path, write_ahead_log(path)):
         old.unlink(missing_ok=True)
     ids: dict[str, tuple[int, int]] = {}
     cameras: dict[Any, tuple[int, int, Any]] = {}
@@ -95,6 +94,21 @@ def writing(path: Path) -> Iterator[Any]:
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Open a database to read it. Raises `KitError` when it cannot be read."""
+    import pycolmap
+
+    try:
+        with (
+            TemporaryDirectory(prefix="imc-kit-") as folder,
+            pycolmap.Database.open(near(path, Path(folder))) as opened,
+        ):
+            yield opened
+    except (RuntimeError, OSError) as error:
+        raise KitError(f"cannot read the COLMAP database {path}: {error}") from error
+
+
 def delete_pairs(
     path: Path, table: Literal["matches", "two_view_geometries"], pairs: Iterable[Pair] | None = None
 ) -> None:
@@ -138,102 +152,6 @@ def keep_best_connected(path: Path, most: int) -> None:
             if not both.all():
                 geometry.inlier_matches = matches[both]
                 database.update_two_view_geometry(first, second, geometry)
-
-
-def move(path: Path, target: Path) -> Path:
-    """Move a closed database. Raises `KitError` if it was not written completely or cannot be moved."""
-    if _write_ahead_log(path).exists():  # closing it reports no error
-        raise KitError(f"cannot write the COLMAP database {path}: the disk is full, or another program has it open")
-    try:
-        return Path(shutil.move(path, target))
-    except OSError as error:
-        raise KitError(f"cannot write the COLMAP database {target}: {error.strerror or error}") from error
-
-
-def keep(path: Path, folder: Path, identity: str) -> Path:
-    """Move a closed database to `folder`, in place of all others. Its name holds its identity and its digest."""
-    discard(folder)
-    return move(path, folder / f"database-{identity}-{_digest(path)}.db")
-
-
-def kept(folder: Path, identity: str) -> Path | None:
-    """The database of that identity that an earlier run left in `folder`, if it is undamaged."""
-    return next((path for path in sorted(folder.glob(f"database-{identity}-*.db")) if is_whole(path)), None)
-
-
-def discard(folder: Path) -> None:
-    """Delete the databases in `folder`."""
-    for path in folder.glob("database-*"):
-        path.unlink()
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a database by `keep` has the content that it was moved with, and no log of changes beside it."""
-    logs = [path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "journal")]
-    return not any(log.exists() and log.stat().st_size for log in logs) and path.stem.rpartition("-")[2] == _digest(
-        path
-    )
-
-
-def _digest(path: Path) -> str:
-    """A hash of a database without the counters in its header, which change when it is opened to read it.
-
-    See sqlite.org/fileformat.html: the change counter, version-valid-for and the version of SQLite.
-    """
-    with path.open("rb", buffering=0) as file:
-        header = bytearray(file.read(100))
-        del header[92:100], header[24:28]
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(header, digest_size=16)).hexdigest()
-
-
-def near(path: Path, folder: Path) -> Path:
-    """The path of a database, or of its copy in `folder` if SQLite cannot open it where it is.
-
-    SQLite refuses paths of more than 504 bytes, disks without locks, and read-only folders.
-    """
-    try:
-        with closing(sqlite3.connect(path, timeout=0)) as connection:
-            connection.execute("SELECT count(*) FROM images")
-        return path
-    except sqlite3.Error:
-        return Path(shutil.copyfile(path, folder / "near.db"))
-
-
-@contextmanager
-def workplace(folder: Path) -> Iterator[Path]:
-    """Make an empty folder for COLMAP's work, and delete it at the end: `folder`, or a temporary one.
-
-    A temporary one is used if SQLite cannot write in `folder` (see `near`).
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    temporary = None
-    try:
-        try:
-            with closing(sqlite3.connect(folder / "is-a-database-possible-here.db", timeout=0)) as connection:
-                connection.executescript("PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL; CREATE TABLE works(here)")
-        except sqlite3.Error as error:
-            temporary = Path(mkdtemp(prefix="imc-kit-"))
-            log.info("SQLite cannot write in %s (%s): COLMAP works in %s", folder, error, temporary)
-        yield temporary or folder
-    finally:
-        for used in filter(None, (temporary, folder)):
-            shutil.rmtree(used, ignore_errors=True)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Open a database to read it. Raises `KitError` when it cannot be read."""
-    import pycolmap
-
-    try:
-        with (
-            TemporaryDirectory(prefix="imc-kit-") as folder,
-            pycolmap.Database.open(near(path, Path(folder))) as opened,
-        ):
-            yield opened
-    except (RuntimeError, OSError) as error:
-        raise KitError(f"cannot read the COLMAP database {path}: {error}") from error
 
 
 def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
@@ -304,8 +222,3 @@ def _rows(matches: Matches) -> NDArray[np.uint32]:
     """One-to-one matches for pycolmap, uint32 [K, 2], best first. RANSAC's draws depend on this order."""
     kept = matches.one_to_one()
     return kept.indices[np.argsort(-kept.scores, kind="stable")].astype(np.uint32)
-
-
-def _write_ahead_log(path: Path) -> Path:
-    """SQLite's write-ahead log. It disappears when the database is closed and completely written to its file."""
-    return path.with_name(f"{path.name}-wal")

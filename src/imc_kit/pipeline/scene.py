@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
-from imc_kit.colmap import cameras, database, mapping_runs, model_files, verification
+from imc_kit.colmap import cameras, database, database_files, mapping_runs, model_files, verification
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.config import Config, fingerprint
@@ -126,7 +126,7 @@ class MatchedScene:
         executor, until: separate from matching's, because the next scene may be matched meanwhile. alone: whether no
             other scene is.
         """
-        with database.workplace(self.folder / "partial") as partial:
+        with database_files.workplace(self.folder / "partial") as partial:
             return self.earlier.unless_fails(lambda: self._reconstruct(executor, partial, until, alone))
 
     def _reconstruct(self, executor: Executor, partial: Path, until: float, alone: bool) -> SceneResult:
@@ -177,16 +177,16 @@ class MatchedScene:
     def _verify(self, context: SceneContext, executor: Executor) -> Path:
         """The database of verified matches, from an earlier run if possible."""
         identity = self.earlier.identity
-        if is_final(context.notes) and (kept := database.kept(self.folder, identity)):
-            return database.near(kept, context.partial)
+        if is_final(context.notes) and (kept := database_files.kept(self.folder, identity)):
+            return database_files.near(kept, context.partial)
         made = context.partial / "database.db"
         entries = [cameras.ImageEntry(name, record.path, record.info.size) for name, record in self.records.items()]
         matches = self.found.strong(self.pairs, context.config.min_matches)
         database.write_database(made, entries, self.found.features, matches, context.config.cameras)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
         context.notes.extend(verification.verify(made, context.config.verification, executor, end))
-        kept = database.keep(made, self.folder, identity if is_final(context.notes) else "hurried")
-        return database.near(kept, context.partial)
+        kept = database_files.keep(made, self.folder, identity if is_final(context.notes) else "hurried")
+        return database_files.near(kept, context.partial)
 
 
 def _as_stored(placement: Placement, info: images.ImageInfo) -> Placement:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from imc_kit import metric
-from imc_kit.colmap import database, model_files, verification
+from imc_kit.colmap import database, database_files, model_files, verification
 from imc_kit.data.scenes import SPLITS, Task, load
 from imc_kit.data.tables import read_table
 from imc_kit.errors import KitError
@@ -248,7 +248,7 @@ def _matched(folder: Path) -> tuple[Matched, str]:
     if path is None:
         return Matched(), "The scene's database was deleted: matches are not shown."
     try:
-        if not database.is_whole(path):
+        if not database_files.is_whole(path):
             raise KitError("its content has changed")
         counts = database.keypoint_counts(path), database.match_counts(path), verification.inlier_counts(path)
     except Exception as error:  # of any kind: the file may be damaged or by someone else
