@@ -14,7 +14,7 @@ import pytest
 
 from imc_kit.data import images
 from imc_kit.data.masks import MaskConfig
-from imc_kit.pipeline.records import inspect, lost
+from imc_kit.pipeline.records import gone, inspect, lost
 from imc_kit.runtime import deadline, faults
 from imc_kit.types import Scene
 from small_tasks import noise
@@ -43,12 +43,13 @@ def test_images_without_features_are_tried_again_unless_it_is_their_content(scen
     assert lost(records, records, []) == []
     assert lost(records, {"a.png", "b.png"}, []) == []  # damaged, and it will be in the next run
     (note,) = lost(records, {"a.png"}, [])
-    assert "b.png (1 in all)" in note
+    assert "1 images were lost after inspection: b.png" in note
     assert faults.happened([note])
     assert lost(records, {"b.png", "c.png"}, [])  # it can be decoded
     scene.path("c.png").write_bytes(b"other")
     assert lost(records, {"a.png", "b.png"}, [])  # it has changed
     assert lost(records, {}, [deadline.RAN_OUT]) == []
+    assert [faults.happened([note]) for note in gone(records)] == [True]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError(), FileNotFoundError()])

@@ -1,6 +1,6 @@
 """The usable images of a scene, each with hashes that identify its content."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +51,17 @@ def inspect(scene: Scene, config: masks.MaskConfig, executor: Executor) -> tuple
 def lost(inspected: Mapping[str, ImageRecord], detected: Container[str], notes: Iterable[str]) -> list[str]:
     """A note on the images that have no features, although another run may find some; none if time ran out."""
     without = [] if deadline.ran_out(notes) else [name for name in inspected if name not in detected]
-    names = [name for name in without if _may_recover(inspected[name])]
+    return _retried("were lost after inspection", [name for name in without if _may_recover(inspected[name])])
+
+
+def gone(records: Mapping[str, ImageRecord]) -> list[str]:
+    """A note on the images whose files have vanished: what their EXIF says is no longer known."""
+    return _retried("vanished during the run", [name for name, record in records.items() if not record.path.exists()])
+
+
+def _retried(what: str, names: Sequence[str]) -> list[str]:
     few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-    return [f"lost after inspection: {few} ({len(names)} in all); {faults.RETRIED}"] if names else []
+    return [f"{len(names)} images {what}: {few}; {faults.RETRIED}"] if names else []
 
 
 def _may_recover(record: ImageRecord) -> bool:

@@ -17,7 +17,7 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
-from imc_kit.pipeline.records import ImageRecord, inspect, lost
+from imc_kit.pipeline.records import ImageRecord, gone, inspect, lost
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.poses import place
 from imc_kit.poses.place import pose_as_stored
@@ -184,6 +184,7 @@ class MatchedScene:
         matches = self.found.strong(self.pairs, context.config.min_matches)
         database.write_database(made, entries, self.found.features, matches, context.config.cameras)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
+        context.notes.extend(gone(self.records))
         context.notes.extend(verification.verify(made, context.config.verification, executor, end))
         kept = database_files.keep(made, self.folder, identity if is_final(context.notes) else "hurried")
         return database_files.near(kept, context.partial)
