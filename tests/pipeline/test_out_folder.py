@@ -45,6 +45,17 @@ def test_only_folders_of_runs_and_empty_ones_are_taken(tmp_path: Path) -> None:
             assert name == "run.json" or (out / name).read_text() == text
 
 
+def test_the_folder_of_a_notebook_may_hold_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebook.ipynb").write_text("mine")
+    (tmp_path / "run.json").write_text("[" * 50_000)
+    with pytest.raises(KitError, match=r"holds run\.json, which no run"), claimed(tmp_path, []):
+        pass
+    (tmp_path / "run.json").unlink()
+    with claimed(tmp_path, []):
+        pass
+
+
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     def fails_within() -> None:
         with claimed(tmp_path, []):

@@ -222,6 +222,25 @@ def test_all_of_colmap_fails(
     assert result.counts["models"] == 0
 
 
+def test_a_fault_is_not_final_and_the_better_result_stays(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(MAPPING_ALONE, mapping=(MappingConfig("global"), MappingConfig()))
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    for which in (lambda job: job["job"] == "global", lambda job: True):  # the second time there is no model at all
+        with monkeypatch.context() as patch:
+            inject(patch, kill, which)
+            result = solve_scene(scene, tmp_path, store, config, executor)
+        assert result.counts["registered"] == FIRST
+        assert (result.models[0].folder / "images.bin").is_file()
+        assert any("COLMAP's global mapping ended with killed" in note for note in result.notes)
+    assert "kept, because it has more images" in result.notes[-1]
+    assert not any("too few matches" in note for note in result.notes)
+    healthy = solve_scene(scene, tmp_path, store, config, executor)
+    assert (healthy.counts["registered"], healthy.notes) == (FIRST, [])
+    assert not identity(tmp_path).endswith("hurried")
+
+
 @pytest.mark.parametrize(
     ("limit", "message"), [(6_000, "cannot write to the store"), (120_000, "cannot write the COLMAP database")]
 )

@@ -24,6 +24,7 @@ _RUN_JSON = {"input", "layout", "config", "scenes"}
 """The kit's run.json has these keys. It marks the folders of versions that had no marker."""
 _FILES = "submission.csv", "run.json"
 _FOLDERS = "scenes", "quick"
+_WRITTEN = {*_FILES, *_FOLDERS, "report.html"}
 _SCENE_FILES = "result.json", "colmap*.log", "database-*"
 _SCENE_FOLDERS = "models", "partial", "masks"
 _LONGEST = 130
@@ -106,12 +107,18 @@ def _is_reserved(part: str) -> bool:
 
 
 def _others(out: Path) -> list[str]:
-    """The names of files in `out` that are not the kit's; none if a run made the folder."""
+    """The names in `out` that keep a run from using it; none if an earlier run made the folder.
+
+    Beside a notebook (the current folder), only those count that a run would write itself.
+    """
     names = sorted(path.name for path in out.iterdir())
-    with suppress(OSError, ValueError, TypeError, RecursionError):
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
         if (out / "run.json").is_file() and json.loads((out / "run.json").read_text("utf-8")).keys() >= _RUN_JSON:
             return []
-    return [] if MARKER in names else [name for name in names if name not in _ALLOWED and name[0] != "."]
+    if MARKER in names:
+        return []
+    here = out.resolve() == Path.cwd()
+    return [name for name in names if (name in _WRITTEN if here else name not in _ALLOWED and name[0] != ".")]
 
 
 # ---- the lock ----
