@@ -43,7 +43,7 @@ def test_images_without_features_are_tried_again_unless_it_is_their_content(scen
     assert lost(records, records, []) == []
     assert lost(records, {"a.png", "b.png"}, []) == []  # damaged, and it will be in the next run
     (note,) = lost(records, {"a.png"}, [])
-    assert "1 images were lost after inspection: b.png" in note
+    assert "images lost after inspection (1): b.png; " in note
     assert faults.happened([note])
     assert lost(records, {"b.png", "c.png"}, [])  # it can be decoded
     scene.path("c.png").write_bytes(b"other")

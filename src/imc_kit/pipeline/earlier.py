@@ -47,7 +47,8 @@ class Earlier:
         except Exception as error:  # of any kind: there is an earlier result
             if self._unfinished is None:
                 raise
-            log.error("%s", said(error), exc_info=not isinstance(error, KitError))
+            log.error("%s: %s", self.scene, said(error), exc_info=not isinstance(error, KitError))
+            self._told.add(said(error))
             return self._kept([said(error)])
 
     def unless_worse(self, models: Sequence[Model], notes: Sequence[str]) -> SceneResult | None:

@@ -51,7 +51,7 @@ def inspect(scene: Scene, config: masks.MaskConfig, executor: Executor) -> tuple
 def lost(inspected: Mapping[str, ImageRecord], detected: Container[str], notes: Iterable[str]) -> list[str]:
     """A note on the images that have no features, although another run may find some; none if time ran out."""
     without = [] if deadline.ran_out(notes) else [name for name in inspected if name not in detected]
-    return _retried("were lost after inspection", [name for name in without if _may_recover(inspected[name])])
+    return _retried("lost after inspection", [name for name in without if _may_recover(inspected[name])])
 
 
 def gone(records: Mapping[str, ImageRecord]) -> list[str]:
@@ -61,7 +61,7 @@ def gone(records: Mapping[str, ImageRecord]) -> list[str]:
 
 def _retried(what: str, names: Sequence[str]) -> list[str]:
     few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-    return [f"{len(names)} images {what}: {few}; {faults.RETRIED}"] if names else []
+    return [f"images {what} ({len(names)}): {few}; {faults.RETRIED}"] if names else []
 
 
 def _may_recover(record: ImageRecord) -> bool:

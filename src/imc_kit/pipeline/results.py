@@ -101,7 +101,7 @@ def write_result(path: Path, identity: str, result: SceneResult) -> None:
     }
     content = {"identity": identity, **_summary(result), "rotation_quarters": result.rotation_quarters}
     content |= {"placements": placements, "files": model_digests(path.parent)}
-    write_json(path, {**content, "digest": _digest(content)})
+    write_json(path, {**content, "digest": content_digest(content)})
 
 
 def read_result(path: Path, identity: str) -> SceneResult | None:
@@ -129,12 +129,13 @@ def read_result(path: Path, identity: str) -> SceneResult | None:
 def read_content(path: Path) -> dict[str, Any]:
     """The content of a scene's result file. Raises an error of any kind if it is damaged."""
     content: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    if content.pop("digest") != _digest(content):
+    if content.pop("digest", None) != content_digest(content):
         raise ValueError("it has changed since it was written")
     return content
 
 
-def _digest(content: Any) -> str:
+def content_digest(content: Any) -> str:
+    """A hash of what a result file holds, except this hash itself."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
