@@ -80,7 +80,7 @@ class Earlier:
 
     def _kept(self, notes: Sequence[str]) -> SceneResult:
         assert self._unfinished is not None  # the callers check
-        notes = [*notes, "the result of an earlier run is kept, because it has more images"]
+        notes = [*notes, "the better result of an earlier run is kept"]
         self._log(notes)
         return replace(self._unfinished, notes=list(dict.fromkeys([*self._unfinished.notes, *notes])))
 

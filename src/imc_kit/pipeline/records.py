@@ -1,13 +1,13 @@
 """The usable images of a scene, each with hashes that identify its content."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from imc_kit.data import images, masks
 from imc_kit.errors import KitError
-from imc_kit.runtime import deadline, faults
+from imc_kit.runtime import faults
 from imc_kit.types import Scene
 
 
@@ -48,30 +48,11 @@ def inspect(scene: Scene, config: masks.MaskConfig, executor: Executor) -> tuple
     return records, notes
 
 
-def lost(inspected: Mapping[str, ImageRecord], detected: Container[str], notes: Iterable[str]) -> list[str]:
-    """A note on the images that have no features, although another run may find some; none if time ran out."""
-    without = [] if deadline.ran_out(notes) else [name for name in inspected if name not in detected]
-    return _retried("lost after inspection", [name for name in without if _may_recover(inspected[name])])
-
-
 def gone(records: Mapping[str, ImageRecord]) -> list[str]:
     """A note on the images whose files have vanished: what their EXIF says is no longer known."""
-    return _retried("vanished during the run", [name for name, record in records.items() if not record.path.exists()])
-
-
-def _retried(what: str, names: Sequence[str]) -> list[str]:
+    names = [name for name, record in records.items() if not record.path.exists()]
     few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-    return [f"images {what} ({len(names)}): {few}; {faults.RETRIED}"] if names else []
-
-
-def _may_recover(record: ImageRecord) -> bool:
-    """Whether an image without features has changed since inspection, or can be decoded after all."""
-    try:
-        if images.digest(record.path) == record.digest:
-            record.load(None)
-    except KitError as error:
-        return _is_passing(record.path, error)
-    return True
+    return [f"images that vanished during the run ({len(names)}): {few}; {faults.RETRIED}"] if names else []
 
 
 def _is_passing(path: Path, error: KitError) -> bool:

@@ -17,7 +17,7 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
-from imc_kit.pipeline.records import ImageRecord, gone, inspect, lost
+from imc_kit.pipeline.records import ImageRecord, gone, inspect
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.poses import place
 from imc_kit.poses.place import pose_as_stored
@@ -86,8 +86,7 @@ def match_scene(
             with cost("masks"):
                 matching.notes += _write_mask_pictures(records, config.masks, folder / "masks")
         with cost("detect"):
-            inspected, records = records, matching.detect(records)
-            matching.notes += lost(inspected, records, matching.notes)
+            records = matching.detect(records)
         if len(records) < fewest and deadline.ran_out(matching.notes):
             raise KitError(f"{deadline.RAN_OUT}: {len(records)} of {len(scene.images)} images have features")
         with cost("pairs"):

@@ -143,7 +143,7 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
         scores = metric.score_scenes(content["layout"], names, truth, submission, distances)
     failed: Mapping[str, str] = content.get("failed", {})
     known = [*content["scenes"], *failed]
-    task = _task(content["input"], run, known)
+    task = _task(content["input"], known, run)
     photos = {scene.name: scene for scene in task.scenes} if task else {}
     scenes = [_read_scene(run, name, content, photos.get(name), scores.get(name)) for name in content["scenes"]]
     without = {name: reason for name, reason in failed.items() if name not in content["scenes"]}
@@ -161,7 +161,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _task(root: str, out: Path, known: Sequence[str]) -> Task | None:
+def _task(root: str, known: Sequence[str], out: Path) -> Task | None:
     """Load the input from disk, in the split that has most of the known scenes; None if it is gone."""
     best, most = None, 0
     for split in SPLITS:
