@@ -76,7 +76,7 @@ def write_run(
     """
     told = {f"{name}: {note}" for name, result in results.items() for note in result.notes}
     told |= {note for result in results.values() for note in result.notes}
-    told |= {*failed.values(), *(f"{name}: {reason}" for name, reason in failed.items())}
+    told |= {*task.notes, *failed.values(), *(f"{name}: {reason}" for name, reason in failed.items())}
     notes = [*task.notes, *(warning for warning in warned if warning not in told)]
     given = {"input": task.root, "layout": task.layout, "notes": notes, "config": config}
     scenes = {name: _summary(result) for name, result in results.items()}
