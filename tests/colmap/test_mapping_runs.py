@@ -115,7 +115,8 @@ def test_the_choice(
     seconds = [0.02 * number if number < made else 60 for number in range(3)]
     found_kept, found_made, notes = outcome(monkeypatch, results, threads=threads, seconds=seconds)
     assert (found_kept, found_made) == (kept, made)
-    assert notes == [f"{result}; {RETRIED}" for result in results if isinstance(result, Exception)]
+    failures = [note for note in notes if "weak pairs" not in note]
+    assert failures == [f"{result}; {RETRIED}" for result in results if isinstance(result, Exception)]
 
 
 def test_the_order_of_the_ends_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
