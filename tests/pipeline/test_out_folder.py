@@ -107,9 +107,9 @@ def test_what_is_in_the_way_is_moved_and_nothing_behind_links_is_lost(tmp_path: 
     os.mkfifo(scene / "colmap.log")
     with claimed(out, [scene]):
         prepare_scene(out, scene)
-        assert sorted(path.name for path in scene.iterdir()) == ["aside-1-partial", "aside-2-result.json"]
+        assert sorted(path.name for path in scene.iterdir()) == ["aside-1-partial", "aside-1-result.json"]
         assert sorted(path.name for path in out.iterdir()) == [MARKER, "aside-1-run.json", "scenes"]
-    assert (scene / "aside-2-result.json/mine").read_text() == "y"
+    assert (scene / "aside-1-result.json/mine").read_text() == "y"
     assert (theirs / "precious").read_text() == "x"
     assert len(list(theirs.iterdir())) == 1
 

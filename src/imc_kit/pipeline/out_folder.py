@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from imc_kit.errors import KitError
@@ -25,6 +26,7 @@ _RUN_JSON = {"input", "layout", "config", "scenes"}
 _FILES = "submission.csv", "run.json"
 _FOLDERS = "scenes", "quick"
 _WRITTEN = {*_FILES, *_FOLDERS, "report.html"}
+"""What a run writes in `out`, besides the store."""
 _SCENE_FILES = "result.json", "colmap*.log", "database-*"
 _SCENE_FOLDERS = "models", "partial", "masks"
 _LONGEST = 130
@@ -47,20 +49,19 @@ def claimed(out: Path, scenes: Iterable[Path]) -> Iterator[None]:
     with suppress(AttributeError):  # Windows has no pathconf, and its limit depends on a setting
         if longest > (most := os.pathconf("/", "PC_PATH_MAX")):
             raise KitError(f"the path of --out is {longest - most} bytes too long, {out}: choose a shorter one")
-    try:
+    with _explaining(out):
         out.mkdir(parents=True, exist_ok=True)
         if others := _others(out):
             what = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
             raise KitError(f"{out} holds {what}, which no run of imc-kit wrote: give another folder with --out")
         (out / MARKER).mkdir(exist_ok=True)
-    except OSError as error:
-        raise KitError(f"cannot make the folder {out}: {error.strerror}; choose another one") from error
     with _locked(out):
-        for names, kind in ((_FILES, stat.S_IFREG), (_FOLDERS, stat.S_IFDIR)):
-            for name in names:
-                _make_way(out / name, kind)
-        if not (out / "store").is_dir():  # it may be a link, because a run only adds files to it
-            _make_way(out / "store", stat.S_IFDIR)
+        with _explaining(out):
+            for names, kind in ((_FILES, stat.S_IFREG), (_FOLDERS, stat.S_IFDIR)):
+                for name in names:
+                    _make_way(out / name, kind)
+            if not (out / "store").is_dir():  # it may be a link, because a run only adds files to it
+                _make_way(out / "store", stat.S_IFDIR)
         yield
 
 
@@ -94,12 +95,20 @@ def _make_way(path: Path, wanted: int) -> None:
     if not os.path.lexists(path) or (kind := stat.S_IFMT(path.lstat().st_mode)) == wanted:
         return
     if kind in (stat.S_IFREG, stat.S_IFDIR):
-        number = 1 + sum(other.name.startswith("aside-") for other in path.parent.iterdir())
-        path.rename(aside := path.with_name(f"aside-{number}-{path.name}"))
+        names = (path.with_name(f"aside-{number}-{path.name}") for number in count(1))
+        path.rename(aside := next(name for name in names if not os.path.lexists(name)))
         log.warning("%s is a %s: it is now %s", path, "file" if kind == stat.S_IFREG else "folder", aside)
     else:
         path.unlink()
         log.warning("%s was no plain file or folder: it is removed", path)
+
+
+@contextmanager
+def _explaining(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KitError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error
 
 
 def _is_reserved(part: str) -> bool:
@@ -128,7 +137,7 @@ def _others(out: Path) -> list[str]:
 def _locked(out: Path) -> Iterator[None]:
     """Hold the lock of a folder. It is a file that only one process can create, because network disks lack others."""
     lock, mine = out / MARKER / "lock", f"{os.getpid()} {_started(os.getpid())} {platform.node()}"
-    try:
+    with _explaining(out):
         while True:
             try:
                 with lock.open("x", encoding="utf-8") as file:
@@ -136,8 +145,6 @@ def _locked(out: Path) -> Iterator[None]:
                 break
             except FileExistsError:
                 _take_over(out, lock)
-    except OSError as error:
-        raise KitError(f"cannot write {lock}: {error.strerror}; choose another --out") from error
     try:
         yield
     finally:
