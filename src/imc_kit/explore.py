@@ -24,6 +24,7 @@ from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
 from imc_kit.kaggle import input_root
 from imc_kit.matchers import MatcherConfig, check_accepts
+from imc_kit.pipeline.out_folder import scene_folder
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.pipeline.tasks import loaded
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
@@ -191,7 +192,7 @@ def counts(matched: Mapping[Pair, Matched]) -> tuple[Counts, Counts]:
 
 def scene_counts(out: Path | str, scene: str) -> tuple[Counts, Counts]:
     """The same for a scene that `solve` wrote to `out`. Raises `KitError` when its database is missing."""
-    folder = Path(out, "scenes", scene)
+    folder = scene_folder(Path(out, "scenes"), scene)
     path = next(folder.glob("database-*.db"), None)
     if path is None:
         raise KitError(f"there is no database in {folder}: solve the scene again")

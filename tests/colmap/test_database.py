@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -20,11 +23,11 @@ from imc_kit.colmap.database import (
     keep_best_connected,
     keypoint_counts,
     match_counts,
-    move,
     read_pair,
     replace_matches,
     write_database,
 )
+from imc_kit.colmap.database_files import keep, kept, move, near, workplace
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches
 
@@ -386,6 +389,7 @@ import numpy as np
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry
 from imc_kit.colmap.database import delete_pairs, replace_matches, write_database
 from imc_kit.colmap.verification import verify
+from imc_kit.colmap.database_files import keep, kept, move, near, workplace
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches
 from imc_kit.viewgraph.two_view import VerificationConfig
@@ -445,6 +449,53 @@ def test_a_database_is_moved_when_all_of_it_is_in_its_file(tmp_path: Path) -> No
     assert move(path, target) == target
     assert not path.exists()
     assert keypoint_counts(target) == {"a.jpg": 0}
+
+
+def test_a_kept_database_stays_what_it_was_or_is_not_used(tmp_path: Path) -> None:
+    with written(tmp_path, [entry(tmp_path, "a.jpg"), entry(tmp_path, "b.jpg")]):
+        pass
+    (tmp_path / "database-id-old.db").write_bytes(b"old")
+    path = keep(tmp_path / "database.db", tmp_path, "id")
+    assert list(tmp_path.glob("database*")) == [path]
+    assert keypoint_counts(path) == {"a.jpg": 4, "b.jpg": 4}
+    with pycolmap.Database.open(path) as opened:
+        opened.read_all_images()
+    assert kept(tmp_path, "id") == path  # it was opened, but not changed
+    assert kept(tmp_path, "i") is None
+    content = path.read_bytes()
+    (log := path.with_name(f"{path.name}-wal")).write_bytes(b"changes")
+    assert kept(tmp_path, "id") is None
+    log.unlink()
+    for damaged in (b"", content[:-1], content + b"x", content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]):
+        path.write_bytes(damaged)
+        assert kept(tmp_path, "id") is None
+    path.write_bytes(content)
+    assert kept(tmp_path, "id") == path
+
+
+def test_where_sqlite_cannot_work_another_place_is_used(tmp_path: Path) -> None:
+    """SQLite takes paths of up to 504 bytes; and another program may hold a database."""
+    deep = tmp_path.joinpath(*["a folder with quite a long name"] * 17)
+    deep.mkdir(parents=True)
+    with workplace(deep / "partial") as place:
+        assert deep not in place.parents
+        with written(place, [entry(tmp_path, "a.jpg")]):
+            pass
+        path = keep(place / "database.db", deep, "id")
+        assert near(path, place).parent == place
+    assert not place.exists()
+    assert [child.name for child in deep.iterdir()] == [path.name]
+    assert keypoint_counts(path) == {"a.jpg": 4}
+
+    with workplace(tmp_path / "partial") as place:
+        assert place == tmp_path / "partial"
+        shutil.copyfile(path, held := tmp_path / "held.db")
+        assert near(held, place) == held
+        with closing(sqlite3.connect(held)) as other:
+            other.execute("PRAGMA locking_mode=EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            assert near(held, place).parent == place
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("most", [1, 3, 9])

@@ -118,12 +118,12 @@ def test_a_fault_costs_one_step(
     assert len(tables.read_table(run.submission)) == ALL
     assert run.failed == {}
     result = run.scenes["mixed"]
-    (note,) = result.notes
+    (note,) = [note for note in result.notes if "weak pairs" not in note]
     assert ending in note
     assert "\n" not in note
     identity = json.loads((tmp_path / "scenes/mixed/result.json").read_text())["identity"]
-    assert identity.endswith("hurried") == (fault == "hang")  # with more time it may come to an end
     mapped = "mapping" in name
+    assert identity.endswith("hurried") or not mapped  # the next run tries again
     assert result.counts["registered"] == (FIRST if mapped or name == "localisation" else FIRST + 1)
     assert result.counts["models"] == 2
     assert camera(run) == ("SIMPLE_RADIAL" if mapped or name == "refinement" else "OPENCV")

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from children import inject
-from imc_kit.colmap import child, mapping, mapping_runs
+from imc_kit.colmap import child, database_files, mapping, mapping_runs
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.data import scenes, submission
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
+from imc_kit.pipeline import earlier
 from imc_kit.pipeline import scene as scene_stages
 from imc_kit.pipeline.scene import match_scene
 from imc_kit.runtime import deadline
@@ -83,9 +84,10 @@ def test_a_scene_is_finished_once_whatever_earlier_runs_have_left(
     assert whole.counts["registered"] == FIRST + 1
     assert len(whole.placements) == ALL
     assert whole.notes == []
-    assert identity(tmp_path) + ".db" in [path.name.removeprefix("database-") for path in tmp_path.glob("database-*")]
+    kept = database_files.kept(tmp_path, identity(tmp_path))
+    assert kept is not None
     assert {path.name for path in tmp_path.iterdir()} == {
-        f"database-{identity(tmp_path)}.db", "colmap.log", "colmap-1.log", "models", "result.json",
+        kept.name, "colmap.log", "colmap-1.log", "models", "result.json",
     }  # fmt: skip
 
     jobs.clear()
@@ -105,7 +107,7 @@ def test_optional_steps_can_be_left_out_and_a_result_may_stay_unwritten(
     def write(*_: Any) -> None:
         raise KitError("cannot write result.json: No space left on device")
 
-    monkeypatch.setattr(scene_stages, "write_result", write)
+    monkeypatch.setattr(earlier, "write_result", write)
     result = solve_scene(scene, tmp_path, store, ONE_ALONE, executor)
     assert list(jobs) == ["incremental"]
     assert result.counts["registered"] == FIRST
@@ -138,7 +140,7 @@ def test_pairs_that_were_left_out_come_back(
     result = solve_scene(scene, tmp_path / "a", store, ONE_RUN, executor)
     assert list(jobs) == ["incremental", "readd", "merge", "localise", "refine"]
     assert result.counts["registered"] == FIRST + 1
-    assert result.notes == []
+    assert [note for note in result.notes if "leaves out 1 weak pairs" not in note] == []
     assert re.search("1 of 1 .* agree with the model", (tmp_path / "a/colmap.log").read_text())
     jobs.clear()
     solve_scene(scene, tmp_path / "b", store, without(ONE_RUN, "readding", "localisation"), executor)
@@ -218,6 +220,25 @@ def test_all_of_colmap_fails(
     assert [log and log[1] for log in logs] == ["1", "3"]
     assert result.counts["verified pairs"] > 0
     assert result.counts["models"] == 0
+
+
+def test_a_fault_is_not_final_and_the_better_result_stays(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(MAPPING_ALONE, mapping=(MappingConfig("global"), MappingConfig()))
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    for which in (lambda job: job["job"] == "global", lambda job: True):  # the second time there is no model at all
+        with monkeypatch.context() as patch:
+            inject(patch, kill, which)
+            result = solve_scene(scene, tmp_path, store, config, executor)
+        assert result.counts["registered"] == FIRST
+        assert (result.models[0].folder / "images.bin").is_file()
+        assert any("COLMAP's global mapping ended with killed" in note for note in result.notes)
+    assert result.notes[-1] == "the better result of an earlier run is kept"
+    assert not any("too few matches" in note for note in result.notes)
+    healthy = solve_scene(scene, tmp_path, store, config, executor)
+    assert (healthy.counts["registered"], healthy.notes) == (FIRST, [])
+    assert not identity(tmp_path).endswith("hurried")
 
 
 @pytest.mark.parametrize(

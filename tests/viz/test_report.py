@@ -11,6 +11,7 @@ import pytest
 from imc_kit.cli.main import main
 from imc_kit.data import images
 from imc_kit.errors import KitError
+from imc_kit.pipeline.results import content_digest, read_content
 from imc_kit.viz.report import write_report
 from pages import HOSTILE  # type: ignore[import-not-found]
 from reports import Page, copy, said
@@ -83,8 +84,9 @@ def test_rotated_photos_are_shown_as_they_were_matched(
 ) -> None:
     run = copy(solved, tmp_path / "run")
     result = run / "scenes/plaza/result.json"
-    content = json.loads(result.read_text())
-    result.write_text(json.dumps(content | {"rotation_quarters": dict.fromkeys(content["placements"], 2)}))
+    content = read_content(result)
+    content |= {"rotation_quarters": dict.fromkeys(content["placements"], 2)}
+    result.write_text(json.dumps(content | {"digest": content_digest(content)}))
     rotations: list[int] = []
     real = images.load
 

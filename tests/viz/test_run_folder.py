@@ -224,7 +224,36 @@ def test_a_result_that_is_gone_costs_its_scene_alone(solved: Path, tmp_path: Pat
     run = copy(solved, tmp_path / "run")
     (run / "scenes/plaza/result.json").unlink()
     text = said(write_report(run))
-    assert "The scene's result.json is missing or from another run" in text
+    assert "The scene's result.json is missing, damaged or from another run" in text
     assert "of 10 images registered" in text
     assert "Images of bare & co" in text
     assert "Images of plaza" not in text
+
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("counts", {"images": HOSTILE, "registered": 1, "models": 1, "points": 1}), ("seconds", {"map": HOSTILE}),
+     ("seconds", [1]), ("notes", 7), ("counts", None), ("notes", [HOSTILE])],
+)  # fmt: skip
+def test_a_foreign_run_json_gives_a_page_or_one_sentence(tmp_path: Path, part: str, value: Any) -> None:
+    counts = {"images": 3, "registered": 2, "models": 1, "points": 9}
+    scene = {"counts": counts, "seconds": {"map": 1.0}, "memory": {}, "notes": []}
+    content = {"input": HOSTILE, "layout": "2024", "notes": [HOSTILE], "scenes": {HOSTILE: scene | {part: value}}}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    if value == [HOSTILE]:
+        assert HOSTILE not in write_report(tmp_path).read_text("utf-8")
+        return
+    with pytest.raises(KitError, match=r"its run\.json is damaged"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("damage", ["[" * 50_000, "7", '{"digest": 1}'])
+def test_a_damaged_result_costs_its_scene_alone(solved: Path, tmp_path: Path, damage: str) -> None:
+    run = copy(solved, tmp_path / "run")
+    (run / "scenes/plaza/result.json").write_text(damage)
+    scene = next(scene for scene in read_run(run).scenes if scene.name == "plaza")
+    assert "result.json is missing, damaged or from another run" in scene.gone[0]

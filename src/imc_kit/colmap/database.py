@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
+from imc_kit.colmap.database_files import near, write_ahead_log
 from imc_kit.errors import KitError
 from imc_kit.types import Correspondences, Features, Float64, Mask, Matches, Pair
 
@@ -40,7 +42,7 @@ def write_database(
     """
     import pycolmap
 
-    for old in (path, _write_ahead_log(path)):
+    for old in (path, write_ahead_log(path)):
         old.unlink(missing_ok=True)
     ids: dict[str, tuple[int, int]] = {}
     cameras: dict[Any, tuple[int, int, Any]] = {}
@@ -96,6 +98,21 @@ def writing(path: Path) -> Iterator[Any]:
         raise KitError(f"cannot write the COLMAP database {path}: {error}{hint}") from error
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """Open a database to read it. Raises `KitError` when it cannot be read."""
+    import pycolmap
+
+    try:
+        with (
+            TemporaryDirectory(prefix="imc-kit-") as folder,
+            pycolmap.Database.open(near(path, Path(folder))) as opened,
+        ):
+            yield opened
+    except (RuntimeError, OSError) as error:
+        raise KitError(f"cannot read the COLMAP database {path}: {error}") from error
+
+
 def delete_pairs(
     path: Path, table: Literal["matches", "two_view_geometries"], pairs: Iterable[Pair] | None = None
 ) -> None:
@@ -141,13 +158,6 @@ def keep_best_connected(path: Path, most: int) -> None:
                 database.update_two_view_geometry(first, second, geometry)
 
 
-def move(path: Path, target: Path) -> Path:
-    """Rename a closed database. Raises `KitError` if it was not written completely."""
-    if _write_ahead_log(path).exists():  # closing it reports no error
-        raise KitError(f"cannot write the COLMAP database {path}: the disk is full, or another program has it open")
-    return path.replace(target)
-
-
 def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
     """Replace the unverified matches of these pairs of image names in a database."""
     new = list(matches)
@@ -165,9 +175,7 @@ def recent_keypoints(opened: Any) -> Callable[[int], Float64]:
 
 def keypoint_counts(path: Path) -> dict[str, int]:
     """The number of keypoints of each image of a database."""
-    import pycolmap
-
-    with pycolmap.Database.open(path) as database:
+    with _reading(path) as database:
         return {name: database.num_keypoints_for_image(number) for name, number in _ids(database).items()}
 
 
@@ -178,9 +186,7 @@ def match_counts(path: Path) -> dict[Pair, int]:
 
 def pair_counts(path: Path, *, verified: bool) -> dict[Pair, int]:
     """The number of verified matches, or of all matches, of each pair of image names in a database, without zeros."""
-    import pycolmap
-
-    with pycolmap.Database.open(path) as database:
+    with _reading(path) as database:
         names = {number: name for name, number in _ids(database).items()}
         return {(names[a], names[b]): count for (a, b), count in id_pair_counts(database, verified=verified).items()}
 
@@ -198,9 +204,7 @@ def read_pair(path: Path, first: str, second: str) -> tuple[Correspondences, Mas
 
     There are none for a pair that was not matched. Raises `KitError` for an image that is not in the database.
     """
-    import pycolmap
-
-    with pycolmap.Database.open(path) as database:
+    with _reading(path) as database:
         ids = _ids(database)
         for name in (first, second):
             if name not in ids:
@@ -222,8 +226,3 @@ def _rows(matches: Matches) -> NDArray[np.uint32]:
     """One-to-one matches for pycolmap, uint32 [K, 2], best first. RANSAC's draws depend on this order."""
     kept = matches.one_to_one()
     return kept.indices[np.argsort(-kept.scores, kind="stable")].astype(np.uint32)
-
-
-def _write_ahead_log(path: Path) -> Path:
-    """SQLite's write-ahead log. It disappears when the database is closed and completely written to its file."""
-    return path.with_name(f"{path.name}-wal")

@@ -21,8 +21,8 @@ from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.support import AGREE, support
 from imc_kit.colmap.verification import inlier_counts
-from imc_kit.errors import KitError, said
-from imc_kit.runtime import deadline
+from imc_kit.errors import said
+from imc_kit.runtime import deadline, faults
 from imc_kit.types import Model, Pair, Scene
 from imc_kit.viewgraph.strengths import strengths
 
@@ -59,7 +59,7 @@ IN_A_HURRY = 0.5
 """Seconds per image. With less time left, runs are sequential, each with all threads: in parallel none would end in
 time."""
 _NAMED = 5
-"""Maximum number of pairs named in a log message."""
+"""Maximum number of pairs named in a note."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def map_best(
                     session, notes = again, [*notes, RECALIBRATED]
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
-    session.log_left_out()
+    notes += session.left_out_note()
     return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
 
 
@@ -246,8 +246,8 @@ class _Session:
         """Wait for a run; returns whether no further run is needed."""
         try:
             run = self.started[number].result()
-        except (KitError, OSError, RuntimeError) as error:
-            self.notes.append(said(error))
+        except Exception as error:  # of any kind: the other runs can still succeed
+            self.notes.append(f"{said(error)}; {faults.RETRIED}")
             run = MappingRun(left_out=self.left_out[number])
         if run is None:
             self.without_time += 1
@@ -270,16 +270,18 @@ class _Session:
         self.pool.shutdown(cancel_futures=True)
 
     def all_notes(self) -> list[str]:
-        if not self.without_time:
-            return self.notes
-        tried = len(self.ended) + self.without_time
-        return [*self.notes, f"{deadline.RAN_OUT} for {self.without_time} of {tried} mapping runs"]
+        notes = self.notes.copy()
+        if self.without_time:
+            tried = len(self.ended) + self.without_time
+            notes.append(f"{deadline.RAN_OUT} for {self.without_time} of {tried} mapping runs")
+        return notes
 
-    def log_left_out(self) -> None:
-        if pairs := self.best.left_out:
-            named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
-            logger.info("%s: the best model leaves out %d weak pairs, possibly of repeated structures: %s",
-                self.scene.name, len(pairs), named)  # fmt: skip
+    def left_out_note(self) -> list[str]:
+        """A note on the pairs that the best run left out, if any."""
+        if not (pairs := self.best.left_out):
+            return []
+        named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
+        return [f"the best model leaves out {len(pairs)} weak pairs, possibly of repeated structures: {named}"]
 
     def _run(self, number: int, threads: int, others_wait: bool) -> MappingRun | None:
         """Map once; None when no time is left or the run is no longer needed."""

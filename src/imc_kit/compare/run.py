@@ -28,6 +28,7 @@ from imc_kit.detectors import DETECTORS
 from imc_kit.errors import KitError, require, said, unknown_name
 from imc_kit.pipeline import results
 from imc_kit.pipeline import run as pipeline_run
+from imc_kit.pipeline.out_folder import scene_folder
 from imc_kit.runtime.executors import workers
 from imc_kit.types import Scene
 from imc_kit.viz.images import draw_matches, figure_uri
@@ -168,7 +169,7 @@ def compare(
         names = [scene.name for scene in task.scenes]
         scored = {} if truth is None else metric.score_scenes(task.layout, names, truth, run.submission, distances)
         for scene in task.scenes:
-            folder = run.submission.parent / "scenes" / scene.name
+            folder = scene_folder(run.submission.parent / "scenes", scene.name)
             row = replace(_row(name, run, scene, scored.get(scene.name), folder), seed=config.seed)
             measured = scene.name in run.scenes and not extra  # the features are the same for every seed
             rows.append(_with_repeatability(row, scene, folder, config, tried, executor) if measured else row)

@@ -46,6 +46,8 @@ class SceneContext:
     scene: Scene
     config: Config
     folder: Path
+    partial: Path
+    """The folder for intermediate files; it is deleted at the end."""
     until: float
     """Deadline of the last slow step; placing and writing follow."""
     notes: list[str] = field(default_factory=list)
@@ -53,11 +55,6 @@ class SceneContext:
     @property
     def log(self) -> Path:
         return self.folder / "colmap.log"
-
-    @property
-    def partial(self) -> Path:
-        """The folder for intermediate files; it is deleted at the end."""
-        return self.folder / "partial"
 
     @property
     def threads(self) -> int:

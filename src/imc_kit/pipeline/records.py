@@ -1,5 +1,6 @@
 """The usable images of a scene, each with hashes that identify its content."""
 
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from imc_kit.data import images, masks
 from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.errors import KitError
+from imc_kit.runtime import faults
 from imc_kit.types import Scene
 
 
@@ -52,13 +54,27 @@ def inspect(
     return records, notes
 
 
+def gone(records: Mapping[str, ImageRecord]) -> list[str]:
+    """A note on the images whose files have vanished: what their EXIF says is no longer known."""
+    names = [name for name, record in records.items() if not record.path.exists()]
+    few = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    return [f"images that vanished during the run ({len(names)}): {few}; {faults.RETRIED}"] if names else []
+
+
+def _said(path: Path, error: KitError) -> str:
+    """The error, and whether the next run tries again: it does if the file cannot be read, whatever its content."""
+    cause = error.__cause__
+    passing = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno) or not path.exists()
+    return f"{error}; {faults.RETRIED}" if passing else str(error)
+
+
 def _inspect_image(max_pixels: int, path: Path, mask: Path | None) -> tuple[ImageRecord | None, str]:
     """The record of an image, if it is usable, and a note."""
     try:
         record = ImageRecord(path, images.probe(path, max_pixels), images.digest(path))
     except KitError as error:
-        return None, str(error)
+        return None, _said(path, error)
     try:
         return replace(record, mask=masks.digest(mask, record.info) if mask else ""), ""
     except KitError as error:
-        return record, f"{error}; its image is not masked"
+        return record, f"{_said(mask or path, error)}; its image is not masked"

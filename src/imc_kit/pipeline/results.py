@@ -1,9 +1,11 @@
 """The result of a run, and its files on disk, from which the same run resumes."""
 
+import hashlib
 import json
+import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,9 +17,12 @@ import numpy as np
 from imc_kit.colmap import model_files
 from imc_kit.config import Config, plain
 from imc_kit.data import atomic
+from imc_kit.data.images import digest
 from imc_kit.data.scenes import Task
-from imc_kit.errors import KitError
+from imc_kit.errors import said
 from imc_kit.types import Model, Placement, Pose
+
+log = logging.getLogger(__name__)
 
 _PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "numpy", "numba", "h5py", "kornia", "timm", "torch")
 
@@ -57,10 +62,23 @@ class Run:
 
 
 def write_run(
-    path: Path, task: Task, config: Config, results: Mapping[str, SceneResult], failed: dict[str, str], seconds: float
+    path: Path,
+    task: Task,
+    config: Config,
+    results: Mapping[str, SceneResult],
+    failed: Mapping[str, str],
+    seconds: float,
+    warned: Iterable[str] = (),
 ) -> None:
-    """Write run.json: configuration, versions, machine, and a summary of each scene."""
-    given = {"input": task.root, "layout": task.layout, "notes": task.notes, "config": config}
+    """Write run.json: configuration, versions, machine, and a summary of each scene.
+
+    warned: all warnings of the run. Those that are not on a scene become notes on the run.
+    """
+    told = {f"{name}: {note}" for name, result in results.items() for note in result.notes}
+    told |= {note for result in results.values() for note in result.notes}
+    told |= {*task.notes, *failed.values(), *(f"{name}: {reason}" for name, reason in failed.items())}
+    notes = [*task.notes, *(warning for warning in warned if warning not in told)]
+    given = {"input": task.root, "layout": task.layout, "notes": notes, "config": config}
     scenes = {name: _summary(result) for name, result in results.items()}
     write_json(path, given | environment() | {"seconds": round(seconds, 3), "scenes": scenes, "failed": failed})
 
@@ -82,23 +100,48 @@ def write_result(path: Path, identity: str, result: SceneResult) -> None:
         for pose in (placement.pose,)
     }
     content = {"identity": identity, **_summary(result), "rotation_quarters": result.rotation_quarters}
-    write_json(path, {**content, "placements": placements})
+    content |= {"placements": placements, "files": model_digests(path.parent)}
+    write_json(path, {**content, "digest": content_digest(content)})
 
 
 def read_result(path: Path, identity: str) -> SceneResult | None:
-    """The result that an earlier run wrote; None unless it has the same identity."""
+    """The result that an earlier run wrote; None unless it has the same identity and is undamaged."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-        if content.pop("identity") != identity:
+        content = read_content(path)
+        if content["identity"] != identity:
             return None
+        if content["files"] != model_digests(path.parent):
+            raise ValueError("its models have changed since they were written")
         placements = {
             name: Placement(Pose(np.array(entry["rotation"]), np.array(entry["translation"])), entry["model"])
-            for name, entry in content.pop("placements").items()
+            for name, entry in content["placements"].items()
         }
         models = model_files.read_models(path.parent / "models") if content["counts"]["models"] else []
-        return SceneResult(placements, models, **content)
-    except (OSError, ValueError, KeyError, TypeError, KitError):
+        given = {key: content[key] for key in ("counts", "seconds", "notes", "memory", "rotation_quarters")}
+        return SceneResult(placements, models, **given)
+    except FileNotFoundError:
         return None
+    except Exception as error:  # of any kind: whatever is wrong with it, the scene can be solved again
+        log.warning("%s cannot be used (%s): the scene is solved again", path, said(error))
+        return None
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The content of a scene's result file. Raises an error of any kind if it is damaged."""
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if content.pop("digest", None) != content_digest(content):
+        raise ValueError("it has changed since it was written")
+    return content
+
+
+def content_digest(content: Any) -> str:
+    """A hash of what a result file holds, except this hash itself."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def model_digests(folder: Path) -> dict[str, str]:
+    """The digests of all files of a scene's models, by their paths in the scene's folder."""
+    return {path.relative_to(folder).as_posix(): digest(path) for path in sorted(folder.glob("models/*/*.bin"))}
 
 
 def _summary(result: SceneResult) -> dict[str, Any]:

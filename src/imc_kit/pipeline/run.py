@@ -6,9 +6,9 @@ While COLMAP maps one scene on the CPU, the next one is matched, on the GPU or a
 import logging
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,13 @@ from imc_kit.data import masks, scenes, submission
 from imc_kit.data.scenes import Task
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
+from imc_kit.pipeline.out_folder import claimed, prepare_scene, scene_folder
 from imc_kit.pipeline.results import Run, SceneResult, write_result, write_run
 from imc_kit.pipeline.scene import MatchedScene, PairSelection, match_scene
 from imc_kit.pipeline.schedule import QUICK, Schedule
 from imc_kit.runtime import deadline
 from imc_kit.runtime.executors import workers
+from imc_kit.runtime.warned import collecting
 
 __all__ = ["Run", "SceneResult", "solve"]
 
@@ -53,18 +55,23 @@ def solve(
     started = time.monotonic()
     config = preset("sift") if config is None else config
     until = deadline.after(config.time_limit)
-    task = task if isinstance(task, Task) else scenes.load(task)
+    task = task if isinstance(task, Task) else scenes.load(task, out=out)
     for note in task.notes:
         log.warning(note)
     progress = _Progress(task, Path(out).absolute(), config, started)
-    progress.begin()
-    config.check()
-    for note in (unmasked := masks.coverage(task.scenes, config.masks)):
-        log.warning(note)
-    progress.task = replace(task, notes=(*task.notes, *unmasked))
     schedule = Schedule(task.scenes, until)
-    # Matching and mapping have separate workers, so that neither waits for the other's work.
-    with child.loading(), workers(executor, config.threads) as mapping, workers(executor, config.threads) as matching:
+    folders = [progress.scene_folder(name, scene.name) for name in schedule.rounds for scene in schedule.scenes]
+    with ExitStack() as stack:
+        stack.enter_context(claimed(progress.folder, folders))
+        progress.warned = stack.enter_context(collecting())
+        progress.begin()
+        config.check()
+        for note in (unmasked := masks.coverage(task.scenes, config.masks)):
+            log.warning(note)
+        progress.task = replace(task, notes=(*task.notes, *unmasked))
+        stack.enter_context(child.loading())
+        # Matching and mapping have separate workers, so that neither waits for the other's work.
+        mapping, matching = (stack.enter_context(workers(executor, config.threads)) for _ in range(2))
         for name in schedule.rounds:
             one_round = _Round(name, progress, schedule, pairs, matching, mapping)
             with closing(one_round.matched()) as matched:
@@ -77,12 +84,16 @@ def solve(
 
 @dataclass(eq=False)
 class _Progress:
-    """The best results so far, and their files. unwritten: the error of the last attempt to write them, if any."""
+    """The best results so far, and their files.
+
+    warned: the warnings so far. unwritten: the error of the last attempt to write the files, if any.
+    """
 
     task: Task
     folder: Path
     config: Config
     started: float
+    warned: Sequence[str] = ()
     results: dict[str, SceneResult] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     unwritten: KitError | None = None
@@ -91,12 +102,11 @@ class _Progress:
     def submission(self) -> Path:
         return self.folder / "submission.csv"
 
+    def scene_folder(self, round_name: str, scene: str) -> Path:
+        return scene_folder(self.folder / round_name, scene)
+
     def begin(self) -> None:
-        """Create the folder, and a placeholder submission unless an earlier run left a valid one."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise KitError(f"cannot make the folder {self.folder}: {error.strerror}; choose another one") from error
+        """Write a placeholder submission unless an earlier run left a valid one."""
         if submission.check(self.submission, self.task.columns, self.task.keys):
             self._write_submission()
 
@@ -111,7 +121,7 @@ class _Progress:
         try:
             self._write_submission()
             seconds = time.monotonic() - self.started
-            write_run(self.folder / "run.json", self.task, self.config, self.results, self.failed, seconds)
+            write_run(self.folder / "run.json", self.task, self.config, self.results, self.failed, seconds, self.warned)
             self.unwritten = None
         except KitError as error:  # there may be disk space again after another scene
             self.unwritten = error
@@ -158,17 +168,19 @@ class _Round:
         config = cheap(self.progress.config) if self.name == QUICK else self.progress.config
         earlier = self.progress.results.get(scene.name)
         fewest = earlier.counts["registered"] if earlier else 0
+        folder = self.progress.scene_folder(self.name, scene.name)
+        prepare_scene(out, folder)
         return match_scene(
-            scene, out / self.name / scene.name, Store(out / "store"), config, self.matching,
+            scene, folder, Store(out / "store"), config, self.matching,
             pairs=self.pairs, separate=task.predicts_scene, until=self._deadline(number), fewest=fewest,
         )  # fmt: skip
 
     def finish(self, number: int, matched: Future[MatchedScene | SceneResult]) -> None:
         """Map a scene once it is matched, and keep the better of its quick and full answers."""
-        name, out = self.schedule.scenes[number].name, self.progress.folder
+        name, folder = self.schedule.scenes[number].name, self.progress.scene_folder
         answer = partial(self._reconstruct, number, matched)
         if quick := self.progress.results.get(name):
-            answer = partial(_better, quick, out / QUICK / name, answer, out / self.name / name)
+            answer = partial(_better, quick, folder(QUICK, name), answer, folder(self.name, name))
         self.progress.record(name, answer)
 
     def _reconstruct(self, number: int, matched: Future[MatchedScene | SceneResult]) -> SceneResult:

@@ -1,14 +1,13 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
-from imc_kit.colmap import cameras, database, mapping_runs, model_files, verification
+from imc_kit.colmap import cameras, database, database_files, mapping_runs, model_files, verification
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.config import Config, fingerprint
@@ -16,13 +15,15 @@ from imc_kit.data import images, masks
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
+from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
-from imc_kit.pipeline.records import ImageRecord, inspect
-from imc_kit.pipeline.results import SceneResult, read_result, write_result
+from imc_kit.pipeline.records import ImageRecord, gone, inspect
+from imc_kit.pipeline.results import SceneResult
 from imc_kit.poses import place
 from imc_kit.poses.place import pose_as_stored
 from imc_kit.runtime import deadline
 from imc_kit.runtime.meter import Meter
+from imc_kit.runtime.warned import collecting
 from imc_kit.types import Pair, Placement, Scene
 
 log = logging.getLogger(__name__)
@@ -73,34 +74,37 @@ def match_scene(
         records, matching.notes = inspect(scene, config.masks, executor, config.max_pixels)
         given = None if pairs is None else list(pairs(list(records)))
         identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate)
-        finished = read_result(folder / "result.json", identity)
-    if finished is not None:
-        log.info("%s: solved before with the same images and configuration", scene.name)
+        earlier = Earlier(scene.name, folder, identity)
+    if finished := earlier.final():
         return finished
 
-    if config.upright:
-        with cost("upright"):
-            records = matching.upright(records)
-    if config.masks.pictures:
-        with cost("masks"):
-            matching.notes += _write_mask_pictures(records, config.masks, folder / "masks")
-    with cost("detect"):
-        records = matching.detect(records)
-    if len(records) < fewest and deadline.ran_out(matching.notes):
-        raise KitError(f"{deadline.RAN_OUT}: {len(records)} of {len(scene.images)} images have features")
-    with cost("pairs"):
-        selected = matching.select(records, given)
-    with cost("match"):
-        found = matching.without_static(matching.match(records, selected), records, selected)
-    return MatchedScene(scene, folder, until, matching, records, selected, found, identity, separate, cost)
+    def match(records: Mapping[str, ImageRecord]) -> MatchedScene:
+        if config.upright:
+            with cost("upright"):
+                records = matching.upright(records)
+        if config.masks.pictures:
+            with cost("masks"):
+                matching.notes += _write_mask_pictures(records, config.masks, folder / "masks")
+        with cost("detect"):
+            records = matching.detect(records)
+        if len(records) < fewest and deadline.ran_out(matching.notes):
+            raise KitError(f"{deadline.RAN_OUT}: {len(records)} of {len(scene.images)} images have features")
+        with cost("pairs"):
+            selected = matching.select(records, given)
+        with cost("match"):
+            found = matching.without_static(matching.match(records, selected), records, selected)
+        matching.notes += earlier.told(warned)
+        return MatchedScene(scene, folder, until, matching, records, selected, found, earlier, separate, cost)
+
+    with collecting(without="imc_kit.pipeline") as warned:  # its own warnings are notes
+        return earlier.unless_fails(lambda: match(records))
 
 
 @dataclass(frozen=True, eq=False)
 class MatchedScene:
     """A matched scene; `reconstruct` does the rest.
 
-    until: as given to `match_scene`. pairs: selected for matching. identity: identifies the images and the
-        configuration.
+    until: as given to `match_scene`. pairs: selected for matching. earlier: what an earlier run left.
     separate: see `match_scene`.
     """
 
@@ -111,7 +115,7 @@ class MatchedScene:
     records: Mapping[str, ImageRecord]
     pairs: Sequence[Pair]
     found: MatchedFeatures
-    identity: str
+    earlier: Earlier
     separate: bool
     cost: Meter
 
@@ -121,11 +125,13 @@ class MatchedScene:
         executor, until: separate from matching's, because the next scene may be matched meanwhile. alone: whether no
             other scene is.
         """
+        with database_files.workplace(self.folder / "partial") as partial:
+            return self.earlier.unless_fails(lambda: self._reconstruct(executor, partial, until, alone))
+
+    def _reconstruct(self, executor: Executor, partial: Path, until: float, alone: bool) -> SceneResult:
         scene, config, cost = self.scene, self.matching.config, self.cost
         until = _reserving(_AFTER_COMPLETION, scene, until)
-        context = SceneContext(scene, config, self.folder, until, self.matching.notes)
-        shutil.rmtree(context.partial, ignore_errors=True)
-        context.partial.mkdir(exist_ok=True)
+        context = SceneContext(scene, config, self.folder, partial, until, self.matching.notes)
         with cost("verify"):
             verified = self._verify(context, executor)
             inliers = verification.inlier_counts(verified)
@@ -139,14 +145,16 @@ class MatchedScene:
             completion = Completion(context, best.database, self.records, similarity, self.matching.store, executor)
             models = completion.complete(best)
         with cost("place"):
-            models = model_files.gather(models, self.folder / "models")
             if not models:
-                context.notes.append("no model came out: the images share too few matches, so all get the same pose")
+                why = "the images share too few matches" if is_final(context.notes) else "the notes before this say why"
+                context.notes.append(f"no model came out: {why}, so all images get the same pose")
+            if kept := self.earlier.unless_worse(models, context.notes):
+                return kept
+            models = model_files.gather(models, self.folder / "models")
             placed = place(scene.images, models, inliers, separate=self.separate, similarity=similarity)
             circle = on_turntable(context, self.records, models)
             placed |= {name: Placement(pose, None) for name, pose in circle.items()}
             placed |= {name: _as_stored(placed[name], record.info) for name, record in self.records.items()}
-        shutil.rmtree(context.partial, ignore_errors=True)
         quarters = {name: count for name, record in self.records.items() if (count := record.info.extra_quarters)}
         counts = {
             "images": len(scene.images),
@@ -160,16 +168,16 @@ class MatchedScene:
             "points": len(models[0].points) if models else 0,
         }
         result = SceneResult(placed, models, counts, cost.seconds, context.notes, cost.memory, quarters)
-        self._finish(result)
+        self.earlier.replace(result)
+        registered, seconds = counts["registered"], sum(cost.seconds.values())
+        log.info("%s: %d of %d images registered in %.1f s", scene.name, registered, counts["images"], seconds)
         return result
 
     def _verify(self, context: SceneContext, executor: Executor) -> Path:
         """The database of verified matches, from an earlier run if possible."""
-        path = self.folder / f"database-{self.identity}.db"
-        if path.exists() and not deadline.ran_out(context.notes):
-            return path
-        for old in self.folder.glob("database-*"):
-            old.unlink()
+        identity = self.earlier.identity
+        if is_final(context.notes) and (kept := database_files.kept(self.folder, identity)):
+            return database_files.near(kept, context.partial)
         made = context.partial / "database.db"
         found = self.records.items()
         entries = [cameras.ImageEntry(name, it.path, it.info.size, it.info.exif_turn) for name, it in found]
@@ -177,22 +185,10 @@ class MatchedScene:
         notes = database.write_database(made, entries, self.found.features, matches, context.config.cameras)
         context.notes.extend(notes)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
+        context.notes.extend(gone(self.records))
         context.notes.extend(verification.verify(made, context.config.verification, executor, end))
-        if deadline.ran_out(context.notes):
-            path = self.folder / "database-hurried.db"
-        return database.move(made, path)
-
-    def _finish(self, result: SceneResult) -> None:
-        """Write the result, and log its notes. If time ran out, the result does not count as finished."""
-        identity = f"{self.identity}, hurried" if deadline.ran_out(result.notes) else self.identity
-        try:
-            write_result(self.folder / "result.json", identity, result)
-        except KitError as error:
-            result.notes.append(str(error))
-        for note in result.notes:
-            log.warning("%s: %s", self.scene.name, note)
-        registered, count, seconds = result.counts["registered"], result.counts["images"], sum(result.seconds.values())
-        log.info("%s: %d of %d images registered in %.1f s", self.scene.name, registered, count, seconds)
+        kept = database_files.keep(made, self.folder, identity if is_final(context.notes) else "hurried")
+        return database_files.near(kept, context.partial)
 
 
 def _as_stored(placement: Placement, info: images.ImageInfo) -> Placement:

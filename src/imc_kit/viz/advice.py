@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from imc_kit.runtime.deadline import RAN_OUT, STOPPED
+from imc_kit.runtime.faults import RETRIED
 from imc_kit.types import Pair
 
 FEW_KEYPOINTS = 500
@@ -16,8 +17,12 @@ _STAGES |= {stage: stage for stage in ("verification", "readding", "merging", "l
 _CAUSES = (
     ("cannot read the image", "the file is damaged or not a photo", ""),
     (STOPPED, "the scene is large, or wrong matches keep COLMAP busy", ""),
+    ("the notes before this say why", "a step before it failed, or time ran out", ""),
+    ("is truncated", "the file was not copied completely", ""),
+    ("weak pairs", "structures repeat, or these photos show little of the same", ""),
     ("ended with", "COLMAP crashed or ran out of memory", "--detector.max-keypoints 4096"),
     (RAN_OUT, "the run's time limit left too little for this scene", "--preset small"),
+    (RETRIED, "a fault that may pass, such as a lack of memory, or a file that was not there", ""),
     ("no model came out", "too little overlap, or photos of different places", "--preset aliked"),
 )
 """(text in the note, likely cause, option to try); the first match wins."""

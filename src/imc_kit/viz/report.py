@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.data import atomic
+from imc_kit.errors import KitError, said
 from imc_kit.viz.advice import Advice
 from imc_kit.viz.page import cell, e, facts, number_cell, page, plot, table
 from imc_kit.viz.report_scene import advice_html, name_html, remedy_html, scene_part
@@ -44,7 +45,10 @@ def write_report(
     """
     run = Path(run)
     path = run / "report.html" if path is None else Path(path)
-    text = _page(read_run(run, truth, thresholds))
+    try:
+        text = _page(read_run(run, truth, thresholds))
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise KitError(f"no report on {run}: its run.json is damaged ({said(error)})") from error
     with atomic.writing(path) as file:
         file.write(text)
     return path

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from imc_kit import metric
-from imc_kit.colmap import database, model_files, verification
+from imc_kit.colmap import database, database_files, model_files, verification
 from imc_kit.data.scenes import SPLITS, Task, load
 from imc_kit.data.tables import read_table
 from imc_kit.errors import KitError
+from imc_kit.pipeline.out_folder import scene_folder
+from imc_kit.pipeline.results import model_digests, read_content
 from imc_kit.types import Model, Scene
 from imc_kit.viz.advice import Advice, advise
 from imc_kit.viz.pairs import Counts, block_order
@@ -151,8 +153,8 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text("utf-8") if path.is_file() else "")
+    except (OSError, ValueError, RecursionError) as error:
         raise KitError(f"cannot read {path} ({error}): {_HINT}") from error
     if not isinstance(content, dict):
         raise KitError(f"{path} does not hold a JSON object: {_HINT}")
@@ -163,7 +165,7 @@ def _task(root: str, known: Sequence[str], out: Path) -> Task | None:
     """Load the input from disk, in the split that has most of the known scenes; None if it is gone."""
     best, most = None, 0
     for split in SPLITS:
-        with suppress(KitError):
+        with suppress(KitError, OSError, ValueError):
             task = load(root, split, out=out)
             common = len({scene.name for scene in task.scenes}.intersection(known))
             best, most = (task, common) if common > most else (best, most)
@@ -188,11 +190,13 @@ def _read_scene(
     models: list[Model] = []
     matched, gone = Matched(), list[str]()
     if result:
-        models, no_models = _models(folder / "models", account["counts"]["models"])
+        models, no_models = _models(folder / "models", account["counts"]["models"], result["files"])
         matched, no_matches = _matched(folder)
         gone += filter(None, (no_models, no_matches))
     else:
-        gone.append("The scene's result.json is missing or from another run: models and matches are not shown.")
+        gone.append(
+            "The scene's result.json is missing, damaged or from another run: models and matches are not shown."
+        )
     if photos is None:
         gone.append("The photos are not where they were: pairs and thumbnails are not shown.")
     account = {"memory": {}, "rotation_quarters": {}, "placements": {}, **account, **result}
@@ -219,19 +223,21 @@ def _result(run: Path, name: str, account: Mapping[str, Any]) -> tuple[Path, Map
     A run with a time limit has two results, and the full one may be from an earlier run.
     """
     for part in ("scenes", "quick"):
-        folder = run / part / name
-        with suppress(KitError):
-            result = _read_json(folder / "result.json")
+        folder = scene_folder(run / part, name)
+        with suppress(Exception):  # whatever is wrong with it, the page can tell of the others
+            result = read_content(folder / "result.json")
             if all(result.get(key) == account[key] for key in ("counts", "seconds")):
                 return folder, result
-    return run / "scenes" / name, {}
+    return scene_folder(run / "scenes", name), {}
 
 
-def _models(folder: Path, expected: int) -> tuple[list[Model], str]:
-    """The models, or none and the reason."""
+def _models(folder: Path, expected: int, digests: Any) -> tuple[list[Model], str]:
+    """The models, or none and the reason. digests: of their files."""
     try:
+        if folder.is_dir() and digests != model_digests(folder.parent):
+            raise KitError(f"cannot read the COLMAP model in {folder}: its files have changed")
         models = model_files.read_models(folder) if folder.is_dir() else []
-    except KitError as error:
+    except (KitError, OSError) as error:
         return [], f"The models are not shown: {error}."
     return models, "" if models or not expected else "The scene's models were deleted: they are not shown."
 
@@ -242,8 +248,10 @@ def _matched(folder: Path) -> tuple[Matched, str]:
     if path is None:
         return Matched(), "The scene's database was deleted: matches are not shown."
     try:
+        if not database_files.is_whole(path):
+            raise KitError("its content has changed")
         counts = database.keypoint_counts(path), database.match_counts(path), verification.inlier_counts(path)
-    except RuntimeError as error:  # pycolmap's
+    except Exception as error:  # of any kind: the file may be damaged or by someone else
         return Matched(), f"Matches are not shown: cannot read the COLMAP database {path} ({error})."
     return Matched(path, *counts), ""
 

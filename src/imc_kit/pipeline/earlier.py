@@ -1,0 +1,89 @@
+"""What an earlier run left of a scene: a final result is read back, and a better one is not replaced."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from imc_kit.errors import KitError, said
+from imc_kit.pipeline.results import SceneResult, read_result, write_result
+from imc_kit.runtime import deadline, faults
+from imc_kit.types import Model
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def is_final(notes: Iterable[str]) -> bool:
+    """Whether a result with these notes would be the same in another run: no time ran out, and no step failed."""
+    notes = list(notes)
+    return not deadline.ran_out(notes) and not faults.happened(notes)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The result of a scene in its folder. identity: of its images and configuration."""
+
+    scene: str
+    folder: Path
+    identity: str
+    _told: set[str] = field(default_factory=set)
+    """Notes that need not be logged, because they were."""
+
+    def final(self) -> SceneResult | None:
+        """The final result of an earlier run, if there is one; its notes are logged again."""
+        found = read_result(self.folder / "result.json", self.identity)
+        if found is not None:
+            log.info("%s: solved before with the same images and configuration", self.scene)
+            self._log(found.notes)
+        return found
+
+    def unless_fails(self, work: Callable[[], T]) -> T | SceneResult:
+        """The result of `work`; if it fails, what an earlier run found. Raises its error if that is nothing."""
+        try:
+            return work()
+        except Exception as error:  # of any kind: there is an earlier result
+            if self._unfinished is None:
+                raise
+            log.error("%s: %s", self.scene, said(error), exc_info=not isinstance(error, KitError))
+            self._told.add(said(error))
+            return self._kept([said(error)])
+
+    def unless_worse(self, models: Sequence[Model], notes: Sequence[str]) -> SceneResult | None:
+        """What an earlier run found, if it has more images than these models, which a fault has touched."""
+        registered = len({name for model in models for name in model.poses})
+        if is_final(notes) or self._unfinished is None or self._unfinished.counts["registered"] <= registered:
+            return None
+        return self._kept(notes)
+
+    def told(self, warnings: Sequence[str]) -> list[str]:
+        """These warnings, which were logged, as notes."""
+        self._told.update(warnings)
+        return [*warnings]
+
+    def replace(self, result: SceneResult) -> None:
+        """Write the result, final or not, and log its notes."""
+        try:
+            write_result(self.folder / "result.json", self._named(is_final(result.notes)), result)
+        except KitError as error:
+            result.notes.append(str(error))
+        self._log(result.notes)
+
+    @cached_property
+    def _unfinished(self) -> SceneResult | None:
+        return read_result(self.folder / "result.json", self._named(False))
+
+    def _named(self, final: bool) -> str:
+        return self.identity if final else f"{self.identity}, hurried"
+
+    def _kept(self, notes: Sequence[str]) -> SceneResult:
+        assert self._unfinished is not None  # the callers check
+        notes = [*notes, "the better result of an earlier run is kept"]
+        self._log(notes)
+        return replace(self._unfinished, notes=list(dict.fromkeys([*self._unfinished.notes, *notes])))
+
+    def _log(self, notes: Sequence[str]) -> None:
+        for note in filter(lambda note: note not in self._told, notes):
+            log.warning("%s: %s", self.scene, note)
