@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 import tyro
 
-from imc_kit.cli.command import Command, Folder, Names, parse, resumable, with_seconds
+from imc_kit.cli.command import Command, Folder, Names, Switch, parse, resumable, with_seconds
 from imc_kit.cli.unused import unused
 from imc_kit.config import PRESETS, Config, feature_pipeline, matcher_named, preset
 from imc_kit.detectors import DETECTORS
@@ -67,6 +67,8 @@ class Solve(Command):
     """Which part of a competition's data."""
     scenes: Names = ()
     """Only these scenes; submission.csv then has no others."""
+    score: Switch = False
+    """Also score the submission against the true poses in the input: train_labels.csv or truth.csv."""
     report: bool = False
     """Also write report.html, which shows what happened."""
     cluster: str | None = None
@@ -99,14 +101,14 @@ class Solve(Command):
         seen = [path for path in inputs if path]
         cluster = None if self.cluster is None else connected(self.cluster, self.out, seen, self.config.threads)
         with cluster or nullcontext() as executor:
-            result = solve(task, self.out, self.config, executor=executor)
-        print(f"wrote {result.submission}")
+            result = solve(task, self.out, self.config, executor=executor, score=self.score)
+        print(result)
         if self.report:
             from imc_kit.viz.report import write_report
 
             print(f"wrote {write_report(self.out)}")
-        for scene, reason in result.failed.items():
-            print(f"{scene} could not be solved: {reason}", file=sys.stderr)
+        else:
+            print(f"what happened: imc-kit report {self.out}")
         return 0 if result.scenes else 1
 
     def interrupted(self) -> str:

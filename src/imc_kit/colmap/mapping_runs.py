@@ -21,7 +21,7 @@ from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.support import AGREE, support
 from imc_kit.colmap.verification import inlier_counts
-from imc_kit.errors import said
+from imc_kit.errors import KitError, said
 from imc_kit.runtime import deadline, faults
 from imc_kit.types import Model, Pair, Scene
 from imc_kit.viewgraph.strengths import strengths

@@ -136,13 +136,15 @@ def read_thresholds(path: AnyPath) -> dict[str, Any]:
 def find_truth(root: Path, rows: Sequence[dict[str, str]]) -> Path:
     """The file below a competition's root with the true poses of these rows (`Task.keys`).
 
-    Raises `KitError` when there is none.
+    Raises `KitError` when there is none, and when 2025's distances are missing.
     """
     for path in (root / name for name in _TRUTH_FILES):
         if path.is_file():
             table = read_table(path)
             column = next((name for name in IMAGE_COLUMNS if name in table.columns), None)
             if column and not set(table[column]).isdisjoint(row.get(column, "") for row in rows):
+                if edition_of(table) == "2025" and find_thresholds(path) is None:
+                    raise KitError(f"{path} has no distances: put train_thresholds.csv next to it")
                 return path
     raise KitError(f"{root} has no true poses of these images: put them into truth.csv there, or leave out the score")
 

@@ -20,6 +20,8 @@ from imc_kit.data import atomic
 from imc_kit.data.images import digest
 from imc_kit.data.scenes import Task
 from imc_kit.errors import said
+from imc_kit.metric import ScoredFiles
+from imc_kit.metric.tables import aligned
 from imc_kit.types import Model, Placement, Pose
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,20 @@ class Run:
     failed: dict[str, str]
     """Why each failed scene failed, one sentence. Its rows have the poses in `scenes` if there are any, else
     placeholders."""
+    score: ScoredFiles | None = None
+    """The score, if it was asked for."""
+
+    def __str__(self) -> str:
+        """A table of scenes, the failures, the score if there is one, and the submission."""
+        rows = [
+            (name, *(f"{result.counts.get(key, 0)}" for key in ("images", "registered", "models")),
+             f"{sum(result.seconds.values()):.0f} s", str(len(result.notes)))
+            for name, result in self.scenes.items()
+        ]  # fmt: skip
+        parts = [aligned(("scene", "images", "registered", "models", "time", "warnings"), rows)] if rows else []
+        parts += [f"{name} could not be solved: {reason}" for name, reason in self.failed.items()]
+        parts += [f"\n{self.score}\n"] if self.score else []
+        return "\n".join([*parts, f"submission: {self.submission}"])
 
 
 def write_run(
@@ -69,8 +85,9 @@ def write_run(
     failed: Mapping[str, str],
     seconds: float,
     warned: Iterable[str] = (),
+    score: ScoredFiles | None = None,
 ) -> None:
-    """Write run.json: configuration, versions, machine, and a summary of each scene.
+    """Write run.json: configuration, versions, machine, a summary of each scene, and the score if it is known.
 
     warned: all warnings of the run. Those that are not on a scene become notes on the run.
     """
@@ -80,7 +97,8 @@ def write_run(
     notes = [*task.notes, *(warning for warning in warned if warning not in told)]
     given = {"input": task.root, "layout": task.layout, "notes": notes, "config": config}
     scenes = {name: _summary(result) for name, result in results.items()}
-    write_json(path, given | environment() | {"seconds": round(seconds, 3), "scenes": scenes, "failed": failed})
+    given |= environment() | {"seconds": round(seconds, 3), "scenes": scenes, "failed": failed}
+    write_json(path, given | ({"score": score.to_json()} if score else {}))
 
 
 def environment() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from imc_kit import metric
 from imc_kit.colmap import child
 from imc_kit.config import Config, cheap, preset
 from imc_kit.data import masks, scenes, submission
@@ -39,6 +40,7 @@ def solve(
     *,
     pairs: PairSelection | None = None,
     executor: Executor | None = None,
+    score: bool = False,
 ) -> Run:
     """Solve every scene of a task and write `out`/submission.csv.
 
@@ -48,6 +50,7 @@ def solve(
     config: the sift preset if None.
     pairs: chooses the pairs, instead of `config.pairs`.
     executor: runs detection and matching, for example one from `dask_executor.connected`; threads if None.
+    score: also score the submission against the true poses that lie in the task's root (`metric.find_truth`).
 
     A failed scene does not affect the others. Raises KitError when the input or the configuration cannot be used at all
     or `out` cannot be written.
@@ -58,6 +61,7 @@ def solve(
     task = task if isinstance(task, Task) else scenes.load(task, out=out)
     for note in task.notes:
         log.warning(note)
+    truth = metric.find_truth(task.root, task.keys) if score else None  # without it, fail now
     progress = _Progress(task, Path(out).absolute(), config, started)
     schedule = Schedule(task.scenes, until)
     folders = [progress.scene_folder(name, scene.name) for name in schedule.rounds for scene in schedule.scenes]
@@ -77,9 +81,13 @@ def solve(
             with closing(one_round.matched()) as matched:
                 for number, future in enumerate(matched):
                     one_round.finish(number, future)
+        if truth and not progress.unwritten:
+            names = [scene.name for scene in task.scenes]
+            progress.score = metric.score_files(truth, progress.submission, scenes=names)
+            progress.write()
     if progress.unwritten:
         raise progress.unwritten
-    return Run(progress.submission, progress.results, progress.failed)
+    return Run(progress.submission, progress.results, progress.failed, progress.score)
 
 
 @dataclass(eq=False)
@@ -97,6 +105,7 @@ class _Progress:
     results: dict[str, SceneResult] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     unwritten: KitError | None = None
+    score: metric.ScoredFiles | None = None
 
     @property
     def submission(self) -> Path:
@@ -118,10 +127,14 @@ class _Progress:
         except Exception as error:  # of any kind: the other scenes can still be solved
             self.failed[scene] = said(error)
             log.error("%s: %s", scene, self.failed[scene], exc_info=not isinstance(error, KitError))
+        self.write()
+
+    def write(self) -> None:
+        """Write the submission and run.json."""
+        run_json, seconds = self.folder / "run.json", time.monotonic() - self.started
         try:
             self._write_submission()
-            seconds = time.monotonic() - self.started
-            write_run(self.folder / "run.json", self.task, self.config, self.results, self.failed, seconds, self.warned)
+            write_run(run_json, self.task, self.config, self.results, self.failed, seconds, self.warned, self.score)
             self.unwritten = None
         except KitError as error:  # there may be disk space again after another scene
             self.unwritten = error
