@@ -22,12 +22,10 @@ def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     """Small photos of one scene, and the rows of their true poses with the name of the photo."""
     folder = tmp_path_factory.mktemp("photos")
     truth = read_table(shared / "scenes/truth.csv")
-    truth = (
-        truth[truth["scene"] == SCENE].head(PHOTOS).assign(name=lambda rows: rows["image_path"].map(os.path.basename))
-    )
-    for path in truth["image_path"]:
-        photo = images.load(shared / "scenes" / path, 480)
-        (folder / os.path.basename(path)).write_bytes(images.as_jpeg(photo.pixels))
+    truth = truth[truth["scene"] == SCENE].head(PHOTOS)
+    truth = truth.assign(name=[Path(path).name for path in truth["image_path"]])
+    for path, name in zip(truth["image_path"], truth["name"], strict=True):
+        (folder / name).write_bytes(images.as_jpeg(images.load(shared / "scenes" / path, 480).pixels))
     return folder, truth
 
 

@@ -17,12 +17,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from imc_kit.colmap import watching
 from imc_kit.errors import KitError
-from imc_kit.runtime import deadline, python
+from imc_kit.runtime import deadline, progress, python
 
 _LOOK_UP = 0.02
 """Seconds between checks whether a job has ended or must be ended. A job lasts at least a tenth of a second."""
@@ -54,12 +56,13 @@ def run(
         raise ColmapError(f"{what} could not be started: {error.strerror}") from error
     number, status = forker.begin({"log": log, **job}), None
     try:
-        while status is None:
-            status = forker.status(number, max(0.0, min(_LOOK_UP, time_limit - (time.monotonic() - started))))
-            if status is None and cancelled is not None and cancelled.is_set():
-                raise ColmapError(f"{what} was cancelled: its result is no longer needed")
-            if status is None and time.monotonic() - started >= time_limit:
-                raise ColmapError(f"{what} {deadline.STOPPED} of {time_limit:.0f} s (its output is in {log})")
+        with progress.watching(f"{log.parent.name}, {what}", partial(watching.state, log)):
+            while status is None:
+                status = forker.status(number, max(0.0, min(_LOOK_UP, time_limit - (time.monotonic() - started))))
+                if status is None and cancelled is not None and cancelled.is_set():
+                    raise ColmapError(f"{what} was cancelled: its result is no longer needed")
+                if status is None and time.monotonic() - started >= time_limit:
+                    raise ColmapError(f"{what} {deadline.STOPPED} of {time_limit:.0f} s (its output is in {log})")
     finally:
         if status is None:
             forker.kill(number)

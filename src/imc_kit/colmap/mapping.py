@@ -98,7 +98,7 @@ def map_scene(
         by_cameras = _PER_IMAGE_INTRINSICS if per_image else _SHARED_INTRINSICS
         defaults = _INCREMENTAL | (by_cameras if config.by_cameras else {})
     options = {"min_model_size": config.min_model_size, **defaults, **config.options}
-    what = f"COLMAP's {config.mapper} mapping"
+    what = f"COLMAP's {config.mapper} mapping{' on strong pairs' if config.min_strength else ''}"
     at.run(config.mapper, what, config.time_limit, cancelled, database=database, images=images, options=options)
     return read_models(at.folder)
 
