@@ -7,8 +7,7 @@ import logging
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
+import resource
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -308,21 +307,20 @@ def test_a_folder_that_cannot_be_read_is_a_clear_error(table: Table[Features], m
 
 def test_few_file_descriptors_suffice(tmp_path: Path) -> None:
     """macOS allows a process 256."""
-    code = f"""if True:
-        import resource
-        from pathlib import Path
-        from imc_kit.data.store import Store
-        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
-        tables = [Store(Path({str(tmp_path)!r})).matches(name) for name in "abc"]
-        print(sum(len(table[str(number)]) for table in tables for number in range(50)))
-    """
     for name in "abc":
-        table = Store(tmp_path).matches(name)
-        for number in range(50):
-            table.put({str(number): matches(2, number)})
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "300\n", done.stderr
-    assert len(list(tmp_path.rglob("*.h5"))) == 150
+        for number in range(10):
+            Store(tmp_path).matches(name).put({str(number): matches(2, number)})
+    chunk_files._opened.cache_clear()
+    with (tmp_path / "highest").open("wb") as file:
+        highest = file.fileno()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 3, limits[1]))
+    try:
+        tables = [Store(tmp_path).matches(name) for name in "abc"]
+        assert sum(len(table[str(number)]) for table in tables for number in range(10)) == 60
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(list(tmp_path.rglob("*.h5"))) == 30
 
 
 def test_other_programs_can_read_a_chunk(table: Table[Features]) -> None:

@@ -242,7 +242,7 @@ def test_a_fault_is_not_final_and_the_better_result_stays(
 
 
 @pytest.mark.parametrize(
-    ("limit", "message"), [(6_000, "cannot write to the store"), (120_000, "cannot write the COLMAP database")]
+    ("limit", "message"), [(6_000, "cannot write /"), (120_000, "cannot write the COLMAP database")]
 )
 def test_no_full_disk_ends_the_process(scene: Scene, tmp_path: Path, limit: int, message: str) -> None:
     """Files may grow to a limit only, for the run and its children; the submission fits."""

@@ -94,7 +94,7 @@ def writing(path: Path) -> Iterator[Any]:
         with pycolmap.Database.open(path) as database:
             yield database
     except (RuntimeError, sqlite3.Error) as error:
-        hint = ": if its disk has no locks, choose another folder" if "factory" in str(error) else ""
+        hint = " If its disk has no locks, choose another folder" if "factory" in str(error) else ""
         raise KitError(f"cannot write the COLMAP database {path}: {error}{hint}") from error
 
 

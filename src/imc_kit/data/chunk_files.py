@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -63,49 +63,62 @@ class Chunk:
     cannot be read.
     """
 
-    def __init__(self, path: Path, *_signature: int) -> None:
-        self.path, self._sound = path, False
+    def __init__(self, path: Path, *signature: int) -> None:
+        """signature: see `_signature`; for `cache`."""
+        self.path = path
         with path.open("rb") as file:
-            end = max(0, file.seek(0, os.SEEK_END) - _END.size)
-            file.seek(end)
-            length, checksum = _END.unpack(file.read(_END.size).rjust(_END.size))
-            self._size = file.seek(max(0, end - length))
-            text = file.read(end - self._size)
-        if not text or zlib.crc32(text) != checksum:
-            raise DamagedError("its end is not what was written")
-        self._index = json.loads(text)
+            self._index = _read_index(file)
         self.keys: list[str] = self._index["keys"]
+        self._checked: tuple[int, ...] = ()
 
-    def check(self) -> "Chunk":
-        """Check the whole content, the first time."""
-        if not self._sound:
+    def check(self) -> None:
+        """Check the whole content, the first time and when the file has changed."""
+        if (signature := _signature(self.path)) != self._checked:
             with self.path.open("rb") as file:
-                if zlib.crc32(file.read(self._size)) != self._index["checksum"]:
+                index = _read_index(file)
+                file.seek(0)
+                if zlib.crc32(file.read(index["size"])) != index["checksum"] or index["keys"] != self.keys:
                     raise DamagedError("its checksum is wrong")
-            self._sound = True
-        return self
+            self._index, self._checked = index, signature
 
     def read(self, row: int) -> tuple[Arrays, list[int]]:
         """The columns and the header of a row."""
-        start, stop = self._index["offsets"][row : row + 2]
-        arrays = {}
+        index, arrays = self._index, {}
+        start, stop = index["offsets"][row : row + 2]
         with self.path.open("rb") as file:
-            for name, (position, dtype, shape) in self._index["columns"].items():
+            for name, (position, dtype, shape) in index["columns"].items():
                 width = int(np.dtype(dtype).itemsize * np.prod(shape))
                 file.seek(position + start * width)
                 content = file.read((stop - start) * width)
                 if len(content) < (stop - start) * width:
                     raise DamagedError("it has become shorter")
                 arrays[name] = np.frombuffer(content, dtype).reshape(stop - start, *shape)
-        return arrays, self._index["headers"][row]
+        return arrays, index["headers"][row]
 
 
 def opened(path: Path) -> Chunk:
     """The chunk in a file: the same object as before unless the file has changed."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
-        raise DamagedError("it is not a file")
-    return _opened(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    return _opened(path, *_signature(path))
 
 
 _opened = cache(Chunk)
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    """What changes with the content of a file."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device may never end
+        raise DamagedError("it is not a file")
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _read_index(file: BinaryIO) -> dict[str, Any]:
+    """The index, with the size of the part before it."""
+    end = max(0, file.seek(0, os.SEEK_END) - _END.size)
+    file.seek(end)
+    length, checksum = _END.unpack(file.read(_END.size).rjust(_END.size))
+    size = file.seek(max(0, end - length))
+    text = file.read(end - size)
+    if not text or zlib.crc32(text) != checksum:
+        raise DamagedError("its end is not what was written")
+    return {**json.loads(text), "size": size}

@@ -81,10 +81,9 @@ class Table(Generic[T]):
 
     def __getitem__(self, key: str) -> T:
         """Raises `KeyError` for a missing key, and `KitError` when its value can no longer be read."""
-        if key not in self:
-            raise KeyError(key)
         chunk, row = self._where[key]
         try:
+            chunk.check()
             columns, header = chunk.read(row)
         except (OSError, DamagedError) as error:
             raise KitError(f"cannot read {chunk.path} ({error}): run the command again") from error

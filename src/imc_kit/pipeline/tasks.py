@@ -149,16 +149,21 @@ def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRe
     items = {record.key: (name, record) for name, record in chunk}
     photos, unread = _each(load, items)
     found, failed = _together(detect, photos)
-    notes = [*unread.values(), *(f"no keypoints in {items[key][1].path}: {why}" for key, why in failed.items())]
-    return found, len(chunk), [f"{note}; {faults.RETRIED}" for note in notes]
+    return found, len(chunk), _notes("keypoints", chunk, unread | failed)
 
 
 def _describe(config: NetworkDescriptorConfig, chunk: Sequence[NamedRecord], until: float) -> Done[Float32]:
-    network, paths = loaded(config), {record.key: record.path for _, record in chunk}
+    network = loaded(config)
     photos, unread = _load_photos((record for _, record in chunk), config.long_side)
     rows, failed = _together(lambda some: network.describe([photo.pixels for photo in some]), photos)
-    notes = [*unread.values(), *(f"no {config.name} descriptor of {paths[key]}: {why}" for key, why in failed.items())]
-    return rows, len(chunk), [f"{note}; {faults.RETRIED}" for note in notes]
+    return rows, len(chunk), _notes(f"{config.name} descriptor", chunk, unread | failed)
+
+
+def _notes(what: str, chunk: Sequence[NamedRecord], failed: Mapping[str, str]) -> list[str]:
+    """A note about each image of a chunk that failed."""
+    paths = {record.key: str(record.path) for _, record in chunk}
+    whole = (why if paths[key] in why else f"no {what} of {paths[key]}: {why}" for key, why in failed.items())
+    return [f"{note}; {faults.RETRIED}" for note in whole]
 
 
 def _match(
