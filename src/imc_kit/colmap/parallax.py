@@ -40,7 +40,7 @@ def without_parallax(database: Path, model: Model) -> bool:
                 half = np.array([camera.width, camera.height]) / 2
                 points.append(opened.read_keypoints(number)[rows, :2] - half)
                 scales.append(np.append(model.frames[images[number].name] / half, 1.0))
-            homography, explained = cv2.findHomography(*points, cv2.USAC_MAGSAC, _ERROR, maxIters=500)
+            homography, explained = cv2.findHomography(points[0], points[1], cv2.USAC_MAGSAC, _ERROR, maxIters=500)
             if homography is not None:
                 values = np.linalg.svd(scales[1][:, None] * homography / scales[0], compute_uv=False)
                 turned.append(explained.mean() >= _EXPLAINED and values[0] <= _TURNED * values[2])

@@ -101,7 +101,7 @@ class Completion:
             models = optional("the localisation of further images", models, self._localise, models, missing)
         if config.refinement.on:
             models = optional("the refinement of the model", models, self._refine, models)
-        if without_parallax(self.verified, models[0]):
+        if optional("the check for parallax", False, without_parallax, self.verified, models[0]):
             self.context.notes.append(NO_PARALLAX)
         return models
 
