@@ -20,11 +20,11 @@ Overlay = Callable[[int, tuple[int, int]], Points]
 
 
 def seen(place: str, at: Sequence[float], angle: float = 0.0, size: tuple[int, int] = SIZE) -> Points:
-    """200 points of a place as a camera sees them that is at `at` and looks `angle` to the side, with noise."""
+    """200 points of a place as a camera sees them that is at `at` and looks `angle` to the left, with noise."""
     random = np.random.default_rng(sum(map(ord, place)))
     points = random.uniform((-2, -1.5, 4), (2, 1.5, 8), (200, 3)) - at
     sine, cosine = np.sin(angle), np.cos(angle)
-    x, y, z = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]]) @ points.T
+    x, y, z = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]) @ points.T
     noise = np.random.default_rng(int(1e4 * (angle + 9)) + int(1e3 * sum(at))).normal(0, 0.3, (2, 200))
     pixels = (np.array([x, y]) / z * max(size) + noise).T + np.array(size) / 2
     inside = ((pixels > 0) & (pixels < np.array(size) - 1)).all(axis=1)
@@ -41,7 +41,7 @@ def found(images: dict[str, Image]) -> tuple[dict[str, list[str]], dict[str, Mas
     """What the keypoints of each image show, and which of them are static."""
     features = {
         name: Features(
-            np.array(list(points.values()), np.float32), np.ones(len(points), np.float32),
+            np.array(list(points.values()), np.float32).reshape(-1, 2), np.ones(len(points), np.float32),
             np.empty((len(points), 0), np.uint8), size,
         )
         for name, (size, points) in images.items()
@@ -87,7 +87,7 @@ def test_an_overlay_is_static_in_every_image(
     for name, mask in static.items():
         text = np.array([label.startswith("text") for label in labels[name]])
         assert mask[text].mean() > 0.95, name
-        assert mask[~text].mean() < 0.1, name
+        assert mask[~text].mean() < 0.15, name  # those under the text
     assert len(static) == 9  # with the stranger, which has no geometry with any other image
 
 
