@@ -24,7 +24,7 @@ _SIDE = 1000
 _TOLERANCE = 4.0
 """Maximum distance from the common shift, in each direction. A photo that is cropped or shaken also turns a little."""
 _GEOMETRY = VerificationConfig(max_error=3.0, max_trials=500)
-"""How the geometry of a pair's other matches is estimated. More trials find no more evidence in the tests below."""
+"""How the geometry of a pair's other matches is estimated. A pair whose geometry 500 trials miss is no evidence."""
 _SUBSET = 400
 """Number of matches for that: enough to see whether there is a geometry, in 3 ms."""
 _DISAGREES = 5.0
@@ -34,7 +34,7 @@ _GROUP, _GROUPS = 8, 3
 corners shift differently if the sizes of the photos differ."""
 _SAMPLE = 2
 """Pairs of each image that are examined first, those with the most matches. Ordinary scenes need no others."""
-_CELL = 10
+_CELL = 16
 """Side of the cells whose keypoints share their votes with the eight cells around: about the distance of letters."""
 _MIN_SHARE = 0.5
 """Minimum share of an image's pairs that must contain something static. The open scenes, with duplicate structures,
@@ -101,21 +101,24 @@ def examine(first: Features, second: Features, matches: Matches) -> Evidence | N
     long, short = sizes.max(axis=1), sizes.min(axis=1)
     # An overlay keeps its size in pixels, or grows with the width, the height, or the longer or shorter side.
     scales = np.unique([1.0, *(sizes[1] / sizes[0]), long[1] / long[0], short[1] / short[0]]) * (long[0] / long[1])
-    others = np.flatnonzero(~_shifted(one, two, scales, np.ones(len(matches), np.bool_)))
-    chosen = others[:: len(others) // _SUBSET + 1]
+    others = ~_shifted(one, two, scales, np.ones(len(matches), np.bool_))
+    chosen = np.flatnonzero(others)
+    chosen = chosen[:: len(chosen) // _SUBSET + 1]
     matrix, inliers = _GEOMETRY.verify(one[chosen], two[chosen])
-    if not inliers.any():
-        return None
     lines = np.pad(one, ((0, 0), (0, 1)), constant_values=1.0) @ matrix.T
     apart = np.abs((lines[:, :2] * two).sum(axis=1) + lines[:, 2]) / np.maximum(np.hypot(*lines[:, :2].T), 1e-12)
+    moving = (apart <= _GEOMETRY.max_error) & others & inliers.any()
+    if (moving & ~_shifted(one, two, scales, moving)).sum() < _GEOMETRY.min_inliers:
+        return None  # the geometry of a second overlay, such as a logo in another corner
     static = np.zeros(len(matches), np.bool_)
     for _ in range(_GROUPS):
         left = (apart > _DISAGREES) & ~static
         group = _shifted(one, two, scales, left)
         if (group & left).sum() < _GROUP:
             break
-        static |= group  # also those that agree with the geometry by chance
-    return Evidence((apart <= _GEOMETRY.max_error) & ~static, static)
+        static |= group & left
+        moving &= ~group
+    return Evidence(moving, static)
 
 
 def _strongest(counts: Mapping[Pair, int]) -> list[Pair]:
@@ -138,17 +141,18 @@ def _affected(evidence: Mapping[Pair, Evidence], least: int) -> set[str]:
 
 def _shifted(first: Float64, second: Float64, scales: Float64, among: Mask) -> Mask:
     """The matches with x₂ = s · x₁ + t, bool [K], for the scale and the shift t of the largest group `among` them."""
-    best: Mask = np.zeros(len(first), np.bool_)
+    most, best = 0, np.zeros(len(first), np.bool_)
     for scale in scales if among.any() else ():
-        shifts = second - scale * first
-        cells = np.floor(shifts[among] / _TOLERANCE).astype(np.int64) @ np.array([1 << 32, 1])
+        every = second - scale * first
+        shifts = every[among]
+        cells = np.floor(shifts / _TOLERANCE).astype(np.int64) @ np.array([1 << 32, 1])
         _, where, counts = np.unique(cells, return_inverse=True, return_counts=True)
-        middle = np.median(shifts[among][where == counts.argmax()], axis=0)
+        group = where == counts.argmax()
         for _ in range(2):  # the group may extend beyond its cell
+            middle = np.median(shifts[group], axis=0)
             group = (np.abs(shifts - middle) <= _TOLERANCE).all(axis=1)
-            middle = np.median(shifts[group & among], axis=0)
-        if (group & among).sum() > (best & among).sum():
-            best = group
+        if group.sum() > most:
+            most, best = group.sum(), (np.abs(every - middle) <= _TOLERANCE).all(axis=1)
     return best
 
 
