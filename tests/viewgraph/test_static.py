@@ -66,10 +66,8 @@ def two_places(overlay: Overlay, sizes: Sequence[tuple[int, int]]) -> dict[str, 
     for number, place in enumerate("aaaabbbbc"):
         size = sizes[number % len(sizes)]
         step = number % 4
-        images[f"{number}.jpg"] = (
-            size,
-            seen(place, (0.4 * step, 0.15 * step, 0), 0.06 * step, size) | overlay(number, size),
-        )
+        scene = seen(place, (0.4 * step, 0.15 * step, 0), 0.06 * step, size)
+        images[f"{number}.jpg"] = size, scene | overlay(number, size)
     return images
 
 
