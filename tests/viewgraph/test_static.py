@@ -66,7 +66,8 @@ def two_places(overlay: Overlay, sizes: Sequence[tuple[int, int]]) -> dict[str, 
     for number, place in enumerate("aaaabbbbc"):
         size = sizes[number % len(sizes)]
         step = number % 4
-        images[f"{number}.jpg"] = size, seen(place, (0.4 * step, 0.1, 0), 0.06 * step, size) | overlay(number, size)
+        scene = seen(place, (0.4 * step, 0.15 * step, 0), 0.06 * step, size)
+        images[f"{number}.jpg"] = size, scene | overlay(number, size)
     return images
 
 
@@ -86,7 +87,7 @@ def test_an_overlay_is_static_in_every_image(
     labels, static = found(two_places(overlay, sizes))
     for name, mask in static.items():
         text = np.array([label.startswith("text") for label in labels[name]])
-        assert mask[text].mean() > 0.95, name
+        assert mask[text].mean() > 0.9, name
         assert mask[~text].mean() < 0.15, name  # those under the text
     assert len(static) == 9  # with the stranger, which has no geometry with any other image
 
