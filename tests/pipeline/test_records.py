@@ -42,7 +42,9 @@ def test_images_that_vanish_are_tried_again(scene: Scene) -> None:
     assert faults.happened([note])
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError(), FileNotFoundError()])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), MemoryError(), FileNotFoundError(errno.ENOENT, "gone")]
+)
 def test_an_image_that_could_not_be_read_is_tried_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

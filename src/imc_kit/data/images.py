@@ -7,6 +7,7 @@ Pillow decodes: it reads EXIF from every format, prints nothing, and is about as
 libjpeg-turbo). Every function may be called from several threads at once.
 """
 
+import errno
 import hashlib
 import io
 import logging
@@ -163,8 +164,10 @@ def _reading(path: Path | str) -> Iterator[io.BufferedReader]:
     """Open a file, and turn any error inside the block into a `KitError` that names the file."""
     path = Path(path)
     try:
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "there is no such file")
         if not path.is_file():
-            raise refused("it is not a file" if path.exists() else "there is no such file")
+            raise refused("it is not a file")
         with path.open("rb") as file:
             yield file
     except Exception as error:  # decoders raise many kinds of errors for damaged files

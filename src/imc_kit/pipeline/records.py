@@ -61,20 +61,13 @@ def gone(records: Mapping[str, ImageRecord]) -> list[str]:
     return [f"images that vanished during the run ({len(names)}): {few}; {faults.RETRIED}"] if names else []
 
 
-def _said(path: Path, error: KitError) -> str:
-    """The error, and whether the next run tries again: it does if the file cannot be read, whatever its content."""
-    cause = error.__cause__
-    passing = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno) or not path.exists()
-    return f"{error}; {faults.RETRIED}" if passing else str(error)
-
-
 def _inspect_image(max_pixels: int, path: Path, mask: Path | None) -> tuple[ImageRecord | None, str]:
     """The record of an image, if it is usable, and a note."""
     try:
         record = ImageRecord(path, images.probe(path, max_pixels), images.digest(path))
     except KitError as error:
-        return None, _said(path, error)
+        return None, faults.told(error)
     try:
         return replace(record, mask=masks.digest(mask, record.info) if mask else ""), ""
     except KitError as error:
-        return record, f"{_said(mask or path, error)}; its image is not masked"
+        return record, f"{faults.told(error)}; its image is not masked"

@@ -26,7 +26,6 @@ from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Table, pair_key
 from imc_kit.detectors import DetectorConfig, extract
-from imc_kit.errors import said
 from imc_kit.matchers import DetectorFreeConfig, MatcherConfig
 from imc_kit.pipeline.chunks import BLOCK, PAIRS_PER_CHUNK, batches, by_blocks, image_chunks, pair_chunks
 from imc_kit.pipeline.records import ImageRecord
@@ -52,8 +51,6 @@ Work = Callable[[Any, float], Done[T]]
 _RECENT_IMAGES = 32
 """Number of images whose features stay in memory for the next chunks: those of two blocks of pairs. With fewer,
 features are read from the store more often."""
-_LONGEST = 300
-"""Characters of a reason. Errors of torch can take a page; their first sentence says what is wrong."""
 _loading = threading.Lock()
 _loaded_features: WeakValueDictionary[tuple[Path, str], Features] = WeakValueDictionary()
 _recent: deque[Features] = deque(maxlen=_RECENT_IMAGES)
@@ -121,7 +118,7 @@ class Tasks:
             (reason, _), *_ = failed.most_common(1)
             count = f"{failed.total()} of {total} pairs failed, most often because of {reason}"
             notes = [note for note in notes if note not in failed]
-            notes.append(f"{self.label}: {what}: {count}; {faults.RETRIED}")
+            notes.append(f"{self.label}: {what}: {count}")
         return notes
 
 
@@ -162,8 +159,7 @@ def _describe(config: NetworkDescriptorConfig, chunk: Sequence[NamedRecord], unt
 def _notes(what: str, chunk: Sequence[NamedRecord], failed: Mapping[str, str]) -> list[str]:
     """A note about each image of a chunk that failed."""
     paths = {record.key: str(record.path) for _, record in chunk}
-    whole = (why if paths[key] in why else f"no {what} of {paths[key]}: {why}" for key, why in failed.items())
-    return [f"{note}; {faults.RETRIED}" for note in whole]
+    return [why if paths[key] in why else f"no {what} of {paths[key]}: {why}" for key, why in failed.items()]
 
 
 def _match(
@@ -227,7 +223,7 @@ def _together(
 def _reason(error: Exception) -> str:
     """Why an item failed, in one line. The log has the rest, if it has debug messages."""
     log.debug("an item failed", exc_info=error)
-    return " ".join(said(error).split())[:_LONGEST]
+    return faults.told(error)
 
 
 def _load_photos(records: Iterable[ImageRecord], long_side: int) -> tuple[dict[str, Photo], dict[str, str]]:
