@@ -136,6 +136,8 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
     if not all(isinstance(content.get(key), kind) for key, kind in (("input", str), ("layout", str), ("scenes", dict))):
         raise KitError(f"{run / 'run.json'} was not written by imc-kit solve: {_HINT}")
     submission, scores = run / "submission.csv", {}
+    if thresholds is not None and truth is None:
+        raise KitError(f"the distances in {thresholds} need the true poses: give --truth")
     if truth is not None:
         distances, _ = metric.distances_of(truth, thresholds)
         table = read_table(truth, ("dataset", "scene"))
