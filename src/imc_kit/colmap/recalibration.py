@@ -29,6 +29,11 @@ def recalibrated(database: Path, at: Workplace, split: bool, time_limit: float =
     Raises `ColmapError` when calibration fails.
     """
     work = Workplace(at.folder / "recalibrated", at.log, at.threads, at.seed)
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        if not split and not any(camera.has_prior_focal_length for camera in opened.read_all_cameras()):
+            return None  # nothing to question
     limit = min(_TIME_LIMIT, time_limit)
     work.run("recalibrate", "the calibration of the cameras", limit, database=database, split=split)
     made = work.folder / "database.db"
@@ -47,8 +52,6 @@ def recalibrate_job(database: str, output: str, split: bool, threads: int, seed:
     with pycolmap.Database.open(database) as opened:
         before: dict[int, Any] = {image.image_id: image.camera_id for image in opened.read_all_images()}
         from_exif = any(camera.has_prior_focal_length for camera in opened.read_all_cameras())
-    if not (from_exif or split):
-        return
     _with_cameras(database, scratch, {image: image for image in before}, {})
     options = pycolmap.ViewGraphCalibrationOptions(random_seed=seed, reestimate_relative_pose=False)
     pycolmap.calibrate_view_graph(scratch, options)
