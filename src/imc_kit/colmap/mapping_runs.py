@@ -164,8 +164,9 @@ def map_best(
     notes = session.all_notes()
     wrong = 0 < session.best.support < FITS
     try:
-        if cameras and not cameras.params and (wrong or not session.plausible()):
-            other = recalibration.recalibrated(database, at, split=wrong and cameras.sharing == "exif")
+        doubtful = deadline.left(until) >= SHORTEST and (wrong or not session.plausible())
+        if doubtful and cameras and not cameras.params:
+            other = recalibration.recalibrated(database, at, wrong and cameras.sharing == "exif", deadline.left(until))
             if other is not None:
                 again = _map(other, scene, runs, policy, replace(at, folder=other.parent), until, alone)
                 notes += again.all_notes()

@@ -22,14 +22,20 @@ _DEFAULT = 1.2
 """COLMAP's default focal length, in longer sides of the image: where calibration starts."""
 
 
-def recalibrated(database: Path, at: Workplace, split: bool) -> Path | None:
+def recalibrated(database: Path, at: Workplace, split: bool, time_limit: float = _TIME_LIMIT) -> Path | None:
     """A copy of a verified database with focal lengths from its matches, in a folder in that of `at`; None if it had no
     focal lengths from EXIF and no camera is split. split: whether images that share intrinsics are questioned.
 
     Raises `ColmapError` when calibration fails.
     """
     work = Workplace(at.folder / "recalibrated", at.log, at.threads, at.seed)
-    work.run("recalibrate", "the calibration of the cameras", _TIME_LIMIT, database=database, split=split)
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        if not split and not any(camera.has_prior_focal_length for camera in opened.read_all_cameras()):
+            return None  # nothing to question
+    limit = min(_TIME_LIMIT, time_limit)
+    work.run("recalibrate", "the calibration of the cameras", limit, database=database, split=split)
     made = work.folder / "database.db"
     return made if made.is_file() else None
 
