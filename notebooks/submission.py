@@ -24,9 +24,9 @@
 PRESET = ""  # where the options start, for example "sift"; empty: the preset that the kit was built for
 OPTIONS = {}  # changes to the preset by name, for example {"detector.max_keypoints": 2048}
 SCENES = ()  # scenes to solve, for example ("church", "dioscuri"); empty: all, which a submission needs
-SPLIT = "test"  # "train" solves the training photos instead
+SPLIT = "test"  # "train" solves the training photos instead, and scores them
 TIME_LIMIT = 8.5 * 3600  # seconds; Kaggle stops a notebook after nine hours
-SCORE = False  # True prints the score; this needs the true poses in a truth.csv next to sample_submission.csv
+SCORE = SPLIT == "train"  # the score needs true poses, which only the training photos have
 
 # %% [markdown]
 # **Install.** This cell finds the kit wherever Kaggle mounted it and runs its `install.py`. That checks every file
@@ -50,6 +50,8 @@ runpy.run_path(str(kits[0] / "install.py"))["install"](kits[0])
 # %%
 import logging
 
+import pandas as pd
+
 import imc_kit
 from imc_kit import explore, kaggle
 
@@ -66,17 +68,23 @@ print(session)
 config = imc_kit.preset(PRESET or session.preset, {"time_limit": TIME_LIMIT, **OPTIONS})
 task = imc_kit.load(session.competition, SPLIT)
 task = task.only(*SCENES) if SCENES else task
-run = imc_kit.solve(task, out=Path.cwd(), config=config)
+run = imc_kit.solve(task, out=Path.cwd(), config=config, score=SCORE)
 
 # %% [markdown]
-# **Results.** How many photos of each scene have a pose, and how long each scene took.
+# **Results.** How many photos of each scene have a pose, how long each scene took, and the score if there is one.
 
 # %%
-for name, result in run.scenes.items():
-    counts, seconds = result.counts, sum(result.seconds.values())
-    print(f"{name}: {counts['registered']} of {counts['images']} images, {seconds:.0f} s")
-for name, reason in run.failed.items():
-    print(f"{name} could not be solved: {reason}")
-print(f"submission: {run.submission}")
-if SCORE:
-    print(explore.score(task, run.submission))
+print(run)
+
+# %% [markdown]
+# The view graph of the scene with the smallest share of registered photos: a dot is a photo, a line is a pair with
+# verified matches. Crosses are photos without a pose.
+
+# %%
+explore.worst_scene(run)
+
+# %% [markdown]
+# The submission's first rows.
+
+# %%
+pd.read_csv(run.submission).head()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from imc_kit import metric
+from imc_kit import metric, viz
 from imc_kit.colmap import database, verification
 from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
@@ -25,7 +25,7 @@ from imc_kit.errors import KitError
 from imc_kit.kaggle import input_root
 from imc_kit.matchers import MatcherConfig, check_accepts
 from imc_kit.pipeline.out_folder import scene_folder
-from imc_kit.pipeline.results import SceneResult
+from imc_kit.pipeline.results import Run, SceneResult
 from imc_kit.pipeline.tasks import loaded
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.runtime import weights
@@ -208,6 +208,27 @@ def score(task: Task, submission: Path | str) -> metric.AnyScore:
     """A submission's score on the task's scenes only. Raises `KitError` if a file is missing or cannot be read."""
     names = [scene.name for scene in task.scenes]
     return metric.score_files(truth(task)["truth"], submission, scenes=names).result
+
+
+def worst_scene(run: Run) -> Any:
+    """The view graph of the scene with the smallest share of registered photos, or a sentence on why there is none."""
+    share = {
+        name: result.counts["registered"] / max(1, result.counts["images"])
+        for name, result in run.scenes.items()
+        if result.placements
+    }
+    if not share:
+        return "no scene was solved"
+    name = min(share, key=lambda name: share[name])
+    placements = run.scenes[name].placements
+    try:
+        _, inliers = scene_counts(run.submission.parent, name)
+        models = {image: placement.model for image, placement in placements.items()}
+        return viz.draw_graph(list(placements), inliers, models).update_layout(
+            title=f"{name}, {share[name]:.0%} registered"
+        )
+    except KitError as error:
+        return f"{name} cannot be drawn: {error}"
 
 
 def largest_model(result: SceneResult) -> Model:
