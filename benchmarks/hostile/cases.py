@@ -85,10 +85,10 @@ def damaged(content: bytes, random: Random) -> bytes:
             for _ in range(random.choice((1, 3, 30, 300))):
                 data[random.randrange(size)] ^= 1 << random.randrange(8)
         case 3 | 4:  # most headers are within the first hundred bytes
-            width, order = random.choice((1, 2, 4)), random.choice(("little", "big"))
-            value = random.choice(INTEGERS) % (1 << 8 * width)
+            width = random.choice((1, 2, 4))
+            value = (random.choice(INTEGERS) % (1 << 8 * width)).to_bytes(width, "big")
             at = random.randrange(max(1, min(size, 100) - width))
-            data[at : at + width] = value.to_bytes(width, order)
+            data[at : at + width] = value if random.random() < 0.5 else value[::-1]
         case 5:
             data[start:stop] = bytes(stop - start)
         case 6:

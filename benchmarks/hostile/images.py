@@ -8,10 +8,10 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,7 @@ from hostile.cases import INTEGERS, SENTENCE, Place, become_other, damaged, expe
 from imc_kit.data import images
 from imc_kit.errors import KitError
 
+T = TypeVar("T")
 SIZE = (160, 120)
 LONG_SIDE = 3200
 """The preset sift detects in photos of this longer side."""
@@ -179,23 +180,27 @@ def _in_mode(name: str, mode: str) -> bytes:
         return encoded(name)
 
 
+def _read(read: Callable[[Path], T], path: Path, at: Place) -> T | None:
+    """What is read from a file; None if the kit explains in one sentence why nothing is."""
+    try:
+        return read(path)
+    except KitError as error:
+        sentence(str(error), at)
+        return None
+
+
 def file_case(number: int, random: Random, at: Place) -> str:
     """Read one file in all ways."""
     path = hostile_file(number, random, at.folder / "image")
     forget_peak()
-    before, outcomes = peak_memory(), []
-    for read in (images.digest, images.probe, lambda path: images.load(path, LONG_SIDE)):
-        try:
-            outcomes.append(read(path))
-        except KitError as error:
-            sentence(str(error), at)
-            outcomes.append(None)
+    before = peak_memory()
+    _read(images.digest, path, at)
+    info, photo = _read(images.probe, path, at), _read(partial(images.load, long_side=LONG_SIDE), path, at)
     grown = peak_memory() - before
     expect(grown <= MOST_MEMORY, f"took {grown / 2**30:.1f} GiB")
-    _, info, photo = outcomes
     if photo is None:
         return SENTENCE
-    expect(info is not None and (photo.size, photo.mirrored) == (info.size, info.mirrored), f"{info}, {photo.size}")
+    expect(info and (photo.size, photo.mirrored) == (info.size, info.mirrored), f"{info}, but {photo.size}")
     height, width, channels = photo.pixels.shape
     expect(channels == 3 and photo.pixels.dtype == np.uint8, f"pixels {photo.pixels.dtype} of {channels} channels")
     expect((width, height) == images.fitting(photo.size, LONG_SIDE), f"{width} × {height} of {photo.size}")
@@ -234,8 +239,6 @@ NAMES = (
 """Names of files without their suffix."""
 
 
-def odd_name(random: Random) -> bytes:
+def odd_name(random: Random) -> str:
     """The name of a file, which need not be Unicode."""
-    if not random.randrange(8):
-        return b"bad\xff" + str(random.randrange(100)).encode()
-    return os.fsencode(random.choice(NAMES))
+    return os.fsdecode(b"bad\xff%d" % random.randrange(100)) if not random.randrange(8) else random.choice(NAMES)

@@ -164,9 +164,9 @@ def _place_case(number: int, at: Place) -> str:
                 return "the unchanged input"
             case "a full console":
                 with Path("/dev/full").open("wb") as full:
-                    command.run(stdout=full, stderr=full)
+                    command.run(full)
             case "no console":
-                process = command.start(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                process = command.start(subprocess.PIPE)
                 for pipe in (process.stdout, process.stderr):
                     assert pipe
                     pipe.close()
@@ -197,9 +197,7 @@ def concurrent_case(number: int, random: Random, at: Place) -> str:
     """Two runs at once into one folder: each ends well or is refused, and the result is a clean run's."""
     command, other = (Command(at.scene, at.folder / "out") for _ in range(2))
     if number % 2:
-        copied(at.clean / "store", at.folder / "out/store")
-        (at.folder / "out/submission.csv").write_bytes((at.clean / "submission.csv").read_bytes())
-        (at.folder / "out/run.json").write_bytes((at.clean / "run.json").read_bytes())
+        _forget(copied(at.clean, command.out))
     first = command.start()
     time.sleep(random.uniform(0, 0.7) * runs.length(at.clean))
     second = other.start()
@@ -217,10 +215,9 @@ def photos_case(number: int, random: Random, at: Place) -> str:
     for count in range(25):
         path = hostile_file(25 * number + count, random, at.folder / f"file-{count}")
         if os.path.lexists(path):
-            name = odd_name(random) if random.random() < 0.5 else path.stem.encode()
-            target = os.fsencode(folder) + b"/" + name + path.suffix.encode()
-            if len(name) < 250 and not os.path.lexists(target):
-                os.rename(path, target)  # noqa: PTH104
+            target = folder / ((odd_name(random) if random.random() < 0.5 else path.stem) + path.suffix)
+            if not os.path.lexists(target):
+                path.rename(target)
     table = scene / "sample_submission.csv"
     lines = list(csv.reader(table.read_text("utf-8").splitlines()))
     asked = {line[0] for line in lines}

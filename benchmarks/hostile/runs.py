@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,9 +58,9 @@ class Command:
     limits: Limits | None = None
     started: float = 0.0
 
-    def start(self, **streams: object) -> subprocess.Popen[bytes]:
-        """Start it; its log goes to a file next to its folder."""
-        self.log = self.out.parent / f"{self.out.name[:100]}.log" if not streams else None
+    def start(self, console: Any = None) -> subprocess.Popen[bytes]:
+        """Start it. console: takes what it prints; by default a file next to its folder."""
+        self.log = self.out.parent / f"{self.out.name}.log" if console is None else None
         known = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self.env}
         arguments = ["solve", str(self.scene), "--out", str(self.out), "--preset", "small", "--threads", "1"]
         log = self.log.open("ab") if self.log else None
@@ -69,15 +70,15 @@ class Command:
                 [sys.executable, "-P", "-m", "imc_kit.cli.main", *arguments, *self.options],
                 env={name: value for name, value in known.items() if value is not None},
                 preexec_fn=self.limits, start_new_session=True, stdin=subprocess.DEVNULL,
-                **(streams or {"stdout": log, "stderr": log}),
+                stdout=log or console, stderr=log or console,
             )  # fmt: skip
         finally:
             if log:
                 log.close()
 
-    def run(self, **streams: object) -> int:
+    def run(self, console: Any = None) -> int:
         """Run it to its end; returns the exit status."""
-        return self.ended(self.start(**streams))
+        return self.ended(self.start(console))
 
     def ended(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for its end, and check what it printed; returns the exit status."""

@@ -10,6 +10,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -159,7 +160,7 @@ def score_case(edition: str, random: Random, at: Place) -> str:
         place = random.choice(places)
         content = random.choice((content[:place] + evil + content[place + 1 :], evil, content[:place]))
     thresholds.write_text(content)
-    functions = {"2024": metric.score, "2023": metric.score_2023, "2025": metric.score_2025}
+    functions: dict[str, Any] = {"2024": metric.score, "2023": metric.score_2023, "2025": metric.score_2025}
     result = functions[edition](truth, answer, metric.read_thresholds(thresholds))
     mean = result.to_json()["mean"]
     expect(mean is None or 0 <= mean <= 1, f"a score of {mean}")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context
+from multiprocessing.context import ForkContext
 from pathlib import Path
 from random import Random
 
@@ -72,7 +73,7 @@ def run_all(jobs: Iterable[Job], kinds: Mapping[str, Kind], place: Place, seed: 
 class _Worker:
     """A process that runs one case after the other."""
 
-    def __init__(self, context, kinds: Mapping[str, Kind], place: Place, seed: int, number: int) -> None:
+    def __init__(self, context: ForkContext, kinds: Mapping[str, Kind], place: Place, seed: int, number: int) -> None:
         self.kinds = kinds
         self.folder = place.folder / f"worker-{number}"
         self.pipe, theirs = context.Pipe()
@@ -91,7 +92,8 @@ class _Worker:
         seconds, limit = time.monotonic() - self.started, self.kinds[self.job[0]].seconds
         try:
             if self.pipe.poll():
-                return Result(*self.job, *self.pipe.recv(), seconds)
+                survived, said = self.pipe.recv()
+                return Result(*self.job, survived, said, seconds)
             if seconds < limit:
                 return None
             said = f"still running after {limit:.0f} s"
