@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -80,7 +81,7 @@ def prepare(folder: Path) -> Place:
     place.clean.parent.mkdir()
     runs.render(place.scene)
     for _ in range(2):  # the first run may compile code; the second tells how long a run takes
-        runs.shutil.rmtree(place.clean, ignore_errors=True)
+        shutil.rmtree(place.clean, ignore_errors=True)
         command = runs.Command(place.scene, place.clean)
         if command.run() != 0:
             sys.exit(f"the clean run failed: {command.said()}")

@@ -23,7 +23,7 @@ def _case(number: int, random: Random, at: cases.Place) -> str:
     if number == 1:
         raise cases.Failed("not good")
     if number == 2:
-        os.abort()
+        os._exit(3)
     if number == 3:
         time.sleep(60)
     if number == 4:
@@ -43,8 +43,8 @@ def test_every_failure_is_seen_and_a_case_is_repeated(tmp_path: Path) -> None:
     assert [first[number].survived for number in range(8)] == [True, *[False] * 5, True, True]
     for number, said in enumerate(("not good", "died", "still running", "KeyError", "several lines"), 1):
         assert said in first[number].said
-    assert {number: first[number].said for number in (0, 6, 7)} == {number: second[number].said for number in (0, 6, 7)}
-    assert first[0].said != first[6].said
+    assert [first[number].said for number in (6, 7)] == [second[number].said for number in (6, 7)]
+    assert first[6].said != first[7].said
 
 
 def test_poses_are_compared_whatever_their_frame_and_scale() -> None:
