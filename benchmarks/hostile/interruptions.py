@@ -29,8 +29,8 @@ def interruption_case(number: int, random: Random, at: Place) -> str:
     command = Command(at.scene, at.folder / "out")
     scene, ends = digests(at.scene), SIGNALS[number % 3]
     for _ in range(random.choice((1, 1, 2))):
-        process = command.start()
-        while ends == signal.SIGINT and process.poll() is None and not (command.out / "submission.csv").exists():
+        said, process = command.said(), command.start()
+        while ends == signal.SIGINT and process.poll() is None and command.said() == said:
             time.sleep(0.01)  # Ctrl-C while Python still loads modules ends with Python's own traceback
         moment = time.monotonic() + random.uniform(0.1, 1.1) * runs.length(at.clean)
         while time.monotonic() < moment and process.poll() is None:

@@ -31,6 +31,8 @@ MOST_DEGREES, MOST_DISTANCE = 0.2, 0.01
 Runs with two threads differ by a hundredth of this."""
 SECONDS = 120.0
 """For one command. It takes three on an idle machine."""
+MARK = "IMC_KIT_TORTURE"
+"""The variable of the environment by which a run's processes are found; it holds the run's folder."""
 Limits = Callable[[], None]
 
 
@@ -57,11 +59,12 @@ class Command:
     env: Mapping[str, str | None] = field(default_factory=dict)
     limits: Limits | None = None
     started: float = 0.0
+    log: Path | None = None
 
     def start(self, console: Any = None) -> subprocess.Popen[bytes]:
         """Start it. console: takes what it prints; by default a file next to its folder."""
         self.log = self.out.parent / f"{self.out.name}.log" if console is None else None
-        known = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self.env}
+        known = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self.env, MARK: str(self.out)}
         arguments = ["solve", str(self.scene), "--out", str(self.out), "--preset", "small", "--threads", "1"]
         log = self.log.open("ab") if self.log else None
         self.started = time.monotonic()
@@ -147,7 +150,7 @@ def difference(some: Mapping[str, Pose], others: Mapping[str, Pose]) -> tuple[fl
 
 
 def left_over(folder: Path, patience: float = 5.0) -> list[str]:
-    """Processes with this folder in their arguments or environment that are still there after some seconds."""
+    """The processes of the runs into a folder that are still there after some seconds."""
     end = time.monotonic() + patience
     while found := _running(folder):
         if time.monotonic() > end:
@@ -160,7 +163,7 @@ def _running(folder: Path) -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended, or is someone else's
-            if int(path.name) != os.getpid() and str(folder).encode() in (path / "cmdline").read_bytes():
+            if f"{MARK}={folder}".encode() in (path / "environ").read_bytes().split(b"\0"):
                 found.append(path.name)
     return found
 
