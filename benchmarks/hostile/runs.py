@@ -95,7 +95,7 @@ class Command:
         expect("Traceback" not in said, f"a traceback: {said.strip()[-300:]!r}")
         strange = [line for line in said.split("\n") if CONTROLS.search(line)]
         expect(not strange, f"control characters in the log: {strange[:1]}")
-        expect(status in (0, 1, 2, 130) or status < 0, f"exit status {status}")
+        expect(status in (0, 1, 2, 130, 141) or status < 0, f"exit status {status}")  # 141: the console went away
         return status
 
     def said(self) -> str:

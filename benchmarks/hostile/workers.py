@@ -54,20 +54,21 @@ def run_all(jobs: Iterable[Job], kinds: Mapping[str, Kind], place: Place, seed: 
     idle: list[_Worker] = []
     busy: dict[connection.Connection, _Worker] = {}
     numbers = iter(range(10**9))
-    while waiting or busy:
-        while waiting and len(busy) < workers:
-            worker = idle.pop() if idle else _Worker(context, kinds, place, seed, next(numbers))
-            worker.begin(waiting.popleft())
-            busy[worker.pipe] = worker
-        connection.wait(busy, timeout=1.0)
-        for pipe, worker in list(busy.items()):
-            result = worker.result()
-            if result is not None:
-                del busy[pipe]
-                idle += [worker] if worker.process.is_alive() and not pipe.closed else []
-                yield result
-    for worker in idle:
-        worker.end()
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < workers:
+                worker = idle.pop() if idle else _Worker(context, kinds, place, seed, next(numbers))
+                worker.begin(waiting.popleft())
+                busy[worker.pipe] = worker
+            connection.wait(busy, timeout=1.0)
+            for pipe, worker in list(busy.items()):
+                if result := worker.result():
+                    del busy[pipe]
+                    idle += [worker] if not pipe.closed else []
+                    yield result
+    finally:
+        for worker in (*idle, *busy.values()):
+            worker.end()
 
 
 class _Worker:
