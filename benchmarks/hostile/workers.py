@@ -79,7 +79,7 @@ class _Worker:
         self.folder = place.folder / f"worker-{number}"
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=_work, args=(theirs, kinds, replace(place, folder=self.folder), seed), daemon=False
+            target=_work, args=(theirs, kinds, replace(place, folder=self.folder), seed), daemon=True
         )
         self.process.start()
         theirs.close()
