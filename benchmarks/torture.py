@@ -30,8 +30,8 @@ from hostile.workers import Job, Result, run_all
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("images", images.file_case, "a photo, or one sentence", share=0.5, seconds=60),
-        Kind("tables", tables.table_case, "every row, a score, or one sentence", share=0.25),
+        Kind("images", images.file_case, "a photo, or one sentence", share=0.5, seconds=90),
+        Kind("tables", tables.table_case, "every row, a score, or one sentence", share=0.25, seconds=90),
         Kind("options", options.option_case, "a sane configuration, or one sentence", share=0.2),
         Kind("reports", reports.report_case, "a page without foreign markup, or one sentence", share=0.05, seconds=60),
         Kind("photos", interruptions.photos_case, "every row, the readable photos registered", count=6, seconds=300),

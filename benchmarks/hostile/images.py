@@ -43,18 +43,22 @@ EXIF = b"II*\0\x08\0\0\0"
 MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "I", "F", "YCbCr", "LAB")
 
 
-@cache
-def noise() -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (*SIZE[::-1], 3), np.uint8))
+PICTURES = 50
+"""Different pictures: of one scene's hostile files, so few may show the same that they make no model."""
 
 
 @cache
-def encoded(name: str, mode: str = "RGB") -> bytes:
+def noise(picture: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(picture).integers(0, 255, (*SIZE[::-1], 3), np.uint8))
+
+
+@cache
+def encoded(name: str, mode: str = "RGB", picture: int = 0) -> bytes:
     kind, options = FORMATS[name]
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x0110] = 6, "Maker", "Model"  # orientation, maker, model
     exif.get_ifd(0x8769)[0x920A] = 35.0  # focal length in mm
-    file, image = io.BytesIO(), noise().convert("L" if mode == "I;16" else mode)
+    file, image = io.BytesIO(), noise(picture).convert("L" if mode == "I;16" else mode)
     image = image.convert("I;16") if mode == "I;16" else image
     image.save(file, kind, **options, **({"exif": exif} if kind in ("jpeg", "png", "tiff", "webp") else {}))
     return file.getvalue()
@@ -96,9 +100,9 @@ def jpeg_of_scans(count: int) -> bytes:
     return content[:start] + content[start:-2] * count + content[-2:]
 
 
-def tiff_field(random: Random) -> bytes:
+def tiff_field(random: Random, picture: int) -> bytes:
     """A TIFF with another value in one field of its directory."""
-    content = bytearray(encoded(random.choice(("TIFF", "LZW TIFF", "JPEG TIFF"))))
+    content = bytearray(encoded(random.choice(("TIFF", "LZW TIFF", "JPEG TIFF")), "RGB", picture))
     directory = struct.unpack_from("<I", content, 4)[0]
     entry = directory + 2 + 12 * random.randrange(struct.unpack_from("<H", content, directory)[0])
     for at, form in random.sample([(2, "<H"), (4, "<I"), (8, "<I")], random.choice((1, 1, 2))):
@@ -151,15 +155,15 @@ def hostile_file(number: int, random: Random, path: Path) -> Path:
     if number < len(recipes):
         path.write_bytes(RECIPES[recipes[number]]())
         return path
-    name = random.choice(list(FORMATS))
+    name, picture = random.choice(list(FORMATS)), random.randrange(PICTURES)
     match random.randrange(16):
         case 0:
             path.write_bytes(b"")
             become_other(path, random)
         case 1:
-            path.write_bytes(_in_mode(name, random.choice(MODES)))
+            path.write_bytes(_in_mode(name, random.choice(MODES), picture))
         case 2 | 3 | 4:
-            path.write_bytes(tiff_field(random))
+            path.write_bytes(tiff_field(random, picture))
         case 5:
             path.write_bytes(
                 jpeg_with_exif(damaged(b"MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\1\0\6\0\0" * 3, random))
@@ -167,17 +171,17 @@ def hostile_file(number: int, random: Random, path: Path) -> Path:
         case 6:
             path.write_bytes(encoded(name)[:20] + random.randbytes(random.randrange(5000)))
         case 7:
-            path.write_bytes(damaged(_in_mode(name, random.choice(MODES)), random))
+            path.write_bytes(damaged(_in_mode(name, random.choice(MODES), picture), random))
         case _:
-            path.write_bytes(damaged(encoded(name), random))
+            path.write_bytes(damaged(encoded(name, "RGB", picture), random))
     return path
 
 
-def _in_mode(name: str, mode: str) -> bytes:
+def _in_mode(name: str, mode: str, picture: int) -> bytes:
     try:
-        return encoded(name, mode)
+        return encoded(name, mode, picture)
     except (OSError, ValueError, KeyError):  # the format has no such mode
-        return encoded(name)
+        return encoded(name, "RGB", picture)
 
 
 def _read(read: Callable[[Path], T], path: Path, at: Place) -> T | None:
