@@ -18,7 +18,7 @@ from multiprocessing.context import ForkContext
 from pathlib import Path
 from random import Random
 
-from hostile.cases import Failed, Kind, Place, last_frames, sentence
+from hostile.cases import Failed, Kind, Place, last_frames
 
 MEMORY = 6 << 30
 """Bytes of address space for a case without runs of its own; libraries reserve about two of them."""
@@ -35,17 +35,6 @@ class Result:
     survived: bool
     said: str
     seconds: float
-
-
-class _Messages(logging.Handler):
-    """Keeps what the kit logs during a case."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
 
 
 def run_all(jobs: Iterable[Job], kinds: Mapping[str, Kind], place: Place, seed: int, workers: int) -> Iterator[Result]:
@@ -116,27 +105,21 @@ def _work(pipe: connection.Connection, kinds: Mapping[str, Kind], place: Place, 
     nothing = os.open(os.devnull, os.O_WRONLY)  # libraries in C print what they think of damaged files
     for descriptor in (1, 2):
         os.dup2(nothing, descriptor)
-    messages = _Messages()
-    logging.getLogger("imc_kit").addHandler(messages)
-    logging.getLogger("imc_kit").propagate = False
+    logging.disable()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     with suppress(EOFError, KeyboardInterrupt):
         while True:
             name, number = pipe.recv()
             kind = kinds[name]
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY if kind.share else hard, hard))
-            messages.texts.clear()
-            pipe.send(_one(kind, number, place, seed, messages))
+            pipe.send(_one(kind, number, place, seed))
 
 
-def _one(kind: Kind, number: int, place: Place, seed: int, messages: _Messages) -> tuple[bool, str]:
+def _one(kind: Kind, number: int, place: Place, seed: int) -> tuple[bool, str]:
     """Whether the case survived, and what was said."""
     place = replace(place, folder=fresh(place.folder))
     try:
-        survivor = kind.case(number, Random(f"{seed} {kind.name} {number}"), place)
-        for text in messages.texts:
-            sentence(text, place)
-        return True, survivor
+        return True, kind.case(number, Random(f"{seed} {kind.name} {number}"), place)
     except Failed as failure:
         return False, str(failure)
     except BaseException:  # what the kit raised is what this looks for
