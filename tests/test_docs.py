@@ -29,6 +29,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
 SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in ("compare", "features", "retrieval"))]
 ELSEWHERE = {
+    *("--only", "--case", "--inputs"),
     *("--time-limits", "--rows", "--sizes", "--without-mapping", "--exhaustive"),
     *("--strict", "--dir-mode", "--accelerator", "--scheduler-file", "--protocol", "--user"),
 }

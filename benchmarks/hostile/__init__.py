@@ -1,0 +1,1 @@
+"""The classes of hostile input that `benchmarks/torture.py` tries on the kit."""
