@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from imc_kit.cli.terminal import Printable, PrintableFormatter
+from imc_kit.cli.terminal import PrintableFormatter, escaping
 from imc_kit.errors import KitError, printable, require, said, unknown_name
 from imc_kit.viz.page import e
 
@@ -48,12 +50,14 @@ def test_control_characters_do_not_reach_messages_or_logs() -> None:
     hostile = "a\x1b]0;x\x07b\x9bc\u202ed\udcff\r"
     escaped = r"a\x1b]0;x\x07b\x9bc\u202ed\udcff\r"
     assert printable(hostile + "é日🏰 \n") == escaped + r"é日🏰 \n"
-    assert str(KitError(f"no {hostile}\n")) == f"no {escaped}\n"
+    assert str(KitError(f"no {hostile}\n")) == rf"no {escaped}\n"
+    assert len(str(KitError(f"no {9999 * 'x'}: give another"))) == 500
     assert said(ValueError(hostile)) == f"ValueError: {escaped}"
     assert unknown_name("scene", "\x1b[2J", ["x"]).args[0].isprintable()
     record = logging.LogRecord("imc_kit", logging.WARNING, "", 1, "%s is lost", (hostile,), None)
     assert PrintableFormatter("%(message)s").format(record) == f"{escaped} is lost"
-    stream = io.StringIO()
-    print(hostile, file=Printable(stream))
-    assert stream.getvalue() == f"{escaped}\n"
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err, escaping():
+        print(hostile)
+        print(hostile, file=sys.stderr)
+    assert out.getvalue() == err.getvalue() == f"{escaped}\n"
     assert e(f"<{hostile}>") == f"&lt;{escaped}&gt;"

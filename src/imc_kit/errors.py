@@ -8,6 +8,8 @@ _ALL = 20
 _FEW = 5
 """Number of nearest names to list otherwise."""
 
+_LONGEST = 500
+"""Characters of a message: six lines on a terminal."""
 
 _UNPRINTABLE = {
     code: chr(code).encode("unicode_escape").decode()
@@ -26,11 +28,12 @@ def printable(text: str, *, lines: bool = False) -> str:
 class KitError(Exception):
     """An error that the user can fix. Its message says what is wrong, where, and what to do.
 
-    Names in it may come from files, so control characters are escaped.
+    Names in it may come from files, so control characters are escaped, and the middle of a very long one is left out.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message, lines=True))
+        shown = printable(message)
+        super().__init__(shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 153]} … {shown[-150:]}")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:

@@ -3,9 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from importlib import metadata
-from typing import TextIO, cast
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -16,7 +14,7 @@ from imc_kit.cli.rehearse import Rehearse
 from imc_kit.cli.report import Report
 from imc_kit.cli.score import Score
 from imc_kit.cli.solve import Solve
-from imc_kit.cli.terminal import Printable, PrintableFormatter
+from imc_kit.cli.terminal import PrintableFormatter, escaping
 from imc_kit.cli.weights import Check, Get, List
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.runtime import malloc
@@ -38,12 +36,12 @@ COMMANDS: dict[str, type[Command]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 1 nothing could be solved, 2 wrong use, 130 interrupted."""
     command = Command()
-    with printing("imc-kit"):
+    with printing("imc-kit"), escaping():
         try:
             command = parse(sys.argv[1:] if arguments is None else arguments)
             _set_verbosity(command)
             malloc.tune()
-            with logging_redirect_tqdm(), redirect_stdout(cast(TextIO, Printable(sys.stdout))):
+            with logging_redirect_tqdm():
                 return command.run()
         except KitError as error:
             print(f"imc-kit: {error}", file=sys.stderr)

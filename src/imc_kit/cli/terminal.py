@@ -1,7 +1,10 @@
 """What reaches the terminal: names from files and tables, whose control characters are escaped."""
 
 import logging
-from typing import Any, TextIO
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO, cast
 
 from imc_kit.errors import printable
 
@@ -13,7 +16,7 @@ class PrintableFormatter(logging.Formatter):
         return printable(super().format(record), lines=True)
 
 
-class Printable:
+class _Printable:
     """A stream for what a command prints, without control characters."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -24,3 +27,11 @@ class Printable:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+@contextmanager
+def escaping() -> Iterator[None]:
+    """Escape control characters in all that is printed inside the block."""
+    out, err = (cast(TextIO, _Printable(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err):
+        yield
