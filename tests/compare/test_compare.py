@@ -241,6 +241,8 @@ def test_bad_arguments_are_refused_before_the_work(data: Path, tmp_path: Path) -
     with pytest.raises(KitError, match=r"there is no file .*t\.csv"):
         compare_run.compare(data, sift, out, truth=tmp_path / "t.csv")
     with pytest.raises(KitError, match=r"t\.json must hold an object"):
+        compare_run.compare(data, sift, out, truth=data / "truth.csv", thresholds=tmp_path / "t.json")
+    with pytest.raises(KitError, match=r"t\.json need the true poses: give --truth"):
         compare_run.compare(data, sift, out, thresholds=tmp_path / "t.json")
     assert not out.exists()
 

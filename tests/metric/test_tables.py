@@ -84,7 +84,7 @@ def test_hostile_truth(random: np.random.Generator, tmp_path: Path):
         metric.score(tmp_path / "none.csv", good)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "cannot read"), ("{", "cannot read"), ("[1]", "an object")])
+@pytest.mark.parametrize(("content", "message"), [(None, "no file"), ("{", "cannot read"), ("[1]", "an object")])
 def test_thresholds_that_are_none(tmp_path: Path, content: str | None, message: str):
     if content is not None:
         (tmp_path / "t.json").write_text(content)

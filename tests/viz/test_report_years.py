@@ -160,6 +160,7 @@ def test_2025_has_a_scene_for_each_model(year_2025: Year, tmp_path: Path) -> Non
 
 
 def test_2025_without_thresholds_is_refused(year_2025: Year, tmp_path: Path) -> None:
+    truth = shutil.copy(year_2025.root / "truth.csv", tmp_path)  # its folder has no thresholds.json
     with pytest.raises(KitError, match="thresholds"):
-        year_2025.report(tmp_path / "report.html")
+        write_report(year_2025.root / "out", tmp_path / "report.html", truth=truth)
     assert not (tmp_path / "report.html").exists()

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, nan
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ class CameraConfig:
     """Focal length without EXIF, as a multiple of the image's longer side. 1.2 is COLMAP's default."""
 
     def __post_init__(self) -> None:
-        require(0 < self.focal_factor < inf, "focal_factor of the cameras", "more than 0", self.focal_factor)
+        require(self.focal_factor > 0, "focal_factor of the cameras", "more than 0", self.focal_factor)
         if self.model != CameraConfig.model or self.params:  # the defaults do not load COLMAP
             import pycolmap
 
