@@ -180,7 +180,13 @@ def _changed(config: Any) -> Iterator[tuple[str, Any]]:
         elif value is None:
             others = [1]
         else:
-            others = {"exif": ["size"], "SIMPLE_RADIAL": ["RADIAL"], "": ["900,500,400,0"], "cpu": ["cuda"], "matches": ["sequential"]}.get(value, [f"{value}x"])
+            others = {
+                "exif": ["size"],
+                "SIMPLE_RADIAL": ["RADIAL"],
+                "": ["900,500,400,0"],
+                "cpu": ["cuda"],
+                "matches": ["sequential"],
+            }.get(value, [f"{value}x"])
         for other in others:
             yield field.name, dataclasses.replace(config, **{field.name: other})
 

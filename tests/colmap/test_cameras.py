@@ -106,7 +106,7 @@ def test_an_unknown_camera_model_is_refused_before_any_work() -> None:
         assert CameraConfig(model=known).model == known
 
 
-@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan")])
 def test_a_focal_factor_is_a_number(factor: float) -> None:
     with pytest.raises(KitError, match="focal_factor"):
         CameraConfig(focal_factor=factor)

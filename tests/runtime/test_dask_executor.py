@@ -116,7 +116,7 @@ class HeldConfig(PointsConfig):
     """Records the finished images in a folder, and waits with some images while a file `hold` is there."""
 
     name: ClassVar[str] = "held"
-    folder: Path = Path()
+    folder: str = ""  # no path: the content of a path would be part of the fingerprint
     held_from: int = 8
     deadly: int = 255
     """The grey of an image that kills the process."""
@@ -132,11 +132,11 @@ class Held(Points):
         greys = [int(image[0, 0, 0]) for image in images]
         if self.config.deadly in greys:
             os.kill(os.getpid(), signal.SIGKILL)
-        while max(greys) >= self.config.held_from and (self.config.folder / "hold").exists():
-            (self.config.folder / f"waiting-{os.getpid()}").touch()
+        while max(greys) >= self.config.held_from and (Path(self.config.folder) / "hold").exists():
+            (Path(self.config.folder) / f"waiting-{os.getpid()}").touch()
             time.sleep(0.02)
         for grey in greys:
-            (self.config.folder / f"done-{grey}-{time.monotonic_ns()}").touch()
+            (Path(self.config.folder) / f"done-{grey}-{time.monotonic_ns()}").touch()
         return super().detect(images, masks)
 
 
@@ -155,7 +155,7 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
     photographs = write_photographs(tmp_path / "mixed")
     notes = tmp_path / "notes"
     notes.mkdir()
-    config = replace(ONE_RUN, detector=HeldConfig(folder=notes))
+    config = replace(ONE_RUN, detector=HeldConfig(folder=str(notes)))
     local = solve(photographs, tmp_path / "local", config)
     for path in notes.iterdir():
         path.unlink()
@@ -222,7 +222,7 @@ def test_a_chunk_that_kills_its_workers_costs_its_scene_alone(dask: Cluster, tmp
     for grey in (200, 0, 1):
         cv2.imwrite(str(deadly / f"{grey}.png"), np.full((90, 120, 3), grey, np.uint8))
     dask.has(3)
-    config = replace(ONE_RUN, detector=HeldConfig(folder=tmp_path, deadly=200))
+    config = replace(ONE_RUN, detector=HeldConfig(folder=str(tmp_path), deadly=200))
     with connected(dask.address, tmp_path / "out", threads=1) as executor:
         run = solve(tmp_path / "root", tmp_path / "out", config, executor=executor)
     assert set(run.scenes) == {"good"}
