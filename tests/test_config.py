@@ -181,12 +181,9 @@ def _changed(config: Any) -> Iterator[tuple[str, Any]]:
             others = [1]
         else:
             others = {
-                "exif": ["size"],
-                "SIMPLE_RADIAL": ["RADIAL"],
-                "": ["900,500,400,0"],
-                "cpu": ["cuda"],
+                "exif": ["size"], "SIMPLE_RADIAL": ["RADIAL"], "": ["900,500,400,0"], "cpu": ["cuda"],
                 "matches": ["sequential"],
-            }.get(value, [f"{value}x"])
+            }.get(value, [f"{value}x"])  # fmt: skip
         for other in others:
             yield field.name, dataclasses.replace(config, **{field.name: other})
 

@@ -29,6 +29,12 @@ def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return folder, truth
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that the runs share, because all years have the same photos."""
+    return tmp_path_factory.mktemp("store")
+
+
 def publish(root: Path, year: str, photos: tuple[Path, pd.DataFrame], distances: list[float]) -> None:
     """Write the training photos and their labels in the layout of a year."""
     folder, rows = photos
@@ -54,6 +60,7 @@ def publish(root: Path, year: str, photos: tuple[Path, pd.DataFrame], distances:
 @pytest.mark.parametrize("year", ["2023", "2024", "2025"])
 def test_the_training_photos_are_solved_and_scored(
     photos: tuple[Path, pd.DataFrame],
+    store: Path,
     shared: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -62,6 +69,8 @@ def test_the_training_photos_are_solved_and_scored(
 ) -> None:
     root, out = tmp_path / "data", tmp_path / "out"
     publish(root, year, photos, json.loads((shared / "scenes/thresholds.json").read_text())[SCENE])
+    out.mkdir()
+    (out / "store").symlink_to(store)
     monkeypatch.chdir(root)
     assert main(["solve", ".", "--out", str(out), "--split", "train", "--score", *QUICK]) == 0
     said = capsys.readouterr().out

@@ -160,14 +160,12 @@ return [...table.tBodies[0].rows].map((row) => row.cells[0].innerText.trim());
 def test_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
     write_comparison(ROWS, page, "scenes")
-    for width, height, dark in ((1280, 800, False), (390, 844, True)):
-        browser.open(page, width, height, dark=dark)
-        drawn = browser.run(DRAW)
-        assert [state for state, _ in drawn] == ["drawn"] * len(drawn)
-        assert all(marks >= 2 for _, marks in drawn)
-        assert browser.run("return document.documentElement.scrollWidth") == width  # nothing sticks out
-        browser.screenshot(tmp_path / f"compare-{width}.png", whole=True)
-        assert browser.requests() == [page.as_uri()]
-        assert browser.complaints() == []
-        assert browser.run(SORT) == ["■ <b>orb", "■ sift", "■ gone"]  # unknown values come last
-        assert browser.run(SORT) == ["■ sift", "■ <b>orb", "■ gone"]
+    browser.open(page, 390, 844, dark=True)
+    drawn = browser.run(DRAW)
+    assert [state for state, _ in drawn] == ["drawn"] * len(drawn)
+    assert all(marks >= 2 for _, marks in drawn)
+    assert browser.run("return document.documentElement.scrollWidth") == 390  # nothing sticks out
+    assert browser.requests() == [page.as_uri()]
+    assert browser.complaints() == []
+    assert browser.run(SORT) == ["■ <b>orb", "■ sift", "■ gone"]  # unknown values come last
+    assert browser.run(SORT) == ["■ sift", "■ <b>orb", "■ gone"]

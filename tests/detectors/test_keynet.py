@@ -75,7 +75,7 @@ def test_orientations_are_clockwise_from_the_x_axis(weight_folder, texture):
     assert np.median(np.minimum(apart, 360 - apart)) < 0.1
 
 
-@pytest.mark.parametrize(("sigma", "smallest_step"), [(1.5, 0.7), (4.0, 1.9), (6.0, 2.8)])
+@pytest.mark.parametrize(("sigma", "smallest_step"), [(1.5, 0.7), (4.0, 1.9)])
 def test_keypoints_are_at_the_centres_of_blobs_on_every_level(weight_folder, sigma, smallest_step):
     """With a detector of blobs for Key.Net. Uncorrected, those on a level of steps of four pixels are off by 1.5."""
     detector = create_from(weight_folder, "keynet")

@@ -78,13 +78,6 @@ class Browser:
         data = self.driver.execute_cdp_cmd("Page.captureScreenshot", command)["data"]
         return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 
-    def screenshot(self, path: Path, *, whole: bool = False) -> None:
-        command = {"captureBeyondViewport": whole, "format": "png"}
-        if whole:
-            size = self.driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-            command["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
-        path.write_bytes(base64.b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", command)["data"]))
-
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:

@@ -13,7 +13,7 @@ from kits import write_kit
 from stages import job
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-PHOTOS = 6
+PHOTOS = 5
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def competition(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     folder = root / "test" / scene.name / "images"
     folder.mkdir(parents=True)
     for name in scene.images[:PHOTOS]:
-        (folder / name).write_bytes(images.as_jpeg(images.load(scene.path(name), 512).pixels))
+        (folder / name).write_bytes(images.as_jpeg(images.load(scene.path(name), 448).pixels))
     for table in ("sample_submission.csv", "truth.csv"):
         header, *rows = (shared / "scenes" / table).read_text("utf-8").splitlines(keepends=True)
         kept = [
