@@ -26,6 +26,7 @@ from imc_kit.errors import KitError
 from imc_kit.matchers import MATCHERS
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.retrieval import DESCRIPTORS
+from imc_kit.runtime import weights
 
 WITHOUT_EFFECT = {"threads", "time_limit", "folder"}
 
@@ -325,3 +326,12 @@ def test_only_time_limits_may_be_infinite(option: str) -> None:
     with pytest.raises(KitError, match=f"{option} must be a finite number"):
         preset("sift", {option: math.inf})
     preset("sift", {"merging.time_limit": math.inf, "time_limit": math.inf})
+
+
+def test_all_missing_weight_files_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "places", lambda: [tmp_path])
+    names = "aliked-n16.pth aliked_lightglue.pth dinov2_vits14_pretrain.pth"
+    with pytest.raises(KitError, match=f"'imc-kit weights get {names}'"):
+        preset("baseline").check()
+    with pytest.raises(KitError, match=r"aliked-n16\.pth is missing: looked in"):
+        preset("aliked").check()

@@ -28,7 +28,7 @@ from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.retrieval.pairs import PairsConfig
-from imc_kit.runtime import versions
+from imc_kit.runtime import versions, weights
 from imc_kit.runtime.registry import NamedConfig
 from imc_kit.viewgraph.lowres import LowResConfig
 from imc_kit.viewgraph.static import StaticConfig
@@ -164,10 +164,17 @@ class Config:
 
     def check(self) -> None:
         """Raise KitError, before any work, if anything is missing or incompatible in any stage."""
-        for pipeline in self.feature_pipelines:
-            pipeline.check()
+        try:
+            for pipeline in self.feature_pipelines:
+                pipeline.check()
+            self.pairs.check()
+        except weights.MissingWeightsError:
+            if len(names := weights.missing(self.weight_files())) < 2:
+                raise
+            get = f"get them with 'imc-kit weights get {' '.join(names)}'"
+            where = "or put them into a folder that IMC_KIT_WEIGHTS names"
+            raise KitError(f"weight files are missing: {', '.join(names)}; {get}, {where}") from None
         self.masks.check()
-        self.pairs.check()
         for run in self.mapping:
             run.check()
 

@@ -151,6 +151,18 @@ def test_a_missing_weight_file_is_named_at_once_and_the_submission_is_valid(plaz
     assert submission.check(tmp_path / "out/submission.csv", task.columns, task.keys) == []
 
 
+def test_the_folder_explains_itself_and_keeps_a_text_of_yours(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 48), "olive").save(tmp_path / "photos/x.jpg")
+    solve(tmp_path / "photos", tmp_path / "out")
+    text = (tmp_path / "out/README.txt").read_text()
+    named = {line.split()[0].partition("/")[0] for line in text.splitlines()[2:] if line[:1] not in (" ", "T", "")}
+    assert {"submission.csv", "run.json", "scenes", "store"} <= named
+    (tmp_path / "out/README.txt").write_text("mine")
+    solve(tmp_path / "photos", tmp_path / "out")
+    assert (tmp_path / "out/README.txt").read_text() == "mine"
+
+
 def test_2025_gives_each_model_a_scene_of_its_own(photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "root/test/mixed"
     folder.mkdir(parents=True)

@@ -4,6 +4,7 @@ While COLMAP maps one scene on the CPU, the next one is matched, on the GPU or a
 """
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -11,12 +12,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
 from imc_kit import metric
 from imc_kit.colmap import child
 from imc_kit.config import Config, cheap, preset
-from imc_kit.data import masks, scenes, submission
+from imc_kit.data import atomic, masks, scenes, submission
 from imc_kit.data.scenes import Task
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
@@ -27,6 +29,9 @@ from imc_kit.pipeline.schedule import QUICK, Schedule
 from imc_kit.runtime import deadline
 from imc_kit.runtime.executors import workers
 from imc_kit.runtime.warned import collecting
+
+README = "README.txt"
+"""Explains the files of a run. A file of this name that is there already stays."""
 
 __all__ = ["Run", "SceneResult", "solve"]
 
@@ -115,7 +120,10 @@ class _Progress:
         return scene_folder(self.folder / round_name, scene)
 
     def begin(self) -> None:
-        """Write a placeholder submission unless an earlier run left a valid one."""
+        """Write a placeholder submission unless an earlier run left a valid one, and say what the files are."""
+        if not os.path.lexists(self.folder / README):
+            with atomic.writing(self.folder / README) as file:
+                file.write(files("imc_kit.pipeline").joinpath("out_readme.txt").read_text("utf-8"))
         if submission.check(self.submission, self.task.columns, self.task.keys):
             self._write_submission()
 

@@ -56,6 +56,10 @@ def manifest() -> dict[str, Weight]:
     return {name: Weight(name, **facts) for name, facts in table.items()}
 
 
+class MissingWeightsError(KitError):
+    """A weight file was not found."""
+
+
 def find(name: str, explicit: Path | None = None) -> Path:
     """Find the published file `name`, check its content, and return its path.
 
@@ -83,7 +87,13 @@ def find(name: str, explicit: Path | None = None) -> Path:
     target = f" --to {explicit}" if explicit is not None and explicit.is_dir() else ""
     state = f"weight file {name} is {'not usable' if flaws else 'missing'}: {'; '.join([*flaws, *looked])}"
     get = f"get it with 'imc-kit weights get {name}{target}' (licence: {weight.license}; from {weight.url})"
-    raise KitError(f"{state}; {get}, or put it into a folder that IMC_KIT_WEIGHTS names")
+    raise MissingWeightsError(f"{state}; {get}, or put it into a folder that IMC_KIT_WEIGHTS names")
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    """Those of the published files that are in none of the usual places."""
+    known = manifest()
+    return [name for name in names if not any(present(places(), [known[name]]))]
 
 
 def places() -> list[Path]:
