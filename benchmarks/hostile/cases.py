@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-LONGEST = 500
+LONGEST = 1000
 """Characters of one sentence, without the paths of the case. A list of twenty names takes the most."""
 CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that control a terminal, end a line, change the direction of writing, or are none (but for tabs)."""

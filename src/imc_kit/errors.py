@@ -8,8 +8,8 @@ _ALL = 20
 _FEW = 5
 """Number of nearest names to list otherwise."""
 
-_LONGEST = 500
-"""Characters of a message: six lines on a terminal."""
+_LONGEST = 1000
+"""Characters of a message: some messages list folders with long paths."""
 
 _UNPRINTABLE = {
     code: chr(code).encode("unicode_escape").decode()
