@@ -17,7 +17,7 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
-from imc_kit.pipeline.records import ImageRecord, gone, inspect
+from imc_kit.pipeline.records import ImageRecord, gone, inspect, stored_otherwise
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.poses import place
 from imc_kit.poses.place import pose_as_stored
@@ -156,6 +156,8 @@ class MatchedScene:
             placed |= {name: Placement(pose, None) for name, pose in circle.items()}
             placed |= {name: _as_stored(placed[name], record.info) for name, record in self.records.items()}
         quarters = {name: count for name, record in self.records.items() if (count := record.info.extra_quarters)}
+        if models:
+            context.notes.extend(stored_otherwise(self.records))
         counts = {
             "images": len(scene.images),
             "readable": len(self.records),
