@@ -15,6 +15,7 @@ from typing import Any
 
 from hostile.cases import CONTROLS, SENTENCE, TEXTS, Failed, Place, expect, sentence, word
 from imc_kit.cli.main import parse
+from imc_kit.cli.terminal import escaping
 from imc_kit.config import PRESETS, Config, fingerprint, plain, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.errors import KitError
@@ -85,7 +86,7 @@ def _on_the_command_line(random: Random, at: Place) -> Any:
         arguments += [extra, *random.choices(pool, k=random.choice((1, 1, 2)))]
     said = io.StringIO()
     try:
-        with redirect_stderr(said), redirect_stdout(said):
+        with redirect_stderr(said), redirect_stdout(said), escaping():
             return parse(arguments).config  # type: ignore[attr-defined]
     except SystemExit as end:
         expect(end.code in (0, 2), f"exit status {end.code}")

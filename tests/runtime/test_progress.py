@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from imc_kit.runtime import progress
 
@@ -33,6 +34,19 @@ def test_a_log_gets_lines_with_what_is_left(caplog: pytest.LogCaptureFixture) ->
     assert 1 <= len(lines) <= 3
     assert all(line.startswith("plaza, matches: ") and " of 30 pairs after 00:0" in line for line in lines)
     assert all("about 00:0" in line for line in lines)
+
+
+def test_lines_do_not_cause_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """The commands redirect their log around bars: every line refreshes all of them."""
+    logger = logging.getLogger("imc_kit")
+    handler = logging.StreamHandler(sys.stderr)
+    logger.addHandler(handler)
+    try:
+        with logging_redirect_tqdm([logger]):
+            work()
+    finally:
+        logger.removeHandler(handler)
+    assert 1 <= len(caplog.records) <= 3
 
 
 def test_short_work_is_not_mentioned(caplog: pytest.LogCaptureFixture) -> None:

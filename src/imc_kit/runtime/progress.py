@@ -21,10 +21,14 @@ _LOOK = 1.0
 class _Lines(tqdm):  # type: ignore[type-arg]
     """A bar that writes a line into the log instead of drawing itself."""
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        if msg is None:  # it is "" when the bar is cleared at its end
+    def refresh(self, nolock: bool = False, lock_args: Any = None) -> None:
+        """Write a line; not with `nolock`, when another line has just been written around the bars."""
+        if not nolock:
             log.info("%s", self)
             self.mininterval = EVERY
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Draw nothing."""
 
     def clear(self, nolock: bool = False) -> None:
         """There is nothing to clear."""
