@@ -6,9 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from imc_kit.data.tables import read_table
 from imc_kit.data.text import read_text
@@ -17,6 +15,9 @@ from imc_kit.metric.centers import SCENES_2024, Score, score
 from imc_kit.metric.clusters import Score2025, score_2025
 from imc_kit.metric.pairs import Score2023, score_2023
 from imc_kit.metric.tables import IMAGE_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 Edition = Literal["2023", "2024", "2025"]
@@ -85,7 +86,7 @@ def score_files(
     return ScoredFiles(edition, result, source)
 
 
-def edition_of(table: pd.DataFrame) -> Edition:
+def edition_of(table: "pd.DataFrame") -> Edition:
     """The year whose tables have these columns and paths.
 
     2025 names images by `image`. 2023's image_path begins with dataset/scene/. All others are 2024's.
@@ -149,14 +150,14 @@ def find_truth(root: Path, rows: Sequence[dict[str, str]]) -> Path:
     raise KitError(f"{root} has no true poses of these images: put them into truth.csv there, or leave out the score")
 
 
-def _looks_submitted(table: pd.DataFrame) -> bool:
+def _looks_submitted(table: "pd.DataFrame") -> bool:
     """Whether a table has what only submissions have: such a name, 2025's image_id, or scenes called cluster1."""
     names = table["scene"] if "scene" in table.columns else ()
     called = "submission" in Path(table.attrs["path"]).name
     return called or "image_id" in table.columns or any(map(_CLUSTER.fullmatch, names))
 
 
-def _is_of(table: pd.DataFrame, names: Sequence[str], edition: Edition) -> "pd.Series[bool]":
+def _is_of(table: "pd.DataFrame", names: Sequence[str], edition: Edition) -> "pd.Series[bool]":
     """Whether each row belongs to one of these scenes, or datasets in 2025."""
     if edition == "2025":
         return table["dataset"].isin(names)
