@@ -7,7 +7,6 @@ import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,8 @@ class _File:
     """A file with its number of records. Reading beyond its end raises ValueError or `struct.error`."""
 
     def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
-            self.data, self.offset = mmap(file.fileno(), 0, access=ACCESS_READ), 0
+        # Not mapped into memory: a mapped file that becomes shorter ends the process.
+        self.data, self.offset = path.read_bytes(), 0
         (self.count,) = self.take(_COUNT)
         if len(self.data) < _COUNT.size + _SHORTEST[path.name] * self.count:
             raise ValueError(f"{path.name} ends too early")
