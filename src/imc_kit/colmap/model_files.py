@@ -3,14 +3,17 @@
 pycolmap itself may hang on a truncated file, which a full disk may leave.
 """
 
+import os
 import shutil
 import struct
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
 from imc_kit.types import Model, Pose
@@ -28,6 +31,8 @@ _POINT = struct.Struct("<Q3d3BdQ")
 """Point id, position, colour, error (−1 if unknown), track length. The track follows."""
 _TRACK_ELEMENT = 8
 """Bytes."""
+_LONGEST_NAME = 4096
+"""Bytes of an image's name: Linux's longest path."""
 
 
 def read_models(folder: Path) -> list[Model]:
@@ -39,29 +44,42 @@ def read_models(folder: Path) -> list[Model]:
 def read_model(folder: Path) -> Model:
     """Read a COLMAP sparse model. Raises `KitError` when its files are damaged."""
     try:
-        return _read(folder, {name: _File(folder / name) for name in _SHORTEST})
+        with ExitStack() as stack:
+            opened = {name: stack.enter_context((folder / name).open("rb")) for name in _SHORTEST}
+            return _read(folder, {name: _File(file, _SHORTEST[name]) for name, file in opened.items()})
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, struct.error) as error:
         raise KitError(f"cannot read the COLMAP model in {folder}: its files are damaged ({error})") from error
 
 
 class _File:
-    """A file with its number of records. Reading beyond its end raises ValueError or `struct.error`."""
+    """An open file with its number of records. Reading beyond its end raises ValueError or `struct.error`.
 
-    def __init__(self, path: Path) -> None:
-        # Not mapped into memory: a mapped file that becomes shorter ends the process.
-        self.data, self.offset = path.read_bytes(), 0
+    It is not mapped into memory: a mapped file that becomes shorter ends the process.
+    """
+
+    def __init__(self, file: BinaryIO, shortest: int) -> None:
+        self.file, self.size = file, os.fstat(file.fileno()).st_size
         (self.count,) = self.take(_COUNT)
-        if len(self.data) < _COUNT.size + _SHORTEST[path.name] * self.count:
-            raise ValueError(f"{path.name} ends too early")
+        if self.size < _COUNT.size + shortest * self.count:
+            raise ValueError(f"{Path(file.name).name} ends too early")
 
     def take(self, record: struct.Struct) -> tuple[Any, ...]:
-        self.offset += record.size
-        return record.unpack_from(self.data, self.offset - record.size)
+        return record.unpack(self.file.read(record.size))
 
     def text(self) -> str:
-        letters = self.data[self.offset : self.data.find(b"\0", self.offset)]
-        self.offset += len(letters) + 1
-        return letters.decode()
+        letters = self.file.read(_LONGEST_NAME)
+        end = letters.index(b"\0")
+        self.file.seek(end + 1 - len(letters), os.SEEK_CUR)
+        return letters[:end].decode()
+
+    def keypoints(self, count: int) -> NDArray[Any]:
+        if count * _KEYPOINT.itemsize > self.size:
+            raise ValueError("it ends too early")
+        return np.frombuffer(self.file.read(count * _KEYPOINT.itemsize), _KEYPOINT, count)
+
+    def skip(self, size: int) -> None:
+        if self.file.seek(size, os.SEEK_CUR) > self.size:
+            raise ValueError("it ends too early")
 
 
 def _read(folder: Path, files: dict[str, _File]) -> Model:
@@ -80,8 +98,7 @@ def _read(folder: Path, files: dict[str, _File]) -> Model:
         _, w, x, y, z, *translation, number = file.take(_IMAGE)
         name = file.text()
         (length,) = file.take(_COUNT)
-        keypoints = np.frombuffer(file.data, _KEYPOINT, length, file.offset)
-        file.offset += keypoints.nbytes
+        keypoints = file.keypoints(length)
         observations += int(np.count_nonzero(keypoints["point"] != -1))
         poses[name] = Pose(pycolmap.Rotation3d(np.array([x, y, z, w])).matrix(), np.array(translation))
         frames[name] = cameras[number]
@@ -90,9 +107,7 @@ def _read(folder: Path, files: dict[str, _File]) -> Model:
     for row in range(file.count):
         _, *values, length = file.take(_POINT)
         rows[row] = values
-        file.offset += _TRACK_ELEMENT * length
-    if file.offset > len(file.data):
-        raise ValueError("points3D.bin ends too early")
+        file.skip(_TRACK_ELEMENT * length)
     errors = rows[rows[:, 6] >= 0, 6]
     error = float(errors.mean()) if len(errors) else 0.0
     return Model(folder, poses, rows[:, :3], observations, error, rows[:, 3:6].astype(np.uint8), frames)
