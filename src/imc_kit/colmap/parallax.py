@@ -15,7 +15,7 @@ _SHARE = 0.5
 """More than this share of them must be without parallax. From a tripod 0.86 of all pairs are, and on the open scenes at
 most 0.03."""
 _EXPLAINED, _ERROR = 0.9, 3.0
-"""The share of a pair's matches that a homography must explain within so many pixels, as verification does."""
+"""A homography must explain this share of a pair's matches, to this many pixels: verification's tolerance."""
 _TURNED = 1.1
 """The largest ratio of the singular values of K⁻¹ H K for a camera that only turns. It is 1 if the focal length is
 right. For a plane seen by a moving camera, 1.1 is a step of a tenth of the distance."""

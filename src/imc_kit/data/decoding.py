@@ -31,7 +31,7 @@ _DEEP = 12
 _BYTES_OF = {"WEBP": 16, "AVIF": 16, "HEIF": 16}
 """The same for formats whose decoders keep copies (measured). They may have half as many pixels."""
 _PROGRESSIVE = 6
-"""Bytes per pixel of the coefficients of a progressive JPEG, all of which are decoded for any size."""
+"""Bytes per pixel of a progressive JPEG's coefficients. All are decoded, even for a small picture."""
 _MAX_SCANS = 50
 """Progressive JPEGs with more scans are refused: each takes as long as an image. Encoders write about ten."""
 _LARGE = 50_000_000
@@ -122,7 +122,7 @@ def decode(image: ImageFile, file: BinaryIO, target: tuple[int, int]) -> Pixels:
 
 
 def _has_deep_colour(image: ImageFile) -> bool:
-    """Whether an image, not yet loaded, has 16 bits per sample, of which Pillow keeps the upper 8."""
+    """Whether an image, not yet loaded, has 16 bits per sample. Pillow would keep only the upper 8."""
     return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
 
 

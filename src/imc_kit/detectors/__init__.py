@@ -139,7 +139,7 @@ def describe_strongest(detector: Detector, found: Candidates, mask: Mask | None,
 def strongest(points: Float32, scores: Float32, mask: Mask | None, limit: int) -> NDArray[np.intp]:
     """Select keypoints, strongest first: returns indices into `points` [N, 2] and `scores` [N].
 
-    Drops keypoints outside the mask, and all but the strongest of those at the same position (the first of equals).
+    Drops keypoints outside the mask. Keeps one keypoint per position: the strongest, and the first if several are.
     Returns at most `limit`.
     """
     order = np.argsort(-scores, kind="stable")

@@ -35,7 +35,8 @@ class SceneScore:
     counts: for each threshold, the largest number of centres that one similarity brings within it.
     truth: true centres [m, 3].
     aligned: submitted centres [m, 3], aligned by the tried similarity with the largest sum of inliers over all
-        thresholds (the first of equals). Missing centres are nan; all are nan if no three centres define a similarity.
+        thresholds, or the first such similarity. Missing centres are nan; all are nan if no three centres define a
+        similarity.
     registered: the number of finite submitted centres.
     names: the images, in the order of the rows.
     most: upper bounds of the counts if every triplet were tried. If they differ, counts are lower bounds.

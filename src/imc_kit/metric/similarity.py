@@ -61,8 +61,8 @@ class Search:
     counts: for each threshold, the largest number of points that one second similarity brings within it, [T].
     most: upper bounds of the counts if all triplets were tried; equal to the counts where these are final.
     models: the best second similarity for each threshold, [T, 3, 4].
-    total, model: the largest sum over the thresholds of one similarity's inliers, and that similarity [3, 4] (the first
-        of equals); nan if there is none.
+    total, model: the largest sum over the thresholds of one similarity's inliers, and that similarity [3, 4], or the
+        first with this sum; nan if there is none.
     tried: the number of triplets tried.
     """
 
