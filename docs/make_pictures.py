@@ -43,7 +43,7 @@ def main() -> None:
         write_scene(root / "scene")
         solve(root / "scene", root / "out")
         scene = root / "out/scenes/plaza"
-        found = next(scene.glob("database-*.db"))
+        found = scene / "database.db"
         matches, inliers = database.match_counts(found), verification.inlier_counts(found)
         pair = ("view_005.jpg", "view_007.jpg")
         first, second = (images.load(root / "scene/test/plaza/images" / name) for name in pair)

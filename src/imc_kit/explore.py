@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from imc_kit import metric, viz
-from imc_kit.colmap import database, verification
+from imc_kit.colmap import database, database_files, verification
 from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
@@ -193,9 +193,9 @@ def counts(matched: Mapping[Pair, Matched]) -> tuple[Counts, Counts]:
 def scene_counts(out: Path | str, scene: str) -> tuple[Counts, Counts]:
     """The same for a scene that `solve` wrote to `out`. Raises `KitError` when its database is missing."""
     folder = scene_folder(Path(out, "scenes"), scene)
-    path = next(folder.glob("database-*.db"), None)
-    if path is None:
-        raise KitError(f"there is no database in {folder}: solve the scene again")
+    path = folder / database_files.NAME
+    if not path.exists():
+        raise KitError(f"there is no {path}: solve the scene again")
     return database.match_counts(path), verification.inlier_counts(path)
 
 

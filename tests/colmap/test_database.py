@@ -452,11 +452,15 @@ def test_a_database_is_moved_when_all_of_it_is_in_its_file(tmp_path: Path) -> No
 
 
 def test_a_kept_database_stays_what_it_was_or_is_not_used(tmp_path: Path) -> None:
-    with written(tmp_path, [entry(tmp_path, "a.jpg"), entry(tmp_path, "b.jpg")]):
+    (work := tmp_path / "partial").mkdir()
+    with written(work, [entry(work, "a.jpg"), entry(work, "b.jpg")]):
         pass
-    (tmp_path / "database-id-old.db").write_bytes(b"old")
-    path = keep(tmp_path / "database.db", tmp_path, "id")
-    assert list(tmp_path.glob("database*")) == [path]
+    for old in ("database-id-0123.db", "database-id-0123.db-wal", "database.db", "database.db-journal"):
+        (tmp_path / old).write_bytes(b"old")
+    (tmp_path / "database-scene~").mkdir()
+    assert kept(tmp_path, "id") is None
+    path = keep(work / "database.db", tmp_path, "id")
+    assert {path.name for path in tmp_path.glob("database*")} == {path.name, "database.json", "database-scene~"}
     assert keypoint_counts(path) == {"a.jpg": 4, "b.jpg": 4}
     with pycolmap.Database.open(path) as opened:
         opened.read_all_images()
@@ -471,6 +475,11 @@ def test_a_kept_database_stays_what_it_was_or_is_not_used(tmp_path: Path) -> Non
         assert kept(tmp_path, "id") is None
     path.write_bytes(content)
     assert kept(tmp_path, "id") == path
+    for note in ("{}", "[]", "[" * 100_000, '{"identity": "id"}', "\udcff"):
+        (tmp_path / "database.json").write_text(note, errors="surrogateescape")
+        assert kept(tmp_path, "id") is None
+    path.unlink()
+    assert kept(tmp_path, "id") is None
 
 
 def test_where_sqlite_cannot_work_another_place_is_used(tmp_path: Path) -> None:
@@ -484,7 +493,7 @@ def test_where_sqlite_cannot_work_another_place_is_used(tmp_path: Path) -> None:
         path = keep(place / "database.db", deep, "id")
         assert near(path, place).parent == place
     assert not place.exists()
-    assert [child.name for child in deep.iterdir()] == [path.name]
+    assert sorted(child.name for child in deep.iterdir()) == ["database.db", "database.json"]
     assert keypoint_counts(path) == {"a.jpg": 4}
 
     with workplace(tmp_path / "partial") as place:

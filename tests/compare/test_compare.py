@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_the_run(compared: Comparison, data: Path, name
     assert (one.images, one.registered) == (VIEWS, done["counts"]["registered"])
     assert one.seconds == done["seconds"]
     assert one.total == pytest.approx(sum(done["seconds"].values()))
-    (found,) = (compared.out / name / "scenes/plaza").glob("database-*.db")
+    (found,) = (compared.out / name / "scenes/plaza").glob("database.db")
     with pycolmap.Database.open(found) as opened:
         keypoints = [opened.num_keypoints_for_image(image.image_id) for image in opened.read_all_images()]
         inliers = [n for pair in opened.read_two_view_geometries()[1] if (n := len(pair.inlier_matches))]

@@ -70,7 +70,7 @@ def match(folder: Path, pairs: Sequence[tuple[str, str]], until: float) -> tuple
     )
     records = {name: ImageRecord(Path(name), ImageInfo((9, 9), 0, False), name) for name in NAMES}
     with ThreadPoolExecutor(1) as executor:
-        notes = Tasks(records, executor, "scene", until).match(pairs, features, matches, SlowConfig(), "kind")
+        notes = Tasks(records, executor, until).match(pairs, features, matches, SlowConfig(), "kind")
     return matches, notes
 
 
@@ -92,7 +92,7 @@ def test_pairs_are_matched_about_in_the_order_given_until_time_runs_out(tmp_path
     assert blocks()[:LIMITED_BAND] == sorted(blocks()[:LIMITED_BAND])
     missing = matches.missing(pair_key(*pair) for pair in pairs)
     assert sorted(missing) == sorted(pair_key(*pair) for pair in pairs if pair not in named)
-    assert notes == [f"scene: slow matches: {deadline.RAN_OUT}, 70 of 190 pairs were done"]
+    assert notes == [f"slow matches: {deadline.RAN_OUT}, 70 of 190 pairs were done"]
 
     matches, notes = match(tmp_path, pairs, inf)  # another run does the rest, and only that
     assert matches.missing(pair_key(*pair) for pair in pairs) == []

@@ -153,7 +153,7 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
             where = folder.parent.name
             (folder / "models/0").mkdir(parents=True, exist_ok=True)
             (folder / "models/0/images.bin").write_text(where)
-            (folder / f"database-{where}.db").write_text(where)
+            (folder / "database.db").write_text(where)
             (folder / "colmap.log").write_text(where)
             count = fake(where, scene.name, until - now)
             now += 2
@@ -211,7 +211,7 @@ def test_the_better_answer_is_kept_with_its_files(monkeypatch: pytest.MonkeyPatc
     for name, kept, count in (("a", "scenes", 5), ("b", "scenes", 3), ("c", "quick", 3), ("d", "quick", 3)):
         folder = task.parent / "out/scenes" / name
         assert (folder / "models/0/images.bin").read_text() == kept
-        assert [path.read_text() for path in folder.glob("database-*.db")] == [kept]
+        assert [path.read_text() for path in folder.glob("database*")] == [kept]
         assert done.scenes[name].models[0].folder == folder / "models/0"
         assert set(table[table["scene"] == name]["translation_vector"]) == {f"{count}.0;{count}.0;{count}.0"}
         notes = done.scenes[name].notes

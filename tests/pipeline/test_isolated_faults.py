@@ -122,7 +122,7 @@ def records(tmp_path: Path) -> dict[str, ImageRecord]:
 def test_a_bad_image_costs_only_itself(tmp_path: Path, records: dict[str, ImageRecord], error: int) -> None:
     store = Store(tmp_path / "store")
     with ThreadPoolExecutor(1) as pool:
-        tasks = Tasks(records, pool, "scene")
+        tasks = Tasks(records, pool)
         features, vectors = store.features("f"), store.descriptors("d")
         noted = [
             tasks.detect(features, FragileDetectorConfig(error=error), MaskConfig()),
@@ -152,7 +152,7 @@ def test_a_bad_pair_costs_only_itself(
         }
     )
     with ThreadPoolExecutor(1) as pool:
-        tasks = Tasks(records, pool, "scene", until)
+        tasks = Tasks(records, pool, until)
         matches, correspondences = store.matches("m"), store.correspondences("c")
         noted = [
             tasks.match(pairs, features, matches, FragileMatcherConfig(error=error), "kind"),
@@ -171,7 +171,7 @@ def test_a_photo_that_vanishes_costs_its_pairs_only(tmp_path: Path, records: dic
     records["0.png"].path.unlink()
     table, pairs = Store(tmp_path / "store").correspondences("c"), [(NAMES[0], NAMES[1]), (NAMES[1], NAMES[2])]
     with ThreadPoolExecutor(1) as pool:
-        (note,) = Tasks(records, pool, "scene").match_images(pairs, table, FragileDetectorFreeConfig())
+        (note,) = Tasks(records, pool).match_images(pairs, table, FragileDetectorFreeConfig())
     assert table.missing(["0-1", "1-2"]) == ["0-1"]
     assert "1 of 2 pairs failed" in note
     assert "0.png" in note

@@ -87,7 +87,7 @@ def test_a_scene_is_finished_once_whatever_earlier_runs_have_left(
     kept = database_files.kept(tmp_path, identity(tmp_path))
     assert kept is not None
     assert {path.name for path in tmp_path.iterdir()} == {
-        kept.name, "colmap.log", "colmap-1.log", "models", "result.json",
+        kept.name, "database.json", "colmap.log", "colmap-1.log", "models", "result.json",
     }  # fmt: skip
 
     jobs.clear()

@@ -180,7 +180,7 @@ def test_a_run_stopped_between_its_rounds(solved: Path, tmp_path: Path, monkeypa
 
 def test_what_is_gone_is_said(solved: Path, tmp_path: Path) -> None:
     run = copy(solved, tmp_path / "run")
-    for database in run.glob("scenes/*/database-*.db"):
+    for database in run.glob("scenes/*/database.db"):
         database.unlink()
     content = json.loads((run / "run.json").read_text("utf-8"))
     content |= {"input": str(tmp_path / "gone"), "failed": {"lost": "none of the 3 images can be used"}}
@@ -203,7 +203,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path, content: str | None) 
 
 def test_files_that_are_damaged_are_said(solved: Path, tmp_path: Path) -> None:
     run = copy(solved, tmp_path / "run")
-    next((run / "scenes/plaza").glob("database-*.db")).write_bytes(b"no database" * 100)
+    next((run / "scenes/plaza").glob("database.db")).write_bytes(b"no database" * 100)
     (run / "scenes/plaza/models/0/points3D.bin").write_bytes(b"\0")
     text = said(write_report(run))
     assert "Matches are not shown: cannot read the COLMAP database" in text

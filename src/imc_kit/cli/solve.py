@@ -1,6 +1,7 @@
 """The command `imc-kit solve` and its help: common options on one screen, or every option of one stage or of all."""
 
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -90,7 +91,8 @@ class Solve(Command):
     def run(self) -> int:
         """The exit status: 0 when at least one scene could be solved."""
         from imc_kit.data.scenes import load
-        from imc_kit.pipeline.run import solve
+        from imc_kit.pipeline.run import README, solve
+        from imc_kit.pipeline.schedule import FULL
         from imc_kit.runtime.dask_executor import connected
 
         task = load(self.input, self.split, out=self.out)
@@ -103,12 +105,13 @@ class Solve(Command):
         with cluster or nullcontext() as executor:
             result = solve(task, self.out, self.config, executor=executor, score=self.score)
         print(result)
+        print(f"models and COLMAP's logs: {self.out / FULL}; {self.out / README} explains the files")
         if self.report:
             from imc_kit.viz.report import write_report
 
             print(f"wrote {write_report(self.out)}")
         else:
-            print(f"what happened: imc-kit report {self.out}")
+            print(f"next, to see what happened: imc-kit report {shlex.quote(str(self.out))}")
         return 0 if result.scenes else 1
 
     def interrupted(self) -> str:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,10 @@ def run(
         forker = _loaded(log)
     except OSError as error:
         raise ColmapError(f"{what} could not be started: {error.strerror}") from error
+    looking = watching.Log(log)
     number, status = forker.begin({"log": log, **job}), None
     try:
-        with progress.watching(f"{log.parent.name}, {what}", partial(watching.state, log)):
+        with progress.bar(what.removeprefix("COLMAP's "), look=looking.look):
             while status is None:
                 status = forker.status(number, max(0.0, min(_LOOK_UP, time_limit - (time.monotonic() - started))))
                 if status is None and cancelled is not None and cancelled.is_set():

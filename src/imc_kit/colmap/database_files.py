@@ -1,17 +1,27 @@
 """The files of COLMAP databases: a place where SQLite can work, and databases that a later run can trust."""
 
 import hashlib
+import json
 import logging
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
+from imc_kit.data import atomic
 from imc_kit.errors import KitError
 
 log = logging.getLogger(__name__)
+
+NAME = "database.db"
+FILES = "database*[!~]"
+"""The names of a kept database, of the note on it, of SQLite's logs, and of what earlier versions kept. Folders of
+scenes end with a tilde where they would have such a name."""
+_NOTE = "database.json"
+"""Holds the identity of the database beside it, and the digest of its content."""
 
 
 def move(path: Path, target: Path) -> Path:
@@ -25,28 +35,40 @@ def move(path: Path, target: Path) -> Path:
 
 
 def keep(path: Path, folder: Path, identity: str) -> Path:
-    """Move a closed database to `folder`, in place of all others. Its name holds its identity and its digest."""
+    """Move a closed database to `folder`, in place of any other, and note its identity and its digest beside it."""
     discard(folder)
-    return move(path, folder / f"database-{identity}-{_digest(path)}.db")
+    known = {"identity": identity, "digest": _digest(path)}
+    moved = move(path, folder / NAME)
+    with atomic.writing(folder / _NOTE) as file:
+        file.write(json.dumps(known))
+    return moved
 
 
 def kept(folder: Path, identity: str) -> Path | None:
     """The database of that identity that an earlier run left in `folder`, if it is undamaged."""
-    return next((path for path in sorted(folder.glob(f"database-{identity}-*.db")) if is_whole(path)), None)
+    path = folder / NAME
+    return path if _known(path).get("identity") == identity and is_whole(path) else None
 
 
 def discard(folder: Path) -> None:
-    """Delete the databases in `folder`."""
-    for path in folder.glob("database-*"):
+    """Delete the database in `folder`, and those of earlier versions, which had other names."""
+    for path in sorted(folder.glob(FILES), reverse=True):  # the note before the database
         path.unlink()
 
 
 def is_whole(path: Path) -> bool:
     """Whether a database by `keep` has the content that it was moved with, and no log of changes beside it."""
     logs = [path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "journal")]
-    return not any(log.exists() and log.stat().st_size for log in logs) and path.stem.rpartition("-")[2] == _digest(
-        path
-    )
+    written = not any(log.exists() and log.stat().st_size for log in logs)
+    return written and path.exists() and _known(path).get("digest") == _digest(path)
+
+
+def _known(path: Path) -> Mapping[str, Any]:
+    """What `keep` noted of a database; empty if that is missing or damaged."""
+    with suppress(OSError, ValueError, RecursionError):
+        known = json.loads(path.with_name(_NOTE).read_text("utf-8"))
+        return known if isinstance(known, dict) else {}
+    return {}
 
 
 def _digest(path: Path) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -22,7 +23,7 @@ from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.support import AGREE, support
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError, said
-from imc_kit.runtime import deadline, faults
+from imc_kit.runtime import deadline, faults, progress
 from imc_kit.types import Model, Pair, Scene
 from imc_kit.viewgraph.strengths import strengths
 
@@ -169,7 +170,8 @@ def map_best(
         if doubtful and cameras and not cameras.params:
             other = recalibration.recalibrated(database, at, wrong and cameras.sharing == "exif", deadline.left(until))
             if other is not None:
-                again = _map(other, scene, runs, policy, replace(at, folder=other.parent), until, alone)
+                with progress.titled("other focal lengths"):
+                    again = _map(other, scene, runs, policy, replace(at, folder=other.parent), until, alone)
                 notes += again.all_notes()
                 fits = not wrong or again.best.support >= max(FITS, session.best.support + MARGIN)
                 if (fits or again.best.registered > session.best.registered) and again.best.beats(session.best):
@@ -243,7 +245,7 @@ class _Session:
     def start(self, number: int, threads: int, others_wait: bool) -> None:
         """Start a run, unless it was started before. others_wait: whether the next run waits for its end."""
         if number not in self.started:
-            self.started[number] = self.pool.submit(self._run, number, threads, others_wait)
+            self.started[number] = self.pool.submit(copy_context().run, self._run, number, threads, others_wait)
 
     def suffices(self, number: int) -> bool:
         """Wait for a run; returns whether no further run is needed."""
@@ -299,7 +301,8 @@ class _Session:
         ending = deadline.after(runtime)
         log = self.at.log.with_stem(f"{self.at.log.stem}-{number + 1}")
         at = Workplace(self.at.folder / f"models-{number}", log, threads, self.at.seed)
-        models = mapping.map_scene(self.database, self.scene.root, config, at, self.cancelled[number])
+        with progress.titled(f"mapping run {number + 1} of {len(self.runs)}"):
+            models = mapping.map_scene(self.database, self.scene.root, config, at, self.cancelled[number])
         left_out = self.left_out[number]
         if not models:
             return MappingRun(left_out=left_out)

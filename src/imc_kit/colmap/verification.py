@@ -25,7 +25,7 @@ def verify(path: Path, config: VerificationConfig, executor: Executor, until: fl
     with writing(path) as database:
         keypoints = recent_keypoints(database)
         matched = list(id_pair_counts(database, verified=False))
-        with progress.bar(total=len(matched), desc="verification", unit="pair", delay=2, leave=False) as bar:
+        with progress.bar("verification", len(matched), "pair") as bar:
             for start in range(0, len(matched), _PAIRS_AT_ONCE):
                 if not deadline.left(until):
                     left = len(matched) - start

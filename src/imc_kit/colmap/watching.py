@@ -4,18 +4,33 @@ import os
 import re
 from pathlib import Path
 
-_TAIL = 1 << 15
-"""Bytes at the end of a log that are read: some 200 lines."""
+from imc_kit.runtime.progress import Work
+
+_PART = 1 << 15
+"""Bytes that are read at the beginning and at the end of a log: some 200 lines each."""
+_ALL = re.compile(r"connected \d+, loaded (\d+)")
 _STEP = re.compile(r"=== (?:Running )?([^=]+?) ===|num_reg_(?:frames|images)=(\d+)")
 
 
-def state(log: Path) -> str:
-    """The last step that COLMAP reports, or how many images its incremental mapper has registered, in words."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            found = _STEP.findall(file.read().decode("utf-8", "replace"))
-    except OSError:
-        found = []
-    step, count = found[-1] if found else ("starting", "")
-    return f"{int(count) + 1} images registered" if count else step.lower()
+class Log:
+    """What a job adds to a log from now on. Earlier jobs may have written to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begin = path.stat().st_size if path.exists() else 0
+
+    def look(self, work: Work) -> None:
+        """Set COLMAP's last step, or how many of the images its incremental mapper has registered."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._begin)
+                head = file.read(_PART).decode("utf-8", "replace")
+                file.seek(max(self._begin, os.fstat(file.fileno()).st_size - _PART))
+                steps = _STEP.findall(file.read().decode("utf-8", "replace"))
+        except OSError:
+            return
+        step, registered = steps[-1] if steps else ("starting", "")
+        loaded = _ALL.search(head)
+        work.step = f"{registered} images registered" if registered else step.lower()
+        if registered and loaded:
+            work.total, work.unit, work.done = int(loaded[1]), "image", int(registered)

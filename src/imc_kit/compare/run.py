@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from imc_kit import metric
-from imc_kit.colmap import database, verification
+from imc_kit.colmap import database, database_files, verification
 from imc_kit.compare.page import SHARES, SamePairs, write_comparison
 from imc_kit.compare.repeatability import CHANGES, Measured, RepeatabilityConfig, Repeated, mean, measure
 from imc_kit.compare.rows import Row, by_change, seed_means, summarize, verdicts
@@ -189,9 +189,9 @@ def _row(name: str, run: results.Run, scene: Scene, scored: metric.OfScene | Non
     if scene.name not in run.scenes:
         return replace(row, remarks=(f"could not be solved: {run.failed[scene.name]}",))
     result = run.scenes[scene.name]
-    found = _database(folder)
-    keypoints = database.keypoint_counts(found).values() if found else ()
-    inliers = list(verification.inlier_counts(found).values()) if found else []
+    known = (found := folder / database_files.NAME).exists()
+    keypoints = database.keypoint_counts(found).values() if known else ()
+    inliers = list(verification.inlier_counts(found).values()) if known else []
     median = float(np.median(inliers)) if inliers else None
     row = replace(row, keypoints=mean(keypoints), inliers_mean=mean(inliers), inliers_median=median)
     registered, verified = (result.counts[key] for key in ("registered", "verified pairs"))
@@ -261,10 +261,8 @@ def _same_pairs(task: Task, solved: Mapping[str, Mapping[str, results.SceneResul
     """
     shown: SamePairs = {}
     for scene in task.scenes:
-        databases = {
-            name: _database(out / name / "scenes" / scene.name) for name in solved if scene.name in solved[name]
-        }
-        found = {name: path for name, path in databases.items() if path}
+        paths = {name: out / name / "scenes" / scene.name / database_files.NAME for name in solved}
+        found = {name: path for name, path in paths.items() if scene.name in solved[name] and path.exists()}
         counts = verification.inlier_counts(next(iter(found.values()))) if found else {}
         if not counts:
             continue
@@ -281,11 +279,6 @@ def _same_pairs(task: Task, solved: Mapping[str, Mapping[str, results.SceneResul
             pictures = shown.setdefault(f"{scene.name}: {' and '.join(pair)}", {})
             pictures[label] = figure_uri(draw_matches(photos[0], photos[1], matches, inliers, most=80))
     return shown
-
-
-def _database(folder: Path) -> Path | None:
-    """COLMAP's database of a scene, if any."""
-    return next(iter(sorted(folder.glob("database-*.db"))), None)
 
 
 # ---- writing ----

@@ -23,7 +23,7 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.matching import Matching
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.poses import frames, turntable
-from imc_kit.runtime import deadline, faults
+from imc_kit.runtime import deadline, faults, progress
 from imc_kit.runtime.executors import cores
 from imc_kit.types import Model, Pair, Pose, Scene
 
@@ -147,7 +147,8 @@ class Completion:
             pairs += [(name, other) for other in candidates[:_LOOSE_PAIRS]]
         until = deadline.portion(context.until, _LOOSE_TIME)
         matching = Matching(context.scene, self.store, context.config.looser(), self.executor, until)
-        found = matching.match(self.records, pairs)
+        with progress.titled("missing images"):
+            found = matching.match(self.records, pairs)
         context.notes.extend(matching.notes)
         path = context.partial / "looser.db"
         shutil.copyfile(self.verified, path)

@@ -20,7 +20,7 @@ from imc_kit.pipeline.tasks import Records, Tasks
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.retrieval.pairs import by_matches, nearest_first, select
-from imc_kit.runtime import deadline, faults
+from imc_kit.runtime import deadline, faults, progress
 from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
 from imc_kit.viewgraph.lowres import PairOverlap
@@ -123,7 +123,7 @@ class Matching:
         if not self.config.static.on:
             return found
         keypoints = {name: _without_descriptors(found.features(name)) for name in records}
-        examined = partial(self._each_pair, examine, keypoints, found.matches)
+        examined = partial(self._each_pair, "static overlays", examine, keypoints, found.matches)
         static = static_keypoints(keypoints, found.matches, pairs, examined)
         if not (shares := [mask.mean() for mask in static.values() if mask.any()]):
             return found
@@ -194,7 +194,7 @@ class Matching:
     # ---- features and matches of one feature pipeline ----
 
     def _tasks(self, records: Records, until: float | None = None) -> Tasks:
-        return Tasks(records, self.executor, self.scene.name, self.until if until is None else until)
+        return Tasks(records, self.executor, self.until if until is None else until)
 
     def _features(self, pipeline: FeaturePipeline) -> Table[Features]:
         return self.store.features(fingerprint(pipeline.detector, self._mask))
@@ -228,6 +228,7 @@ class Matching:
         config = replace(CHEAP, static=self.config.static)
         return Matching(self.scene, self.store, config, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
 
+    @progress.titled("low resolution")
     def _low_resolution_overlaps(self, records: Records) -> dict[Pair, PairOverlap]:
         """The overlap of all pairs, or of the most similar ones in a large scene."""
         cheap = self._low_resolution()
@@ -237,14 +238,15 @@ class Matching:
         self.notes += [note for note in cheap.notes if faults.happened([note])]
         keypoints = {name: _without_descriptors(found.features(name)) for name in usable}
         work = partial(lowres.pair_overlap, config=self.config.lowres)
-        overlaps = cheap._each_pair(work, keypoints, found.matches, pairs)
+        overlaps = cheap._each_pair("overlaps", work, keypoints, found.matches, pairs)
         if len(overlaps) < len(pairs):
             done = f"{len(overlaps)} of {len(pairs)} pairs were compared at low resolution"
-            self.notes.append(f"{self.scene.name}: {deadline.RAN_OUT}, {done}")
+            self.notes.append(f"{deadline.RAN_OUT}, {done}")
         return overlaps
 
     def _each_pair(
         self,
+        what: str,
         work: Callable[[Features, Features, Matches], T | None],
         keypoints: Mapping[str, Features],
         matches: Callable[[str, str], Matches],
@@ -252,12 +254,15 @@ class Matching:
     ) -> dict[Pair, T]:
         """The result of `work` for each pair that has one and was reached before the deadline."""
         found: dict[Pair, T] = {}
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            part = pairs[start : start + _PAIRS_AT_ONCE]
-            firsts, seconds = ([keypoints[pair[side]] for pair in part] for side in (0, 1))
-            given = [matches(*pair) for pair in part]
-            results = self.executor.map(partial(_in_time, work, self.until), firsts, seconds, given, chunksize=64)
-            found |= {pair: result for pair, result in zip(part, results, strict=True) if result is not None}
+        with progress.bar(what, len(pairs), "pair") as bar:
+            for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+                part = pairs[start : start + _PAIRS_AT_ONCE]
+                firsts, seconds = ([keypoints[pair[side]] for pair in part] for side in (0, 1))
+                given = [matches(*pair) for pair in part]
+                results = self.executor.map(partial(_in_time, work, self.until), firsts, seconds, given, chunksize=64)
+                for pair, result in zip(part, results, strict=True):
+                    bar.update()
+                    found |= {pair: result} if result is not None else {}
         return found
 
     # ---- global descriptors ----

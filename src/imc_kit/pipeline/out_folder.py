@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from itertools import count
 from pathlib import Path, PurePosixPath
 
+from imc_kit.colmap import database_files
 from imc_kit.errors import KitError
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _FILES = "submission.csv", "run.json"
 _FOLDERS = "scenes", "quick"
 _WRITTEN = {*_FILES, *_FOLDERS, "report.html"}
 """What a run writes in `out`, besides the store."""
-_SCENE_FILES = "result.json", "colmap*.log", "database-*"
+_SCENE_FILES = "result.json", "colmap*.log", database_files.FILES
 _SCENE_FOLDERS = "models", "partial", "masks"
 _LONGEST = 130
 """Bytes that paths in a scene's folder and in the store may add to them. The longest is a partial file of the store,

@@ -10,7 +10,7 @@ from pathlib import Path
 from imc_kit.data import images, masks
 from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.errors import KitError
-from imc_kit.runtime import faults
+from imc_kit.runtime import faults, progress
 from imc_kit.types import Scene
 
 
@@ -46,9 +46,13 @@ def inspect(
     """
     mask_files = [config.folder and masks.find(name, config.folder) for name in scene.images]
     paths = [scene.path(name) for name in scene.images]
-    inspected = list(executor.map(partial(_inspect_image, max_pixels), paths, mask_files))
-    records = {name: record for name, (record, _) in zip(scene.images, inspected, strict=True) if record}
-    notes = [note for _, note in inspected if note]
+    records, notes = dict[str, ImageRecord](), list[str]()
+    with progress.bar("reading photos", len(paths), "photo") as bar:
+        inspected = executor.map(partial(_inspect_image, max_pixels), paths, mask_files)
+        for name, (record, note) in zip(scene.images, inspected, strict=True):
+            bar.update()
+            records |= {name: record} if record else {}
+            notes += [note] if note else []
     if not records:
         raise KitError(f"none of the {len(scene.images)} images can be used: {notes[0]}")
     return records, notes

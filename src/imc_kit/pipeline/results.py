@@ -22,10 +22,13 @@ from imc_kit.data.scenes import Task
 from imc_kit.errors import said
 from imc_kit.metric import ScoredFiles
 from imc_kit.metric.tables import aligned
+from imc_kit.runtime.progress import duration
 from imc_kit.types import Model, Placement, Pose
 
 log = logging.getLogger(__name__)
 
+_SHOWN = 3
+"""Warnings of each scene in the text of a run: with hundreds of damaged photos, there are as many."""
 _PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "numpy", "numba", "h5py", "kornia", "timm", "torch")
 
 
@@ -65,13 +68,17 @@ class Run:
     """The score, if it was asked for."""
 
     def __str__(self) -> str:
-        """A table of scenes, the failures, the score if there is one, and the submission."""
+        """A table of scenes, their first warnings, the failures, the score if there is one, and the submission."""
         rows = [
             (name, *(f"{result.counts.get(key, 0)}" for key in ("images", "registered", "models")),
-             f"{sum(result.seconds.values()):.0f} s", str(len(result.notes)))
+             duration(sum(result.seconds.values())), str(len(result.notes)))
             for name, result in self.scenes.items()
         ]  # fmt: skip
         parts = [aligned(("scene", "images", "registered", "models", "time", "warnings"), rows)] if rows else []
+        for name, result in self.scenes.items():
+            more = len(result.notes) - _SHOWN
+            parts += [f"{name}: {note}" for note in result.notes[:_SHOWN]]
+            parts += [f"{name}: {more} more warnings, in run.json"] if more > 0 else []
         parts += [f"{name} could not be solved: {reason}" for name, reason in self.failed.items()]
         parts += [f"\n{self.score}\n"] if self.score else []
         return "\n".join([*parts, f"submission: {self.submission}"])

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from imc_kit import metric
-from imc_kit.colmap import child
+from imc_kit.colmap import child, database_files
 from imc_kit.config import Config, cheap, preset
 from imc_kit.data import atomic, masks, scenes, submission
 from imc_kit.data.scenes import Task
@@ -25,8 +25,8 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.out_folder import claimed, prepare_scene, scene_folder
 from imc_kit.pipeline.results import Run, SceneResult, write_result, write_run
 from imc_kit.pipeline.scene import MatchedScene, PairSelection, match_scene
-from imc_kit.pipeline.schedule import QUICK, Schedule
-from imc_kit.runtime import deadline
+from imc_kit.pipeline.schedule import FULL, QUICK, Schedule
+from imc_kit.runtime import deadline, progress
 from imc_kit.runtime.executors import workers
 from imc_kit.runtime.warned import collecting
 
@@ -67,36 +67,36 @@ def solve(
     for note in task.notes:
         log.warning(note)
     truth = metric.find_truth(task.root, task.keys) if score else None  # without it, fail now
-    progress = _Progress(task, Path(out).absolute(), config, started)
+    answers = _Answers(task, Path(out).absolute(), config, started)
     schedule = Schedule(task.scenes, until)
-    folders = [progress.scene_folder(name, scene.name) for name in schedule.rounds for scene in schedule.scenes]
+    folders = [answers.scene_folder(name, scene.name) for name in schedule.rounds for scene in schedule.scenes]
     with ExitStack() as stack:
-        stack.enter_context(claimed(progress.folder, folders))
-        progress.warned = stack.enter_context(collecting())
-        progress.begin()
+        stack.enter_context(claimed(answers.folder, folders))
+        answers.warned = stack.enter_context(collecting())
+        answers.begin()
         config.check()
         for note in (unmasked := masks.coverage(task.scenes, config.masks)):
             log.warning(note)
-        progress.task = replace(task, notes=(*task.notes, *unmasked))
+        answers.task = replace(task, notes=(*task.notes, *unmasked))
         stack.enter_context(child.loading())
         # Matching and mapping have separate workers, so that neither waits for the other's work.
         mapping, matching = (stack.enter_context(workers(executor, config.threads)) for _ in range(2))
         for name in schedule.rounds:
-            one_round = _Round(name, progress, schedule, pairs, matching, mapping)
+            one_round = _Round(name, answers, schedule, pairs, matching, mapping)
             with closing(one_round.matched()) as matched:
                 for number, future in enumerate(matched):
                     one_round.finish(number, future)
-        if truth and not progress.unwritten:
+        if truth and not answers.unwritten:
             names = [scene.name for scene in task.scenes]
-            progress.score = metric.score_files(truth, progress.submission, scenes=names)
-            progress.write()
-    if progress.unwritten:
-        raise progress.unwritten
-    return Run(progress.submission, progress.results, progress.failed, progress.score)
+            answers.score = metric.score_files(truth, answers.submission, scenes=names)
+            answers.write()
+    if answers.unwritten:
+        raise answers.unwritten
+    return Run(answers.submission, answers.results, answers.failed, answers.score)
 
 
 @dataclass(eq=False)
-class _Progress:
+class _Answers:
     """The best results so far, and their files.
 
     warned: the warnings so far. unwritten: the error of the last attempt to write the files, if any.
@@ -120,12 +120,15 @@ class _Progress:
         return scene_folder(self.folder / round_name, scene)
 
     def begin(self) -> None:
-        """Write a placeholder submission unless an earlier run left a valid one, and say what the files are."""
+        """Say what the files are, and write a placeholder submission unless an earlier run left a valid one."""
         if not os.path.lexists(self.folder / README):
             with atomic.writing(self.folder / README) as file:
                 file.write(files("imc_kit.pipeline").joinpath("out_readme.txt").read_text("utf-8"))
-        if submission.check(self.submission, self.task.columns, self.task.keys):
+        flaws = submission.check(self.submission, self.task.columns, self.task.keys)
+        if flaws:
             self._write_submission()
+        if flaws or not (self.folder / "run.json").exists():
+            self._write_run()
 
     def record(self, scene: str, solve: Callable[[], SceneResult]) -> None:
         """Solve a scene, and write all results so far."""
@@ -139,10 +142,9 @@ class _Progress:
 
     def write(self) -> None:
         """Write the submission and run.json."""
-        run_json, seconds = self.folder / "run.json", time.monotonic() - self.started
         try:
             self._write_submission()
-            write_run(run_json, self.task, self.config, self.results, self.failed, seconds, self.warned, self.score)
+            self._write_run()
             self.unwritten = None
         except KitError as error:  # there may be disk space again after another scene
             self.unwritten = error
@@ -153,17 +155,26 @@ class _Progress:
         rows = submission.compose(self.task.rows, placements, predict_scene=self.task.predicts_scene)
         submission.write(self.submission, self.task.columns, rows)
 
+    def _write_run(self) -> None:
+        run_json, seconds = self.folder / "run.json", time.monotonic() - self.started
+        write_run(run_json, self.task, self.config, self.results, self.failed, seconds, self.warned, self.score)
+
 
 @dataclass(frozen=True, eq=False)
 class _Round:
-    """One pass over all scenes, for quick or full answers (`name`). Scenes are identified by number in the schedule."""
+    """One pass over all scenes, for quick or full answers (`name`). Scenes are identified by number in the schedule.
+
+    solved: those that were not solved before.
+    """
 
     name: str
-    progress: _Progress
+    answers: _Answers
     schedule: Schedule
     pairs: PairSelection | None
     matching: Executor
     mapping: Executor
+    started: float = field(default_factory=time.monotonic)
+    solved: list[int] = field(default_factory=list)
 
     def matched(self) -> Generator[Future[MatchedScene | SceneResult], None, None]:
         """The matched scenes. A thread starts to match each scene when the caller asks for the one before it.
@@ -184,35 +195,50 @@ class _Round:
 
     def _match(self, number: int) -> MatchedScene | SceneResult:
         """Match a scene; returns its result instead if an earlier run finished it."""
-        scene, task, out = self.schedule.scenes[number], self.progress.task, self.progress.folder
-        log.info("%s (%d of %d): %d images", scene.name, number + 1, len(self.schedule.scenes), len(scene.images))
-        config = cheap(self.progress.config) if self.name == QUICK else self.progress.config
-        earlier = self.progress.results.get(scene.name)
+        scene, task, out = self.schedule.scenes[number], self.answers.task, self.answers.folder
+        log.info("%s: %d images", self._title(number), len(scene.images))
+        config = cheap(self.answers.config) if self.name == QUICK else self.answers.config
+        earlier = self.answers.results.get(scene.name)
         fewest = earlier.counts["registered"] if earlier else 0
-        folder = self.progress.scene_folder(self.name, scene.name)
+        folder = self.answers.scene_folder(self.name, scene.name)
         prepare_scene(out, folder)
-        return match_scene(
-            scene, folder, Store(out / "store"), config, self.matching,
-            pairs=self.pairs, separate=task.predicts_scene, until=self._deadline(number), fewest=fewest,
-        )  # fmt: skip
+        with progress.titled(self._title(number)):
+            return match_scene(
+                scene, folder, Store(out / "store"), config, self.matching,
+                pairs=self.pairs, separate=task.predicts_scene, until=self._deadline(number), fewest=fewest,
+            )  # fmt: skip
 
     def finish(self, number: int, matched: Future[MatchedScene | SceneResult]) -> None:
         """Map a scene once it is matched, and keep the better of its quick and full answers."""
-        name, folder = self.schedule.scenes[number].name, self.progress.scene_folder
+        name, folder = self.schedule.scenes[number].name, self.answers.scene_folder
         answer = partial(self._reconstruct, number, matched)
-        if quick := self.progress.results.get(name):
+        if quick := self.answers.results.get(name):
             answer = partial(_better, quick, folder(QUICK, name), answer, folder(self.name, name))
-        self.progress.record(name, answer)
+        with progress.titled(self._title(number)):
+            self.answers.record(name, answer)
+        if name not in self.answers.failed:
+            result, left = self.answers.results[name], self.schedule.left(number, self.solved, self.started)
+            images, seconds = len(self.schedule.scenes[number].images), progress.duration(sum(result.seconds.values()))
+            registered = f"{result.counts['registered']} of {images} images registered in {seconds}"
+            others = f"; about {progress.duration(left)} for the other scenes" if left else ""
+            log.info("%s: %s%s", self._title(number), registered, others)
 
     def _reconstruct(self, number: int, matched: Future[MatchedScene | SceneResult]) -> SceneResult:
         scene = matched.result()
         if isinstance(scene, SceneResult):
             return scene
+        self.solved.append(number)
         until = max(scene.until, self._deadline(number))
         return scene.reconstruct(self.mapping, until, alone=number + 1 == len(self.schedule.scenes))
 
+    def _title(self, number: int) -> str:
+        """The scene, which of how many it is, and the round if there are two."""
+        which = f"{number + 1} of {len(self.schedule.scenes)}"
+        one_of_two = {QUICK: ", quick round", FULL: ", full round"}[self.name] if self.schedule.limited else ""
+        return f"{self.schedule.scenes[number].name} ({which}{one_of_two})"
+
     def _deadline(self, number: int) -> float:
-        answered = self.schedule.scenes[number].name in self.progress.results
+        answered = self.schedule.scenes[number].name in self.answers.results
         return self.schedule.deadline(self.name, number, answered)
 
 
@@ -231,9 +257,8 @@ def _better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneRes
         notes = [said(error)]
         log.error("%s", notes[0], exc_info=not isinstance(error, KitError))
     shutil.rmtree(folder / "models", ignore_errors=True)
-    for path in folder.glob("database-*"):
-        path.unlink()
-    for path in (*quick_folder.glob("models"), *quick_folder.glob("database-*")):
+    database_files.discard(folder)
+    for path in (*quick_folder.glob("models"), *quick_folder.glob(database_files.FILES)):
         path.replace(folder / path.name)
     models = [replace(model, folder=folder / "models" / model.folder.name) for model in quick.models]
     notes = [*quick.notes, *notes, "the quick answer is kept, because it has more images than the full one"]

@@ -1,6 +1,5 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -25,8 +24,6 @@ from imc_kit.runtime import deadline
 from imc_kit.runtime.meter import Meter
 from imc_kit.runtime.warned import collecting
 from imc_kit.types import Pair, Placement, Scene
-
-log = logging.getLogger(__name__)
 
 _AFTER_MATCHING = 2.0, 0.4
 """With a time limit, each step reserves time for the steps after it: seconds per image, but at most a share of the time
@@ -171,8 +168,6 @@ class MatchedScene:
         }
         result = SceneResult(placed, models, counts, cost.seconds, context.notes, cost.memory, quarters)
         self.earlier.replace(result)
-        registered, seconds = counts["registered"], sum(cost.seconds.values())
-        log.info("%s: %d of %d images registered in %.1f s", scene.name, registered, counts["images"], seconds)
         return result
 
     def _verify(self, context: SceneContext, executor: Executor) -> Path:

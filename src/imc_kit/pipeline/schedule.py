@@ -3,6 +3,7 @@
 With a time limit there are two rounds: every scene first gets a quick answer, then a full one.
 """
 
+import time
 from collections.abc import Sequence
 from math import inf
 
@@ -51,6 +52,13 @@ class Schedule:
         if answered and deadline.left(end) < _HOPELESS * images:
             return deadline.after(0)
         return end
+
+    def left(self, number: int, solved: Sequence[int], started: float) -> float:
+        """About how many seconds the scenes after `number` take, if the `solved` ones took the time since `started`."""
+        if not solved:
+            return 0.0
+        rest = sum(self._efforts[number + 1 :]) / sum(self._efforts[one] for one in solved)
+        return min(rest * (time.monotonic() - started), deadline.left(self._until))
 
 
 def _effort(scene: Scene) -> int:

@@ -58,11 +58,10 @@ _recent: deque[Features] = deque(maxlen=_RECENT_IMAGES)
 
 @dataclass(frozen=True)
 class Tasks:
-    """The slow work on these images of one scene. label: the prefix of progress bars and of notes about time."""
+    """The slow work on these images of one scene."""
 
     records: Records
     executor: Executor
-    label: str = ""
     until: float = inf
 
     def detect(self, features: Table[Features], config: DetectorConfig, mask: MaskConfig) -> list[str]:
@@ -111,14 +110,14 @@ class Tasks:
         """Run `work` on all chunks, and write its values to the table; returns the notes."""
         arguments = [(work, table, chunk, self.until) for chunk in chunks]
         total = sum(map(len, chunks))
-        notes = fan_out(self.executor, _fill_chunk, arguments, f"{self.label}: {what}", unit, total)
+        notes = fan_out(self.executor, _fill_chunk, arguments, what, unit, total)
         table.refresh()
         failed = Counter(note for note in notes if unit == "pair" and not deadline.ran_out([note]))
         if failed:
             (reason, _), *_ = failed.most_common(1)
             count = f"{failed.total()} of {total} pairs failed, most often because of {reason}"
             notes = [note for note in notes if note not in failed]
-            notes.append(f"{self.label}: {what}: {count}")
+            notes.append(f"{what}: {count}")
         return notes
 
 

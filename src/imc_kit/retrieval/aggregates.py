@@ -12,6 +12,7 @@ import numpy as np
 
 from imc_kit.matchers import as_vectors, kmeans
 from imc_kit.retrieval import AggregateConfig, register
+from imc_kit.runtime import progress
 from imc_kit.types import Features, Float32
 
 _SAMPLED_IMAGES = 256
@@ -46,8 +47,10 @@ class Vlad:
         centres = kmeans.k_means(sample, self.config.size, self.config.seed)
         del sample  # it takes more memory than the vectors of hundreds of images
         rows = np.zeros((len(images), centres.size), np.float32)
-        for row, name in zip(rows, images, strict=True):
-            row[:] = vlad(_vectors(features(name), self.config), centres, self.config.power)
+        with progress.bar("global descriptors", len(images), "image") as bar:
+            for row, name in zip(rows, images, strict=True):
+                row[:] = vlad(_vectors(features(name), self.config), centres, self.config.power)
+                bar.update()
         return rows
 
 

@@ -82,8 +82,7 @@ def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, p
         if sends_all and not pinned and "Content-Length" not in answer.headers:
             raise KitError(f"{url} does not state the size of {weight.name}: a truncated file could not be detected")
 
-    bar = progress.bar(total=weight.bytes or 1, unit="B", unit_scale=True, desc=weight.name)
-    with rest.open("ab") as file, bar:
+    with rest.open("ab") as file, progress.bar(weight.name, weight.bytes or 1, "B") as bar:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={file.tell()}-"} if file.tell() else {})
         options = {"headers": headers, "hooks": {"response": begin}, "timeout": _TIMEOUT}
         pooch.HTTPDownloader(progressbar=bar, chunk_size=_PIECE, **options)(url, file, None)

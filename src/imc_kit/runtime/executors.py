@@ -37,7 +37,7 @@ def fan_out(
     notes: list[str] = []
     done = 0
     try:
-        with progress.bar(total=total, desc=label, unit=unit, delay=2, leave=False) as bar:
+        with progress.bar(label, total, unit) as bar:
             for _ in futures:
                 count, some = ended.get().result()
                 bar.update(count)

@@ -1,4 +1,4 @@
-"""Measure the cost of stages: seconds and, on Linux, this process's peak resident memory."""
+"""Measure the cost of stages, and show the one that runs: seconds and, on Linux, this process's peak memory."""
 
 import re
 import threading
@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from imc_kit.runtime import progress
 
 _PROCESS = Path("/proc/self")
 _lock = threading.Lock()
@@ -36,7 +38,8 @@ class Meter:
                 (_PROCESS / "clear_refs").write_text("5")  # resets the peak to the current use
         started = time.monotonic()
         try:
-            yield
+            with progress.bar(f"stage {stage}"):
+                yield
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - started, 3)
             with _lock:

@@ -8,6 +8,7 @@ from typing import Any
 from imc_kit.config import PRESETS, plain
 from imc_kit.data import atomic
 from imc_kit.errors import KitError, said
+from imc_kit.runtime.progress import duration
 from imc_kit.viz.advice import Advice
 from imc_kit.viz.page import cell, e, facts, number_cell, page, plot, table
 from imc_kit.viz.report_scene import advice_html, name_html, remedy_html, scene_part
@@ -41,7 +42,7 @@ def write_report(
     thresholds: a JSON file with the metric's distances, as for `imc-kit score`.
 
     The report names what it cannot show: scenes that an interrupted run did not reach, a deleted or damaged database,
-    photos that were moved. Raises `KitError` when no scene was solved or failed, and when the truth or the thresholds
+    photos that were moved. Raises `KitError` when the folder is not that of a run, and when the truth or the thresholds
     cannot be read.
     """
     run = Path(run)
@@ -123,7 +124,7 @@ def _facts(run: RunFolder) -> dict[str, str]:
         "scenes solved": f"{len(run.scenes)} of {requested}",
         "images registered": f"{registered} of {images}{where}",
         **({f"mean {measure(run.layout)}": f"{run.mean:.3f}"} if run.mean is not None else {}),
-        "time of all scenes": _duration(sum(sum(scene.seconds.values()) for scene in run.scenes)),
+        "time of all scenes": duration(sum(sum(scene.seconds.values()) for scene in run.scenes)),
     }
 
 
@@ -159,8 +160,3 @@ def _short_advice(advice: Sequence[Advice]) -> str:
     if not advice:
         return '<span class="good">none</span>'
     return "".join(f"<details><summary>{e(one.what)}</summary>{remedy_html(one)}</details>" for one in advice)
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -20,7 +20,7 @@ from imc_kit.types import Model, Scene
 from imc_kit.viz.advice import Advice, advise
 from imc_kit.viz.pairs import Counts, block_order
 
-_HINT = "give the folder of a run (--out of imc-kit solve) that has solved at least one scene"
+_HINT = "give the folder of a run (--out of imc-kit solve)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,8 @@ class RunFolder:
         counts = {"are not solved yet": len(self.waiting), "have only a quick answer": quick}
         parts = " and ".join(f"{n} of {len(requested)} scenes {what}" for what, n in counts.items() if n)
         if parts:
-            notes.append(f"The run is not finished: {parts}; run the same imc-kit solve command to resume")
+            resume = "unless it still runs, the same imc-kit solve command resumes it"
+            notes.append(f"The run is not finished: {parts}; {resume}")
         others = [name for name, scored in self.scores.items() if name not in requested and scored.accuracy is not None]
         if others:
             named, what = ", ".join(others[:10]) + (" …" if len(others) > 10 else ""), measure(self.layout)
@@ -145,7 +146,7 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
         scores = metric.score_scenes(content["layout"], names, truth, submission, distances)
     failed: Mapping[str, str] = content.get("failed", {})
     known = [*content["scenes"], *failed]
-    task = _task(content["input"], known, run)
+    task = _task(content["input"], known, submission, run)
     photos = {scene.name: scene for scene in task.scenes} if task else {}
     scenes = [_read_scene(run, name, content, photos.get(name), scores.get(name)) for name in content["scenes"]]
     without = {name: reason for name, reason in failed.items() if name not in content["scenes"]}
@@ -163,13 +164,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _task(root: str, known: Sequence[str], out: Path) -> Task | None:
-    """Load the input from disk, in the split that has most of the known scenes; None if it is gone."""
+def _task(root: str, known: Sequence[str], submission: Path, out: Path) -> Task | None:
+    """Load the input from disk, in the split with the most known or requested scenes; None if it is gone."""
     best, most = None, 0
     for split in SPLITS:
         with suppress(KitError, OSError, ValueError):
             task = load(root, split, out=out)
-            common = len({scene.name for scene in task.scenes}.intersection(known))
+            common = len({scene.name for scene in task.scenes}.intersection([*known, *_requested(task, submission)]))
             best, most = (task, common) if common > most else (best, most)
     return best
 
@@ -246,9 +247,9 @@ def _models(folder: Path, expected: int, digests: Any) -> tuple[list[Model], str
 
 def _matched(folder: Path) -> tuple[Matched, str]:
     """The counts in the scene's database, or none and the reason."""
-    path = next(iter(sorted(folder.glob("database-*.db"))), None)
-    if path is None:
-        return Matched(), "The scene's database was deleted: matches are not shown."
+    path = folder / database_files.NAME
+    if not path.exists():
+        return Matched(), "The scene's database was deleted, or is an earlier version's: matches are not shown."
     try:
         if not database_files.is_whole(path):
             raise KitError("its content has changed")
