@@ -6,6 +6,7 @@ Also the two rounds of a run with a time limit, and what is done at the same tim
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -171,7 +172,9 @@ def run(monkeypatch: pytest.MonkeyPatch, task: Path, fake: Fake, limit: float | 
     return solve(task, task.parent / "out", replace(CONFIG, time_limit=limit))
 
 
-def test_with_a_limit_every_scene_gets_a_quick_answer_first(monkeypatch: pytest.MonkeyPatch, task: Path) -> None:
+def test_with_a_limit_every_scene_gets_a_quick_answer_first(
+    monkeypatch: pytest.MonkeyPatch, task: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Shares move on: what one scene does not use, the next ones can."""
     seen: list[tuple[str, str, float]] = []
 
@@ -179,9 +182,16 @@ def test_with_a_limit_every_scene_gets_a_quick_answer_first(monkeypatch: pytest.
         seen.append((where, name, seconds))
         return 5
 
+    caplog.set_level(logging.INFO, logger="imc_kit")
     run(monkeypatch, task, fake)
     rounds = [(where, name) for where in ("quick", "scenes") for name in NAMES]
     assert [(where, name) for where, name, _ in seen] == rounds
+    for title, left in (
+        ("c (3 of 4, quick round)", "; about 2 s for the other scenes"),
+        ("d (4 of 4, full round)", ""),
+    ):
+        assert f"{title}: 5 images" in caplog.messages
+        assert f"{title}: 5 of 5 images registered in 0 s{left}" in caplog.messages
     left = [80 - 0.3 * 4 - 2 * number for number in range(8)]  # a part of a second for each scene is for writing
     assert [seconds for *_, seconds in seen] == pytest.approx([left[number] / (4 - number % 4) for number in range(8)])
 

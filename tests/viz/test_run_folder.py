@@ -159,6 +159,43 @@ def test_the_answer_that_run_json_tells_of_is_shown(solved: Path, tmp_path: Path
     assert scene.matched.path.parent == run / "quick/plaza"
 
 
+@pytest.mark.parametrize("limit", [None, 600.0])
+def test_a_run_in_its_first_scene(
+    solved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float | None
+) -> None:
+    def stopped(*_: Any, **__: Any) -> Any:
+        text = said(write_report(tmp_path / "out"))  # while it runs
+        assert "scenes solved 0 of 2" in text.replace("\n", " ")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline_run, "match_scene", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        solve(solved / "data", tmp_path / "out", preset("small", {"time_limit": limit}))
+    found = read_run(tmp_path / "out")
+    assert (found.scenes, found.failed, found.waiting) == ([], {}, ["plaza", "bare & co"])
+    data = solved / "data"
+    text = said(write_report(tmp_path / "out", truth=data / "truth.csv", thresholds=data / "thresholds.json"))
+    assert "The run is not finished: 2 of 2 scenes are not solved yet; unless it still runs, the same" in text
+    assert re.search(r"plaza (– )+.*not solved yet", text)
+    (tmp_path / "out/submission.csv").unlink()
+    assert "scenes solved 0 of 0" in said(write_report(tmp_path / "out"))
+
+
+def test_an_earlier_run_is_told_of_until_a_scene_is_solved(
+    solved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy(solved, tmp_path / "run")
+    before = (run / "run.json").read_bytes()
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline_run, "match_scene", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        solve(solved / "data", run, preset("small"))
+    assert (run / "run.json").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_a_run_stopped_between_its_rounds(solved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(scene: Any, folder: Path, *arguments: Any, **more: Any) -> Any:

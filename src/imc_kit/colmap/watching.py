@@ -8,7 +8,7 @@ from imc_kit.runtime.progress import Work
 
 _PART = 1 << 15
 """Bytes that are read at the beginning and at the end of a log: some 200 lines each."""
-_ALL = re.compile(r"connected \d+, loaded (\d+)")
+_ALL = re.compile(r"(\d+) in [\d.]+s \(connected ")
 _STEP = re.compile(r"=== (?:Running )?([^=]+?) ===|num_reg_(?:frames|images)=(\d+)")
 
 
@@ -30,7 +30,7 @@ class Log:
         except OSError:
             return
         step, registered = steps[-1] if steps else ("starting", "")
-        loaded = _ALL.search(head)
+        images = _ALL.search(head)
         work.step = f"{registered} images registered" if registered else step.lower()
-        if registered and loaded:
-            work.total, work.unit, work.done = int(loaded[1]), "image", int(registered)
+        if registered and images:
+            work.total, work.unit, work.done = int(images[1]), "image", int(registered)

@@ -82,7 +82,7 @@ def solve(
         # Matching and mapping have separate workers, so that neither waits for the other's work.
         mapping, matching = (stack.enter_context(workers(executor, config.threads)) for _ in range(2))
         for name in schedule.rounds:
-            one_round = _Round(name, answers, schedule, pairs, matching, mapping)
+            one_round = _Round(name, answers, schedule, pairs, matching, mapping, time.monotonic())
             with closing(one_round.matched()) as matched:
                 for number, future in enumerate(matched):
                     one_round.finish(number, future)
@@ -173,7 +173,7 @@ class _Round:
     pairs: PairSelection | None
     matching: Executor
     mapping: Executor
-    started: float = field(default_factory=time.monotonic)
+    started: float
     solved: list[int] = field(default_factory=list)
 
     def matched(self) -> Generator[Future[MatchedScene | SceneResult], None, None]:

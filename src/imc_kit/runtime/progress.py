@@ -30,7 +30,8 @@ class Work:
     """Work in progress. As text, it is a line in a log.
 
     label: what it is and belongs to, in words. total, unit: what it counts; 0 if it cannot count. done: how many so
-    far. step: in words, what it does now, if it cannot count. inside: its parts that are shown now, instead of it.
+    far. step: in words, what it does now, if it cannot count. outer: what it is a part of. inside: its parts that are
+    shown now, instead of it. shown: when it or one of its parts was shown; at first, when that was true of `outer`.
     """
 
     label: str
@@ -38,8 +39,14 @@ class Work:
     unit: str = ""
     done: int = 0
     step: str = ""
-    started: float = field(default_factory=time.monotonic)
+    outer: "Work | None" = None
+    started: float = field(init=False)
     inside: "set[Work]" = field(default_factory=set)
+    shown: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = time.monotonic()
+        self.shown = self.outer.shown if self.outer else self.started
 
     def update(self, count: int = 1) -> None:
         """Count what has been done."""
@@ -95,7 +102,8 @@ def bar(label: str, total: int = 0, unit: str = "", look: Callable[[Work], None]
 
     look: called before each look at work in another process; it sets `done`, `total`, `unit` or `step`.
     """
-    work, outer = Work(_joined(label), total, unit), _outer.get()
+    outer = _outer.get()
+    work = Work(_joined(label), total, unit, outer=outer)
     if logging.getLogger("imc_kit").level > logging.INFO:
         yield work
         return
@@ -122,21 +130,23 @@ def _show(work: Work, look: Callable[[Work], None] | None, ended: threading.Even
     """Show the work from time to time until it has ended."""
     drawn: tqdm[Any] | None = None
     draws = _in_notebook() or sys.stderr.isatty()
-    first = _BAR if draws else FIRST
-    due = work.started + first
+    pause = _BAR if draws else FIRST
     while not ended.wait(_LOOK):
         if work.inside:
-            due = time.monotonic() + first
             _close(drawn)
             drawn = None
-        elif time.monotonic() >= due:
+        elif time.monotonic() >= work.shown + pause:
             if look:
                 look(work)
             if draws:
                 drawn = _draw(work, drawn)
             else:
                 log.info("%s", work)
-                due = time.monotonic() + EVERY
+            pause = 0.0 if draws else EVERY
+            part: Work | None = work
+            while part:
+                part.shown = time.monotonic()
+                part = part.outer
     _close(drawn)
 
 
@@ -151,11 +161,9 @@ def _draw(work: Work, drawn: "tqdm[Any] | None") -> "tqdm[Any]":
     counts = work.total > 0 if drawn is None else bool(drawn.total)
     columns = sys.maxsize if _in_notebook() else shutil.get_terminal_size().columns
     if drawn is None:
-        settings: dict[str, Any] = (
-            {"total": work.total, "unit": work.unit, "unit_scale": work.unit == "B"} if counts else {}
-        )
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} [{elapsed}<{remaining}]"
-        drawn = _kind()(bar_format=form if counts else "{desc}", leave=False, delay=1e-9, **settings)
+        settings: dict[str, Any] = {"leave": False, "delay": 1e-9, "unit_scale": work.unit == "B"}
+        drawn = _kind()(total=work.total or None, bar_format=form if counts else "{desc}", **settings)
         drawn.start_t -= time.monotonic() - work.started
     label, room = (work.label, max(1, columns - _BESIDES)) if counts else (str(work), columns - 1)
     drawn.set_description_str(label if len(label) <= room else f"…{label[1 - room :]}", refresh=False)

@@ -1,0 +1,91 @@
+"""A run of three scenes shows every step that takes longer than the threshold, in a log and in a notebook."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from imc_kit.kaggle import inside
+from stages import layered_python
+
+RUN = """
+import logging, sys, time
+from dataclasses import replace
+from pathlib import Path
+
+logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
+sys.path[:0] = {path!r}
+
+import cv2
+from imc_kit import solve
+from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.runtime import progress
+from point_scenes import CONFIG, Points, write_photographs
+
+progress.FIRST = progress._BAR = {first}
+progress.EVERY, progress._LOOK = 0.05, 0.02
+seen = Points.seen
+Points.seen = lambda self, number: time.sleep(0.03) or seen(self, number)
+for number, name in enumerate("abc"):
+    for path in write_photographs(Path("data/test", name, "images")).iterdir():
+        photo = cv2.imread(str(path))
+        photo[5, 5] = number  # otherwise the features of the first scene would be used again
+        cv2.imwrite(str(path), photo)
+runs = MappingConfig("global"), MappingConfig()
+print(solve("data", "out", replace(CONFIG, mapping=runs, trusted=2.0)))
+"""
+FIRST = 0.2
+LABELS = {
+    "inspect": "reading photos|stage inspect",
+    "detect": "points keypoints|stage detect",
+    "pairs": "stage pairs|global descriptors",
+    "match": "nearest matches|static overlays|stage match",
+    "verify": "verification|stage verify",
+    "map": "mapping run|stage map",
+    "complete": "merging|localisation|refinement|re-adding|missing images|global descriptors|stage complete",
+    "place": "stage place",
+}
+
+
+def executed(folder: Path, python: Path, notebook: bool) -> str:
+    """What a person sees of the run."""
+    code = RUN.format(path=[path for path in sys.path if path], first=FIRST)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("KAGGLE")}
+    command = [str(python), "-c", code]
+    if notebook:
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder / "run.ipynb")
+        command = [str(python), "-c", inside._RUNNER, "run.ipynb", "executed.ipynb", "."]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    if not notebook:
+        return done.stderr
+    outputs = nbformat.read(folder / "executed.ipynb", 4).cells[0].outputs
+    return "".join(output["text"] for output in outputs if output["output_type"] == "stream")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", [False, True], ids=["log", "notebook"])
+def test_every_long_step_is_visible(tmp_path: Path, notebook: bool) -> None:
+    python = layered_python(tmp_path / "environment") if notebook else Path(sys.executable)
+    text = executed(tmp_path, python, notebook)
+    shown = re.split(r"[\r\n]", text)
+    for number, name in enumerate("abc", 1):
+        seconds = json.loads((tmp_path / "out/scenes" / name / "result.json").read_text())["seconds"]
+        long = [stage for stage, taken in seconds.items() if taken > FIRST + 0.2]
+        assert {"detect", "map"} <= {*long}
+        for stage in long:
+            scene = rf"{name} \({number} of 3\), .*({LABELS[stage]})"
+            how_far = r"(: .*\d+ of \d+ \[|.* after \d+ s)" if notebook else r".* after \d+ s(, about \d+ s left)?$"
+            assert any(re.match(scene + how_far, line) for line in shown), (name, stage, text)
+        mapping = "mapping run 2 of 2, incremental mapping: "
+        assert re.search(rf"{name} \({number} of 3\), {mapping}.*\d+ of 19", text)
+        assert f"{name} ({number} of 3): 19 images" in shown
+        last = "; about [0-9]+ s for the other scenes" if number < 3 else ""
+        assert re.search(rf"{name} \({number} of 3\): 1\d of 19 images registered in \d+ s{last}[\r\n]", text)
