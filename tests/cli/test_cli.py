@@ -21,7 +21,7 @@ from imc_kit.detectors import DETECTORS
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.matchers import MATCHERS
 from imc_kit.pipeline import run as pipeline_run
-from imc_kit.pipeline.results import Run
+from imc_kit.pipeline.results import Run, SceneResult
 from imc_kit.retrieval import DESCRIPTORS
 
 
@@ -206,6 +206,35 @@ def test_some_of_the_scenes(
     assert main([*command, "door21"]) == 2
     assert "door12" in capsys.readouterr().err
     assert len(asked) == 1
+
+
+def test_a_run_ends_with_what_it_found_and_what_to_do_next(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {
+        "door12": SceneResult({}, [], {"images": 12, "registered": 11, "models": 1}, {"map": 50.0, "match": 3550.0}),
+        "fern20": SceneResult({}, [], {"images": 20}, notes=[f"warning {number}" for number in range(5)]),
+    }
+
+    def solve(_: Any, out: Path, *__: Any, **___: Any) -> Run:
+        return Run(out / "submission.csv", found, {"stairs8": "no image can be used"})
+
+    monkeypatch.setattr(pipeline_run, "solve", solve)
+    out = tmp_path / "my runs"
+    assert main(["solve", str(shared / "scenes"), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "scene   images  registered  models    time  warnings",
+        "door12      12          11       1  60 min         0",
+        "fern20      20           0       0     0 s         5",
+        "fern20: warning 0",
+        "fern20: warning 1",
+        "fern20: warning 2",
+        "fern20: 2 more warnings, in run.json",
+        "stairs8 could not be solved: no image can be used",
+        f"submission: {out}/submission.csv",
+        f"models and COLMAP's logs: {out}/scenes; {out}/README.txt explains the files",
+        f"next, to see what happened: imc-kit report '{out}'",
+    ]
 
 
 @pytest.mark.parametrize(

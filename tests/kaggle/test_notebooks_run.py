@@ -49,6 +49,5 @@ def test_runs(name: str, tmp_path: Path, competition: Path, notebook_python: Pat
     )
     assert report.problems == []
     if name == "submission":
-        assert f"herzjesu_P8 (1 of 1, full round): {PHOTOS} of {PHOTOS} images" in (tmp_path / "results" / "executed.ipynb").read_text(
-            "utf-8"
-        )
+        shown = (tmp_path / "results" / "executed.ipynb").read_text("utf-8")
+        assert f"herzjesu_P8 (1 of 1, full round): {PHOTOS} of {PHOTOS} images" in shown
