@@ -49,13 +49,14 @@ runpy.run_path(str(kits[0] / "install.py"))["install"](kits[0])
 
 # %%
 import logging
+import sys
 
 import pandas as pd
 
 import imc_kit
 from imc_kit import explore, kaggle
 
-logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
+logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
 session = kaggle.attach()
 print(session)
 
