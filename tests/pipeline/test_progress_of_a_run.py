@@ -32,7 +32,7 @@ from point_scenes import CONFIG, Points, write_photographs
 progress.FIRST = progress._BAR = {first}
 progress.EVERY, progress._LOOK = 0.02, 0.01
 seen = Points.seen
-Points.seen = lambda self, number: time.sleep(0.03) or seen(self, number)
+Points.seen = lambda self, number: time.sleep(0.04) or seen(self, number)
 for number, name in enumerate("abc"):
     for path in write_photographs(Path("data/test", name, "images")).iterdir():
         photo = cv2.imread(str(path))
@@ -50,7 +50,7 @@ LABELS = {
     "verify": "verification|stage verify",
     "map": "mapping run|stage map",
     "complete": "merging|localisation|refinement|re-adding|missing images|global descriptors|stage complete",
-    "place": "stage place",
+    "place": "global descriptors|stage place",
 }
 
 
@@ -78,7 +78,7 @@ def test_every_long_step_is_visible(tmp_path: Path, notebook: bool) -> None:
     shown = re.split(r"[\r\n]", text)
     for number, name in enumerate("abc", 1):
         seconds = json.loads((tmp_path / "out/scenes" / name / "result.json").read_text())["seconds"]
-        long = [stage for stage, taken in seconds.items() if taken > FIRST + 0.2]
+        long = [stage for stage, taken in seconds.items() if taken > FIRST + 0.4]
         assert {"detect", "map"} <= {*long}
         for stage in long:
             scene = rf"{name} \({number} of 3\), .*({LABELS[stage]})"
@@ -88,6 +88,4 @@ def test_every_long_step_is_visible(tmp_path: Path, notebook: bool) -> None:
         assert f"{name} ({number} of 3): 19 images" in shown
         last = "; about [0-9]+ s for the other scenes" if number < 3 else ""
         assert re.search(rf"{name} \({number} of 3\): 1\d of 19 images registered in \d+ s{last}[\r\n]", text)
-    assert re.search(
-        r"3\), mapping run 2 of 2, incremental mapping: .*\d+ of 19", text
-    )  # unless all three are too fast
+    assert re.search(r"3\), mapping run 2 of 2, incremental mapping: .*\d+ of 19", text)
