@@ -75,7 +75,7 @@ def executed(folder: Path, python: Path, notebook: bool) -> str:
 def test_every_long_step_is_visible(tmp_path: Path, notebook: bool) -> None:
     python = layered_python(tmp_path / "environment") if notebook else Path(sys.executable)
     text = executed(tmp_path, python, notebook)
-    shown = re.split(r"[\r\n]", text)
+    shown = re.split(r"[\r\n]|\x1b\[A", text)  # also where bars below each other are drawn again
     for number, name in enumerate("abc", 1):
         seconds = json.loads((tmp_path / "out/scenes" / name / "result.json").read_text())["seconds"]
         long = [stage for stage, taken in seconds.items() if taken > FIRST + 0.4]

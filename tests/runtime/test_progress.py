@@ -34,9 +34,9 @@ def work(steps: int = 30) -> None:
 
 def test_a_log_gets_lines_with_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
     work()
-    assert 1 <= len(caplog.messages) <= 3
+    assert 1 <= len(caplog.messages) <= 5
     for line in caplog.messages:
-        assert re.fullmatch(r"plaza \(1 of 3\), matches: \d+ of 30 pairs after [01] s(, about [01] s left)?", line)
+        assert re.fullmatch(r"plaza \(1 of 3\), matches: \d+ of 30 pairs after \d+ s(, about \d+ s left)?", line)
 
 
 def test_bars_around_the_log_cause_no_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -49,7 +49,7 @@ def test_bars_around_the_log_cause_no_lines(caplog: pytest.LogCaptureFixture) ->
             work()
     finally:
         logger.removeHandler(handler)
-    assert 1 <= len(caplog.records) <= 3
+    assert 1 <= len(caplog.records) <= 5
 
 
 def test_short_work_is_not_mentioned(caplog: pytest.LogCaptureFixture) -> None:
@@ -60,7 +60,7 @@ def test_short_work_is_not_mentioned(caplog: pytest.LogCaptureFixture) -> None:
 def test_one_slow_item_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
     with progress.bar("matches", 2, "pair"):
         time.sleep(0.3)
-    assert caplog.messages[0] == "matches: 0 of 2 pairs after 0 s"
+    assert caplog.messages[0].startswith("matches: 0 of 2 pairs after ")
 
 
 def test_work_in_another_process_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:
@@ -69,7 +69,7 @@ def test_work_in_another_process_is_looked_at(caplog: pytest.LogCaptureFixture) 
 
     with progress.bar("mapping", look=look):
         time.sleep(0.3)
-    assert caplog.messages[0] == "mapping: rotation averaging, after 0 s"
+    assert caplog.messages[0].startswith("mapping: rotation averaging, after ")
 
 
 def test_what_is_inside_is_shown_instead(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,19 +85,20 @@ def test_what_is_inside_is_shown_instead(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_thread_has_the_title_in_a_copy_of_the_context(caplog: pytest.LogCaptureFixture) -> None:
-    def map_once() -> None:
-        with progress.titled("mapping run 2 of 3"), progress.bar("global mapping"):
+    def map_once(number: int) -> None:
+        with progress.titled(f"mapping run {number} of 3"), progress.bar("global mapping"):
             time.sleep(0.3)
 
     with progress.titled("plaza (1 of 3)"), progress.bar("stage map"):
-        threads = [threading.Thread(target=contextvars.copy_context().run, args=(map_once,)) for _ in range(2)]
+        threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(map_once, number)) for number in (2, 3)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    line = "plaza (1 of 3), mapping run 2 of 3, global mapping after 0 s"
-    assert caplog.messages.count(line) >= 2  # both of them
-    assert {*caplog.messages} == {line}
+    shown = {line.partition(" after")[0] for line in caplog.messages}
+    assert shown == {f"plaza (1 of 3), mapping run {number} of 3, global mapping" for number in (2, 3)}
     with progress.titled("castle"), progress.bar("stage detect") as bar:
         assert bar.label == "castle, stage detect"
 
@@ -134,7 +135,7 @@ def test_a_narrow_terminal_shows_how_far_it_is(
     lines = [line.strip() for line in capsys.readouterr().err.split("\r") if line.strip()]
     text = [line for line in lines if "global" in line]
     assert all(len(line) < 60 for line in text)
-    assert text[0] == "…a very long name indeed (1 of 3), global mapping after 0 s"
+    assert text[0].startswith("…a very long name indeed (1 of 3), global mapping after ")
     assert re.search(r"…\S.*matches: +\d+%\|.* of 10 \[", lines[0])
 
 

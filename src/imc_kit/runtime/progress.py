@@ -161,25 +161,18 @@ def _draw(work: Work, drawn: "tqdm[Any] | None") -> "tqdm[Any]":
     counts = work.total > 0 if drawn is None else bool(drawn.total)
     columns = sys.maxsize if _in_notebook() else shutil.get_terminal_size().columns
     if drawn is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TqdmWarning)  # without ipywidgets it draws text, as on a terminal
+            from tqdm.auto import tqdm as bars
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} [{elapsed}<{remaining}]"
         settings: dict[str, Any] = {"leave": False, "delay": 1e-9, "unit_scale": work.unit == "B"}
-        drawn = _kind()(total=work.total or None, bar_format=form if counts else "{desc}", **settings)
+        drawn = bars(total=work.total or None, bar_format=form if counts else "{desc}", **settings)
         drawn.start_t -= time.monotonic() - work.started
     label, room = (work.label, max(1, columns - _BESIDES)) if counts else (str(work), columns - 1)
     drawn.set_description_str(label if len(label) <= room else f"…{label[1 - room :]}", refresh=False)
     drawn.n = work.done
     drawn.refresh()
     return drawn
-
-
-def _kind() -> "type[tqdm[Any]]":
-    if not _in_notebook():
-        return tqdm
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TqdmWarning)  # without ipywidgets it draws text
-        from tqdm.auto import tqdm as in_notebook
-
-        return in_notebook
 
 
 def _in_notebook() -> bool:
