@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
-from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig
+from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig, SubpixelConfig
 from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS, DetectorConfig
@@ -113,6 +113,7 @@ class Config:
     readding: ReaddingConfig = field(default_factory=ReaddingConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
+    subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
     min_matches: int = 15
@@ -184,6 +185,7 @@ CHEAP = Config(
     mapping=(MappingConfig(),),
     pairs=PairsConfig(exhaustive_up_to=60, k=20),
     localisation=LocalisationConfig(on=False),
+    subpixel=SubpixelConfig(on=False),
     refinement=RefinementConfig(on=False),
 )
 """Solves a scene in seconds: for low-resolution matching, and for the quick answers of a run with a time limit."""
