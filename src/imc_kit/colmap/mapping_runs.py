@@ -8,7 +8,7 @@ images with about the same agreement: then pairs of repeated structures made no 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -145,6 +145,7 @@ def map_best(
     until: float = inf,
     alone: bool = False,
     cameras: CameraConfig | None = None,
+    first: Mapping[str, int] | None = None,
 ) -> MappingResult:
     """Map a scene with several configurations until one model is good enough, and return the best.
 
@@ -158,10 +159,13 @@ def map_best(
     alone: whether no other work needs the cores. Then the second run starts with the first, also with all threads,
         because one of them outlasts the other.
     cameras: if no model fits, map again with intrinsics from the matches (`recalibration`), unless these are given.
+    first: as in `mapping.map_scene`; None if there is one feature pipeline.
     """
     if not runs:
         return MappingResult([], frozenset(), [], database)
-    session = _map(database, scene, runs, policy, at, until, alone)
+    if first is None:
+        runs = [replace(run, first_only=False) for run in runs]
+    session = _map(database, scene, runs, policy, at, until, alone, first)
     notes = session.all_notes()
     wrong = 0 < session.best.support < FITS
     try:
@@ -169,7 +173,7 @@ def map_best(
         if doubtful and cameras and not cameras.params:
             other = recalibration.recalibrated(database, at, wrong and cameras.sharing == "exif", deadline.left(until))
             if other is not None:
-                again = _map(other, scene, runs, policy, replace(at, folder=other.parent), until, alone)
+                again = _map(other, scene, runs, policy, replace(at, folder=other.parent), until, alone, first)
                 notes += again.all_notes()
                 fits = not wrong or again.best.support >= max(FITS, session.best.support + MARGIN)
                 if (fits or again.best.registered > session.best.registered) and again.best.beats(session.best):
@@ -182,13 +186,13 @@ def map_best(
 
 def _map(
     database: Path, scene: Scene, runs: Sequence[MappingConfig], policy: RunPolicy, at: Workplace, until: float,
-    alone: bool,
+    alone: bool, first: Mapping[str, int] | None,
 ) -> _Session:  # fmt: skip
     """`map_best` with the intrinsics in the database."""
     in_a_hurry = deadline.left(until) < IN_A_HURRY * len(scene.images)
     at_once = 1 if in_a_hurry else max(1, min(at.threads, len(runs) - 1))
     pool = ThreadPoolExecutor(at_once)
-    session = _Session(database, scene, runs, policy, at, until, pool)
+    session = _Session(database, scene, runs, policy, at, until, pool, first)
     try:
         for number in session.distinct(2 if alone and at_once > 1 else 1):
             session.start(number, at.threads, others_wait=number == 0 and len(runs) > 1)
@@ -216,6 +220,7 @@ class _Session:
     at: Workplace
     until: float
     pool: ThreadPoolExecutor
+    first: Mapping[str, int] | None = None
     started: dict[int, Future[MappingRun | None]] = field(default_factory=dict)
     ended: list[MappingRun] = field(default_factory=list)
     best: MappingRun = field(default_factory=MappingRun)
@@ -299,7 +304,7 @@ class _Session:
         ending = deadline.after(runtime)
         log = self.at.log.with_stem(f"{self.at.log.stem}-{number + 1}")
         at = Workplace(self.at.folder / f"models-{number}", log, threads, self.at.seed)
-        models = mapping.map_scene(self.database, self.scene.root, config, at, self.cancelled[number])
+        models = mapping.map_scene(self.database, self.scene.root, config, at, self.cancelled[number], self.first)
         left_out = self.left_out[number]
         if not models:
             return MappingRun(left_out=left_out)
