@@ -19,6 +19,7 @@ from imc_kit.detectors import DETECTORS, DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.detectors.superpoint import SuperPointConfig
+from imc_kit.detectors.xfeat import XFeatConfig
 from imc_kit.errors import KitError, require, unknown_name
 from imc_kit.matchers import MATCHERS, AnyMatcherConfig, DetectorFreeConfig, check_accepts
 from imc_kit.matchers.combine import CombineConfig
@@ -204,9 +205,13 @@ _FURTHER = tuple(
     for detector, long_side in ((AlikedConfig, 1600), (SuperPointConfig, 1024), (SuperPointConfig, 1600))
 )
 
+_XFEAT = FeaturePipeline(XFeatConfig(max_keypoints=1024, long_side=1024), LightGlueConfig())
+_WITH_FIRST_ALONE = *DEFAULT_RUNS, *(replace(run, first_only=True) for run in DEFAULT_RUNS)
+
 PRESETS: dict[str, Config] = {
     "sift": Config(),
     "aliked": Config(AlikedConfig(), replace(_NEAREST, device="auto"), upright=True),
+    "hybrid": Config(also=(_XFEAT,), upright=True, mapping=_WITH_FIRST_ALONE),
     "baseline": _BASELINE,
     "ensemble": replace(_BASELINE, also=_FURTHER, upright=True),
     "small": Config(replace(_SIFT, max_keypoints=2048, long_side=800), pairs=PairsConfig(exhaustive_up_to=20, k=10)),

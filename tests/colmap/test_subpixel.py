@@ -164,7 +164,7 @@ def test_a_photo_that_vanished_is_an_error_of_the_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"radius": 0}, {"long_side": 0}, {"max_move": 0.0}, {"rounds": 0}, {"min_correlation": 1.5}]
+    "options", [{"radius": 0}, {"long_side": 0}, {"max_move": 0.0}, {"max_errors": ()}, {"min_correlation": 1.5}]
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(KitError, match=next(iter(options))):

@@ -134,7 +134,7 @@ class SubpixelConfig(StepConfig):
 
     job = "align"
     what = "sub-pixel alignment of keypoints"
-    positive = "long_side", "radius", "max_move", "rounds", "max_iterations"
+    positive = "long_side", "radius", "max_move", "max_iterations"
 
     long_side: int = 1600
     """Reduce images to at most this many pixels on their longer side. Detectors see 1024 to 3200."""
@@ -144,14 +144,17 @@ class SubpixelConfig(StepConfig):
     """Keypoints that would move further stay in place: networks find them to about a pixel."""
     min_correlation: float = 0.7
     """Keypoints whose patches correlate less stay in place."""
-    rounds: int = 2
-    """Rounds of alignment and bundle adjustment. The first improves the poses that warp the patches of the second."""
+    max_errors: tuple[float, ...] = (2.0, 1.0)
+    """Maximum reprojection errors in pixels of the full image. For each, align, bundle-adjust, and drop observations
+    with a larger error. The first round improves the poses that warp the patches of the second."""
     max_iterations: int = 50
     """Maximum solver iterations per bundle adjustment."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(-1 <= self.min_correlation <= 1, "min_correlation", "in −1 … 1")
+        valid = len(self.max_errors) > 0 and all(error > 0 for error in self.max_errors)
+        self.require(valid, "max_errors", "at least one number of pixels, each more than 0")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from imc_kit.colmap.steps import SubpixelConfig
 from imc_kit.data import images
 from imc_kit.types import Float64
 
-_MAX_ERRORS = 2.0, 1.0
-"""Pixels. After bundle adjustment, drop observations with a larger error and bundle-adjust again, for each."""
 _MIN_ANGLE = 1.5
 """Degrees. Points with a smaller triangulation angle are dropped, as in COLMAP's mapper."""
 _TOLERANCE = 1e-6
@@ -25,7 +23,7 @@ _TOLERANCE = 1e-6
 _PRECISE = 0.25
 """Pixels. The gain is the number of observations with at most this reprojection error."""
 _GAIN = 1.02
-"""The least gain, as a factor. On the open and hard scenes it is 1.07 to 1.4; a second adjustment alone gains less."""
+"""The least gain, as a factor. On the open and hard scenes it is mostly 1.07 to 1.4."""
 _IN_MEMORY = 64
 """Images kept in memory: 1.4 MB each at 1600 pixels."""
 
@@ -48,39 +46,40 @@ def subpixel_job(
         pixels = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
         return pixels, np.array(pixels.shape[::-1]) / photo.size
 
-    adjusted, aligned = pycolmap.Reconstruction(before), pycolmap.Reconstruction(before)
-    _adjust(adjusted, threads, config.max_iterations)
     cv2.setNumThreads(1)
     with ThreadPoolExecutor(threads) as pool:
 
         def each(work: Callable[[int], None], numbers: Iterable[int]) -> None:
             list(pool.map(work, numbers))
 
-        for _ in range(config.rounds):
-            found = observations(aligned)
+        def move(reconstruction: Any) -> None:
+            if not reconstruction.points3D:
+                return
+            found = observations(reconstruction)
             positions, moved = align(found, grey, each, config.radius, config.max_move, config.min_correlation)
             for image, keypoint, position in zip(
                 found.images[moved].tolist(), found.keypoints[moved].tolist(), positions[moved], strict=True
             ):
-                aligned.images[image].points2D[keypoint].xy = position
-            _adjust(aligned, threads, config.max_iterations)
-            if not moved.any() or not aligned.points3D:
-                return
-    if _precise(aligned) > _GAIN * _precise(adjusted):
+                reconstruction.images[image].points2D[keypoint].xy = position
+
+        aligned = _adjusted(before, config, threads, move)
+    if _precise(aligned) > _GAIN * _precise(_adjusted(before, config, threads, lambda _: None)):
         aligned.write(output)
 
 
-def _adjust(reconstruction: Any, threads: int, iterations: int) -> None:
-    """Bundle-adjust robustly, dropping observations that do not fit."""
-    options = solver(threads, iterations)
+def _adjusted(before: Any, config: SubpixelConfig, threads: int, move: Callable[[Any], None]) -> Any:
+    """A copy, bundle-adjusted robustly, without observations that do not fit. move: changes keypoints before that."""
+    reconstruction = pycolmap.Reconstruction(before)
+    options = solver(threads, config.max_iterations)
     options.ceres.solver_options.function_tolerance = _TOLERANCE
     options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    solve = partial(pycolmap.bundle_adjustment, reconstruction, options)
-    solve()
-    for max_error in _MAX_ERRORS:
+    for max_error in config.max_errors:
+        move(reconstruction)
+        pycolmap.bundle_adjustment(reconstruction, options)
         pycolmap.ObservationManager(reconstruction).filter_all_points3D(max_error, _MIN_ANGLE)
-        solve()
+    pycolmap.bundle_adjustment(reconstruction, options)
     reconstruction.update_point_3d_errors()
+    return reconstruction
 
 
 def _precise(reconstruction: Any) -> int:
