@@ -206,12 +206,12 @@ _FURTHER = tuple(
 )
 
 _XFEAT = FeaturePipeline(XFeatConfig(max_keypoints=1024, long_side=1024), LightGlueConfig())
-_WITH_FIRST_ALONE = *DEFAULT_RUNS, *(replace(run, first_only=True) for run in DEFAULT_RUNS)
+_FIRST_ALONE = *(replace(run, first_only=True) for run in DEFAULT_RUNS), *DEFAULT_RUNS
 
 PRESETS: dict[str, Config] = {
     "sift": Config(),
     "aliked": Config(AlikedConfig(), replace(_NEAREST, device="auto"), upright=True),
-    "hybrid": Config(also=(_XFEAT,), upright=True, mapping=_WITH_FIRST_ALONE),
+    "hybrid": Config(also=(_XFEAT,), upright=True, mapping=_FIRST_ALONE),
     "baseline": _BASELINE,
     "ensemble": replace(_BASELINE, also=_FURTHER, upright=True),
     "small": Config(replace(_SIFT, max_keypoints=2048, long_side=800), pairs=PairsConfig(exhaustive_up_to=20, k=10)),
