@@ -12,13 +12,14 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
-from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig
+from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig, SubpixelConfig
 from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS, DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.detectors.superpoint import SuperPointConfig
+from imc_kit.detectors.xfeat import XFeatConfig
 from imc_kit.errors import KitError, require, unknown_name
 from imc_kit.matchers import MATCHERS, AnyMatcherConfig, DetectorFreeConfig, check_accepts
 from imc_kit.matchers.combine import CombineConfig
@@ -113,6 +114,7 @@ class Config:
     readding: ReaddingConfig = field(default_factory=ReaddingConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
+    subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
     min_matches: int = 15
@@ -184,6 +186,7 @@ CHEAP = Config(
     mapping=(MappingConfig(),),
     pairs=PairsConfig(exhaustive_up_to=60, k=20),
     localisation=LocalisationConfig(on=False),
+    subpixel=SubpixelConfig(on=False),
     refinement=RefinementConfig(on=False),
 )
 """Solves a scene in seconds: for low-resolution matching, and for the quick answers of a run with a time limit."""
@@ -202,9 +205,13 @@ _FURTHER = tuple(
     for detector, long_side in ((AlikedConfig, 1600), (SuperPointConfig, 1024), (SuperPointConfig, 1600))
 )
 
+_XFEAT = FeaturePipeline(XFeatConfig(max_keypoints=1024, long_side=1024), LightGlueConfig())
+_FIRST_ALONE = *(replace(run, first_only=True) for run in DEFAULT_RUNS), *DEFAULT_RUNS
+
 PRESETS: dict[str, Config] = {
     "sift": Config(),
     "aliked": Config(AlikedConfig(), replace(_NEAREST, device="auto"), upright=True),
+    "hybrid": Config(also=(_XFEAT,), upright=True, mapping=_FIRST_ALONE),
     "baseline": _BASELINE,
     "ensemble": replace(_BASELINE, also=_FURTHER, upright=True),
     "small": Config(replace(_SIFT, max_keypoints=2048, long_side=800), pairs=PairsConfig(exhaustive_up_to=20, k=10)),

@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -137,25 +137,41 @@ def delete_pairs(
 def keep_best_connected(path: Path, most: int) -> None:
     """Keep the verified matches of at most `most` keypoints of each image: those in the most pairs."""
     with writing(path) as database:
-        pairs = list(id_pair_counts(database, verified=True))
-        degrees = {
-            image.image_id: np.zeros(database.num_keypoints_for_image(image.image_id), np.int32)
-            for image in database.read_all_images()
-        }
-        for pair in pairs:  # read twice, because the matches of all pairs may not fit in memory
+        degrees = {image.image_id: _none_of(database, image) for image in database.read_all_images()}
+        for pair in id_pair_counts(database, verified=True):  # read twice: all matches may not fit in memory
             matches = database.read_two_view_geometry(*pair).inlier_matches
             for image, indices in zip(pair, matches.T, strict=True):
                 degrees[image][indices] += 1  # an index occurs once in a pair
         kept = {image: np.zeros(len(degree), np.bool_) for image, degree in degrees.items()}
         for image, degree in degrees.items():
             kept[image][np.argsort(-degree, kind="stable")[:most]] = True
-        for first, second in pairs:
-            geometry = database.read_two_view_geometry(first, second)
-            matches = geometry.inlier_matches
-            both = kept[first][matches[:, 0]] & kept[second][matches[:, 1]]
-            if not both.all():
-                geometry.inlier_matches = matches[both]
-                database.update_two_view_geometry(first, second, geometry)
+        _keep(database, kept)
+
+
+def keep_first(path: Path, counts: Mapping[str, int]) -> None:
+    """Keep the verified matches of the first keypoints of each image, as many as `counts` says by its name."""
+    with writing(path) as database:
+        images = database.read_all_images()
+        kept = {image.image_id: _none_of(database, image) < 0 for image in images}
+        for image in images:
+            kept[image.image_id][: counts[image.name]] = True
+        _keep(database, kept)
+
+
+def _none_of(opened: Any, image: Any) -> NDArray[np.int32]:
+    """A zero for each keypoint of an image."""
+    return np.zeros(opened.num_keypoints_for_image(image.image_id), np.int32)
+
+
+def _keep(opened: Any, kept: Mapping[int, Mask]) -> None:
+    """Keep the verified matches whose keypoints are both marked, by image id."""
+    for first, second in id_pair_counts(opened, verified=True):
+        geometry = opened.read_two_view_geometry(first, second)
+        matches = geometry.inlier_matches
+        both = kept[first][matches[:, 0]] & kept[second][matches[:, 1]]
+        if not both.all():
+            geometry.inlier_matches = matches[both]
+            opened.update_two_view_geometry(first, second, geometry)
 
 
 def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:

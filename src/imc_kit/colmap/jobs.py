@@ -54,6 +54,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "readd": partial(_step, "readding", "readd_job", "ReaddingConfig"),
     "merge": partial(_step, "merging", "merge_job", "MergingConfig"),
     "localise": partial(_step, "localisation", "localise_job", "LocalisationConfig"),
+    "align": partial(_step, "subpixel", "subpixel_job", "SubpixelConfig"),
     "refine": partial(_step, "refinement", "refine_job", "RefinementConfig"),
 }
 
@@ -63,7 +64,7 @@ def main() -> None:
     if sys.argv[1:] == ["one"]:
         _do(**json.loads(sys.stdin.readline())[1])
         return
-    for module in ("readding", "merging", "localisation", "refinement"):
+    for module in ("readding", "merging", "localisation", "subpixel", "refinement"):
         import_module(f"imc_kit.colmap.{module}")  # with pycolmap: half a second here, and nothing in a fork
     life, ours = os.pipe()  # forks read `life`, which closes however this process ends
     numbers: dict[int, int] = {}

@@ -2,11 +2,12 @@
 
 `readd` adds the pairs that a mapping run left out but that agree with its model. Where structures repeat, a model of
 the strong pairs alone may be right; but fewer pairs constrain its cameras less. `merge_models` joins partial models,
-`localise` adds images to a model, and `refine` bundle-adjusts it with a fuller camera model. The child's work is in
-`readding`, `merging`, `localisation` and `refinement`. All limits were chosen on the open scenes.
+`localise` adds images to a model, `align_keypoints` makes its keypoints more precise, and `refine` bundle-adjusts it
+with a fuller camera model. The child's work is in `readding`, `merging`, `localisation`, `subpixel` and `refinement`.
+All limits were chosen on the open scenes.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -128,6 +129,35 @@ class LocalisationConfig(StepConfig):
 
 
 @dataclass(frozen=True)
+class SubpixelConfig(StepConfig):
+    """How keypoints are aligned along tracks. Pixels are those of images reduced to `long_side`."""
+
+    job = "align"
+    what = "sub-pixel alignment of keypoints"
+    positive = "long_side", "radius", "max_move", "max_iterations"
+
+    long_side: int = 1600
+    """Reduce images to at most this many pixels on their longer side. Detectors see 1024 to 3200."""
+    radius: int = 4
+    """Patches have 2 · radius + 1 pixels on a side. With 7, uneven surfaces fit less well (docs/benchmarks.md)."""
+    max_move: float = 2.5
+    """Keypoints that would move further stay in place: networks find them to about a pixel."""
+    min_correlation: float = 0.7
+    """Keypoints whose patches correlate less stay in place."""
+    max_errors: tuple[float, ...] = (2.0, 1.0)
+    """Maximum reprojection errors in pixels of the full image. For each, align, bundle-adjust, and drop observations
+    with a larger error. The first round improves the poses that warp the patches of the second."""
+    max_iterations: int = 50
+    """Maximum solver iterations per bundle adjustment."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(-1 <= self.min_correlation <= 1, "min_correlation", "in −1 … 1")
+        valid = len(self.max_errors) > 0 and all(error > 0 for error in self.max_errors)
+        self.require(valid, "max_errors", "at least one number of pixels, each more than 0")
+
+
+@dataclass(frozen=True)
 class RefinementConfig(StepConfig):
     """When and how a finished model is refined."""
 
@@ -193,6 +223,21 @@ def localise(database: Path, model: Model, config: LocalisationConfig, at: Workp
     everything is bundle-adjusted.
     """
     config.run(at, database=database, model=model.folder)
+    return _changed(model, at)
+
+
+def align_keypoints(
+    model: Model, photos: Mapping[str, tuple[Path, int]], config: SubpixelConfig, at: Workplace
+) -> Model:
+    """Align the keypoints of each track to a fraction of a pixel by the brightness around them, and bundle-adjust.
+
+    photos: for each image of the model, its path and the further clockwise 90° rotations that make it upright
+        (`ImageInfo.extra_quarters`).
+
+    Returns the new model, or `model` if no more of its observations would be precise.
+    """
+    plain = {name: (str(path), quarters) for name, (path, quarters) in photos.items() if name in model.poses}
+    config.run(at, model=model.folder, photos=plain)
     return _changed(model, at)
 
 

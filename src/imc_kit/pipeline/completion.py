@@ -1,8 +1,8 @@
 """Turn the models of the best mapping run into the final models of a scene.
 
-The steps re-add left-out pairs, merge models, localise images and refine the first model. A failed turntable scene gets
-poses on a circle. Each step is optional: if it fails, a note says so, the models stay unchanged, and the next run tries
-again.
+The steps re-add left-out pairs, merge models, localise images, align the keypoints of the first model and refine it. A
+failed turntable scene gets poses on a circle. Each step is optional: if it fails, a note says so, the models stay
+unchanged, and the next run tries again.
 """
 
 import logging
@@ -99,6 +99,8 @@ class Completion:
         missing = [name for name in self.records if name not in models[0].poses]
         if config.localisation.on and missing:
             models = optional("the localisation of further images", models, self._localise, models, missing)
+        if config.subpixel.on:
+            models = optional("the sub-pixel alignment of keypoints", models, self._align, models)
         if config.refinement.on:
             models = optional("the refinement of the model", models, self._refine, models)
         if optional("the check for parallax", False, without_parallax, self.verified, models[0]):
@@ -119,6 +121,12 @@ class Completion:
         looser = self._with_loose_matches(models[0], missing)
         job = self._job("localised", self.context.config.localisation)
         return [steps.localise(looser, models[0], *job), *models[1:]]
+
+    def _align(self, models: list[Model]) -> list[Model]:
+        """Align the keypoints of the first model."""
+        job = self._job("aligned", self.context.config.subpixel)
+        photos = {name: (record.path, record.info.extra_quarters) for name, record in self.records.items()}
+        return [steps.align_keypoints(models[0], photos, *job), *models[1:]]
 
     def _refine(self, models: list[Model]) -> list[Model]:
         """Bundle-adjust the first model with a fuller camera model."""

@@ -47,10 +47,14 @@ _PAIRS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class MatchedFeatures:
-    """The features of an image by name, and the matches of a pair by names (empty if it was not matched)."""
+    """The features of an image by name, and the matches of a pair by names (empty if it was not matched).
+
+    first: the number of keypoints of the first feature pipeline, by image; None if there is one pipeline.
+    """
 
     features: Callable[[str], Features]
     matches: Callable[[str, str], Matches]
+    first: Mapping[str, int] | None = None
 
     def strong(self, pairs: Sequence[Pair], least: int) -> Iterator[tuple[str, str, Matches]]:
         """The pairs with at least `least` matches, and their matches, for `colmap.database`."""
@@ -116,7 +120,8 @@ class Matching:
             parts = [one.matches(first, second) for one in found]
             return join_matches(parts, joined[first][1], joined[second][1])
 
-        return MatchedFeatures(lambda name: joined[name][0], matches)
+        first = {name: len(rows[0]) for name, (_, rows) in joined.items()}
+        return MatchedFeatures(lambda name: joined[name][0], matches, first)
 
     def without_static(self, found: MatchedFeatures, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
         """The same without matches on watermarks, date stamps and backgrounds that do not move with the scene."""
@@ -139,7 +144,7 @@ class Matching:
             kept = ~(static[first][one] | static[second][two])
             return Matches(matches.indices[kept], matches.scores[kept])
 
-        return MatchedFeatures(found.features, moving)
+        return MatchedFeatures(found.features, moving, found.first)
 
     def similarity(self, records: Records, until: float = inf) -> Callable[[str, str], float | None]:
         """A function of two image names: how alike the images look, −1 … 1, by the VLAD of their features.

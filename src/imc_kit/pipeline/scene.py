@@ -135,7 +135,9 @@ class MatchedScene:
         with cost("map"):
             at = Workplace(context.partial, context.log, context.threads, config.seed)
             policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, until)
-            best = mapping_runs.map_best(verified, scene, config.mapping, policy, at, end, alone, config.cameras)
+            best = mapping_runs.map_best(
+                verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
+            )
             context.notes.extend(best.notes)
         similarity = self.matching.similarity(self.records, until)
         with cost("complete"):
