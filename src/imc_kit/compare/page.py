@@ -231,7 +231,7 @@ def _body(rows: Sequence[Row], title: str, about: str, configs: Mapping[str, Con
         said = f'<p class="soft">{e(_PAIR)}</p>'
         parts.append(f'<h2>The same pair, {e(pair)}</h2>{said}<div class="pair">{inside}</div>')
     if configs:
-        parts.append(f"<h2>Settings that differ</h2>{_settings(configs)}")
+        parts.append(f"<h2>Settings that differ, and the budgets</h2>{_settings(configs)}")
     return "".join(parts)
 
 
@@ -271,7 +271,7 @@ def _table(caption: str, means: Sequence[Row], rows: Sequence[Row], known: dict[
                 value = metric.value(row)
                 said = "" if value is None else metric.form.format(value)
                 if key in _SPREADING and len(seeds := of_seeds(own, row.configuration, metric.value)) > 1:
-                    ends = " – ".join(metric.form.format(end) for end in (seeds[0], seeds[-1]))
+                    ends = "–".join(metric.form.removesuffix(" s").format(end) for end in (seeds[0], seeds[-1]))
                     said += f'<br><span class="soft">{ends}</span>'
                 columns[f"#{metric.title}"] = number_cell(value, said)
         lines.append(columns)
