@@ -24,7 +24,15 @@ TOY = weights.Weight(
     "toy.pth", "https://example.org/toy.pth", hashlib.sha256(CONTENT).hexdigest(), "MIT", True, ("toys",), len(CONTENT)
 )
 OTHER = b"other tensors"
-KEPT = replace(TOY, name="kept.pth", sha256=hashlib.sha256(OTHER).hexdigest(), bytes=len(OTHER), license="for you alone", redistributable=False, used_by=("toys", "dolls"))
+KEPT = replace(
+    TOY,
+    name="kept.pth",
+    sha256=hashlib.sha256(OTHER).hexdigest(),
+    bytes=len(OTHER),
+    license="for you alone",
+    redistributable=False,
+    used_by=("toys", "dolls"),
+)
 LOOSE = replace(TOY, name="loose.pth", sha256=weights.UNPINNED, bytes=0, used_by=("dolls",))
 
 
