@@ -14,13 +14,11 @@ class ListNames(Command):
     def run(self) -> int:
         known = {name: config.weight_files() for name, config in PRESETS.items()}
         known |= {name: feature_pipeline(name).weight_files() for name in pipeline_names()}
-        rows = []
-        for name, files in known.items():
-            lacking = weights.missing(files)
-            get = f"missing: imc-kit weights get {' '.join(lacking)}"
-            rows.append((name, get if lacking else "here" if files else "none needed"))
         width = max(map(len, known))
-        for name, said in [("preset or DETECTOR+MATCHER", "weight files"), *rows]:
+        print(f"{'name':<{width}}  weight files")
+        for name, files in known.items():
+            lacking = " ".join(weights.missing(files))
+            said = f"missing: imc-kit weights get {lacking}" if lacking else "here" if files else "none needed"
             print(f"{name:<{width}}  {said}")
         print("'imc-kit compare' takes these names; 'imc-kit solve' takes --preset, --detector and --matcher")
         return 0
