@@ -9,7 +9,7 @@ from imc_kit.runtime import weights
 
 @dataclass(frozen=True)
 class ListNames(Command):
-    """List the presets, all detectors and matchers that work together, and the files that they lack."""
+    """List the presets, the detectors and matchers that fit, and the files that they lack."""
 
     def run(self) -> int:
         known = {name: config.weight_files() for name, config in PRESETS.items()}
