@@ -18,6 +18,7 @@ from imc_kit.viz.page import e
     ("name", "known", "sentence"),
     [
         ("sitf", ["orb", "sift"], "unknown preset 'sitf': did you mean 'sift'? known are orb, sift"),
+        ("ORBB", ["orb", "Sift"], "unknown preset 'ORBB': did you mean 'orb'? known are Sift, orb"),
         ("qqq", ["orb", "sift"], "unknown preset 'qqq': known are orb, sift"),
         ("a", [], "unknown preset 'a': known are none"),
     ],

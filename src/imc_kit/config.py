@@ -247,6 +247,13 @@ def feature_pipeline(name: str) -> FeaturePipeline:
     return FeaturePipeline(DETECTORS[detector](), matcher_named(matcher))
 
 
+def pipeline_names() -> list[str]:
+    """Every detector with every matcher that accepts its descriptors, named as for `feature_pipeline`."""
+    kinds = {name: detector().kind for name, detector in DETECTORS.items()}
+    matchers = {name: matcher() for name, matcher in MATCHERS.items()}
+    return [f"{one}+{name}" for one, kind in kinds.items() for name, other in matchers.items() if other.accepts(kind)]
+
+
 def matcher_named(name: str) -> AnyMatcherConfig:
     """A matcher by name, as in `feature_pipeline`. Raises KitError for an unknown name."""
     return _NEAREST if name == _NEAREST.name else MATCHERS[name]()

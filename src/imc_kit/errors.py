@@ -39,7 +39,8 @@ class KitError(Exception):
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
     """A `KitError` for a name that is not in `known`. It suggests the nearest known name and lists the others."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=_FEW, cutoff=0.4)
+    folded = {one.casefold(): one for one in names}
+    nearest = [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, n=_FEW, cutoff=0.4)]
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     some = names if len(names) <= _ALL else [*(nearest or names[:_FEW]), f"{len(names)} in all"]
     return KitError(f"unknown {kind} {name!r}: {hint}known are {', '.join(some) or 'none'}")

@@ -23,7 +23,16 @@ CONTENT = b"tensors " * 50
 TOY = weights.Weight(
     "toy.pth", "https://example.org/toy.pth", hashlib.sha256(CONTENT).hexdigest(), "MIT", True, ("toys",), len(CONTENT)
 )
-KEPT = replace(TOY, name="kept.pth", license="for you alone", redistributable=False, used_by=("toys", "dolls"))
+OTHER = b"other tensors"
+KEPT = replace(
+    TOY,
+    name="kept.pth",
+    sha256=hashlib.sha256(OTHER).hexdigest(),
+    bytes=len(OTHER),
+    license="for you alone",
+    redistributable=False,
+    used_by=("toys", "dolls"),
+)
 LOOSE = replace(TOY, name="loose.pth", sha256=weights.UNPINNED, bytes=0, used_by=("dolls",))
 
 
@@ -31,6 +40,7 @@ LOOSE = replace(TOY, name="loose.pth", sha256=weights.UNPINNED, bytes=0, used_by
 def known(tmp_path, monkeypatch):
     """A manifest of three files, and every place below `tmp_path`."""
     monkeypatch.setattr(weights, "manifest", lambda: {weight.name: weight for weight in (TOY, KEPT, LOOSE)})
+    monkeypatch.setattr(cli_weights, "PRESETS", {})
     monkeypatch.setattr(weights, "_CHECKOUT", tmp_path)
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.setenv("IMC_KIT_INPUT", str(tmp_path / "kaggle"))
@@ -48,7 +58,7 @@ def fetched(monkeypatch):
         if weight == KEPT and len(asked) == 1:
             raise KitError("no connection")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / weight.name).write_bytes(CONTENT)
+        (folder / weight.name).write_bytes(OTHER if weight == KEPT else CONTENT)
         return folder / weight.name
 
     monkeypatch.setattr(download, "fetch", fetch)
@@ -146,24 +156,72 @@ def test_get_completes_a_preset(tmp_path, capsys, monkeypatch, fetched, options)
 def test_check_names_each_flaw(tmp_path, capsys):
     assert main(["weights", "check"]) == 1
     assert "no known weight file in" in capsys.readouterr().err
-    good, loose = put(tmp_path / "one/toy.pth"), put(tmp_path / "one/loose.pth")
-    mine = put(tmp_path / "one/mine.PTH")
-    put(tmp_path / "one/notes.txt")
+    good, loose = put(tmp_path / "one/toy.pth"), put(tmp_path / "one/loose.pth", b"unpinned")
+    mine = put(tmp_path / "one/mine.PTH", b"retrained")
+    put(tmp_path / "one/notes.txt", b"notes")
     assert main(["weights", "check", str(tmp_path / "one")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{good} is right",
         f"{loose} has a known name, but its SHA-256 is not known",
-        f"{mine} has no known name, so it was not compared",
+        f"{mine} is no published file, by its name or by its content",
     ]
-    cut, page = put(tmp_path / "weights/kept.pth", CONTENT[:3]), put(tmp_path / "kaggle/a/loose.pth", b"<html>")
+    cut, page = put(tmp_path / "weights/kept.pth", OTHER[:3]), put(tmp_path / "kaggle/a/loose.pth", b"<html>")
     assert main(["weights", "check"]) == 1
     said = capsys.readouterr()
     assert said.err.splitlines() == [
-        f"imc-kit: {cut} has 3 of 400 bytes: it is cut off, or another file",
+        f"imc-kit: {cut} has 3 of 13 bytes: it is cut off, or another file",
         f"imc-kit: {page} is a web page that was saved instead",
     ]
     assert f"{good} is right" in said.out
     assert main(["weights", "check", str(tmp_path / "one")]) == 0
+
+
+def test_check_knows_files_by_their_content(tmp_path, capsys):
+    """Renamed by a browser, without a suffix, deep in an attached data set, and with the name of another file."""
+    copy, bare = put(tmp_path / "one/toy (1).pth"), put(tmp_path / "one/blob", OTHER)
+    deep, swapped = put(tmp_path / "kaggle/a/b/model.PT", OTHER), put(tmp_path / "two/kept.pth")
+    assert main(["weights", "check"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{bare} is kept.pth under another name: to use it, mv {bare} {tmp_path / 'one/kept.pth'}",
+        f"{copy} is toy.pth under another name: to use it, mv '{copy}' {tmp_path / 'one/toy.pth'}",
+        f"{deep} is kept.pth under another name: to use it, mv {deep} {tmp_path / 'kaggle/a/b/kept.pth'}",
+    ]
+    assert main(["weights", "check", str(tmp_path / "two")]) == 1  # what is looked for by this name is another file
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out == f"{swapped} is toy.pth under another name: to use it, mv {swapped} {tmp_path / 'two/toy.pth'}\n"
+    put(tmp_path / "one/toy.pth")
+    assert main(["weights", "check"]) == 0
+    assert f"{copy} is toy.pth under another name\n" in capsys.readouterr().out
+
+
+def test_check_says_what_presets_lack(tmp_path, capsys, monkeypatch):
+    class Config:
+        def __init__(self, *files):
+            self.weight_files = lambda: files
+
+    known = {"mine": Config("loose.pth", "toy.pth"), "yours": Config("kept.pth"), "bare": Config()}
+    monkeypatch.setattr(config, "PRESETS", known)
+    monkeypatch.setattr(cli_weights, "PRESETS", known)
+    put(tmp_path / "one/kept.pth", OTHER)
+    assert main(["weights", "check"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "preset mine lacks loose.pth, toy.pth: imc-kit weights get --preset mine",
+        "preset yours has all its weight files",
+    ]
+    for name, status in (("mine", 1), ("yours", 0), ("bare", 0)):
+        assert main(["weights", "check", "--preset", name]) == status
+        assert re.findall(r"^preset (\w+)", capsys.readouterr().out, re.MULTILINE) == [name]
+    folder = tmp_path / "my files"
+    put(folder / "renamed", CONTENT)
+    assert main(["weights", "check", str(folder), "--preset", "mine"]) == 1
+    said = f"preset mine lacks loose.pth: imc-kit weights get --preset mine --to '{folder}'"
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    put(folder / "loose.pth", b"unpinned")
+    assert main(["weights", "check", str(folder), "--preset", "mine"]) == 1  # not found by that name yet
+    assert "preset mine has all its weight files, once renamed" in capsys.readouterr().out
+    assert main(["weights", "check", "--preset", "mien"]) == 2
+    assert "did you mean 'mine'" in capsys.readouterr().err
 
 
 def test_check_wants_a_folder(tmp_path, capsys):

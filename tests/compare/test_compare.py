@@ -17,7 +17,7 @@ from imc_kit import KitError, metric, preset
 from imc_kit.cli.main import main
 from imc_kit.compare import run as compare_run
 from imc_kit.compare.repeatability import CHANGES, RepeatabilityConfig, Repeated
-from imc_kit.compare.rows import Row, summarize, verdicts
+from imc_kit.compare.rows import Row, of_seeds, summarize, verdicts
 from imc_kit.compare.run import Comparison, configurations
 from imc_kit.config import Config
 from imc_kit.data.scenes import load
@@ -208,6 +208,24 @@ def test_the_summary_adds_counts_and_averages_shares() -> None:
     assert summarize([]) == []
 
 
+def test_the_summary_of_seeds() -> None:
+    """By scene too; measures of the first seed count for all, and what all seeds say is said once."""
+    dark = Repeated(0.2, 0.4, 0.6)
+    rows = [
+        Row("a", "x", 10, 8, 0.5, repeated={"light": dark}, seconds={"map": 1.0}, remarks=("cut",)),
+        Row("a", "y", 10, 6, 0.1, seconds={"map": 5.0}, remarks=("dark",)),
+        Row("a", "x", 10, 10, 0.9, seconds={"map": 3.0}, seed=1, remarks=("cut",)),
+        Row("a", "y", 10, 6, 0.1, seconds={"map": 5.0}, seed=1),
+    ]
+    x, y = summarize(rows, by_scene=True)
+    assert (x.scene, x.images, x.registered, x.accuracy, x.total) == ("x", 10, 9, pytest.approx(0.7), 2)
+    assert x.overall == dark
+    assert (y.scene, y.accuracy, y.total) == ("y", pytest.approx(0.1), 5)
+    (both,) = summarize(rows)
+    assert both.remarks == ("x: cut", "y: dark (seed 0)")
+    assert (both.total, of_seeds(rows, "a", lambda row: row.total)) == (7, [6, 8])
+
+
 def test_names_are_presets_or_a_detector_with_a_matcher() -> None:
     found = configurations(["sift", "akaze+nearest", "none+loftr"])
     assert list(found) == ["sift", "akaze+nearest", "none+loftr"]
@@ -287,6 +305,9 @@ def test_several_seeds_with_equal_budgets(data: Path, tmp_path: Path, capsys: py
     page = (out / "compare.html").read_text("utf-8")
     assert "Which differences count?" in page
     assert "The same pair, plaza: " in page
+    for shown in ("over 2 seeds", "<code>detector.max_keypoints</code>", "<code>detector.name</code>", str(data)):
+        assert shown in page
+    assert "<code>detector.border</code>" not in page  # both have the same
     assert page.count("matches are inliers") == 4  # each configuration's picture, its text and its caption
 
 
@@ -301,5 +322,6 @@ def test_a_difference_counts_if_no_seed_contradicts_it() -> None:
         "a − c: +0.450, more than the spread over seeds",
     ]
     assert verdicts([*rows("a", 0.5), *rows("b", 0.9)]) == []  # one seed each says nothing
+    assert of_seeds(both, "a") == [0.5, 0.7]
     (summary,) = summarize(rows("a", 0.5, 0.7))
     assert (summary.images, summary.registered, summary.accuracy) == (10, 8, pytest.approx(0.6))

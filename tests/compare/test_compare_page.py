@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from imc_kit.compare.page import METRICS, colours, draw_changes, draw_metric, draw_stages, write_comparison
 from imc_kit.compare.repeatability import CHANGES, Repeated
 from imc_kit.compare.rows import Row
+from imc_kit.config import Config
 from imc_kit.errors import KitError
 from imc_kit.viz.palette import SERIES, STAGES
 from pages import HOSTILE, Browser  # type: ignore[import-not-found]
@@ -125,6 +127,30 @@ def test_the_page_says_what_the_rows_say(tmp_path: Path) -> None:
     assert all(attributes["aria-label"] for attributes in plots)
 
 
+def test_seeds_are_summed_up(tmp_path: Path) -> None:
+    """A dot is the mean of a scene over the seeds, a row of the second table too; the range is below the mean."""
+    rows = [
+        *(replace(row, seed=seed) for row in (SIFT, SIFT_Y) for seed in (0, 1)),
+        replace(SIFT, accuracy=0.2, seed=2),
+    ]
+    rows += [replace(SIFT_Y, accuracy=0.6, repeated={}, seed=2)]
+    figure = draw_metric(rows, "mAA")
+    (dots,) = (trace for trace in figure.data if trace.type == "scatter")
+    assert list(dots.x) == pytest.approx([0.4, 0.8])
+    assert [trace.type for trace in draw_metric(rows, "repeatability").data] == ["bar", "scatter"]
+    write_comparison(rows, tmp_path / "compare.html", "x", "in /photos", {"a": Config(), "b": Config(seed=1)})
+    page = Page(tmp_path / "compare.html")
+    for said in (
+        "0.600 0.400–0.700",
+        "0.400 0.200–0.500",
+        "over 3 seeds",
+        "in /photos",
+        "detector.long_side 3200 3200",
+    ):
+        assert said in " ".join(page.text.split()), said
+    assert page.text.count("0.400–0.700") == 1
+
+
 def test_the_page_leaves_out_unknown_values(tmp_path: Path) -> None:
     for rows in ([], [GONE], [Row("a", "x", 3, remarks=("could not be solved: why",))]):
         write_comparison(rows, tmp_path / "compare.html", "scene")
@@ -148,6 +174,12 @@ for (const plot of document.querySelectorAll(".plot")) {
 const plots = [...document.querySelectorAll(".plot")];
 return plots.map((plot) => [plot.dataset.state, plot.querySelectorAll(".point").length]);
 """
+WAIT = """
+const plots = [...document.querySelectorAll(".plot")];
+for (let wait = 0; wait < 300 && plots.some((plot) => plot.dataset.state !== "drawn"); wait++)
+  await new Promise((resume) => setTimeout(resume, 100));
+return plots.map((plot) => plot.dataset.state);
+"""
 SORT = """
 const table = document.querySelector("table");
 const head = [...table.tHead.rows[0].cells].find((head) => head.innerText.includes("mAA"));
@@ -160,6 +192,8 @@ return [...table.tBodies[0].rows].map((row) => row.cells[0].innerText.trim());
 def test_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
     write_comparison(ROWS, page, "scenes")
+    browser.open(page, 1280, 800)
+    assert browser.run(WAIT) == ["drawn"] * len(browser.run(WAIT))  # without scrolling, as a print needs
     browser.open(page, 390, 844, dark=True)
     drawn = browser.run(DRAW)
     assert [state for state, _ in drawn] == ["drawn"] * len(drawn)

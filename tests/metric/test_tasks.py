@@ -21,6 +21,34 @@ def test_scenes_of_a_task_of_2024(random: np.random.Generator):
     assert found["few"].accuracy is None  # too few images for a score
 
 
+@pytest.mark.parametrize(("layout", "scenes"), [("2024", ["a"]), ("2023", ["a/a"]), ("2025", ["a"])])
+def test_nothing_is_said_about_other_scenes(
+    layout: str, scenes: list[str], random: np.random.Generator, caplog: pytest.LogCaptureFixture
+):
+    """The truth and the thresholds have them, the submission does not."""
+    poses = cameras(random, 6)
+    true = pd.concat([posed(poses, "a", "a"), posed(poses, "b", "b")])
+    if layout == "2025":
+        true = true.assign(image=true["image_path"])
+    limits = {"2023": ([1.0], [1.0]), "2024": (1.0,), "2025": (0.0, 0.0, 1.0)}[layout]
+    found = metric.score_scenes(layout, scenes, true, true[true["scene"] == "a"], {"a/a": limits, "b/b": limits})
+    assert list(found) == scenes
+    assert found[scenes[0]].accuracy == 1
+    assert "b" not in {word.strip(":,") for record in caplog.messages for word in record.replace("/", " ").split()}
+    assert metric.score_scenes("2024", ["b"], true, true[true["scene"] == "a"])["b"].accuracy == 0
+    assert "the submission has no row of b/b" in caplog.text  # it is asked for
+    metric.score_scenes("2024", ["a"], true, true, {"c": (1.0,)})
+    assert "thresholds are given for scenes that are not in the truth: c" in caplog.text
+
+
+def test_a_scene_is_found_by_its_name_with_the_dataset(random: np.random.Generator):
+    """Two datasets have a scene of one name, and only one of them is asked for."""
+    poses = cameras(random, 6)
+    true = pd.concat([posed(poses, "x", "s"), posed(poses, "y", "s")])
+    assert metric.score_scenes("2024", ["x/s"], true, true)["x/s"].accuracy == 1
+    assert metric.score_scenes("2024", ["s"], true, true) == {}
+
+
 def test_scenes_of_a_task_of_2023(random: np.random.Generator):
     poses = cameras(random, 6)
     true = pd.concat([posed(poses, "x", "1"), posed(poses, "y", "1"), posed(poses, "y", "2")])

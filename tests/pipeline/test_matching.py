@@ -34,7 +34,7 @@ from imc_kit.pipeline import matching
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, inspect
 from imc_kit.pipeline.run import solve
-from imc_kit.pipeline.scene import match_scene
+from imc_kit.pipeline.scene import MatchedScene, match_scene
 from imc_kit.retrieval import NetworkDescriptorConfig
 from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.runtime import deadline
@@ -224,6 +224,24 @@ def test_masks_are_honoured_and_shown(photos: Path, tmp_path: Path, pool: Execut
     cv2.imwrite(str(masks / f"{masked}.png"), left[:, ::-1])  # another content: only this one is detected again
     match_scene(scene, tmp_path / "out", store, config, pool)
     assert len(store.features(name_of_table)) == len(table) + 1 == 5
+
+
+def test_a_mask_that_cannot_be_read_is_told_of_once(
+    photos: Path, tmp_path: Path, pool: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene, folder = some(photos, 3), tmp_path / "masks"
+    folder.mkdir()
+    (folder / f"{scene.images[0]}.png").write_text("not a picture")
+    cut = folder / f"{scene.images[1]}.png"  # only its header can be read
+    cv2.imwrite(str(cut), np.random.default_rng(0).integers(0, 255, (240, 320), np.uint8))
+    cut.write_bytes(cut.read_bytes()[:2000])
+    config = replace(SIMPLE, masks=replace(SIMPLE.masks, folder=folder))
+    matched = match_scene(scene, tmp_path / "out", Store(tmp_path / "store"), config, pool)
+    assert isinstance(matched, MatchedScene)
+    notes = matched.matching.notes
+    for name in scene.images[:2]:
+        (note,) = (note for note in notes if f"{name}.png" in note)
+        assert "not masked" in note
 
 
 def test_masks_cannot_be_the_photos(photos: Path, tmp_path: Path) -> None:

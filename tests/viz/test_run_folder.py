@@ -127,6 +127,18 @@ def test_a_scene_that_failed_after_its_quick_answer_is_counted_once(solved: Path
     assert "the steps after this answer failed: no space left" in text
 
 
+def test_every_warning_is_listed(solved: Path, tmp_path: Path) -> None:
+    """However many there are: of the run, of a scene, of a scene that failed."""
+    run = copy(solved, tmp_path / "run")
+    warnings = [f"warning number {number}, of the {part}" for number in range(30) for part in ("run", "scene")]
+    with changed(run / "run.json") as content:
+        content["notes"] += warnings[::2]
+        content["scenes"]["plaza"]["notes"] += warnings[1::2]
+        content["failed"]["lost"] = "why it is lost"
+    text = said(write_report(run))
+    assert [warning for warning in [*warnings, "why it is lost"] if warning not in text] == []
+
+
 # ---- interrupted ----
 
 

@@ -33,7 +33,7 @@ class Compare(Command):
     out: Folder
     """Folder for compare.html, compare.csv, compare.json, and for the output of `imc-kit solve` in NAME."""
     presets: Names
-    """Presets, or DETECTOR+MATCHER for the sift preset with these two. Example: sift orb+nearest aliked"""
+    """Presets, or DETECTOR+MATCHER for the sift preset with these two: sift orb+nearest. `imc-kit list` shows all."""
     scenes: Annotated[Names, tyro.conf.arg(help_behavior_hint="(default: all)")] = ()
     """Only these scenes."""
     set: Names = ()
@@ -51,6 +51,7 @@ class Compare(Command):
 
     def run(self) -> int:
         """The exit status: 1 when a configuration failed on a scene."""
+        from imc_kit.compare.rows import summarize
         from imc_kit.compare.run import compare, configurations
         from imc_kit.data.scenes import load
 
@@ -62,10 +63,9 @@ class Compare(Command):
             load(self.input, self.split, out=self.out), configs, self.out,
             truth=self.truth, thresholds=self.thresholds, scenes=self.scenes or None, seeds=self.seeds,
         )  # fmt: skip
-        for row in comparison.rows:
-            where = f"{row.configuration}, {row.scene}" if row.scene else row.configuration
+        for row in summarize(comparison.rows):
             for remark in row.remarks:
-                print(f"{where}: {remark}", file=sys.stderr)
+                print(f"{row.configuration}, {remark}", file=sys.stderr)
         print(comparison)
         print(f"wrote {comparison.out / 'compare.html'}")
         return 0 if all(row.solved for row in comparison.rows) else 1

@@ -1,6 +1,7 @@
 """The commands `imc-kit weights list`, `get` and `check`."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +11,11 @@ from typing import Annotated
 import tyro
 
 from imc_kit.cli.command import Command, Names
-from imc_kit.config import preset
+from imc_kit.config import PRESETS, preset
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.runtime import weights
 
 logger = logging.getLogger(__name__)
-
-_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -80,34 +79,50 @@ class Get(Command):
 
 @dataclass(frozen=True)
 class Check(Command):
-    """Compare the weight files on this machine with the published ones."""
+    """Compare the weight files here with the published ones, and name those that presets lack."""
 
     folder: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DIR]")] = None
     """Folder to check. Default: all the usual places."""
+    preset: str | None = None
+    """Name only what this preset lacks."""
 
     def run(self) -> int:
-        """The exit status: 1 when a file differs from the published one, or there is none."""
+        """The exit status: 1 when a file differs from the published one, there is none, or `preset` lacks one."""
         if self.folder is not None and not self.folder.is_dir():
             raise KitError(f"{self.folder} is not a folder: give one that holds weight files")
+        wanted = {name: preset(name).weight_files() for name in ([self.preset] if self.preset else PRESETS)}
         folders = weights.places() if self.folder is None else [self.folder]
         known = weights.manifest().values()
-        flaws = []
+        renamed = {path: weight.name for weight, path in weights.renamed(folders)}
+        right, flawed = set(), False
         for weight, path in weights.present(folders, known):
             flaw = weights.flaw_of(path, weight)
-            flaws.append(flaw)
-            if flaw is not None:
+            flawed |= flaw is not None
+            if flaw is None:
+                right.add(weight.name)
+                sure = weights.expected_sha256(weight, path.parent) is not None
+                print(f"{path} is right" if sure else f"{path} has a known name, but its SHA-256 is not known")
+            elif path not in renamed:
                 print(f"imc-kit: {path} {flaw}", file=sys.stderr)
-            elif weights.expected_sha256(weight, path.parent) is None:
-                print(f"{path} has a known name, but its SHA-256 is not known")
-            else:
-                print(f"{path} is right")
+        for path, name in renamed.items():
+            todo = f": to use it, {shlex.join(['mv', str(path), str(path.with_name(name))])}"
+            print(f"{path} is {name} under another name{'' if name in right else todo}")
         names = {name for weight in known for name in weight.names}
         for path in sorted(self.folder.iterdir()) if self.folder is not None else []:
-            if path.suffix.lower() in _SUFFIXES and path.name not in names:
-                print(f"{path} has no known name, so it was not compared")
-        if not flaws:
+            if path.suffix.lower() in weights.SUFFIXES and path.name not in names and path not in renamed:
+                print(f"{path} is no published file, by its name or by its content")
+        if not (right or flawed or renamed or self.preset):
             print(f"imc-kit: no known weight file in {', '.join(map(str, folders))}", file=sys.stderr)
-        return 0 if flaws and not any(flaws) else 1
+        target = f" --to {shlex.quote(str(self.folder))}" if self.folder else ""
+        lacking = {name: set(files).difference(right, renamed.values()) for name, files in wanted.items()}
+        for name, files in wanted.items():
+            if lacking[name]:
+                named = ", ".join(file for file in files if file in lacking[name])
+                print(f"preset {name} lacks {named}: imc-kit weights get --preset {name}{target}")
+            elif files or self.preset:
+                print(f"preset {name} has all its weight files{'' if right.issuperset(files) else ', once renamed'}")
+        enough = right.issuperset(wanted[self.preset]) if self.preset else right or renamed
+        return 0 if enough and not flawed else 1
 
 
 def resolve(names: Sequence[str]) -> list[weights.Weight]:

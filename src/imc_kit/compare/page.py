@@ -4,17 +4,19 @@ Each configuration has the same colour in all figures, chosen by its order in th
 """
 
 import html
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imc_kit.compare.repeatability import CHANGES
-from imc_kit.compare.rows import Row, summarize, verdicts
+from imc_kit.compare.rows import Row, of_seeds, summarize, verdicts
+from imc_kit.config import Config
 from imc_kit.data import atomic
 from imc_kit.errors import unknown_name
 from imc_kit.viz.page import cell, e, facts, number_cell, page, plot, table
 from imc_kit.viz.palette import CATEGORIES, LEGEND, SERIES, package, styled
+from imc_kit.viz.report import options_of
 from imc_kit.viz.scores import draw_seconds
 
 
@@ -69,6 +71,14 @@ _SPREAD = (
     "The difference of the mean mAA of each two configurations. It is more than the spread over seeds if every seed of "
     "one scores above every seed of the other."
 )
+_PAIR = (
+    "A pair with the median number of inliers in the first configuration that solved the scene, with up to 80 matches: "
+    "blue ones passed verification, orange ones did not."
+)
+_BUDGET = ("detector.max_keypoints", "detector.long_side")
+"""Options that are shown even if they are equal: the budgets of a fair comparison."""
+_SPREADING = ("mAA", "seconds")
+"""The metrics whose range over the seeds is shown."""
 SamePairs = dict[str, dict[str, str]]
 """Pictures of the matches of one pair in each scene, as data URIs by the pair and by a label with the configuration."""
 
@@ -97,6 +107,7 @@ def draw_metric(rows: Sequence[Row], name: str) -> Any:
     """
     metric, palette, several = _metric(name, METRICS), colours(rows), len(_scenes(rows)) > 1
     figure, summary = package("plotly.graph_objects").Figure(), summarize(rows)
+    by_scene = summarize(rows, by_scene=True)
     for row in summary:
         label, colour, value = html.escape(row.configuration), palette[row.configuration], metric.value(row)
         said = "did not run" if row.images is None else "not known" if value is None else metric.form.format(value)
@@ -106,8 +117,8 @@ def draw_metric(rows: Sequence[Row], name: str) -> Any:
             hovertemplate=f"{label}: {said}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(x=1, xref="paper", xanchor="left", xshift=6, y=label, text=said, showarrow=False)
-        own = {one.scene: metric.value(one) for one in rows if one.configuration == row.configuration and one.scene}
-        dots = {scene: dot for scene, dot in own.items() if dot is not None}
+        own = {one.scene: metric.value(one) for one in by_scene if one.configuration == row.configuration}
+        dots = {scene: dot for scene, dot in own.items() if scene and dot is not None}
         if several and dots:
             figure.add_scatter(
                 y=[label] * len(dots), x=list(dots.values()), mode="markers", name=f"{label}, scenes",
@@ -155,36 +166,47 @@ def draw_stages(rows: Sequence[Row]) -> Any:
 # ---- the page ----
 
 
-def write_comparison(rows: Sequence[Row], path: Path, title: str, pairs: SamePairs | None = None) -> None:
+def write_comparison(
+    rows: Sequence[Row],
+    path: Path,
+    title: str,
+    about: str = "",
+    configs: Mapping[str, Config] | None = None,
+    pairs: SamePairs | None = None,
+) -> None:
     """Write the page of a comparison: one HTML file that needs no other. Raises `KitError` when it cannot be written.
 
-    title: the name of the input. pairs: pictures of matches.
+    title: the name of the input. about: a line below it. configs: by name; the page shows what differs. pairs: pictures
+    of matches.
     """
-    text = page(f"{title}: imc-kit compare", _body(rows, title, pairs or {}))
+    text = page(f"{title}: imc-kit compare", _body(rows, title, about, configs or {}, pairs or {}))
     with atomic.writing(path) as file:
         file.write(text)
 
 
-def _body(rows: Sequence[Row], title: str, pairs: SamePairs) -> str:
-    means, scenes = summarize(rows), _scenes(rows)
+def _body(rows: Sequence[Row], title: str, about: str, configs: Mapping[str, Config], pairs: SamePairs) -> str:
+    means, scenes, seeds = summarize(rows), _scenes(rows), len({row.seed for row in rows})
     known = {name: metric for name, metric in METRICS.items() if any(metric.value(row) is not None for row in means)}
     remarks = [
         f"<li><p><strong>{e(row.configuration)}</strong>: {e(text)}</p></li>" for row in means for text in row.remarks
     ]
-    sums = dots = ""
+    sums = dots = spread = ""
+    if seeds > 1:
+        spread = f" Numbers are means over {seeds} seeds; below mAA and time are the lowest and the highest."
     if len(scenes) > 1:
-        sums = " Images, pairs and time are sums over the scenes, all other columns are means."
+        sums = " Images, pairs and time are sums over the scenes; all other columns are means over them."
         dots = " A bar is the mean over the scenes (for time the sum), a dot is one scene."
     numbers = {
         "configurations": f"{sum(row.images is not None for row in means)} of {len(means)} ran",
         "scenes": str(len(scenes)),
+        **({"seeds": str(seeds)} if seeds > 1 else {}),
         "images": str(max((row.images or 0 for row in means), default=0)),
     }
     parts = [
-        f"<h1>Configurations compared on {e(title)}</h1>{facts(numbers)}",
+        f'<h1>Configurations compared on {e(title)}</h1><p class="soft">{e(about)}</p>{facts(numbers)}',
         f'<ul class="advice">{"".join(remarks)}</ul>' if remarks else "",
-        f'<h2>Results</h2><p class="soft">Pairs are those that passed verification.{sums}</p>',
-        _table("Configurations", means, known, colours(rows)),
+        f'<h2>Results</h2><p class="soft">Pairs are those that passed verification.{sums}{spread}</p>',
+        _table("Configurations", means, rows, known),
     ]
     if compared := verdicts(rows):
         inside = "".join(f"<li><p>{e(sentence)}</p></li>" for sentence in compared)
@@ -199,13 +221,17 @@ def _body(rows: Sequence[Row], title: str, pairs: SamePairs) -> str:
     if known:
         parts.append(f"<h2>Time by stage</h2>{plot(draw_stages(rows), 'Time by stage', 'short', '')}")
     if len(scenes) > 1:
-        parts.append(f"<h2>Scene by scene</h2>{_table('Configurations by scene', rows, known, colours(rows))}")
+        by_scene = summarize(rows, by_scene=True)
+        parts.append(f"<h2>Scene by scene</h2>{_table('Configurations by scene', by_scene, rows, known)}")
     for pair, pictures in pairs.items():
         inside = "".join(
             f'<figure><img src="{uri}" alt="{e(label)}"><figcaption>{e(label)}</figcaption></figure>'
             for label, uri in pictures.items()
         )
-        parts.append(f'<h2>The same pair, {e(pair)}</h2><div class="pair">{inside}</div>')
+        said = f'<p class="soft">{e(_PAIR)}</p>'
+        parts.append(f'<h2>The same pair, {e(pair)}</h2>{said}<div class="pair">{inside}</div>')
+    if configs:
+        parts.append(f"<h2>Settings that differ, and the budgets</h2>{_settings(configs)}")
     return "".join(parts)
 
 
@@ -215,11 +241,23 @@ def _figures(figures: Iterable[tuple[str, Any, str]]) -> str:
     return f'<div class="pair">{"".join(inside)}</div>'
 
 
-def _table(caption: str, rows: Sequence[Row], known: dict[str, Metric], palette: dict[str, str]) -> str:
-    """A table of the metrics in `known`, with a column of scenes if the rows belong to scenes."""
-    by_scene = bool(_scenes(rows))
-    lines = []
-    for row in rows:
+def _settings(configs: Mapping[str, Config]) -> str:
+    """A table of the options whose values differ, and of the `_BUDGET`."""
+    options = {name: options_of(config) for name, config in configs.items()}
+    every = dict.fromkeys(key for own in options.values() for key in own)
+    shown = [key for key in every if key in _BUDGET or len({str(own.get(key, "–")) for own in options.values()}) > 1]
+    rows = [
+        [cell(f"<code>{e(key)}</code>", key), *(cell(e(str(own.get(key, "–"))), None) for own in options.values())]
+        for key in shown
+    ]
+    return f'<div class="wide">{table("Settings that differ", ["Option", *options], rows)}</div>'
+
+
+def _table(caption: str, means: Sequence[Row], rows: Sequence[Row], known: dict[str, Metric]) -> str:
+    """A table of the metrics in `known`, with a column of scenes if the means are of scenes. rows: of all seeds."""
+    by_scene, palette, lines = bool(_scenes(means)), colours(rows), []
+    for row in means:
+        own = [one for one in rows if row.scene in (None, one.scene)]
         swatch = f'<span aria-hidden="true" style="color:{palette[row.configuration]}">■</span>'
         inside = f'<span style="white-space:nowrap">{swatch} {e(row.configuration)}</span>'
         columns = {"Configuration": cell(inside, row.configuration)}
@@ -230,7 +268,12 @@ def _table(caption: str, rows: Sequence[Row], known: dict[str, Metric], palette:
             if key == "inliers":
                 columns["#Pairs"] = number_cell(row.verified_pairs)
             if key != "registered":
-                columns[f"#{metric.title}"] = number_cell(metric.value(row), form=metric.form)
+                value = metric.value(row)
+                said = "" if value is None else metric.form.format(value)
+                if key in _SPREADING and len(seeds := of_seeds(own, row.configuration, metric.value)) > 1:
+                    ends = "–".join(metric.form.removesuffix(" s").format(end) for end in (seeds[0], seeds[-1]))
+                    said += f'<br><span class="soft">{ends}</span>'
+                columns[f"#{metric.title}"] = number_cell(value, said)
         lines.append(columns)
     inside = table(caption, list(lines[0]) if lines else [], [list(columns.values()) for columns in lines])
     return f'<div class="wide dense">{inside}</div>'

@@ -1,10 +1,13 @@
 """The results of a comparison: a row for each configuration and scene, and their summary."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from imc_kit.compare.repeatability import CHANGES, Change, Repeated, average, mean
+
+_ACCURACY: Callable[["Row"], float | None] = attrgetter("accuracy")
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,11 @@ class Row:
         return sum(self.seconds.values()) if self.seconds else None
 
 
-def seed_means(rows: Sequence[Row], name: str) -> list[float]:
-    """The mean mAA over the scenes for each seed of a configuration, lowest first; empty if the truth is unknown."""
+def of_seeds(rows: Sequence[Row], name: str, value: Callable[[Row], float | None] = _ACCURACY) -> list[float]:
+    """A number of the summary of a configuration, by default the mAA, for each seed where it is known, lowest first."""
     own = [row for row in rows if row.configuration == name]
-    means = [mean(row.accuracy for row in own if row.seed == seed) for seed in {row.seed for row in own}]
-    return sorted(value for value in means if value is not None)
+    parts = [_summary(name, [row for row in own if row.seed == seed]) for seed in {row.seed for row in own}]
+    return sorted(found for part in parts if (found := value(part)) is not None)
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
@@ -67,7 +70,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 
     They do if every seed of one scores above every seed of the other.
     """
-    of = {name: seed_means(rows, name) for name in dict.fromkeys(row.configuration for row in rows)}
+    of = {name: of_seeds(rows, name) for name in dict.fromkeys(row.configuration for row in rows)}
     best_first = sorted((name for name in of if len(of[name]) > 1), key=lambda name: -sum(of[name]) / len(of[name]))
     sentences = []
     for place, better in enumerate(best_first):
@@ -79,10 +82,15 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def summarize(rows: Sequence[Row]) -> list[Row]:
-    """One row for each configuration, in their order, with scene None: see `Comparison.summary`."""
-    names = dict.fromkeys(row.configuration for row in rows)
-    return [_summary(name, [row for row in rows if row.configuration == name]) for name in names]
+def summarize(rows: Sequence[Row], *, by_scene: bool = False) -> list[Row]:
+    """One row for each configuration, in their order, with scene None: see `Comparison.summary`.
+
+    by_scene: one row for each configuration and scene, which sums up the seeds only.
+    """
+    groups: dict[tuple[str, str | None], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.configuration, row.scene if by_scene else None), []).append(row)
+    return [replace(_summary(name, own), scene=scene) for (name, scene), own in groups.items()]
 
 
 def _summary(name: str, rows: Sequence[Row]) -> Row:
@@ -98,8 +106,14 @@ def _summary(name: str, rows: Sequence[Row]) -> Row:
     repeated = by_change([(change, one) for row in rows for change, one in row.repeated.items()])
     stages = dict.fromkeys(stage for row in rows for stage in row.seconds)
     seconds = {stage: sum(row.seconds.get(stage, 0.0) for row in rows) / seeds for stage in stages}
-    remarks = tuple(f"{row.scene}: {remark}" if row.scene else remark for row in rows for remark in row.remarks)
-    return Row(name, None, **numbers, repeated=repeated, seconds=seconds, remarks=remarks)
+    told: dict[str, set[int]] = {}
+    for row in rows:
+        for remark in row.remarks:
+            told.setdefault(f"{row.scene}: {remark}" if row.scene else remark, set()).add(row.seed)
+    remarks = [
+        text if len(of) == seeds else f"{text} (seed {', '.join(map(str, sorted(of)))})" for text, of in told.items()
+    ]
+    return Row(name, None, **numbers, repeated=repeated, seconds=seconds, remarks=tuple(remarks))
 
 
 def by_change(found: Sequence[tuple[Change, Repeated]]) -> dict[Change, Repeated]:

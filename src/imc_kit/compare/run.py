@@ -20,11 +20,10 @@ from imc_kit import metric
 from imc_kit.colmap import database, database_files, verification
 from imc_kit.compare.page import SHARES, SamePairs, write_comparison
 from imc_kit.compare.repeatability import CHANGES, Measured, RepeatabilityConfig, Repeated, mean, measure
-from imc_kit.compare.rows import Row, by_change, seed_means, summarize, verdicts
-from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, fingerprint, preset
+from imc_kit.compare.rows import Row, by_change, of_seeds, summarize, verdicts
+from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, fingerprint, pipeline_names, preset
 from imc_kit.data import atomic, images, tables
 from imc_kit.data.scenes import Task, load
-from imc_kit.detectors import DETECTORS
 from imc_kit.errors import KitError, require, said, unknown_name
 from imc_kit.pipeline import results
 from imc_kit.pipeline import run as pipeline_run
@@ -68,7 +67,7 @@ class Comparison:
         minus the lowest mean over the scenes.
         """
         table = _frame(summarize(self.rows)).drop(columns=["scene", "seed"])
-        means = [seed_means(self.rows, name) for name in table["configuration"]]
+        means = [of_seeds(self.rows, name) for name in table["configuration"]]
         if any(len(one) > 1 for one in means):
             spread = [one[-1] - one[0] if one else None for one in means]
             table.insert(list(table).index("mAA") + 1, "mAA_spread", spread)
@@ -97,7 +96,7 @@ def _configuration(name: str) -> Config:
     if name in PRESETS:
         return preset(name)
     if "+" not in name:
-        raise unknown_name("configuration", name, [*PRESETS, *(f"{one}+nearest" for one in DETECTORS if one != "none")])
+        raise unknown_name("configuration", name, [*PRESETS, *pipeline_names()])
     one = feature_pipeline(name)
     return replace(preset("sift"), detector=one.detector, matcher=one.matcher)
 
@@ -142,7 +141,7 @@ def compare(
             raise KitError(f"configuration {name!r} cannot be the name of a folder: give it another name")
     if thresholds is not None and truth is None:
         raise KitError(f"the distances in {thresholds} need the true poses: give --truth")
-    distances = metric.distances_of(truth, thresholds)[0] if truth else None
+    distances, source = metric.distances_of(truth, thresholds) if truth else (None, "")
     if truth is not None:
         tables.read_table(truth, tables.POSE_COLUMNS)
     tried = repeatability or RepeatabilityConfig()
@@ -176,7 +175,10 @@ def compare(
     rows.sort(key=lambda row: list(configs).index(row.configuration))
     comparison = Comparison(tuple(rows), out)
     _write(comparison, task, configs, tried)
-    write_comparison(comparison.rows, out / "compare.html", task.root.name, _same_pairs(task, solved, out))
+    version = results.environment()["versions"].get("imc-kit", "")
+    about = "; ".join([str(task.root), *([f"mAA with {source}"] if truth else []), f"imc-kit {version}"])
+    pairs = _same_pairs(task, solved, out)
+    write_comparison(comparison.rows, out / "compare.html", task.root.name, about, configs, pairs)
     return comparison
 
 

@@ -11,7 +11,7 @@ from imc_kit.data import images, masks
 from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.errors import KitError
 from imc_kit.runtime import faults, progress
-from imc_kit.types import Scene
+from imc_kit.types import Mask, Scene
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class ImageRecord:
         """Decode the image, with its longer side at most `long_side` pixels. Raises KitError when that fails."""
         # As large as it was when it was inspected; half as many pixels are accepted in some formats.
         return images.load(self.path, long_side, self.info.extra_quarters, max(MAX_PIXELS, 2 * prod(self.info.size)))
+
+    def allowed(self, photo: images.Photo, name: str, config: masks.MaskConfig) -> Mask | None:
+        """Where keypoints are allowed in its photo (`masks.mask`). `inspect` has told of a mask file that is no use."""
+        return masks.mask(photo, name, config if self.mask else replace(config, folder=None))
 
 
 def inspect(

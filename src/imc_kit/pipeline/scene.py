@@ -212,7 +212,7 @@ def _write_mask_pictures(records: Mapping[str, ImageRecord], config: masks.MaskC
         path = folder / f"{name}.jpg"
         try:
             photo = record.load(masks.LONG_SIDE)
-            if (allowed := masks.mask(photo, name, config)) is not None:
+            if (allowed := record.allowed(photo, name, config)) is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(images.as_jpeg(masks.overlay(photo.pixels, allowed)))
         except (KitError, OSError) as error:

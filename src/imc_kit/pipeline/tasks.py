@@ -21,7 +21,6 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from imc_kit.data import masks
 from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Table, pair_key
@@ -137,7 +136,7 @@ def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRe
 
     def load(item: NamedRecord) -> tuple[Photo, Mask | None]:
         photo = item[1].load(config.load_side)
-        return photo, masks.mask(photo, item[0], masking)
+        return photo, item[1].allowed(photo, item[0], masking)
 
     def detect(photos: Sequence[tuple[Photo, Mask | None]]) -> list[Features]:
         return extract(detector, [photo for photo, _ in photos], [mask for _, mask in photos])

@@ -5,9 +5,11 @@ import logging
 import os
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 from imc_kit.errors import KitError, unknown_name
@@ -15,6 +17,7 @@ from imc_kit.errors import KitError, unknown_name
 logger = logging.getLogger(__name__)
 
 UNPINNED = "unpinned"
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 PINS = "pins.toml"
 """The file, in the folder of downloads, with the SHA-256 of unpinned files at their first download, by name."""
 
@@ -139,10 +142,33 @@ def present(folders: Iterable[Path], wanted: Iterable[Weight]) -> Iterator[tuple
     by_name = {name: weight for weight in wanted for name in weight.names}
     for folder in folders:
         if folder == _attached():  # attached data sets may lie at any depth
-            paths = sorted(Path(at) / name for at, _, names in os.walk(folder) for name in names if name in by_name)
+            paths = [path for path in _files(folder) if path.name in by_name]
         else:
             paths = [folder / name for name in by_name]
         yield from ((by_name[path.name], path) for path in paths if path.is_file())
+
+
+def renamed(folders: Iterable[Path]) -> Iterator[tuple[Weight, Path]]:
+    """The files in `folders` that have the content of a published file, but not its name.
+
+    Reads every file with a suffix of weights or the size of a published file, if it has another name.
+    """
+    by_content = {weight.sha256: weight for weight in manifest().values()}
+    sizes = {weight.bytes for weight in manifest().values()} - {0}
+    for path in (path for folder in folders for path in _files(folder)):
+        with suppress(OSError):  # what cannot be read is not recognised
+            status = path.stat()
+            if path.is_file() and (path.suffix.lower() in SUFFIXES or status.st_size in sizes):
+                weight = by_content.get(_sha256(path, status.st_size, status.st_mtime_ns))
+                if weight and path.name not in weight.names:
+                    yield weight, path
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder; of that of attached inputs, where data sets may lie at any depth, also the subfolders'."""
+    levels = os.walk(folder)
+    wanted = levels if folder == _attached() else islice(levels, 1)
+    return sorted(Path(at) / name for at, _, names in wanted for name in names)
 
 
 def usable(folders: Iterable[Path], weight: Weight) -> Path | None:

@@ -2,6 +2,7 @@
 (() => {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 40rem)");
+  const whenIdle = window.requestIdleCallback ?? setTimeout;  // Safari has only the latter
   let loading = null;
 
   // plotly.js is embedded compressed; the first figure that scrolls into view decompresses it.
@@ -87,8 +88,16 @@
     }
   }, { rootMargin: "300px" });
 
+  // Other figures are also drawn when the browser is idle, so that a printed page has all of them.
+  async function drawNext(plots) {
+    const plot = plots.shift();
+    if (plot?.offsetParent) await draw(plot);
+    if (plots.length) whenIdle(() => drawNext(plots));
+  }
+
   function activate(part) {
     part.querySelectorAll(".plot").forEach((plot) => seen.observe(plot));
+    whenIdle(() => drawNext([...part.querySelectorAll(".plot:not(.space)")]));
     part.querySelectorAll("table.sortable").forEach(sortable);
     part.querySelectorAll(".buttons").forEach((bar) => bar.addEventListener("click", move));
   }

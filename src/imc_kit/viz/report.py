@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imc_kit.config import PRESETS, plain
+from imc_kit.config import PRESETS, Config, plain
 from imc_kit.data import atomic
 from imc_kit.errors import KitError, said
 from imc_kit.runtime.progress import duration
@@ -84,13 +84,18 @@ def _page(run: RunFolder) -> str:
 def nearest_preset(config: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The preset that differs in the fewest options from a configuration of run.json, and these options."""
     ours = dict(_flat(config))
-    presets = {name: dict(_flat(json.loads(json.dumps(one, default=plain)))) for name, one in PRESETS.items()}
+    presets = {name: options_of(one) for name, one in PRESETS.items()}
     changed = {
         name: [f"{key} {value}" for key, value in ours.items() if value != options.get(key)]
         + [f"no {key}" for key in options if key not in ours]
         for name, options in presets.items()
     }
     return min(changed.items(), key=lambda item: len(item[1]))
+
+
+def options_of(config: Config) -> dict[str, Any]:
+    """All options of a configuration, with the values of run.json, by dotted name."""
+    return dict(_flat(json.loads(json.dumps(config, default=plain))))
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -202,7 +202,7 @@ def _read_scene(
         )
     if photos is None:
         gone.append("The photos are not where they were: pairs and thumbnails are not shown.")
-    account = {"memory": {}, "rotation_quarters": {}, "placements": {}, **account, **result}
+    account = {"memory": {}, "rotation_quarters": {}, "placements": {}, **result, **account}
     placements = account["placements"]
     return SceneRun(
         name,
