@@ -19,6 +19,7 @@ from imc_kit.detectors import DETECTORS, DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.detectors.superpoint import SuperPointConfig
+from imc_kit.detectors.xfeat import XFeatConfig
 from imc_kit.errors import KitError, require, unknown_name
 from imc_kit.matchers import MATCHERS, AnyMatcherConfig, DetectorFreeConfig, check_accepts
 from imc_kit.matchers.combine import CombineConfig
@@ -208,6 +209,9 @@ PRESETS: dict[str, Config] = {
     "baseline": _BASELINE,
     "ensemble": replace(_BASELINE, also=_FURTHER, upright=True),
     "small": Config(replace(_SIFT, max_keypoints=2048, long_side=800), pairs=PairsConfig(exhaustive_up_to=20, k=10)),
+    "xfeat": Config(
+        XFeatConfig(max_keypoints=2048), LightGlueConfig(), pairs=PairsConfig("matches", exhaustive_up_to=20, k=20)
+    ),
 }
 
 

@@ -197,26 +197,6 @@ def test_the_network_is_told_what_kornia_tells_it(monkeypatch, make, kind):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["aliked", "disk", "xfeat"])
-def test_every_tensor_of_the_published_file_is_used(shared, kind):
-    """Layouts as the authors published them; what the network has no place for is named here, key by key."""
-    name = lightglue._FILES[kind]
-    state = torch.load(shared / "weights" / name, weights_only=True)
-    loaded = LightGlueConfig(weights=shared / "weights", device="cpu").create(kind)._network.state_dict()
-    if kind == "disk":
-        for layer in range(9):
-            assert state.pop(f"log_assignment.{layer}.r") == 1
-    if kind == "xfeat":  # the file also holds XFeat, whose running means and variances went on while LightGlue learned
-        for key, value in torch.load(shared / "weights/xfeat.pt", weights_only=True).items():
-            held = state.pop(f"extractor.model.net.{key}")
-            assert held.shape == value.shape
-            assert torch.equal(held, value) or "running" in key or "num_batches" in key
-    for key, value in state.items():
-        kornias = re.sub(r"(self|cross)_attn\.(\d+)", r"transformers.\2.\1_attn", key)
-        assert torch.equal(loaded.pop(kornias.removeprefix("matcher.")), value), key
-    assert list(loaded) == ["confidence_thresholds"]
-
-
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_a_batch_is_as_one_by_one(make, adaptive):
     options = {} if adaptive else {"depth_confidence": None, "width_confidence": None}
