@@ -201,7 +201,7 @@ def test_kornia_matches_the_same(monkeypatch, state, matched, features, file):
 
 
 @pytest.mark.parametrize(
-    ("file", "ratio_test", "lightglue"),
+    ("file", "by_nearest", "by_lightglue"),
     [
         ("aliked-t16.pth", (120, 0.9), None),
         ("aliked-n16.pth", (120, 0.9), (180, 0.9)),
@@ -211,10 +211,10 @@ def test_kornia_matches_the_same(monkeypatch, state, matched, features, file):
         ("xfeat.pt", (20, 0.8), (80, 0.75)),
     ],
 )
-def test_most_matches_are_right(matched, features, on_epipolar_lines, file, ratio_test, lightglue):
+def test_most_matches_are_right(matched, features, on_epipolar_lines, file, by_nearest, by_lightglue):
     """At least so many matches are on their epipolar lines, and this share of all. A random match is, once in fifty."""
     counts = []
-    for matcher, expected in (("nearest", ratio_test), ("lightglue", lightglue)):
+    for matcher, expected in (("nearest", by_nearest), ("lightglue", by_lightglue)):
         if expected is None:
             continue
         i, j = matched(file, matcher).indices.T
