@@ -1,7 +1,7 @@
 """The cost of every detector, matcher and global descriptor on this machine: seconds, memory, and how much it finds.
 
     python benchmarks/features.py [IMAGE IMAGE] [--long-side 1024] [--keypoints 2048] [--repeats 3] [--out FILE]
-    python benchmarks/features.py --truth ROOT --scenes SCENE … [--long-side 1024] [--keypoints 1024] [--out FILE]
+    python benchmarks/features.py --truth ROOT --scenes SCENE … [--detectors NAME …] [--keypoints 2048]
 
 The second form tells how many matches are right on real pairs instead (see precision.py); it has no times.
 The images are two photos of the same thing; default: two views of the rendered plaza. Every row has its own process
@@ -161,6 +161,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=180, help="seconds after which a row is left out; default: 180")
     parser.add_argument("--truth", type=Path, help="real scenes with truth.csv: tell how many matches are right")
     parser.add_argument("--scenes", nargs="+", default=[], help="with --truth: scenes of photos of one size each")
+    parser.add_argument("--detectors", nargs="+", choices=[*DETECTORS], help="with --truth: only these; default: all")
     parser.add_argument("--out", type=Path, help="also save the tables in this file")
     arguments = parser.parse_args()
     if len(arguments.images) not in (0, 2):
@@ -172,7 +173,8 @@ def _arguments() -> argparse.Namespace:
 
 def _say_precision(arguments: argparse.Namespace) -> None:
     chosen = [view for name in arguments.scenes for view in views(arguments.truth, name, arguments.long_side)]
-    text = [line for line in precision_table(chosen, arguments.keypoints, arguments.long_side) if _say(line)]
+    names = arguments.detectors or DETECTORS
+    text = [line for line in precision_table(chosen, names, arguments.keypoints, arguments.long_side) if _say(line)]
     if arguments.out:
         arguments.out.write_text("\n".join(text) + "\n", "utf-8")
 

@@ -9,7 +9,7 @@ in a hundred is.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -70,15 +70,15 @@ def views(root: Path, name: str, long_side: int) -> list[View]:
     return [View((paths[i], paths[j]), (poses[i], poses[j]), camera, column) for (i, j), column in chosen]
 
 
-def table(chosen: Sequence[View], keypoints: int, long_side: int) -> Iterator[str]:
-    """The lines of the table, each as soon as it is known."""
+def table(chosen: Sequence[View], detectors: Iterable[str], keypoints: int, long_side: int) -> Iterator[str]:
+    """The lines of the table, each as soon as it is known. detectors: their names."""
     counts = [f"{column}: {sum(view.column == column for view in chosen)}" for column in COLUMNS]
     yield f"Pairs by angle: {', '.join(counts)}."
     yield ""
     cells = (cell for column in COLUMNS[:-1] for cell in (f"{column}: matches", "right"))
     yield f"| features | keypoints | {' | '.join(cells)} | {COLUMNS[-1]}: matches |"
     yield f"|---|{'--:|' * (2 * len(COLUMNS))}"
-    for label, config in _detectors(keypoints, long_side):
+    for label, config in _detectors(detectors, keypoints, long_side):
         try:
             detector = config.create()
         except KitError as error:
@@ -117,8 +117,9 @@ def _matched(first: Features, second: Features, indices: np.ndarray) -> Points:
     return first.keypoints[indices[:, 0]], second.keypoints[indices[:, 1]]
 
 
-def _detectors(keypoints: int, long_side: int) -> Iterator[tuple[str, DetectorConfig]]:
-    for name, config_class in DETECTORS.items():
+def _detectors(names: Iterable[str], keypoints: int, long_side: int) -> Iterator[tuple[str, DetectorConfig]]:
+    for name in names:
+        config_class = DETECTORS[name]
         if config_class is NoDetectorConfig:
             continue
         config = replace(config_class(), max_keypoints=keypoints, long_side=long_side)
