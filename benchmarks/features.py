@@ -1,7 +1,9 @@
 """The cost of every detector, matcher and global descriptor on this machine: seconds, memory, and how much it finds.
 
     python benchmarks/features.py [IMAGE IMAGE] [--long-side 1024] [--keypoints 2048] [--repeats 3] [--out FILE]
+    python benchmarks/features.py --truth ROOT --scenes SCENE … [--detectors NAME …] [--keypoints 2048]
 
+The second form tells how many matches are right on real pairs instead (see precision.py); it has no times.
 The images are two photos of the same thing; default: two views of the rendered plaza. Every row has its own process
 with one thread, so a crash or a lack of time costs one row. A network whose weight file is not found is timed with
 random weights. The row says so, because its result is meaningless.
@@ -32,6 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from precision import table as precision_table
+from precision import views
 from threadpoolctl import threadpool_limits
 from untrained import random_where_missing
 
@@ -109,6 +113,10 @@ Known = dict[str, tuple[list[Features], bool]]
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.truth:
+        set_torch_threads(1)
+        _say_precision(arguments)
+        return
     for library in ("torch", "kornia.feature", "timm"):  # imported now, so that they do not count as memory of a row
         importlib.import_module(library)
     cv2.setNumThreads(1)  # before processes are forked, because a pool of threads does not survive a fork
@@ -151,11 +159,24 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keypoints", type=int, default=2048, help="maximum per image; default: 2048")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each row after the first; default: 3")
     parser.add_argument("--limit", type=int, default=180, help="seconds after which a row is left out; default: 180")
+    parser.add_argument("--truth", type=Path, help="real scenes with truth.csv: tell how many matches are right")
+    parser.add_argument("--scenes", nargs="+", default=[], help="with --truth: scenes of photos of one size each")
+    parser.add_argument("--detectors", nargs="+", choices=[*DETECTORS], help="with --truth: only these; default: all")
     parser.add_argument("--out", type=Path, help="also save the tables in this file")
     arguments = parser.parse_args()
     if len(arguments.images) not in (0, 2):
         parser.error("give two images, or none")
+    if bool(arguments.truth) != bool(arguments.scenes) or (arguments.truth and arguments.images):
+        parser.error("give --truth together with --scenes, and without images")
     return arguments
+
+
+def _say_precision(arguments: argparse.Namespace) -> None:
+    chosen = [view for name in arguments.scenes for view in views(arguments.truth, name, arguments.long_side)]
+    names = arguments.detectors or DETECTORS
+    text = [line for line in precision_table(chosen, names, arguments.keypoints, arguments.long_side) if _say(line)]
+    if arguments.out:
+        arguments.out.write_text("\n".join(text) + "\n", "utf-8")
 
 
 def _plaza(folder: Path, long_side: int) -> list[Path]:

@@ -28,14 +28,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
+from true_geometry import Camera, distances, scene_with_poses
 
 from imc_kit.config import fingerprint
-from imc_kit.data import images, scenes, tables
+from imc_kit.data import images
 from imc_kit.data.store import Store, Table
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.sift import SiftConfig
-from imc_kit.errors import KitError, unknown_name
+from imc_kit.errors import KitError
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
@@ -53,7 +54,7 @@ Overlap = NDArray[np.bool_]
 
 def main() -> None:
     arguments = _arguments()
-    scene, poses = _scene(arguments.root, arguments.scene)
+    scene, poses = scene_with_poses(arguments.root, arguments.scene)
     store = Store(arguments.cache)
     given = {"weights": arguments.weights}
     sift = SiftConfig(max_keypoints=2048, long_side=800)
@@ -107,19 +108,6 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _scene(root: Path, name: str) -> tuple[Scene, list[Pose]]:
-    """A scene and the true poses of its images."""
-    task = scenes.load(root)
-    known = {scene.name: scene for scene in task.scenes}
-    if name not in known:
-        raise unknown_name("scene", name, known)
-    table = tables.read_table(task.root / "truth.csv", ("image_path", *tables.POSE_COLUMNS))
-    columns = (table[column] for column in ("image_path", *tables.POSE_COLUMNS))
-    texts = {path: pose for path, *pose in zip(*columns, strict=True)}
-    paths = {row.image: row.key["image_path"] for row in task.rows if row.scene == name}
-    return known[name], [Pose(*tables.parse_pose(*texts[paths[image]])) for image in known[name].images]
-
-
 # Overlap.
 
 
@@ -148,8 +136,9 @@ def _matched(scene: Scene, poses: Sequence[Pose], angles: Float64, features: Tab
     size = all_features[0].image_size
 
     def agreeing(focal: float) -> dict[tuple[int, int], int]:
+        camera = Camera(focal, (size[0] - 1) / 2, (size[1] - 1) / 2)
         return {
-            (i, j): int((_off(points, (poses[i], poses[j]), focal, size) < AGREE).sum())
+            (i, j): int((distances(points, (poses[i], poses[j]), camera) < AGREE).sum())
             for (i, j), points in found.items()
         }
 
@@ -159,18 +148,6 @@ def _matched(scene: Scene, poses: Sequence[Pose], angles: Float64, features: Tab
     for (i, j), count in counts.items():
         overlap[i, j] = overlap[j, i] = count >= LEAST_MATCHES
     return overlap
-
-
-def _off(points: tuple[Float32, Float32], poses: tuple[Pose, Pose], focal: float, size: tuple[int, int]) -> Float64:
-    """Sampson distance of matches [K, 2] from the epipolar geometry of the poses, in pixels."""
-    middle = (np.array(size) - 1) / 2
-    first, second = (np.column_stack([(xy - middle) / focal, np.ones(len(xy))]) for xy in points)
-    rotation = poses[1].rotation @ poses[0].rotation.T
-    x, y, z = poses[1].translation - rotation @ poses[0].translation
-    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ rotation
-    lines_second, lines_first = first @ essential.T, second @ essential
-    slopes = (lines_second[:, :2] ** 2).sum(1) + (lines_first[:, :2] ** 2).sum(1)
-    return focal * np.abs((second * lines_second).sum(1)) / np.sqrt(slopes)
 
 
 # Features and descriptors.

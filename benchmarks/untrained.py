@@ -110,7 +110,7 @@ def _makers() -> dict[str, Callable[[], State]]:
     return {
         **{f"aliked-{model}.pth": partial(aliked, model) for model in ("t16", "n16", "n16rot", "n32")},
         "superpoint_v1.pth": superpoint_v1,
-        "superpoint_v6_from_tf.pth": lambda: superpoint._v6().state_dict(),
+        "superpoint_v6_from_tf.pth": lambda: superpoint._network(normalised=True).state_dict(),
         "depth-save.pth": partial(within, "extractor", feature.DISK),
         "xfeat.pt": xfeat,
         "dedode_detector_L.pth": lambda: feature.DeDoDe("L", "B").detector.state_dict(),

@@ -118,6 +118,7 @@ def test_a_whole_configuration() -> None:
             "dinov2_vits14_pretrain.pth",
         ),
         "small": (),
+        "hybrid": ("xfeat.pt", "xfeat-lighterglue.pt"),
     }
     assert preset("baseline", {"pairs.method": "exhaustive"}).weight_files() == files["baseline"][:2]
     assert preset("baseline", {"matcher": NearestConfig()}).weight_files() == files["baseline"][::2]

@@ -25,6 +25,9 @@ _KINDS = ("aliked", "dedodeb", "dedodeg", "disk", "doghardnet", "sift", "superpo
 _OTHER_FILES = {"keynet_affnet_hardnet": "keynet_affnet_hardnet_lightlue.pth", "xfeat": "xfeat-lighterglue.pt"}
 _FILES = {kind: f"{kind}_lightglue.pth" for kind in _KINDS} | _OTHER_FILES
 """The published weight file for each kind of descriptors."""
+_UNUSED = re.compile(r"log_assignment\.\d+\.r|extractor\.model\.net\..+")
+"""Keys of published files that belong to no LightGlue: a number per layer (always 1) in the files of the first release,
+and XFeat itself in LighterGlue's file."""
 _REGISTERED: dict[str, dict[str, Any]] = {}
 """The options of kornia's LightGlue for each kind that `register_network` added."""
 _GPU_BATCH = 2**25
@@ -217,9 +220,9 @@ def _path(config: LightGlueConfig, kind: str) -> Path:
 
 
 def _renamed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors of a published file under kornia's names."""
+    """The tensors of a published file under kornia's names, without those that the authors' loader ignores."""
     return {
         re.sub(r"^(self|cross)_attn\.(\d+)\.", r"transformers.\2.\1_attn.", str(key).removeprefix("matcher.")): tensor
         for key, tensor in state.items()
-        if not str(key).startswith("extractor.")  # LighterGlue's file also holds XFeat
+        if not _UNUSED.fullmatch(str(key))
     }
