@@ -192,7 +192,7 @@ def _read_scene(
     models: list[Model] = []
     matched, gone = Matched(), list[str]()
     if result:
-        models, no_models = _models(folder / "models", account["counts"]["models"], result["files"])
+        models, no_models = _models(folder / "models", account["counts"]["models"], result)
         matched, no_matches = _matched(folder)
         gone += filter(None, (no_models, no_matches))
     else:
@@ -233,12 +233,12 @@ def _result(run: Path, name: str, account: Mapping[str, Any]) -> tuple[Path, Map
     return scene_folder(run / "scenes", name), {}
 
 
-def _models(folder: Path, expected: int, digests: Any) -> tuple[list[Model], str]:
-    """The models, or none and the reason. digests: of their files."""
+def _models(folder: Path, expected: int, result: Mapping[str, Any]) -> tuple[list[Model], str]:
+    """The models, or none and the reason. result: of the scene."""
     try:
-        if folder.is_dir() and digests != model_digests(folder.parent):
+        if folder.is_dir() and result["files"] != model_digests(folder.parent):
             raise KitError(f"cannot read the COLMAP model in {folder}: its files have changed")
-        models = model_files.read_models(folder) if folder.is_dir() else []
+        models = model_files.read_models(folder, result.get("stored_quarters")) if folder.is_dir() else []
     except (KitError, OSError) as error:
         return [], f"The models are not shown: {error}."
     return models, "" if models or not expected else "The scene's models were deleted: they are not shown."
