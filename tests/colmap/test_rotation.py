@@ -83,7 +83,7 @@ def test_the_files_describe_stored_images_and_the_values_upright_ones(tmp_path: 
     model = read_model(tmp_path / "model")
     names = sorted(model.poses)
     quarters = dict(zip(names[1:], (1, 2, 3, 1), strict=False))
-    (stored,) = as_stored([model], quarters, Workplace(tmp_path / "stored", tmp_path / "log"))
+    (stored,) = as_stored([model], quarters, tmp_path, Workplace(tmp_path / "stored", tmp_path / "log"))
     assert stored.poses is model.poses
     written = pycolmap.Reconstruction(stored.folder)
     before = pycolmap.Reconstruction(model.folder)
@@ -109,8 +109,8 @@ def test_models_without_rotated_images_are_left_alone(tmp_path: Path) -> None:
     synthetic.scene.write(tmp_path)
     model = read_model(tmp_path)
     at = Workplace(tmp_path / "stored", tmp_path / "log")
-    assert as_stored([model], {"another.jpg": 1}, at) == [model]
-    assert as_stored([], {"another.jpg": 1}, at) == []
+    assert as_stored([model], {"another.jpg": 1}, tmp_path, at) == [model]
+    assert as_stored([], {"another.jpg": 1}, tmp_path, at) == []
     assert not at.folder.exists()
 
 
@@ -121,4 +121,4 @@ def test_a_failure_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "images.bin").unlink()
     at = Workplace(tmp_path / "stored", tmp_path / "log")
     with pytest.raises(ColmapError, match="the rotation of models ended with exit status 1"):
-        as_stored([model], {next(iter(model.poses)): 1}, at)
+        as_stored([model], {next(iter(model.poses)): 1}, tmp_path, at)

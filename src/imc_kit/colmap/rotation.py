@@ -21,28 +21,34 @@ _VECTORS = ("p2", "p1"), ("p0", "p1"), ("sx1", "sy1"), ("s0", "s2"), ("s1", "s3"
 prism. All others are radial: they stay."""
 
 
-def as_stored(models: Sequence[Model], quarters: Mapping[str, int], at: Workplace) -> list[Model]:
+def as_stored(models: Sequence[Model], quarters: Mapping[str, int], images: Path, at: Workplace) -> list[Model]:
     """Write the models anew, so that their files describe the images as stored. The values stay those of upright ones.
 
     quarters: the clockwise 90° rotations that make a stored image upright, by name. Others are stored upright.
+    images: the scene's root. The points get new colours: mappers look for upright keypoints in stored images.
 
     Raises `ColmapError` when the child process fails.
     """
     if not any(name in quarters for model in models for name in model.poses):
         return list(models)
     back = {name: -count for name, count in quarters.items()}
-    at.run("rotate", "the rotation of models", _TIME_LIMIT, models=[model.folder for model in models], quarters=back)
+    folders = [model.folder for model in models]
+    at.run("rotate", "the rotation of models", _TIME_LIMIT, models=folders, quarters=back, images=images)
     return [replace(model, folder=at.folder / str(number)) for number, model in enumerate(models)]
 
 
-def rotate_job(models: Sequence[str], output: str, quarters: Mapping[str, int], threads: int, seed: int) -> None:
+def rotate_job(
+    models: Sequence[str], output: str, quarters: Mapping[str, int], images: str, threads: int, seed: int
+) -> None:
     """Write the rotated models to `output`/0, 1, …"""
     import pycolmap
 
     for number, model in enumerate(models):
         folder = Path(output, str(number))
         folder.mkdir()
-        rotated(pycolmap.Reconstruction(model), quarters).write(folder)
+        stored = rotated(pycolmap.Reconstruction(model), quarters)
+        stored.extract_colors_for_all_images(images)
+        stored.write(folder)
 
 
 def rotated(model: Any, quarters: Mapping[str, int]) -> Any:

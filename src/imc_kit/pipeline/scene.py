@@ -180,8 +180,9 @@ class MatchedScene:
     def _as_stored(self, models: list[Model], context: SceneContext) -> tuple[list[Model], dict[str, int]]:
         """The models with files that describe the images as stored, and their rotations (`SceneResult`)."""
         stored = {name: count for name, record in self.records.items() if (count := record.info.stored_quarters)}
+        at = Workplace(context.partial / "stored", context.log)
         try:
-            return rotation.as_stored(models, stored, Workplace(context.partial / "stored", context.log)), stored
+            return rotation.as_stored(models, stored, self.scene.root, at), stored
         except KitError as error:
             context.notes.append(f"{error}; so the models describe upright images; {faults.RETRIED}")
             return models, {}

@@ -1,0 +1,74 @@
+"""The formats of exports: each writes one model into one folder."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from imc_kit.colmap import child
+from imc_kit.colmap.child import Workplace
+from imc_kit.colmap.undistortion import undistort
+from imc_kit.errors import KitError
+from imc_kit.export.model import SceneModel
+from imc_kit.export.nerfstudio import transforms
+from imc_kit.export.opensfm import reconstruction
+from imc_kit.pipeline.results import write_json
+
+
+def colmap_text(scene: SceneModel, folder: Path) -> None:
+    """COLMAP's text files, which describe the photos as they are stored."""
+    scene.read().write_text(folder)
+
+
+def ply(scene: SceneModel, folder: Path) -> None:
+    """The points with their colours, in points.ply."""
+    scene.read().export_PLY(folder / "points.ply")
+
+
+def upright(scene: SceneModel, folder: Path) -> None:
+    """Upright copies of the photos in images/, and their model in sparse/0."""
+    model = scene.upright(folder / "images")
+    (folder / "sparse/0").mkdir(parents=True)
+    model.write(folder / "sparse/0")
+
+
+def undistorted(scene: SceneModel, folder: Path) -> None:
+    """Upright photos without lens distortion in images/, and their model in sparse/ and sparse/0.
+
+    MVS programs look for sparse/, splatting programs for sparse/0.
+    """
+    source, log = folder / "upright", folder.with_name(f"{folder.name}.log")
+    upright(scene, source)
+    expected = {path.relative_to(source / "images") for path in (source / "images").rglob("*") if path.is_file()}
+    with child.loading():
+        undistort(source / "sparse/0", source / "images", Workplace(folder / "dense", log))
+    for path in (folder / "dense").iterdir():
+        path.rename(folder / path.name)
+    found = {path.relative_to(folder / "images") for path in (folder / "images").rglob("*") if path.is_file()}
+    if lacking := sorted(map(str, expected - found)):
+        raise KitError(f"COLMAP cannot read {len(lacking)} photos of {scene.name}, such as {lacking[0]} (see {log})")
+    shutil.rmtree(source)
+    (folder / "dense").rmdir()
+    log.unlink()
+    shutil.copytree(folder / "sparse", folder / "sparse/0")
+
+
+def nerfstudio(scene: SceneModel, folder: Path) -> None:
+    """Upright copies of the photos in images/, transforms.json, and the points in sparse_pc.ply."""
+    model = scene.upright(folder / "images")
+    write_json(folder / "transforms.json", transforms(model, "images", "sparse_pc.ply"))
+    model.export_PLY(folder / "sparse_pc.ply")
+
+
+def opensfm(scene: SceneModel, folder: Path) -> None:
+    """Upright copies of the photos in images/, and reconstruction.json."""
+    write_json(folder / "reconstruction.json", reconstruction(scene.upright(folder / "images")))
+
+
+FORMATS: dict[str, Callable[[SceneModel, Path], None]] = {
+    "colmap-text": colmap_text,
+    "ply": ply,
+    "upright": upright,
+    "undistorted": undistorted,
+    "nerfstudio": nerfstudio,
+    "opensfm": opensfm,
+}
