@@ -55,7 +55,8 @@ def read_model(folder: Path, quarters: Mapping[str, int] | None = None) -> Model
     for name, count in (quarters or {}).items():
         if name in model.poses:
             model.poses[name] = model.poses[name].rotated(count)
-            model.frames[name] = model.frames[name][:: -1 if count % 2 else 1]
+            across, down = model.frames[name]
+            model.frames[name] = (down, across) if count % 2 else (across, down)
     return model
 
 

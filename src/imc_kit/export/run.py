@@ -89,10 +89,8 @@ def _find(run: Path, content: dict[str, Any], name: str, task: Task | None, numb
         what = "is from another version" if result else "is missing or damaged"
         return Exported(name, note=f"its result.json {what}; run imc-kit solve again")
     count = result["counts"]["models"]
-    if number >= count:
-        return Exported(
-            name, note=f"it has {count} models, and --model {number} counts from 0" if count else "no model"
-        )
+    if not 0 <= number < count:
+        return Exported(name, note=f"it has {count} models, numbered from 0" if count else "it has no model")
     photos = next((scene for scene in task.scenes if scene.name == name), None) if task else None
     most = content.get("config", {}).get("max_pixels", MAX_PIXELS)
     return SceneModel(name, folder / "models" / str(number), result, photos, most)
