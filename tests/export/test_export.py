@@ -41,7 +41,10 @@ def assert_shows(folder: Path, found: Any, run: MadeRun, names: set[str]) -> Non
         assert dots(pixels, image.project_point, found) == 1, name
 
 
-def test_colmap_text_describes_the_files(run: MadeRun, tmp_path: Path) -> None:
+def test_colmap_text_describes_the_files(tmp_path: Path) -> None:
+    photos = {name.replace(" ", "_"): how for name, how in PHOTOS.items()}
+    made = model([*photos], camera_of("OPENCV", fy=145.0, cx=103.0, k1=-0.1, k2=0.02, p1=0.004, p2=-0.006), 1)
+    run = make_run(tmp_path / "made", {"one": [made]}, photos)
     export(run.folder, "colmap-text", tmp_path / "to", ["one"])
     found = pycolmap.Reconstruction(tmp_path / "to/one")
     assert sorted(path.name for path in (tmp_path / "to/one").iterdir() if path.name[:1] in "cip") == [
@@ -49,7 +52,7 @@ def test_colmap_text_describes_the_files(run: MadeRun, tmp_path: Path) -> None:
     ]  # fmt: skip
     for image in found.images.values():
         np.testing.assert_allclose(image.projection_center(), run.centres("one")[image.name], atol=1e-6)
-        if PHOTOS[image.name][0] != 5:  # no camera sees what is mirrored
+        if photos[image.name][0] != 5:  # no camera sees what is mirrored
             pixels, camera = raster(run.photos["one"] / image.name), found.cameras[image.camera_id]
             assert (camera.width, camera.height) == pixels.shape[1::-1]
             assert dots(pixels, image.project_point, found) == 1, image.name
@@ -196,15 +199,15 @@ def test_all_scenes_with_models_are_exported_and_counted(
 
 
 def test_another_model_of_a_scene(run: MadeRun, tmp_path: Path) -> None:
-    (done,) = export(run.folder, "colmap-text", tmp_path / "to", ["two"], 1).scenes
-    assert (done.images, pycolmap.Reconstruction(tmp_path / "to/two").num_images()) == (3, 3)
+    (done,) = export(run.folder, "upright", tmp_path / "to", ["two"], 1).scenes
+    assert (done.images, pycolmap.Reconstruction(tmp_path / "to/two/sparse/0").num_images()) == (3, 3)
 
 
 @pytest.mark.parametrize(
     ("form", "scenes", "number", "message"),
     [
         ("nerfstdio", [], 0, "unknown format 'nerfstdio': did you mean 'nerfstudio'?"),
-        ("ply", ["won"], 0, "unknown scene 'won': did you mean 'one'?"),
+        ("ply", ["won"], 0, "unknown scene 'won': did you mean 'two'? known are bare, one, two"),
         ("ply", ["bare"], 0, "nothing to export of bare: it has no model"),
         ("ply", ["two"], 2, "nothing to export of two: it has 2 models, numbered from 0"),
         ("ply", ["two"], -1, "nothing to export of two: it has 2 models, numbered from 0"),
@@ -233,8 +236,17 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 def test_a_run_without_models(tmp_path: Path) -> None:
     bare = make_run(tmp_path, {"bare": []})
+    with pytest.raises(KitError, match="nothing to export of bare: it has no model"):
+        export(bare.folder, "ply", tmp_path / "to")
+    content = json.loads((bare.folder / "run.json").read_text()) | {"scenes": {}}
+    (bare.folder / "run.json").write_text(json.dumps(content))
     with pytest.raises(KitError, match="has no models to export: no scene was solved"):
         export(bare.folder, "ply", tmp_path / "to")
+
+
+def test_names_with_spaces_are_no_text(run: MadeRun, tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"cannot hold names with spaces, such as 'nested/b c\.jpg': use binary ones"):
+        export(run.folder, "colmap-text", tmp_path / "to")
 
 
 @pytest.fixture
@@ -278,3 +290,15 @@ def test_damaged_results(small: MadeRun, tmp_path: Path) -> None:
     (small.folder / "scenes/one/result.json").write_text("{}")
     with pytest.raises(KitError, match=r"nothing to export of one: its result\.json is missing or damaged"):
         export(small.folder, "colmap-text", tmp_path / "to", ["one"])
+
+
+def test_photos_that_colmap_cannot_read(small: MadeRun, tmp_path: Path) -> None:
+    """WebP content in a .png: the kit reads it, COLMAP does not."""
+    photo = small.photos["one"] / "a.png"
+    photo.write_bytes(bytes(cv2.imencode(".webp", raster(photo))[1]))
+    with pytest.raises(
+        KitError, match=r"COLMAP cannot read 1 photos of one, such as a\.png \(see .*colmap\.log\)"
+    ) as error:
+        export(small.folder, "undistorted", tmp_path / "to")
+    assert "Undistorting image" in Path(str(error.value).split("(see ")[1][:-1]).read_text("utf-8")
+    assert not (tmp_path / "to").exists()

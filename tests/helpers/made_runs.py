@@ -111,7 +111,7 @@ def make_run(root: Path, made: Mapping[str, list[Any]], photos: Mapping[str, tup
     files = {
         scene: {name: photo(models[0], name, *photos[name]) for name in photos}
         if models
-        else {"a.png": bytes(cv2.imencode(".png", np.zeros((32, 32, 3)))[1])}
+        else {"a.png": bytes(cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1])}
         for scene, models in made.items()
     }
     task = scenes.load(write_task(root / "data", files))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -11,12 +13,18 @@ import pycolmap
 import pytest
 from PIL import Image
 
+from imc_kit.colmap import rotation
+from imc_kit.colmap.child import ColmapError
 from imc_kit.config import Config
 from imc_kit.data import images
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.pipeline.completion import SceneContext
+from imc_kit.pipeline.records import ImageRecord
 from imc_kit.pipeline.run import Run, solve
-from imc_kit.types import Pose
+from imc_kit.pipeline.scene import MatchedScene
+from imc_kit.runtime import faults
+from imc_kit.types import Model, Pose, Scene
 
 CONFIG = Config(SiftConfig(max_keypoints=1500), NearestConfig(ratio=0.8), threads=2, upright=True)
 ORIENTATION = 0x0112
@@ -127,3 +135,19 @@ def test_a_resumed_run_has_the_same_values(folder: Path, run: Run) -> None:
         assert again.models[0].frames[name] == pytest.approx(result.models[0].frames[name])
         info = images.probe(folder / "photos" / name).rotated(result.rotation_quarters.get(name, 0))
         assert result.stored_quarters.get(name, 0) == info.stored_quarters
+
+
+def test_a_failed_rotation_leaves_upright_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ColmapError("the rotation of models ended with killed")
+
+    monkeypatch.setattr(rotation, "as_stored", fail)
+    record = ImageRecord(Path("a.jpg"), images.ImageInfo((4, 3), 1, False), "")
+    scene = Scene("one", tmp_path, ("a.jpg",))
+    context = SceneContext(scene, CONFIG, tmp_path, tmp_path, inf)
+    matched: Any = SimpleNamespace(records={"a.jpg": record}, scene=scene)
+    models = [Model(tmp_path, {"a.jpg": Pose.identity()})]
+    assert MatchedScene._as_stored(matched, models, context) == (models, {})
+    (note,) = context.notes
+    assert note.startswith("the rotation of models ended with killed; so the models describe upright images; ")
+    assert faults.happened([note])

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 
 from imc_kit.colmap import child
 from imc_kit.colmap.child import Workplace
@@ -16,7 +17,10 @@ from imc_kit.pipeline.results import write_json
 
 def colmap_text(scene: SceneModel, folder: Path) -> None:
     """COLMAP's text files, which describe the photos as they are stored."""
-    scene.read().write_text(folder)
+    model = scene.read()
+    if spaced := sorted(image.name for image in model.images.values() if " " in image.name):
+        raise KitError(f"COLMAP's text files cannot hold names with spaces, such as {spaced[0]!r}: use binary ones")
+    model.write_text(folder)
 
 
 def ply(scene: SceneModel, folder: Path) -> None:
@@ -36,7 +40,7 @@ def undistorted(scene: SceneModel, folder: Path) -> None:
 
     MVS programs look for sparse/, splatting programs for sparse/0.
     """
-    source, log = folder / "upright", folder.with_name(f"{folder.name}.log")
+    source, log = folder / "upright", Path(mkdtemp(), "colmap.log")  # after an error, `folder` is deleted
     upright(scene, source)
     expected = {path.relative_to(source / "images") for path in (source / "images").rglob("*") if path.is_file()}
     with child.loading():
@@ -48,7 +52,7 @@ def undistorted(scene: SceneModel, folder: Path) -> None:
         raise KitError(f"COLMAP cannot read {len(lacking)} photos of {scene.name}, such as {lacking[0]} (see {log})")
     shutil.rmtree(source)
     (folder / "dense").rmdir()
-    log.unlink()
+    shutil.rmtree(log.parent)
     shutil.copytree(folder / "sparse", folder / "sparse/0")
 
 

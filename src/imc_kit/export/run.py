@@ -60,12 +60,11 @@ def export(run: Path, form: str, out: Path, scenes: Sequence[str] = (), number: 
     task = run_files.input_task(content["input"], [*content["scenes"]], run)
     chosen = [_find(run, content, name, task, number) for name in scenes or content["scenes"]]
     found = [one for one in chosen if isinstance(one, SceneModel)]
-    if scenes or not found:
-        missing = [one for one in chosen if isinstance(one, Exported)]
-        if missing:
-            raise KitError(f"nothing to export of {missing[0].scene}: {missing[0].note}")
-        if not found:
-            raise KitError(f"{run} has no models to export: no scene was solved")
+    missing = [one for one in chosen if isinstance(one, Exported)]
+    if missing and (scenes or not found):
+        raise KitError(f"nothing to export of {missing[0].scene}: {missing[0].note}")
+    if not found:
+        raise KitError(f"{run} has no models to export: no scene was solved")
     try:
         out.mkdir(parents=True)
     except FileExistsError:
