@@ -193,14 +193,15 @@ def test_all_scenes_with_models_are_exported_and_counted(
     said = capsys.readouterr().out
     lines = [line.split() for line in said.splitlines()]
     assert ["one", "6", "12"] in lines
-    assert "model 0 of 2, the largest is 0; see --model" in said
-    assert "it has no model" in said
+    assert "model 0 of 2 (0 is the largest): choose with --model" in said
+    assert "left out: it has no model" in said
     assert f"exported to {tmp_path / 'new/to'}" in said
 
 
 def test_another_model_of_a_scene(run: MadeRun, tmp_path: Path) -> None:
-    (done,) = export(run.folder, "upright", tmp_path / "to", ["two"], 1).scenes
-    assert (done.images, pycolmap.Reconstruction(tmp_path / "to/two/sparse/0").num_images()) == (3, 3)
+    said = export(run.folder, "upright", tmp_path / "to", ["two"], 1)
+    assert "model 1 of 2 (0 is the largest): choose with --model" in said
+    assert pycolmap.Reconstruction(tmp_path / "to/two/sparse/0").num_images() == 3
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_wrong_names(run: MadeRun, tmp_path: Path, form: str, scenes: list[str],
 
 
 def test_what_is_in_the_way_stays(run: MadeRun, tmp_path: Path) -> None:
-    for out, message in ((tmp_path, "exists already"), (tmp_path / "file", "exists already")):
+    for out, message in ((tmp_path, "File exists"), (tmp_path / "file", "File exists")):
         (tmp_path / "file").touch()
         with pytest.raises(KitError, match=message):
             export(run.folder, "ply", out)
@@ -236,7 +237,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 def test_a_run_without_models(tmp_path: Path) -> None:
     bare = make_run(tmp_path, {"bare": []})
-    with pytest.raises(KitError, match="nothing to export of bare: it has no model"):
+    with pytest.raises(KitError, match="has no models to export: bare is left out: it has no model"):
         export(bare.folder, "ply", tmp_path / "to")
     content = json.loads((bare.folder / "run.json").read_text()) | {"scenes": {}}
     (bare.folder / "run.json").write_text(json.dumps(content))
@@ -272,7 +273,7 @@ def test_photos_that_are_gone_or_changed(small: MadeRun, tmp_path: Path) -> None
         export(small.folder, "upright", tmp_path / "to")
     with pytest.raises(KitError, match="the input of the run is gone"):
         export(small.folder, "kaggle", tmp_path / "to")
-    assert export(small.folder, "ply", tmp_path / "to").scenes[0].points == 12
+    assert "one         2      12" in export(small.folder, "ply", tmp_path / "to")
 
 
 def test_a_camera_that_a_format_lacks(small: MadeRun, tmp_path: Path) -> None:
@@ -288,7 +289,7 @@ def test_damaged_results(small: MadeRun, tmp_path: Path) -> None:
     with pytest.raises(KitError, match="its files are damaged"):
         export(small.folder, "colmap-text", tmp_path / "to")
     (small.folder / "scenes/one/result.json").write_text("{}")
-    with pytest.raises(KitError, match=r"nothing to export of one: its result\.json is missing or damaged"):
+    with pytest.raises(KitError, match=r"nothing to export of one: its result\.json is missing, damaged or from"):
         export(small.folder, "colmap-text", tmp_path / "to", ["one"])
 
 

@@ -58,28 +58,21 @@ def rotated(model: Any, quarters: Mapping[str, int]) -> Any:
 
     result = pycolmap.Reconstruction()
     camera_ids: dict[tuple[int, int], int] = {}
-    free = max(model.cameras, default=0) + 1
     for image_id in sorted(model.reg_image_ids()):
         image = model.images[image_id]
-        count = quarters.get(image.name, 0) % 4
-        camera, key = model.cameras[image.camera_id], (image.camera_id, count)
-        if key not in camera_ids:
-            taken = image.camera_id in result.cameras
-            camera_ids[key], free = (free, free + 1) if taken else (image.camera_id, free)
-            other = _rotated_camera(camera, count)
-            other.camera_id = camera_ids[key]
+        camera, count = model.cameras[image.camera_id], quarters.get(image.name, 0) % 4
+        if (key := (image.camera_id, count)) not in camera_ids:
+            taken, other = {*camera_ids.values()}, _rotated_camera(camera, count)
+            other.camera_id = max(taken | {*model.cameras}) + 1 if image.camera_id in taken else image.camera_id
+            camera_ids[key] = other.camera_id
             result.add_camera_with_trivial_rig(other)
+        places = _rotated_points(np.array([point.xy for point in image.points2D]).reshape(-1, 2), camera, count)
+        points = zip(places, image.points2D, strict=True)
+        keypoints = [pycolmap.Point2D(xy=xy, point3D_id=point.point3D_id) for xy, point in points]
+        of_camera = {"camera_id": camera_ids[key], "points2D": keypoints}
         turn = pycolmap.Rotation3d(np.array([0, 0, np.sin(count * pi / 4), np.cos(count * pi / 4)]))
-        places = np.array([point.xy for point in image.points2D]).reshape(-1, 2)
-        keypoints = [
-            pycolmap.Point2D(xy=xy, point3D_id=point.point3D_id)
-            for xy, point in zip(_rotated_points(places, camera, count), image.points2D, strict=True)
-        ]
-        shown = pycolmap.Image(
-            name=image.name, points2D=keypoints, camera_id=camera_ids[key], image_id=image_id
-        )  # fmt: skip
         pose = pycolmap.Rigid3d(turn, np.zeros(3)) * image.cam_from_world()
-        result.add_image_with_trivial_frame(shown, pose)
+        result.add_image_with_trivial_frame(pycolmap.Image(name=image.name, image_id=image_id, **of_camera), pose)
     for point_id, point in model.points3D.items():
         result.add_point3D_with_id(point_id, point)
     return result

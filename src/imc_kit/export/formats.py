@@ -42,14 +42,14 @@ def undistorted(scene: SceneModel, folder: Path) -> None:
     """
     source, log = folder / "upright", Path(mkdtemp(), "colmap.log")  # after an error, `folder` is deleted
     upright(scene, source)
-    expected = {path.relative_to(source / "images") for path in (source / "images").rglob("*") if path.is_file()}
     with child.loading():
         undistort(source / "sparse/0", source / "images", Workplace(folder / "dense", log))
     for path in (folder / "dense").iterdir():
         path.rename(folder / path.name)
-    found = {path.relative_to(folder / "images") for path in (folder / "images").rglob("*") if path.is_file()}
-    if lacking := sorted(map(str, expected - found)):
-        raise KitError(f"COLMAP cannot read {len(lacking)} photos of {scene.name}, such as {lacking[0]} (see {log})")
+    names = [path.relative_to(source).as_posix() for path in (source / "images").rglob("*") if path.is_file()]
+    if lacking := sorted(name for name in names if not (folder / name).exists()):
+        what = f"{len(lacking)} photos of {scene.name}, such as {lacking[0].partition('/')[2]}"
+        raise KitError(f"COLMAP cannot read {what} (see {log})")
     shutil.rmtree(source)
     (folder / "dense").rmdir()
     shutil.rmtree(log.parent)

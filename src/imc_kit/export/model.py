@@ -18,6 +18,8 @@ from imc_kit.types import Scene
 
 _READABLE = ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"
 """Suffixes of files that other programs read. A copy of another file is a JPEG."""
+_ANY = 2**40
+"""Pixels: the photo has been solved, and a changed one is refused."""
 _JPEG_QUALITY = 95
 """Of copies. At 90, fine texture is visibly worse; at 100, files are twice as large."""
 
@@ -27,14 +29,13 @@ class SceneModel:
     """A model of a scene.
 
     folder: its files, which describe the photos as stored. result: the content of the scene's result.json.
-    photos: the scene with its photos; None if they are gone. max_pixels: see `Config.max_pixels`.
+    photos: the scene with its photos; None if they are gone.
     """
 
     name: str
     folder: Path
     result: Mapping[str, Any]
     photos: Scene | None
-    max_pixels: int
 
     def read(self) -> Any:
         """The `pycolmap.Reconstruction`. Raises `KitError` if the files are damaged."""
@@ -51,16 +52,14 @@ class SceneModel:
         Raises `KitError` when a photo is gone or does not fit the model.
         """
         model = rotated(self.read(), self.result["stored_quarters"])
-        names: dict[str, str] = {}
         chunks = []
         for image_id in model.reg_image_ids():
             image = model.images[image_id]
             camera = model.cameras[image.camera_id]
             record = self._record(image.name, (camera.width, camera.height))
-            suffix = PurePosixPath(image.name).suffix.lower()
-            names[image.name] = image.name if suffix in _READABLE else f"{image.name}.jpg"
-            chunks.append((record, folder / names[image.name]))
-            image.name = names[image.name]
+            if PurePosixPath(image.name).suffix.lower() not in _READABLE:
+                image.name += ".jpg"
+            chunks.append((record, folder / image.name))
         with workers(None, None) as pool:
             fan_out(pool, _copy, chunks, f"{self.name}, copying photos", "photo", len(chunks))
         return model
@@ -70,7 +69,7 @@ class SceneModel:
         if self.photos is None:
             raise KitError(f"the photos of {self.name} are not where they were: move them back, or solve them again")
         path = self.photos.path(name)
-        info = images.probe(path, self.max_pixels).rotated(self.result["rotation_quarters"].get(name, 0))
+        info = images.probe(path, _ANY).rotated(self.result["rotation_quarters"].get(name, 0))
         if info.size != size:
             sizes = f"{info.size[0]} × {info.size[1]} pixels upright, and {size[0]} × {size[1]} in the model"
             raise KitError(f"{path} has changed since it was solved ({sizes}): run imc-kit solve again")
@@ -80,12 +79,11 @@ class SceneModel:
 def _copy(record: ImageRecord, path: Path) -> Done:
     """Write an upright copy of a photo."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    turned = record.info.rotation_quarters or record.info.mirrored
-    if not turned and record.path.suffix == path.suffix:
+    if record.info.rotation_quarters or record.info.mirrored or record.path.suffix != path.suffix:
+        pixels = record.load(None).pixels
+        # Not Pillow: its encoder of PNG files crashes in a process that has loaded pycolmap first.
+        _, data = cv2.imencode(path.suffix, pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        path.write_bytes(data.tobytes())
+    else:
         shutil.copyfile(record.path, path)
-        return 1, []
-    pixels = record.load(None).pixels
-    # Not Pillow: its encoder of PNG files crashes in a process that has loaded pycolmap first.
-    _, data = cv2.imencode(path.suffix, pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    path.write_bytes(data.tobytes())
     return 1, []

@@ -20,31 +20,21 @@ def reconstruction(model: Any) -> list[dict[str, Any]]:
     cameras, shots = {}, {}
     for image_id in sorted(model.reg_image_ids()):
         image = model.images[image_id]
-        pose = image.cam_from_world().matrix()
         cameras[str(image.camera_id)] = _camera(model.cameras[image.camera_id])
-        shots[image.name] = {
-            "rotation": cv2.Rodrigues(pose[:, :3])[0].ravel().tolist(),
-            "translation": pose[:, 3].tolist(),
-            "camera": str(image.camera_id),
-            "orientation": 1,
-        }
-    points = {
-        str(number): {"coordinates": point.xyz.tolist(), "color": point.color.tolist()}
-        for number, point in model.points3D.items()
-    }
+        pose = image.cam_from_world().matrix()
+        turn = cv2.Rodrigues(pose[:, :3])[0].ravel().tolist()
+        shot = {"rotation": turn, "translation": pose[:, 3].tolist(), "camera": str(image.camera_id), "orientation": 1}
+        shots[image.name] = shot
+    found = model.points3D.items()
+    points = {str(n): {"coordinates": point.xyz.tolist(), "color": point.color.tolist()} for n, point in found}
     return [{"cameras": cameras, "shots": shots, "points": points}]
 
 
 def _camera(camera: Any) -> dict[str, Any]:
     kind, values = opencv(camera)
-    side = max(camera.width, camera.height)
-    found = {
-        "projection_type": "brown" if kind == PERSPECTIVE else "fisheye_opencv",
-        "width": camera.width,
-        "height": camera.height,
-        "focal_x": values.pop("fx") / side,
-        "focal_y": values.pop("fy") / side,
-        "c_x": (values.pop("cx") - camera.width / 2) / side,
-        "c_y": (values.pop("cy") - camera.height / 2) / side,
-    }
+    side, projection = max(camera.width, camera.height), "brown" if kind == PERSPECTIVE else "fisheye_opencv"
+    found = {"projection_type": projection, "width": camera.width, "height": camera.height}
+    for axis, length in (("x", camera.width), ("y", camera.height)):
+        found[f"focal_{axis}"] = values.pop(f"f{axis}") / side
+        found[f"c_{axis}"] = (values.pop(f"c{axis}") - length / 2) / side
     return found | ({"k3": 0.0} if kind == PERSPECTIVE else {}) | values
