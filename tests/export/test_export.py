@@ -298,7 +298,7 @@ def test_photos_that_colmap_cannot_read(small: MadeRun, tmp_path: Path) -> None:
     photo = small.photos["one"] / "a.png"
     photo.write_bytes(bytes(cv2.imencode(".webp", raster(photo))[1]))
     with pytest.raises(
-        KitError, match=r"COLMAP cannot read 1 photos of one, such as a\.png \(see .*colmap\.log\)"
+        KitError, match=r"COLMAP cannot read 1 photos of one, such as images/a\.png \(see .*colmap\.log\)"
     ) as error:
         export(small.folder, "undistorted", tmp_path / "to")
     assert "Undistorting image" in Path(str(error.value).split("(see ")[1][:-1]).read_text("utf-8")

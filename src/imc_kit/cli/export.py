@@ -28,6 +28,3 @@ class Export(Command):
 
         print(export(self.run_folder, self.format, self.out, self.scenes, self.model))
         return 0
-
-    def interrupted(self) -> str:
-        return f"interrupted: {self.out} was deleted; run the same command again"

@@ -37,9 +37,7 @@ def as_stored(models: Sequence[Model], quarters: Mapping[str, int], images: Path
     return [replace(model, folder=at.folder / str(number)) for number, model in enumerate(models)]
 
 
-def rotate_job(
-    models: Sequence[str], output: str, quarters: Mapping[str, int], images: str, threads: int, seed: int
-) -> None:
+def rotate_job(models: Sequence[str], output: str, quarters: Mapping[str, int], images: str, **_: int) -> None:
     """Write the rotated models to `output`/0, 1, …"""
     import pycolmap
 

@@ -7,12 +7,14 @@ from tempfile import mkdtemp
 
 from imc_kit.colmap import child
 from imc_kit.colmap.child import Workplace
-from imc_kit.colmap.undistortion import undistort
 from imc_kit.errors import KitError
 from imc_kit.export.model import SceneModel
 from imc_kit.export.nerfstudio import transforms
 from imc_kit.export.opensfm import reconstruction
 from imc_kit.pipeline.results import write_json
+
+_TIME_LIMIT = 24 * 3600.0
+"""Seconds: only to end a process that hangs. Ten thousand photos of 12 megapixels take about an hour."""
 
 
 def colmap_text(scene: SceneModel, folder: Path) -> None:
@@ -40,18 +42,15 @@ def undistorted(scene: SceneModel, folder: Path) -> None:
 
     MVS programs look for sparse/, splatting programs for sparse/0.
     """
-    source, log = folder / "upright", Path(mkdtemp(), "colmap.log")  # after an error, `folder` is deleted
+    source, log = folder.with_name(f"{folder.name}~"), Path(mkdtemp(), "colmap.log")  # the log outlives an error
     upright(scene, source)
+    at = Workplace(folder, log)
     with child.loading():
-        undistort(source / "sparse/0", source / "images", Workplace(folder / "dense", log))
-    for path in (folder / "dense").iterdir():
-        path.rename(folder / path.name)
+        at.run("undistort", "undistortion", _TIME_LIMIT, model=source / "sparse/0", images=source / "images")
     names = [path.relative_to(source).as_posix() for path in (source / "images").rglob("*") if path.is_file()]
     if lacking := sorted(name for name in names if not (folder / name).exists()):
-        what = f"{len(lacking)} photos of {scene.name}, such as {lacking[0].partition('/')[2]}"
-        raise KitError(f"COLMAP cannot read {what} (see {log})")
+        raise KitError(f"COLMAP cannot read {len(lacking)} photos of {scene.name}, such as {lacking[0]} (see {log})")
     shutil.rmtree(source)
-    (folder / "dense").rmdir()
     shutil.rmtree(log.parent)
     shutil.copytree(folder / "sparse", folder / "sparse/0")
 
@@ -68,11 +67,5 @@ def opensfm(scene: SceneModel, folder: Path) -> None:
     write_json(folder / "reconstruction.json", reconstruction(scene.upright(folder / "images")))
 
 
-FORMATS: dict[str, Callable[[SceneModel, Path], None]] = {
-    "colmap-text": colmap_text,
-    "ply": ply,
-    "upright": upright,
-    "undistorted": undistorted,
-    "nerfstudio": nerfstudio,
-    "opensfm": opensfm,
-}
+_WRITERS: tuple[Callable[[SceneModel, Path], None], ...] = colmap_text, ply, upright, undistorted, nerfstudio, opensfm
+FORMATS = {writer.__name__.replace("_", "-"): writer for writer in _WRITERS}

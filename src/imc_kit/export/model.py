@@ -18,8 +18,6 @@ from imc_kit.types import Scene
 
 _READABLE = ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"
 """Suffixes of files that other programs read. A copy of another file is a JPEG."""
-_ANY = 2**40
-"""Pixels: the photo has been solved, and a changed one is refused."""
 _JPEG_QUALITY = 95
 """Of copies. At 90, fine texture is visibly worse; at 100, files are twice as large."""
 
@@ -55,8 +53,7 @@ class SceneModel:
         chunks = []
         for image_id in model.reg_image_ids():
             image = model.images[image_id]
-            camera = model.cameras[image.camera_id]
-            record = self._record(image.name, (camera.width, camera.height))
+            record = self._record(image.name, model.cameras[image.camera_id])
             if PurePosixPath(image.name).suffix.lower() not in _READABLE:
                 image.name += ".jpg"
             chunks.append((record, folder / image.name))
@@ -64,14 +61,15 @@ class SceneModel:
             fan_out(pool, _copy, chunks, f"{self.name}, copying photos", "photo", len(chunks))
         return model
 
-    def _record(self, name: str, size: tuple[int, int]) -> ImageRecord:
-        """The photo of an image. size: of the upright image in the model."""
+    def _record(self, name: str, camera: Any) -> ImageRecord:
+        """The photo of an image. camera: of the upright image."""
         if self.photos is None:
             raise KitError(f"the photos of {self.name} are not where they were: move them back, or solve them again")
         path = self.photos.path(name)
-        info = images.probe(path, _ANY).rotated(self.result["rotation_quarters"].get(name, 0))
-        if info.size != size:
-            sizes = f"{info.size[0]} × {info.size[1]} pixels upright, and {size[0]} × {size[1]} in the model"
+        # Any number of pixels: the photo has been solved, and a changed one is refused.
+        info = images.probe(path, 2**40).rotated(self.result["rotation_quarters"].get(name, 0))
+        if info.size != (camera.width, camera.height):
+            sizes = f"{info.size[0]} × {info.size[1]} pixels upright, and {camera.width} × {camera.height} in the model"
             raise KitError(f"{path} has changed since it was solved ({sizes}): run imc-kit solve again")
         return ImageRecord(path, info, digest="")
 

@@ -30,7 +30,7 @@ def transforms(model: Any, images: str, points: str) -> dict[str, Any]:
         camera = model.cameras[image.camera_id]
         kind, values = opencv(camera)
         kinds.add(kind)
-        named = {"w": camera.width, "h": camera.height, "fl_x": values.pop("fx"), "fl_y": values.pop("fy"), **values}
+        named = {"fl_x": values.pop("fx"), "fl_y": values.pop("fy"), "w": camera.width, "h": camera.height} | values
         named = {key: round(value, _DIGITS) for key, value in named.items()}
         intrinsics.add(tuple(named.items()))
         pose = np.eye(4)

@@ -91,10 +91,9 @@ def _submit(task: Task | None, scenes: Sequence[SceneModel], out: Path) -> None:
     for scene in scenes:
         folders = sorted(scene.folder.parent.iterdir(), key=lambda path: int(path.name))
         folders = folders if task.predicts_scene else [scene.folder]
-        placed: dict[str, Placement] = {}
-        for model, folder in enumerate(folders):
-            for name, pose in model_files.read_model(folder).poses.items():
-                placed.setdefault(name, Placement(pose, model))
+        poses = [model_files.read_model(folder).poses for folder in folders]
+        largest_last = [*enumerate(poses)][::-1]
+        placed = {name: Placement(pose, model) for model, named in largest_last for name, pose in named.items()}
         placements[scene.name] = placed
     rows = submission.compose(task.rows, placements, predict_scene=task.predicts_scene)
     submission.write(out / "submission.csv", task.columns, rows)

@@ -22,9 +22,7 @@ def read_run_json(run: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8") if path.is_file() else "")
     except (OSError, ValueError, RecursionError) as error:
         raise KitError(f"cannot read {path} ({error}): {_HINT}") from error
-    if not isinstance(content, dict):
-        raise KitError(f"{path} does not hold a JSON object: {_HINT}")
-    if not all(isinstance(content.get(key), kind) for key, kind in _KINDS):
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in _KINDS):
         raise KitError(f"{path} was not written by imc-kit solve: {_HINT}")
     return content
 
