@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from imc_kit.colmap import child
 from made_runs import PHOTOS, MadeRun, camera_of, make_run, model
 
 
@@ -17,9 +14,3 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     lens = camera_of("OPENCV", fy=145.0, cx=103.0, cy=73.0, k1=-0.1, k2=0.02, p1=0.004, p2=-0.006)
     one, two = model(names, lens, 1), model(names, camera_of("RADIAL_FISHEYE", k1=0.02, k2=-0.01), 2)
     return make_run(tmp_path_factory.mktemp("run"), {"one": [one], "two": [two, model(names[:3], lens, 3)], "bare": []})
-
-
-@pytest.fixture(scope="session", autouse=True)
-def colmap_loaded() -> Iterator[None]:
-    with child.loading():
-        yield
