@@ -32,8 +32,11 @@ ELSEWHERE = {
     *("--only", "--case", "--inputs"),
     *("--time-limits", "--rows", "--sizes", "--without-mapping", "--exhaustive"),
     *("--strict", "--dir-mode", "--accelerator", "--scheduler-file", "--protocol", "--user"),
+    *("--workspace_path", "--output_path", "--import_path", "--image_path", "--database_path"),
+    *("--image-folder", "--data", "--colmap-path"),
 }
-"""Options of mypy, of Kaggle's own command, of Dask's, of Docker's and of the benchmarks."""
+"""Options of mypy, of Kaggle's own command, of Dask's, of Docker's, of COLMAP's, OpenMVS's and nerfstudio's, and of the
+benchmarks."""
 
 
 def commands(path: Path) -> list[str]:

@@ -24,6 +24,7 @@ LAYERS = [
     "config",
     "synthetic",
     "pipeline",
+    "export",
     "viz",
     "kaggle",
     "explore",

@@ -65,6 +65,12 @@ class Pose:
         """The camera's centre in the world, [3]."""
         return -self.rotation.T @ self.translation
 
+    def rotated(self, rotation_quarters: int) -> Self:
+        """The pose after the image's raster is rotated clockwise by `rotation_quarters` · 90°. The centre stays."""
+        cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[rotation_quarters % 4]
+        rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
+        return type(self)(rotation @ self.rotation, rotation @ self.translation)
+
 
 @dataclass(frozen=True, eq=False)
 class Features:

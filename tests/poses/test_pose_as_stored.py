@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from imc_kit.data.images import ImageInfo
-from imc_kit.poses.place import pose_as_stored
 from imc_kit.types import Pose
 from rotations import rotate_points
 
@@ -27,7 +26,7 @@ def test_the_stored_pose_projects_to_the_stored_pixel(quarters: int, mirrored: b
     info = plain.rotated(extra)
     rotation = np.array([[np.cos(0.3), 0, np.sin(0.3)], [0, 1, 0], [-np.sin(0.3), 0, np.cos(0.3)]])
     pose = Pose(rotation, np.array([0.1, -0.2, 4.0]))  # of the upright image
-    stored_pose = pose_as_stored(pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
+    stored_pose = pose.rotated(-info.stored_quarters)
     pixel = rotate_points(project(pose, info.size), info.size, -extra)  # in the image as EXIF shows it
     if mirrored:  # no camera sees a mirrored raster, so the pose is that of the image as EXIF shows it
         np.testing.assert_allclose(project(stored_pose, plain.size), pixel, atol=1e-4)

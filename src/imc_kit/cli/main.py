@@ -10,6 +10,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from imc_kit.cli.command import Command
 from imc_kit.cli.compare import Compare
 from imc_kit.cli.demo import Demo
+from imc_kit.cli.export import Export
 from imc_kit.cli.list import ListNames
 from imc_kit.cli.rehearse import Rehearse
 from imc_kit.cli.report import Report
@@ -26,6 +27,7 @@ COMMANDS: dict[str, type[Command]] = {
     "solve": Solve,
     "score": Score,
     "report": Report,
+    "export": Export,
     "compare": Compare,
     "list": ListNames,
     "weights list": List,

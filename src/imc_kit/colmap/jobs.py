@@ -43,14 +43,16 @@ def _step(module: str, work: str, config_class: str, config: Mapping[str, Any], 
     job(config=getattr(steps, config_class)(**config), **arguments)
 
 
-def _recalibrate(**arguments: Any) -> None:
-    import_module("imc_kit.colmap.recalibration").recalibrate_job(**arguments)
+def _other(module: str, work: str, **arguments: Any) -> None:
+    getattr(import_module(f"imc_kit.colmap.{module}"), work)(**arguments)
 
 
 JOBS: dict[str, Callable[..., None]] = {
     "incremental": partial(_map, "incremental"),
     "global": partial(_map, "global"),
-    "recalibrate": _recalibrate,
+    "recalibrate": partial(_other, "recalibration", "recalibrate_job"),
+    "rotate": partial(_other, "rotation", "rotate_job"),
+    "undistort": partial(_other, "undistortion", "undistort_job"),
     "readd": partial(_step, "readding", "readd_job", "ReaddingConfig"),
     "merge": partial(_step, "merging", "merge_job", "MergingConfig"),
     "localise": partial(_step, "localisation", "localise_job", "LocalisationConfig"),

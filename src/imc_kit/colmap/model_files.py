@@ -6,7 +6,7 @@ pycolmap itself may hang on a truncated file, which a full disk may leave.
 import os
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -35,20 +35,29 @@ _LONGEST_NAME = 4096
 """Bytes of an image's name: Linux's longest path."""
 
 
-def read_models(folder: Path) -> list[Model]:
-    """Read the models in the numbered subfolders of `folder`, largest first."""
-    models = [read_model(path) for path in sorted(folder.iterdir()) if (path / "images.bin").is_file()]
+def read_models(folder: Path, quarters: Mapping[str, int] | None = None) -> list[Model]:
+    """Read the models in the numbered subfolders of `folder`, largest first. quarters: see `read_model`."""
+    models = [read_model(path, quarters) for path in sorted(folder.iterdir()) if (path / "images.bin").is_file()]
     return sorted(models, key=lambda model: -len(model.poses))
 
 
-def read_model(folder: Path) -> Model:
-    """Read a COLMAP sparse model. Raises `KitError` when its files are damaged."""
+def read_model(folder: Path, quarters: Mapping[str, int] | None = None) -> Model:
+    """Read a COLMAP sparse model. Raises `KitError` when its files are damaged.
+
+    quarters: rotate the poses clockwise by this many times 90°, by image name: the files describe images as stored.
+    """
     try:
         with ExitStack() as stack:
             opened = {name: stack.enter_context((folder / name).open("rb")) for name in _SHORTEST}
-            return _read(folder, {name: _File(file, _SHORTEST[name]) for name, file in opened.items()})
+            model = _read(folder, {name: _File(file, _SHORTEST[name]) for name, file in opened.items()})
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, struct.error) as error:
         raise KitError(f"cannot read the COLMAP model in {folder}: its files are damaged ({error})") from error
+    for name, count in (quarters or {}).items():
+        if name in model.poses:
+            model.poses[name] = model.poses[name].rotated(count)
+            across, down = model.frames[name]
+            model.frames[name] = (down, across) if count % 2 else (across, down)
+    return model
 
 
 class _File:

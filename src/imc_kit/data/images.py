@@ -59,6 +59,15 @@ class ImageInfo:
         """The rotations of EXIF alone, and `mirrored`. The others undo the rotation of a file, not of a camera."""
         return (self.rotation_quarters - self.extra_quarters) % 4, self.mirrored
 
+    @property
+    def stored_quarters(self) -> int:
+        """The clockwise 90° rotations from the image that models and the submission describe to the upright one.
+
+        They describe the raster as it is stored. But no camera sees a mirrored raster, so for one they describe the
+        image as EXIF orients it.
+        """
+        return self.extra_quarters if self.mirrored else self.rotation_quarters
+
     def rotated(self, extra: int) -> "ImageInfo":
         """The info after `extra` more clockwise 90° rotations, as for `load(…, extra_quarters=extra)`."""
         size = self.size[::-1] if extra % 2 else self.size

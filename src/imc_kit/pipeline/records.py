@@ -69,11 +69,11 @@ def gone(records: Mapping[str, ImageRecord]) -> list[str]:
     return [f"images that vanished during the run ({len(names)}): {few}; {faults.RETRIED}"] if names else []
 
 
-def stored_otherwise(records: Mapping[str, ImageRecord]) -> list[str]:
-    """A note on the images whose files are not upright: COLMAP's models do not fit these files."""
-    count = sum(bool(record.info.rotation_quarters or record.info.mirrored) for record in records.values())
-    note = f"photos that are stored rotated or mirrored ({count}): the models describe them upright"
-    return [f"{note}, so other programs need upright copies"] if count else []
+def stored_mirrored(records: Mapping[str, ImageRecord]) -> list[str]:
+    """A note on the images whose files are mirrored: COLMAP's models do not fit these files."""
+    count = sum(record.info.mirrored for record in records.values())
+    note = f"photos that are stored mirrored ({count}): the models describe them as EXIF orients them"
+    return [f"{note}, so other programs need the copies of imc-kit export --format upright"] if count else []
 
 
 def _inspect_image(max_pixels: int, path: Path, mask: Path | None) -> tuple[ImageRecord | None, str]:

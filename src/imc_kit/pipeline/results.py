@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _SHOWN = 3
 """Warnings of each scene in the text of a run: with hundreds of damaged photos, there are as many."""
 _PACKAGES = ("imc-kit", "pycolmap", "opencv-python-headless", "numpy", "numba", "h5py", "kornia", "timm", "torch")
+_QUARTERS = "rotation_quarters", "stored_quarters"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +38,15 @@ class SceneResult:
     """The result of one scene.
 
     placements: of every image of the scene as stored in its file (EXIF orientation undone), by image name.
-    models: COLMAP's models of the upright images, largest first.
+    models: COLMAP's models, largest first: poses of the upright images. Their files describe the images as stored.
     counts: images, readable, rotated, pairs, matched and verified pairs, registered, models, points.
     seconds: by stage.
     notes: what went wrong, one sentence each.
     memory: peak bytes of this process (without COLMAP's) by stage, if the system reports it.
     rotation_quarters: for images rotated beyond their EXIF orientation, the number of further clockwise 90° rotations,
         1 to 3, by image name.
+    stored_quarters: for images that the models' files describe rotated, the number of clockwise 90° rotations, 1 to 3,
+        that make them upright, by image name.
     """
 
     placements: dict[str, Placement]
@@ -53,6 +56,7 @@ class SceneResult:
     notes: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
     rotation_quarters: dict[str, int] = field(default_factory=dict)
+    stored_quarters: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +128,7 @@ def write_result(path: Path, identity: str, result: SceneResult) -> None:
         for name, placement in result.placements.items()
         for pose in (placement.pose,)
     }
-    content = {"identity": identity, **_summary(result), "rotation_quarters": result.rotation_quarters}
+    content = {"identity": identity, **_summary(result), **{name: getattr(result, name) for name in _QUARTERS}}
     content |= {"placements": placements, "files": model_digests(path.parent)}
     write_json(path, {**content, "digest": content_digest(content)})
 
@@ -141,8 +145,9 @@ def read_result(path: Path, identity: str) -> SceneResult | None:
             name: Placement(Pose(np.array(entry["rotation"]), np.array(entry["translation"])), entry["model"])
             for name, entry in content["placements"].items()
         }
-        models = model_files.read_models(path.parent / "models") if content["counts"]["models"] else []
-        given = {key: content[key] for key in ("counts", "seconds", "notes", "memory", "rotation_quarters")}
+        given = {key: content[key] for key in ("counts", "seconds", "notes", "memory", *_QUARTERS)}
+        folder, quarters = path.parent / "models", content["stored_quarters"]
+        models = model_files.read_models(folder, quarters) if content["counts"]["models"] else []
         return SceneResult(placements, models, **given)
     except FileNotFoundError:
         return None

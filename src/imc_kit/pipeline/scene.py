@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
-from imc_kit.colmap import cameras, database, database_files, mapping_runs, model_files, verification
+from imc_kit.colmap import cameras, database, database_files, mapping_runs, model_files, rotation, verification
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.config import Config, fingerprint
@@ -16,14 +16,13 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
-from imc_kit.pipeline.records import ImageRecord, gone, inspect, stored_otherwise
+from imc_kit.pipeline.records import ImageRecord, gone, inspect, stored_mirrored
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.poses import place
-from imc_kit.poses.place import pose_as_stored
-from imc_kit.runtime import deadline
+from imc_kit.runtime import deadline, faults
 from imc_kit.runtime.meter import Meter
 from imc_kit.runtime.warned import collecting
-from imc_kit.types import Pair, Placement, Scene
+from imc_kit.types import Model, Pair, Placement, Scene
 
 _AFTER_MATCHING = 2.0, 0.4
 """With a time limit, each step reserves time for the steps after it: seconds per image, but at most a share of the time
@@ -149,14 +148,17 @@ class MatchedScene:
                 context.notes.append(f"no model came out: {why}, so all images get the same pose")
             if kept := self.earlier.unless_worse(models, context.notes):
                 return kept
+            models, stored = self._as_stored(models, context)
             models = model_files.gather(models, self.folder / "models")
             placed = place(scene.images, models, inliers, separate=self.separate, similarity=similarity)
             circle = on_turntable(context, self.records, models)
             placed |= {name: Placement(pose, None) for name, pose in circle.items()}
-            placed |= {name: _as_stored(placed[name], record.info) for name, record in self.records.items()}
+            for name, record in self.records.items():
+                pose = placed[name].pose.rotated(-record.info.stored_quarters)
+                placed[name] = replace(placed[name], pose=pose)
         quarters = {name: count for name, record in self.records.items() if (count := record.info.extra_quarters)}
         if models:
-            context.notes.extend(stored_otherwise(self.records))
+            context.notes.extend(stored_mirrored(self.records))
         counts = {
             "images": len(scene.images),
             "readable": len(self.records),
@@ -168,9 +170,19 @@ class MatchedScene:
             "models": len(models),
             "points": len(models[0].points) if models else 0,
         }
-        result = SceneResult(placed, models, counts, cost.seconds, context.notes, cost.memory, quarters)
+        result = SceneResult(placed, models, counts, cost.seconds, context.notes, cost.memory, quarters, stored)
         self.earlier.replace(result)
         return result
+
+    def _as_stored(self, models: list[Model], context: SceneContext) -> tuple[list[Model], dict[str, int]]:
+        """The models with files that describe the images as stored, and their rotations (`SceneResult`)."""
+        stored = {name: count for name, record in self.records.items() if (count := record.info.stored_quarters)}
+        at = Workplace(context.partial / "stored", context.log)
+        try:
+            return rotation.as_stored(models, stored, self.scene.root, at), stored
+        except KitError as error:
+            context.notes.append(f"{error}; so the models describe upright images; {faults.RETRIED}")
+            return models, {}
 
     def _verify(self, context: SceneContext, executor: Executor) -> Path:
         """The database of verified matches, from an earlier run if possible."""
@@ -188,12 +200,6 @@ class MatchedScene:
         context.notes.extend(verification.verify(made, context.config.verification, executor, end))
         kept = database_files.keep(made, self.folder, identity if is_final(context.notes) else "hurried")
         return database_files.near(kept, context.partial)
-
-
-def _as_stored(placement: Placement, info: images.ImageInfo) -> Placement:
-    """The placement of an image as stored in its file, from that of the upright image."""
-    pose = pose_as_stored(placement.pose, info.rotation_quarters, info.mirrored, info.extra_quarters)
-    return replace(placement, pose=pose)
 
 
 def _reserving(need: tuple[float, float], scene: Scene, until: float) -> float:

@@ -1,4 +1,4 @@
-"""Give every image of a scene one pose, from its models, and convert poses to rasters as stored in their files."""
+"""Give every image of a scene one pose, from its models."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -69,21 +69,3 @@ def _middle(poses: Sequence[Pose]) -> Pose:
     """The pose whose centre is nearest to the median of all centres."""
     centers = np.array([pose.center for pose in poses])
     return poses[int(np.argmin(np.linalg.norm(centers - np.median(centers, axis=0), axis=1)))]
-
-
-def rotated(pose: Pose, rotation_quarters: int) -> Pose:
-    """The pose of an image after its raster is rotated clockwise by `rotation_quarters` · 90°. The centre stays."""
-    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[rotation_quarters % 4]
-    rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float64)
-    return Pose(rotation @ pose.rotation, rotation @ pose.translation)
-
-
-def pose_as_stored(pose: Pose, rotation_quarters: int, mirrored: bool, extra_quarters: int = 0) -> Pose:
-    """Convert the pose of the upright image to that of the raster as stored, which the competition asks for.
-
-    rotation_quarters, mirrored, extra_quarters: how the raster was made upright, as in `data.images.ImageInfo`.
-
-    No camera sees a mirrored raster, so for one only `extra_quarters` are undone: the pose is that of the EXIF-oriented
-    image. The metric compares only centres, which stay the same in every case.
-    """
-    return rotated(pose, -extra_quarters if mirrored else -rotation_quarters)

@@ -1,8 +1,6 @@
 """Reads the folder of a run, finished or not, and scores the run: the content of the report."""
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,13 @@ import numpy as np
 
 from imc_kit import metric
 from imc_kit.colmap import database, database_files, model_files, verification
-from imc_kit.data.scenes import SPLITS, Task, load
 from imc_kit.data.tables import read_table
 from imc_kit.errors import KitError
-from imc_kit.pipeline.out_folder import scene_folder
-from imc_kit.pipeline.results import model_digests, read_content
+from imc_kit.pipeline import run_files
+from imc_kit.pipeline.results import model_digests
 from imc_kit.types import Model, Scene
 from imc_kit.viz.advice import Advice, advise
 from imc_kit.viz.pairs import Counts, block_order
-
-_HINT = "give the folder of a run (--out of imc-kit solve)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +128,7 @@ def measure(layout: str) -> str:
 
 def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str | None = None) -> RunFolder:
     """Read the folder of a run; arguments and errors as for `report.write_report`."""
-    content = _read_json(run / "run.json")
-    if not all(isinstance(content.get(key), kind) for key, kind in (("input", str), ("layout", str), ("scenes", dict))):
-        raise KitError(f"{run / 'run.json'} was not written by imc-kit solve: {_HINT}")
+    content = run_files.read_run_json(run)
     submission, scores = run / "submission.csv", {}
     if thresholds is not None and truth is None:
         raise KitError(f"the distances in {thresholds} need the true poses: give --truth")
@@ -146,42 +139,12 @@ def read_run(run: Path, truth: Path | str | None = None, thresholds: Path | str 
         scores = metric.score_scenes(content["layout"], names, truth, submission, distances)
     failed: Mapping[str, str] = content.get("failed", {})
     known = [*content["scenes"], *failed]
-    task = _task(content["input"], known, submission, run)
+    task = run_files.input_task(content["input"], known, run)
     photos = {scene.name: scene for scene in task.scenes} if task else {}
     scenes = [_read_scene(run, name, content, photos.get(name), scores.get(name)) for name in content["scenes"]]
     without = {name: reason for name, reason in failed.items() if name not in content["scenes"]}
-    waiting = [name for name in _requested(task, submission) if name not in known] if task else []
+    waiting = [name for name in run_files.requested(task, run) if name not in known] if task else []
     return RunFolder(content, content["layout"], scenes, without, waiting, scores)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8") if path.is_file() else "")
-    except (OSError, ValueError, RecursionError) as error:
-        raise KitError(f"cannot read {path} ({error}): {_HINT}") from error
-    if not isinstance(content, dict):
-        raise KitError(f"{path} does not hold a JSON object: {_HINT}")
-    return content
-
-
-def _task(root: str, known: Sequence[str], submission: Path, out: Path) -> Task | None:
-    """Load the input from disk, in the split with the most known or requested scenes; None if it is gone."""
-    best, most = None, 0
-    for split in SPLITS:
-        with suppress(KitError, OSError, ValueError):
-            task = load(root, split, out=out)
-            common = len({scene.name for scene in task.scenes}.intersection([*known, *_requested(task, submission)]))
-            best, most = (task, common) if common > most else (best, most)
-    return best
-
-
-def _requested(task: Task, submission: Path) -> list[str]:
-    """The scenes that have rows in the submission, in the task's order; none if it cannot be read."""
-    columns, present = list(task.keys[0]), set()
-    with suppress(KitError):
-        present = set(read_table(submission, columns)[columns].itertuples(index=False, name=None))
-    found = {row.scene for key, row in zip(task.keys, task.rows, strict=True) if tuple(key.values()) in present}
-    return [scene.name for scene in task.scenes if scene.name in found]
 
 
 def _read_scene(
@@ -189,11 +152,11 @@ def _read_scene(
 ) -> SceneRun:
     """content: of run.json."""
     account, failure = content["scenes"][name], content.get("failed", {}).get(name)
-    folder, result = _result(run, name, account)
+    folder, result = run_files.scene_result(run, name, account)
     models: list[Model] = []
     matched, gone = Matched(), list[str]()
     if result:
-        models, no_models = _models(folder / "models", account["counts"]["models"], result["files"])
+        models, no_models = _models(folder / "models", account["counts"]["models"], result)
         matched, no_matches = _matched(folder)
         gone += filter(None, (no_models, no_matches))
     else:
@@ -220,26 +183,12 @@ def _read_scene(
     )
 
 
-def _result(run: Path, name: str, account: Mapping[str, Any]) -> tuple[Path, Mapping[str, Any]]:
-    """The folder of the result that run.json describes, and that result; empty if there is none.
-
-    A run with a time limit has two results, and the full one may be from an earlier run.
-    """
-    for part in ("scenes", "quick"):
-        folder = scene_folder(run / part, name)
-        with suppress(Exception):  # whatever is wrong with it, the page can tell of the others
-            result = read_content(folder / "result.json")
-            if all(result.get(key) == account[key] for key in ("counts", "seconds")):
-                return folder, result
-    return scene_folder(run / "scenes", name), {}
-
-
-def _models(folder: Path, expected: int, digests: Any) -> tuple[list[Model], str]:
-    """The models, or none and the reason. digests: of their files."""
+def _models(folder: Path, expected: int, result: Mapping[str, Any]) -> tuple[list[Model], str]:
+    """The models, or none and the reason. result: of the scene."""
     try:
-        if folder.is_dir() and digests != model_digests(folder.parent):
+        if folder.is_dir() and result["files"] != model_digests(folder.parent):
             raise KitError(f"cannot read the COLMAP model in {folder}: its files have changed")
-        models = model_files.read_models(folder) if folder.is_dir() else []
+        models = model_files.read_models(folder, result.get("stored_quarters")) if folder.is_dir() else []
     except (KitError, OSError) as error:
         return [], f"The models are not shown: {error}."
     return models, "" if models or not expected else "The scene's models were deleted: they are not shown."

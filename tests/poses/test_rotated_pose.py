@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from imc_kit.poses.place import pose_as_stored, rotated
 from imc_kit.types import Pose
 
 POSE = Pose(Rotation.from_euler("xyz", [20, 30, 40], degrees=True).as_matrix(), np.array([0.2, -0.1, 0.5]))
@@ -26,14 +25,7 @@ def test_a_rotated_pose_projects_to_the_rotated_raster(quarters: int) -> None:
     raster = np.zeros((height, width), bool)
     raster[6, 26] = True
     raster = np.rot90(raster, -quarters)  # negative: clockwise
-    after = rotated(POSE, quarters)
+    after = POSE.rotated(quarters)
     (row,), (column,) = np.nonzero(raster)
     np.testing.assert_allclose(project(after, raster.shape[1], raster.shape[0]), [column, row], atol=1e-9)
     np.testing.assert_allclose(after.center, POSE.center, atol=1e-12)
-
-
-def test_the_pose_as_stored_undoes_the_rotations() -> None:
-    np.testing.assert_allclose(rotated(pose_as_stored(POSE, 3, False, 1), 3).rotation, POSE.rotation, atol=1e-12)
-    mirrored = pose_as_stored(POSE, 3, True, 1)  # only the rotation that EXIF does not ask for
-    np.testing.assert_allclose(rotated(mirrored, 1).rotation, POSE.rotation, atol=1e-12)
-    np.testing.assert_allclose(mirrored.center, POSE.center, atol=1e-12)
