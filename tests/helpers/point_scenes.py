@@ -79,7 +79,7 @@ def without(config: Config, *steps: str) -> Config:
 
 CONFIG = Config(PointsConfig(), NearestConfig(ratio=0.8), turntable=TurntableConfig(on=False), threads=1)
 ONE_RUN = replace(CONFIG, mapping=(MappingConfig(),))
-MAPPING_ALONE = without(CONFIG, "merging", "localisation", "refinement")
+MAPPING_ALONE = without(CONFIG, "merging", "localisation", "subpixel", "refinement")
 
 
 def solve_scene(

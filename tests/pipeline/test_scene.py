@@ -80,7 +80,7 @@ def test_a_scene_is_finished_once_whatever_earlier_runs_have_left(
     assert jobs == {}
 
     whole = solve_scene(scene, tmp_path, store, ONE_RUN, executor)
-    assert list(jobs) == ["incremental", "merge", "localise", "refine"]
+    assert list(jobs) == ["incremental", "merge", "localise", "align", "refine"]
     assert whole.counts["registered"] == FIRST + 1
     assert len(whole.placements) == ALL
     assert whole.notes == []
@@ -138,13 +138,13 @@ def test_pairs_that_were_left_out_come_back(
 ) -> None:
     monkeypatch.setattr(mapping, "left_out", lambda *_: [("00.png", "02.png")])
     result = solve_scene(scene, tmp_path / "a", store, ONE_RUN, executor)
-    assert list(jobs) == ["incremental", "readd", "merge", "localise", "refine"]
+    assert list(jobs) == ["incremental", "readd", "merge", "localise", "align", "refine"]
     assert result.counts["registered"] == FIRST + 1
     assert [note for note in result.notes if "leaves out 1 weak pairs" not in note] == []
     assert re.search("1 of 1 .* agree with the model", (tmp_path / "a/colmap.log").read_text())
     jobs.clear()
     solve_scene(scene, tmp_path / "b", store, without(ONE_RUN, "readding", "localisation"), executor)
-    assert list(jobs) == ["incremental", "merge", "refine"]
+    assert list(jobs) == ["incremental", "merge", "align", "refine"]
 
 
 def test_no_step_takes_longer_than_there_is_time(
@@ -154,7 +154,7 @@ def test_no_step_takes_longer_than_there_is_time(
     result = solve_scene(scene, tmp_path, store, config, executor, time.monotonic() + 60)
     assert result.counts["registered"] == FIRST + 1
     assert result.notes == []
-    assert list(jobs) == ["incremental", "merge", "localise", "refine"]
+    assert list(jobs) == ["incremental", "merge", "localise", "align", "refine"]
     assert jobs["localise"] == 7.0
     assert jobs["refine"] < jobs["merge"] < 60
     assert jobs["incremental"] < 60 - ALL * scene_stages._AFTER_MAPPING[0]

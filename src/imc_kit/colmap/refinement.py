@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from imc_kit.colmap.bundle_adjustment import solver
+from imc_kit.colmap.bundle_adjustment import TOLERANCE, solve, solver
 from imc_kit.colmap.cameras import change_camera_model
 from imc_kit.colmap.steps import REFUSED, RefinementConfig
 
 _MIN_ANGLE = 1.5
 """Degrees. Points with a smaller triangulation angle are dropped, as in COLMAP's mapper."""
-_TOLERANCE = 1e-6
-"""Bundle adjustment stops when a step lowers the cost by a smaller share. COLMAP's 0 takes three times as long for the
-same poses."""
 _SIMPLE = "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "PINHOLE"
 """Camera models to replace with a fuller one."""
 _ASPECT, _FOCAL, _BEND = 0.05, 0.2, 0.5
@@ -33,17 +30,14 @@ def refine_job(model: str, output: str, config: RefinementConfig, threads: int, 
     simple = [camera for camera in shared if camera.model.name in _SIMPLE]
     if not simple or not errors or np.median(errors) > config.max_median_error:
         return
-    options = solver(threads, config.max_iterations)
-    options.ceres.solver_options.function_tolerance = _TOLERANCE
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    options = solver(threads, config.max_iterations, robust=True, tolerance=TOLERANCE)
     for camera_model in dict.fromkeys([config.camera_model, "RADIAL"]):
         refined = pycolmap.Reconstruction(reconstruction)
         for camera in simple:
             change_camera_model(refined.cameras[camera.camera_id], camera_model)
         for max_error in config.max_errors:
             pycolmap.ObservationManager(refined).filter_all_points3D(max_error, _MIN_ANGLE)
-            pycolmap.bundle_adjustment(refined, options)
-            refined.update_point_3d_errors()
+            solve(refined, options)
         if all(_determined(refined.cameras[camera.camera_id], camera) for camera in simple):
             refined.write(output)
             return

@@ -134,6 +134,7 @@ class SubpixelConfig(StepConfig):
 
     job = "align"
     what = "sub-pixel alignment of keypoints"
+    shares = ("min_correlation",)
     positive = "long_side", "radius", "max_move", "max_iterations"
 
     long_side: int = 1600
@@ -152,7 +153,6 @@ class SubpixelConfig(StepConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(-1 <= self.min_correlation <= 1, "min_correlation", "in −1 … 1")
         valid = len(self.max_errors) > 0 and all(error > 0 for error in self.max_errors)
         self.require(valid, "max_errors", "at least one number of pixels, each more than 0")
 

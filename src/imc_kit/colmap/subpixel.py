@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pycolmap
 
-from imc_kit.colmap.bundle_adjustment import solver
+from imc_kit.colmap.bundle_adjustment import TOLERANCE, solve, solver
 from imc_kit.colmap.patches import Grey, align, observations
 from imc_kit.colmap.steps import SubpixelConfig
 from imc_kit.data import images
@@ -18,8 +18,6 @@ from imc_kit.types import Float64
 
 _MIN_ANGLE = 1.5
 """Degrees. Points with a smaller triangulation angle are dropped, as in COLMAP's mapper."""
-_TOLERANCE = 1e-6
-"""Bundle adjustment stops when a step lowers the cost by a smaller share, as in `refinement`."""
 _PRECISE = 0.25
 """Pixels. The gain is the number of observations with at most this reprojection error."""
 _GAIN = 1.02
@@ -70,15 +68,12 @@ def subpixel_job(
 def _adjusted(before: Any, config: SubpixelConfig, threads: int, move: Callable[[Any], None]) -> Any:
     """A copy, bundle-adjusted robustly, without observations that do not fit. move: changes keypoints before that."""
     reconstruction = pycolmap.Reconstruction(before)
-    options = solver(threads, config.max_iterations)
-    options.ceres.solver_options.function_tolerance = _TOLERANCE
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    options = solver(threads, config.max_iterations, robust=True, tolerance=TOLERANCE)
     for max_error in config.max_errors:
         move(reconstruction)
-        pycolmap.bundle_adjustment(reconstruction, options)
+        solve(reconstruction, options)
         pycolmap.ObservationManager(reconstruction).filter_all_points3D(max_error, _MIN_ANGLE)
-    pycolmap.bundle_adjustment(reconstruction, options)
-    reconstruction.update_point_3d_errors()
+    solve(reconstruction, options)
     return reconstruction
 
 
