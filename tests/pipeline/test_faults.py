@@ -72,6 +72,7 @@ STEPS = {
     "readding": step(ONE_RUN, "readding", "readd"),
     "merging": step(ONE_RUN, "merging", "merge"),
     "localisation": step(ONE_RUN, "localisation", "localise"),
+    "alignment": step(ONE_RUN, "subpixel", "align"),
     "refinement": step(ONE_RUN, "refinement", "refine"),
 }
 """For each: the configuration, that with a time limit of a second for this step, and which job it is."""
