@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -500,11 +499,34 @@ def test_where_sqlite_cannot_work_another_place_is_used(tmp_path: Path) -> None:
         assert place == tmp_path / "partial"
         shutil.copyfile(path, held := tmp_path / "held.db")
         assert near(held, place) == held
-        with closing(sqlite3.connect(held)) as other:
-            other.execute("PRAGMA locking_mode=EXCLUSIVE")
-            other.execute("BEGIN EXCLUSIVE")
+        hold = (
+            "import sqlite3, sys; other = sqlite3.connect(sys.argv[1]); other.execute('PRAGMA locking_mode=EXCLUSIVE');"
+            "other.execute('BEGIN EXCLUSIVE'); print(flush=True); input()"
+        )
+        command = [sys.executable, "-c", hold, str(held)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline()
             assert near(held, place).parent == place
+            other.communicate(b"\n")
     assert not place.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="locks of another kind")
+def test_reading_leaves_the_locks_of_open_databases(tmp_path: Path) -> None:
+    """A process has one lock per file. Python's SQLite and pycolmap's take it from each other, and then crash: another
+    thread's mapped index is cut off (SIGBUS)."""
+    with written(tmp_path, [entry(tmp_path, "a.jpg")]):
+        pass
+    path = tmp_path / "database.db"
+    take = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 128)"
+    command = [sys.executable, "-c", take, f"{path}-shm"]  # SQLite's "dead man's switch" is byte 128 of this file
+    with pycolmap.Database.open(path) as opened:
+        assert opened.num_images() == 1
+        assert keypoint_counts(path) == {"a.jpg": 4}
+        assert near(path, tmp_path) == path
+        taken = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+        assert b"BlockingIOError" in taken.stderr
 
 
 @pytest.mark.parametrize("most", [1, 3, 9])

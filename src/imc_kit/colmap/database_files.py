@@ -85,13 +85,17 @@ def _digest(path: Path) -> str:
 def near(path: Path, folder: Path) -> Path:
     """The path of a database, or of its copy in `folder` if SQLite cannot open it where it is.
 
-    SQLite refuses paths of more than 504 bytes, disks without locks, and read-only folders.
+    SQLite refuses paths of more than 504 bytes, disks without locks, and read-only folders. pycolmap has a copy of
+    SQLite of its own, and Python's must not open what pycolmap may have open in another thread: a process loses its
+    locks on a file when it closes the file anywhere, so the two crash each other (sqlite.org/howtocorrupt.html, 2.2.1).
     """
+    import pycolmap
+
     try:
-        with closing(sqlite3.connect(path, timeout=0)) as connection:
-            connection.execute("SELECT count(*) FROM images")
+        with pycolmap.Database.open(path) as database:
+            database.num_images()
         return path
-    except sqlite3.Error:
+    except RuntimeError:
         return Path(shutil.copyfile(path, folder / "near.db"))
 
 
