@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+from imc_kit.colmap import known_cameras
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
@@ -177,6 +178,8 @@ class Config:
             where = "or put them into a folder that IMC_KIT_WEIGHTS names"
             raise KitError(f"weight files are missing: {', '.join(names)}; {get}, {where}") from None
         self.masks.check()
+        if self.cameras.known:
+            known_cameras.read(self.cameras.known)
         for run in self.mapping:
             run.check()
 
@@ -263,7 +266,8 @@ def fingerprint(*parts: Any) -> str:
     """A short hash of what results depend on: configurations and other plain values.
 
     It covers the content of the files that options name, and the code of detectors, matchers and descriptors. Options
-    that do not change results are left out, and the folder of masks, because images are identified with their masks.
+    that do not change results are left out. So are the folder of masks, because images are identified with their masks,
+    and the known cameras, because those of a scene are a part.
     """
     text = json.dumps([versions.KIT, *parts], sort_keys=True, default=_identity)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -274,6 +278,7 @@ def _identity(value: Any) -> Any:
     if isinstance(value, Path):
         return versions.of_file(value)
     value = replace(value, folder=None) if isinstance(value, MaskConfig) else value
+    value = replace(value, known="") if isinstance(value, CameraConfig) else value
     code = [*value.sources, versions.of_code(type(value))] if isinstance(value, NamedConfig) else []
     return {name: option for name, option in plain(value).items() if name not in _WITHOUT_EFFECT} | {"": code}
 
