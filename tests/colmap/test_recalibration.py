@@ -11,10 +11,11 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap import mapping_runs
-from imc_kit.colmap.cameras import CameraConfig, Known
+from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig, intrinsics_are_per_image
 from imc_kit.colmap.mapping_runs import RunPolicy, map_best
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.recalibration import recalibrated
 from imc_kit.types import Scene
 from point_cloud import ORBIT, database

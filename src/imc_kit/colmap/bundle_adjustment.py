@@ -11,15 +11,9 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from imc_kit.colmap.cameras import (
-    FOCAL_RANGE,
-    MAX_DISTORTION,
-    NOTHING_KNOWN,
-    Known,
-    change_camera_model,
-    largest_distortion,
-)  # fmt: skip
+from imc_kit.colmap.cameras import FOCAL_RANGE, MAX_DISTORTION, change_camera_model, largest_distortion
 from imc_kit.colmap.mapping import ALL_THREADS_FROM
+from imc_kit.colmap.options import NOTHING_KNOWN, Known
 from imc_kit.colmap.support import IdPair, Indices
 
 # These values are those of COLMAP's incremental mapper, unless a line says otherwise.

@@ -63,22 +63,6 @@ class ImageEntry:
     """The `pycolmap.Camera` of the upright image, if the user knows it (`known_cameras`)."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """The ids of the cameras whose intrinsics the user gave, and whether these must stay."""
-
-    ids: tuple[int, ...] = ()
-    fixed: bool = False
-
-    @property
-    def constant(self) -> tuple[int, ...]:
-        """The ids of the cameras that bundle adjustment must not change."""
-        return self.ids if self.fixed else ()
-
-
-NOTHING_KNOWN = Known()
-
-
 def largest_distortion(cameras: Iterable[Any]) -> float:
     """The largest distortion parameter to believe: more than those of the known cameras."""
     known = (abs(float(camera.params[place])) for camera in cameras for place in camera.extra_params_idxs())

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.colmap import watching
-from imc_kit.colmap.cameras import Known
+from imc_kit.colmap.options import Known
 from imc_kit.errors import KitError
 from imc_kit.runtime import deadline, progress, python
 

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.colmap import steps
-from imc_kit.colmap.cameras import Known
-from imc_kit.colmap.options import mapper_options
+from imc_kit.colmap.options import Known, mapper_options
 
 LOOK_UP = 0.01
 """Seconds between checks for ended jobs. A job lasts at least a tenth of a second."""

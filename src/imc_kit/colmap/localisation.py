@@ -11,9 +11,9 @@ import pycolmap
 from numpy.typing import NDArray
 
 from imc_kit.colmap.bundle_adjustment import adjust, bad_camera, correspondence_graph, load_all, observed
-from imc_kit.colmap.cameras import Known
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.mapping import intrinsics_are_per_image
+from imc_kit.colmap.options import NOTHING_KNOWN, Known
 from imc_kit.colmap.steps import LocalisationConfig
 from imc_kit.colmap.support import Evidence, IdPair, Indices, agreement, epipolar_errors, read_evidence
 from imc_kit.types import one_to_one_rows
@@ -23,8 +23,9 @@ _MORE = 1.2
 
 
 def localise_job(
-    database: str, model: str, output: str, config: LocalisationConfig, known: Known, threads: int, seed: int
-) -> None:
+    database: str, model: str, output: str, config: LocalisationConfig, threads: int, seed: int,
+    known: Known = NOTHING_KNOWN,
+) -> None:  # fmt: skip
     """Add the images that can be localised, and write the model to `output` if there are any."""
     reconstruction = pycolmap.Reconstruction(model)
     given = set(reconstruction.reg_image_ids())

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from imc_kit.colmap.cameras import NOTHING_KNOWN, Known, largest_distortion
+from imc_kit.colmap.cameras import largest_distortion
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.database import delete_pairs, keep_best_connected, keep_first
 from imc_kit.colmap.model_files import read_models
-from imc_kit.colmap.options import Value, mapper_options
+from imc_kit.colmap.options import NOTHING_KNOWN, Known, Value, mapper_options
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import require
 from imc_kit.types import Model, Pair

@@ -12,9 +12,9 @@ import pycolmap
 from numpy.typing import NDArray
 
 from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, load_all, observed
-from imc_kit.colmap.cameras import Known
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.mapping import intrinsics_are_per_image
+from imc_kit.colmap.options import NOTHING_KNOWN, Known
 from imc_kit.colmap.steps import MergingConfig
 from imc_kit.colmap.support import Evidence, agreement, read_evidence
 from imc_kit.types import Float64, one_to_one_rows
@@ -46,8 +46,9 @@ class Links:
 
 
 def merge_job(
-    database: str, models: Sequence[str], output: str, config: MergingConfig, known: Known, threads: int, seed: int
-) -> None:
+    database: str, models: Sequence[str], output: str, config: MergingConfig, threads: int, seed: int,
+    known: Known = NOTHING_KNOWN,
+) -> None:  # fmt: skip
     """Merge the models that belong together, and write all to `output`/0, 1, …, largest first."""
     with pycolmap.Database.open(database) as opened:
         evidence = read_evidence(opened, sorted(id_pair_counts(opened, verified=True)))

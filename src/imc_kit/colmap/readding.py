@@ -6,16 +6,16 @@ from pathlib import Path
 import pycolmap
 
 from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph
-from imc_kit.colmap.cameras import Known
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.mapping import intrinsics_are_per_image
+from imc_kit.colmap.options import NOTHING_KNOWN, Known
 from imc_kit.colmap.steps import ReaddingConfig
 from imc_kit.colmap.support import agreement, epipolar_errors, read_evidence
 
 
 def readd_job(
-    database: str, model: str, left_out: Sequence[Sequence[str]], output: str, config: ReaddingConfig, known: Known,
-    threads: int, seed: int,
+    database: str, model: str, left_out: Sequence[Sequence[str]], output: str, config: ReaddingConfig, threads: int,
+    seed: int, known: Known = NOTHING_KNOWN,
 ) -> None:  # fmt: skip
     """Bundle-adjust a model with agreeing left-out pairs; write it to `output` if its own matches still agree."""
     reconstruction = pycolmap.Reconstruction(model)

@@ -8,7 +8,8 @@ import numpy as np
 import pycolmap
 
 from imc_kit.colmap.bundle_adjustment import TOLERANCE, solve, solver
-from imc_kit.colmap.cameras import Known, change_camera_model
+from imc_kit.colmap.cameras import change_camera_model
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.steps import REFUSED, RefinementConfig
 
 _MIN_ANGLE = 1.5

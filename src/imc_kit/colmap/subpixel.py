@@ -11,7 +11,7 @@ import numpy as np
 import pycolmap
 
 from imc_kit.colmap.bundle_adjustment import TOLERANCE, solve, solver
-from imc_kit.colmap.cameras import Known
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.patches import Grey, align, observations
 from imc_kit.colmap.steps import SubpixelConfig
 from imc_kit.data import images

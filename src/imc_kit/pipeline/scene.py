@@ -9,6 +9,7 @@ from pathlib import Path
 from imc_kit.colmap import cameras, database, database_files, known_cameras, mapping_runs, model_files, rotation
 from imc_kit.colmap.known_cameras import KnownCamera
 from imc_kit.colmap.mapping_runs import RunPolicy
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.verification import inlier_counts, verify
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
@@ -136,7 +137,7 @@ class MatchedScene:
         with cost("verify"):
             verified = self._verify(context, executor)
             inliers = inlier_counts(verified)
-        known = cameras.Known(database.camera_ids(verified, self.known), config.cameras.fixed)
+        known = Known(database.camera_ids(verified, self.known), config.cameras.fixed)
         context = replace(context, known=known)
         with cost("map"):
             at = context.workplace()
