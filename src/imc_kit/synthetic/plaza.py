@@ -451,9 +451,8 @@ def cast(
             (left, upper), (right, lower) = edges.min(axis=(0, 1)), edges.max(axis=(0, 1))
             window = slice(*np.searchsorted(y[:, 0], [upper, lower])), slice(*np.searchsorted(x[0], [left, right]))
         if depth[window].size:
-            found = solid.distance(
-                origin if directions[:, *window].ndim == 3 else origin[..., 0], directions[:, *window]
-            )
+            rays = directions[:, *window]
+            found = solid.distance(origin.reshape(3, *[1] * (rays.ndim - 1)), rays)
             nearer = found < depth[window]
             depth[window] = np.where(nearer, found, depth[window])
             which[window] = np.where(nearer, number, which[window])
