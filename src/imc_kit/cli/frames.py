@@ -26,3 +26,6 @@ class Frames(Command):
         paths = extract_frames(self.video, self.out, self.every)
         print(f"wrote {len(paths)} photos to {self.out}, {paths[0].name} to {paths[-1].name}")
         return 0
+
+    def interrupted(self) -> str:
+        return f"interrupted: delete {self.out} and run the same command again"

@@ -103,6 +103,8 @@ class Solve(Command):
             task = task.only(*self.scenes)
         if self.images:
             task = task.only_images(self.images)
+            left_out = ("the score counts the images that --images leaves out as lost",) if self.score else ()
+            task = replace(task, notes=(*task.notes, *left_out))
         inputs = [task.root, *(scene.path(scene.images[0]) for scene in task.scenes), self.config.masks.folder]
         seen = [path for path in inputs if path]
         cluster = None if self.cluster is None else connected(self.cluster, self.out, seen, self.config.threads)
