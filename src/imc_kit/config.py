@@ -266,8 +266,8 @@ def fingerprint(*parts: Any) -> str:
     """A short hash of what results depend on: configurations and other plain values.
 
     It covers the content of the files that options name, and the code of detectors, matchers and descriptors. Options
-    that do not change results are left out. So are the folder of masks, because images are identified with their masks,
-    and the known cameras, because those of a scene are a part.
+    that do not change results are left out, and the folder of masks, because images are identified with their masks.
+    Known cameras are a part of their own, because the option names their file.
     """
     text = json.dumps([versions.KIT, *parts], sort_keys=True, default=_identity)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -278,7 +278,6 @@ def _identity(value: Any) -> Any:
     if isinstance(value, Path):
         return versions.of_file(value)
     value = replace(value, folder=None) if isinstance(value, MaskConfig) else value
-    value = replace(value, known="") if isinstance(value, CameraConfig) else value
     code = [*value.sources, versions.of_code(type(value))] if isinstance(value, NamedConfig) else []
     return {name: option for name, option in plain(value).items() if name not in _WITHOUT_EFFECT} | {"": code}
 

@@ -67,7 +67,7 @@ def test_the_help_fits_a_screen_and_names_everything(capsys: pytest.CaptureFixtu
 
 def test_every_option_of_the_short_help_exists(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys, "solve", "--help").split("more help:")[0]
-    switches = {"--score", "--report", "--upright", "--no-upright", "--quiet", "--verbose"}
+    switches = {"--score", "--report", "--upright", "--no-upright", "--quiet", "--verbose", "--cameras.fixed"}
     names = {"--split": "train", "--preset": "small", "--detector": "orb", "--matcher": "adalam"}
     names |= {"--add": "orb+nearest", "--descriptors": "vlad"}
     typed = [[option, names.get(option, "1")] for option in sorted(options_in(text) - switches - {"--out"})]
