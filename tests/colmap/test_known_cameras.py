@@ -136,7 +136,7 @@ def test_reduced_copies_get_scaled_intrinsics() -> None:
         found["a.jpg"].upright(ImageInfo((1024, 683), 0, False)).params,
         [2759.5 / 3, 2764.2 * 683 / 2048, 1520.7 / 3, 1006.8 * 683 / 2048],
     )
-    assert notes == ["known intrinsics are scaled to their photos (1): a.jpg, 3072 × 2048 to 1024 × 683"]
+    assert notes == ["known intrinsics are scaled to their photos (1): a.jpg (3072 × 2048 to 1024 × 683)"]
 
 
 def test_images_without_known_intrinsics_are_counted(tmp_path: Path) -> None:

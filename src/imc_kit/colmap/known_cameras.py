@@ -10,7 +10,7 @@ The numbers describe photos as they are stored (`ImageInfo.stored_quarters`), as
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -94,10 +94,9 @@ def check(known: str, scenes: Sequence[Scene]) -> None:
     """Raise `KitError` as `read` does, for an image or folder that has two cameras, and for one that does not exist."""
     if not known:
         return
-    cameras = read(known)
-    named = [camera.which for camera in cameras]
-    if twice := sorted({name for name in named if named.count(name) > 1}) if len(set(named)) < len(named) else []:
-        raise KitError(f"{known} has two cameras for {few([name or 'all images' for name in twice])}")
+    named = Counter(camera.which for camera in read(known))
+    if twice := sorted(name or "all images" for name, count in named.items() if count > 1):
+        raise KitError(f"{known} has two cameras for {few(twice)}")
     possible = {place for scene in scenes for image in scene.images for place in _places(scene.name, image)}
     others = [name for name in named if name not in possible]
     unfit = [name for name in others if not any(exists(scene.root / name) for scene in scenes)]  # not listed, but there
@@ -132,7 +131,7 @@ def of_scene(known: str, scene: Scene, infos: Mapping[str, ImageInfo]) -> tuple[
             camera.upright(info)
         except KitError as error:
             raise KitError(f"the known intrinsics do not fit {name} of {scene.name}: {error}") from None
-        scaled += [f"{name}, {_by(camera.size or stored)} to {_by(stored)}"] if camera.size != stored else []
+        scaled += [f"{name} ({_by(camera.size or stored)} to {_by(stored)})"] if camera.size != stored else []
         found[name] = camera
     notes = [f"known intrinsics are scaled to their photos ({len(scaled)}): {few(scaled)}"] if scaled else []
     if without := [name for name in infos if name not in found]:
