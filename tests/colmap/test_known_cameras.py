@@ -66,7 +66,7 @@ def test_a_line_may_name_images_and_folders(tmp_path: Path) -> None:
     assert [found[name].params[0] for name in images] == [500, 200, 201, 201, 500, 505]
     assert [found[name].model for name in images[:2]] == ["SIMPLE_RADIAL", "SIMPLE_FISHEYE"]
     assert found["wide/a b.jpg"].params == (500, 501, 320, 240)
-    check(str(path), [scene(*images)])
+    check(str(path), [scene(*images)], tmp_path)
 
 
 def colmap_model(folder: Path, *, text: bool) -> Path:
@@ -207,10 +207,15 @@ def test_what_fits_no_image_is_named(tmp_path: Path) -> None:
     there.touch()
     path = written(tmp_path, f"a.jpg {RADIAL}\nB.jpg {RADIAL}\nin/ {RADIAL}\nnot listed.jpg {RADIAL}\n")
     with pytest.raises(KitError, match=r"fit no image: B.jpg, in/; did you mean 'b.jpg'\?"):
-        check(str(path), [scene("a.jpg", "b.jpg", root=tmp_path)])
-    check(str(path), [scene("a.jpg", root=tmp_path), scene("in/x.jpg", "B.jpg", name="lizard")])
-    with pytest.raises(KitError, match=r"two cameras for all images, a\.jpg"):
-        check(str(written(tmp_path, f"a.jpg {RADIAL}\n{RADIAL}\na.jpg {RADIAL}\n{RADIAL}")), [scene("a.jpg")])
+        check(str(path), [scene("a.jpg", "b.jpg", root=tmp_path)], tmp_path)
+    check(str(path), [scene("a.jpg", root=tmp_path), scene("in/x.jpg", "B.jpg", name="lizard")], tmp_path)
+    with pytest.raises(KitError, match=r"two cameras for a\.jpg, all images"):
+        check(str(written(tmp_path, f"a.jpg {RADIAL}\n{RADIAL}\na.jpg {RADIAL}\n{RADIAL}")), [scene("a.jpg")], tmp_path)
+    other = tmp_path / "test/lizard/images/in/1.jpg"  # in a scene that is not to be solved
+    other.parent.mkdir(parents=True)
+    other.touch()
+    path = written(tmp_path, f"lizard/ {RADIAL}\nlizard/in/1.jpg {RADIAL}\ntest/lizard/images/in/ {RADIAL}")
+    check(str(path), [scene("a.jpg")], tmp_path)
 
 
 def test_a_result_depends_on_the_content_of_the_file(tmp_path: Path) -> None:

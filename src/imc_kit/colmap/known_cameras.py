@@ -23,6 +23,7 @@ from imc_kit.colmap.model_files import read_cameras
 from imc_kit.colmap.rotation import rotated_camera
 from imc_kit.data.images import ImageInfo
 from imc_kit.data.listing import exists, few, is_file, is_folder
+from imc_kit.data.scenes import SPLITS
 from imc_kit.data.text import content_lines, read_text
 from imc_kit.errors import KitError
 from imc_kit.types import Scene
@@ -90,17 +91,19 @@ def read(known: str) -> list[KnownCamera]:
     return [replace(cameras[0], which="")] if numbered else cameras
 
 
-def check(known: str, scenes: Sequence[Scene]) -> None:
-    """Raise `KitError` as `read` does, for an image or folder that has two cameras, and for one that does not exist."""
+def check(known: str, scenes: Sequence[Scene], root: Path) -> None:
+    """Raise `KitError` as `read` does, for an image or folder that has two cameras, and for one that does not exist.
+
+    root: of the input. Images there that are not to be solved may have cameras.
+    """
     if not known:
         return
     named = Counter(camera.which for camera in read(known))
     if twice := sorted(name or "all images" for name, count in named.items() if count > 1):
         raise KitError(f"{known} has two cameras for {few(twice)}")
     possible = {place for scene in scenes for image in scene.images for place in _places(scene.name, image)}
-    others = [name for name in named if name not in possible]
-    unfit = [name for name in others if not any(exists(scene.root / name) for scene in scenes)]  # not listed, but there
-    if unfit:
+    roots = [root, *(root / split for split in SPLITS), *(scene.root for scene in scenes)]
+    if unfit := [name for name in named if name not in possible and not _lies_in(roots, name)]:
         nearest = get_close_matches(unfit[0], sorted(possible), n=1, cutoff=0.4)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise KitError(f"{known} has cameras that fit no image: {few(unfit)}{hint}")
@@ -146,6 +149,13 @@ def _places(scene: str, image: str) -> Iterator[str]:
         yield f"{scene}/{path}"
     yield f"{scene}/"
     yield ""
+
+
+def _lies_in(roots: Sequence[Path], name: str) -> bool:
+    """Whether there is such a file or folder, perhaps in a folder `images` on the way."""
+    parts = PurePosixPath(name).parts
+    paths = (name, *("/".join([*parts[:depth], "images", *parts[depth:]]) for depth in range(1, len(parts))))
+    return any(exists(root / path) for root in roots for path in paths)
 
 
 def _stored_size(info: ImageInfo) -> tuple[int, int]:

@@ -75,7 +75,7 @@ def solve(
         answers.warned = stack.enter_context(collecting())
         answers.begin()
         config.check()
-        known_cameras.check(config.cameras.known, task.scenes)
+        known_cameras.check(config.cameras.known, task.scenes, task.root)
         for note in (unmasked := masks.coverage(task.scenes, config.masks)):
             log.warning(note)
         answers.task = replace(task, notes=(*task.notes, *unmasked))
