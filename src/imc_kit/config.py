@@ -9,6 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+from imc_kit.colmap import known_cameras
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
@@ -177,6 +178,8 @@ class Config:
             where = "or put them into a folder that IMC_KIT_WEIGHTS names"
             raise KitError(f"weight files are missing: {', '.join(names)}; {get}, {where}") from None
         self.masks.check()
+        if self.cameras.known:
+            known_cameras.read(self.cameras.known)
         for run in self.mapping:
             run.check()
 
@@ -264,6 +267,7 @@ def fingerprint(*parts: Any) -> str:
 
     It covers the content of the files that options name, and the code of detectors, matchers and descriptors. Options
     that do not change results are left out, and the folder of masks, because images are identified with their masks.
+    Known cameras are a part of their own, because the option names their file.
     """
     text = json.dumps([versions.KIT, *parts], sort_keys=True, default=_identity)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -67,7 +67,7 @@ def test_the_help_fits_a_screen_and_names_everything(capsys: pytest.CaptureFixtu
 
 def test_every_option_of_the_short_help_exists(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys, "solve", "--help").split("more help:")[0]
-    switches = {"--score", "--report", "--upright", "--no-upright", "--quiet", "--verbose"}
+    switches = {"--score", "--report", "--upright", "--no-upright", "--quiet", "--verbose", "--cameras.fixed"}
     names = {"--split": "train", "--preset": "small", "--detector": "orb", "--matcher": "adalam"}
     names |= {"--add": "orb+nearest", "--descriptors": "vlad"}
     typed = [[option, names.get(option, "1")] for option in sorted(options_in(text) - switches - {"--out"})]
@@ -206,6 +206,16 @@ def test_some_of_the_scenes(
     assert main([*command, "door21"]) == 2
     assert "door12" in capsys.readouterr().err
     assert len(asked) == 1
+    images = tmp_path / "list.txt"
+    names = sorted(task.scenes[0].images)[:3]
+    images.write_text("\n".join(f"door12/{name}" for name in names))
+    assert main([*command, "door12,fern20", "--images", str(images), "--score"]) == 1
+    assert [(scene.name, sorted(scene.images)) for scene in asked[1].scenes] == [("door12", names)]
+    assert len(asked[1].rows) == 3
+    assert "the score counts the images that --images leaves out as lost" in asked[1].notes
+    images.write_text("door12/none.jpg")
+    assert main([*command, "door12", "--images", str(images)]) == 2
+    assert "names 1 images that do not exist" in capsys.readouterr().err
 
 
 def test_a_run_ends_with_what_it_found_and_what_to_do_next(
@@ -273,7 +283,9 @@ def test_ctrl_c_does_not_vouch_for_a_file_from_before(
     assert capsys.readouterr().err == "imc-kit: interrupted: run the same command to resume\n"
 
 
-@pytest.mark.parametrize("command", ["report out", "weights list", "weights check", "compare photos --out out"])
+@pytest.mark.parametrize(
+    "command", ["report out", "frames a.mp4 --out out", "weights list", "weights check", "compare photos --out out"]
+)
 def test_ctrl_c_in_any_command_is_one_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pycolmap
 import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
@@ -78,22 +79,17 @@ def test_exif_can_be_ignored(tmp_path: Path) -> None:
     assert notes == []
 
 
-def test_known_intrinsics_are_those_of_the_most_frequent_size(tmp_path: Path) -> None:
-    images = [photo(tmp_path / f"{number}.jpg", {FOCAL_35MM: 28 + number}) for number in range(3)]
-    images.append(photo(tmp_path / "high.jpg", {FOCAL_35MM: 28}, SIZE[::-1]))
-    found, (note,) = cameras_of(images, CameraConfig(model="RADIAL", params="90, 41,29,-0.1,0.02"))
-    assert len({key for key, _ in found}) == 2
-    for _, camera in found[:3]:
-        assert camera.params.tolist() == [90, 41, 29, -0.1, 0.02]
-        assert camera.has_prior_focal_length
-    assert found[3][1].params.tolist()[1:] == [30, 40, 0, 0]
-    assert "not used for 1 images that are not of 80 × 60 pixels" in note
-
-
-@pytest.mark.parametrize("params", ["90", "90,40,30,0,0", "90,40,x,0", "0,40,30,0", "-90,40,30,0", "nan,40,30,0", ","])
-def test_wrong_intrinsics_are_refused_before_any_work(params: str) -> None:
-    with pytest.raises(KitError, match="params of the cameras must be f, cx, cy, k of SIMPLE_RADIAL"):
-        CameraConfig(params=params)
+def test_known_intrinsics_replace_those_of_exif(tmp_path: Path) -> None:
+    """Equal ones are shared; images without any are grouped as if there were no others."""
+    images = [photo(tmp_path / f"{number}.jpg", {FOCAL_35MM: 28 + number}) for number in range(5)]
+    cameras = [pycolmap.Camera.create_from_model_name(0, "RADIAL", focal, *SIZE) for focal in (90, 90, 95)]
+    images[:3] = [replace(image, known=camera) for image, camera in zip(images, cameras, strict=False)]
+    (one, two, other, *rest), notes = cameras_of(images, CameraConfig("size"))
+    assert notes == []
+    assert one[0] == two[0] != other[0]
+    assert (one[1], other[1]) == (cameras[0], cameras[2])
+    assert {key for key, _ in rest}.isdisjoint({one[0], other[0]})
+    assert len({key for key, _ in rest}) == 1
 
 
 def test_an_unknown_camera_model_is_refused_before_any_work() -> None:
@@ -131,5 +127,3 @@ def test_images_that_exif_turns_share_what_turning_does_not_change(tmp_path: Pat
         sign = [1 if turn == (2, True) else -1, -1 if turn[0] else 1]
         seen = camera.img_from_cam([[0.2, 0.1, 1.0], [0.2 * sign[0], 0.1 * sign[1], 1.0]]) - [40, 30]
         assert (first == second) == bool(abs(seen[0] * sign - seen[1]).max() < 1e-9), model
-    known = CameraConfig(params="90,42,30,0")
-    assert len({key for key, _ in cameras_of([one, other], known)[0]}) == 2

@@ -14,6 +14,7 @@ import pytest
 from imc_kit.colmap import localisation
 from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.model_files import read_model
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.steps import LocalisationConfig, localise
 from imc_kit.errors import KitError
 from imc_kit.types import Model
@@ -144,8 +145,10 @@ def test_a_model_that_adjustment_would_bend_keeps_its_poses(
     given = make(GIVEN)
     right = localisation.adjust
 
-    def adjust(reconstruction: Any, graph: Any, per_image: bool, threads: int, seed: int, fixed: Any = ()) -> None:
-        right(reconstruction, graph, per_image, threads, seed, fixed)
+    def adjust(
+        reconstruction: Any, graph: Any, per_image: bool, threads: int, seed: int, known: Known, fixed: Any = ()
+    ) -> None:
+        right(reconstruction, graph, per_image, threads, seed, known, fixed)
         if not fixed:
             frame = reconstruction.images[GIVEN[0]].frame
             motion = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0, 0.1, 0])), np.zeros(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig, intrinsics_are_per_image
 from imc_kit.colmap.mapping_runs import RunPolicy, map_best
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.recalibration import recalibrated
 from imc_kit.types import Scene
 from point_cloud import ORBIT, database
@@ -75,5 +77,5 @@ def test_mapping_is_repeated_where_intrinsics_do_not_fit(tmp_path: Path) -> None
     truth = np.array([pose.center for pose in ORBIT])
     similarity: Any = pycolmap.estimate_sim3d(centres, truth)
     assert np.abs(similarity * centres - truth).max() < 0.02
-    known = CameraConfig(params="900,400,300,0")  # is not questioned
-    assert map_best(path, scene, runs, *work, cameras=known).notes == []
+    known = RunPolicy(), replace(place(tmp_path), known=Known((1,)))  # is not questioned
+    assert map_best(path, scene, runs, *known, cameras=CameraConfig()).notes == []

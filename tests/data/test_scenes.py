@@ -446,6 +446,39 @@ def test_thousands_of_images(tmp_path: Path) -> None:
     assert len(task.notes[0]) < 300
 
 
+def test_only_some_images(tmp_path: Path) -> None:
+    names = [("church", "1.jpg"), ("lizard", "in/2.jpg"), ("church", "3 a.jpg"), ("lizard", "1.jpg"), ("gone", "4.jpg")]
+    touch(tmp_path, *(f"test/{scene}/images/{name}" for scene, name in names[:4]))
+    table(tmp_path / "sample_submission.csv", BY_PATH, [(f"test/{s}/images/{n}", s, s) for s, n in names])
+    task, listed = load(tmp_path), tmp_path / "list.txt"
+    listed.write_text("# some\n\n  3 a.jpg\r\n./test/church/images/1.jpg\nchurch/1.jpg\n", "utf-8")
+    church = task.only_images(listed)
+    assert [(scene.name, scene.images) for scene in church.scenes] == [("church", ("1.jpg", "3 a.jpg"))]
+    assert asked(church) == [("church", "1.jpg"), ("church", "3 a.jpg")]
+    two = task.only_images(["lizard/1.jpg", "in/2.jpg", "church/1.jpg"])
+    assert asked(two) == [("church", "1.jpg"), ("lizard", "in/2.jpg"), ("lizard", "1.jpg")]
+    with pytest.raises(KitError, match=r"'1\.jpg', which is in several scenes: write church/1\.jpg, lizard/1\.jpg"):
+        task.only_images(["1.jpg"])
+    listed.write_text("a.jpg\nb.jpg\nc.jpg\nin/2.JPG\n")
+    with pytest.raises(KitError, match=r"names 4 images that do not exist in .*: a.jpg, b.jpg, c.jpg and 1 more"):
+        task.only_images(listed)
+    with pytest.raises(KitError, match=r"in/2\.JPG; did you mean 'in/2\.jpg'\?"):
+        task.only_images(["in/2.JPG"])
+    for nothing in ([], listed):
+        listed.write_text("# none\n")
+        with pytest.raises(KitError, match="no image: give at least one"):
+            task.only_images(nothing)
+    with pytest.raises(KitError, match="there is no file"):
+        task.only_images(tmp_path / "none.txt")
+
+
+def test_only_some_images_of_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "in/b.jpg", "c.jpg")
+    task = load(tmp_path).only_images(["in/b.jpg", "a.jpg"])
+    assert [scene.images for scene in task.scenes] == [("a.jpg", "in/b.jpg")]
+    assert [row.image for row in task.rows] == ["a.jpg", "in/b.jpg"]
+
+
 def test_only_some_scenes(tmp_path: Path) -> None:
     names = [("church", "1.jpg"), ("lizard", "2.jpg"), ("church", "3.jpg"), ("gone", "4.jpg")]
     touch(tmp_path, *(f"test/{scene}/images/{name}" for scene, name in names[:3]))

@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 
 from imc_kit.data import images, scenes
@@ -285,3 +286,15 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(
     (tmp_path / "file").write_text("")
     with pytest.raises(KitError, match=r"cannot write the scene to .*file"):
         p.write_scene(tmp_path / "file", views=1, size=(16, 16))
+
+
+def test_a_fisheye_lens_is_colmaps() -> None:
+    lens = Camera(480, 360, 229.0, 239.5, 179.5, fisheye=True)
+    colmap = pycolmap.Camera.create_from_model_name(0, "SIMPLE_FISHEYE", 229.0, 480, 360)
+    points = np.random.default_rng(0).normal(size=(100, 3)) * (3, 3, 1) + (0, 0, 2)
+    points = np.vstack([points[points[:, 2] > 0.5], [[0, 0, 1]]])
+    seen = colmap.img_from_cam(points) - 0.5
+    np.testing.assert_allclose(lens.project(Pose.identity(), points), seen, atol=1e-9)
+    x, y = lens.tangents(*np.float32([[0, 479], [0, 359]]))
+    rays = colmap.cam_ray_from_img(np.array([[0.5, 0.5], [479.5, 0.5], [0.5, 359.5], [479.5, 359.5]]))
+    np.testing.assert_allclose(np.stack([x.ravel(), y.ravel()], 1), rays[:, :2] / rays[:, 2:], rtol=1e-4)

@@ -11,6 +11,7 @@ from imc_kit.cli.command import Command
 from imc_kit.cli.compare import Compare
 from imc_kit.cli.demo import Demo
 from imc_kit.cli.export import Export
+from imc_kit.cli.frames import Frames
 from imc_kit.cli.list import ListNames
 from imc_kit.cli.rehearse import Rehearse
 from imc_kit.cli.report import Report
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type[Command]] = {
     "score": Score,
     "report": Report,
     "export": Export,
+    "frames": Frames,
     "compare": Compare,
     "list": ListNames,
     "weights list": List,

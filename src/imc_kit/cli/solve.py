@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 import tyro
 
-from imc_kit.cli.command import Command, Folder, Names, Switch, parse, resumable, with_seconds
+from imc_kit.cli.command import Command, File, Folder, Names, Switch, parse, resumable, with_seconds
 from imc_kit.cli.unused import unused
 from imc_kit.config import PRESETS, Config, feature_pipeline, matcher_named, preset
 from imc_kit.detectors import DETECTORS
@@ -68,6 +68,8 @@ class Solve(Command):
     """Which part of a competition's data."""
     scenes: Names = ()
     """Only these scenes; submission.csv then has no others."""
+    images: File = None
+    """Text file of the only images to solve, one path in each line, relative to the input or to its scene."""
     score: Switch = False
     """Also score the submission against the true poses in the input: train_labels.csv or truth.csv."""
     report: bool = False
@@ -99,6 +101,10 @@ class Solve(Command):
         task = replace(task, notes=(*task.notes, *unused(self.config, preset(self.choices.preset))))
         if self.scenes:
             task = task.only(*self.scenes)
+        if self.images:
+            task = task.only_images(self.images)
+            left_out = ("the score counts the images that --images leaves out as lost",) if self.score else ()
+            task = replace(task, notes=(*task.notes, *left_out))
         inputs = [task.root, *(scene.path(scene.images[0]) for scene in task.scenes), self.config.masks.folder]
         seen = [path for path in inputs if path]
         cluster = None if self.cluster is None else connected(self.cluster, self.out, seen, self.config.threads)

@@ -32,6 +32,7 @@ def _needed(stage: str, option: str, config: Config) -> str:
         "masks": (stage, option) == ("masks", "pictures") and not masks.vegetation and masks.folder is None,
         "--upright or --pairs.method matches": stage == "lowres" and not config.upright and pairs.method != "matches",
         "--add": stage == "combine" and not config.also,
+        "--cameras.known": (stage, option) == ("cameras", "fixed") and not config.cameras.known,
         "a detector-free matcher": stage == "merge" and not free,
         f"--{stage}.on": option != "on" and not getattr(getattr(config, stage), "on", True),
     }

@@ -4,14 +4,16 @@ All functions here run in COLMAP's child process.
 """
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from imc_kit.colmap.cameras import change_camera_model
+from imc_kit.colmap.cameras import FOCAL_RANGE, MAX_DISTORTION, change_camera_model, largest_distortion
 from imc_kit.colmap.mapping import ALL_THREADS_FROM
+from imc_kit.colmap.options import NOTHING_KNOWN, Known
 from imc_kit.colmap.support import IdPair, Indices
 
 # These values are those of COLMAP's incremental mapper, unless a line says otherwise.
@@ -21,8 +23,6 @@ LITTLE = 0.0005
 """Stop when a round changes at most this share of the observations."""
 MIN_OBSERVATIONS = 10
 """An image that observes fewer 3D points loses its pose."""
-_FOCAL_RANGE, _MAX_DISTORTION = (0.1, 10.0), 1.0
-"""An image loses its pose if its distortion or its focal length, in longer sides of the image, is out of range."""
 _SHARED_LIMITS, _PER_IMAGE_LIMITS = (4.0, 1.5), (2.0, 3.0)
 """The maximum error in pixels and the minimum triangulation angle in degrees of a 3D point. The limits for per-image
 intrinsics are not COLMAP's, but those of `mapping.MappingConfig.by_cameras`."""
@@ -35,7 +35,7 @@ _ITERATIONS = 50
 
 def bad_camera(camera: Any) -> bool:
     """Whether a camera's focal length or distortion is implausible."""
-    return bool(camera.has_bogus_params(*_FOCAL_RANGE, _MAX_DISTORTION))
+    return bool(camera.has_bogus_params(*FOCAL_RANGE, MAX_DISTORTION))
 
 
 def observed(image: Any) -> NDArray[np.int64]:
@@ -49,14 +49,16 @@ def observed(image: Any) -> NDArray[np.int64]:
 def load_all(reconstruction: Any, cache: Any) -> None:
     """Add the missing images of a `pycolmap.DatabaseCache` to a reconstruction.
 
-    Their cameras get the reconstruction's camera model, which may differ from the database's.
+    Their cameras get the reconstruction's camera model where that differs from the database's, as after refinement.
     """
-    known = reconstruction.cameras
-    default_model = next(iter(known.values())).model
-    for camera_id, camera in cache.cameras.items():
-        wanted = known[camera_id].model if camera_id in known else default_model
-        if camera.model != wanted:
-            change_camera_model(camera, wanted.name)
+    changed = {
+        number: camera.model.name
+        for number, camera in reconstruction.cameras.items()
+        if number in cache.cameras and cache.cameras[number].model != camera.model
+    }
+    for number, camera in cache.cameras.items() if changed else ():
+        if number in changed or number not in reconstruction.cameras:
+            change_camera_model(camera, changed.get(number, next(iter(changed.values()))))
     reconstruction.load(cache)
 
 
@@ -76,25 +78,27 @@ def correspondence_graph(reconstruction: Any, matches: Mapping[IdPair, Indices])
 
 
 def adjust(
-    reconstruction: Any, graph: Any, per_image: bool, threads: int, seed: int, fixed: Collection[int] = ()
-) -> None:
+    reconstruction: Any, graph: Any, per_image: bool, threads: int, seed: int, known: Known = NOTHING_KNOWN,
+    fixed: Collection[int] = (),
+) -> None:  # fmt: skip
     """Complete and merge tracks, bundle-adjust, and drop points and images that do not fit, in place.
 
-    per_image: whether intrinsics are per image; then points must fit better.
+    per_image: whether intrinsics are per image; then points must fit better. known: cameras that the user knows.
     fixed: ids of images that keep their poses and intrinsics.
     """
     max_error, min_angle = _PER_IMAGE_LIMITS if per_image else _SHARED_LIMITS
-    options = pycolmap.IncrementalTriangulatorOptions(random_seed=seed)
+    distortion = largest_distortion(reconstruction.cameras[number] for number in known.ids)
+    options = pycolmap.IncrementalTriangulatorOptions(random_seed=seed, max_extra_param=distortion)
     for number in range(ROUNDS):
         observations = pycolmap.ObservationManager(reconstruction, graph)
         triangulator = pycolmap.IncrementalTriangulator(graph, reconstruction, observations)
         changed = triangulator.complete_all_tracks(options) + triangulator.merge_all_tracks(options)
         if number == 0:  # it adds many wrong points, which the first adjustment reveals
             changed += triangulator.retriangulate(options)
-        solve(reconstruction, solver(threads, _ITERATIONS, robust=number == 0), fixed)
+        solve(reconstruction, solver(threads, _ITERATIONS, robust=number == 0), known.constant, fixed)
         changed += observations.filter_observations_with_negative_depth()
         changed += observations.filter_all_points3D(max_error, min_angle)
-        changed += len(observations.filter_frames(*_FOCAL_RANGE, _MAX_DISTORTION, MIN_OBSERVATIONS))
+        changed += len(observations.filter_frames(*FOCAL_RANGE, distortion, MIN_OBSERVATIONS))
         if number > 0 and changed <= LITTLE * reconstruction.compute_num_observations():
             break
 
@@ -115,8 +119,10 @@ def solver(threads: int, iterations: int, robust: bool, tolerance: float = 0.0) 
     return options
 
 
-def solve(reconstruction: Any, options: Any, fixed: Collection[int] = ()) -> None:
-    """Bundle-adjust once. fixed: ids of images that keep their poses and intrinsics.
+def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fixed: Collection[int] = ()) -> None:
+    """Bundle-adjust once.
+
+    constant: ids of cameras that keep their intrinsics. fixed: ids of images that keep their poses and intrinsics.
 
     `pycolmap.bundle_adjustment` does the same, but leaves log files in the folder for temporary files.
     """
@@ -130,7 +136,24 @@ def solve(reconstruction: Any, options: Any, fixed: Collection[int] = ()) -> Non
         image = reconstruction.images[image_id]
         config.set_constant_rig_from_world_pose(image.frame_id)
         config.set_constant_cam_intrinsics(image.camera_id)
+    for camera_id in {reconstruction.images[image_id].camera_id for image_id in posed}.intersection(constant):
+        config.set_constant_cam_intrinsics(camera_id)
     if not fixed:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, reconstruction).solve()
     reconstruction.update_point_3d_errors()
+
+
+def hold(database: str, models: str, constant: Collection[int], threads: int) -> None:
+    """Give these cameras of the models in subfolders of `models` the intrinsics that they have in the database."""
+    with pycolmap.Database.open(database) as opened:
+        cameras = {camera.camera_id: camera for camera in opened.read_all_cameras() if camera.camera_id in constant}
+    for folder in sorted(Path(models).iterdir()):
+        model = pycolmap.Reconstruction(folder)
+        held = {number: camera.params for number, camera in cameras.items() if number in model.cameras}
+        changed = [number for number, params in held.items() if (model.cameras[number].params != params).any()]
+        for number in changed:
+            model.cameras[number].params = list(held[number])
+        if changed:
+            solve(model, solver(threads, _ITERATIONS, robust=True, tolerance=TOLERANCE), constant)
+            model.write(folder)

@@ -2,9 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,8 @@ it."""
 PLAUSIBLE = 0.13, 7.2
 """Focal lengths to believe, in longer sides of the image: a field of view from 150° to 8°, or 5 to 260 mm as of 35 mm
 film. Few photos of places are outside, and for those the default does no harm. Nonsense in EXIF mostly is."""
+FOCAL_RANGE, MAX_DISTORTION = (0.1, 10.0), 1.0
+"""COLMAP's mappers drop images whose focal length, in longer sides of the image, or distortion is out of range."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class CameraConfig:
     size share intrinsics. folder: images of the same size in the same folder do. image: every image has its own."""
     model: str = "SIMPLE_RADIAL"
     """COLMAP's name of the camera model."""
-    params: str = ""
-    """Known intrinsics of all images of the most frequent size, as COLMAP's `camera_params`: the camera model's numbers
-    in pixels of the upright image, separated by commas, as in 900,512,384,0.01."""
+    known: str = ""
+    """Known intrinsics of photos as they are stored: MODEL PARAMS, as in "SIMPLE_RADIAL 900,512,384,0.01", a file of
+    lines [IMAGE or FOLDER/] MODEL [WIDTH HEIGHT] PARAMS, COLMAP's cameras.txt, or the folder of a COLMAP model."""
+    fixed: bool = False
+    """Keep known intrinsics as they are: bundle adjustment does not change them."""
     exif: bool = True
     """Use the camera and the focal length in EXIF."""
     focal_factor: float = 1.2
@@ -42,24 +45,8 @@ class CameraConfig:
 
     def __post_init__(self) -> None:
         require(self.focal_factor > 0, "focal_factor of the cameras", "more than 0", self.focal_factor)
-        if self.model != CameraConfig.model or self.params:  # the defaults do not load COLMAP
-            import pycolmap
-
-            known = pycolmap.CameraModelId.__members__.keys() - {"INVALID", "EQUIRECTANGULAR"}  # no focal length
-            if self.model not in known:
-                raise unknown_name("camera model", self.model, known)
-            wanted = pycolmap.Camera.create_from_model_name(0, self.model, 1.0, 1, 1).params_info
-            valid = len(self.known) in (0, len(wanted.split(","))) and all(map(isfinite, self.known))
-            positive = min(self.known[:1], default=1) > 0
-            require(valid and positive, "params of the cameras", f"{wanted} of {self.model} in pixels", self.params)
-
-    @property
-    def known(self) -> list[float]:
-        """The numbers of `params`; nan if they are not numbers."""
-        try:
-            return [float(number) for number in self.params.split(",")] if self.params else []
-        except ValueError:
-            return [nan]
+        if self.model != CameraConfig.model:  # the default does not load COLMAP
+            camera_named(self.model, 1.0, (1, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +59,24 @@ class ImageEntry:
     """(width, height) of the upright image, to which the keypoints refer."""
     turn: tuple[int, bool] = (0, False)
     """How EXIF turns the image upright: `ImageInfo.exif_turn`."""
+    known: Any = None
+    """The `pycolmap.Camera` of the upright image, if the user knows it (`known_cameras`)."""
+
+
+def largest_distortion(cameras: Iterable[Any]) -> float:
+    """The largest distortion parameter to believe: more than those of the known cameras."""
+    known = (abs(float(camera.params[place])) for camera in cameras for place in camera.extra_params_idxs())
+    return max(MAX_DISTORTION, 2 * max(known, default=0.0))
+
+
+def camera_named(model: str, focal: float, size: tuple[int, int]) -> Any:
+    """A `pycolmap.Camera` of a model by name. Raises `KitError` for an unknown one, suggesting the nearest."""
+    import pycolmap
+
+    known = pycolmap.CameraModelId.__members__.keys() - {"INVALID", "EQUIRECTANGULAR"}  # no focal length
+    if model not in known:
+        raise unknown_name("camera model", model, known)
+    return pycolmap.Camera.create_from_model_name(0, model, focal, *size)
 
 
 def plausible(focal: float) -> bool:
@@ -81,10 +86,17 @@ def plausible(focal: float) -> bool:
 
 def cameras_of(images: Sequence[ImageEntry], config: CameraConfig) -> tuple[list[tuple[Any, Any]], list[str]]:
     """A (key, camera) for each image, and notes on values that are not used. Images with equal keys share a camera."""
-    import pycolmap
+    notes: list[str] = []
+    unknown = iter(_estimated([image for image in images if image.known is None], config, notes))
+    return [next(unknown) if image.known is None else (_numbers(image.known), image.known) for image in images], notes
 
-    sizes = Counter(image.size for image in images).most_common(1)
-    given = sizes[0][0] if sizes and config.params else None  # the size of the images with given intrinsics
+
+def _numbers(camera: Any) -> tuple[Any, ...]:
+    return camera.model.name, camera.width, camera.height, *camera.params
+
+
+def _estimated(images: Sequence[ImageEntry], config: CameraConfig, notes: list[str]) -> list[tuple[Any, Any]]:
+    """The cameras of images whose intrinsics are not known."""
     keys: list[Any] = []
     refused: dict[str, list[str]] = {}
     for image in images:
@@ -98,27 +110,20 @@ def cameras_of(images: Sequence[ImageEntry], config: CameraConfig) -> tuple[list
     found = []
     for image, key in zip(images, keys, strict=True):
         size, name, focal = key
-        length = focal or config.focal_factor * max(size)
-        camera = pycolmap.Camera.create_from_model_name(0, config.model, length, *size)
-        camera.has_prior_focal_length = focal is not None or size == given
-        if size == given:
-            camera.params, key = config.known, (size, config.params)
+        camera = camera_named(config.model, focal or config.focal_factor * max(size), size)
+        camera.has_prior_focal_length = focal is not None
         if config.sharing in ("size", "folder"):
             key = size, image.path.parent if config.sharing == "folder" else None
-        elif config.sharing == "image" or (mostly_unique and name is None and size != given):
+        elif config.sharing == "image" or (mostly_unique and name is None):
             key = image.name
-        symmetric = len(camera.focal_length_idxs()) == 1 and not config.params  # with its principal point in the middle
+        symmetric = len(camera.focal_length_idxs()) == 1  # with its principal point in the middle
         found.append(((key, None if symmetric else image.turn), camera))
     low, high = PLAUSIBLE
-    notes = [
+    notes += [
         f"the EXIF focal length of {len(those)} images by {name} is not used ({those[0]}): {low} to {high} is plausible"
         for name, those in refused.items()
     ]
-    if given and (others := sum(image.size != given for image in images)):
-        notes.append(
-            f"params of the cameras are not used for {others} images that are not of {given[0]} × {given[1]} pixels"
-        )
-    return found, notes
+    return found
 
 
 def _exif(path: Path) -> tuple[str | None, float | None]:

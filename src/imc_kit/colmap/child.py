@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from imc_kit.colmap import watching
+from imc_kit.colmap.options import Known
 from imc_kit.errors import KitError
 from imc_kit.runtime import deadline, progress, python
 
@@ -80,6 +81,8 @@ class Workplace:
     log: Path
     threads: int = -1
     seed: int = 0
+    known: Known = field(default_factory=Known)
+    """The cameras that the user knows."""
 
     def run(
         self, job: str, what: str, time_limit: float, cancelled: threading.Event | None = None, **arguments: Any

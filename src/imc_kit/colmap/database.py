@@ -189,6 +189,13 @@ def recent_keypoints(opened: Any) -> Callable[[int], Float64]:
     return lru_cache(_RECENT)(lambda image: np.asarray(opened.read_keypoints(image)[:, :2], np.float64))
 
 
+def camera_ids(path: Path, names: Iterable[str]) -> tuple[int, ...]:
+    """The ids of the cameras of these images of a database, each once."""
+    wanted = set(names)
+    with _reading(path) as database:
+        return tuple(sorted({image.camera_id for image in database.read_all_images() if image.name in wanted}))
+
+
 def keypoint_counts(path: Path) -> dict[str, int]:
     """The number of keypoints of each image of a database."""
     with _reading(path) as database:

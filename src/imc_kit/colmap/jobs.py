@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -22,25 +22,34 @@ from pathlib import Path
 from typing import Any
 
 from imc_kit.colmap import steps
-from imc_kit.colmap.options import mapper_options
+from imc_kit.colmap.options import Known, mapper_options
 
 LOOK_UP = 0.01
 """Seconds between checks for ended jobs. A job lasts at least a tenth of a second."""
 
 
 def _map(
-    mapper: str, database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int
-) -> None:
+    mapper: str, database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int,
+    constant: Sequence[int] = (),
+) -> None:  # fmt: skip
     import pycolmap
 
-    run = pycolmap.incremental_mapping if mapper == "incremental" else pycolmap.global_mapping
-    run(database, images, output, mapper_options(mapper, options, num_threads=threads, random_seed=seed))
+    full = mapper_options(mapper, options, num_threads=threads, random_seed=seed)
+    if mapper == "incremental":
+        full.constant_cameras = set(constant)
+        pycolmap.incremental_mapping(database, images, output, full)
+        return
+    pycolmap.global_mapping(database, images, output, full)
+    if constant:  # the global mapper has no such option
+        import_module("imc_kit.colmap.bundle_adjustment").hold(database, output, constant, threads)
 
 
-def _step(module: str, work: str, config_class: str, config: Mapping[str, Any], **arguments: Any) -> None:
+def _step(
+    module: str, work: str, config_class: str, config: Mapping[str, Any], known: Mapping[str, Any], **arguments: Any
+) -> None:
     """A step after mapping (`steps`)."""
     job = getattr(import_module(f"imc_kit.colmap.{module}"), work)
-    job(config=getattr(steps, config_class)(**config), **arguments)
+    job(config=getattr(steps, config_class)(**config), known=Known(**known), **arguments)
 
 
 def _other(module: str, work: str, **arguments: Any) -> None:

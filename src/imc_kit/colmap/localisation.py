@@ -1,6 +1,7 @@
 """Localise unregistered images in a model, in COLMAP's child process (see `steps.localise`)."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from imc_kit.colmap.bundle_adjustment import adjust, bad_camera, correspondence_graph, load_all, observed
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.mapping import intrinsics_are_per_image
+from imc_kit.colmap.options import NOTHING_KNOWN, Known
 from imc_kit.colmap.steps import LocalisationConfig
 from imc_kit.colmap.support import Evidence, IdPair, Indices, agreement, epipolar_errors, read_evidence
 from imc_kit.types import one_to_one_rows
@@ -20,7 +22,10 @@ _MORE = 1.2
 """Retry a failed image when its number of correspondences has grown by this factor."""
 
 
-def localise_job(database: str, model: str, output: str, config: LocalisationConfig, threads: int, seed: int) -> None:
+def localise_job(
+    database: str, model: str, output: str, config: LocalisationConfig, threads: int, seed: int,
+    known: Known = NOTHING_KNOWN,
+) -> None:  # fmt: skip
     """Add the images that can be localised, and write the model to `output` if there are any."""
     reconstruction = pycolmap.Reconstruction(model)
     given = set(reconstruction.reg_image_ids())
@@ -31,24 +36,24 @@ def localise_job(database: str, model: str, output: str, config: LocalisationCon
         matched = sorted(id_pair_counts(opened, verified=False))
         raw = read_evidence(opened, [pair for pair in matched if not given.issuperset(pair)], verified=False)
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
-    per_image = intrinsics_are_per_image(Path(database))
+    per_image = intrinsics_are_per_image(Path(database), known)
     before = agreement(reconstruction, verified, inside)
     deadline = time.monotonic() + config.time_limit / 2  # images found by then still need bundle adjustment
     load_all(reconstruction, cache)
     for _ in range(config.rounds):
         count = reconstruction.num_reg_images()
         found = pycolmap.Reconstruction(reconstruction)
-        if not Search(found, raw, config, seed).run(deadline):
+        if not Search(found, raw, config, seed, known.ids).run(deadline):
             break
         graph = correspondence_graph(found, verified.matches | guided_matches(found, raw, config.max_match_error))
         free = pycolmap.Reconstruction(found)
-        adjust(free, graph, per_image, threads, seed)
+        adjust(free, graph, per_image, threads, seed, known)
         after = agreement(free, verified, inside)
         print(f"agreeing matches inside the model: {before} before, {after} after; posed: {free.num_reg_images()}")
         if given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
             found = free
         else:  # the new images distort the model, so its own poses stay fixed
-            adjust(found, graph, per_image, threads, seed, fixed=given)
+            adjust(found, graph, per_image, threads, seed, known, fixed=given)
         if found.num_reg_images() <= count or not given.issubset(found.reg_image_ids()):
             break
         reconstruction = found
@@ -78,13 +83,15 @@ def guided_matches(reconstruction: Any, raw: Evidence, max_error: float) -> dict
 class Search:
     """One pass over the unposed images of a reconstruction. Those that see most of its points come first."""
 
-    def __init__(self, reconstruction: Any, raw: Evidence, config: LocalisationConfig, seed: int) -> None:
+    def __init__(
+        self, reconstruction: Any, raw: Evidence, config: LocalisationConfig, seed: int, known: Iterable[int] = ()
+    ) -> None:
         self.reconstruction, self.raw, self.config, self.seed = reconstruction, raw, config, seed
         posed = reconstruction.reg_image_ids()
         self.points = {image_id: observed(reconstruction.images[image_id]) for image_id in posed}
         """The 3D point of each keypoint of the posed images."""
-        self.cameras = {reconstruction.images[image_id].camera_id for image_id in posed}
-        """The cameras with known intrinsics."""
+        self.cameras = {reconstruction.images[image_id].camera_id for image_id in posed} | {*known}
+        """The cameras with known intrinsics, from the model or from the user."""
         self.matches: dict[int, dict[int, Indices]] = {}
         for (first, second), matches in raw.matches.items():
             self.matches.setdefault(first, {})[second] = matches
@@ -125,7 +132,7 @@ class Search:
         inliers = pairs[answer["inlier_mask"]] if answer else pairs[:0]
         inliers = inliers[one_to_one_rows(inliers[:, :2], inliers[:, 2])]
         needed = max(self.config.min_inliers, self.config.min_inlier_ratio * len(np.unique(pairs[:, 0])))
-        found = len(inliers) >= needed and not bad_camera(camera)
+        found = len(inliers) >= needed and (image.camera_id in self.cameras or not bad_camera(camera))
         print(f"{image.name}: {len(inliers)} of {len(pairs)} points fit: {'localised' if found else 'not localised'}")
         if not found:
             return False

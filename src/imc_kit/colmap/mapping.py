@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from imc_kit.colmap.cameras import largest_distortion
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.database import delete_pairs, keep_best_connected, keep_first
 from imc_kit.colmap.model_files import read_models
-from imc_kit.colmap.options import Value, mapper_options
+from imc_kit.colmap.options import NOTHING_KNOWN, Known, Value, mapper_options
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import require
 from imc_kit.types import Model, Pair
@@ -97,7 +98,7 @@ def map_scene(
     the same database and seed give the same models. With several, they may differ, because floating-point sums are
     added in another order.
     """
-    per_image = config.by_cameras and intrinsics_are_per_image(database)
+    per_image = config.by_cameras and intrinsics_are_per_image(database, at.known)
     if per_image:
         config = replace(config, max_keypoints=None)
     if config.min_strength or config.max_keypoints or config.first_only:
@@ -106,19 +107,40 @@ def map_scene(
     if config.mapper == "incremental":
         by_cameras = _PER_IMAGE_INTRINSICS if per_image else _SHARED_INTRINSICS
         defaults = _INCREMENTAL | (by_cameras if config.by_cameras else {})
+    if at.known.ids:
+        defaults = defaults | _for_known(config.mapper, database, at.known)
     options = {"min_model_size": config.min_model_size, **defaults, **config.options}
     some = (" on strong pairs" if config.min_strength else "") + (" of the first features" if config.first_only else "")
     what = f"COLMAP's {config.mapper} mapping{some}"
-    at.run(config.mapper, what, config.time_limit, cancelled, database=database, images=images, options=options)
+    constant = at.known.constant
+    at.run(
+        config.mapper, what, config.time_limit, cancelled, database=database, images=images, options=options,
+        constant=constant,
+    )  # fmt: skip
     return read_models(at.folder)
 
 
-def intrinsics_are_per_image(database: Path) -> bool:
-    """Whether a database has several images, each with its own camera."""
+def intrinsics_are_per_image(database: Path, known: Known = NOTHING_KNOWN) -> bool:
+    """Whether a database has several images, each with its own camera, and their intrinsics may change."""
     import pycolmap
 
     with pycolmap.Database.open(database) as opened:
-        return bool(opened.num_cameras() == opened.num_images() > 1)
+        cameras = opened.num_cameras()
+        return bool(cameras == opened.num_images() > 1 and len(known.constant) < cameras)
+
+
+def _for_known(mapper: str, database: Path, known: Known) -> dict[str, Value]:
+    """Options for a database with known cameras: their distortion is believed, and what is fixed is not refined."""
+    import pycolmap
+
+    with pycolmap.Database.open(database) as opened:
+        limit = largest_distortion(map(opened.read_camera, known.ids))
+        every = opened.num_cameras() == len(known.constant)
+    if mapper == "incremental":
+        return {"max_extra_param": limit, "triangulation.max_extra_param": limit}
+    refined = "focal_length", "extra_params"
+    fixed: dict[str, Value] = {f"mapper.bundle_adjustment.refine_{name}": False for name in refined if every}
+    return {"mapper.retriangulation.max_extra_param": limit, **fixed}
 
 
 def left_out(inliers: Mapping[Pair, int], config: MappingConfig) -> list[Pair]:

@@ -168,7 +168,7 @@ def map_best(
     until: the deadline (`runtime.deadline`). Sequential runs leave time for the next (`IN_TURN`).
     alone: whether no other work needs the cores. Then the second run starts with the first, also with all threads,
         because one of them outlasts the other.
-    cameras: if no model fits, map again with intrinsics from the matches (`recalibration`), unless these are given.
+    cameras: if no model fits, map again with intrinsics from the matches (`recalibration`), unless they are known.
     first: as in `mapping.map_scene`; None if there is one feature pipeline.
     """
     if not runs:
@@ -180,7 +180,7 @@ def map_best(
     wrong = 0 < session.best.support < FITS
     try:
         doubtful = deadline.left(until) >= SHORTEST and (wrong or not session.plausible())
-        if doubtful and cameras and not cameras.params:
+        if doubtful and cameras:
             other = recalibration.recalibrated(database, at, wrong and cameras.sharing == "exif", deadline.left(until))
             if other is not None:
                 with progress.titled("other focal lengths"):
@@ -314,7 +314,7 @@ class _Session:
             config = replace(config, options={"max_runtime_seconds": max(1, int(runtime)), **config.options})
         ending = deadline.after(runtime)
         log = self.at.log.with_stem(f"{self.at.log.stem}-{number + 1}")
-        at = Workplace(self.at.folder / f"models-{number}", log, threads, self.at.seed)
+        at = replace(self.at, folder=self.at.folder / f"models-{number}", log=log, threads=threads)
         with progress.titled(f"mapping run {number + 1} of {len(self.runs)}"):
             models = mapping.map_scene(self.database, self.scene.root, config, at, self.cancelled[number], self.first)
         left_out = self.left_out[number]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, load_all, observed
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.mapping import intrinsics_are_per_image
+from imc_kit.colmap.options import NOTHING_KNOWN, Known
 from imc_kit.colmap.steps import MergingConfig
 from imc_kit.colmap.support import Evidence, agreement, read_evidence
 from imc_kit.types import Float64, one_to_one_rows
@@ -45,13 +46,15 @@ class Links:
 
 
 def merge_job(
-    database: str, models: Sequence[str], output: str, config: MergingConfig, threads: int, seed: int
-) -> None:
+    database: str, models: Sequence[str], output: str, config: MergingConfig, threads: int, seed: int,
+    known: Known = NOTHING_KNOWN,
+) -> None:  # fmt: skip
     """Merge the models that belong together, and write all to `output`/0, 1, …, largest first."""
     with pycolmap.Database.open(database) as opened:
         evidence = read_evidence(opened, sorted(id_pair_counts(opened, verified=True)))
         cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
-    merger = _Merger(evidence, cache, config, intrinsics_are_per_image(Path(database)), threads, seed)
+    per_image = intrinsics_are_per_image(Path(database), known)
+    merger = _Merger(evidence, cache, config, per_image, threads, seed, known)
     deadline = time.monotonic() + config.time_limit / 2  # a merge that starts by then still needs bundle adjustment
     waiting = _by_size([pycolmap.Reconstruction(model) for model in models])
     merged = []
@@ -86,6 +89,7 @@ class _Merger:
     per_image: bool
     threads: int
     seed: int
+    known: Known
 
     def merge(self, lead: Any, other: Any) -> Any | None:
         """Both models in the lead's frame, bundle-adjusted; None if they do not fit or the matches contradict it."""
@@ -97,7 +101,7 @@ class _Merger:
         merged = _united(lead, other, similarity, self.cache)
         observations, images = merged.compute_num_observations(), set(merged.reg_image_ids())
         graph = correspondence_graph(merged, self.evidence.matches)
-        adjust(merged, graph, self.per_image, self.threads, self.seed)
+        adjust(merged, graph, self.per_image, self.threads, self.seed, self.known)
         still_posed = set(merged.reg_image_ids()) == images
         enough = merged.compute_num_observations() >= self.config.min_kept * observations
         return merged if still_posed and enough and self._agrees(merged, lead, other) else None

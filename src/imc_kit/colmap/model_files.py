@@ -6,8 +6,8 @@ pycolmap itself may hang on a truncated file, which a full disk may leave.
 import os
 import shutil
 import struct
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,18 +46,32 @@ def read_model(folder: Path, quarters: Mapping[str, int] | None = None) -> Model
 
     quarters: rotate the poses clockwise by this many times 90°, by image name: the files describe images as stored.
     """
-    try:
-        with ExitStack() as stack:
-            opened = {name: stack.enter_context((folder / name).open("rb")) for name in _SHORTEST}
-            model = _read(folder, {name: _File(file, _SHORTEST[name]) for name, file in opened.items()})
-    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, struct.error) as error:
-        raise KitError(f"cannot read the COLMAP model in {folder}: its files are damaged ({error})") from error
+    with _opened(folder, _SHORTEST) as files:
+        model = _read(folder, files)
     for name, count in (quarters or {}).items():
         if name in model.poses:
             model.poses[name] = model.poses[name].rotated(count)
             across, down = model.frames[name]
             model.frames[name] = (down, across) if count % 2 else (across, down)
     return model
+
+
+def read_cameras(folder: Path) -> dict[str, Any]:
+    """The `pycolmap.Camera` of each image of a COLMAP sparse model, by name. Raises `KitError` as `read_model` does."""
+    with _opened(folder, ("cameras.bin", "images.bin")) as files:
+        cameras = _cameras(files["cameras.bin"])
+        return {name: cameras[number] for name, _, number, _ in _images(files["images.bin"])}
+
+
+@contextmanager
+def _opened(folder: Path, names: Iterable[str]) -> Iterator[dict[str, "_File"]]:
+    """Open files of a model. Raises `KitError` for errors that damaged files cause."""
+    try:
+        with ExitStack() as stack:
+            opened = {name: stack.enter_context((folder / name).open("rb")) for name in names}
+            yield {name: _File(file, _SHORTEST[name]) for name, file in opened.items()}
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, struct.error) as error:
+        raise KitError(f"cannot read the COLMAP model in {folder}: its files are damaged ({error})") from error
 
 
 class _File:
@@ -94,23 +108,13 @@ class _File:
 def _read(folder: Path, files: dict[str, _File]) -> Model:
     import pycolmap
 
-    cameras, poses, frames, observations = {}, {}, {}, 0
-    file = files["cameras.bin"]
-    for _ in range(file.count):
-        number, kind, width, height = file.take(_CAMERA)
-        camera = pycolmap.Camera.create_from_model_id(number, pycolmap.CameraModelId(kind), 1.0, width, height)
-        camera.params = list(file.take(struct.Struct(f"<{len(camera.params)}d")))
-        tangent_per_pixel = 0.5 / camera.mean_focal_length()
-        cameras[number] = (width * tangent_per_pixel, height * tangent_per_pixel)
-    file = files["images.bin"]
-    for _ in range(file.count):
-        _, w, x, y, z, *translation, number = file.take(_IMAGE)
-        name = file.text()
-        (length,) = file.take(_COUNT)
-        keypoints = file.keypoints(length)
+    poses, frames, observations = {}, {}, 0
+    cameras = _cameras(files["cameras.bin"])
+    for name, (w, x, y, z, *translation), number, keypoints in _images(files["images.bin"]):
         observations += int(np.count_nonzero(keypoints["point"] != -1))
         poses[name] = Pose(pycolmap.Rotation3d(np.array([x, y, z, w])).matrix(), np.array(translation))
-        frames[name] = cameras[number]
+        tangent_per_pixel = 0.5 / cameras[number].mean_focal_length()
+        frames[name] = (cameras[number].width * tangent_per_pixel, cameras[number].height * tangent_per_pixel)
     file = files["points3D.bin"]
     rows = np.empty((file.count, 7))
     for row in range(file.count):
@@ -120,6 +124,28 @@ def _read(folder: Path, files: dict[str, _File]) -> Model:
     errors = rows[rows[:, 6] >= 0, 6]
     error = float(errors.mean()) if len(errors) else 0.0
     return Model(folder, poses, rows[:, :3], observations, error, rows[:, 3:6].astype(np.uint8), frames)
+
+
+def _cameras(file: _File) -> dict[int, Any]:
+    """The cameras of `cameras.bin` by number."""
+    import pycolmap
+
+    cameras = {}
+    for _ in range(file.count):
+        number, kind, width, height = file.take(_CAMERA)
+        camera = pycolmap.Camera.create_from_model_id(number, pycolmap.CameraModelId(kind), 1.0, width, height)
+        camera.params = list(file.take(struct.Struct(f"<{len(camera.params)}d")))
+        cameras[number] = camera
+    return cameras
+
+
+def _images(file: _File) -> Iterator[tuple[str, Sequence[float], int, NDArray[Any]]]:
+    """The name, pose, camera number and keypoints of each image of `images.bin`."""
+    for _ in range(file.count):
+        _, *pose, number = file.take(_IMAGE)
+        name = file.text()
+        (length,) = file.take(_COUNT)
+        yield name, pose, number, file.keypoints(length)
 
 
 def gather(models: Sequence[Model], folder: Path) -> list[Model]:

@@ -1,6 +1,7 @@
-"""Set any option of pycolmap by its dotted name, without a list of options here."""
+"""Options of COLMAP's jobs: any of pycolmap's by its dotted name, without a list here, and the known cameras."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,6 +9,22 @@ from imc_kit.errors import KitError, unknown_name
 
 Value = bool | int | float | str
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Known:
+    """The ids of the cameras whose intrinsics the user gave, and whether these must stay."""
+
+    ids: tuple[int, ...] = ()
+    fixed: bool = False
+
+    @property
+    def constant(self) -> tuple[int, ...]:
+        """The ids of the cameras that bundle adjustment must not change."""
+        return self.ids if self.fixed else ()
+
+
+NOTHING_KNOWN = Known()
 
 
 def with_options(target: T, overrides: Mapping[str, Value], where: str) -> T:

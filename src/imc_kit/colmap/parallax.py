@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from imc_kit.colmap.database import id_pair_counts
+from imc_kit.colmap.lenses import pinhole_points
 from imc_kit.types import Model
 
 NO_PARALLAX = "the photos show no parallax, as from a tripod: only their rotations mean something, not their centres"
@@ -38,8 +39,10 @@ def without_parallax(database: Path, model: Model) -> bool:
             for number, rows in zip(pair, opened.read_two_view_geometry(*pair).inlier_matches.T, strict=True):
                 camera = opened.read_camera(images[number].camera_id)
                 half = np.array([camera.width, camera.height]) / 2
-                points.append(opened.read_keypoints(number)[rows, :2] - half)
+                points.append(pinhole_points(camera, opened.read_keypoints(number)[rows, :2]) - half)
                 scales.append(np.append(model.frames[images[number].name] / half, 1.0))
+            seen = np.isfinite(points[0]).all(1) & np.isfinite(points[1]).all(1)
+            points = [one[seen] for one in points]
             homography, explained = cv2.findHomography(points[0], points[1], cv2.USAC_MAGSAC, _ERROR, maxIters=500)
             if homography is not None:
                 values = np.linalg.svd(scales[1][:, None] * homography / scales[0], compute_uv=False)

@@ -8,13 +8,14 @@ import pycolmap
 from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.mapping import intrinsics_are_per_image
+from imc_kit.colmap.options import NOTHING_KNOWN, Known
 from imc_kit.colmap.steps import ReaddingConfig
 from imc_kit.colmap.support import agreement, epipolar_errors, read_evidence
 
 
 def readd_job(
     database: str, model: str, left_out: Sequence[Sequence[str]], output: str, config: ReaddingConfig, threads: int,
-    seed: int,
+    seed: int, known: Known = NOTHING_KNOWN,
 ) -> None:  # fmt: skip
     """Bundle-adjust a model with agreeing left-out pairs; write it to `output` if its own matches still agree."""
     reconstruction = pycolmap.Reconstruction(model)
@@ -36,7 +37,7 @@ def readd_job(
         return
     before = agreement(reconstruction, evidence, own)
     graph = correspondence_graph(reconstruction, matches)
-    adjust(reconstruction, graph, intrinsics_are_per_image(Path(database)), threads, seed)
+    adjust(reconstruction, graph, intrinsics_are_per_image(Path(database), known), threads, seed, known)
     after = agreement(reconstruction, evidence, own)
     still = set(reconstruction.reg_image_ids())
     print(f"agreeing matches of its own pairs: {before} before, {after} after; posed: {len(still)} of {len(posed)}")

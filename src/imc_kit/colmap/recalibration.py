@@ -4,7 +4,8 @@ A focal length in EXIF may be wrong, and photos of one size may have been zoomed
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,26 @@ _DEFAULT = 1.2
 
 def recalibrated(database: Path, at: Workplace, split: bool, time_limit: float = _TIME_LIMIT) -> Path | None:
     """A copy of a verified database with focal lengths from its matches, in a folder in that of `at`; None if it had no
-    focal lengths from EXIF and no camera is split. split: whether images that share intrinsics are questioned.
+    focal lengths from EXIF and no camera is split. Cameras that the user knows stay.
+
+    split: whether images that share intrinsics are questioned.
 
     Raises `ColmapError` when calibration fails.
     """
-    work = Workplace(at.folder / "recalibrated", at.log, at.threads, at.seed)
     import pycolmap
 
+    work = replace(at, folder=at.folder / "recalibrated")
     with pycolmap.Database.open(database) as opened:
-        if not split and not any(camera.has_prior_focal_length for camera in opened.read_all_cameras()):
-            return None  # nothing to question
-    limit = min(_TIME_LIMIT, time_limit)
-    work.run("recalibrate", "the calibration of the cameras", limit, database=database, split=split)
+        unknown = [camera for camera in opened.read_all_cameras() if camera.camera_id not in at.known.ids]
+    if not unknown or not (split or any(camera.has_prior_focal_length for camera in unknown)):
+        return None  # nothing to question
+    limit, known = min(_TIME_LIMIT, time_limit), at.known.ids
+    work.run("recalibrate", "the calibration of the cameras", limit, database=database, split=split, known=known)
     made = work.folder / "database.db"
     return made if made.is_file() else None
 
 
-def recalibrate_job(database: str, output: str, split: bool, threads: int, seed: int) -> None:
+def recalibrate_job(database: str, output: str, split: bool, known: Collection[int], threads: int, seed: int) -> None:
     """The work of `recalibrated`, in COLMAP's child process.
 
     The focal length of each image follows from the fundamental matrices of its pairs (Sweeney et al., ICCV 2015, as
@@ -51,25 +55,28 @@ def recalibrate_job(database: str, output: str, split: bool, threads: int, seed:
     scratch = Path(output) / "scratch.db"
     with pycolmap.Database.open(database) as opened:
         before: dict[int, Any] = {image.image_id: image.camera_id for image in opened.read_all_images()}
-        from_exif = any(camera.has_prior_focal_length for camera in opened.read_all_cameras())
-    _with_cameras(database, scratch, {image: image for image in before}, {})
+        cameras = opened.read_all_cameras()
+        from_exif = any(camera.has_prior_focal_length for camera in cameras if camera.camera_id not in known)
+    _with_cameras(database, scratch, {image: image for image in before}, {}, known)
     options = pycolmap.ViewGraphCalibrationOptions(random_seed=seed, reestimate_relative_pose=False)
     pycolmap.calibrate_view_graph(scratch, options)
     with pycolmap.Database.open(scratch) as opened:
         focals = {i.image_id: opened.read_camera(i.camera_id).mean_focal_length() for i in opened.read_all_images()}
     after = dict(before)
-    for camera in set(before.values()) if split else ():
+    for camera in set(before.values()).difference(known) if split else ():
         members = sorted((image for image in before if before[image] == camera), key=focals.__getitem__)
         steps = np.diff(np.log([focals[image] for image in members])) > np.log(_APART)
         after |= {image: (camera, group) for image, group in zip(members, [0, *np.cumsum(steps)], strict=True)}
     if from_exif or len(set(after.values())) > len(set(before.values())):
-        _with_cameras(database, Path(output) / "database.db", after, focals)
+        _with_cameras(database, Path(output) / "database.db", after, focals, known)
 
 
-def _with_cameras(database: str, path: Path, keys: Mapping[int, Any], focals: Mapping[int, float]) -> None:
+def _with_cameras(
+    database: str, path: Path, keys: Mapping[int, Any], focals: Mapping[int, float], known: Collection[int]
+) -> None:
     """Copy a database to `path`. Images with equal keys share a camera; it has the median of their focal lengths.
 
-    keys, focals: by image id; without focal lengths, cameras get COLMAP's default.
+    keys, focals: by image id; without focal lengths, cameras get COLMAP's default. known: ids of cameras that stay.
     """
     import pycolmap
 
@@ -77,6 +84,8 @@ def _with_cameras(database: str, path: Path, keys: Mapping[int, Any], focals: Ma
     made: dict[Any, tuple[Any, int]] = {}
     with writing(path) as opened:
         for image in opened.read_all_images():
+            if image.camera_id in known:
+                continue
             key, rig_id = keys[image.image_id], opened.read_frame(image.frame_id).rig_id
             if key not in made:
                 camera = opened.read_camera(image.camera_id)

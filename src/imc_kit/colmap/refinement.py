@@ -9,6 +9,7 @@ import pycolmap
 
 from imc_kit.colmap.bundle_adjustment import TOLERANCE, solve, solver
 from imc_kit.colmap.cameras import change_camera_model
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.steps import REFUSED, RefinementConfig
 
 _MIN_ANGLE = 1.5
@@ -21,13 +22,16 @@ distortion at the image's corner, each as a ratio − 1. On the open scenes it i
 for temple_sparse16 (0.18, where the truth is 0.004); flat scenes from above reach 0.1 to 0.2."""
 
 
-def refine_job(model: str, output: str, config: RefinementConfig, threads: int, seed: int) -> None:
-    """Refine the simple cameras that enough images share, if the model is precise; otherwise write nothing."""
+def refine_job(model: str, output: str, config: RefinementConfig, known: Known, threads: int, seed: int) -> None:
+    """Refine the simple cameras that enough images share, if the model is precise; otherwise write nothing.
+
+    Cameras that the user knows keep their camera model.
+    """
     reconstruction = pycolmap.Reconstruction(model)
     errors = [point.error for point in reconstruction.points3D.values() if point.error >= 0]
     used = Counter(reconstruction.images[number].camera_id for number in reconstruction.reg_image_ids())
     shared = [reconstruction.cameras[number] for number, count in used.items() if count >= config.min_images]
-    simple = [camera for camera in shared if camera.model.name in _SIMPLE]
+    simple = [camera for camera in shared if camera.model.name in _SIMPLE and camera.camera_id not in known.ids]
     if not simple or not errors or np.median(errors) > config.max_median_error:
         return
     options = solver(threads, config.max_iterations, robust=True, tolerance=TOLERANCE)
@@ -37,7 +41,7 @@ def refine_job(model: str, output: str, config: RefinementConfig, threads: int, 
             change_camera_model(refined.cameras[camera.camera_id], camera_model)
         for max_error in config.max_errors:
             pycolmap.ObservationManager(refined).filter_all_points3D(max_error, _MIN_ANGLE)
-            solve(refined, options)
+            solve(refined, options, known.constant)
         if all(_determined(refined.cameras[camera.camera_id], camera) for camera in simple):
             refined.write(output)
             return

@@ -60,7 +60,7 @@ def rotated(model: Any, quarters: Mapping[str, int]) -> Any:
         image = model.images[image_id]
         camera, count = model.cameras[image.camera_id], quarters.get(image.name, 0) % 4
         if (key := (image.camera_id, count)) not in camera_ids:
-            taken, other = {*camera_ids.values()}, _rotated_camera(camera, count)
+            taken, other = {*camera_ids.values()}, rotated_camera(camera, count)
             other.camera_id = max(taken | {*model.cameras}) + 1 if image.camera_id in taken else image.camera_id
             camera_ids[key] = other.camera_id
             result.add_camera_with_trivial_rig(other)
@@ -84,12 +84,12 @@ def _rotated_points(places: Float64, camera: Any, quarters: int) -> Float64:
     return places
 
 
-def _rotated_camera(camera: Any, quarters: int) -> Any:
-    """The camera of the rotated image."""
+def rotated_camera(camera: Any, quarters: int) -> Any:
+    """The camera of an image after its clockwise rotation by `quarters` · 90°."""
     import pycolmap
 
     result = pycolmap.Camera(camera.todict())
-    for _ in range(quarters):
+    for _ in range(quarters % 4):
         values = dict(zip(result.params_info.split(", "), result.params, strict=True))
         changed = {"cx": result.height - values["cy"], "cy": values["cx"]}
         if "fy" in values:

@@ -51,7 +51,7 @@ class StepConfig:
         require(valid, f"{option} of the {self.what}", wanted, getattr(self, option))
 
     def run(self, at: Workplace, **arguments: Any) -> None:
-        at.run(self.job, self.what, self.time_limit, config=asdict(self), **arguments)
+        at.run(self.job, self.what, self.time_limit, config=asdict(self), known=asdict(at.known), **arguments)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pycolmap
 
 from imc_kit.colmap.bundle_adjustment import TOLERANCE, solve, solver
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.patches import Grey, align, observations
 from imc_kit.colmap.steps import SubpixelConfig
 from imc_kit.data import images
@@ -27,8 +28,9 @@ _IN_MEMORY = 64
 
 
 def subpixel_job(
-    model: str, output: str, photos: Mapping[str, tuple[str, int]], config: SubpixelConfig, threads: int, seed: int
-) -> None:
+    model: str, output: str, photos: Mapping[str, tuple[str, int]], config: SubpixelConfig, known: Known, threads: int,
+    seed: int,
+) -> None:  # fmt: skip
     """Write the model with aligned keypoints if more of its observations are precise than without the alignment.
 
     photos: the path of each image and its further clockwise 90° rotations (`ImageInfo.extra_quarters`).
@@ -60,20 +62,20 @@ def subpixel_job(
             ):
                 reconstruction.images[image].points2D[keypoint].xy = position
 
-        aligned = _adjusted(before, config, threads, move)
-    if _precise(aligned) > _GAIN * _precise(_adjusted(before, config, threads, lambda _: None)):
+        aligned = _adjusted(before, config, known, threads, move)
+    if _precise(aligned) > _GAIN * _precise(_adjusted(before, config, known, threads, lambda _: None)):
         aligned.write(output)
 
 
-def _adjusted(before: Any, config: SubpixelConfig, threads: int, move: Callable[[Any], None]) -> Any:
+def _adjusted(before: Any, config: SubpixelConfig, known: Known, threads: int, move: Callable[[Any], None]) -> Any:
     """A copy, bundle-adjusted robustly, without observations that do not fit. move: changes keypoints before that."""
     reconstruction = pycolmap.Reconstruction(before)
     options = solver(threads, config.max_iterations, robust=True, tolerance=TOLERANCE)
     for max_error in config.max_errors:
         move(reconstruction)
-        solve(reconstruction, options)
+        solve(reconstruction, options, known.constant)
         pycolmap.ObservationManager(reconstruction).filter_all_points3D(max_error, _MIN_ANGLE)
-    solve(reconstruction, options)
+    solve(reconstruction, options, known.constant)
     return reconstruction
 
 

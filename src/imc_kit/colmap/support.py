@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imc_kit.colmap.lenses import is_wide, tangent_sampson
 from imc_kit.types import Float64, Model, Pair
 
 IdPair = tuple[int, int]
@@ -77,6 +78,9 @@ def epipolar_errors(reconstruction: Any, evidence: Evidence, pair: IdPair) -> Fl
     motion = (images[1].cam_from_world() * images[0].cam_from_world().inverse()).matrix()
     x, y, z = motion[:, 3] / max(float(np.linalg.norm(motion[:, 3])), 1e-12)
     essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ motion[:, :3]
+    if any(map(is_wide, cameras)):
+        points = (evidence.keypoints[image][rows] for image, rows in zip(pair, evidence.matches[pair].T, strict=True))
+        return tangent_sampson(essential, (cameras[0], cameras[1]), *points)
     one, other = (
         np.pad(camera.cam_from_img(evidence.keypoints[image][indices]), ((0, 0), (0, 1)), constant_values=1)
         for image, camera, indices in zip(pair, cameras, evidence.matches[pair].T, strict=True)

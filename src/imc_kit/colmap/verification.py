@@ -1,10 +1,12 @@
 """Geometric verification of a database's matched pairs: which matches fit one two-view geometry."""
 
 from concurrent.futures import Executor
+from functools import partial
 from math import inf
 from pathlib import Path
 
 from imc_kit.colmap.database import delete_pairs, id_pair_counts, pair_counts, recent_keypoints, writing
+from imc_kit.colmap.lenses import geometry, written
 from imc_kit.runtime import deadline, progress
 from imc_kit.types import Pair
 from imc_kit.viewgraph.two_view import VerificationConfig
@@ -14,16 +16,15 @@ _PAIRS_AT_ONCE = 64
 
 
 def verify(path: Path, config: VerificationConfig, executor: Executor, until: float = inf) -> list[str]:
-    """Write the two-view geometry of every matched pair into the database `path`.
+    """Write the two-view geometry of every matched pair into the database `path`, from its cameras (`lenses`).
 
     executor: estimates the geometries. until: the deadline (`runtime.deadline`). Returns a note when time runs out.
     """
-    import pycolmap
-
     until = min(until, deadline.after(config.time_limit))
     delete_pairs(path, "two_view_geometries")
     with writing(path) as database:
         keypoints = recent_keypoints(database)
+        lenses = {image.image_id: database.read_camera(image.camera_id) for image in database.read_all_images()}
         matched = list(id_pair_counts(database, verified=False))
         with progress.bar("verification", len(matched), "pair") as bar:
             for start in range(0, len(matched), _PAIRS_AT_ONCE):
@@ -36,12 +37,11 @@ def verify(path: Path, config: VerificationConfig, executor: Executor, until: fl
                     [keypoints(pair[side])[rows[:, side]] for pair, rows in zip(pairs, matches, strict=True)]
                     for side in (0, 1)
                 )
-                found = executor.map(config.verify, firsts, seconds)
-                for pair, rows, (matrix, inliers) in zip(pairs, matches, found, strict=True):
+                cameras = [(lenses[first], lenses[second]) for first, second in pairs]
+                found = executor.map(config.verify, firsts, seconds, [partial(geometry, both) for both in cameras])
+                for pair, both, rows, (matrix, inliers) in zip(pairs, cameras, matches, found, strict=True):
                     if inliers.any():
-                        geometry = pycolmap.TwoViewGeometry(F=matrix, inlier_matches=rows[inliers])
-                        geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
-                        database.write_two_view_geometry(*pair, geometry)
+                        database.write_two_view_geometry(*pair, written(both, matrix, rows[inliers]))
                 bar.update(len(pairs))
     return []
 

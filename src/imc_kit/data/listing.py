@@ -21,7 +21,8 @@ _OTHERS = {
     "HEIC files, without pillow-heif (pip install 'imc-kit[heif]'),": ".heic .heif .hif",
     "AVIF files, with a Pillow older than 11.3,": ".avif",
     "raw files": ".dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .orf .rw2 .pef .srw .x3f .3fr .fff .iiq .rwl .gpr",
-    "videos": ".mp4 .mov .m4v .avi .mkv .webm .mts .m2ts .3gp .wmv .mpg .mpeg .insv .360 .lrv .thm",
+    "videos (imc-kit frames takes photos from them)": ".mp4 .mov .m4v .avi .mkv .webm .mts .m2ts .3gp "
+    ".wmv .mpg .mpeg .insv .360 .lrv .thm",
     "other images": ".gif .jp2 .j2k .jxl .psd .exr .hdr .svg .ppm .pgm .tga .insp .dds .xcf .eps .avifs",
 }
 _KINDS = {suffix: kind for kind, suffixes in _OTHERS.items() for suffix in suffixes.split()}

@@ -20,11 +20,13 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from imc_kit.data.listing import IMAGE_SUFFIXES, exists, few, find_images, fits_table, is_folder
 from imc_kit.data.tables import POSE_COLUMNS, read_table
+from imc_kit.data.text import content_lines
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Scene
 
@@ -86,6 +88,41 @@ class Task:
             raise unknown_name("scene", unknown[0], known)
         chosen = tuple(scene for scene in self.scenes if scene.name in names)
         return replace(self, scenes=chosen, rows=tuple(row for row in self.rows if row.scene in names))
+
+    def only_images(self, images: Path | str | Sequence[str]) -> "Task":
+        """The task restricted to some images; the rows of others and the scenes without any are left out.
+
+        images: POSIX paths relative to the input's root or to the scene's, or `SCENE/IMAGE`; or a text file with one in
+            each line, between blank lines and comments, which begin with `#`.
+
+        Raises `KitError` for a path that is no image of the task, with the nearest one, or that several scenes have.
+        """
+        listed = isinstance(images, Path | str)
+        names = [line for _, line in content_lines(images)] if isinstance(images, Path | str) else list(images)
+        what = f"{images} names" if listed else "the images have"
+        if not names:
+            raise KitError(f"{what} no image: give at least one")
+        homes: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+        for scene in self.scenes:
+            for image in scene.images:
+                path = (scene.root / image).relative_to(self.root).as_posix()
+                for name in (image, f"{scene.name}/{image}", path):
+                    homes[name].add((scene.name, image))
+        names = [name.removeprefix("./") for name in names]
+        if unknown := [name for name in names if name not in homes]:
+            nearest = get_close_matches(unknown[0], sorted(homes), n=1, cutoff=0.4)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise KitError(f"{what} {len(unknown)} images that do not exist in {self.root}: {few(unknown)}{hint}")
+        if several := [name for name in names if len(homes[name]) > 1]:
+            where = few([f"{scene}/{image}" for scene, image in sorted(homes[several[0]])])
+            raise KitError(f"{what} {several[0]!r}, which is in several scenes: write {where}")
+        chosen = {home for name in names for home in homes[name]}
+        scenes = [
+            replace(scene, images=tuple(image for image in scene.images if (scene.name, image) in chosen))
+            for scene in self.scenes
+        ]
+        rows = tuple(row for row in self.rows if row.image is not None and (row.scene, row.image) in chosen)
+        return replace(self, scenes=tuple(scene for scene in scenes if scene.images), rows=rows)
 
 
 def load(root: Path | str, split: str = "test", *, out: Out = None) -> Task:

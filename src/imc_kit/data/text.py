@@ -28,3 +28,12 @@ def read_text(path: Path | str) -> str:
         raise KitError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise KitError(f"{path} is not text in UTF-8 ({error.reason}, byte {error.start}): save it as UTF-8") from error
+
+
+def content_lines(path: Path | str) -> list[tuple[int, str]]:
+    """The lines of a text file with their numbers from 1, without blank lines and comments, which begin with `#`.
+
+    Raises `KitError` as `read_text` does.
+    """
+    lines = enumerate(map(str.strip, read_text(path).splitlines()), 1)
+    return [(number, line) for number, line in lines if line and not line.startswith("#")]

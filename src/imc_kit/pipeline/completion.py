@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imc_kit.colmap import database, mapping_runs, steps
+from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import MappingResult
+from imc_kit.colmap.options import Known
 from imc_kit.colmap.parallax import NO_PARALLAX, without_parallax
 from imc_kit.config import Config
 from imc_kit.data.store import Store
@@ -51,6 +53,12 @@ class SceneContext:
     until: float
     """Deadline of the last slow step; placing and writing follow."""
     notes: list[str] = field(default_factory=list)
+    known: Known = field(default_factory=Known)
+    """The cameras that the user knows."""
+
+    def workplace(self, folder: str = "") -> Workplace:
+        """A workplace for COLMAP's jobs, in a subfolder of `partial`."""
+        return Workplace(self.partial / folder, self.log, self.threads, self.config.seed, self.known)
 
     @property
     def log(self) -> Path:
@@ -101,7 +109,7 @@ class Completion:
             models = optional("the localisation of further images", models, self._localise, models, missing)
         if config.subpixel.on:
             models = optional("the sub-pixel alignment of keypoints", models, self._align, models)
-        if config.refinement.on:
+        if config.refinement.on and config.cameras.model == CameraConfig.model:  # the user names no other one
             models = optional("the refinement of the model", models, self._refine, models)
         if optional("the check for parallax", False, without_parallax, self.verified, models[0]):
             self.context.notes.append(NO_PARALLAX)
@@ -139,7 +147,7 @@ class Completion:
         """The options of a COLMAP step, limited to the time left, and its workplace."""
         context = self.context
         config = replace(config, time_limit=min(config.time_limit, deadline.left(context.until)))
-        return config, Workplace(context.partial / folder, context.log, context.threads, context.config.seed)
+        return config, context.workplace(folder)
 
     def _with_loose_matches(self, model: Model, missing: Sequence[str]) -> Path:
         """A copy of the database with more matches of the missing images, from less strict matchers.

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from imc_kit import metric
-from imc_kit.colmap import child, database_files
+from imc_kit.colmap import child, database_files, known_cameras
 from imc_kit.config import Config, cheap, preset
 from imc_kit.data import atomic, masks, scenes, submission
 from imc_kit.data.scenes import Task
@@ -75,6 +75,7 @@ def solve(
         answers.warned = stack.enter_context(collecting())
         answers.begin()
         config.check()
+        known_cameras.check(config.cameras.known, task.scenes, task.root)
         for note in (unmasked := masks.coverage(task.scenes, config.masks)):
             log.warning(note)
         answers.task = replace(task, notes=(*task.notes, *unmasked))

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
-from imc_kit.colmap import cameras, database, database_files, mapping_runs, model_files, rotation, verification
-from imc_kit.colmap.child import Workplace
+from imc_kit.colmap import cameras, database, database_files, known_cameras, mapping_runs, model_files, rotation
+from imc_kit.colmap.known_cameras import KnownCamera
 from imc_kit.colmap.mapping_runs import RunPolicy
+from imc_kit.colmap.options import Known
+from imc_kit.colmap.verification import inlier_counts, verify
 from imc_kit.config import Config, fingerprint
 from imc_kit.data import images, masks
 from imc_kit.data.store import Store
@@ -68,8 +70,11 @@ def match_scene(
     matching = Matching(scene, store, config, executor, _reserving(_AFTER_MATCHING, scene, until))
     with cost("inspect"):
         records, matching.notes = inspect(scene, config.masks, executor, config.max_pixels)
+        infos = {name: record.info for name, record in records.items()}
+        known, notes = known_cameras.of_scene(config.cameras.known, scene, infos)
+        matching.notes += notes
         given = None if pairs is None else list(pairs(list(records)))
-        identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate)
+        identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate, known)
         earlier = Earlier(scene.name, folder, identity)
     if finished := earlier.final():
         return finished
@@ -90,7 +95,7 @@ def match_scene(
         with cost("match"):
             found = matching.without_static(matching.match(records, selected), records, selected)
         matching.notes += earlier.told(warned)
-        return MatchedScene(scene, folder, until, matching, records, selected, found, earlier, separate, cost)
+        return MatchedScene(scene, folder, until, matching, records, known, selected, found, earlier, separate, cost)
 
     with collecting(without="imc_kit.pipeline") as warned:  # its own warnings are notes
         return earlier.unless_fails(lambda: match(records))
@@ -100,7 +105,7 @@ def match_scene(
 class MatchedScene:
     """A matched scene; `reconstruct` does the rest.
 
-    until: as given to `match_scene`. pairs: selected for matching. earlier: what an earlier run left.
+    until: as given to `match_scene`. known: by image. pairs: selected for matching. earlier: what an earlier run left.
     separate: see `match_scene`.
     """
 
@@ -109,6 +114,7 @@ class MatchedScene:
     until: float
     matching: Matching
     records: Mapping[str, ImageRecord]
+    known: Mapping[str, KnownCamera]
     pairs: Sequence[Pair]
     found: MatchedFeatures
     earlier: Earlier
@@ -130,9 +136,11 @@ class MatchedScene:
         context = SceneContext(scene, config, self.folder, partial, until, self.matching.notes)
         with cost("verify"):
             verified = self._verify(context, executor)
-            inliers = verification.inlier_counts(verified)
+            inliers = inlier_counts(verified)
+        known = Known(database.camera_ids(verified, self.known), config.cameras.fixed)
+        context = replace(context, known=known)
         with cost("map"):
-            at = Workplace(context.partial, context.log, context.threads, config.seed)
+            at = context.workplace()
             policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, until)
             best = mapping_runs.map_best(
                 verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
@@ -177,7 +185,7 @@ class MatchedScene:
     def _as_stored(self, models: list[Model], context: SceneContext) -> tuple[list[Model], dict[str, int]]:
         """The models with files that describe the images as stored, and their rotations (`SceneResult`)."""
         stored = {name: count for name, record in self.records.items() if (count := record.info.stored_quarters)}
-        at = Workplace(context.partial / "stored", context.log)
+        at = context.workplace("stored")
         try:
             return rotation.as_stored(models, stored, self.scene.root, at), stored
         except KitError as error:
@@ -190,14 +198,16 @@ class MatchedScene:
         if is_final(context.notes) and (kept := database_files.kept(self.folder, identity)):
             return database_files.near(kept, context.partial)
         made = context.partial / "database.db"
-        found = self.records.items()
-        entries = [cameras.ImageEntry(name, it.path, it.info.size, it.info.exif_turn) for name, it in found]
+        entries = []
+        for name, record in self.records.items():
+            known = self.known[name].upright(record.info) if name in self.known else None
+            entries.append(cameras.ImageEntry(name, record.path, record.info.size, record.info.exif_turn, known))
         matches = self.found.strong(self.pairs, context.config.min_matches)
         notes = database.write_database(made, entries, self.found.features, matches, context.config.cameras)
         context.notes.extend(notes)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
         context.notes.extend(gone(self.records))
-        context.notes.extend(verification.verify(made, context.config.verification, executor, end))
+        context.notes.extend(verify(made, context.config.verification, executor, end))
         kept = database_files.keep(made, self.folder, identity if is_final(context.notes) else "hurried")
         return database_files.near(kept, context.partial)
 

@@ -329,13 +329,18 @@ class Ground(Solid):
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera with square pixels: `width` × `height`, focal length and principal point in pixels."""
+    """A camera with square pixels: `width` × `height`, focal length and principal point in pixels.
+
+    fisheye: the distance from the principal point is the focal length times the angle to the axis, not its tangent
+        (COLMAP's SIMPLE_FISHEYE). All angles must be less than 90°.
+    """
 
     width: int
     height: int
     focal: float
     cx: float
     cy: float
+    fisheye: bool = False
 
     @classmethod
     def centred(cls, size: tuple[int, int], focal: float | None = None) -> Self:
@@ -343,10 +348,22 @@ class Camera:
         width, height = size
         return cls(width, height, focal or 0.9 * width, (width - 1) / 2, (height - 1) / 2)
 
+    def tangents(self, columns: Float32, rows: Float32) -> tuple[Float32, Float32]:
+        """Rays (x, y, 1) of the image points `columns` [w] × `rows` [h], in pixels: x [1 or h, w] and y [h, 1 or w]."""
+        x = (columns[None] - np.float32(self.cx)) / np.float32(self.focal)
+        y = (rows[:, None] - np.float32(self.cy)) / np.float32(self.focal)
+        if not self.fisheye:
+            return x, y
+        angle = np.maximum(np.hypot(x, y), np.float32(1e-6))
+        return x * np.tan(angle) / angle, y * np.tan(angle) / angle
+
     def project(self, pose: Pose, points: Float64) -> Float64:
         """World points [N, 3] → pixels (x, y) [N, 2]; nan for points that are not in front of the camera."""
         seen = points @ pose.rotation.T + pose.translation
         depth = np.where(seen[:, 2:] > 0, seen[:, 2:], np.nan)
+        if self.fisheye:
+            away = np.maximum(np.linalg.norm(seen[:, :2], axis=1, keepdims=True), 1e-12)
+            depth = away / np.arctan2(away, depth)
         return np.asarray(self.focal * seen[:, :2] / depth + [self.cx, self.cy], np.float64)
 
 
@@ -414,28 +431,31 @@ def cast(
 
     Returns directions [3, h, w] of unit depth, depths [h, w], and numbers of the solids hit [h, w] (−1: the sky).
     """
-    x = (columns - np.float32(camera.cx)) / np.float32(camera.focal)
-    y = (rows - np.float32(camera.cy)) / np.float32(camera.focal)
-    across, down, ahead = pose.rotation.astype(np.float32)
-    directions = across[:, None, None] * x + (down[:, None] * y + ahead[:, None])[:, :, None]
+    x, y = camera.tangents(columns, rows)
+    across, down, ahead = pose.rotation.astype(np.float32)[:, :, None, None]
+    directions = across * x + (down * y + ahead)
     depth = np.full((len(rows), len(columns)), np.inf, np.float32)
     which = np.full(depth.shape, -1, np.int32)
-    origin = pose.center.astype(np.float32)[:, None, None]
+    origin = pose.center.astype(np.float32)
     for number, solid in enumerate(solids):
-        # Only rays in the image rectangle around the solid's bounding ball can hit it.
+        # Only rays in the image rectangle or the cone around the solid's bounding ball can hit it.
         center, radius = solid.bound
         middle = pose.rotation @ center + pose.translation
-        window = slice(None), slice(None)
-        if middle[2] > radius:
+        window: Any = slice(None), slice(None)
+        if camera.fisheye and radius < (away := float(np.linalg.norm(middle))):
+            cosines = (x * middle[0] + y * middle[1] + middle[2]) / (np.sqrt(x * x + y * y + 1) * away)
+            window = np.nonzero(cosines >= np.sqrt(1 - (radius / away) ** 2))
+        elif middle[2] > radius and not camera.fisheye:
             reach = np.array([[-radius], [radius]])
             edges = (middle[:2] + reach)[:, None] / (middle[2] + reach)
             (left, upper), (right, lower) = edges.min(axis=(0, 1)), edges.max(axis=(0, 1))
-            window = slice(*np.searchsorted(y, [upper, lower])), slice(*np.searchsorted(x, [left, right]))
+            window = slice(*np.searchsorted(y[:, 0], [upper, lower])), slice(*np.searchsorted(x[0], [left, right]))
         if depth[window].size:
-            found = solid.distance(origin, directions[:, *window])
+            rays = directions[:, *window]
+            found = solid.distance(origin.reshape(3, *[1] * (rays.ndim - 1)), rays)
             nearer = found < depth[window]
-            depth[window][nearer] = found[nearer]
-            which[window][nearer] = number
+            depth[window] = np.where(nearer, found, depth[window])
+            which[window] = np.where(nearer, number, which[window])
     return directions, depth, which
 
 
@@ -455,7 +475,8 @@ def _shade(
         points = origin + far * ray
         normals, at = solid.surface(points)
         facing = np.maximum(-(normals * ray).sum(axis=0) / length, np.float32(0.02))
-        footprint = far / np.float32(camera.focal * samples) / np.sqrt(facing)  # geometric mean of its two widths
+        reach = far * length if camera.fisheye else far  # to the camera, or to its plane
+        footprint = reach / np.float32(camera.focal * samples) / np.sqrt(facing)  # geometric mean of its two widths
         colours = solid.texture.colours(at, footprint) if solid.texture else np.full(ray.shape, 255, np.float32)
         sun = np.maximum(_SUN @ normals, 0)
         lit = np.flatnonzero(sun)  # a convex body throws no shadow on its own sunny side

@@ -1,7 +1,7 @@
 """Two-view geometry: the fundamental matrix that most matches of two images agree with."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -46,17 +46,28 @@ class VerificationConfig:
         ):
             require(valid, f"{option} of the verification", wanted, getattr(self, option))
 
-    def verify(self, first: NDArray[Any], second: NDArray[Any]) -> tuple[Float64, Mask]:
-        """Verify the matches of two images: `fundamental` with a test against chance.
+    def verify(
+        self, first: NDArray[Any], second: NDArray[Any], estimate: "Estimate | None" = None
+    ) -> tuple[Float64, Mask]:
+        """Verify the matches of two images: a two-view geometry with a test against chance.
 
         first, second: matched points [K, 2] each, in pixels. The pair fails when fewer than
         `max(min_inliers, 10 + chance · K)` matches agree. Then the mask is all False.
+        estimate: the matrix of some points, and which agree with it; `fundamental` by default.
         """
         agree = np.linalg.norm(first - second, axis=1) >= self.min_motion
-        matrix, inliers = fundamental(first[agree], second[agree], self.max_error, trials=self.max_trials)
+        matrix, inliers = (estimate or fundamental)(first[agree], second[agree], self.max_error, trials=self.max_trials)
         agree[agree] = inliers
         enough = agree.sum() >= max(self.min_inliers, _BY_CHANCE + self.chance * len(agree))
         return matrix, agree & enough
+
+
+class Estimate(Protocol):
+    """An estimation of the geometry of two images as `fundamental` is one, from pixels of other cameras."""
+
+    def __call__(
+        self, first: NDArray[Any], second: NDArray[Any], max_error: float, *, trials: int
+    ) -> tuple[Float64, Mask]: ...
 
 
 def fundamental(
