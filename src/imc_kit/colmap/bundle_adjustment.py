@@ -120,13 +120,10 @@ def solve(reconstruction: Any, options: Any, fixed: Collection[int] = ()) -> Non
 
     `pycolmap.bundle_adjustment` does the same, but leaves log files in the folder for temporary files.
     """
-    posed = sorted(reconstruction.reg_image_ids())
-    if len(posed) < 2:
+    if reconstruction.num_reg_images() < 2:
         return
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in posed:
-        config.add_image(image_id)
-    for image_id in set(fixed).intersection(posed):
+    config = posed_config(reconstruction)
+    for image_id in set(fixed).intersection(reconstruction.reg_image_ids()):
         image = reconstruction.images[image_id]
         config.set_constant_rig_from_world_pose(image.frame_id)
         config.set_constant_cam_intrinsics(image.camera_id)
@@ -134,3 +131,11 @@ def solve(reconstruction: Any, options: Any, fixed: Collection[int] = ()) -> Non
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, reconstruction).solve()
     reconstruction.update_point_3d_errors()
+
+
+def posed_config(reconstruction: Any) -> Any:
+    """What to bundle-adjust: all images with poses."""
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in sorted(reconstruction.reg_image_ids()):
+        config.add_image(image_id)
+    return config

@@ -16,6 +16,7 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
+from imc_kit.pipeline.positions import locate
 from imc_kit.pipeline.records import ImageRecord, gone, inspect, stored_mirrored
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.poses import place
@@ -68,6 +69,7 @@ def match_scene(
     matching = Matching(scene, store, config, executor, _reserving(_AFTER_MATCHING, scene, until))
     with cost("inspect"):
         records, matching.notes = inspect(scene, config.masks, executor, config.max_pixels)
+        matching.positions = locate(scene, records, config.positions)
         given = None if pairs is None else list(pairs(list(records)))
         identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate)
         earlier = Earlier(scene.name, folder, identity)
@@ -140,7 +142,8 @@ class MatchedScene:
             context.notes.extend(best.notes)
         similarity = self.matching.similarity(self.records, until)
         with cost("complete"):
-            completion = Completion(context, best.database, self.records, similarity, self.matching.store, executor)
+            store, positions = self.matching.store, self.matching.positions
+            completion = Completion(context, best.database, self.records, positions, similarity, store, executor)
             models = completion.complete(best)
         with cost("place"):
             if not models:
