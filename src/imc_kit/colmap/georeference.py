@@ -68,29 +68,30 @@ def _align(model: Any, names: Sequence[str], wanted: Float64, config: PositionsC
     if len(names) < _FEWEST:
         what = f"{len(names)} of its {model.num_reg_images()} images have a position with an altitude"
         raise KitError(f"{what}, and {_FEWEST} are needed")
+    _check_extent(wanted, config)
     ransac = pycolmap.RANSACOptions(max_error=config.max_error, random_seed=seed)
     similarity = pycolmap.align_reconstruction_to_locations(model, names, wanted, _FEWEST, ransac)
-    if similarity is None or not np.isfinite(similarity.matrix()).all() or similarity.scale <= 0:
-        raise _degenerate(wanted, config)
-    centers = _centers(model, names) @ (similarity.scale * similarity.rotation.matrix()).T + similarity.translation
-    fitting = np.linalg.norm(centers - wanted, axis=1) <= config.max_error
-    if fitting.sum() < max(_FEWEST, _MIN_FITTING * len(names)):
+    fitting = np.zeros(len(names), np.bool_)
+    if similarity is not None:
+        centers = _centers(model, names) @ similarity.matrix()[:, :3].T + similarity.translation
+        fitting = np.linalg.norm(centers - wanted, axis=1) <= config.max_error
+    if similarity is None or fitting.sum() < max(_FEWEST, _MIN_FITTING * len(names)):
         what = f"only {fitting.sum()} of {len(names)} positions fit it"
         raise KitError(f"{what} within {config.max_error:g} m (3 · --positions.stddev)")
-    lengths = np.linalg.svd(centers[fitting] - centers[fitting].mean(axis=0), compute_uv=False)
-    if config.stddev > _MAX_TILT * np.hypot(*lengths[1:]):
-        raise _degenerate(wanted, config)
+    _check_extent(centers[fitting], config)  # which, unlike the positions, are not spread by errors
     model.transform(similarity)
     return float(similarity.scale)
 
 
-def _degenerate(wanted: Float64, config: PositionsConfig) -> KitError:
-    axes = np.linalg.svd(wanted - wanted.mean(axis=0), full_matrices=False)[2]
-    extent = " × ".join(f"{length:.1f}" for length in np.ptp(wanted @ axes.T, axis=0))
-    return KitError(
-        f"its {len(wanted)} positions extend over {extent} m, which is too near to a point or a line to determine the "
-        f"orientation if they are wrong by {config.stddev:g} m; if they are better, say so with --positions.stddev"
-    )
+def _check_extent(places: Float64, config: PositionsConfig) -> None:
+    """Raise `KitError` unless places with this extent determine the orientation of a model (`_MAX_TILT`)."""
+    _, lengths, axes = np.linalg.svd(places - places.mean(axis=0), full_matrices=False)
+    if config.stddev > _MAX_TILT * np.hypot(*lengths[1:]):
+        extent = " × ".join(f"{length:.1f}" for length in np.ptp(places @ axes.T, axis=0))
+        raise KitError(
+            f"{len(places)} positions over {extent} m are too near to a point or a line to determine its orientation, "
+            f"if they are wrong by {config.stddev:g} m; if they are better, say so with --positions.stddev"
+        )
 
 
 def _centers(model: Any, names: Sequence[str]) -> Float64:

@@ -31,6 +31,7 @@ class Positions:
 
     metres: Mapping[str, Float64] = field(default_factory=dict)
     origin: tuple[float, float, float] | None = None
+    scene: str = ""
 
     def solid(self) -> dict[str, list[float]]:
         """Those with all three coordinates."""
@@ -57,9 +58,11 @@ class Positions:
         apart = float(np.median(neighbours(places, config.k)[0][:, -1]))
         told = f"the {config.k} photos nearest to a photo are up to {apart:.0f} m away"
         if apart < config.max_error:
-            log.info("%s: positions do not select pairs, because they may be wrong by as much", told)
+            log.info(
+                "%s: positions may be wrong by as much as pairs are apart (%s): they select none", self.scene, told
+            )
             return False
-        log.info("%s: each is matched with these", told)
+        log.info("%s: positions select the pairs: %s", self.scene, told)
         return True
 
 
@@ -74,4 +77,4 @@ def locate(scene: Scene, records: Mapping[str, ImageRecord], config: PositionsCo
     rows, origin = np.array(list(found.values()), np.float64).reshape(-1, 3), None
     if geographic and found:
         rows, origin = east_north_up(rows)
-    return Positions(dict(zip(found, rows, strict=True)), origin)
+    return Positions(dict(zip(found, rows, strict=True)), origin, scene.name)

@@ -63,19 +63,17 @@ def fields(width: float, height: float, seed: int = 0) -> tuple[Solid, ...]:
     rng = np.random.default_rng(seed)
 
     def at() -> tuple[float, float, float]:
-        return float(rng.uniform(-width / 2, width / 2)), float(rng.uniform(-height / 2, height / 2)), 0.0
+        return rng.uniform(-width / 2, width / 2), rng.uniform(-height / 2, height / 2), 0.0
 
     solids: list[Solid] = []
     for _ in range(round(width * height / 40)):  # one per 4000 m²
-        side = rng.uniform(3, 6, 2)
-        place = at()
+        x, y, _ = at()
         high = rng.uniform(0.6, 1.6)  # its lower half is in the ground
-        solids.append(Sphere((*place[:2], -high / 2), (*map(float, side), float(high)), float(rng.uniform(0, 3))))
+        solids.append(Sphere((x, y, -high / 2), (rng.uniform(3, 6), rng.uniform(3, 6), high), rng.uniform(0, 3)))
     for _ in range(round(width * height / 25)):
-        side = rng.uniform(0.8, 1.6, 2)
+        size = rng.uniform(0.8, 1.6), rng.uniform(0.8, 1.6), rng.uniform(0.5, 1.4)
         taper = (1.0, 0.1) if rng.random() < 0.5 else (1.0, 1.0)
-        size = (*map(float, side), float(rng.uniform(0.5, 1.4)))
-        solids.append(Block(at(), size, float(rng.uniform(0, 3)), taper=taper))
+        solids.append(Block(at(), size, rng.uniform(0, 3), taper=taper))
     painted = [
         replace(solid, texture=Texture.of(paint(rng, solid.sheet, _COLOURS[rng.integers(5)], 3, _TEXEL), _TEXEL))
         for solid in solids
