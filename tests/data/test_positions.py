@@ -12,7 +12,8 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from imc_kit.data import images, positions
-from imc_kit.data.positions import from_exif, of_scene, read_positions
+from imc_kit.data.gps import from_exif
+from imc_kit.data.positions import of_scene, read_positions
 from imc_kit.errors import KitError
 from imc_kit.synthetic.drone import gps_exif
 from imc_kit.types import Scene

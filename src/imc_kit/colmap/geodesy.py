@@ -11,8 +11,8 @@ _DIGITS = 7, 7, 2
 def east_north_up(places: Float64) -> tuple[Float64, tuple[float, float, float]]:
     """Positions east, north and up [N, 3] in metres, and their origin: latitude, longitude, altitude.
 
-    places: latitudes and longitudes in degrees (WGS84) and altitudes in metres, [N, 3]. Unknown altitudes are nan,
-        and so is then the position's third coordinate. The origin is the median in each coordinate of space, in the middle of the positions.
+    places: latitudes and longitudes in degrees (WGS84) and altitudes in metres, [N, 3]. Unknown altitudes are nan, and
+        so is then the position's third coordinate. The origin is in their middle, whatever outliers there are.
 
     Altitudes in EXIF are above sea level, those of WGS84 above an ellipsoid. As both differ by nearly the same
     everywhere in a scene, and by 100 m at most, scales are off by less than 0.002 %.

@@ -23,7 +23,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from imc_kit.data.decoding import MAX_PIXELS, decode, opened, refused
-from imc_kit.data.positions import Position, from_exif
+from imc_kit.data.gps import Position, from_exif
 from imc_kit.errors import KitError
 from imc_kit.types import Float32, Pixels
 

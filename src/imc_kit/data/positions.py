@@ -1,26 +1,17 @@
-"""Where photos were taken: GPS in EXIF, and files of positions."""
+"""Files that say where photos were taken."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import inf, isfinite, nan
+from math import inf
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from imc_kit.data.gps import Position, geographic_position, number_of
 from imc_kit.data.listing import few
 from imc_kit.data.tables import read_table
 from imc_kit.errors import KitError
 from imc_kit.types import Scene
 
-Position = tuple[float, float, float | None]
-"""Latitude and longitude in degrees (WGS84) and altitude in metres above sea level (None: unknown); or x, y, z in
-metres."""
-
-_LATITUDE, _LONGITUDE, _ALTITUDE = (1, 2, "NS", 90), (3, 4, "EW", 180), (5, 6)
-"""EXIF's tags of the reference and of the value; the letters of plus and minus, and the largest value in degrees."""
-_BELOW_SEA_LEVEL = (1, b"\x01")
-"""The reference of altitudes below sea level, as Pillow reads it."""
-_ALTITUDES = -1000.0, 20000.0
-"""Metres. No land is lower than the Dead Sea's shore (−430), and no aircraft that maps flies higher."""
 _COLUMNS = {
     "image": "image name image_name image_path file file_name filename sourcefile photo",
     "latitude": "latitude lat gpslatitude",
@@ -31,48 +22,6 @@ _COLUMNS = {
     "z": "z",
 }
 """Names of columns, in lower case. `exiftool -csv` writes SourceFile, GPSLatitude, …"""
-
-
-def from_exif(gps: Mapping[int, Any]) -> Position | None:
-    """The position in EXIF's GPS tags (by number), or None if it is missing, incomplete or nonsense.
-
-    Without its reference, north or south, a latitude is no position; likewise a longitude. Latitude and longitude of
-    exactly 0 are what cameras write that have not found satellites.
-    """
-    latitude, longitude = _degrees(gps, *_LATITUDE), _degrees(gps, *_LONGITUDE)
-    altitude = _number(gps.get(_ALTITUDE[1]))
-    altitude = -altitude if gps.get(_ALTITUDE[0]) in _BELOW_SEA_LEVEL else altitude
-    return _geographic(latitude, longitude, altitude)
-
-
-def _geographic(latitude: float, longitude: float, altitude: float) -> Position | None:
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180) or latitude == longitude == 0:
-        return None
-    return latitude, longitude, altitude if _ALTITUDES[0] <= altitude <= _ALTITUDES[1] else None
-
-
-def _degrees(gps: Mapping[int, Any], reference: int, value: int, letters: str, most: int) -> float:
-    """A latitude or longitude; nan if it is none."""
-    letter, parts = gps.get(reference), gps.get(value)
-    letter = letter.decode("latin-1") if isinstance(letter, bytes) else letter
-    letter = letter.strip("\0 ").upper() if isinstance(letter, str) else ""
-    if letter not in tuple(letters) or not isinstance(parts, tuple) or not 1 <= len(parts) <= 3:
-        return nan
-    limits = most, 60, 60
-    numbers = [_number(part) for part in parts]
-    if not all(0 <= number <= limit for number, limit in zip(numbers, limits, strict=False)):
-        return nan
-    degrees = sum((number / unit for number, unit in zip(numbers, (1, 60, 3600), strict=False)), 0.0)
-    return degrees if letter == letters[0] else -degrees
-
-
-def _number(value: Any) -> float:
-    """A rational number of EXIF; nan for anything else, such as one whose denominator is 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ArithmeticError):
-        return nan
-    return number if isfinite(number) else nan
 
 
 def read_positions(path: Path) -> tuple[bool, dict[str, Position]]:
@@ -114,13 +63,13 @@ def _plain(column: str) -> str:
 
 
 def _row(where: str, texts: Sequence[str], geographic: bool) -> Position | None:
-    numbers = [_number(text) if text else inf for text in texts]  # an empty altitude
+    numbers = [number_of(text) if text else inf for text in texts]  # an empty altitude
     if not all(number == number for number in numbers):
         raise KitError(f"{where}: a position is numbers such as 47.3765 (no units, no comma), not {', '.join(texts)}")
     first, second, *third = numbers
     if geographic and not (abs(first) <= 90 and abs(second) <= 180):
         raise KitError(f"{where}: latitudes are −90 … 90 degrees and longitudes −180 … 180, not {first:g}, {second:g}")
-    return _geographic(first, second, third[0] if third else inf) if geographic else (first, second, third[0])
+    return geographic_position(first, second, third[0] if third else inf) if geographic else (first, second, third[0])
 
 
 def of_scene(path: Path, scene: Scene) -> tuple[bool, dict[str, Position]]:
