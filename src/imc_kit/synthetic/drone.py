@@ -122,7 +122,7 @@ def write_flight(
 
 
 def _noisy_gps(poses: Mapping[str, Pose], noise: float, seed: int) -> dict[str, bytes]:
-    rng = np.random.default_rng(seed + 1)
+    rng = np.random.default_rng([seed, 1])  # not the flight's own numbers
     centers = np.array([pose.center for pose in poses.values()])
     places = geographic(centers + rng.normal(0, noise, centers.shape), ORIGIN)
     return {name: gps_exif(*map(float, place)) for name, place in zip(poses, places, strict=True)}
