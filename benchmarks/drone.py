@@ -25,7 +25,6 @@ from imc_kit.colmap.steps import PositionsConfig, georeference
 from imc_kit.synthetic.drone import ORIGIN, write_flight
 from imc_kit.types import Float64, Model, Pose
 
-
 DRAWS = 20
 """Further draws of GPS noise: how well a model is aligned depends on it more than on the model."""
 
