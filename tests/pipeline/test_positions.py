@@ -85,6 +85,9 @@ def test_without_positions_nothing_happens(tmp_path: Path, scene: Scene, executo
     assert solve_scene(scene, tmp_path / "off", store, off, executor).alignment is None
     assert plain.alignment is None
     assert not [note for note in plain.notes if "position" in note]
+    asked = replace(ONE_ALONE, positions=PositionsConfig(pairs="on"))
+    notes = solve_scene(scene, tmp_path / "asked", store, asked, executor).notes
+    assert [note for note in notes if note.startswith("no image has a position, so --positions.pairs")]
 
 
 def test_positions_that_determine_nothing_get_a_note(tmp_path: Path, scene: Scene, executor: Executor) -> None:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _NEARLY_ALL = 0.9
 """Minimum share of images with positions for `pairs` auto."""
-SELECTED = "similar", "matches"
+_REPLACED = "similar", "matches"
 """Methods of pair selection that positions replace. The others ask for certain pairs."""
 
 
@@ -47,7 +47,7 @@ class Positions:
 
     def select_pairs(self, names: Sequence[str], config: PositionsConfig, pairs: PairsConfig) -> bool:
         """Whether the pairs of these images are selected by position (`PositionsConfig.pairs`)."""
-        if config.pairs == "off" or pairs.method not in SELECTED or not self.metres:
+        if config.pairs == "off" or pairs.method not in _REPLACED or not self.metres:
             return False
         if config.pairs == "on":
             return True
@@ -58,9 +58,7 @@ class Positions:
         apart = float(np.median(neighbours(places, config.k)[0][:, -1]))
         told = f"the {config.k} photos nearest to a photo are up to {apart:.0f} m away"
         if apart < config.max_error:
-            log.info(
-                "%s: positions may be wrong by as much as pairs are apart (%s): they select none", self.scene, told
-            )
+            log.info("%s: positions select no pairs, as they may be wrong by more: %s", self.scene, told)
             return False
         log.info("%s: positions select the pairs: %s", self.scene, told)
         return True

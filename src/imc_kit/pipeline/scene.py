@@ -70,6 +70,8 @@ def match_scene(
     with cost("inspect"):
         records, matching.notes = inspect(scene, config.masks, executor, config.max_pixels)
         matching.positions = locate(scene, records, config.positions)
+        if not matching.positions.metres and (config.positions.pairs == "on" or config.positions.adjust):
+            matching.notes.append("no image has a position, so --positions.pairs and --positions.adjust have no effect")
         given = None if pairs is None else list(pairs(list(records)))
         identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate)
         earlier = Earlier(scene.name, folder, identity)
