@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from imc_kit.colmap.geodesy import geographic
 from imc_kit.colmap.steps import PositionsConfig
 from imc_kit.config import CHEAP, Config
 from imc_kit.data import scenes
@@ -22,7 +24,7 @@ from imc_kit.pipeline.records import inspect
 from imc_kit.pipeline.run import solve
 from imc_kit.pipeline.scene import match_scene
 from imc_kit.retrieval.pairs import PairsConfig
-from imc_kit.synthetic.drone import flight, write_flight
+from imc_kit.synthetic.drone import ORIGIN, flight, gps_exif, write_flight
 from imc_kit.synthetic.plaza import orbit
 from imc_kit.types import Scene
 from point_scenes import ALL, FIRST, MAPPING_ALONE, ONE_RUN, solve_scene, write_photographs
@@ -148,27 +150,28 @@ def test_a_table_of_positions() -> None:
     assert positions.solid() == {}  # no altitudes
 
 
-@pytest.fixture(scope="module")
-def drone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("drone")
-    write_flight(root, 24, size=(240, 180))
-    return root
-
-
-def test_gps_in_exif_is_in_metres_around_the_median(drone: Path, executor: Executor) -> None:
-    (scene,) = scenes.load(drone).scenes
+def test_gps_in_exif_is_in_metres_around_the_middle(tmp_path: Path, executor: Executor) -> None:
+    true = np.array([pose.center for pose in flight(24)])
+    for number, place in enumerate(geographic(true, ORIGIN)[:-1]):
+        Image.new("RGB", (32, 24)).save(tmp_path / f"{number:02}.jpg", exif=gps_exif(*place.tolist()))
+    Image.new("RGB", (32, 24)).save(tmp_path / "without.jpg")
+    (scene,) = scenes.load(tmp_path).scenes
     records, _ = inspect(scene, Config().masks, executor)
     found = locate(scene, records, PositionsConfig())
-    true = np.array([pose.center for pose in flight(24)])
-    apart = np.array([found.metres[name] for name in scene.images]) - true
-    assert np.abs(apart - np.median(apart, axis=0)).max() < 4 * 3
-    np.testing.assert_allclose(np.median(list(found.metres.values()), axis=0), 0, atol=5)
-    assert found.origin == pytest.approx((47.3765, 8.5478, 500), abs=5)
+    assert list(found.metres) == list(scene.images[:-1])
+    apart = np.array(list(found.metres.values())) - true[:-1]
+    np.testing.assert_allclose(apart, np.broadcast_to(apart[0], apart.shape), atol=0.01)
+    assert found.origin is not None
+    np.testing.assert_allclose(geographic(np.zeros((1, 3)), found.origin)[0], found.origin, atol=1e-9)
+    assert found.origin == pytest.approx((ORIGIN[0], ORIGIN[1], 500), abs=2)
+    assert locate(scene, records, PositionsConfig(on=False)).metres == {}
 
 
 @pytest.mark.slow
-def test_a_flight_is_solved_by_nearby_pairs_and_aligned_to_metres(drone: Path, tmp_path: Path) -> None:
+def test_a_flight_is_solved_by_nearby_pairs_and_aligned_to_metres(tmp_path: Path) -> None:
     """Six of the photos have lost their GPS: they are found by retrieval."""
+    drone = tmp_path / "drone"
+    write_flight(drone, 24, size=(240, 180))
     (scene,) = scenes.load(drone).scenes
     for name in scene.images[::4]:
         data = scene.path(name).read_bytes()
