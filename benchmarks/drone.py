@@ -63,6 +63,7 @@ def told(scene: dict[str, Any], model: Model, truth: dict[str, Pose]) -> Iterato
         errors = metres_between(found, true)
         distances = np.linalg.norm(errors, axis=1)
         yield f"error of centres: median {np.median(distances):.2f} m, maximum {distances.max():.2f} m"
+        yield f"centres within 1 m: {np.count_nonzero(distances <= 1)}"
         yield "mean error east, north, up: " + ", ".join(f"{error:.2f} m" for error in errors.mean(axis=0))
 
 
