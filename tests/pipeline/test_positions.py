@@ -83,8 +83,16 @@ def test_the_model_is_in_metres_and_the_positions_identify_the_result(
 def test_without_positions_nothing_happens(tmp_path: Path, scene: Scene, executor: Executor) -> None:
     store = Store(tmp_path / "store")
     plain = solve_scene(scene, tmp_path / "plain", store, ONE_ALONE, executor)
-    off = replace(ONE_ALONE, positions=PositionsConfig(on=False, file=write_positions(tmp_path / "positions.csv")))
+    on = replace(ONE_ALONE, positions=PositionsConfig(file=write_positions(tmp_path / "positions.csv"), stddev=0.1))
+    off = replace(on, positions=replace(on.positions, on=False))
     assert solve_scene(scene, tmp_path / "off", store, off, executor).alignment is None
+    # Alignment changes the frame and the scale, nothing else, so no score.
+    aligned = solve_scene(scene, tmp_path / "on", store, on, executor)
+    assert aligned.alignment is not None
+    poses = (dict(sorted(run.models[0].poses.items())).values() for run in (plain, aligned))
+    centers = (np.array([pose.center for pose in those]) for those in poses)
+    lengths = [np.linalg.norm(some[:, None] - some, axis=2) for some in centers]
+    np.testing.assert_allclose(aligned.alignment.scale * lengths[0], lengths[1], rtol=1e-6, atol=1e-9)
     assert plain.alignment is None
     assert not [note for note in plain.notes if "position" in note]
     asked = replace(ONE_ALONE, positions=PositionsConfig(pairs="on"))
