@@ -183,7 +183,7 @@ def _changed(config: Any) -> Iterator[tuple[str, Any]]:
         else:
             others = {
                 "exif": ["size"], "SIMPLE_RADIAL": ["RADIAL"], "": ["900,500,400,0"], "cpu": ["cuda"],
-                "matches": ["sequential"],
+                "matches": ["sequential"], "auto": ["on"],
             }.get(value, [f"{value}x"])  # fmt: skip
         for other in others:
             yield field.name, dataclasses.replace(config, **{field.name: other})

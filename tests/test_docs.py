@@ -33,7 +33,7 @@ ELSEWHERE = {
     *("--time-limits", "--rows", "--sizes", "--without-mapping", "--exhaustive"),
     *("--strict", "--dir-mode", "--accelerator", "--scheduler-file", "--protocol", "--user"),
     *("--workspace_path", "--output_path", "--import_path", "--image_path", "--database_path"),
-    *("--image-folder", "--data", "--colmap-path"),
+    *("--image-folder", "--data", "--colmap-path", "--noise"),
 }
 """Options of mypy, of Kaggle's own command, of Dask's, of Docker's, of COLMAP's, OpenMVS's and nerfstudio's, and of the
 benchmarks."""

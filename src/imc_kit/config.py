@@ -13,7 +13,14 @@ from imc_kit.colmap import known_cameras
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
-from imc_kit.colmap.steps import LocalisationConfig, MergingConfig, ReaddingConfig, RefinementConfig, SubpixelConfig
+from imc_kit.colmap.steps import (
+    LocalisationConfig,
+    MergingConfig,
+    PositionsConfig,
+    ReaddingConfig,
+    RefinementConfig,
+    SubpixelConfig,
+)
 from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS, DetectorConfig
@@ -101,6 +108,7 @@ class Config:
     lowres: LowResConfig = field(default_factory=LowResConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
+    positions: PositionsConfig = field(default_factory=PositionsConfig)
     static: StaticConfig = field(default_factory=StaticConfig)
     cameras: CameraConfig = field(default_factory=CameraConfig)
     verification: VerificationConfig = field(default_factory=VerificationConfig)
@@ -196,8 +204,8 @@ CHEAP = Config(
 
 
 def cheap(config: Config) -> Config:
-    """`CHEAP` with the masks, `static`, cameras, pixel limit, threads and seed of `config`."""
-    names = ("masks", "static", "cameras", "max_pixels", "threads", "seed", "time_limit")
+    """`CHEAP` with the masks, positions, `static`, cameras, pixel limit, threads and seed of `config`."""
+    names = ("masks", "positions", "static", "cameras", "max_pixels", "threads", "seed", "time_limit")
     return replace(CHEAP, **{name: getattr(config, name) for name in names})
 
 

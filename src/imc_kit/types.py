@@ -211,6 +211,33 @@ class Scene:
         return self.root / image
 
 
+@dataclass(frozen=True)
+class Alignment:
+    """How a model got into metres: the frame of the photos' positions. Its text is a sentence for users."""
+
+    origin: tuple[float, float, float] | None
+    """Where (0, 0, 0) is: latitude and longitude in degrees (WGS84), and altitude in metres; x points east, y north, z
+    up. None: the frame of a file of x, y, z."""
+    scale: float
+    """Metres per unit of the model before."""
+    positions: int
+    """Images of the model that have a position."""
+    fitting: int
+    """Those whose centre is within three standard deviations of their position."""
+    residual: float
+    """Median distance of centres and positions, in metres."""
+    adjusted: bool = False
+    """Whether the positions then took part in a bundle adjustment."""
+
+    def __str__(self) -> str:
+        frame = "x, y, z as in the file of positions"
+        if self.origin:
+            latitude, longitude, altitude = self.origin
+            frame = f"east, north, up from {latitude:.7f}°, {longitude:.7f}°, {altitude:.1f} m"
+        fit = f"centres are {self.residual:.2f} m (median) from {self.positions} positions, of which {self.fitting} fit"
+        return f"in metres, {frame}; {fit}" + (", after bundle adjustment with positions" if self.adjusted else "")
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """One sparse reconstruction: COLMAP's files in `folder`, and the parts that later stages use."""
@@ -227,6 +254,8 @@ class Model:
     """Colours of the points, RGB [P, 3]."""
     frames: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By image: the tangents of half its horizontal and vertical field of view."""
+    alignment: Alignment | None = None
+    """How it got into metres; None: its scale and frame are arbitrary."""
 
 
 @dataclass(frozen=True, eq=False)

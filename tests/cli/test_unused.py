@@ -26,6 +26,11 @@ def notes(*arguments: str, base: str = "sift") -> list[str]:
         (["--masks.pictures"], "--masks.pictures has no effect without masks"),
         (["--combine.radius", "3"], "--combine.radius has no effect without --add"),
         (["--merging.no-on", "--merging.min-links", "9"], "--merging.min-links has no effect without --merging.on"),
+        (
+            ["--positions.pairs", "on", "--pairs.method", "sequential"],
+            "--positions.pairs has no effect without --pairs.method similar or matches",
+        ),
+        (["--positions.no-on", "--positions.file", "a.csv"], "--positions.file has no effect without --positions.on"),
         (["--descriptors", "dinov2", "--pairs.method", "sequential"], "--pairs.descriptors has no effect without"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap.child import ColmapError, Workplace
-from imc_kit.colmap.model_files import read_model
+from imc_kit.colmap.model_files import ALIGNMENT, read_model
 from imc_kit.colmap.rotation import as_stored, rotated
+from imc_kit.types import Alignment
 from synthetic_models import synthesize
 
 SIZE = 61, 43
@@ -80,6 +83,8 @@ def test_the_files_describe_stored_images_and_the_values_upright_ones(tmp_path: 
     synthetic = synthesize(tmp_path / "made", 6)
     (tmp_path / "model").mkdir()
     synthetic.scene.write(tmp_path / "model")
+    alignment = Alignment((47.0, 8.0, 400.0), 2.0, 5, 4, 0.5)
+    (tmp_path / "model" / ALIGNMENT).write_text(json.dumps(asdict(alignment)))
     model = read_model(tmp_path / "model")
     names = sorted(model.poses)
     quarters = dict(zip(names[1:], (1, 2, 3, 1), strict=False))
@@ -96,6 +101,7 @@ def test_the_files_describe_stored_images_and_the_values_upright_ones(tmp_path: 
     assert errors[0] > 0.1
     np.testing.assert_allclose(errors, errors[0], rtol=1e-9)
     plain, upright = read_model(stored.folder), read_model(stored.folder, quarters)
+    assert plain.alignment == upright.alignment == alignment
     for name in names:
         np.testing.assert_allclose(upright.poses[name].rotation, model.poses[name].rotation, atol=1e-12)
         np.testing.assert_allclose(upright.poses[name].translation, model.poses[name].translation, atol=1e-9)

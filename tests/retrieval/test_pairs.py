@@ -367,3 +367,55 @@ def test_nearest_first_is_what_brute_force_gives(seed):
     assert {image for pair in first for image in pair} == set(images)  # every image has its best partner early
     assert nearest_first(images, given[:5], square) == [pair for pair in expected if pair in given[:5]]
     assert nearest_first(images, [], square) == []
+
+
+# ---- positions ----
+
+
+def grid(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    places = np.array([(10.0 * i, 12.0 * j, 0.0) for i in range(rows) for j in range(columns)])
+    return places + np.random.default_rng(seed).normal(0, 1, places.shape)
+
+
+@pytest.mark.parametrize(("count", "k"), [(30, 5), (30, 1), (4, 9), (2, 3)])
+def test_nearby_images_are_the_nearest_and_neighbours_in_all_directions(count: int, k: int) -> None:
+    images, places = names(count), np.random.default_rng(count).uniform(-50, 50, (count, 3))
+    away = np.linalg.norm(places[:, None] - places, axis=2)
+    nearest = {frozenset((images[i], images[j])) for i in range(count) for j in np.argsort(away[i])[1 : k + 1].tolist()}
+    found = pairs.nearby(images, places, k)
+    assert found == in_order(images, set(map(frozenset, found)))
+    assert nearest <= set(map(frozenset, found))
+    assert len(found) <= len(nearest) + 3 * count  # a plane triangulation has fewer edges
+    distances, others = pairs.neighbours(places, k)
+    np.testing.assert_allclose(distances, np.sort(away, axis=1)[:, 1 : k + 1])
+    np.testing.assert_allclose(away[np.arange(count)[:, None], others], distances)
+
+
+def test_a_grid_of_two_hundred_needs_a_tenth_of_the_pairs() -> None:
+    assert len(pairs.nearby(names(200), grid(10, 20), 15)) <= 1990
+
+
+def test_images_without_a_position_are_in_no_pair() -> None:
+    images, places = names(12), grid(3, 4)
+    places[[2, 7], 0] = np.nan
+    found = {name for pair in pairs.nearby(images, places, 3) for name in pair}
+    assert found == set(images) - {images[2], images[7]}
+    assert pairs.nearby(images, np.full((12, 3), np.nan), 3) == []
+    assert pairs.nearby(images[:1], places[:1], 3) == []
+    assert pairs.nearby([], np.empty((0, 3)), 3) == []
+
+
+def test_equal_positions_and_positions_on_a_line() -> None:
+    images = names(20)
+    for places in (np.zeros((20, 3)), np.array([(i, 2 * i, 0) for i in range(20)], float)):
+        found = pairs.nearby(images, places, 4)
+        assert {name for pair in found for name in pair} == set(images)
+        assert all(first != second for first, second in found)
+        assert pairs.neighbours(places, 4)[1].shape == (20, 4)
+
+
+def test_flight_lines_are_joined_however_close_their_photos_follow_each_other() -> None:
+    images = [f"{i}.jpg" for i in range(80)]
+    places = np.array([(40.0 * (i // 40), 1.0 * (i % 40), 0) for i in range(80)])  # 40 m beside 1 m
+    between = [pair for pair in pairs.nearby(images, places, 10) if sum(images.index(one) < 40 for one in pair) == 1]
+    assert len(between) >= 40

@@ -25,6 +25,7 @@ def _needed(stage: str, option: str, config: Config) -> str:
     """What an option needs and lacks; "" if nothing."""
     masks, pairs = config.masks, config.pairs
     methods = _METHODS.get(option, pairs.method) if stage == "pairs" else pairs.method
+    methods = "similar or matches" if (stage, option) in (("positions", "pairs"), ("positions", "k")) else methods
     free = any(isinstance(one.matcher, DetectorFreeConfig) for one in config.feature_pipelines)
     lacks = {
         f"--pairs.method {methods}": pairs.method not in methods.replace(",", "").split(),

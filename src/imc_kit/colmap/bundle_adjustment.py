@@ -126,18 +126,13 @@ def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fix
 
     `pycolmap.bundle_adjustment` does the same, but leaves log files in the folder for temporary files.
     """
-    posed = sorted(reconstruction.reg_image_ids())
-    if len(posed) < 2:
+    if reconstruction.num_reg_images() < 2:
         return
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in posed:
-        config.add_image(image_id)
-    for image_id in set(fixed).intersection(posed):
+    config = posed_config(reconstruction, constant)
+    for image_id in set(fixed).intersection(reconstruction.reg_image_ids()):
         image = reconstruction.images[image_id]
         config.set_constant_rig_from_world_pose(image.frame_id)
         config.set_constant_cam_intrinsics(image.camera_id)
-    for camera_id in {reconstruction.images[image_id].camera_id for image_id in posed}.intersection(constant):
-        config.set_constant_cam_intrinsics(camera_id)
     if not fixed:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, reconstruction).solve()
@@ -157,3 +152,14 @@ def hold(database: str, models: str, constant: Collection[int], threads: int) ->
         if changed:
             solve(model, solver(threads, _ITERATIONS, robust=True, tolerance=TOLERANCE), constant)
             model.write(folder)
+
+
+def posed_config(reconstruction: Any, constant: Collection[int]) -> Any:
+    """What to bundle-adjust: all images with poses, and all their cameras but those in `constant`."""
+    config = pycolmap.BundleAdjustmentConfig()
+    posed = sorted(reconstruction.reg_image_ids())
+    for image_id in posed:
+        config.add_image(image_id)
+    for camera_id in {reconstruction.images[image_id].camera_id for image_id in posed}.intersection(constant):
+        config.set_constant_cam_intrinsics(camera_id)
+    return config

@@ -67,6 +67,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "localise": partial(_step, "localisation", "localise_job", "LocalisationConfig"),
     "align": partial(_step, "subpixel", "subpixel_job", "SubpixelConfig"),
     "refine": partial(_step, "refinement", "refine_job", "RefinementConfig"),
+    "georeference": partial(_step, "georeference", "georeference_job", "PositionsConfig"),
 }
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     if sys.argv[1:] == ["one"]:
         _do(**json.loads(sys.stdin.readline())[1])
         return
-    for module in ("readding", "merging", "localisation", "subpixel", "refinement"):
+    for module in ("readding", "merging", "localisation", "subpixel", "refinement", "georeference"):
         import_module(f"imc_kit.colmap.{module}")  # with pycolmap: half a second here, and nothing in a fork
     life, ours = os.pipe()  # forks read `life`, which closes however this process ends
     numbers: dict[int, int] = {}

@@ -3,6 +3,7 @@
 pycolmap itself may hang on a truncated file, which a full disk may leave.
 """
 
+import json
 import os
 import shutil
 import struct
@@ -16,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.errors import KitError
-from imc_kit.types import Model, Pose
+from imc_kit.types import Alignment, Model, Pose
+
+ALIGNMENT = "alignment.json"
+"""The file in a model's folder that says how it got into metres."""
 
 _SHORTEST = {"cameras.bin": 48, "rigs.bin": 16, "frames.bin": 84, "images.bin": 73, "points3D.bin": 51}
 """The size in bytes of the shortest record of each file. Rigs and frames of a single camera have no longer ones."""
@@ -47,7 +51,7 @@ def read_model(folder: Path, quarters: Mapping[str, int] | None = None) -> Model
     quarters: rotate the poses clockwise by this many times 90°, by image name: the files describe images as stored.
     """
     with _opened(folder, _SHORTEST) as files:
-        model = _read(folder, files)
+        model = replace(_read(folder, files), alignment=_alignment(folder))
     for name, count in (quarters or {}).items():
         if name in model.poses:
             model.poses[name] = model.poses[name].rotated(count)
@@ -72,6 +76,17 @@ def _opened(folder: Path, names: Iterable[str]) -> Iterator[dict[str, "_File"]]:
             yield {name: _File(file, _SHORTEST[name]) for name, file in opened.items()}
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, struct.error) as error:
         raise KitError(f"cannot read the COLMAP model in {folder}: its files are damaged ({error})") from error
+
+
+def _alignment(folder: Path) -> Alignment | None:
+    """How the model in a folder got into metres, if it did."""
+    try:
+        content = json.loads((folder / ALIGNMENT).read_text("utf-8"))
+        return Alignment(**content | {"origin": content["origin"] and tuple(content["origin"])})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise KitError(f"cannot read {folder / ALIGNMENT}: it is damaged ({error})") from error
 
 
 class _File:

@@ -3,6 +3,7 @@
 Bundle adjustment works on upright images. The files of finished models describe the images as they are stored.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import pi
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from imc_kit.colmap.child import Workplace
+from imc_kit.colmap.model_files import ALIGNMENT
 from imc_kit.types import Float64, Model
 
 _TIME_LIMIT = 600.0
@@ -47,6 +49,8 @@ def rotate_job(models: Sequence[str], output: str, quarters: Mapping[str, int], 
         stored = rotated(pycolmap.Reconstruction(model), quarters)
         stored.extract_colors_for_all_images(images)
         stored.write(folder)
+        if (alignment := Path(model, ALIGNMENT)).exists():
+            shutil.copy(alignment, folder)
 
 
 def rotated(model: Any, quarters: Mapping[str, int]) -> Any:

@@ -2,11 +2,13 @@
 
 `readd` adds the pairs that a mapping run left out but that agree with its model. Where structures repeat, a model of
 the strong pairs alone may be right; but fewer pairs constrain its cameras less. `merge_models` joins partial models,
-`localise` adds images to a model, `align_keypoints` makes its keypoints more precise, and `refine` bundle-adjusts it
-with a fuller camera model. The child's work is in `readding`, `merging`, `localisation`, `subpixel` and `refinement`.
+`localise` adds images to a model, `align_keypoints` makes its keypoints more precise, `refine` bundle-adjusts it with a
+fuller camera model, and `georeference` aligns it to metres. The child's work is in `readding`, `merging`,
+`localisation`, `subpixel`, `refinement` and `georeference`.
 All limits were chosen on the open scenes.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from imc_kit.types import Model, Pair
 
 REFUSED = "refused"
 """A file of this name in the output means that the scene does not determine the fuller camera model."""
+REFUSALS = "refusals.json"
+"""The file in which `georeference` says why models could not be aligned."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,39 @@ class RefinementConfig(StepConfig):
         self.require(valid, "max_errors", "at least one number of pixels, each more than 0")
 
 
+@dataclass(frozen=True)
+class PositionsConfig(StepConfig):
+    """What the positions of photos are used for: to select pairs, and to align models to metres."""
+
+    job = "georeference"
+    what = "alignment to positions"
+    positive = "k", "stddev"
+
+    on: bool = True
+    """Use the positions of photos."""
+    file: Path | None = None
+    """CSV file of positions, instead of GPS in EXIF: image, latitude, longitude, altitude; or image, x, y, z in
+    metres."""
+    pairs: Literal["auto", "on", "off"] = "auto"
+    """Match each image with those taken nearest to it. auto: if 90 % of the images have positions, not all pairs are
+    matched anyway, and the k nearest images are further apart than the positions are wrong (3 · stddev)."""
+    k: int = 15
+    """pairs: each image selects this many others. More may select it in turn."""
+    stddev: float = 5.0
+    """Standard deviation of the positions in metres. Phones and drones without RTK: 3 to 10."""
+    adjust: bool = False
+    """Bundle-adjust aligned models again with the positions, weighted by `stddev`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.pairs in ("auto", "on", "off"), "pairs", "auto, on or off")
+
+    @property
+    def max_error(self) -> float:
+        """Metres: positions that are further off are outliers. Of a normal distribution in 3D, 97 % are nearer."""
+        return 3 * self.stddev
+
+
 # All steps raise `ColmapError` when the child process crashes or runs out of time.
 
 
@@ -253,6 +290,26 @@ def refine(model: Model, config: RefinementConfig, at: Workplace) -> Model:
     if (at.folder / REFUSED).exists():
         raise KitError("the photos do not determine a fuller camera model (a flat scene?): the model stays as it was")
     return _changed(model, at)
+
+
+def georeference(
+    models: Sequence[Model],
+    positions: Mapping[str, Sequence[float]],
+    origin: tuple[float, float, float] | None,
+    config: PositionsConfig,
+    at: Workplace,
+) -> tuple[list[Model], list[str]]:
+    """Align each model to the positions of its images, by a similarity from RANSAC.
+
+    positions: x, y, z in metres by image name. origin: see `Alignment`.
+
+    Returns the models, and why some are not aligned: one sentence each. Models without three positions stay as they are
+    without a word, except the first. Raises `ColmapError` when the child process fails.
+    """
+    config.run(at, models=[model.folder for model in models], positions=dict(positions), origin=origin)
+    folders = [at.folder / str(number) for number in range(len(models))]
+    aligned = [read_model(one) if one.is_dir() else model for one, model in zip(folders, models, strict=True)]
+    return aligned, json.loads((at.folder / REFUSALS).read_text("utf-8"))
 
 
 def _changed(model: Model, at: Workplace) -> Model:

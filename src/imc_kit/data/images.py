@@ -13,8 +13,8 @@ import io
 import logging
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +23,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from imc_kit.data.decoding import MAX_PIXELS, decode, opened, refused
+from imc_kit.data.gps import Position, from_exif
 from imc_kit.errors import KitError
 from imc_kit.types import Float32, Pixels
 
@@ -30,7 +31,7 @@ MIN_SIDE = 16
 """Images with a shorter side, in pixels, are refused: no detector finds anything in them."""
 logger = logging.getLogger(__name__)
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _GPS = 0x0112, 0x8825
 _ROTATIONS = (0, False), (0, True), (2, False), (2, True), (3, True), (1, False), (1, True), (3, False)
 _UPRIGHT = dict(enumerate(_ROTATIONS, 1))
 """(clockwise 90° rotations, mirrored) by EXIF orientation. Mirroring, left to right, comes first."""
@@ -47,12 +48,14 @@ class ImageInfo:
     rotation_quarters: clockwise 90° rotations, 0 to 3, that make the stored raster upright.
     mirrored: whether the stored raster is mirrored left to right before the rotation.
     extra_quarters: how many of these rotations, 0 to 3, are not in EXIF but estimated, for example.
+    gps: EXIF's latitude, longitude and altitude, if it has them.
     """
 
     size: tuple[int, int]
     rotation_quarters: int
     mirrored: bool
     extra_quarters: int = 0
+    gps: Position | None = None
 
     @property
     def exif_turn(self) -> tuple[int, bool]:
@@ -72,7 +75,8 @@ class ImageInfo:
         """The info after `extra` more clockwise 90° rotations, as for `load(…, extra_quarters=extra)`."""
         size = self.size[::-1] if extra % 2 else self.size
         rotation_quarters = (self.rotation_quarters + extra) % 4
-        return ImageInfo(size, rotation_quarters, self.mirrored, (self.extra_quarters + extra) % 4)
+        extra_quarters = (self.extra_quarters + extra) % 4
+        return replace(self, size=size, rotation_quarters=rotation_quarters, extra_quarters=extra_quarters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +194,11 @@ def _open(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile, Imag
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise refused(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
-    rotation_quarters, mirrored = _UPRIGHT.get(_orientation(image, file), (0, False))
+    orientation, gps = _exif(image, file)
+    rotation_quarters, mirrored = _UPRIGHT.get(orientation, (0, False))
     if rotation_quarters % 2 and not _is_made_upright_by_pillow(image):
         width, height = height, width
-    return image, ImageInfo((width, height), rotation_quarters, mirrored)
+    return image, ImageInfo((width, height), rotation_quarters, mirrored, gps=gps)
 
 
 def _is_made_upright_by_pillow(image: ImageFile) -> bool:
@@ -201,17 +206,24 @@ def _is_made_upright_by_pillow(image: ImageFile) -> bool:
     return isinstance(image, TiffImagePlugin.TiffImageFile)
 
 
-def _orientation(image: ImageFile, file: BinaryIO) -> Any:
-    """The EXIF orientation: 1 to 8, None, or an invalid value from the file."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.tag_v2.get(_ORIENTATION)
-    block = _png_exif(file) if isinstance(image, PngImagePlugin.PngImageFile) else image.info.get("exif", b"")
+def _exif(image: ImageFile, file: BinaryIO) -> tuple[Any, Position | None]:
+    """The EXIF orientation, 1 to 8, None, or an invalid value from the file; and the position.
+
+    Damaged EXIF is no reason to lose the image.
+    """
+    orientation: Any = None
+    gps: Position | None = None
     exif = Image.Exif()
-    try:
-        exif.load(block)
-        return exif.get(_ORIENTATION)
-    except Exception:  # many kinds; damaged EXIF is no reason to lose the image
-        return None
+    with suppress(Exception):  # many kinds
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            orientation = image.tag_v2.get(_ORIENTATION)  # not that in its XMP, which Pillow does not apply
+            exif = image.getexif()
+        else:
+            png = isinstance(image, PngImagePlugin.PngImageFile)
+            exif.load(_png_exif(file) if png else image.info.get("exif", b""))
+            orientation = exif.get(_ORIENTATION)
+        gps = from_exif(exif.get_ifd(_GPS)) if _GPS in exif else None
+    return orientation, gps
 
 
 def _png_exif(file: BinaryIO) -> bytes:

@@ -1,8 +1,8 @@
 """Turn the models of the best mapping run into the final models of a scene.
 
-The steps re-add left-out pairs, merge models, localise images, align the keypoints of the first model and refine it. A
-failed turntable scene gets poses on a circle. Each step is optional: if it fails, a note says so, the models stay
-unchanged, and the next run tries again.
+The steps re-add left-out pairs, merge models, localise images, align the keypoints of the first model and refine it,
+and align models to the positions of photos. A failed turntable scene gets poses on a circle. Each step is optional: if
+it fails, a note says so, the models stay unchanged, and the next run tries again.
 """
 
 import logging
@@ -23,6 +23,7 @@ from imc_kit.config import Config
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
 from imc_kit.pipeline.matching import Matching
+from imc_kit.pipeline.positions import Positions
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.poses import frames, turntable
 from imc_kit.runtime import deadline, faults, progress
@@ -37,6 +38,8 @@ _LOOSE_MATCHES = 8
 _LOOSE_PAIRS = 20
 """Match each unregistered image again, with this many of the most similar registered images. Doubling it doubles the
 time of this matching, and adds less similar images."""
+_POSITIONS = 3
+"""Fewer positions in EXIF, which nobody asked to use, are not worth a note."""
 _LOOSE_TIME = 0.5
 """Share of the time left for this matching; the other half is for localisation."""
 
@@ -85,12 +88,14 @@ class SceneContext:
 class Completion:
     """Completes the models of a scene.
 
-    verified: the database with the verified matches. similarity: of two images by name; None if unknown.
+    verified: the database with the verified matches. positions: of the images. similarity: of two images by name; None
+    if unknown.
     """
 
     context: SceneContext
     verified: Path
     records: Mapping[str, ImageRecord]
+    positions: Positions
     similarity: Callable[[str, str], float | None]
     store: Store
     executor: Executor
@@ -113,6 +118,8 @@ class Completion:
             models = optional("the refinement of the model", models, self._refine, models)
         if optional("the check for parallax", False, without_parallax, self.verified, models[0]):
             self.context.notes.append(NO_PARALLAX)
+        if self.positions.metres and (config.positions.file or len(self.positions.metres) >= _POSITIONS):
+            models = optional("the alignment to positions", models, self._georeference, models)
         return models
 
     def _readd(self, models: list[Model], left_out: Collection[Pair]) -> list[Model]:
@@ -142,6 +149,13 @@ class Completion:
         if len({(info.size, info.exif_turn) for info in infos}) > len({info.size for info in infos}):
             config = replace(config, camera_model="RADIAL")  # the same for an image that is turned or mirrored
         return [steps.refine(models[0], *self._job("refined", config)), *models[1:]]
+
+    def _georeference(self, models: list[Model]) -> list[Model]:
+        """Align the models to the positions of their images."""
+        job, positions = self._job("aligned to positions", self.context.config.positions), self.positions
+        models, notes = steps.georeference(models, positions.solid(), positions.origin, *job)
+        self.context.notes.extend(notes)
+        return models
 
     def _job(self, folder: str, config: Any) -> tuple[Any, Workplace]:
         """The options of a COLMAP step, limited to the time left, and its workplace."""

@@ -15,11 +15,12 @@ from imc_kit.data.store import Store, Table, pair_key
 from imc_kit.matchers import DetectorFreeConfig
 from imc_kit.matchers.combine import join_features, join_matches
 from imc_kit.matchers.detector_free import merge
+from imc_kit.pipeline.positions import Positions
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.pipeline.tasks import Records, Tasks
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
-from imc_kit.retrieval.pairs import by_matches, nearest_first, select
+from imc_kit.retrieval.pairs import by_matches, nearby, nearest_first, select
 from imc_kit.runtime import deadline, faults, progress
 from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
@@ -67,6 +68,7 @@ class Matching:
     """The stages of one scene up to its matches. `notes` collects what went wrong, one sentence each.
 
     The most useful work comes first; what is left at the deadline `until` (`runtime.deadline`) is skipped.
+    `positions` are those of the scene's images, if they may select pairs.
     """
 
     def __init__(self, scene: Scene, store: Store, config: Config, executor: Executor, until: float = inf) -> None:
@@ -76,6 +78,7 @@ class Matching:
         self.executor = executor
         self.until = until
         self.notes: list[str] = []
+        self.positions = Positions()
         self._mask = replace(config.masks, pictures=False)
 
     def upright(self, records: Records) -> dict[str, ImageRecord]:
@@ -171,12 +174,23 @@ class Matching:
 
     def _selected(self, records: Records) -> Sequence[Pair]:
         config = self.config.pairs
+        if self.positions.select_pairs(list(records), self.config.positions, config):
+            return self._nearby(records)
         if config.method == "matches" and len(records) > config.exhaustive_up_to:
             overlaps = self._low_resolution_overlaps(records)
             counts = {pair: overlap.inliers for pair, overlap in overlaps.items()}
             return by_matches(list(records), counts, config)
         names = self.scene.images if config.method == "file" else list(records)  # a file may name unreadable images
         return select(names, config, lambda descriptor: self._describe(records, descriptor), self.notes)
+
+    def _nearby(self, records: Records) -> Sequence[Pair]:
+        """The pairs of images taken near each other, and retrieval's pairs of images without positions."""
+        config, names = self.config, list(records)
+        pairs = nearby(names, self.positions.table(names), config.positions.k)
+        if nowhere := {name for name in names if name not in self.positions.metres}:
+            found = select(names, config.pairs, lambda descriptor: self._describe(records, descriptor))
+            pairs = sorted({*pairs, *(pair for pair in found if not nowhere.isdisjoint(pair))}, key=_order(names))
+        return pairs
 
     def _expected_overlap(self, records: Records, pairs: Sequence[Pair]) -> Float64:
         """An estimate of how much images overlap, [N, N], from stored results only.
@@ -230,8 +244,10 @@ class Matching:
     # ---- low-resolution matching ----
 
     def _low_resolution(self) -> "Matching":
-        config = replace(CHEAP, static=self.config.static)
-        return Matching(self.scene, self.store, config, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
+        config = replace(CHEAP, static=self.config.static, positions=self.config.positions)
+        cheap = Matching(self.scene, self.store, config, self.executor, deadline.portion(self.until, _LOW_RESOLUTION))
+        cheap.positions = self.positions
+        return cheap
 
     @progress.titled("low resolution")
     def _low_resolution_overlaps(self, records: Records) -> dict[Pair, PairOverlap]:
@@ -300,6 +316,12 @@ class Matching:
 
 def _in_time(work: Callable[..., T], until: float, *arguments: Any) -> T | None:
     return work(*arguments) if deadline.left(until) else None
+
+
+def _order(names: Sequence[str]) -> Callable[[Pair], tuple[int, int]]:
+    """A key that sorts pairs in the order of the images."""
+    number = {name: i for i, name in enumerate(names)}
+    return lambda pair: (number[pair[0]], number[pair[1]])
 
 
 def _without_descriptors(features: Features) -> Features:

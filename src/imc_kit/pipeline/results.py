@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from imc_kit.errors import said
 from imc_kit.metric import ScoredFiles
 from imc_kit.metric.tables import aligned
 from imc_kit.runtime.progress import duration
-from imc_kit.types import Model, Placement, Pose
+from imc_kit.types import Alignment, Model, Placement, Pose
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,11 @@ class SceneResult:
     rotation_quarters: dict[str, int] = field(default_factory=dict)
     stored_quarters: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def alignment(self) -> Alignment | None:
+        """How the first model got into metres; None if it did not."""
+        return self.models[0].alignment if self.models else None
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -72,13 +77,14 @@ class Run:
     """The score, if it was asked for."""
 
     def __str__(self) -> str:
-        """A table of scenes, their first warnings, the failures, the score if there is one, and the submission."""
+        """A table of scenes, alignments, first warnings and failures, the score if there is one, the submission."""
         rows = [
             (name, *(f"{result.counts.get(key, 0)}" for key in ("images", "registered", "models")),
              duration(sum(result.seconds.values())), str(len(result.notes)))
             for name, result in self.scenes.items()
         ]  # fmt: skip
         parts = [aligned(("scene", "images", "registered", "models", "time", "warnings"), rows)] if rows else []
+        parts += [f"{name}: {result.alignment}" for name, result in self.scenes.items() if result.alignment]
         for name, result in self.scenes.items():
             more = len(result.notes) - _SHOWN
             parts += [f"{name}: {note}" for note in result.notes[:_SHOWN]]
@@ -171,12 +177,17 @@ def content_digest(content: Any) -> str:
 
 def model_digests(folder: Path) -> dict[str, str]:
     """The digests of all files of a scene's models, by their paths in the scene's folder."""
-    return {path.relative_to(folder).as_posix(): digest(path) for path in sorted(folder.glob("models/*/*.bin"))}
+    return {
+        path.relative_to(folder).as_posix(): digest(path)
+        for pattern in ("*.bin", model_files.ALIGNMENT)
+        for path in sorted(folder.glob(f"models/*/{pattern}"))
+    }
 
 
 def _summary(result: SceneResult) -> dict[str, Any]:
-    """A result without its poses and models."""
-    return {"counts": result.counts, "seconds": result.seconds, "memory": result.memory, "notes": result.notes}
+    """A result without its poses and models; with the alignment of the first model to metres, if there is one."""
+    said = {"counts": result.counts, "seconds": result.seconds, "memory": result.memory, "notes": result.notes}
+    return said | ({"alignment": asdict(result.alignment)} if result.alignment else {})
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from imc_kit import metric
 from imc_kit.colmap import child, database_files, known_cameras
 from imc_kit.config import Config, cheap, preset
-from imc_kit.data import atomic, masks, scenes, submission
+from imc_kit.data import atomic, masks, positions, scenes, submission
 from imc_kit.data.scenes import Task
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
@@ -76,6 +76,8 @@ def solve(
         answers.begin()
         config.check()
         known_cameras.check(config.cameras.known, task.scenes, task.root)
+        if config.positions.file:
+            positions.check(config.positions.file, task.scenes)
         for note in (unmasked := masks.coverage(task.scenes, config.masks)):
             log.warning(note)
         answers.task = replace(task, notes=(*task.notes, *unmasked))

@@ -18,6 +18,7 @@ from imc_kit.errors import KitError, said
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
+from imc_kit.pipeline.positions import locate
 from imc_kit.pipeline.records import ImageRecord, gone, inspect, stored_mirrored
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.poses import place
@@ -73,6 +74,9 @@ def match_scene(
         infos = {name: record.info for name, record in records.items()}
         known, notes = known_cameras.of_scene(config.cameras.known, scene, infos)
         matching.notes += notes
+        matching.positions = locate(scene, records, config.positions)
+        if not matching.positions.metres and (config.positions.pairs == "on" or config.positions.adjust):
+            matching.notes.append("no image has a position, so --positions.pairs and --positions.adjust have no effect")
         given = None if pairs is None else list(pairs(list(records)))
         identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate, known)
         earlier = Earlier(scene.name, folder, identity)
@@ -148,7 +152,8 @@ class MatchedScene:
             context.notes.extend(best.notes)
         similarity = self.matching.similarity(self.records, until)
         with cost("complete"):
-            completion = Completion(context, best.database, self.records, similarity, self.matching.store, executor)
+            store, positions = self.matching.store, self.matching.positions
+            completion = Completion(context, best.database, self.records, positions, similarity, store, executor)
             models = completion.complete(best)
         with cost("place"):
             if not models:

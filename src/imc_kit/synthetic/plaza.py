@@ -573,12 +573,19 @@ def write_scene(
 
 
 def write_layout(
-    root: Path | str, name: str, category: str, poses: _Poses, size: _Size, photos: _Photos, thresholds: Sequence[float]
+    root: Path | str,
+    name: str,
+    category: str,
+    poses: _Poses,
+    size: _Size,
+    photos: _Photos,
+    thresholds: Sequence[float],
+    exif: Mapping[str, bytes] | None = None,
 ) -> dict[str, Pose]:
     """Write one scene in the layout of the 2024 competition; returns the true poses by `image_path`, in the same order.
 
     poses: true poses by file name. photos: renders the photos, in the same order and of `size` = (width, height).
-    thresholds: the score's distances, in metres.
+    thresholds: the score's distances, in metres. exif: blocks to write into photos, by file name.
 
     Writes under `root`: `test/<name>/images/*`, `test/categories.csv`, `sample_submission.csv`, the true
     world-to-camera poses in `truth.csv`, and `thresholds.json`. Raises `KitError` when one of them cannot be written,
@@ -599,7 +606,7 @@ def write_layout(
         (root / "test" / name / "images").mkdir(parents=True, exist_ok=True)
         for path, photo in zip(paths, photos(), strict=True):
             jpeg = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-            (root / path).write_bytes(jpeg.tobytes())
+            (root / path).write_bytes(_with_exif(jpeg.tobytes(), (exif or {}).get(Path(path).name, b"")))
         (root / "thresholds.json").write_text(json.dumps({name: thresholds}) + "\n", encoding="utf-8")
     except OSError as error:
         raise KitError(f"cannot write the scene to {root}: {error.strerror or error}") from error
@@ -607,3 +614,9 @@ def write_layout(
     write_table(root / "sample_submission.csv", columns, rows(dict.fromkeys(paths, Pose.identity())))
     write_table(root / "truth.csv", columns, rows(paths))
     return paths
+
+
+def _with_exif(jpeg: bytes, block: bytes) -> bytes:
+    """A JPEG file with a block of EXIF, which starts with "Exif", behind its first marker."""
+    segment = b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block if block else b""
+    return jpeg[:2] + segment + jpeg[2:]

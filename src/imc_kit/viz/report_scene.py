@@ -49,6 +49,7 @@ def scene_part(number: int, scene: SceneRun) -> str:
         figure = draw_model(model, scene.scored.models.get(place))
         text = f"{len(model.poses)} cameras, {len(model.points):,} points, {model.observations:,} observations; "
         text += f"mean reprojection error {model.reprojection_error:.2f} pixels."
+        text += f" It is {model.alignment}." if model.alignment else ""
         if any(trace.name == "errors" for trace in figure.data):
             text += " Green diamonds are the true cameras; a green line joins each to its estimate."
         parts.append(f"<h3>{title}</h3>{plot(figure, f'{title} of {scene.name} in 3D', 'space', text, movable=True)}")
