@@ -12,6 +12,7 @@ from imc_kit.cli.compare import Compare
 from imc_kit.cli.demo import Demo
 from imc_kit.cli.export import Export
 from imc_kit.cli.list import ListNames
+from imc_kit.cli.localise import Localise
 from imc_kit.cli.rehearse import Rehearse
 from imc_kit.cli.report import Report
 from imc_kit.cli.score import Score
@@ -28,6 +29,7 @@ COMMANDS: dict[str, type[Command]] = {
     "score": Score,
     "report": Report,
     "export": Export,
+    "localise": Localise,
     "compare": Compare,
     "list": ListNames,
     "weights list": List,

@@ -20,8 +20,13 @@ _MORE = 1.2
 """Retry a failed image when its number of correspondences has grown by this factor."""
 
 
-def localise_job(database: str, model: str, output: str, config: LocalisationConfig, threads: int, seed: int) -> None:
-    """Add the images that can be localised, and write the model to `output` if there are any."""
+def localise_job(
+    database: str, model: str, output: str, config: LocalisationConfig, fixed: bool, threads: int, seed: int
+) -> None:
+    """Add the images that can be localised, and write the model to `output` if there are any.
+
+    fixed: whether the poses and intrinsics of the model stay as they are.
+    """
     reconstruction = pycolmap.Reconstruction(model)
     given = set(reconstruction.reg_image_ids())
     with pycolmap.Database.open(database) as opened:
@@ -42,12 +47,13 @@ def localise_job(database: str, model: str, output: str, config: LocalisationCon
             break
         graph = correspondence_graph(found, verified.matches | guided_matches(found, raw, config.max_match_error))
         free = pycolmap.Reconstruction(found)
-        adjust(free, graph, per_image, threads, seed)
-        after = agreement(free, verified, inside)
-        print(f"agreeing matches inside the model: {before} before, {after} after; posed: {free.num_reg_images()}")
-        if given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
+        if not fixed:
+            adjust(free, graph, per_image, threads, seed)
+            after = agreement(free, verified, inside)
+            print(f"agreeing matches inside the model: {before} before, {after} after; posed: {free.num_reg_images()}")
+        if not fixed and given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
             found = free
-        else:  # the new images distort the model, so its own poses stay fixed
+        else:  # the new images would distort the model, so its own poses stay fixed
             adjust(found, graph, per_image, threads, seed, fixed=given)
         if found.num_reg_images() <= count or not given.issubset(found.reg_image_ids()):
             break

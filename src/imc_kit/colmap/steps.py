@@ -210,11 +210,14 @@ def merge_models(database: Path, models: Sequence[Model], config: MergingConfig,
     return read_models(at.folder)
 
 
-def localise(database: Path, model: Model, config: LocalisationConfig, at: Workplace) -> Model:
+def localise(
+    database: Path, model: Model, config: LocalisationConfig, at: Workplace, *, fixed: bool = False
+) -> Model:
     """Localise the database's images that a model lacks, and add them to it.
 
     database: with the model's images, keypoints and verified matches. All matches of the other images are used,
         verified or not, so a copy with more and looser matches helps.
+    fixed: keep the poses and intrinsics of the model.
 
     Returns the new model, or `model` when no image can be localised.
 
@@ -222,7 +225,7 @@ def localise(database: Path, model: Model, config: LocalisationConfig, at: Workp
     the model or EXIF has it. Images that see most of the model come first; the points that they add help others. Then
     everything is bundle-adjusted.
     """
-    config.run(at, database=database, model=model.folder)
+    config.run(at, database=database, model=model.folder, fixed=fixed)
     return _changed(model, at)
 
 

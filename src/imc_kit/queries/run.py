@@ -1,0 +1,209 @@
+"""Localise new photos in the finished scenes of a run, without changing the run."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from imc_kit.colmap import child
+from imc_kit.config import restored
+from imc_kit.data import images, submission
+from imc_kit.data.listing import find_images, is_file, is_folder
+from imc_kit.data.scenes import Task
+from imc_kit.data.store import Store
+from imc_kit.data.tables import POSE_COLUMNS, format_pose
+from imc_kit.errors import KitError, require, unknown_name
+from imc_kit.export.model import SceneModel
+from imc_kit.export.run import find_model
+from imc_kit.metric.tables import aligned
+from imc_kit.pipeline import run_files
+from imc_kit.queries.scene import Answer, localise_in
+from imc_kit.runtime import progress
+from imc_kit.runtime.executors import workers
+from imc_kit.types import Scene
+
+TABLE = "poses.csv"
+COLUMNS = (
+    "image_path", "dataset", "scene", *POSE_COLUMNS, "status", "inliers", "matches", "matched_with", "reason"
+)  # fmt: skip
+"""Of `TABLE`. A submission has the first five."""
+LOCALISED, NOT_LOCALISED = "localised", "not localised"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Localised:
+    """New photos in the scenes of a run; `str` is a table.
+
+    folder: with poses.csv, and COLMAP's model of each scene. answers: by photo, in the scene where most points fit.
+    """
+
+    folder: Path
+    answers: dict[str, Answer]
+
+    def __str__(self) -> str:
+        rows = [
+            (name, one.scene, f"{one.inliers}", f"{one.matches}", one.reason or f"next to {', '.join(one.neighbours[:3])}")
+            for name, one in self.answers.items()
+        ]
+        count = sum(answer.pose is not None for answer in self.answers.values())
+        table = aligned(("photo", "scene", "inliers", "matches", ""), rows)
+        return f"{table}\n{count} of {len(rows)} photos are localised: {self.folder / TABLE}"
+
+
+def localise(
+    run: Path | str,
+    queries: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    scenes: Sequence[str] = (),
+    threads: int | None = None,
+    executor: Executor | None = None,
+) -> Localised:
+    """Find the poses of new photos in the scenes of a run. The run stays as it is.
+
+    run: the folder that `solve` wrote. queries: a folder of photos, or image files.
+    out: a new folder. It gets poses.csv and for each scene COLMAP's largest model with the new photos, which are in its
+        folder `queries`. Poses are those of the photos as stored, in the world of the scene, as in the submission.
+    scenes: try these; by default all that are finished.
+    threads: as in `Config`; by default the run's. executor: runs detection and matching.
+
+    Each photo is matched with its most similar images of the model, with the configuration of the run. RANSAC finds its
+    pose from the 3D points that they see. Then its pose, its intrinsics, unless it shares those of the scene, and the
+    points are bundle-adjusted; the scene's own cameras stay fixed.
+
+    Raises `KitError` when a scene is not finished, when its photos are gone or have changed, when no query is an
+    image, and when `out` is not empty.
+    """
+    require(threads is None or threads >= 1, "threads", "at least 1", threads)
+    run, out = Path(run), Path(out)
+    content = run_files.read_run_json(run)
+    config = replace(restored(content["config"]), time_limit=None)
+    config = replace(config, threads=threads or config.threads)
+    asked, unusable = _photos([queries] if isinstance(queries, (str, Path)) else queries, out, config.max_pixels)
+    models = _models(run, content, scenes)
+    config.check()
+    answers = {name: Answer("", reason=reason) for name, reason in unusable.items()}
+    found: defaultdict[str, list[Answer]] = defaultdict(list)
+    _make_empty(out)
+    try:
+        with TemporaryDirectory(prefix="imc-kit-") as work, child.loading(), workers(executor, config.threads) as pool:
+            store = Store(Path(work, "store"), run / "store")
+            for number, model in enumerate(models):
+                (folder := Path(work, str(number))).mkdir()
+                with progress.titled(model.name):
+                    placed = localise_in(model, asked, config, store, out, folder, pool)
+                for name, answer in placed.items():
+                    found[name].append(answer)
+    except BaseException:
+        with suppress(OSError):
+            out.rmdir()  # if nothing was written
+        raise
+    answers |= {name: max(several, key=lambda one: (one.pose is not None, one.inliers)) for name, several in found.items()}
+    result = Localised(out, dict(sorted(answers.items())))
+    submission.write(out / TABLE, COLUMNS, [_row(name, answer) for name, answer in result.answers.items()])
+    return result
+
+
+def _photos(given: Sequence[Path | str], out: Path, max_pixels: int) -> tuple[Scene, dict[str, str]]:
+    """The photos in these files and folders as a scene, and why others cannot be used.
+
+    Raises `KitError` if there are none, or if a file is not an image.
+    """
+    paths: list[Path] = []
+    for path in map(Path, given):
+        if is_folder(path):
+            listing = find_images(path, out)
+            paths += [path / name for name in listing.images]
+            for note in listing.notes():
+                log.warning(note)
+        elif is_file(path):
+            images.probe(path, max_pixels)
+            paths.append(path)
+        else:
+            raise KitError(f"there is no file or folder {path}: give photos to localise")
+    if not paths:
+        raise KitError(f"there are no photos to localise in {', '.join(map(str, given))}")
+    paths = [Path(os.path.abspath(path)) for path in paths]
+    only_folder = len(given) == 1 and is_folder(given[0])
+    root = Path(os.path.abspath(given[0]) if only_folder else os.path.commonpath([path.parent for path in paths]))
+    names, unusable = [], {}
+    for path in dict.fromkeys(paths):
+        name = path.relative_to(root).as_posix()
+        try:
+            images.probe(path, max_pixels)
+            names.append(name)
+        except KitError as error:
+            unusable[name] = str(error)
+    if not names:
+        raise KitError(f"none of the {len(unusable)} photos can be used: {next(iter(unusable.values()))}")
+    return Scene("queries", root, tuple(names)), unusable
+
+
+def _models(run: Path, content: Mapping[str, Any], scenes: Sequence[str]) -> list[SceneModel]:
+    """The largest models of these scenes, by default of all that have one.
+
+    Raises `KitError` for a scene that is unknown, or that has none, and if no scene has one.
+    """
+    known, failed = content["scenes"], content.get("failed", {})
+    task = run_files.input_task(content["input"], [*known, *failed], run)
+    waiting = [name for name in run_files.requested(task, run) if name not in {*known, *failed}] if task else []
+    every = [*known, *(name for name in failed if name not in known), *waiting]
+    if unknown := [name for name in scenes if name not in every]:
+        raise unknown_name("scene", unknown[0], every)
+    models, without = [], {}
+    for name in dict.fromkeys(scenes or every):
+        found = _model(run, content, name, task)
+        if isinstance(found, str):
+            without[name] = found
+        else:
+            models.append(found)
+    for name, reason in without.items():
+        if scenes or not models:
+            raise KitError(f"nothing can be localised in {name}: {reason}")
+        log.warning("%s is left out: %s", name, reason)
+    if not models:
+        raise KitError(f"{run} has no scenes: solve some first")
+    return models
+
+
+def _model(run: Path, content: Mapping[str, Any], name: str, task: Task | None) -> SceneModel | str:
+    """The largest model of a scene, or why there is none."""
+    if name not in content["scenes"]:
+        reason = content.get("failed", {}).get(name)
+        return f"it could not be solved ({reason})" if reason else "the run has not reached it: let imc-kit solve finish"
+    model = find_model(run, content, name, task)
+    if isinstance(model, SceneModel) and model.folder.is_relative_to(run / "quick"):
+        return "it has only a quick answer: let imc-kit solve finish"
+    if isinstance(model, SceneModel) and model.photos is None:
+        return "its photos are not where they were: move them back, or solve it again"
+    return model
+
+
+def _make_empty(out: Path) -> None:
+    """Make a folder. Raises `KitError` if it is not empty."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise KitError(f"{out} is not empty: choose another --out")
+    except OSError as error:
+        raise KitError(f"cannot make the folder {out} ({error.strerror}): choose another --out") from error
+
+
+def _row(name: str, answer: Answer) -> dict[str, str]:
+    """A row of `TABLE`. The pose of a photo that is not localised is nan, as in 2025's submissions."""
+    dataset, _, scene = answer.scene.rpartition("/")
+    texts = format_pose(answer.pose) if answer.pose else submission.NO_POSE
+    status = LOCALISED if answer.pose else NOT_LOCALISED
+    values = (
+        name, dataset or scene, scene, *texts, status, f"{answer.inliers}", f"{answer.matches}",
+        ";".join(answer.neighbours), answer.reason,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
