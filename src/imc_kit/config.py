@@ -293,7 +293,7 @@ def restored(content: Any) -> Config:
     try:
         return cast(Config, _restored(Config, content))
     except (TypeError, KeyError, AttributeError) as error:
-        raise KitError(f"the configuration is of another version of imc-kit ({error}): solve the scenes again") from error
+        raise KitError(f"this is the configuration of another version ({error}): run imc-kit solve again") from error
 
 
 def _restored(kind: Any, value: Any) -> Any:

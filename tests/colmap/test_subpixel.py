@@ -93,6 +93,7 @@ def off(model: Any, truth: Any) -> float:
 def test_patches_find_the_spot_that_the_reference_shows(tmp_path: Path) -> None:
     truth, noisy, grey = scene(tmp_path)
     found = observations(noisy)
+    assert found is not None
     names = {number: image.name for number, image in noisy.images.items()}
     each = lambda work, numbers: [work(number) for number in numbers]  # noqa: E731
     positions, moved = align(found, lambda number: (grey[names[number]], np.ones(2)), each, 4, 2.5, 0.7)

@@ -210,9 +210,7 @@ def merge_models(database: Path, models: Sequence[Model], config: MergingConfig,
     return read_models(at.folder)
 
 
-def localise(
-    database: Path, model: Model, config: LocalisationConfig, at: Workplace, *, fixed: bool = False
-) -> Model:
+def localise(database: Path, model: Model, config: LocalisationConfig, at: Workplace, *, fixed: bool = False) -> Model:
     """Localise the database's images that a model lacks, and add them to it.
 
     database: with the model's images, keypoints and verified matches. All matches of the other images are used,
@@ -230,17 +228,23 @@ def localise(
 
 
 def align_keypoints(
-    model: Model, photos: Mapping[str, tuple[Path, int]], config: SubpixelConfig, at: Workplace
+    model: Model,
+    photos: Mapping[str, tuple[Path, int]],
+    config: SubpixelConfig,
+    at: Workplace,
+    *,
+    fixed: Collection[str] = (),
 ) -> Model:
     """Align the keypoints of each track to a fraction of a pixel by the brightness around them, and bundle-adjust.
 
     photos: for each image of the model, its path and the further clockwise 90° rotations that make it upright
         (`ImageInfo.extra_quarters`).
+    fixed: images that keep their poses and intrinsics.
 
-    Returns the new model, or `model` if no more of its observations would be precise.
+    Returns the new model, or `model` if no more observations of the images that are not fixed would be precise.
     """
     plain = {name: (str(path), quarters) for name, (path, quarters) in photos.items() if name in model.poses}
-    config.run(at, model=model.folder, photos=plain)
+    config.run(at, model=model.folder, photos=plain, fixed=sorted(fixed))
     return _changed(model, at)
 
 

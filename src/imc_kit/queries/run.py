@@ -50,7 +50,7 @@ class Localised:
 
     def __str__(self) -> str:
         rows = [
-            (name, one.scene, f"{one.inliers}", f"{one.matches}", one.reason or f"next to {', '.join(one.neighbours[:3])}")
+            (name, one.scene, f"{one.inliers}", f"{one.matches}", one.reason or f"near {', '.join(one.neighbours[:3])}")
             for name, one in self.answers.items()
         ]
         count = sum(answer.pose is not None for answer in self.answers.values())
@@ -106,7 +106,7 @@ def localise(
         with suppress(OSError):
             out.rmdir()  # if nothing was written
         raise
-    answers |= {name: max(several, key=lambda one: (one.pose is not None, one.inliers)) for name, several in found.items()}
+    answers |= {name: max(several, key=lambda one: (one.inliers, one.matches)) for name, several in found.items()}
     result = Localised(out, dict(sorted(answers.items())))
     submission.write(out / TABLE, COLUMNS, [_row(name, answer) for name, answer in result.answers.items()])
     return result
@@ -131,12 +131,10 @@ def _photos(given: Sequence[Path | str], out: Path, max_pixels: int) -> tuple[Sc
             raise KitError(f"there is no file or folder {path}: give photos to localise")
     if not paths:
         raise KitError(f"there are no photos to localise in {', '.join(map(str, given))}")
-    paths = [Path(os.path.abspath(path)) for path in paths]
-    only_folder = len(given) == 1 and is_folder(given[0])
-    root = Path(os.path.abspath(given[0]) if only_folder else os.path.commonpath([path.parent for path in paths]))
+    root = Path(given[0] if len(given) == 1 and is_folder(given[0]) else os.path.commonpath([*_folders(paths)]))
     names, unusable = [], {}
     for path in dict.fromkeys(paths):
-        name = path.relative_to(root).as_posix()
+        name = path.absolute().relative_to(root.absolute()).as_posix()
         try:
             images.probe(path, max_pixels)
             names.append(name)
@@ -144,7 +142,11 @@ def _photos(given: Sequence[Path | str], out: Path, max_pixels: int) -> tuple[Sc
             unusable[name] = str(error)
     if not names:
         raise KitError(f"none of the {len(unusable)} photos can be used: {next(iter(unusable.values()))}")
-    return Scene("queries", root, tuple(names)), unusable
+    return Scene("queries", root.absolute(), tuple(names)), unusable
+
+
+def _folders(paths: Sequence[Path]) -> set[Path]:
+    return {path.absolute().parent for path in paths}
 
 
 def _models(run: Path, content: Mapping[str, Any], scenes: Sequence[str]) -> list[SceneModel]:
@@ -178,7 +180,7 @@ def _model(run: Path, content: Mapping[str, Any], name: str, task: Task | None) 
     """The largest model of a scene, or why there is none."""
     if name not in content["scenes"]:
         reason = content.get("failed", {}).get(name)
-        return f"it could not be solved ({reason})" if reason else "the run has not reached it: let imc-kit solve finish"
+        return f"it could not be solved ({reason})" if reason else "it is not solved yet: let imc-kit solve finish"
     model = find_model(run, content, name, task)
     if isinstance(model, SceneModel) and model.folder.is_relative_to(run / "quick"):
         return "it has only a quick answer: let imc-kit solve finish"

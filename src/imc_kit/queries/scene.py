@@ -26,8 +26,12 @@ from imc_kit.types import Pair, Pose, Scene
 
 QUERIES = "queries"
 """The folder of the queries in the names of a model's images."""
+MODELS = "models"
+"""The folder of the models in `out`."""
 NEIGHBOURS = 50
 """Match each query with this many of the model's images, the most similar ones."""
+_TIME_LIMIT = 24 * 3600.0
+"""Seconds: only to end a process that hangs."""
 
 Records = Mapping[str, ImageRecord]
 
@@ -136,19 +140,27 @@ class _Search:
         path = work / "queries.db"
         database.write_with_queries(path, self.model, verified, found.strong(pairs, LOOSE_MATCHES))
         at = Workplace(work / "localised", self.out / "colmap.log", self.config.threads or cores(), self.config.seed)
-        model = steps.localise(path, read_model(upright), self.config.localisation, at, fixed=True)
+        localisation = replace(self.config.localisation, time_limit=_TIME_LIMIT)
+        model = steps.localise(path, read_model(upright), localisation, at, fixed=True)
+        if self.config.subpixel.on:
+            photos = {name: (record.path, record.info.extra_quarters) for name, record in records.items()}
+            alignment, at = replace(self.config.subpixel, time_limit=_TIME_LIMIT), replace(at, folder=work / "aligned")
+            model = steps.align_keypoints(model, photos, alignment, at, fixed=[*known])
         matches = dict.fromkeys(asked, 0)
         for name, other in pairs:
-            matches[name] += len(found.matches(name, other))
+            if other in known:
+                matches[name] += len(found.matches(name, other))
         return self._answers(model.folder, asked, matches)
 
     def _pairs(self, known: Records, asked: Records) -> list[Pair]:
-        """Each query with the most similar images of the model."""
-        similarity = self.matching.similarity({**known, **asked}) if len(known) > NEIGHBOURS else None
+        """Each query with the most similar images of the model, and with the most similar of the other queries."""
+        similarity = self.matching.similarity({**known, **asked})
         pairs = []
-        for name in asked:
-            nearest = sorted(known, key=lambda other: -(similarity(name, other) or 0.0)) if similarity else known
-            pairs += [(name, other) for other in [*nearest][:NEIGHBOURS]]
+        for number, name in enumerate(asked):
+            for others in (list(known), list(asked)[number + 1 :]):
+                if len(others) > NEIGHBOURS:
+                    others.sort(key=lambda other, name=name: -(similarity(name, other) or 0.0))
+                pairs += [(name, other) for other in others[:NEIGHBOURS]]
         return pairs
 
     def _check_features(self, found: MatchedFeatures, known: Records, verified: Path) -> None:
@@ -169,6 +181,7 @@ class _Search:
         quarters = {name: record.info.stored_quarters for name, record in asked.items()}
         quarters |= self.finished.result["stored_quarters"]
         model = rotated(pycolmap.Reconstruction(folder), {name: -count for name, count in quarters.items()})
+        self._keep_points(model, asked)
         answers = {}
         for name, record in asked.items():
             image = model.find_image_with_name(name)
@@ -180,10 +193,18 @@ class _Search:
             pose, neighbours = image.cam_from_world().matrix(), _neighbours(model, image)
             placed = Pose(pose[:, :3], pose[:, 3])
             answers[name] = Answer(self.finished.name, placed, image.num_points3D, matches[name], neighbours)
-        folder = self.out / self.finished.name
-        folder.mkdir(parents=True)
-        model.write(folder)
+        if any(answer.pose for answer in answers.values()):
+            folder = self.out / MODELS / self.finished.name
+            folder.mkdir(parents=True)
+            model.write(folder)
         return {name.removeprefix(f"{QUERIES}/"): answer for name, answer in answers.items()}
+
+    def _keep_points(self, model: Any, asked: Records) -> None:
+        """Delete the new points that no query sees: they would only make the scene's points less precise."""
+        queries = {image.image_id for image in model.images.values() if image.name in asked}
+        for number in set(model.points3D).difference(self.model.points3D):
+            if queries.isdisjoint(element.image_id for element in model.points3D[number].track.elements):
+                model.delete_point3D(number)
 
 
 def _neighbours(model: Any, image: Any) -> tuple[str, ...]:
