@@ -291,14 +291,14 @@ def plain(value: Any) -> Any:
 def restored(content: Any) -> Config:
     """The configuration that `plain` made JSON, as in run.json. Raises KitError if it does not fit this version."""
     try:
-        return cast(Config, _restored(Config, content))
-    except (TypeError, KeyError, AttributeError) as error:
+        return cast(Config, _restored(Config, {**content}))
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise KitError(f"this is the configuration of another version ({error}): run imc-kit solve again") from error
 
 
 def _restored(kind: Any, value: Any) -> Any:
     """The value of an option, whose annotation is `kind`, from JSON."""
-    choices = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    choices: tuple[Any, ...] = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None or Path in choices:
         return value if value is None else Path(value)
     if get_origin(kind) is tuple:

@@ -85,8 +85,13 @@ def localise(
     require(threads is None or threads >= 1, "threads", "at least 1", threads)
     run, out = Path(run), Path(out)
     content = run_files.read_run_json(run)
-    config = replace(restored(content["config"]), time_limit=None)
+    config = replace(restored(content.get("config")), time_limit=None)
     config = replace(config, threads=threads or config.threads)
+    if len(config.sparse) < len(config.feature_pipelines):
+        raise KitError(
+            "the run used a detector-free matcher, whose keypoints depend on the pairs: solve the new photos together "
+            "with the scene, or solve the scene with other matchers"
+        )
     asked, unusable = _photos([queries] if isinstance(queries, (str, Path)) else queries, out, config.max_pixels)
     models = _models(run, content, scenes)
     config.check()

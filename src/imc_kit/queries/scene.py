@@ -1,5 +1,7 @@
 """Localise new photos (queries) in the finished model of a scene."""
 
+import logging
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -34,6 +36,7 @@ _TIME_LIMIT = 24 * 3600.0
 """Seconds: only to end a process that hangs."""
 
 Records = Mapping[str, ImageRecord]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +69,6 @@ def localise_in(
     """
     if finished.result["identity"] == "the quick answer":
         config = cheap(config)
-    if len(config.sparse) < len(config.feature_pipelines):
-        raise KitError(
-            f"the run of {finished.name} used a detector-free matcher, whose keypoints depend on the pairs: solve the "
-            "scene with other matchers, or together with the new photos"
-        )
     assert finished.photos is not None  # the caller checks
     config = replace(config, masks=config.masks.of_scene(finished.name, finished.photos.root))
     model = rotated(finished.read(), finished.result["stored_quarters"])
@@ -89,6 +87,10 @@ class _Search:
     out: Path
 
     def run(self, queries: Scene, work: Path) -> dict[str, Answer]:
+        kept = self.finished.folder.parents[1] / database_files.NAME
+        if not (kept.is_file() and database_files.is_whole(kept)):
+            raise KitError(f"{kept} is missing or has changed: run imc-kit solve again")
+        verified = shutil.copyfile(kept, work / "verified.db")  # SQLite may change a database that it reads
         known = self._known()
         asked, _ = inspect(queries, self.config.masks, self.matching.executor, self.config.max_pixels)
         names = {record.digest: name for name, record in known.items()}
@@ -106,7 +108,10 @@ class _Search:
         without = [name for name in queries.images if name not in usable and name not in answers]
         answers |= {name: self._not_localised("no keypoints could be detected in it") for name in without}
         if usable:
-            answers |= self._localise(known, {f"{QUERIES}/{name}": record for name, record in usable.items()}, work)
+            named = {f"{QUERIES}/{name}": record for name, record in usable.items()}
+            answers |= self._localise(known, named, verified, work)
+        for note in self.matching.notes:
+            log.warning("%s: %s", self.finished.name, note)
         return {name: answers[name] for name in queries.images}
 
     def _not_localised(self, reason: str) -> Answer:
@@ -122,17 +127,19 @@ class _Search:
         records, _ = inspect(photos, self.config.masks, self.matching.executor, self.config.max_pixels)
         return {name: replace(one, info=one.info.rotated(rotations.get(name, 0))) for name, one in records.items()}
 
-    def _localise(self, known: Records, asked: Records, work: Path) -> dict[str, Answer]:
-        """Localise queries, by their names in the model; returns answers by their own names."""
+    def _localise(self, known: Records, asked: Records, verified: Path, work: Path) -> dict[str, Answer]:
+        """Localise queries, by their names in the model; returns answers by their own names.
+
+        verified: a copy of the scene's database.
+        """
         if taken := [name for name in asked if name in known]:
             raise KitError(f"{self.finished.name} has an image {taken[0]}: rename its folder, or the query")
         records = {**known, **asked}
         pairs = self._pairs(known, asked)
         found = self.matching.without_static(self.matching.match(records, pairs), records, pairs)
-        verified = self.finished.folder.parents[1] / database_files.NAME
         self._check_features(found, known, verified)
         entries = [ImageEntry(name, it.path, it.info.size, it.info.exif_turn) for name, it in records.items()]
-        keypoints = {name: found.features(name).keypoints + database.HALF_PIXEL for name in asked}
+        keypoints = {name: np.float64(found.features(name).keypoints + database.HALF_PIXEL) for name in asked}
         add_queries(self.model, entries[: len(known)], entries[len(known) :], keypoints, self.config.cameras)
         upright = work / "upright"
         upright.mkdir()
@@ -159,7 +166,8 @@ class _Search:
         for number, name in enumerate(asked):
             for others in (list(known), list(asked)[number + 1 :]):
                 if len(others) > NEIGHBOURS:
-                    others.sort(key=lambda other, name=name: -(similarity(name, other) or 0.0))
+                    values = {other: similarity(name, other) or 0.0 for other in others}
+                    others.sort(key=values.__getitem__, reverse=True)
                 pairs += [(name, other) for other in others[:NEIGHBOURS]]
         return pairs
 
