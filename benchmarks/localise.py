@@ -88,7 +88,7 @@ def rows(root: Path, names: Collection[str], out: Path, config: Config, seed: in
         queries = linked(folder / "withheld", scene, withheld)
         shutil.rmtree(folder / "localised", ignore_errors=True)
         answers = localise(folder / "run", queries, folder / "localised").answers
-        found = {image: answer.pose.center for image, answer in answers.items() if answer.pose}
+        found = {image: answer.pose.center for image, answer in answers.items() if answer.pose and answer.model == 0}
         common = sorted(joint)
         scale = pycolmap.estimate_sim3d(*(np.array([of[image] for image in common]) for of in (joint, true))).scale
         limit = thresholds[name][1]

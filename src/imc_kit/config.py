@@ -303,12 +303,12 @@ def _restored(kind: Any, value: Any) -> Any:
         return value if value is None else Path(value)
     if get_origin(kind) is tuple:
         return tuple(_restored(get_args(kind)[0], entry) for entry in value)
-    if not is_dataclass(choices[0]):
+    if not is_dataclass(kind := choices[0]):
         return value
     options = dict(value)
-    if issubclass(choices[0], NamedConfig):
+    if role := getattr(kind, "role", None):  # of a `NamedConfig`
         registries: Mapping[str, Any] = {"detector": DETECTORS, "matcher": MATCHERS, "descriptor": DESCRIPTORS}
-        kind = registries[choices[0].role][options.pop("name")]
+        kind = registries[role][options.pop("name")]
     hints = get_type_hints(kind)
     return kind(**{name: _restored(hints[name], entry) for name, entry in options.items()})
 

@@ -25,19 +25,25 @@ from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.queries.run import COLUMNS, Localised, localise
-from imc_kit.synthetic.plaza import write_scene
+from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene
 from imc_kit.types import Pose
-from small_tasks import VIEWS, noise
+from small_tasks import noise
 
 CONFIG = Config(SiftConfig(max_keypoints=1500), NearestConfig(ratio=0.8), threads=2, upright=True)
-WITHHELD = (2, 6, 9, 13)
+VIEWS, USED = 24, 12
+"""Photos in a round, and how many of them are taken."""
+WITHHELD = {2: "02.png", 6: "06.png", 9: "05.png"}
+"""The withheld images and their names as queries. One is called like an image of the scene."""
 TURNED = 4
 """An image of the scene that is stored rotated."""
 
 
 @dataclass
 class Solved:
-    """photos: of the scene `photos`. out: its run. queries: the withheld photos, and others. poses: as stored."""
+    """photos: of the scene `photos`. out: its run. queries: the withheld photos, and others.
+
+    poses: true ones of the scene's photos and of the withheld ones (in `queries/`), as they are stored.
+    """
 
     photos: Path
     out: Path
@@ -68,15 +74,16 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Solved]:
     made = Solved(root / "photos", root / "out", root / "queries", {})
     made.photos.mkdir()
     made.queries.mkdir()
-    poses = write_scene(root / "rendered", views=VIEWS, size=(320, 240))
-    for number, (name, pose) in enumerate(sorted(poses.items())):
-        pixels, exif, turns = np.asarray(Image.open(root / "rendered" / name)), Image.Exif(), 0
-        if number in (*WITHHELD[:2], TURNED):
+    poses = orbit(VIEWS)[:USED]
+    rendered = render_scene(plaza(), Camera.centred((320, 240)), poses)
+    for number, (pixels, pose) in enumerate(zip(rendered, poses, strict=True)):
+        exif, turns = Image.Exif(), 0
+        if number in (2, 6, TURNED):
             turns = 1
-            exif[0x0112] = 6 if number == WITHHELD[0] else 1
-        stored = Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns)))
-        stored.save((made.queries if number in WITHHELD else made.photos) / f"{number:02}.png", exif=exif)
-        made.poses[f"{number:02}.png"] = pose.rotated(-turns)
+            exif[0x0112] = 6 if number == 2 else 1
+        stored = f"queries/{WITHHELD[number]}" if number in WITHHELD else f"photos/{number:02}.png"
+        Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns))).save(root / stored, exif=exif)
+        made.poses[stored.removeprefix("photos/")] = pose.rotated(-turns)
     cv2.imwrite(str(made.queries / "noise.png"), noise(1))
     (made.queries / "broken.jpg").write_bytes(b"no image")
     shutil.copy(made.photos / "00.png", made.queries / "copy.png")
@@ -95,19 +102,25 @@ def localised(solved: Solved, tmp_path_factory: pytest.TempPathFactory) -> Local
 
 def test_photos_are_localised_where_they_were_taken(solved: Solved, localised: Localised) -> None:
     answers = {name: answer for name, answer in localised.answers.items() if answer.pose}
-    assert sorted(answers) == [f"{number:02}.png" for number in WITHHELD]
+    assert sorted(answers) == sorted(WITHHELD.values())
     own = read_model(solved.out / "scenes/photos/models/0").poses
-    common = sorted(own)
+    common = sorted(
+        name for name in own if name != f"{TURNED:02}.png"
+    )  # the others are stored as they are in the model
     places = [np.array([of[name].center for name in common]) for of in (own, solved.poses)]
     to_truth = pycolmap.estimate_sim3d(*places)
-    off = np.linalg.norm([to_truth * center for center in places[0]] - places[1], axis=1).max()
-    size = np.linalg.norm(places[1] - places[1].mean(0), axis=1).max()
+
+    def errors(pose: Pose, true: Pose) -> tuple[float, float]:
+        """The distance from the true centre, and degrees."""
+        turn = pose.rotation @ (true.rotation @ to_truth.rotation.matrix()).T
+        cosine = min(1.0, (np.trace(turn) - 1) / 2)
+        return float(np.linalg.norm(to_truth * pose.center - true.center)), float(np.degrees(np.arccos(cosine)))
+
+    limits = np.max([errors(own[name], solved.poses[name]) for name in common], axis=0)
+    assert (limits < (0.2, 1.0)).all()  # metres and degrees; the cameras are 10 metres from the middle
     for name, answer in answers.items():
         assert answer.pose is not None
-        true = solved.poses[name]
-        assert np.linalg.norm(to_truth * answer.pose.center - true.center) < max(off, 0.002 * size)
-        turn = answer.pose.rotation @ (true.rotation @ to_truth.rotation.matrix()).T
-        assert np.degrees(np.arccos(min(1.0, (np.trace(turn) - 1) / 2))) < 0.3
+        assert (errors(answer.pose, solved.poses[f"queries/{name}"]) < 1.5 * limits).all()
         assert answer.inliers >= 50
         assert answer.matches >= answer.inliers / len(own)
         assert set(answer.neighbours) <= set(own)
@@ -124,15 +137,15 @@ def test_others_are_not_localised(localised: Localised) -> None:
 
 def test_the_model_has_the_scene_as_it_was_and_the_queries_as_stored(solved: Solved, localised: Localised) -> None:
     own = read_model(solved.out / "scenes/photos/models/0")
-    model = pycolmap.Reconstruction(localised.folder / "models/photos")
+    model = pycolmap.Reconstruction(localised.folder / "models/photos/0")
     names = {image.name: image for image in model.images.values()}
-    assert names.keys() == own.poses.keys() | {f"queries/{number:02}.png" for number in WITHHELD}
+    assert names.keys() == own.poses.keys() | {f"queries/{name}" for name in WITHHELD.values()}
     for name, pose in own.poses.items():
         assert np.allclose(names[name].cam_from_world().matrix()[:, 3], pose.translation, atol=1e-9)
-    for number in WITHHELD:
-        image, answer = names[f"queries/{number:02}.png"], localised.answers[f"{number:02}.png"]
+    for name in WITHHELD.values():
+        image, answer = names[f"queries/{name}"], localised.answers[name]
         camera = model.cameras[image.camera_id]
-        assert (camera.width, camera.height) == Image.open(solved.queries / f"{number:02}.png").size
+        assert (camera.width, camera.height) == Image.open(solved.queries / name).size
         assert answer.pose is not None
         assert np.allclose(image.cam_from_world().matrix()[:, :3], answer.pose.rotation)
         assert image.num_points3D == answer.inliers
@@ -155,7 +168,7 @@ def test_the_table_is_a_submission_with_more_columns(localised: Localised) -> No
 
 
 def test_single_files_by_the_command(solved: Solved, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = solved.queries / "09.png"
+    one = solved.queries / "05.png"
     out = ["--out", str(tmp_path / "new"), "--scenes", "photos", "--threads", "1"]
     assert main(["localise", str(solved.out), str(one), *out]) == 0
     assert "1 of 1 photos are localised" in capsys.readouterr().out
@@ -207,7 +220,7 @@ def test_a_run_that_has_changed(solved: Solved, tmp_path: Path, damage: Callable
     changed = solved.copy(tmp_path)
     damage(changed)
     with pytest.raises(KitError, match=message):
-        localise(changed.out, changed.queries / "09.png", tmp_path / "new")
+        localise(changed.out, changed.queries / "05.png", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -216,8 +229,8 @@ def test_a_run_that_has_changed(solved: Solved, tmp_path: Path, damage: Callable
     [
         ("broken.jpg", {}, "broken.jpg"),
         ("nothing.jpg", {}, "there is no file or folder .*nothing.jpg"),
-        ("09.png", {"scenes": ["fotos"]}, "did you mean 'photos'"),
-        ("09.png", {"threads": 0}, "threads must be at least 1"),
+        ("05.png", {"scenes": ["fotos"]}, "did you mean 'photos'"),
+        ("05.png", {"threads": 0}, "threads must be at least 1"),
     ],
 )
 def test_wrong_arguments(solved: Solved, tmp_path: Path, queries: str, options: Any, message: str) -> None:

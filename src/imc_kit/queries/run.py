@@ -30,7 +30,7 @@ from imc_kit.types import Scene
 
 TABLE = "poses.csv"
 COLUMNS = (
-    "image_path", "dataset", "scene", *POSE_COLUMNS, "status", "inliers", "matches", "matched_with", "reason"
+    "image_path", "dataset", "scene", *POSE_COLUMNS, "model", "status", "inliers", "matches", "matched_with", "reason"
 )  # fmt: skip
 """Of `TABLE`. A submission has the first five."""
 LOCALISED, NOT_LOCALISED = "localised", "not localised"
@@ -42,19 +42,19 @@ log = logging.getLogger(__name__)
 class Localised:
     """New photos in the scenes of a run; `str` is a table.
 
-    folder: with poses.csv, and COLMAP's model of each scene. answers: by photo, in the scene where most points fit.
+    folder: with poses.csv, and COLMAP's models. answers: by photo, in the model where most points fit.
     """
 
     folder: Path
     answers: dict[str, Answer]
 
     def __str__(self) -> str:
-        rows = [
-            (name, one.scene, f"{one.inliers}", f"{one.matches}", one.reason or f"near {', '.join(one.neighbours[:3])}")
-            for name, one in self.answers.items()
-        ]
+        rows = []
+        for name, one in self.answers.items():
+            near = one.reason or f"near {', '.join(one.neighbours[:3])}"
+            rows.append((name, one.scene, one.number, f"{one.inliers}", f"{one.matches}", near))
         count = sum(answer.pose is not None for answer in self.answers.values())
-        table = aligned(("photo", "scene", "inliers", "matches", ""), rows)
+        table = aligned(("photo", "scene", "model", "inliers", "matches", ""), rows)
         return f"{table}\n{count} of {len(rows)} photos are localised: {self.folder / TABLE}"
 
 
@@ -70,8 +70,8 @@ def localise(
     """Find the poses of new photos in the scenes of a run. The run stays as it is.
 
     run: the folder that `solve` wrote. queries: a folder of photos, or image files.
-    out: a new folder. It gets poses.csv and for each scene COLMAP's largest model with the new photos, which are in its
-        folder `queries`. Poses are those of the photos as stored, in the world of the scene, as in the submission.
+    out: a new folder. It gets poses.csv, and COLMAP's models with the new photos, whose names begin with `queries/`.
+        Poses are those of the photos as stored, in the world of the scene's model, as in the submission.
     scenes: try these; by default all that are finished.
     threads: as in `Config`; by default the run's. executor: runs detection and matching.
 
@@ -155,9 +155,9 @@ def _folders(paths: Sequence[Path]) -> set[Path]:
 
 
 def _models(run: Path, content: Mapping[str, Any], scenes: Sequence[str]) -> list[SceneModel]:
-    """The largest models of these scenes, by default of all that have one.
+    """The models of these scenes, by default of all that have some.
 
-    Raises `KitError` for a scene that is unknown, or that has none, and if no scene has one.
+    Raises `KitError` for a scene that is unknown, or that has none, and if no scene has any.
     """
     known, failed = content["scenes"], content.get("failed", {})
     task = run_files.input_task(content["input"], [*known, *failed], run)
@@ -167,11 +167,11 @@ def _models(run: Path, content: Mapping[str, Any], scenes: Sequence[str]) -> lis
         raise unknown_name("scene", unknown[0], every)
     models, without = [], {}
     for name in dict.fromkeys(scenes or every):
-        found = _model(run, content, name, task)
+        found = _models_of(run, content, name, task)
         if isinstance(found, str):
             without[name] = found
         else:
-            models.append(found)
+            models += found
     for name, reason in without.items():
         if scenes or not models:
             raise KitError(f"nothing can be localised in {name}: {reason}")
@@ -181,17 +181,22 @@ def _models(run: Path, content: Mapping[str, Any], scenes: Sequence[str]) -> lis
     return models
 
 
-def _model(run: Path, content: Mapping[str, Any], name: str, task: Task | None) -> SceneModel | str:
-    """The largest model of a scene, or why there is none."""
+def _models_of(run: Path, content: Mapping[str, Any], name: str, task: Task | None) -> list[SceneModel] | str:
+    """The models of a scene, largest first, or why there are none."""
     if name not in content["scenes"]:
         reason = content.get("failed", {}).get(name)
         return f"it could not be solved ({reason})" if reason else "it is not solved yet: let imc-kit solve finish"
-    model = find_model(run, content, name, task)
-    if isinstance(model, SceneModel) and model.folder.is_relative_to(run / "quick"):
+    models = []
+    for number in range(max(1, content["scenes"][name]["counts"]["models"])):
+        model = find_model(run, content, name, task, number)
+        if isinstance(model, str):
+            return model
+        models.append(model)
+    if models[0].folder.is_relative_to(run / "quick"):
         return "it has only a quick answer: let imc-kit solve finish"
-    if isinstance(model, SceneModel) and model.photos is None:
+    if models[0].photos is None:
         return "its photos are not where they were: move them back, or solve it again"
-    return model
+    return models
 
 
 def _make_empty(out: Path) -> None:
@@ -210,7 +215,7 @@ def _row(name: str, answer: Answer) -> dict[str, str]:
     texts = format_pose(answer.pose) if answer.pose else submission.NO_POSE
     status = LOCALISED if answer.pose else NOT_LOCALISED
     values = (
-        name, dataset or scene, scene, *texts, status, f"{answer.inliers}", f"{answer.matches}",
+        name, dataset or scene, scene, *texts, answer.number, status, f"{answer.inliers}", f"{answer.matches}",
         ";".join(answer.neighbours), answer.reason,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))

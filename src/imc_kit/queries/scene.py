@@ -41,8 +41,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What is known of a query in one scene.
+    """What is known of a query in one model of a scene.
 
+    model: its number, 0 for the largest.
     pose: of the photo as stored in its file; None if it is not localised.
     inliers: number of its keypoints that see a 3D point of the model. matches: with all images of the model.
     neighbours: the images of the scene that see the same 3D points, those that share most first.
@@ -50,11 +51,17 @@ class Answer:
     """
 
     scene: str
+    model: int = 0
     pose: Pose | None = None
     inliers: int = 0
     matches: int = 0
     neighbours: tuple[str, ...] = ()
     reason: str = ""
+
+    @property
+    def number(self) -> str:
+        """The number of the model for tables: empty if the query is not localised."""
+        return f"{self.model}" if self.pose else ""
 
 
 def localise_in(
@@ -99,23 +106,27 @@ class _Search:
             for name, record in asked.items()
             if record.digest in names
         }
-        asked = {name: record for name, record in asked.items() if name not in answers}
+        asked = {f"{QUERIES}/{name}": record for name, record in asked.items() if name not in answers}
         if self.config.upright and asked:
             asked = self.matching.upright_like(asked, known)
         if len(self.matching.detect(known)) < len(known):
             raise KitError(f"no keypoints of some images of {self.finished.name}: {self.matching.notes[-1]}")
-        usable = self.matching.detect(asked)
+        usable = self.matching.detect({_own(name): record for name, record in asked.items()})  # masks have these names
+        asked = {name: record for name, record in asked.items() if _own(name) in usable}
         without = [name for name in queries.images if name not in usable and name not in answers]
         answers |= {name: self._not_localised("no keypoints could be detected in it") for name in without}
-        if usable:
-            named = {f"{QUERIES}/{name}": record for name, record in usable.items()}
-            answers |= self._localise(known, named, verified, work)
+        if asked:
+            answers |= self._localise(known, asked, verified, work)
         for note in self.matching.notes:
             log.warning("%s: %s", self.finished.name, note)
         return {name: answers[name] for name in queries.images}
 
     def _not_localised(self, reason: str) -> Answer:
-        return Answer(self.finished.name, reason=reason)
+        return Answer(self.finished.name, self._number, reason=reason)
+
+    @property
+    def _number(self) -> int:
+        return int(self.finished.folder.name)
 
     def _known(self) -> dict[str, ImageRecord]:
         """The images of the model as in the run. Raises `KitError` if the photos are gone, or of another size."""
@@ -139,7 +150,7 @@ class _Search:
         found = self.matching.without_static(self.matching.match(records, pairs), records, pairs)
         self._check_features(found, known, verified)
         entries = [ImageEntry(name, it.path, it.info.size, it.info.exif_turn) for name, it in records.items()]
-        keypoints = {name: np.float64(found.features(name).keypoints + database.HALF_PIXEL) for name in asked}
+        keypoints = {name: (found.features(name).keypoints + database.HALF_PIXEL).astype(np.float64) for name in asked}
         add_queries(self.model, entries[: len(known)], entries[len(known) :], keypoints, self.config.cameras)
         upright = work / "upright"
         upright.mkdir()
@@ -197,15 +208,19 @@ class _Search:
                 why = f"no pose fits enough of its {matches[name]} matches with the scene"
                 answers[name] = replace(self._not_localised(why), matches=matches[name])
                 continue
-            model.extract_colors_for_image(image.image_id, record.path)  # of the new points
+            image.name = record.path.name
+            model.extract_colors_for_image(image.image_id, record.path.parent)  # of the new points
+            image.name = name
             pose, neighbours = image.cam_from_world().matrix(), _neighbours(model, image)
             placed = Pose(pose[:, :3], pose[:, 3])
-            answers[name] = Answer(self.finished.name, placed, image.num_points3D, matches[name], neighbours)
+            answers[name] = Answer(
+                self.finished.name, self._number, placed, image.num_points3D, matches[name], neighbours
+            )
         if any(answer.pose for answer in answers.values()):
-            folder = self.out / MODELS / self.finished.name
+            folder = self.out / MODELS / self.finished.name / self.finished.folder.name
             folder.mkdir(parents=True)
             model.write(folder)
-        return {name.removeprefix(f"{QUERIES}/"): answer for name, answer in answers.items()}
+        return {_own(name): answer for name, answer in answers.items()}
 
     def _keep_points(self, model: Any, asked: Records) -> None:
         """Delete the new points that no query sees: they would only make the scene's points less precise."""
@@ -213,6 +228,11 @@ class _Search:
         for number in set(model.points3D).difference(self.model.points3D):
             if queries.isdisjoint(element.image_id for element in model.points3D[number].track.elements):
                 model.delete_point3D(number)
+
+
+def _own(name: str) -> str:
+    """The name of a query without that of the folder."""
+    return name.removeprefix(f"{QUERIES}/")
 
 
 def _neighbours(model: Any, image: Any) -> tuple[str, ...]:
