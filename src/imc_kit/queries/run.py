@@ -103,10 +103,18 @@ def localise(
             store = Store(Path(work, "store"), run / "store")
             for number, model in enumerate(models):
                 (folder := Path(work, str(number))).mkdir()
-                with progress.titled(model.name):
-                    placed = localise_in(model, asked, config, store, out, folder, pool)
+                try:
+                    with progress.titled(model.name):
+                        placed = localise_in(model, asked, config, store, out, folder, pool)
+                except KitError as error:
+                    if scenes or len(models) == 1:
+                        raise
+                    log.warning("%s is left out: %s", model.name, error)
+                    continue
                 for name, answer in placed.items():
                     found[name].append(answer)
+        if not found:
+            raise KitError(f"no scene of {run} can be used: the warnings before this say why")
     except BaseException:
         with suppress(OSError):
             out.rmdir()  # if nothing was written
