@@ -165,7 +165,7 @@ def test_a_model_that_adjustment_would_bend_keeps_its_poses(
     output = synthetic.database.parent / "here"
     output.mkdir()
     localisation.localise_job(
-        str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), threads=1, seed=0
+        str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), fixed=False, threads=1, seed=0
     )
     model = read_model(output)
     assert_is_right(model, synthetic)
