@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import math
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.steps import ReaddingConfig
 from imc_kit.compare.repeatability import RepeatabilityConfig
-from imc_kit.config import PRESETS, Config, FeaturePipeline, fingerprint, plain, preset
+from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, fingerprint, plain, preset, restored
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS
 from imc_kit.detectors.disk import DiskConfig
@@ -335,3 +336,23 @@ def test_all_missing_weight_files_are_named_at_once(tmp_path: Path, monkeypatch:
         preset("baseline").check()
     with pytest.raises(KitError, match=r"aliked-n16\.pth is missing: looked in"):
         preset("aliked").check()
+
+
+UNUSUAL = Config(
+    AkazeConfig(),
+    also=(feature_pipeline("none+loftr"), feature_pipeline("xfeat+adalam")),
+    masks=MaskConfig(folder=Path("masks")),
+    mapping=(MappingConfig("global", {"min_model_size": 4}, time_limit=math.inf),),
+    time_limit=90.5,
+)
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), UNUSUAL])
+def test_a_configuration_is_restored_from_json(config: Config) -> None:
+    assert restored(json.loads(json.dumps(config, default=plain))) == config
+
+
+@pytest.mark.parametrize("wrong", [{"detecter": 1}, {"mapping": 3}, {"detector": {}}, []])
+def test_the_configuration_of_another_version_is_refused(wrong: Any) -> None:
+    with pytest.raises(KitError, match="another version"):
+        restored(wrong)

@@ -25,6 +25,7 @@ LAYERS = [
     "synthetic",
     "pipeline",
     "export",
+    "queries",
     "viz",
     "kaggle",
     "explore",

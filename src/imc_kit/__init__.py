@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imc_kit.errors import KitError
     from imc_kit.metric import score, score_2023, score_2025
     from imc_kit.pipeline.run import Run, SceneResult, solve
+    from imc_kit.queries.run import localise
     from imc_kit.types import Features, Matches, Model, Placement, Pose, Scene
 
 _HOMES = {
@@ -27,13 +28,14 @@ _HOMES = {
     "metric": ("score", "score_2023", "score_2025"),
     "pipeline.run": ("Run", "SceneResult", "solve"),
     "data.scenes": ("Task", "load"),
+    "queries.run": ("localise",),
     "types": ("Features", "Matches", "Model", "Placement", "Pose", "Scene"),
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "PRESETS", "Config", "Features", "KitError", "Matches", "Model", "Placement", "Pose", "Run", "Scene", "SceneResult",
-    "Task", "load", "preset", "score", "score_2023", "score_2025", "solve",
+    "Task", "load", "localise", "preset", "score", "score_2023", "score_2025", "solve",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from math import inf, isfinite
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, Union, cast, get_args, get_origin, get_type_hints
 
 from imc_kit.colmap import known_cameras
 from imc_kit.colmap.cameras import CameraConfig
@@ -35,6 +35,7 @@ from imc_kit.matchers.detector_free import MergeConfig
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.poses.turntable import TurntableConfig
+from imc_kit.retrieval import DESCRIPTORS
 from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.runtime import versions, weights
@@ -297,6 +298,31 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not a plain value")
+
+
+def restored(content: Any) -> Config:
+    """The configuration that `plain` made JSON, as in run.json. Raises KitError if it does not fit this version."""
+    try:
+        return cast(Config, _restored(Config, {**content}))
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise KitError(f"this is the configuration of another version ({error}): run imc-kit solve again") from error
+
+
+def _restored(kind: Any, value: Any) -> Any:
+    """The value of an option, whose annotation is `kind`, from JSON."""
+    choices: tuple[Any, ...] = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if value is None or Path in choices:
+        return value if value is None else Path(value)
+    if get_origin(kind) is tuple:
+        return tuple(_restored(get_args(kind)[0], entry) for entry in value)
+    if not is_dataclass(kind := choices[0]):
+        return value
+    options = dict(value)
+    if role := getattr(kind, "role", None):  # of a `NamedConfig`
+        registries: Mapping[str, Any] = {"detector": DETECTORS, "matcher": MATCHERS, "descriptor": DESCRIPTORS}
+        kind = registries[role][options.pop("name")]
+    hints = get_type_hints(kind)
+    return kind(**{name: _restored(hints[name], entry) for name, entry in options.items()})
 
 
 def _with(target: Any, names: list[str], value: Any, option: str) -> Any:

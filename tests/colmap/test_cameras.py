@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pycolmap
 import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
+from imc_kit.colmap.cameras import CameraConfig, ImageEntry, add_queries, cameras_of
 from imc_kit.errors import KitError
 
 SIZE = (80, 60)
@@ -127,3 +128,44 @@ def test_images_that_exif_turns_share_what_turning_does_not_change(tmp_path: Pat
         sign = [1 if turn == (2, True) else -1, -1 if turn[0] else 1]
         seen = camera.img_from_cam([[0.2, 0.1, 1.0], [0.2 * sign[0], 0.1 * sign[1], 1.0]]) - [40, 30]
         assert (first == second) == bool(abs(seen[0] * sign - seen[1]).max() < 1e-9), model
+
+
+def with_cameras(focals: list[float]) -> Any:
+    """A model of two images, a.jpg and b.jpg, whose cameras have these focal lengths; one focal length is shared."""
+    model = pycolmap.Reconstruction()
+    for number, focal in enumerate(focals, 1):
+        model.add_camera_with_trivial_rig(pycolmap.Camera.create_from_model_name(number, "OPENCV", focal, *SIZE))
+    for number, name in enumerate(("a.jpg", "b.jpg"), 1):
+        image = pycolmap.Image(name=name, image_id=number, camera_id=min(number, len(focals)))
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d())
+    return model
+
+
+def test_a_query_shares_intrinsics_with_images_like_it(tmp_path: Path) -> None:
+    own = [photo(tmp_path / name, {FOCAL_35MM: 28}) for name in ("a.jpg", "b.jpg")]
+    alike = photo(tmp_path / "alike.jpg", {FOCAL_35MM: 28})
+    longer = [photo(tmp_path / name, {FOCAL_35MM: 56}) for name in ("long.jpg", "too.jpg")]
+    larger = photo(tmp_path / "large.jpg", {}, (160, 120))
+    queries = [alike, *longer, larger]
+    points = {query.name: np.array([[1.5, 2.5]]) for query in queries}
+    model = with_cameras([70.0])
+    add_queries(model, own, queries, points, CameraConfig())
+    cameras = [model.images[number].camera_id for number in range(3, 7)]
+    assert cameras == [1, 2, 2, 3]
+    assert model.reg_image_ids() == [1, 2]
+    assert model.images[3].points2D[0].xy.tolist() == [1.5, 2.5]
+    assert model.cameras[1].focal_length_x == 70
+    assert model.cameras[2].model.name == "SIMPLE_RADIAL"
+    assert model.cameras[2].focal_length == pytest.approx(cameras_of(longer, CameraConfig())[0][0][1].focal_length)
+    assert model.cameras[2].has_prior_focal_length
+    assert (model.cameras[3].focal_length, model.cameras[3].has_prior_focal_length) == (1.2 * 160, False)
+
+
+def test_a_query_like_images_with_different_intrinsics_starts_between_them(tmp_path: Path) -> None:
+    own = [photo(tmp_path / name, {}) for name in ("a.jpg", "b.jpg")]
+    query = photo(tmp_path / "query.jpg", {})
+    model = with_cameras([70.0, 90.0])
+    add_queries(model, own, [query], {"query.jpg": np.empty((0, 2))}, CameraConfig())
+    camera = model.cameras[model.images[3].camera_id]
+    assert (camera.focal_length, camera.has_prior_focal_length) == (80, True)
+    assert model.images[3].camera_id == 3

@@ -88,6 +88,16 @@ def test_withheld_images_come_back(synthetic: Synthetic, make: Make) -> None:
     assert new[1] < old[1] + 0.01
 
 
+def test_the_poses_of_the_model_can_stay(synthetic: Synthetic, make: Make) -> None:
+    unverify(synthetic)
+    given = make(GIVEN)
+    run = Workplace(synthetic.database.parent / "localised", synthetic.database.parent / "log.txt", threads=1)
+    model = localise(synthetic.database, given, LocalisationConfig(), run, fixed=True)
+    assert_is_right(model, synthetic)
+    for name, pose in given.poses.items():
+        assert np.abs(model.poses[name].translation - pose.translation).max() < 1e-12
+
+
 def test_half_of_the_matches_are_wrong(tmp_path: Path) -> None:
     hard = synthesize(tmp_path / "hard", 9, points=150, inlier_match_ratio=0.4)
     model = find(hard, part(hard.scene, range(1, 7), tmp_path / "given"), tmp_path)
@@ -158,7 +168,7 @@ def test_a_model_that_adjustment_would_bend_keeps_its_poses(
     output = synthetic.database.parent / "here"
     output.mkdir()
     localisation.localise_job(
-        str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), threads=1, seed=0
+        str(synthetic.database), str(given.folder), str(output), LocalisationConfig(), fixed=False, threads=1, seed=0
     )
     model = read_model(output)
     assert_is_right(model, synthetic)

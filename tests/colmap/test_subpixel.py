@@ -83,6 +83,20 @@ def aligned(model: Model, folder: Path, given: dict[str, tuple[Path, int]], **op
     return align_keypoints(model, given, SubpixelConfig(**options), at)
 
 
+def test_fixed_images_keep_their_poses(tmp_path: Path) -> None:
+    truth, noisy, _ = scene(tmp_path)
+    for number in (1, 2, 3):
+        noisy.images[number].frame.set_cam_from_world(1, truth.images[number].cam_from_world())
+    fixed = [f"{number}.png" for number in (1, 2, 3)]
+    before = written(noisy, tmp_path / "noisy")
+    at = Workplace(tmp_path / "aligned", tmp_path / "log", threads=1)
+    model = align_keypoints(before, photos(tmp_path), SubpixelConfig(), at, fixed=fixed)
+    assert model is not before
+    for name in fixed:
+        assert np.allclose(model.poses[name].translation, before.poses[name].translation, atol=1e-12)
+    assert np.linalg.norm(model.poses["4.png"].center - truth.images[4].projection_center()) < 0.002
+
+
 def off(model: Any, truth: Any) -> float:
     """The largest distance of a camera from its true centre after the best similarity."""
     true = np.array([truth.images[number].projection_center() for number in sorted(truth.images)])
@@ -93,6 +107,7 @@ def off(model: Any, truth: Any) -> float:
 def test_patches_find_the_spot_that_the_reference_shows(tmp_path: Path) -> None:
     truth, noisy, grey = scene(tmp_path)
     found = observations(noisy)
+    assert found is not None
     names = {number: image.name for number, image in noisy.images.items()}
     each = lambda work, numbers: [work(number) for number in numbers]  # noqa: E731
     positions, moved = align(found, lambda number: (grey[names[number]], np.ones(2)), each, 4, 2.5, 0.7)

@@ -410,3 +410,19 @@ def test_a_full_disk_is_a_clear_error(table: Table[Features], monkeypatch: pytes
         table.put({"l": features(2)})
     assert table.missing(["k", "l"]) == ["l"]
     assert [path.suffix for path in table.folder.iterdir()] == [".h5"]
+
+
+def test_a_store_below_is_read_and_never_changed(tmp_path: Path) -> None:
+    below, above = Store(tmp_path / "below"), Store(tmp_path / "above", tmp_path / "below")
+    below.features("f").put({"a": features(3)})
+    below.features("f").put({"b": features(4)})
+    before = {path: path.read_bytes() for path in (tmp_path / "below").rglob("*.h5")}
+    table = above.features("f")
+    assert table.missing("abc") == ["c"]
+    table.put({"c": features(5)})
+    assert [len(pickle.loads(pickle.dumps(table))[key]) for key in "abc"] == [3, 4, 5]
+    assert {path: path.read_bytes() for path in (tmp_path / "below").rglob("*.h5")} == before
+    for path in before:
+        path.write_bytes(b"damaged")
+    assert above.features("f").missing("abc") == ["a", "b"]
+    assert {path.read_bytes() for path in (tmp_path / "below/features/f").iterdir()} == {b"damaged"}

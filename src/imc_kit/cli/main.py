@@ -13,6 +13,7 @@ from imc_kit.cli.demo import Demo
 from imc_kit.cli.export import Export
 from imc_kit.cli.frames import Frames
 from imc_kit.cli.list import ListNames
+from imc_kit.cli.localise import Localise
 from imc_kit.cli.rehearse import Rehearse
 from imc_kit.cli.report import Report
 from imc_kit.cli.score import Score
@@ -30,6 +31,7 @@ COMMANDS: dict[str, type[Command]] = {
     "report": Report,
     "export": Export,
     "frames": Frames,
+    "localise": Localise,
     "compare": Compare,
     "list": ListNames,
     "weights list": List,

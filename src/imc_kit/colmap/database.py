@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
 from imc_kit.colmap.database_files import near, write_ahead_log
 from imc_kit.errors import KitError
-from imc_kit.types import Correspondences, Features, Float64, Mask, Matches, Pair
+from imc_kit.types import Correspondences, Features, Float32, Float64, Mask, Matches, Pair
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,42 @@ def write_database(
                 )
             database.write_matches(first_id, second_id, _rows(pair))
     return notes
+
+
+def write_with_queries(path: Path, model: Any, verified: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
+    """Write a new database of a `pycolmap.Reconstruction`, whose images without poses are queries, with its ids.
+
+    verified: the database of the model's scene; its verified matches between the model's images are copied.
+    matches: of the queries, as for `write_database`.
+
+    Raises `KitError` when a database cannot be read or written.
+    """
+    with writing(path) as database, _reading(verified) as known:
+        for camera in model.cameras.values():
+            database.write_camera(camera, use_camera_id=True)
+        for rig in model.rigs.values():
+            database.write_rig(rig, use_rig_id=True)
+        for frame in model.frames.values():
+            database.write_frame(frame, use_frame_id=True)
+        for image in model.images.values():
+            database.write_image(image, use_image_id=True)
+            keypoints = np.array([point.xy for point in image.points2D], np.float32).reshape(-1, 2)
+            database.write_keypoints(image.image_id, keypoints)
+        ids = {image.name: image.image_id for image in model.images.values()}
+        new = {number: ids[name] for name, number in _ids(known).items() if name in ids}
+        for pair in id_pair_counts(known, verified=True):
+            if new.keys() >= {*pair}:
+                geometry = known.read_two_view_geometry(*pair)
+                database.write_two_view_geometry(*(new[number] for number in pair), geometry)
+        for first, second, rows in matches:
+            database.write_matches(ids[first], ids[second], _rows(rows))
+
+
+def read_keypoints(path: Path, names: Iterable[str]) -> dict[str, Float32]:
+    """The keypoints of these images of a database, in the kit's coordinates, [N, 2]."""
+    with _reading(path) as database:
+        ids = _ids(database)
+        return {name: database.read_keypoints(ids[name])[:, :2] - HALF_PIXEL for name in names}
 
 
 @contextmanager

@@ -23,10 +23,13 @@ _MORE = 1.2
 
 
 def localise_job(
-    database: str, model: str, output: str, config: LocalisationConfig, threads: int, seed: int,
+    database: str, model: str, output: str, config: LocalisationConfig, fixed: bool, threads: int, seed: int,
     known: Known = NOTHING_KNOWN,
 ) -> None:  # fmt: skip
-    """Add the images that can be localised, and write the model to `output` if there are any."""
+    """Add the images that can be localised, and write the model to `output` if there are any.
+
+    fixed: whether the poses and intrinsics of the model stay as they are.
+    """
     reconstruction = pycolmap.Reconstruction(model)
     given = set(reconstruction.reg_image_ids())
     with pycolmap.Database.open(database) as opened:
@@ -47,12 +50,13 @@ def localise_job(
             break
         graph = correspondence_graph(found, verified.matches | guided_matches(found, raw, config.max_match_error))
         free = pycolmap.Reconstruction(found)
-        adjust(free, graph, per_image, threads, seed, known)
-        after = agreement(free, verified, inside)
-        print(f"agreeing matches inside the model: {before} before, {after} after; posed: {free.num_reg_images()}")
-        if given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
+        if not fixed:
+            adjust(free, graph, per_image, threads, seed, known)
+            after = agreement(free, verified, inside)
+            print(f"agreeing matches inside the model: {before} before, {after} after; posed: {free.num_reg_images()}")
+        if not fixed and given.issubset(free.reg_image_ids()) and after[0] >= before[0] - config.max_loss * before[1]:
             found = free
-        else:  # the new images distort the model, so its own poses stay fixed
+        else:  # the new images would distort the model, so its own poses stay fixed
             adjust(found, graph, per_image, threads, seed, known, fixed=given)
         if found.num_reg_images() <= count or not given.issubset(found.reg_image_ids()):
             break

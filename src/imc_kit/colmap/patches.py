@@ -7,7 +7,7 @@ zero-mean, unit-norm patches, as in patch-based multi-view stereo (Furukawa and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -52,15 +52,23 @@ class Observations:
     reference: Mask
 
 
-def observations(reconstruction: Any) -> Observations:
-    """The observations of a reconstruction with at least one 3D point."""
+def observations(reconstruction: Any, fixed: Collection[int] = ()) -> Observations | None:
+    """The observations of the 3D points that an image sees whose id is not in `fixed`; None if there are none."""
+    ignored = set(fixed)
+    seen = [
+        point
+        for point in reconstruction.points3D.values()
+        if not ignored.issuperset(element.image_id for element in point.track.elements)
+    ]
+    if not seen:
+        return None
     elements = [
         (number, element.image_id, element.point2D_idx)
-        for number, point in enumerate(reconstruction.points3D.values())
+        for number, point in enumerate(seen)
         for element in point.track.elements
     ]
     tracks, images, keypoints = np.array(elements, np.int64).T
-    points = np.array([point.xyz for point in reconstruction.points3D.values()])
+    points = np.array([point.xyz for point in seen])
     posed = {image: reconstruction.images[image] for image in np.unique(images).tolist()}
     positions = np.array([posed[i].point2D(k).xy for i, k in zip(images.tolist(), keypoints.tolist(), strict=True)])
     centers = {image: one.projection_center() for image, one in posed.items()}

@@ -247,11 +247,12 @@ def merge_models(database: Path, models: Sequence[Model], config: MergingConfig,
     return read_models(at.folder)
 
 
-def localise(database: Path, model: Model, config: LocalisationConfig, at: Workplace) -> Model:
+def localise(database: Path, model: Model, config: LocalisationConfig, at: Workplace, *, fixed: bool = False) -> Model:
     """Localise the database's images that a model lacks, and add them to it.
 
     database: with the model's images, keypoints and verified matches. All matches of the other images are used,
         verified or not, so a copy with more and looser matches helps.
+    fixed: keep the poses and intrinsics of the model.
 
     Returns the new model, or `model` when no image can be localised.
 
@@ -259,22 +260,28 @@ def localise(database: Path, model: Model, config: LocalisationConfig, at: Workp
     the model or EXIF has it. Images that see most of the model come first; the points that they add help others. Then
     everything is bundle-adjusted.
     """
-    config.run(at, database=database, model=model.folder)
+    config.run(at, database=database, model=model.folder, fixed=fixed)
     return _changed(model, at)
 
 
 def align_keypoints(
-    model: Model, photos: Mapping[str, tuple[Path, int]], config: SubpixelConfig, at: Workplace
+    model: Model,
+    photos: Mapping[str, tuple[Path, int]],
+    config: SubpixelConfig,
+    at: Workplace,
+    *,
+    fixed: Collection[str] = (),
 ) -> Model:
     """Align the keypoints of each track to a fraction of a pixel by the brightness around them, and bundle-adjust.
 
     photos: for each image of the model, its path and the further clockwise 90° rotations that make it upright
         (`ImageInfo.extra_quarters`).
+    fixed: images that keep their poses and intrinsics.
 
-    Returns the new model, or `model` if no more of its observations would be precise.
+    Returns the new model, or `model` if no more observations of the images that are not fixed would be precise.
     """
     plain = {name: (str(path), quarters) for name, (path, quarters) in photos.items() if name in model.poses}
-    config.run(at, model=model.folder, photos=plain)
+    config.run(at, model=model.folder, photos=plain, fixed=sorted(fixed))
     return _changed(model, at)
 
 

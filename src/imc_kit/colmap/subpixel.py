@@ -1,6 +1,6 @@
 """Align the keypoints of a finished model along its tracks, in COLMAP's child process (`steps.align_keypoints`)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -28,14 +28,22 @@ _IN_MEMORY = 64
 
 
 def subpixel_job(
-    model: str, output: str, photos: Mapping[str, tuple[str, int]], config: SubpixelConfig, known: Known, threads: int,
+    model: str,
+    output: str,
+    photos: Mapping[str, tuple[str, int]],
+    fixed: Collection[str],
+    config: SubpixelConfig,
+    known: Known,
+    threads: int,
     seed: int,
-) -> None:  # fmt: skip
+) -> None:
     """Write the model with aligned keypoints if more of its observations are precise than without the alignment.
 
     photos: the path of each image and its further clockwise 90° rotations (`ImageInfo.extra_quarters`).
+    fixed: images that keep their poses and intrinsics, and whose observations do not count.
     """
     before = pycolmap.Reconstruction(model)
+    unmoved = {number for number in before.reg_image_ids() if before.images[number].name in fixed}
     if not before.points3D:
         return
 
@@ -53,36 +61,44 @@ def subpixel_job(
             list(pool.map(work, numbers))
 
         def move(reconstruction: Any) -> None:
-            if not reconstruction.points3D:
+            if (found := observations(reconstruction, unmoved)) is None:
                 return
-            found = observations(reconstruction)
             positions, moved = align(found, grey, each, config.radius, config.max_move, config.min_correlation)
             for image, keypoint, position in zip(
                 found.images[moved].tolist(), found.keypoints[moved].tolist(), positions[moved], strict=True
             ):
                 reconstruction.images[image].points2D[keypoint].xy = position
 
-        aligned = _adjusted(before, config, known, threads, move)
-    if _precise(aligned) > _GAIN * _precise(_adjusted(before, config, known, threads, lambda _: None)):
+        def adjust(reconstruction: Any) -> None:
+            options = solver(threads, config.max_iterations, robust=True, tolerance=TOLERANCE)
+            solve(reconstruction, options, known.constant, unmoved)
+
+        aligned = _adjusted(before, config.max_errors, adjust, move)
+        plain = _adjusted(before, config.max_errors, adjust, lambda _: None)
+    if _precise(aligned, unmoved) > _GAIN * _precise(plain, unmoved):
         aligned.write(output)
 
 
-def _adjusted(before: Any, config: SubpixelConfig, known: Known, threads: int, move: Callable[[Any], None]) -> Any:
-    """A copy, bundle-adjusted robustly, without observations that do not fit. move: changes keypoints before that."""
+def _adjusted(
+    before: Any, max_errors: Iterable[float], adjust: Callable[[Any], None], move: Callable[[Any], None]
+) -> Any:
+    """A copy, bundle-adjusted robustly, without observations that do not fit.
+
+    adjust: bundle-adjusts a model. move: changes keypoints before that.
+    """
     reconstruction = pycolmap.Reconstruction(before)
-    options = solver(threads, config.max_iterations, robust=True, tolerance=TOLERANCE)
-    for max_error in config.max_errors:
+    for max_error in max_errors:
         move(reconstruction)
-        solve(reconstruction, options, known.constant)
+        adjust(reconstruction)
         pycolmap.ObservationManager(reconstruction).filter_all_points3D(max_error, _MIN_ANGLE)
-    solve(reconstruction, options, known.constant)
+    adjust(reconstruction)
     return reconstruction
 
 
-def _precise(reconstruction: Any) -> int:
-    """The number of precise observations."""
+def _precise(reconstruction: Any, fixed: Collection[int]) -> int:
+    """The number of precise observations by images that are not fixed."""
     count = 0
-    for number in reconstruction.reg_image_ids():
+    for number in set(reconstruction.reg_image_ids()).difference(fixed):
         image = reconstruction.images[number]
         seen = [(point.xy, reconstruction.points3D[point.point3D_id].xyz) for point in image.get_observation_points2D()]
         if seen:

@@ -56,17 +56,19 @@ class Table(Generic[T]):
     """Values by key, in a folder of chunk files. Thread-safe. An unpickled table reads its folder again.
 
     A key is in the table if its value can be read: the first question checks the chunk that holds it.
+
+    below: another folder, to which nothing is written.
     """
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.folder, self._kind = folder, kind
+    def __init__(self, folder: Path, kind: str, below: Path | None = None) -> None:
+        self.folder, self._kind, self._below = folder, kind, below
         self._where: dict[str, tuple[Chunk, int]] = {}
         self._known: set[Path] = set()
         self._lock = threading.RLock()
         self.refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Table, (self.folder, self._kind)
+        return Table, (self.folder, self._kind, self._below)
 
     def __contains__(self, key: str) -> bool:
         chunk, _ = self._where.get(key, (None, 0))
@@ -110,17 +112,18 @@ class Table(Generic[T]):
     def refresh(self) -> None:
         """Find the chunks that other processes have written since the last call.
 
-        Raises `KitError` when the folder exists but cannot be read.
+        Raises `KitError` when a folder exists but cannot be read.
         """
-        try:
-            paths = sorted(self.folder.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise KitError(f"cannot read the store in {self.folder}: {error.strerror}") from error
-        for path in paths:
-            if path.suffix == ".h5" and path not in self._known:
-                self._usable(path, partial(self._add, path))
+        for folder in filter(None, (self._below, self.folder)):
+            try:
+                paths = sorted(folder.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise KitError(f"cannot read the store in {folder}: {error.strerror}") from error
+            for path in paths:
+                if path.suffix == ".h5" and path not in self._known:
+                    self._usable(path, partial(self._add, path))
 
     def _add(self, path: Path) -> None:
         chunk = chunk_files.opened(path)
@@ -134,8 +137,9 @@ class Table(Generic[T]):
             function()
             return True
         except DamagedError as error:
-            with suppress(OSError):  # the disk may be read-only
-                path.rename(path.with_name(f"{path.name}.{time.time_ns()}.damaged"))
+            if path.parent == self.folder:
+                with suppress(OSError):  # the disk may be read-only
+                    path.rename(path.with_name(f"{path.name}.{time.time_ns()}.damaged"))
             _warn(path, f"is damaged ({error}): it is set aside, and its content is computed again")
         except OSError as error:  # no fault of the file's: it may be readable later
             _warn(path, f"cannot be read ({error.strerror}): it stays, and its content is computed again")
@@ -151,26 +155,33 @@ def _warn(path: Path, what: str) -> None:
 
 
 class Store:
-    """The tables of a run. A fingerprint identifies a configuration, so a changed configuration uses a new table."""
+    """The tables of a run. A fingerprint identifies a configuration, so a changed configuration uses a new table.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    below: another store, which is read too but never changed.
+    """
+
+    def __init__(self, root: Path, below: Path | None = None) -> None:
+        self.root, self.below = root, below
 
     def features(self, fingerprint: str) -> Table[Features]:
         """Features by image digest. fingerprint: of the detector's configuration."""
-        return Table(self.root / "features" / fingerprint, "features")
+        return self._table("features", fingerprint, "features")
 
     def descriptors(self, fingerprint: str) -> Table[Float32]:
         """Global descriptors [D] by image digest. fingerprint: of the descriptor's configuration and its input."""
-        return Table(self.root / "descriptors" / fingerprint, "vectors")
+        return self._table("descriptors", fingerprint, "vectors")
 
     def matches(self, fingerprint: str) -> Table[Matches]:
         """Matches by `pair_key`. fingerprint: of the detector's and the matcher's configuration."""
-        return Table(self.root / "matches" / fingerprint, "matches")
+        return self._table("matches", fingerprint, "matches")
 
     def correspondences(self, fingerprint: str) -> Table[Correspondences]:
         """Correspondences by `pair_key`. fingerprint: of the detector-free matcher's configuration."""
-        return Table(self.root / "correspondences" / fingerprint, "correspondences")
+        return self._table("correspondences", fingerprint, "correspondences")
+
+    def _table(self, name: str, fingerprint: str, kind: str) -> Table[Any]:
+        below = self.below and self.below / name / fingerprint
+        return Table(self.root / name / fingerprint, kind, below)
 
 
 def pair_key(first: str, second: str) -> str:

@@ -53,7 +53,7 @@ class SceneModel:
         chunks = []
         for image_id in model.reg_image_ids():
             image = model.images[image_id]
-            record = self._record(image.name, model.cameras[image.camera_id])
+            record = self.record(image.name, model.cameras[image.camera_id])
             if PurePosixPath(image.name).suffix.lower() not in _READABLE:
                 image.name += ".jpg"
             chunks.append((record, folder / image.name))
@@ -61,7 +61,7 @@ class SceneModel:
             fan_out(pool, _copy, chunks, f"{self.name}, copying photos", "photo", len(chunks))
         return model
 
-    def _record(self, name: str, camera: Any) -> ImageRecord:
+    def record(self, name: str, camera: Any) -> ImageRecord:
         """The photo of an image. camera: of the upright image."""
         if self.photos is None:
             raise KitError(f"the photos of {self.name} are not where they were: move them back, or solve them again")

@@ -1,7 +1,7 @@
 """Export the models of a run to other programs."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def export(run: Path, form: str, out: Path, scenes: Sequence[str] = (), number: 
     task = run_files.input_task(content["input"], [*content["scenes"]], run)
     found, rows = [], []
     for name in scenes or content["scenes"]:
-        model = _find(run, content, name, task, number)
+        model = find_model(run, content, name, task, number)
         if isinstance(model, str):
             if scenes:
                 raise KitError(f"nothing to export of {name}: {model}")
@@ -60,7 +60,9 @@ def export(run: Path, form: str, out: Path, scenes: Sequence[str] = (), number: 
     return f"{aligned(('scene', 'images', 'points', ''), rows)}\nexported to {out}"
 
 
-def _find(run: Path, content: dict[str, Any], name: str, task: Task | None, number: int) -> SceneModel | str:
+def find_model(
+    run: Path, content: Mapping[str, Any], name: str, task: Task | None, number: int = 0
+) -> SceneModel | str:
     """The model of a scene, or why there is none."""
     folder, result = run_files.scene_result(run, name, content["scenes"][name])
     if "stored_quarters" not in result:

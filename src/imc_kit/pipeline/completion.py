@@ -33,7 +33,7 @@ from imc_kit.types import Model, Pair, Pose, Scene
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_LOOSE_MATCHES = 8
+LOOSE_MATCHES = 8
 """Ignore pairs with fewer loose matches when localising: any seven matches fit some two-view geometry."""
 _LOOSE_PAIRS = 20
 """Match each unregistered image again, with this many of the most similar registered images. Doubling it doubles the
@@ -182,7 +182,7 @@ class Completion:
         context.notes.extend(matching.notes)
         path = context.partial / "looser.db"
         shutil.copyfile(self.verified, path)
-        database.replace_matches(path, found.strong(pairs, _LOOSE_MATCHES))
+        database.replace_matches(path, found.strong(pairs, LOOSE_MATCHES))
         return path
 
 

@@ -90,6 +90,20 @@ class Matching:
             log.info("%s: %d images are rotated upright", self.scene.name, count)
         return {name: replace(record, info=record.info.rotated(rotations[name])) for name, record in records.items()}
 
+    def upright_like(self, records: Records, known: Records) -> dict[str, ImageRecord]:
+        """The same images, each with the 90° rotation that agrees best with images whose rotations are `known`."""
+        unrotated = {name: replace(one, info=one.info.rotated(-one.info.extra_quarters)) for name, one in known.items()}
+        pairs = [(name, other) for other in records for name in known]
+        overlaps = self._low_resolution_overlaps({**unrotated, **records}, pairs)
+        weights = {name: np.zeros(4) for name in records}
+        for (name, other), overlap in overlaps.items():
+            quarters = known[name].info.extra_quarters + overlap.rotation_quarters
+            weights[other][quarters % 4] += overlap.weight
+        return {
+            name: replace(record, info=record.info.rotated(int(weights[name].argmax())))
+            for name, record in records.items()
+        }
+
     def detect(self, records: Records) -> dict[str, ImageRecord]:
         """Detect features with every feature pipeline; returns the images on which all of them succeeded."""
         usable = dict(records)
@@ -250,11 +264,13 @@ class Matching:
         return cheap
 
     @progress.titled("low resolution")
-    def _low_resolution_overlaps(self, records: Records) -> dict[Pair, PairOverlap]:
-        """The overlap of all pairs, or of the most similar ones in a large scene."""
+    def _low_resolution_overlaps(
+        self, records: Records, given: Sequence[Pair] | None = None
+    ) -> dict[Pair, PairOverlap]:
+        """The overlap of the given pairs; by default of all pairs, or of the most similar ones in a large scene."""
         cheap = self._low_resolution()
         usable = cheap.detect(records)
-        pairs = cheap._selected(usable)
+        pairs = cheap._selected(usable) if given is None else [pair for pair in given if usable.keys() >= {*pair}]
         found = cheap.without_static(cheap.match(usable, pairs), usable, pairs)
         self.notes += [note for note in cheap.notes if faults.happened([note])]
         keypoints = {name: _without_descriptors(found.features(name)) for name in usable}
