@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from imc_kit.colmap.child import Workplace
-from imc_kit.data.images import rotated_points
+from imc_kit.data.images import ImageInfo, rotated_points
 from imc_kit.types import Model
 
 _TIME_LIMIT = 600.0
@@ -61,7 +61,7 @@ def rotated(model: Any, quarters: Mapping[str, int]) -> Any:
         image = model.images[image_id]
         camera, count = model.cameras[image.camera_id], quarters.get(image.name, 0) % 4
         if (key := (image.camera_id, count)) not in camera_ids:
-            taken, other = {*camera_ids.values()}, rotated_camera(camera, count)
+            taken, other = {*camera_ids.values()}, _rotated_camera(camera, count)
             other.camera_id = max(taken | {*model.cameras}) + 1 if image.camera_id in taken else image.camera_id
             camera_ids[key] = other.camera_id
             result.add_camera_with_trivial_rig(other)
@@ -78,12 +78,22 @@ def rotated(model: Any, quarters: Mapping[str, int]) -> Any:
     return result
 
 
-def rotated_camera(camera: Any, quarters: int) -> Any:
-    """The camera of the rotated image."""
+def stored_camera(camera: Any, info: ImageInfo) -> Any:
+    """The camera of the image as it is stored, from that of the upright image."""
+    result = _rotated_camera(camera, -info.rotation_quarters)
+    if info.mirrored:
+        values = dict(zip(result.params_info.split(", "), result.params, strict=True))
+        across = {name: -values[name] for name, _ in _VECTORS if name in values}
+        result.params = list((values | across | {"cx": result.width - values["cx"]}).values())
+    return result
+
+
+def _rotated_camera(camera: Any, quarters: int) -> Any:
+    """The camera of the image after its clockwise rotation by `quarters` · 90°."""
     import pycolmap
 
     result = pycolmap.Camera(camera.todict())
-    for _ in range(quarters):
+    for _ in range(quarters % 4):
         values = dict(zip(result.params_info.split(", "), result.params, strict=True))
         changed = {"cx": result.height - values["cy"], "cy": values["cx"]}
         if "fy" in values:

@@ -26,6 +26,9 @@ _FLOAT_TYPES = 1
 """Descriptors of this and later numbers of COLMAP's `FeatureExtractorType` (ALIKED, …) are float32. Others, and all in
 databases without the column `type`, are SIFT's: bytes."""
 
+SIFT_SCALE = np.float32(512)
+"""COLMAP rounds the entries of SIFT descriptors of length 1 after multiplying them by this."""
+
 
 class ColmapDatabase:
     """A database with keypoints (`data.imported.Source`)."""
@@ -43,7 +46,7 @@ class ColmapDatabase:
             return {str(name): (number, *size) for name, number, *size in connection.execute(query)}
 
     def features(self, name: str) -> StoredFeatures:
-        """The features of an image, all with score 1. SIFT's descriptors are scaled to length 1, as the kit's are."""
+        """The features of an image, all with score 1."""
         number, *size = self._images[name]
         with self._reading(name) as connection:
             (shape,) = connection.execute("SELECT rows, cols, data FROM keypoints WHERE image_id = ?", [number])
@@ -56,11 +59,8 @@ class ColmapDatabase:
                 if given["rows"] != count:
                     raise ValueError(f"it has {given['rows']} descriptors and {count} keypoints")
                 stored = _matrix(np.uint8, given["rows"], given["cols"], given["data"])
-                if given.get("type", 0) >= _FLOAT_TYPES:
-                    descriptors = stored.view(np.float32)
-                else:
-                    lengths = np.linalg.norm(stored.astype(np.float32), axis=1, keepdims=True)
-                    descriptors = stored / np.maximum(lengths, 1)
+                floats = given.get("type", 0) >= _FLOAT_TYPES
+                descriptors = stored.view(np.float32) if floats else stored / SIFT_SCALE
         return StoredFeatures(
             keypoints[:, :2] - _HALF_PIXEL, np.ones(count, np.float32), descriptors, (int(size[0]), int(size[1]))
         )

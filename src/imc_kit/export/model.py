@@ -11,6 +11,7 @@ import cv2
 from imc_kit.colmap import model_files
 from imc_kit.colmap.rotation import rotated
 from imc_kit.data import images
+from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.runtime.executors import Done, fan_out, workers
@@ -27,13 +28,14 @@ class SceneModel:
     """A model of a scene.
 
     folder: its files, which describe the photos as stored. result: the content of the scene's result.json.
-    photos: the scene with its photos; None if they are gone.
+    photos: the scene with its photos; None if they are gone. store: the run's.
     """
 
     name: str
     folder: Path
     result: Mapping[str, Any]
     photos: Scene | None
+    store: Store
 
     def read(self) -> Any:
         """The `pycolmap.Reconstruction`. Raises `KitError` if the files are damaged."""
@@ -53,7 +55,7 @@ class SceneModel:
         chunks = []
         for image_id in model.reg_image_ids():
             image = model.images[image_id]
-            record = self._record(image.name, model.cameras[image.camera_id])
+            record = self.record(image.name, model.cameras[image.camera_id])
             if PurePosixPath(image.name).suffix.lower() not in _READABLE:
                 image.name += ".jpg"
             chunks.append((record, folder / image.name))
@@ -61,7 +63,7 @@ class SceneModel:
             fan_out(pool, _copy, chunks, f"{self.name}, copying photos", "photo", len(chunks))
         return model
 
-    def _record(self, name: str, camera: Any) -> ImageRecord:
+    def record(self, name: str, camera: Any) -> ImageRecord:
         """The photo of an image. camera: of the upright image."""
         if self.photos is None:
             raise KitError(f"the photos of {self.name} are not where they were: move them back, or solve them again")

@@ -129,6 +129,17 @@ class Matching:
         first = {name: len(rows[0]) for name, (_, rows) in joined.items()}
         return MatchedFeatures(lambda name: joined[name][0], matches, first)
 
+    def stored(self, records: Records) -> dict[str, Any]:
+        """Where the store has the features of these images: the table, their kind, and their keys by image name.
+
+        Empty if they were joined from several feature pipelines, or come from a detector-free matcher.
+        """
+        pipeline, *others = self.config.feature_pipelines
+        if others or not self.config.sparse:
+            return {}
+        keys = {name: record.key for name, record in self._keyed(pipeline, records).items()}
+        return {"table": self._features(pipeline).folder.name, "kind": pipeline.detector.kind, "keys": keys}
+
     def without_static(self, found: MatchedFeatures, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
         """The same without matches on watermarks, date stamps and backgrounds that do not move with the scene."""
         if not self.config.static.on:
