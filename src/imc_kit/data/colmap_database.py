@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imc_kit.data.imported import StoredFeatures
 from imc_kit.data.listing import is_file
 from imc_kit.errors import KitError
-from imc_kit.types import Matches, Pair
+from imc_kit.types import Float32, Matches, Pair
 
 _MAX_IMAGES = 2**31 - 1
 """COLMAP's `kMaxNumImages`: the id of a pair is this times the smaller image id, plus the larger one."""
@@ -53,14 +53,14 @@ class ColmapDatabase:
             keypoints = _matrix(np.float32, *shape)
             count = len(keypoints)
             found = connection.execute("SELECT * FROM descriptors WHERE image_id = ?", [number])
-            descriptors = np.empty((count, 0), np.float32)
+            descriptors: Float32 = np.empty((count, 0), np.float32)
             for row in found:
                 given = dict(zip((column for column, *_ in found.description), row, strict=True))
                 if given["rows"] != count:
                     raise ValueError(f"it has {given['rows']} descriptors and {count} keypoints")
                 stored = _matrix(np.uint8, given["rows"], given["cols"], given["data"])
                 floats = given.get("type", 0) >= _FLOAT_TYPES
-                descriptors = stored.view(np.float32) if floats else stored / SIFT_SCALE
+                descriptors = stored.view(np.float32) if floats else (stored / SIFT_SCALE).astype(np.float32)
         return StoredFeatures(
             keypoints[:, :2] - _HALF_PIXEL, np.ones(count, np.float32), descriptors, (int(size[0]), int(size[1]))
         )

@@ -1,4 +1,4 @@
-"""The features and matches of a scene, for hloc and as a COLMAP database. They describe the photos as they are stored."""
+"""The features and matches of a scene, for hloc and as a COLMAP database. They describe the photos as stored."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from imc_kit.colmap import database, database_files
 from imc_kit.data import hloc as hloc_files
 from imc_kit.data.colmap_database import SIFT_SCALE
-from imc_kit.data.images import ImageInfo
 from imc_kit.data.store import Table
 from imc_kit.errors import KitError
 from imc_kit.export.model import SceneModel
@@ -54,7 +53,7 @@ class _Solved:
             self.keys = {}
 
     def features(self) -> Iterator[tuple[str, Features]]:
-        """The features of each image as it is stored; those of the database, without descriptors, if there is no key."""
+        """The features of each image as it is stored: the store's, else those of the database without descriptors."""
         for name, keypoints in database.read_keypoints(self.path):
             info = self.infos[name]
             columns = keypoints, np.ones(len(keypoints), np.float32), np.empty((len(keypoints), 0), np.float32)
@@ -68,7 +67,7 @@ class _Solved:
         found: NDArray[Any] = self._table[self.keys[name]].descriptors
         if found.dtype == np.uint8 or found.shape[1] != 128 or found.min(initial=0) < 0:
             return None
-        return np.rint(found.astype(np.float32) * SIFT_SCALE).clip(0, 255).astype(np.uint8)
+        return np.asarray(np.rint(found.astype(np.float32) * SIFT_SCALE).clip(0, 255), np.uint8)
 
     def remark(self, described: Any) -> str:
         """What the user should know. described: whether there are descriptors."""

@@ -8,6 +8,7 @@ from typing import Any
 from imc_kit.colmap import model_files
 from imc_kit.data import submission
 from imc_kit.data.scenes import Task
+from imc_kit.data.store import Store
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.export.formats import FORMATS
 from imc_kit.export.model import SceneModel
