@@ -94,7 +94,10 @@ class ColmapDatabase:
         try:
             if not is_file(self.path):
                 raise ValueError("there is no such file")
-            uri = f"{self.path.absolute().as_uri()}?mode=ro"
+            log = self.path.with_name(f"{self.path.name}-wal")
+            if is_file(log) and log.stat().st_size:
+                raise ValueError(f"{log.name} holds changes that are not in it yet: close it in other programs")
+            uri = f"{self.path.absolute().as_uri()}?immutable=1"  # otherwise SQLite writes files beside it
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 yield connection
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
