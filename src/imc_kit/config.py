@@ -173,7 +173,7 @@ class Config:
     def check(self) -> None:
         """Raise KitError, before any work, if anything is missing or incompatible in any stage."""
         self.imported.check()
-        if self.imported.on and isinstance(self.feature_pipelines[0].matcher, DetectorFreeConfig):
+        if self.imported.has_features and isinstance(self.feature_pipelines[0].matcher, DetectorFreeConfig):
             raise KitError(
                 f"matcher {self.matcher.name!r} takes no imported features: give their matches, or another one"
             )

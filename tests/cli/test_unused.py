@@ -47,6 +47,7 @@ def test_options_with_an_effect_are_not_named() -> None:
     assert notes("--masks.vegetation", "--masks.pictures", "--masks.min-share", "0.5", "--pairs.k", "9") == []
     assert notes("--descriptors", "vlad", "--detector", "orb", "--detector.max-keypoints", "99", base="small") == []
     assert notes(*FEATURES, "--detector", "orb", "--matcher.ratio", "0.9", "--pairs.k", "9") == []
+    assert notes("--imported.pairs", "p.txt") == []
     assert notes(*FEATURES, "--add", "orb+nearest", "--masks.vegetation") == []
     for base in ("sift", "baseline", "ensemble", "small"):
         assert unused(preset(base), preset(base)) == []

@@ -24,7 +24,7 @@ def unused(config: Config, default: Config) -> list[str]:
 def _reason(stage: str, option: str, config: Config) -> str:
     """Why an option has no effect: what it needs and lacks, or what replaces it; "" if it has one."""
     masks, pairs, imported = config.masks, config.pairs, config.imported
-    if imported.on and (
+    if imported.has_features and (
         (stage == "detector" and (option or imported.has_matches))
         or (stage == "matcher" and imported.has_matches)
         or (stage == "masks" and not config.also)

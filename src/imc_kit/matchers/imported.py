@@ -9,6 +9,7 @@ from imc_kit.data.colmap_database import ColmapDatabase
 from imc_kit.data.hloc import HlocFiles
 from imc_kit.data.imported import Source
 from imc_kit.data.listing import is_file
+from imc_kit.data.text import read_text
 from imc_kit.detectors import Detector, DetectorConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import AnyMatcherConfig, Matcher, MatcherConfig
@@ -29,7 +30,7 @@ class ImportedConfig:
     """A list of pairs, such as hloc's pairs.txt: match no others."""
 
     @property
-    def on(self) -> bool:
+    def has_features(self) -> bool:
         """Whether there are features."""
         return self.features is not None or self.database is not None
 
@@ -57,7 +58,7 @@ class ImportedConfig:
         return ImportedFeatures(file=features, of_kind=detector.kind), given
 
     def check(self) -> None:
-        """Raise `KitError` when a file is missing, and for options that exclude each other."""
+        """Raise `KitError` when a file is missing, when the pairs are no text, and for options that exclude each other."""
         if self.database and (self.features or self.matches):
             raise KitError("--imported.database replaces hloc's files: leave out --imported.features and .matches")
         if self.matches and not self.features:
@@ -65,6 +66,8 @@ class ImportedConfig:
         for path in (self.features, self.matches, self.database, self.pairs):
             if path and not is_file(path):
                 raise KitError(f"there is no file {path}")
+        if self.pairs:
+            read_text(self.pairs)
 
 
 @cache  # read once per process unless the file changes

@@ -77,7 +77,7 @@ def solve(
         answers.begin()
         config.check()
         notes = masks.coverage(task.scenes, config.masks)
-        if config.imported.on:
+        if config.imported.has_features:
             notes += coverage(task.scenes, config.imported.open())
         for note in notes:
             log.warning(note)
