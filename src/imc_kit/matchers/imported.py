@@ -58,7 +58,7 @@ class ImportedConfig:
         return ImportedFeatures(file=features, of_kind=detector.kind), given
 
     def check(self) -> None:
-        """Raise `KitError` when a file is missing, when the pairs are no text, and for options that exclude each other."""
+        """Raise `KitError` when a file is missing or the pairs are no text, and for options that exclude each other."""
         if self.database and (self.features or self.matches):
             raise KitError("--imported.database replaces hloc's files: leave out --imported.features and .matches")
         if self.matches and not self.features:
