@@ -22,11 +22,19 @@ from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline.run import Run, solve
 from small_tasks import VIEWS
-from turned_photos import stored_points, write_turned
+from turned_photos import stored, stored_points, write_turned
 
 TURNED = {"view_001.jpg": 6, "view_004.jpg": 8, "view_007.jpg": 3, "view_010.jpg": 2}
 """EXIF orientations."""
 PREFIX = "test/plaza/images/"
+
+
+def test_the_formulas_of_this_test_fit_its_rasters() -> None:
+    upright = np.arange(12).reshape(3, 4)
+    places = np.array([[x, y] for y in range(3) for x in range(4)])
+    for orientation in TURNED.values():
+        x, y = stored_points(places, orientation, 4, 3).T
+        np.testing.assert_array_equal(stored(upright, orientation)[y, x], upright.ravel())
 
 
 @dataclass
