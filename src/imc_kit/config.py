@@ -32,6 +32,7 @@ from imc_kit.errors import KitError, require, unknown_name
 from imc_kit.matchers import MATCHERS, AnyMatcherConfig, DetectorFreeConfig, check_accepts
 from imc_kit.matchers.combine import CombineConfig
 from imc_kit.matchers.detector_free import MergeConfig
+from imc_kit.matchers.imported import ImportedConfig, ImportedFeatures, ImportedMatches
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.poses.turntable import TurntableConfig
@@ -77,8 +78,10 @@ class FeaturePipeline:
         check_accepts(self.matcher, self.detector.kind)
         if isinstance(self.matcher, DetectorFreeConfig):
             self.matcher.create()
-        else:
+            return
+        if not isinstance(self.detector, ImportedFeatures):
             self.detector.create()
+        if not isinstance(self.matcher, ImportedMatches):
             self.matcher.create(self.detector.kind)
 
     def looser(self) -> Self:
@@ -104,6 +107,8 @@ class Config:
     """Further feature pipelines; their keypoints and matches are joined to those of the first."""
     combine: CombineConfig = field(default_factory=CombineConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
+    imported: ImportedConfig = field(default_factory=ImportedConfig)
+    """Features and matches from files, instead of those of `detector` and `matcher`."""
     upright: bool = False
     """Estimate each photo's 90° rotation from low-resolution matches and detect features on the upright image."""
     lowres: LowResConfig = field(default_factory=LowResConfig)
@@ -154,7 +159,8 @@ class Config:
 
     @property
     def feature_pipelines(self) -> tuple[FeaturePipeline, ...]:
-        return FeaturePipeline(self.detector, self.matcher), *self.also
+        """First `detector` with `matcher`, or what is imported instead. Raises KitError if that cannot be read."""
+        return FeaturePipeline(*self.imported.replaced(self.detector, self.matcher)), *self.also
 
     @property
     def sparse(self) -> list[FeaturePipeline]:
@@ -163,7 +169,7 @@ class Config:
 
     def looser(self) -> Self:
         """The same with less strict matchers."""
-        first, *others = (pipeline.looser() for pipeline in self.feature_pipelines)
+        first, *others = (pipeline.looser() for pipeline in (FeaturePipeline(self.detector, self.matcher), *self.also))
         return replace(self, matcher=first.matcher, also=tuple(others))
 
     def weight_files(self) -> tuple[str, ...]:
@@ -176,6 +182,13 @@ class Config:
 
     def check(self) -> None:
         """Raise KitError, before any work, if anything is missing or incompatible in any stage."""
+        self.imported.check()
+        if self.imported.has_features and isinstance(self.feature_pipelines[0].matcher, DetectorFreeConfig):
+            raise KitError(
+                f"matcher {self.matcher.name!r} takes no imported features: give their matches, or another one"
+            )
+        if self.imported.pairs and self.pairs.file:
+            raise KitError("--imported.pairs and --pairs.file are both lists of pairs: give one of them")
         try:
             for pipeline in self.feature_pipelines:
                 pipeline.check()

@@ -11,6 +11,9 @@ from imc_kit.cli.solve import Solve
 from imc_kit.cli.unused import unused
 from imc_kit.config import Config, preset
 
+FEATURES = ["--imported.features", "f.h5"]
+MATCHES = [*FEATURES, "--imported.matches", "m.h5"]
+
 
 def notes(*arguments: str, base: str = "sift") -> list[str]:
     command = Solve.parse("solve", ["photos", "--out", "out", "--preset", base, *arguments])
@@ -32,6 +35,12 @@ def notes(*arguments: str, base: str = "sift") -> list[str]:
         ),
         (["--positions.no-on", "--positions.file", "a.csv"], "--positions.file has no effect without --positions.on"),
         (["--descriptors", "dinov2", "--pairs.method", "sequential"], "--pairs.descriptors has no effect without"),
+        ([*FEATURES, "--detector.max-keypoints", "9"], "--detector.max-keypoints has no effect with imported features"),
+        ([*FEATURES, "--masks.vegetation"], "--masks.vegetation has no effect with imported features"),
+        ([*MATCHES, "--matcher.ratio", "0.9"], "--matcher.ratio has no effect with imported features and matches"),
+        ([*MATCHES, "--detector", "orb"], "--detector has no effect with imported features and matches"),
+        ([*MATCHES, "--pairs.k", "9"], "--pairs.k has no effect with imported pairs"),
+        (["--imported.pairs", "p.txt", "--pairs.k", "9"], "--pairs.k has no effect with imported pairs"),
     ],
 )
 def test_an_option_without_effect_is_named(arguments: list[str], said: str) -> None:
@@ -42,6 +51,9 @@ def test_options_with_an_effect_are_not_named() -> None:
     assert notes("--pairs.method", "sequential", "--pairs.window", "5", "--pairs.loop") == []
     assert notes("--masks.vegetation", "--masks.pictures", "--masks.min-share", "0.5", "--pairs.k", "9") == []
     assert notes("--descriptors", "vlad", "--detector", "orb", "--detector.max-keypoints", "99", base="small") == []
+    assert notes(*FEATURES, "--detector", "orb", "--matcher.ratio", "0.9", "--pairs.k", "9") == []
+    assert notes("--imported.pairs", "p.txt") == []
+    assert notes(*FEATURES, "--add", "orb+nearest", "--masks.vegetation") == []
     for base in ("sift", "baseline", "ensemble", "small"):
         assert unused(preset(base), preset(base)) == []
     changed = replace(Config(), masks=replace(Config().masks, folder=Path("masks"), pictures=True))

@@ -26,7 +26,7 @@ from imc_kit.colmap.database import (
     replace_matches,
     write_database,
 )
-from imc_kit.colmap.database_files import keep, kept, move, near, workplace
+from imc_kit.colmap.database_files import features_of, keep, kept, move, near, workplace
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches
 
@@ -388,7 +388,7 @@ import numpy as np
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry
 from imc_kit.colmap.database import delete_pairs, replace_matches, write_database
 from imc_kit.colmap.verification import verify
-from imc_kit.colmap.database_files import keep, kept, move, near, workplace
+from imc_kit.colmap.database_files import features_of, keep, kept, move, near, workplace
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches
 from imc_kit.viewgraph.two_view import VerificationConfig
@@ -458,7 +458,8 @@ def test_a_kept_database_stays_what_it_was_or_is_not_used(tmp_path: Path) -> Non
         (tmp_path / old).write_bytes(b"old")
     (tmp_path / "database-scene~").mkdir()
     assert kept(tmp_path, "id") is None
-    path = keep(work / "database.db", tmp_path, "id")
+    path = keep(work / "database.db", tmp_path, "id", {"table": "t"})
+    assert features_of(path) == {"table": "t"}
     assert {path.name for path in tmp_path.glob("database*")} == {path.name, "database.json", "database-scene~"}
     assert keypoint_counts(path) == {"a.jpg": 4, "b.jpg": 4}
     with pycolmap.Database.open(path) as opened:
@@ -489,7 +490,7 @@ def test_where_sqlite_cannot_work_another_place_is_used(tmp_path: Path) -> None:
         assert deep not in place.parents
         with written(place, [entry(tmp_path, "a.jpg")]):
             pass
-        path = keep(place / "database.db", deep, "id")
+        path = keep(place / "database.db", deep, "id", {})
         assert near(path, place).parent == place
     assert not place.exists()
     assert sorted(child.name for child in deep.iterdir()) == ["database.db", "database.json"]

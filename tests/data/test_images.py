@@ -478,3 +478,19 @@ def test_digest_is_that_of_the_bytes(tmp_path):
     second.write_bytes(b"two")
     assert images.digest(first) == hashlib.blake2b(b"one", digest_size=16).hexdigest()
     assert images.digest(first) != images.digest(second)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("quarters", range(4))
+def test_points_of_the_stored_and_the_upright_image(quarters: int, mirrored: bool) -> None:
+    """Every pixel goes where NumPy's rotation of the raster puts it, and comes back."""
+    stored = np.arange(15).reshape(3, 5)
+    upright = np.rot90(stored[:, ::-1] if mirrored else stored, -quarters)
+    info = images.ImageInfo((upright.shape[1], upright.shape[0]), quarters, mirrored, extra_quarters=quarters // 2)
+    assert info.stored_size == (5, 3)
+    points = np.array([(x, y) for y in range(3) for x in range(5)], np.float32)
+    x, y = info.to_upright(points).astype(int).T
+    np.testing.assert_array_equal(upright[y, x], stored.ravel())
+    back = info.to_stored(info.to_upright(points + np.float32(0.25)))
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, points + np.float32(0.25))

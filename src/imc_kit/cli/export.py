@@ -15,7 +15,7 @@ class Export(Command):
     """The folder that `imc-kit solve` wrote."""
     format: str
     """colmap-text, ply, nerfstudio, undistorted (for splatting and MVS), upright (copies of the photos and their
-    model), opensfm, or kaggle (a submission)."""
+    model), opensfm, hloc or colmap-database (features and matches), or kaggle (a submission)."""
     out: Folder
     """A new folder. Each scene gets a folder in it."""
     scenes: Names = ()

@@ -1,4 +1,4 @@
-"""Options that were given but have no effect, because another option was not given."""
+"""Options that were given but have no effect, because another option was given or was not."""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -17,13 +17,21 @@ _METHODS = {
 
 def unused(config: Config, default: Config) -> list[str]:
     """A note about each option that differs from the default and has no effect."""
-    needs = {option: _needed(*option.partition(".")[::2], config) for option in _changed(default, config)}
-    return [f"--{name.replace('_', '-')} has no effect without {needed}" for name, needed in needs.items() if needed]
+    reasons = {option: _reason(*option.partition(".")[::2], config) for option in _changed(default, config)}
+    return [f"--{name.replace('_', '-')} has no effect {reason}" for name, reason in reasons.items() if reason]
 
 
-def _needed(stage: str, option: str, config: Config) -> str:
-    """What an option needs and lacks; "" if nothing."""
-    masks, pairs = config.masks, config.pairs
+def _reason(stage: str, option: str, config: Config) -> str:
+    """Why an option has no effect: what it needs and lacks, or what replaces it; "" if it has one."""
+    masks, pairs, imported = config.masks, config.pairs, config.imported
+    if imported.has_features and (
+        (stage == "detector" and (option or imported.has_matches))
+        or (stage == "matcher" and imported.has_matches)
+        or (stage == "masks" and not config.also)
+    ):
+        return "with imported features" + (" and matches" if imported.has_matches else "")
+    if stage == "pairs" and (imported.pairs or imported.has_matches):
+        return "with imported pairs"
     methods = _METHODS.get(option, pairs.method) if stage == "pairs" else pairs.method
     methods = "similar or matches" if (stage, option) in (("positions", "pairs"), ("positions", "k")) else methods
     free = any(isinstance(one.matcher, DetectorFreeConfig) for one in config.feature_pipelines)
@@ -37,7 +45,7 @@ def _needed(stage: str, option: str, config: Config) -> str:
         "a detector-free matcher": stage == "merge" and not free,
         f"--{stage}.on": option != "on" and not getattr(getattr(config, stage), "on", True),
     }
-    return next((need for need, lacking in lacks.items() if lacking), "")
+    return next((f"without {need}" for need, lacking in lacks.items() if lacking), "")
 
 
 def _changed(old: Any, new: Any, name: str = "") -> Iterator[str]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
 from imc_kit.colmap.database_files import near, write_ahead_log
+from imc_kit.colmap.rotation import stored_camera
+from imc_kit.data.images import ImageInfo
 from imc_kit.errors import KitError
 from imc_kit.types import Correspondences, Features, Float32, Float64, Mask, Matches, Pair
 
@@ -40,31 +42,18 @@ def write_database(
     Returns the notes of `cameras_of`. Raises `KitError` for an index out of bounds, which would crash COLMAP later, and
     for a repeated pair.
     """
-    import pycolmap
-
     for old in (path, write_ahead_log(path)):
         old.unlink(missing_ok=True)
     ids: dict[str, tuple[int, int]] = {}
-    cameras: dict[Any, tuple[int, int, Any]] = {}
     seen: set[tuple[int, int]] = set()
     keyed, notes = cameras_of(images, config)
     with writing(path) as database:
+        cameras = _Cameras(database)
         for image, (key, camera) in zip(images, keyed, strict=True):
-            if key not in cameras:
-                camera.camera_id = database.write_camera(camera)
-                rig = pycolmap.Rig()
-                rig.add_ref_sensor(camera.sensor_id)
-                cameras[key] = (camera.camera_id, database.write_rig(rig), camera)
-            camera_id, rig_id, _ = cameras[key]
-            entry = pycolmap.Image(name=image.name, camera_id=camera_id)
-            entry.image_id = database.write_image(entry)
-            frame = pycolmap.Frame()
-            frame.rig_id = rig_id
-            frame.add_data_id(entry.data_id)
-            database.write_frame(frame)
+            image_id = cameras.write_image(image.name, key, camera)
             keypoints = features(image.name).keypoints
-            database.write_keypoints(entry.image_id, keypoints + HALF_PIXEL)
-            ids[image.name] = (entry.image_id, len(keypoints))
+            database.write_keypoints(image_id, keypoints + HALF_PIXEL)
+            ids[image.name] = (image_id, len(keypoints))
         for first, second, pair in matches:
             (first_id, first_count), (second_id, second_count) = ids[first], ids[second]
             identity = (min(first_id, second_id), max(first_id, second_id))
@@ -111,11 +100,30 @@ def write_with_queries(path: Path, model: Any, verified: Path, matches: Iterable
             database.write_matches(ids[first], ids[second], _rows(rows))
 
 
-def read_keypoints(path: Path, names: Iterable[str]) -> dict[str, Float32]:
-    """The keypoints of these images of a database, in the kit's coordinates, [N, 2]."""
-    with _reading(path) as database:
-        ids = _ids(database)
-        return {name: database.read_keypoints(ids[name])[:, :2] - HALF_PIXEL for name in names}
+class _Cameras:
+    """Writes images into an open database, with the cameras, rigs and frames that they need."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+        self._written: dict[Any, tuple[int, int]] = {}
+
+    def write_image(self, name: str, key: Any, camera: Any) -> int:
+        """Write an image, and its camera unless that of this key is there; returns the image's id."""
+        import pycolmap
+
+        if key not in self._written:
+            camera.camera_id = self._opened.write_camera(camera)
+            rig = pycolmap.Rig()
+            rig.add_ref_sensor(camera.sensor_id)
+            self._written[key] = camera.camera_id, self._opened.write_rig(rig)
+        camera_id, rig_id = self._written[key]
+        entry = pycolmap.Image(name=name, camera_id=camera_id)
+        entry.image_id = self._opened.write_image(entry)
+        frame = pycolmap.Frame()
+        frame.rig_id = rig_id
+        frame.add_data_id(entry.data_id)
+        self._opened.write_frame(frame)
+        return int(entry.image_id)
 
 
 @contextmanager
@@ -132,6 +140,45 @@ def writing(path: Path) -> Iterator[Any]:
     except (RuntimeError, sqlite3.Error) as error:
         hint = " If its disk has no locks, choose another folder" if "factory" in str(error) else ""
         raise KitError(f"cannot write the COLMAP database {path}: {error}{hint}") from error
+
+
+def write_stored(
+    path: Path, upright: Path, infos: Mapping[str, ImageInfo], descriptors: Callable[[str], NDArray[np.uint8] | None]
+) -> None:
+    """Write a new database that describes images as they are stored, from one that describes them upright.
+
+    infos: how each image is turned upright. descriptors: SIFT's of an image by name, [N, 128], if there are any.
+    """
+    import pycolmap
+
+    with _reading(upright) as old, writing(path) as new:
+        cameras, new_id = _Cameras(new), dict[int, int]()
+        for image in sorted(old.read_all_images(), key=lambda image: image.image_id):
+            info, camera = infos[image.name], old.read_camera(image.camera_id)
+            key = image.camera_id, info.rotation_quarters, info.mirrored
+            image_id = cameras.write_image(image.name, key, stored_camera(camera, info))
+            new_id[image.image_id] = image_id
+            keypoints = old.read_keypoints(image.image_id)[:, :2]
+            if info.rotation_quarters or info.mirrored:
+                keypoints = info.to_stored(keypoints - HALF_PIXEL) + HALF_PIXEL
+            new.write_keypoints(image_id, keypoints)
+            if (given := descriptors(image.name)) is not None:
+                sift = pycolmap.FeatureExtractorType.SIFT
+                new.write_descriptors(image_id, pycolmap.FeatureDescriptors(type=sift, data=given))
+        upright_from_stored = {image.image_id: _affine(infos[image.name]) for image in old.read_all_images()}
+        for first, second in id_pair_counts(old, verified=False):
+            new.write_matches(new_id[first], new_id[second], old.read_matches(first, second))
+        for first, second in id_pair_counts(old, verified=True):
+            geometry = old.read_two_view_geometry(first, second)
+            geometry.F = upright_from_stored[second].T @ geometry.F @ upright_from_stored[first]
+            new.write_two_view_geometry(new_id[first], new_id[second], geometry)
+
+
+def _affine(info: ImageInfo) -> Float64:
+    """The matrix [3, 3] that maps COLMAP's places in the stored image to those in the upright one."""
+    corners = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    origin, right, down = (info.to_upright(corners - HALF_PIXEL) + HALF_PIXEL).astype(np.float64)
+    return np.vstack([np.stack([right - origin, down - origin, origin], 1), [0, 0, 1]])
 
 
 @contextmanager
@@ -256,6 +303,30 @@ def id_pair_counts(opened: Any, *, verified: bool) -> dict[tuple[int, int], int]
 
     pair_ids, counts = opened.read_two_view_geometry_num_inliers() if verified else opened.read_num_matches()
     return {pycolmap.pair_id_to_image_pair(pair): n for pair, n in zip(pair_ids, counts, strict=True) if n}
+
+
+def cameras_by_image(path: Path) -> dict[str, Any]:
+    """The `pycolmap.Camera` of each image of a database."""
+    with _reading(path) as database:
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        return {image.name: cameras[image.camera_id] for image in database.read_all_images()}
+
+
+def read_keypoints(path: Path) -> Iterator[tuple[str, Float32]]:
+    """The keypoints [N, 2] of each image of a database by name, where the centre of the top-left pixel is (0, 0)."""
+    with _reading(path) as database:
+        for name, number in _ids(database).items():
+            yield name, np.asarray(database.read_keypoints(number)[:, :2] - HALF_PIXEL, np.float32)
+
+
+def read_matches(path: Path) -> Iterator[tuple[str, str, Matches]]:
+    """The matches of each pair of image names in a database, with scores that fall from 1 in their order."""
+    with _reading(path) as database:
+        names = {number: name for name, number in _ids(database).items()}
+        for first, second in id_pair_counts(database, verified=False):
+            indices = database.read_matches(first, second).astype(np.int32)
+            scores = np.linspace(1, 0, len(indices), endpoint=False, dtype=np.float32)
+            yield names[first], names[second], Matches(indices, scores)
 
 
 def read_pair(path: Path, first: str, second: str) -> tuple[Correspondences, Mask]:

@@ -21,7 +21,7 @@ FILES = "database*[!~]"
 """The names of a kept database, of the note on it, of SQLite's logs, and of what earlier versions kept. Folders of
 scenes end with a tilde where they would have such a name."""
 _NOTE = "database.json"
-"""Holds the identity of the database beside it, and the digest of its content."""
+"""Holds the identity of the database beside it, the digest of its content, and where the store has its features."""
 
 
 def move(path: Path, target: Path) -> Path:
@@ -34,10 +34,13 @@ def move(path: Path, target: Path) -> Path:
         raise KitError(f"cannot write the COLMAP database {target}: {error.strerror or error}") from error
 
 
-def keep(path: Path, folder: Path, identity: str) -> Path:
-    """Move a closed database to `folder`, in place of any other, and note its identity and its digest beside it."""
+def keep(path: Path, folder: Path, identity: str, features: Mapping[str, Any]) -> Path:
+    """Move a closed database to `folder`, in place of any other, and note what it is beside it.
+
+    features: where the store has the features of its images, for `features_of`.
+    """
     discard(folder)
-    known = {"identity": identity, "digest": _digest(path)}
+    known = {"identity": identity, "digest": _digest(path), "features": features}
     moved = move(path, folder / NAME)
     with atomic.writing(folder / _NOTE) as file:
         file.write(json.dumps(known))
@@ -48,6 +51,12 @@ def kept(folder: Path, identity: str) -> Path | None:
     """The database of that identity that an earlier run left in `folder`, if it is undamaged."""
     path = folder / NAME
     return path if _known(path).get("identity") == identity and is_whole(path) else None
+
+
+def features_of(path: Path) -> Mapping[str, Any]:
+    """Where the store has the features of a kept database; empty if it has not."""
+    found = _known(path).get("features")
+    return found if isinstance(found, dict) else {}
 
 
 def discard(folder: Path) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.model_files import ALIGNMENT
-from imc_kit.types import Float64, Model
+from imc_kit.data.images import ImageInfo, rotated_points
+from imc_kit.types import Model
 
 _TIME_LIMIT = 600.0
 """Seconds. A model of a thousand images takes a few."""
@@ -68,7 +69,8 @@ def rotated(model: Any, quarters: Mapping[str, int]) -> Any:
             other.camera_id = max(taken | {*model.cameras}) + 1 if image.camera_id in taken else image.camera_id
             camera_ids[key] = other.camera_id
             result.add_camera_with_trivial_rig(other)
-        places = _rotated_points(np.array([point.xy for point in image.points2D]).reshape(-1, 2), camera, count)
+        places = np.array([point.xy for point in image.points2D]).reshape(-1, 2)
+        places = rotated_points(places, (camera.width, camera.height), count)
         points = zip(places, image.points2D, strict=True)
         keypoints = [pycolmap.Point2D(xy=xy, point3D_id=point.point3D_id) for xy, point in points]
         of_camera = {"camera_id": camera_ids[key], "points2D": keypoints}
@@ -80,12 +82,14 @@ def rotated(model: Any, quarters: Mapping[str, int]) -> Any:
     return result
 
 
-def _rotated_points(places: Float64, camera: Any, quarters: int) -> Float64:
-    """Points [N, 2] of a camera's image after its rotation. The corner of the top-left pixel is (0, 0)."""
-    sides = camera.height, camera.width
-    for number in range(quarters):
-        places = np.stack([sides[number % 2] - places[:, 1], places[:, 0]], axis=1)
-    return places
+def stored_camera(camera: Any, info: ImageInfo) -> Any:
+    """The camera of the image as it is stored, from that of the upright image."""
+    result = rotated_camera(camera, -info.rotation_quarters)
+    if info.mirrored:
+        values = dict(zip(result.params_info.split(", "), result.params, strict=True))
+        across = {name: -values[name] for name, _ in _VECTORS if name in values}
+        result.params = list((values | across | {"cx": result.width - values["cx"]}).values())
+    return result
 
 
 def rotated_camera(camera: Any, quarters: int) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
@@ -25,10 +25,11 @@ from PIL.ImageFile import ImageFile
 from imc_kit.data.decoding import MAX_PIXELS, decode, opened, refused
 from imc_kit.data.gps import Position, from_exif
 from imc_kit.errors import KitError
-from imc_kit.types import Float32, Pixels
+from imc_kit.types import Float32, Float64, Pixels
 
 MIN_SIDE = 16
 """Images with a shorter side, in pixels, are refused: no detector finds anything in them."""
+F = TypeVar("F", Float32, Float64)
 logger = logging.getLogger(__name__)
 
 _ORIENTATION, _GPS = 0x0112, 0x8825
@@ -71,12 +72,45 @@ class ImageInfo:
         """
         return self.extra_quarters if self.mirrored else self.rotation_quarters
 
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(width, height) of the stored raster in pixels."""
+        return self.size[::-1] if self.rotation_quarters % 2 else self.size
+
+    def to_upright(self, points: Float32) -> Float32:
+        """Map points (x, y), float32 [N, 2], from the stored raster to the upright image.
+
+        In both, (0, 0) is the centre of the top-left pixel.
+        """
+        width, height = self.stored_size
+        if self.mirrored:
+            points = np.stack([np.float32(width - 1) - points[:, 0], points[:, 1]], 1)
+        return rotated_points(points, (width - 1, height - 1), self.rotation_quarters)
+
+    def to_stored(self, points: Float32) -> Float32:
+        """The inverse of `to_upright`."""
+        width, height = self.size
+        points = rotated_points(points, (width - 1, height - 1), -self.rotation_quarters)
+        if self.mirrored:
+            points = np.stack([np.float32(self.stored_size[0] - 1) - points[:, 0], points[:, 1]], 1)
+        return points
+
     def rotated(self, extra: int) -> "ImageInfo":
         """The info after `extra` more clockwise 90° rotations, as for `load(…, extra_quarters=extra)`."""
         size = self.size[::-1] if extra % 2 else self.size
         rotation_quarters = (self.rotation_quarters + extra) % 4
         extra_quarters = (self.extra_quarters + extra) % 4
         return replace(self, size=size, rotation_quarters=rotation_quarters, extra_quarters=extra_quarters)
+
+
+def rotated_points(points: F, size: tuple[float, float], quarters: int) -> F:
+    """Points (x, y) [N, 2] after the clockwise rotation of their image by `quarters` · 90°.
+
+    size: the place (x, y) of the corner opposite to (0, 0).
+    """
+    for number in range(quarters % 4):
+        points = np.stack([size[1 - number % 2] - points[:, 1], points[:, 0]], axis=1).astype(points.dtype)
+    return points
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The formats of exports: each writes one model into one folder."""
+"""The formats of exports."""
 
 import shutil
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from tempfile import mkdtemp
 from imc_kit.colmap import child
 from imc_kit.colmap.child import Workplace
 from imc_kit.errors import KitError
+from imc_kit.export import features
 from imc_kit.export.model import SceneModel
 from imc_kit.export.nerfstudio import transforms
 from imc_kit.export.opensfm import reconstruction
@@ -67,5 +68,8 @@ def opensfm(scene: SceneModel, folder: Path) -> None:
     write_json(folder / "reconstruction.json", reconstruction(scene.upright(folder / "images")))
 
 
-_WRITERS: tuple[Callable[[SceneModel, Path], None], ...] = colmap_text, ply, upright, undistorted, nerfstudio, opensfm
+_WRITERS: tuple[Callable[[SceneModel, Path], str | None], ...] = (
+    colmap_text, ply, upright, undistorted, nerfstudio, opensfm, features.hloc, features.colmap_database
+)  # fmt: skip
 FORMATS = {writer.__name__.replace("_", "-"): writer for writer in _WRITERS}
+"""Each writes one model into one folder. Those of features, which all models share, return a remark on them."""

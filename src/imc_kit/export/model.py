@@ -11,6 +11,7 @@ import cv2
 from imc_kit.colmap import model_files
 from imc_kit.colmap.rotation import rotated
 from imc_kit.data import images
+from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.runtime.executors import Done, fan_out, workers
@@ -27,13 +28,14 @@ class SceneModel:
     """A model of a scene.
 
     folder: its files, which describe the photos as stored. result: the content of the scene's result.json.
-    photos: the scene with its photos; None if they are gone.
+    photos: the scene with its photos; None if they are gone. store: the run's.
     """
 
     name: str
     folder: Path
     result: Mapping[str, Any]
     photos: Scene | None
+    store: Store
 
     def read(self) -> Any:
         """The `pycolmap.Reconstruction`. Raises `KitError` if the files are damaged."""

@@ -8,6 +8,7 @@ from typing import Any
 from imc_kit.colmap import model_files
 from imc_kit.data import submission
 from imc_kit.data.scenes import Task
+from imc_kit.data.store import Store
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.export.formats import FORMATS
 from imc_kit.export.model import SceneModel
@@ -71,17 +72,18 @@ def find_model(
     if not 0 <= number < count:
         return f"it has {count} models, numbered from 0" if count else "it has no model"
     photos = next((scene for scene in task.scenes if scene.name == name), None) if task else None
-    return SceneModel(name, folder / "models" / str(number), result, photos)
+    return SceneModel(name, folder / "models" / str(number), result, photos, Store(run / "store"))
 
 
 def _write(scene: SceneModel, form: str, out: Path) -> tuple[str, str, str, str]:
     """Write one scene in one of `FORMATS`; returns its row of the summary."""
     model, count = model_files.read_model(scene.folder), scene.result["counts"]["models"]
+    note = f"model {scene.folder.name} of {count} (0 is the largest): choose with --model" if count > 1 else ""
     if form != KAGGLE:
         folder = out / scene.name
         folder.mkdir(parents=True)
-        FORMATS[form](scene, folder)
-    note = f"model {scene.folder.name} of {count} (0 is the largest): choose with --model" if count > 1 else ""
+        remark = FORMATS[form](scene, folder)
+        note = note if remark is None else remark
     return scene.name, str(len(model.poses)), str(len(model.points)), note
 
 

@@ -4,23 +4,26 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
 
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint
+from imc_kit.data.imported import aliases
 from imc_kit.data.store import Store, Table, pair_key
 from imc_kit.matchers import DetectorFreeConfig
 from imc_kit.matchers.combine import join_features, join_matches
 from imc_kit.matchers.detector_free import merge
+from imc_kit.matchers.imported import ImportedFeatures, ImportedMatches
+from imc_kit.pipeline.imported import Imported
 from imc_kit.pipeline.positions import Positions
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.pipeline.tasks import Records, Tasks
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
-from imc_kit.retrieval.pairs import by_matches, nearby, nearest_first, select
+from imc_kit.retrieval.pairs import by_matches, nearby, nearest_first, read_pairs, select
 from imc_kit.runtime import deadline, faults, progress
 from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres
@@ -109,10 +112,13 @@ class Matching:
         usable = dict(records)
         until = deadline.portion(self.until, _DETECTION)
         for left, pipeline in zip(range(len(self.config.sparse), 0, -1), self.config.sparse, strict=True):
-            table = self._features(pipeline)
-            tasks = self._tasks(usable, deadline.portion(until, 1 / left))
-            self.notes += tasks.detect(table, pipeline.detector, self._mask)
-            usable = {name: record for name, record in usable.items() if record.key in table}
+            table, keyed = self._features(pipeline), self._keyed(pipeline, usable)
+            if isinstance(pipeline.detector, ImportedFeatures):
+                self.notes += self._imported.fill_features(table, usable)
+            else:
+                tasks = self._tasks(usable, deadline.portion(until, 1 / left))
+                self.notes += tasks.detect(table, pipeline.detector, self._mask)
+            usable = {name: usable[name] for name, record in keyed.items() if record.key in table}
         return usable
 
     def select(self, records: Records, given: Sequence[Pair] | None) -> list[Pair]:
@@ -139,6 +145,17 @@ class Matching:
 
         first = {name: len(rows[0]) for name, (_, rows) in joined.items()}
         return MatchedFeatures(lambda name: joined[name][0], matches, first)
+
+    def stored(self, records: Records) -> dict[str, Any]:
+        """Where the store has the features of these images: the table, their kind, and their keys by image name.
+
+        Empty if they were joined from several feature pipelines, or come from a detector-free matcher.
+        """
+        pipeline, *others = self.config.feature_pipelines
+        if others or not self.config.sparse:
+            return {}
+        keys = {name: record.key for name, record in self._keyed(pipeline, records).items()}
+        return {"table": self._features(pipeline).folder.name, "kind": pipeline.detector.kind, "keys": keys}
 
     def without_static(self, found: MatchedFeatures, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
         """The same without matches on watermarks, date stamps and backgrounds that do not move with the scene."""
@@ -187,7 +204,11 @@ class Matching:
     # ---- the pairs ----
 
     def _selected(self, records: Records) -> Sequence[Pair]:
-        config = self.config.pairs
+        config, imported = self.config.pairs, self.config.imported
+        if imported.pairs:
+            return read_pairs(imported.pairs, self.scene.images, self.notes, aliases(self.scene))
+        if imported.has_matches:
+            return self._imported.pairs(records)
         if self.positions.select_pairs(list(records), self.config.positions, config):
             return self._nearby(records)
         if config.method == "matches" and len(records) > config.exhaustive_up_to:
@@ -226,6 +247,14 @@ class Matching:
 
     # ---- features and matches of one feature pipeline ----
 
+    @cached_property
+    def _imported(self) -> Imported:
+        return Imported(self.config.imported, self.scene)
+
+    def _keyed(self, pipeline: FeaturePipeline, records: Records) -> Records:
+        """The images that may have features, with their keys in the pipeline's tables."""
+        return self._imported.keyed(records) if isinstance(pipeline.detector, ImportedFeatures) else records
+
     def _tasks(self, records: Records, until: float | None = None) -> Tasks:
         return Tasks(records, self.executor, self.until if until is None else until)
 
@@ -236,9 +265,12 @@ class Matching:
         if isinstance(pipeline.matcher, DetectorFreeConfig):
             return self._match_images(pipeline.matcher, records, pairs)
         detector, matcher = pipeline.detector, pipeline.matcher
-        features = self._features(pipeline)
+        features, records = self._features(pipeline), self._keyed(pipeline, records)
         matches = self.store.matches(fingerprint(detector, matcher, self._mask))
-        self.notes += self._tasks(records).match(pairs, features, matches, matcher, detector.kind)
+        if isinstance(matcher, ImportedMatches):
+            self._imported.fill_matches(matches, features, records, pairs)
+        else:
+            self.notes += self._tasks(records).match(pairs, features, matches, matcher, detector.kind)
 
         def matches_of(first: str, second: str) -> Matches:
             key = pair_key(records[first].key, records[second].key)
@@ -310,16 +342,21 @@ class Matching:
             return self._describe_by_network(records, descriptor)
         assert isinstance(descriptor, AggregateConfig)
         if not self.config.sparse:
-            cheap = self._low_resolution()
-            cheap.detect(records)
-            return cheap._describe(records, descriptor)
-        table = self._features(self.config.sparse[0])
+            return self._describe_low_resolution(records, descriptor)
+        table, keyed = self._features(self.config.sparse[0]), self._keyed(self.config.sparse[0], records)
 
         def features(name: str) -> Features:
-            record = records[name]
-            return table[record.key] if record.key in table else Features.empty(record.info.size, 0)
+            found = name in keyed and keyed[name].key in table
+            return table[keyed[name].key] if found else Features.empty(records[name].info.size, 0)
 
+        if not any(features(name).descriptors.shape[1] for name in records):  # imported features may have none
+            return self._describe_low_resolution(records, descriptor)
         return descriptor.create().describe(list(records), features)
+
+    def _describe_low_resolution(self, records: Records, descriptor: AggregateConfig) -> Float32:
+        cheap = self._low_resolution()
+        cheap.detect(records)
+        return cheap._describe(records, descriptor)
 
     def _describe_by_network(self, records: Records, descriptor: NetworkDescriptorConfig) -> Float32:
         """The same from a network. An image that cannot be described gets zeros, which are similar to nothing."""

@@ -19,6 +19,7 @@ from imc_kit import metric
 from imc_kit.colmap import child, database_files, known_cameras
 from imc_kit.config import Config, cheap, preset
 from imc_kit.data import atomic, masks, positions, scenes, submission
+from imc_kit.data.imported import coverage
 from imc_kit.data.scenes import Task
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
@@ -78,9 +79,12 @@ def solve(
         known_cameras.check(config.cameras.known, task.scenes, task.root)
         if config.positions.file:
             positions.check(config.positions.file, task.scenes)
-        for note in (unmasked := masks.coverage(task.scenes, config.masks)):
+        notes = masks.coverage(task.scenes, config.masks)
+        if config.imported.has_features:
+            notes += coverage(task.scenes, config.imported.open())
+        for note in notes:
             log.warning(note)
-        answers.task = replace(task, notes=(*task.notes, *unmasked))
+        answers.task = replace(task, notes=(*task.notes, *notes))
         stack.enter_context(child.loading())
         # Matching and mapping have separate workers, so that neither waits for the other's work.
         mapping, matching = (stack.enter_context(workers(executor, config.threads)) for _ in range(2))

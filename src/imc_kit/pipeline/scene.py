@@ -213,7 +213,8 @@ class MatchedScene:
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
         context.notes.extend(gone(self.records))
         context.notes.extend(verify(made, context.config.verification, executor, end))
-        kept = database_files.keep(made, self.folder, identity if is_final(context.notes) else "hurried")
+        identity = identity if is_final(context.notes) else "hurried"
+        kept = database_files.keep(made, self.folder, identity, self.matching.stored(self.records))
         return database_files.near(kept, context.partial)
 
 

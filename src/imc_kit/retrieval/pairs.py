@@ -4,7 +4,7 @@ Every selection lists each pair once. Pairs, and the two images of a pair, are i
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -235,16 +235,21 @@ def neighbours(places: Float64, k: int) -> tuple[Float64, NDArray[np.int64]]:
     return distances[~own].reshape(count, k), others[~own].reshape(count, k).astype(np.int64)
 
 
-def read_pairs(path: Path, images: Sequence[str], notes: list[str] | None = None) -> list[Pair]:
+def read_pairs(
+    path: Path, images: Sequence[str], notes: list[str] | None = None, aliases: Mapping[str, str] | None = None
+) -> list[Pair]:
     """Read the pairs in a text file: two names per line, separated by a tab, a comma or a space.
 
     Names may contain commas and spaces: the line is split where both sides are names in `images`, at a tab if it has
     one. Ignores spaces around names, blank lines, and lines that start with # and name no pair. A repeated pair, in
     either order, counts once. A line with no meaning or several is left out; `notes` gets a sentence with its number.
 
+    aliases: images by other names that the file may use.
+
     Raises `KitError` when no pair is left, and for a file that is not text in UTF-8.
     """
     number = {name: i for i, name in enumerate(images)}
+    number = {alias: number[name] for alias, name in (aliases or {}).items()} | number
     codes: set[int] = set()
     flaws: list[str] = []
     for count, line in enumerate(read_text(path).split("\n"), 1):
@@ -255,7 +260,7 @@ def read_pairs(path: Path, images: Sequence[str], notes: list[str] | None = None
             found = [(number[a], number[b]) for a, b in divisions if a in number and b in number]
         if not found and (not line.strip() or line.startswith("#")):
             continue
-        if reason := _flaw(line, divisions, found, images):
+        if reason := _flaw(line, divisions, found, number):
             flaws.append(f"line {count}: {reason}")
         else:
             codes.add(min(found[0]) * len(images) + max(found[0]))
@@ -274,7 +279,7 @@ def _divisions(line: str) -> Iterator[Pair]:
             yield line[:index].strip(), line[index + 1 :].strip()
 
 
-def _flaw(line: str, divisions: set[Pair], found: list[tuple[int, int]], images: Sequence[str]) -> str | None:
+def _flaw(line: str, divisions: set[Pair], found: list[tuple[int, int]], images: Container[str]) -> str | None:
     """The error in a line that can be read as the pairs `found`, or None."""
     line = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
     if len(found) > 1:
