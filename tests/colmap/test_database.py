@@ -388,7 +388,6 @@ import numpy as np
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry
 from imc_kit.colmap.database import delete_pairs, replace_matches, write_database
 from imc_kit.colmap.verification import verify
-from imc_kit.colmap.database_files import features_of, keep, kept, move, near, workplace
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches
 from imc_kit.viewgraph.two_view import VerificationConfig
