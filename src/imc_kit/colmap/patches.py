@@ -19,11 +19,11 @@ from imc_kit.types import Float32, Float64, Mask
 
 Grey: TypeAlias = NDArray[Any]
 """A grey image, float32 [h, w]."""
-_ITERATIONS = 10
-"""Steps of an alignment. Most patches stand still after five."""
+_ITERATIONS = 8
+"""Steps of an alignment. More make no difference to the poses (docs/benchmarks.md)."""
 _LONGEST_STEP = 1.0
 """Pixels. The linear approximation holds for about a pixel."""
-_STANDING = 0.01
+_STANDING = 0.03
 """Pixels. A patch that moves less has arrived."""
 _LEAST_CONTRAST = 2.0
 """Standard deviation of a usable reference patch, in grey levels of 255: flat patches fit anywhere."""
@@ -54,23 +54,15 @@ class Observations:
 
 def observations(reconstruction: Any, fixed: Collection[int] = ()) -> Observations | None:
     """The observations of the 3D points that an image sees whose id is not in `fixed`; None if there are none."""
-    ignored = set(fixed)
-    seen = [
-        point
-        for point in reconstruction.points3D.values()
-        if not ignored.issuperset(element.image_id for element in point.track.elements)
-    ]
-    if not seen:
+    images, keypoints, seen, positions = observed(reconstruction)
+    wanted = np.flatnonzero(np.isin(seen, seen[~np.isin(images, list(fixed))]))
+    if not len(wanted):
         return None
-    elements = [
-        (number, element.image_id, element.point2D_idx)
-        for number, point in enumerate(seen)
-        for element in point.track.elements
-    ]
-    tracks, images, keypoints = np.array(elements, np.int64).T
-    points = np.array([point.xyz for point in seen])
+    wanted = wanted[np.argsort(seen[wanted], kind="stable")]
+    images, keypoints, seen, positions = images[wanted], keypoints[wanted], seen[wanted], positions[wanted]
+    numbers, tracks = np.unique(seen, return_inverse=True)
+    points = np.array([reconstruction.points3D[number].xyz for number in numbers.tolist()])
     posed = {image: reconstruction.images[image] for image in np.unique(images).tolist()}
-    positions = np.array([posed[i].point2D(k).xy for i, k in zip(images.tolist(), keypoints.tolist(), strict=True)])
     centers = {image: one.projection_center() for image, one in posed.items()}
     rays = np.array([centers[image] for image in images.tolist()]) - points[tracks]
     distances = np.linalg.norm(rays, axis=1)
@@ -103,6 +95,21 @@ def observations(reconstruction: Any, fixed: Collection[int] = ()) -> Observatio
     degenerate = np.abs(np.linalg.det(first)) < 1e-12 * np.square(first).sum((1, 2)) + 1e-300
     first[degenerate] = np.eye(2)
     return Observations(images, keypoints, tracks, positions, slopes @ np.linalg.inv(first)[tracks], reference)
+
+
+def observed(reconstruction: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float64]:
+    """The image id, the index of the keypoint, the id of the 3D point, and the position in COLMAP's pixels of every
+    observation of a 3D point, [N] each and [N, 2], image by image."""
+    images, keypoints, points, positions = [], [], [], []
+    for number in sorted(reconstruction.reg_image_ids()):
+        image = reconstruction.images[number]
+        seen = image.get_observation_points2D()
+        images += [number] * len(seen)
+        keypoints += image.get_observation_point2D_idxs()
+        points += [point.point3D_id for point in seen]
+        positions += [point.xy for point in seen]
+    whole = np.array([images, keypoints, points], np.int64)
+    return whole[0], whole[1], whole[2], np.array(positions, np.float64).reshape(-1, 2)
 
 
 def _references(tracks: NDArray[np.int64], frontal: Float64, scales: Float64) -> Mask:
@@ -174,7 +181,6 @@ def _track(
 ) -> tuple[Float64, Float64]:
     """The shift [K, 2] with the best correlation [K] of each patch of an image with its template."""
     shape = -1, *(2 * [round(len(offsets) ** 0.5)])
-    inverse = np.linalg.inv(warps).astype(np.float32)
     moves, best_moves, best = np.zeros_like(at), np.zeros_like(at), np.full(len(at), -np.inf)
     active = np.arange(len(at))
     for _ in range(_ITERATIONS + 1):
@@ -182,19 +188,26 @@ def _track(
         correlation = np.einsum("kp,kp->k", patches, templates[active])
         better = correlation > best[active]
         best[active[better]], best_moves[active[better]] = correlation[better], moves[active[better]]
-        square = patches.reshape(shape)
-        slopes = np.zeros((*patches.shape, 2), np.float32)
-        slopes[..., 0].reshape(shape)[:, :, 1:-1] = (square[:, :, 2:] - square[:, :, :-2]) / 2
-        slopes[..., 1].reshape(shape)[:, 1:-1] = (square[:, 2:] - square[:, :-2]) / 2
-        slopes = slopes @ inverse[active]  # with respect to pixels of this image
-        normal = np.einsum("kpi,kpj->kij", slopes, slopes) + 1e-9 * np.eye(2, dtype=np.float32)
-        step = np.linalg.solve(normal, np.einsum("kpi,kp->ki", slopes, templates[active] - patches)[..., None])[..., 0]
+        step = (warps[active] @ _gauss_newton(patches, templates[active] - patches, shape)[..., None])[..., 0]
         moves[active] += np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
         near = np.linalg.norm(moves[active], axis=1) <= max_move + _LONGEST_STEP
         active = active[near & (np.abs(step).max(1) > _STANDING)]
         if not len(active):
             break
     return best_moves, best
+
+
+def _gauss_newton(patches: Float32, differences: Float32, shape: tuple[int, ...]) -> Float64:
+    """The shift [K, 2], in pixels of the patches, that makes up best for the differences [K, P]."""
+    square, x, y = patches.reshape(shape), np.zeros_like(patches), np.zeros_like(patches)
+    x.reshape(shape)[:, :, 1:-1] = (square[:, :, 2:] - square[:, :, :-2]) / 2
+    y.reshape(shape)[:, 1:-1] = (square[:, 2:] - square[:, :-2]) / 2
+    xx, xy, yy, x_by, y_by = (
+        np.einsum("kp,kp->k", one, other).astype(np.float64)
+        for one, other in ((x, x), (x, y), (y, y), (x, differences), (y, differences))
+    )
+    determinant = np.maximum(xx * yy - xy * xy, 1e-12)  # 0 for a patch that changes along one direction only
+    return np.asarray(np.stack([yy * x_by - xy * y_by, xx * y_by - xy * x_by], 1) / determinant[:, None], np.float64)
 
 
 def _patches(pixels: Grey, at: Float64, warps: Float64, offsets: Float64) -> Float32:

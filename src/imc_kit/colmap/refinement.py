@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from imc_kit.colmap.bundle_adjustment import TOLERANCE, solve, solver
+from imc_kit.colmap.bundle_adjustment import ROUGH, TOLERANCE, solve, solver
 from imc_kit.colmap.cameras import change_camera_model
 from imc_kit.colmap.options import Known
 from imc_kit.colmap.steps import REFUSED, RefinementConfig
@@ -34,14 +34,14 @@ def refine_job(model: str, output: str, config: RefinementConfig, known: Known, 
     simple = [camera for camera in shared if camera.model.name in _SIMPLE and camera.camera_id not in known.ids]
     if not simple or not errors or np.median(errors) > config.max_median_error:
         return
-    options = solver(threads, config.max_iterations, robust=True, tolerance=TOLERANCE)
+    tolerances = [ROUGH] * (len(config.max_errors) - 1) + [TOLERANCE]
     for camera_model in dict.fromkeys([config.camera_model, "RADIAL"]):
         refined = pycolmap.Reconstruction(reconstruction)
         for camera in simple:
             change_camera_model(refined.cameras[camera.camera_id], camera_model)
-        for max_error in config.max_errors:
+        for max_error, tolerance in zip(config.max_errors, tolerances, strict=True):
             pycolmap.ObservationManager(refined).filter_all_points3D(max_error, _MIN_ANGLE)
-            solve(refined, options, known.constant)
+            solve(refined, solver(threads, config.max_iterations, robust=True, tolerance=tolerance), known.constant)
         if all(_determined(refined.cameras[camera.camera_id], camera) for camera in simple):
             refined.write(output)
             return
