@@ -29,7 +29,7 @@ intrinsics are not COLMAP's, but those of `mapping.MappingConfig.by_cameras`."""
 TOLERANCE = 1e-6
 """A good tolerance for the last bundle adjustments of a scene. COLMAP's 0 takes three times as long for the
 same poses."""
-ROUGH = 1e-4
+ROUGH = 1e-3
 """The tolerance of those before the last, which drop points in between: more precise ones take longer for the same
 poses."""
 _ITERATIONS = 50

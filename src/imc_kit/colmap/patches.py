@@ -54,7 +54,7 @@ class Observations:
 
 def observations(reconstruction: Any, fixed: Collection[int] = ()) -> Observations | None:
     """The observations of the 3D points that an image sees whose id is not in `fixed`; None if there are none."""
-    images, keypoints, seen, positions = observed(reconstruction)
+    images, keypoints, seen, positions = _observed(reconstruction)
     wanted = np.flatnonzero(np.isin(seen, seen[~np.isin(images, list(fixed))]))
     if not len(wanted):
         return None
@@ -97,7 +97,7 @@ def observations(reconstruction: Any, fixed: Collection[int] = ()) -> Observatio
     return Observations(images, keypoints, tracks, positions, slopes @ np.linalg.inv(first)[tracks], reference)
 
 
-def observed(reconstruction: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float64]:
+def _observed(reconstruction: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Float64]:
     """The image id, the index of the keypoint, the id of the 3D point, and the position in COLMAP's pixels of every
     observation of a 3D point, [N] each and [N, 2], image by image."""
     images, keypoints, points, positions = [], [], [], []
