@@ -20,7 +20,7 @@ from imc_kit.types import Float32, Float64, Mask
 Grey: TypeAlias = NDArray[Any]
 """A grey image, float32 [h, w]."""
 _ITERATIONS = 8
-"""Steps of an alignment. More make no difference to the poses (docs/benchmarks.md)."""
+"""Steps of an alignment. With fewer, slanted patches stop too early; most stand still before that."""
 _LONGEST_STEP = 1.0
 """Pixels. The linear approximation holds for about a pixel."""
 _STANDING = 0.03
