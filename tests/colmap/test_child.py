@@ -38,6 +38,7 @@ def anew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         pytest.skip("there is no safe fork")
     monkeypatch.setattr(child, "_FORKS", request.param)
     monkeypatch.setattr(child, "_forker", None)
+    monkeypatch.setattr(child, "_users", 0)
     yield
     if child._forker is not None:
         child._forker.end()

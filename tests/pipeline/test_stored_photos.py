@@ -48,7 +48,7 @@ def stored_as(pixels: Any, orientation: int) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(rendered: tuple[Path, dict[str, Pose]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rendered photos: eight as EXIF orients them, mirrored ones first, the others turned without EXIF or upright."""
+    """The rendered photos: eight as EXIF orients them (mirrored first), the rest turned without EXIF or upright."""
     root = tmp_path_factory.mktemp("stored")
     (root / "photos").mkdir()
     for number, path in enumerate(sorted((rendered[0] / "test/plaza/images").iterdir())):
