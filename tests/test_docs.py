@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import runpy
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -69,8 +69,12 @@ def options() -> set[str]:
         with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
             main(arguments)
     for script in SCRIPTS:
-        command = [sys.executable, str(ROOT / script), "--help"]
-        said.write(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        path = ROOT / script
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [str(path), "--help"])
+            patch.syspath_prepend(path.parent)
+            with contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+                runpy.run_path(str(path), run_name="__main__")
     found = re.findall(r"(?<![\w-])--[a-z][\w.-]*", re.sub(r"\.(\d+|N)(?=\.)", ".0", said.getvalue()))
     return {*found, *(option.replace("--also.0.", "--") for option in found)}
 

@@ -15,6 +15,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+PROGRAM = """
+import imc_kit
+print(imc_kit.__file__)
+imc_kit.solve, imc_kit.score, imc_kit.preset
+from imc_kit.cli.main import main
+main(["weights", "list"])
+main(["solve", "--help"])
+"""
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -46,10 +54,10 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_works(scripts: Path, tmp_path: Path) -> None:
     assert run(scripts / "imc-kit", "--version", cwd=tmp_path) == f"imc-kit {metadata.version('imc-kit')}\n"
-    assert "--help-all" in run(scripts / "imc-kit", "solve", "--help", cwd=tmp_path)  # reads solve_help.txt
-    assert "aliked" in run(scripts / "imc-kit", "weights", "list", cwd=tmp_path)  # reads weights.toml
-    code = "import imc_kit; print(imc_kit.__file__); imc_kit.solve, imc_kit.score, imc_kit.preset"
-    package = Path(run(scripts / Path(sys.executable).name, "-c", code, cwd=tmp_path).strip()).parent
+    said = run(scripts / Path(sys.executable).name, "-c", PROGRAM, cwd=tmp_path)
+    assert "--help-all" in said  # it has read solve_help.txt
+    assert "aliked" in said  # and weights.toml
+    package = Path(said.splitlines()[0]).parent
     assert scripts.parent in package.parents
     source = ROOT / "src/imc_kit"
     files = [

@@ -38,6 +38,7 @@ def anew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         pytest.skip("there is no safe fork")
     monkeypatch.setattr(child, "_FORKS", request.param)
     monkeypatch.setattr(child, "_forker", None)
+    monkeypatch.setattr(child, "_users", 0)
     yield
     if child._forker is not None:
         child._forker.end()
@@ -99,15 +100,15 @@ def run(folder: Path, time_limit: float = 60) -> str:
     return message
 
 
-@pytest.mark.parametrize("module", ["numpy", "json", "imc_kit/__init__"])
 def test_code_in_the_current_folder_is_not_executed(
-    tmp_path: Path, pycolmap_that: Stand, monkeypatch: pytest.MonkeyPatch, module: str
+    tmp_path: Path, pycolmap_that: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pycolmap_that("import sys; sys.exit(f'{sys.path}')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", os.environ["PYTHONPATH"], ""]))
     photos = tmp_path / "photos"
-    (photos / module).parent.mkdir(parents=True)
-    (photos / f"{module}.py").write_text("import os; os._exit(66)")
+    (photos / "imc_kit").mkdir(parents=True)
+    for module in ("numpy", "json", "imc_kit/__init__"):
+        (photos / f"{module}.py").write_text("import os; os._exit(66)")
     monkeypatch.chdir(photos)
     assert "exit status 1 " in run(tmp_path)
     assert str(photos) not in (tmp_path / "log.txt").read_text()
@@ -300,8 +301,14 @@ def test_other_errors_of_ours_end_the_child(
     assert gone(tmp_path)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("code", [STAY, "while True: pass"])
+@FORKS  # the parent of this test is another process, which forks if it can
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (signal.SIGKILL, STAY), (signal.SIGKILL, "while True: pass"), (signal.SIGTERM, "while True: pass"),
+        (signal.SIGINT, STAY),
+    ],
+)  # fmt: skip
 def test_the_child_ends_with_its_parent(
     tmp_path: Path, pycolmap_that: Stand, ending: signal.Signals, code: str
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-VIEWS = 16
+VIEWS = 12
 """Photos of the rendered scene that whole runs are tested on."""
 HEADER = "image_path,dataset,scene,rotation_matrix,translation_vector\n"
 NO_POSE = "1;0;0;0;1;0;0;0;1,0;0;0\n"

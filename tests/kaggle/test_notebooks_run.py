@@ -1,9 +1,13 @@
-"""Every notebook runs from top to bottom without a network, on a small scene, as the rehearsal runs them."""
+"""Every notebook runs from top to bottom without a network, on a small scene, as the rehearsal runs them.
+
+All but `submission` run in one kernel, which forgets all names after each: so what they import is loaded once.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from imc_kit.data import images, scenes
@@ -35,19 +39,31 @@ def competition(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     return root
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb")))
-def test_runs(name: str, tmp_path: Path, competition: Path, notebook_python: Path) -> None:
-    kit = write_kit(tmp_path / "kit")
+def executed(notebook: Path, folder: Path, competition: Path, python: Path, with_submission: bool) -> str:
+    """The text of the executed notebook."""
+    kit = write_kit(folder / "kit")
     task = scenes.load(competition)
-    inputs = rehearse.attached_inputs(kit, task, "nested", tmp_path / "sample_submission.csv")
+    inputs = rehearse.attached_inputs(kit, task, "nested", folder / "sample_submission.csv")
     report = Report()
-    rehearse.run_notebook(
-        job(tmp_path, NOTEBOOKS / f"{name}.ipynb", notebook_python, inputs),
-        task if name == "submission" else None,
-        report,
-    )
+    rehearse.run_notebook(job(folder, notebook, python, inputs), task if with_submission else None, report)
     assert report.problems == []
-    if name == "submission":
-        shown = (tmp_path / "results" / "executed.ipynb").read_text("utf-8")
-        assert f"herzjesu_P8 (1 of 1, full round): {PHOTOS} of {PHOTOS} images" in shown
+    return (folder / "results" / "executed.ipynb").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_notebook_of_the_submission_runs(tmp_path: Path, competition: Path, notebook_python: Path) -> None:
+    shown = executed(NOTEBOOKS / "submission.ipynb", tmp_path, competition, notebook_python, True)
+    assert f"herzjesu_P8 (1 of 1, full round): {PHOTOS} of {PHOTOS} images" in shown
+
+
+@pytest.mark.slow
+def test_the_other_notebooks_run(tmp_path: Path, competition: Path, notebook_python: Path) -> None:
+    paths = sorted(path for path in NOTEBOOKS.glob("*.ipynb") if path.stem != "submission")
+    assert len(paths) == 4
+    cells = []
+    for path in paths:
+        cells += [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        cells.append(nbformat.v4.new_code_cell(f"%reset -f\nprint('the end of {path.stem}')"))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "all.ipynb")
+    shown = executed(tmp_path / "all.ipynb", tmp_path, competition, notebook_python, False)
+    assert all(f"the end of {path.stem}\\n" in shown for path in paths)

@@ -10,7 +10,6 @@ from itertools import combinations
 import cv2
 import numpy as np
 import pytest
-from sklearn.neighbors import NearestNeighbors
 
 from imc_kit import matchers
 from imc_kit.config import feature_pipeline
@@ -44,6 +43,8 @@ def by_sklearn(first, second):
     if first.dtype == np.uint8:
         first, second = np.unpackbits(first, axis=1), np.unpackbits(second, axis=1)
     metric = "hamming" if first.dtype == np.uint8 else "euclidean"
+    from sklearn.neighbors import NearestNeighbors  # here, because it takes seconds in each worker of pytest-xdist
+
     there = NearestNeighbors(n_neighbors=1, metric=metric, algorithm="brute").fit(second).kneighbors(first)[1][:, 0]
     back = NearestNeighbors(n_neighbors=1, metric=metric, algorithm="brute").fit(first).kneighbors(second)[1][:, 0]
     return [(i, j) for i, j in enumerate(there.tolist()) if back[j] == i]

@@ -61,7 +61,7 @@ KINDS = ("noise", "noise of all sizes", "outliers", "far outliers", "two halves"
 KINDS += ("rotated part", "clusters", "coincident", "huge", "all different")
 
 
-@pytest.mark.parametrize(("n", "seed"), [(4, 0), (7, 1), (12, 2), (15, 4)])
+@pytest.mark.parametrize(("n", "seed"), [(4, 0), (7, 1), (12, 2)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_triplets_one_by_one(kind: str, n: int, seed: int, monkeypatch: pytest.MonkeyPatch):
     truth, estimated = problem(kind, n, seed)

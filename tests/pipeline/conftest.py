@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from imc_kit.colmap import child
-from imc_kit.synthetic.plaza import write_scene
-from imc_kit.types import Pose
+from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render_scene, write_layout
+from imc_kit.types import Pixels, Pose
+from once import once
 from small_tasks import VIEWS
 
 
@@ -22,14 +23,24 @@ def colmap_loaded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pose]]:
-    """The root of a competition with one scene, and the true poses by the names of its 16 photos. Not to be changed."""
-    root = tmp_path_factory.mktemp("rendered")
-    poses = write_scene(root, views=VIEWS, size=(320, 240))
-    return root, {Path(name).name: pose for name, pose in poses.items()}
+    """The root of a competition with one scene, and the true poses by the names of its photos. Not to be changed.
+
+    The photos are half a round, so near to each other that few are enough.
+    """
+    poses = {f"view_{number:03}.jpg": pose for number, pose in enumerate(orbit(2 * VIEWS)[:VIEWS])}
+    size = (320, 240)
+
+    def make(root: Path) -> None:
+        def photos() -> list[Pixels]:
+            return render_scene(plaza(), Camera.centred(size), [*poses.values()])
+
+        write_layout(root, "plaza", "synthetic", poses, size, photos, DISTANCES)
+
+    return once(tmp_path_factory, "rendered", make), poses
 
 
-@pytest.fixture(scope="session")
-def plaza(rendered: tuple[Path, dict[str, Pose]]) -> Path:
+@pytest.fixture(scope="session", name="plaza")
+def plaza_root(rendered: tuple[Path, dict[str, Pose]]) -> Path:
     return rendered[0]
 
 

@@ -34,11 +34,11 @@ from imc_kit.pipeline.run import Run, SceneResult, solve
 from imc_kit.runtime import deadline
 from imc_kit.runtime.executors import fan_out
 from imc_kit.types import Model, Placement, Pose, Scene
-from small_tasks import VIEWS, write_task
+from small_tasks import write_task
 
 CONFIG = preset("sift", {"detector.max_keypoints": 1000, "threads": 2})
 FEW = 8
-"""Photos of each of two scenes."""
+"""Photos of each scene."""
 
 
 def command(root: Path, out: Path) -> list[str]:
@@ -68,15 +68,16 @@ def nothing_runs(folder: Path) -> bool:
 # ---- kills and deadlines, for real ----
 
 
-def test_a_run_that_is_stopped_again_and_again_is_resumed(plaza: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_a_run_that_is_stopped_again_and_again_is_resumed(photos: Path, tmp_path: Path) -> None:
+    named = {path.name: path for path in sorted(photos.iterdir())[:FEW]}
+    root, out = write_task(tmp_path / "task", {"plaza": named}), tmp_path / "out"
     for sign, ending in (
         ("submission.csv", signal.SIGKILL),
         ("store/features/*/*.h5", signal.SIGKILL),
         ("scenes/plaza/colmap*.log", signal.SIGINT),
     ):
         with subprocess.Popen(
-            command(plaza, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command(root, out), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
             end = time.monotonic() + 120
             while not list(out.glob(sign)):
@@ -86,12 +87,12 @@ def test_a_run_that_is_stopped_again_and_again_is_resumed(plaza: Path, tmp_path:
             process.send_signal(ending)
             said, _ = process.communicate(timeout=60)
         assert process.returncode == (130 if ending == signal.SIGINT else -signal.SIGKILL)
-        assert problems(plaza, out) == []
+        assert problems(root, out) == []
     assert "Traceback" not in said
     assert said.splitlines()[-1] == "imc-kit: interrupted: run the same command to resume"
-    run = solve(plaza, out, CONFIG)
-    assert problems(plaza, out) == []
-    assert run.scenes["plaza"].counts["registered"] == VIEWS
+    run = solve(root, out, CONFIG)
+    assert problems(root, out) == []
+    assert run.scenes["plaza"].counts["registered"] == FEW
     assert nothing_runs(tmp_path)
 
 

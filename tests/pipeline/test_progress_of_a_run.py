@@ -1,4 +1,4 @@
-"""A run of three scenes shows every step that takes longer than the threshold, in a log and in a notebook."""
+"""A run of two scenes shows every step that takes longer than the threshold, in a log and in a notebook."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ progress.FIRST = progress._BAR = {first}
 progress.EVERY, progress._LOOK = 0.02, 0.01
 seen = Points.seen
 Points.seen = lambda self, number: time.sleep(0.04) or seen(self, number)
-for number, name in enumerate("abc"):
+for number, name in enumerate("ab"):
     for path in write_photographs(Path("data/test", name, "images")).iterdir():
         photo = cv2.imread(str(path))
         photo[5, 5] = number  # otherwise the features of the first scene would be used again
@@ -76,16 +76,16 @@ def test_every_long_step_is_visible(tmp_path: Path, notebook: bool) -> None:
     python = layered_python(tmp_path / "environment") if notebook else Path(sys.executable)
     text = executed(tmp_path, python, notebook)
     shown = re.split(r"[\r\n]|\x1b\[A", text)  # also where bars below each other are drawn again
-    for number, name in enumerate("abc", 1):
+    for number, name in enumerate("ab", 1):
         seconds = json.loads((tmp_path / "out/scenes" / name / "result.json").read_text())["seconds"]
         long = [stage for stage, taken in seconds.items() if taken > FIRST + 0.4]
         assert {"detect", "map"} <= {*long}
         for stage in long:
-            scene = rf"{name} \({number} of 3\), .*({LABELS[stage]})"
+            scene = rf"{name} \({number} of 2\), .*({LABELS[stage]})"
             how_far = r"(: .*\d+ of \d+ \[|.* after \d+ s)" if notebook else r".* after \d+ s(, about \d+ s left)?$"
             assert any(re.match(scene + how_far, line) for line in shown), (name, stage, text)
-        assert f"{name} ({number} of 3), mapping run 2 of 2, incremental mapping" in text
-        assert f"{name} ({number} of 3): 19 images" in shown
-        last = "; about [0-9]+ s for the other scenes" if number < 3 else ""
-        assert re.search(rf"{name} \({number} of 3\): 1\d of 19 images registered in \d+ s{last}[\r\n]", text)
-    assert re.search(r"3\), mapping run 2 of 2, incremental mapping: .*\d+ of 19", text)
+        assert f"{name} ({number} of 2), mapping run 2 of 2, incremental mapping" in text
+        assert f"{name} ({number} of 2): 19 images" in shown
+        last = "; about [0-9]+ s for the other scenes" if number < 2 else ""
+        assert re.search(rf"{name} \({number} of 2\): 1\d of 19 images registered in \d+ s{last}[\r\n]", text)
+    assert re.search(r"2\), mapping run 2 of 2, incremental mapping: .*\d+ of 19", text)

@@ -77,10 +77,10 @@ def test_one_thread_gives_the_same_poses_again_and_with_processes(photos: Path, 
     paths = sorted(photos.iterdir())[:8]
     root = write_task(tmp_path / "task", {"half": {path.name: path for path in paths}})
     config = preset("sift", {**OPTIONS, "threads": 1})
-    answers = [solve(root, tmp_path / name, config).submission.read_bytes() for name in ("a", "b")]
+    first = solve(root, tmp_path / "a", config).submission.read_bytes()
     with ProcessPoolExecutor(1, get_context("spawn")) as executor:
-        answers.append(solve(root, tmp_path / "c", config, executor=executor).submission.read_bytes())
-    assert answers[0] == answers[1] == answers[2]
+        second = solve(root, tmp_path / "b", config, executor=executor).submission.read_bytes()
+    assert first == second
 
 
 def test_hostile_names_and_files_cost_only_themselves(plaza: Path, photos: Path, tmp_path: Path) -> None:

@@ -199,6 +199,4 @@ def test_a_flight_is_solved_by_nearby_pairs_and_aligned_to_metres(tmp_path: Path
     assert np.linalg.norm(centers - true - shift, axis=1).max() < 5.0  # 3 m of noise, 18 positions
     assert "in metres, east, north, up from 47.37" in str(run)
     assert json.loads((tmp_path / "out/run.json").read_text())["scenes"]["flight"]["alignment"]["positions"] == 18
-    other = solve(drone, tmp_path / "other", replace(config, positions=replace(positions, on=False)))
-    for submission in (run.submission, other.submission):
-        assert score_files(drone / "truth.csv", submission).result.mean > 0.9
+    assert score_files(drone / "truth.csv", run.submission).result.mean > 0.9

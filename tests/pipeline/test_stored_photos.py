@@ -25,6 +25,7 @@ from imc_kit.pipeline.run import Run, solve
 from imc_kit.pipeline.scene import MatchedScene
 from imc_kit.runtime import faults
 from imc_kit.types import Model, Pose, Scene
+from small_tasks import VIEWS
 
 CONFIG = Config(SiftConfig(max_keypoints=1500), NearestConfig(ratio=0.8), threads=2, upright=True)
 ORIENTATION = 0x0112
@@ -47,16 +48,16 @@ def stored_as(pixels: Any, orientation: int) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(rendered: tuple[Path, dict[str, Pose]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rendered photos: every second as EXIF orients it (all eight), the others turned without EXIF or upright."""
+    """The rendered photos: eight as EXIF orients them (mirrored first), the rest turned without EXIF or upright."""
     root = tmp_path_factory.mktemp("stored")
     (root / "photos").mkdir()
     for number, path in enumerate(sorted((rendered[0] / "test/plaza/images").iterdir())):
         pixels, exif = np.asarray(Image.open(path)), Image.Exif()
-        if number % 2:
-            exif[ORIENTATION] = number // 2 % 8 + 1
-            stored = stored_as(pixels, number // 2 % 8 + 1)
+        if number < 8:
+            exif[ORIENTATION] = (2, 4, 5, 7, 1, 3, 6, 8)[number]
+            stored = stored_as(pixels, exif[ORIENTATION])
         else:
-            stored = np.rot90(pixels, (0, 0, 1, 0, 2, 0, 3, 0)[number // 2])
+            stored = np.rot90(pixels, number - 8)
         kind = "png" if number % 3 == 0 else "jpg"
         Image.fromarray(stored).save(root / f"photos/{number:02}.{kind}", quality=95, subsampling=0, exif=exif)
     return root
@@ -75,7 +76,7 @@ def test_the_model_fits_the_files(folder: Path, run: Run) -> None:
     """Sizes, colours and reprojection errors, from the files alone: pixels are read as COLMAP reads them."""
     (result,) = run.scenes.values()
     model = pycolmap.Reconstruction(folder / "out/scenes/photos/models/0")
-    assert model.num_reg_images() == result.counts["registered"] == 16
+    assert model.num_reg_images() == result.counts["registered"] == VIEWS
     apart, described = {}, 0
     for image in model.images.values():
         path = folder / "photos" / image.name
@@ -91,7 +92,7 @@ def test_the_model_fits_the_files(folder: Path, run: Run) -> None:
         seen = cv2.remap(raster, *(places.T[:, None] - 0.5).astype(np.float32), cv2.INTER_LINEAR)[0]
         colours = np.array([point.color for point in points], float)
         apart[image.name] = np.median(np.abs(seen - colours))
-    assert described == 12
+    assert described == VIEWS - 4
     # Grey levels. Photos that are stored mirrored give some points wrong colours.
     assert max(apart.values()) < 25, apart
     assert np.median(list(apart.values())) < 8, apart

@@ -31,7 +31,7 @@ from imc_kit.runtime.dask_executor import connected
 from imc_kit.runtime.executors import cores, fan_out, width
 from imc_kit.synthetic.plaza import write_scene
 from imc_kit.types import Features
-from point_scenes import ALL, FIRST, ONE_RUN, Points, PointsConfig, write_photographs
+from point_scenes import ALL, FIRST, MAPPING_ALONE, ONE_RUN, Points, PointsConfig, write_photographs
 
 HERE = Path(__file__).parent
 HELPERS = HERE.parent / "helpers"
@@ -155,7 +155,7 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
     photographs = write_photographs(tmp_path / "mixed")
     notes = tmp_path / "notes"
     notes.mkdir()
-    config = replace(ONE_RUN, detector=HeldConfig(folder=str(notes)))
+    config = replace(MAPPING_ALONE, mapping=ONE_RUN.mapping, detector=HeldConfig(folder=str(notes)))
     local = solve(photographs, tmp_path / "local", config)
     for path in notes.iterdir():
         path.unlink()
@@ -182,7 +182,7 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
     assert sorted(done) == list(range(ALL))  # each image once: finished chunks are not repeated
     assert run.submission.read_bytes() == local.submission.read_bytes()
     assert run.scenes["mixed"].notes == local.scenes["mixed"].notes == []
-    assert run.scenes["mixed"].counts["registered"] == FIRST + 1
+    assert run.scenes["mixed"].counts["registered"] == FIRST
     features, _, pairs = stored = contents(tmp_path / "out")
     assert (len(features), len(pairs)) == (ALL, ALL * (ALL - 1) // 2)
     assert stored == contents(tmp_path / "local")

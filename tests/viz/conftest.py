@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from once import once
 from pages import HOSTILE, browser
 
 __all__ = ["browser"]
@@ -22,30 +23,34 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from imc_kit import preset, solve
     from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render_scene, write_layout
 
-    root = tmp_path_factory.mktemp("competition")
-    poses = {f"{number}.jpg": pose for number, pose in enumerate(orbit(40)[:8])}
-    size = (360, 270)
-    write_layout(
-        root / "data", "plaza", "synthetic", poses, size,
-        lambda: render_scene(plaza(), Camera.centred(size), list(poses.values())), DISTANCES,
-    )  # fmt: skip
-    folder = root / "data/test/plaza/images"
-    Image.new("RGB", (120, 90), "olive").save(folder / HOSTILE)
-    (folder / "broken.jpg").write_bytes(b"nothing")
-    (root / "data/test/bare & co/images").mkdir(parents=True)
-    Image.new("RGB", (120, 90), "olive").save(root / "data/test/bare & co/images/x.jpg")
-    table = root / "data/sample_submission.csv"
-    row = "test/bare & co/images/x.jpg,bare & co,bare & co,1;0;0;0;1;0;0;0;1,0;0;0\n"
-    table.write_text(table.read_text("utf-8") + row, "utf-8")
-    solve(root / "data", root / "out", preset("small", {"threads": 1}))
-    return root
+    def make(root: Path) -> None:
+        poses = {f"{number}.jpg": pose for number, pose in enumerate(orbit(40)[:8])}
+        size = (360, 270)
+        write_layout(
+            root / "data", "plaza", "synthetic", poses, size,
+            lambda: render_scene(plaza(), Camera.centred(size), list(poses.values())), DISTANCES,
+        )  # fmt: skip
+        folder = root / "data/test/plaza/images"
+        Image.new("RGB", (120, 90), "olive").save(folder / HOSTILE)
+        (folder / "broken.jpg").write_bytes(b"nothing")
+        (root / "data/test/bare & co/images").mkdir(parents=True)
+        Image.new("RGB", (120, 90), "olive").save(root / "data/test/bare & co/images/x.jpg")
+        table = root / "data/sample_submission.csv"
+        row = "test/bare & co/images/x.jpg,bare & co,bare & co,1;0;0;0;1;0;0;0;1,0;0;0\n"
+        table.write_text(table.read_text("utf-8") + row, "utf-8")
+        solve(root / "data", root / "out", preset("small", {"threads": 1}))
+
+    return once(tmp_path_factory, "competition", make)
 
 
 @pytest.fixture(scope="session")
-def report(solved: Path) -> Path:
+def report(solved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from imc_kit.viz.report import write_report
 
     data = solved / "data"
-    return write_report(
-        solved / "out", solved / "report.html", truth=data / "truth.csv", thresholds=data / "thresholds.json"
-    )
+
+    def make(folder: Path) -> None:
+        more = {"truth": data / "truth.csv", "thresholds": data / "thresholds.json"}
+        write_report(solved / "out", folder / "report.html", **more)
+
+    return once(tmp_path_factory, "report", make) / "report.html"

@@ -40,12 +40,12 @@ class Year(NamedTuple):
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Poses]]:
-    """Two plazas, a sixth of the way around each: folders of photos, and the true pose of each photo."""
+    """Two opposite sides of the plaza, a sixth of the way around: folders of photos, and the true poses of these."""
     found = {}
-    for seed, place in enumerate(("north", "south")):
+    for first, place in ((0, "north"), (3 * VIEWS, "south")):
         folder = tmp_path_factory.mktemp(place)
-        poses = {f"{number}.png": pose for number, pose in enumerate(orbit(6 * VIEWS, seed)[:VIEWS])}
-        photos = render_scene(plaza(seed), Camera.centred((300, 225)), list(poses.values()))
+        poses = {f"{number}.png": pose for number, pose in enumerate(orbit(6 * VIEWS)[first:][:VIEWS])}
+        photos = render_scene(plaza(), Camera.centred((300, 225)), list(poses.values()))
         for name, photo in zip(poses, photos, strict=True):
             Image.fromarray(photo).save(folder / name)
         found[place] = folder, poses

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def write_run(
     write_json(path, given | ({"score": score.to_json()} if score else {}))
 
 
+@cache  # run.json is written after each scene
 def environment() -> dict[str, Any]:
     """The versions of Python and packages, and the machine."""
     versions = {"python": platform.python_version()}
