@@ -31,7 +31,7 @@ from imc_kit.config import Config, preset
 from imc_kit.data import scenes
 from imc_kit.errors import KitError
 from imc_kit.pipeline.run import solve
-from imc_kit.synthetic.turntable import write_turntable
+from rendered.turntable import write_turntable
 
 SHARED_STAGES = ("inspect", "upright", "masks", "detect", "pairs", "match")
 """The stages whose results all rows share."""

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
 
 from imc_kit.colmap import database
 from imc_kit.data.images import probe
 from imc_kit.types import Mask, Pose, Scene
+from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
 
 RIGHT = 4.0
 """Pixels."""

@@ -15,7 +15,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
 
 from imc_kit.data import images
 from imc_kit.detectors import DETECTORS, DetectorConfig, extract
@@ -25,6 +24,7 @@ from imc_kit.errors import KitError
 from imc_kit.matchers import MATCHERS, DetectorFreeConfig, MatcherConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features, Pose
+from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
 
 ANGLES, APART = (15.0, 30.0, 45.0), 90.0
 """Degrees between optical axes."""

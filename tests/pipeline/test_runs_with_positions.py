@@ -24,10 +24,10 @@ from imc_kit.pipeline.records import inspect
 from imc_kit.pipeline.run import solve
 from imc_kit.pipeline.scene import match_scene
 from imc_kit.retrieval.pairs import PairsConfig
-from imc_kit.synthetic.drone import ORIGIN, flight, gps_exif, write_flight
 from imc_kit.synthetic.plaza import orbit
 from imc_kit.types import Scene
 from point_scenes import ALL, FIRST, MAPPING_ALONE, ONE_RUN, solve_scene, write_photographs
+from rendered.drone import ORIGIN, flight, gps_exif, write_flight
 
 ONE_ALONE = replace(MAPPING_ALONE, mapping=ONE_RUN.mapping)
 

@@ -15,8 +15,8 @@ from imc_kit.errors import KitError
 from imc_kit.metric import TRANSPARENT_THRESHOLDS, score_centers
 from imc_kit.poses import frames, turntable
 from imc_kit.poses.turntable import TurntableConfig, better, circle, cycle, placed, suspicion
-from imc_kit.synthetic.turntable import circle_of_views, write_turntable
 from imc_kit.types import Pixels
+from rendered.turntable import circle_of_views, write_turntable
 from tours import wrong_steps
 
 DEFAULT = TurntableConfig()
