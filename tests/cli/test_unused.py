@@ -48,7 +48,7 @@ def test_an_option_without_effect_is_named(arguments: list[str], said: str) -> N
 
 
 def test_options_with_an_effect_are_not_named() -> None:
-    assert notes("--pairs.method", "sequential", "--pairs.window", "5", "--pairs.loop") == []
+    assert notes("--pairs.method", "sequential", "--pairs.window", "5") == []
     assert notes("--masks.vegetation", "--masks.pictures", "--masks.min-share", "0.5", "--pairs.k", "9") == []
     assert notes("--descriptors", "vlad", "--detector", "orb", "--detector.max-keypoints", "99", base="small") == []
     assert notes(*FEATURES, "--detector", "orb", "--matcher.ratio", "0.9", "--pairs.k", "9") == []

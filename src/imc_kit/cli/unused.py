@@ -10,7 +10,7 @@ from imc_kit.matchers import DetectorFreeConfig
 _METHODS = {
     "exhaustive_up_to": "similar, matches or sequential", "descriptors": "similar", "k": "similar or matches",
     "min_similarity": "similar", "min_matches": "matches", "min_per_image": "similar or matches",
-    "max_pairs": "similar or matches", "window": "sequential", "quadratic": "sequential", "loop": "sequential",
+    "window": "sequential",
 }  # fmt: skip
 """The methods of pair selection that use an option."""
 

@@ -23,7 +23,9 @@ from imc_kit.pipeline.records import ImageRecord
 from imc_kit.pipeline.tasks import Records, Tasks
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.retrieval.aggregates import VladConfig
-from imc_kit.retrieval.pairs import by_matches, nearby, nearest_first, read_pairs, select
+from imc_kit.retrieval.listed import read_pairs
+from imc_kit.retrieval.nearby import nearby
+from imc_kit.retrieval.pairs import by_matches, nearest_first, select
 from imc_kit.runtime import deadline, faults, progress
 from imc_kit.types import Features, Float32, Float64, Matches, Pair, Scene
 from imc_kit.viewgraph import lowres

@@ -10,7 +10,8 @@ from imc_kit.colmap.geodesy import east_north_up
 from imc_kit.colmap.steps import PositionsConfig
 from imc_kit.data import positions
 from imc_kit.pipeline.records import ImageRecord
-from imc_kit.retrieval.pairs import PairsConfig, neighbours
+from imc_kit.retrieval.nearby import neighbours
+from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.types import Float64, Scene
 
 log = logging.getLogger(__name__)
