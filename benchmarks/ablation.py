@@ -33,7 +33,7 @@ from imc_kit.errors import KitError
 from imc_kit.pipeline.run import solve
 from rendered.turntable import write_turntable
 
-SHARED_STAGES = ("inspect", "upright", "masks", "detect", "pairs", "match")
+SHARED_STAGES = ("inspect", "upright", "detect", "pairs", "match")
 """The stages whose results all rows share."""
 
 Change = Callable[[Config], Config]
