@@ -85,7 +85,7 @@ def table(chosen: Sequence[View], detectors: Iterable[str], keypoints: int, long
             yield f"| {label} | left out: {error} |" + " |" * (2 * len(COLUMNS) - 1)
             continue
         paths = sorted({path for view in chosen for path in view.paths})
-        features = {path: extract(detector, [images.load(path, config.load_side)])[0] for path in paths}
+        features = {path: extract(detector, [images.load(path, config.long_side)])[0] for path in paths}
         mean = np.mean([len(one) for one in features.values()])
         for name, matcher in _matchers():
             if not matcher.accepts(config.kind):

@@ -103,7 +103,7 @@ def sift(scene: Scene, _: torch.device) -> list[list[str]]:
     config = preset("sift").detector
     assert isinstance(config, SiftConfig)
     detector = config.create()
-    photos = [images.load(scene.path(name), config.load_side).pixels for name in scene.images]
+    photos = [images.load(scene.path(name), config.long_side).pixels for name in scene.images]
 
     def found_by_opencv(pixels: NDArray[np.uint8]) -> tuple[Any, Any]:
         options = {"contrastThreshold": config.contrast_threshold, "edgeThreshold": config.edge_threshold}

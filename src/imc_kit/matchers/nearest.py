@@ -18,7 +18,6 @@ from importlib import import_module
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -199,10 +198,13 @@ def _products(left: Float32, right: Float32) -> Iterator[Block]:
 
 def _differing_bits(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Iterator[Block]:
     """Minus the number of bits that differ between descriptors [N, bytes] and [M, bytes], as in `_products`."""
-    columns = np.arange(len(b))
+    from imc_kit.matchers import nearest_numba  # numba loads slowly
+
+    padding = (0, 0), (0, -a.shape[1] % 8)
+    left, right = (np.pad(one, padding).view(np.uint64) for one in (a, b))
+    right, columns = np.ascontiguousarray(right.T), np.arange(len(b))
     for start in range(0, len(a), _HAMMING_ROWS):
-        bits, _ = cv2.batchDistance(a[start : start + _HAMMING_ROWS], b, cv2.CV_32S, normType=cv2.NORM_HAMMING)
-        yield start, columns, -np.asarray(bits, np.float32)
+        yield start, columns, nearest_numba.differing_bits(left[start : start + _HAMMING_ROWS], right)
 
 
 def _mutual(blocks: Iterator[Block], rows: int, columns: int) -> _Neighbours:

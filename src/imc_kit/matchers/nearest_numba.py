@@ -11,6 +11,26 @@ _GROUP = 64
 best group. 64 floats fill 4 to 16 vector registers."""
 
 
+_ODD, _PAIRS, _NIBBLES = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333), np.uint64(0x0F0F0F0F0F0F0F0F)
+
+
+@compiled
+def differing_bits(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Float32:
+    """Minus the number of bits that differ between the rows of `left` [R, W] and the columns of `right` [W, M]."""
+    block = np.zeros((len(left), right.shape[1]), np.float32)
+    for i in range(len(left)):
+        row = block[i]
+        for k in range(len(right)):
+            word, words = left[i, k], right[k]
+            for j in range(len(words)):  # the compiler recognises this bit count (Warren 2012)
+                bits = word ^ words[j]
+                bits -= (bits >> np.uint64(1)) & _ODD
+                bits = (bits & _PAIRS) + ((bits >> np.uint64(2)) & _PAIRS)
+                bits = (bits + (bits >> np.uint64(4))) & _NIBBLES
+                row[j] -= np.int32((bits * np.uint64(0x0101010101010101)) >> np.uint64(56))
+    return block
+
+
 @compiled
 def _update_columns(row: Float32, number: np.int32, nearest: Int32, best: Float32, second: Float32) -> None:
     """Update the two nearest neighbours of each column with row `number`."""
