@@ -90,7 +90,6 @@ ROWS: dict[str, Change] = {
     "refinement of all": switched("refinement", max_median_error=9.0, min_images=1),
     "OPENCV from the start": chain(switched("cameras", model="OPENCV"), switched("refinement", on=False)),
     "without the turntable": switched("turntable", on=False),
-    "without matches that move less than 2 px": switched("verification", min_motion=2.0),
     "exact nearest neighbours": switched("matcher", cells=None),
     "all pairs matched": switched("pairs", method="exhaustive"),
 }

@@ -106,22 +106,6 @@ def test_the_same_distances_give_the_same_tour() -> None:
     assert first[1] == second[1]
 
 
-@pytest.mark.parametrize(
-    "apart",
-    [
-        np.zeros((3, 4)),
-        np.zeros(4),
-        np.full((4, 4), np.nan),
-        np.full((4, 4), np.inf),
-        -np.ones((4, 4)),
-        np.triu(np.ones((4, 4))),
-    ],
-)
-def test_distances_that_are_none(apart: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="distances must be"):
-        cycle(apart)
-
-
 # ---- the circle ----
 
 

@@ -173,13 +173,6 @@ def load(
     return Photo(pixels, info.size, info.rotation_quarters, info.mirrored)
 
 
-def as_jpeg(pixels: Pixels, quality: int = 90) -> bytes:
-    """Encode uint8 RGB pixels [h, w, 3] as a JPEG file."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "jpeg", quality=quality)
-    return file.getvalue()
-
-
 def probe(path: Path | str, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Read the header of an image without decoding it.
 

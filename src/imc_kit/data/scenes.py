@@ -20,14 +20,13 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from imc_kit.data.listing import IMAGE_SUFFIXES, exists, few, find_images, fits_table, is_folder
 from imc_kit.data.tables import POSE_COLUMNS, read_table
 from imc_kit.data.text import content_lines
-from imc_kit.errors import KitError, unknown_name
+from imc_kit.errors import KitError, hint, unknown_name
 from imc_kit.types import Scene
 
 SPLITS = ("test", "train")
@@ -110,9 +109,8 @@ class Task:
                     homes[name].add((scene.name, image))
         names = [name.removeprefix("./") for name in names]
         if unknown := [name for name in names if name not in homes]:
-            nearest = get_close_matches(unknown[0], sorted(homes), n=1, cutoff=0.4)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise KitError(f"{what} {len(unknown)} images that do not exist in {self.root}: {few(unknown)}{hint}")
+            missing = f"{len(unknown)} images that do not exist in {self.root}: {few(unknown)}"
+            raise KitError(f"{what} {missing}{hint(unknown[0], homes)}")
         if several := [name for name in names if len(homes[name]) > 1]:
             where = few([f"{scene}/{image}" for scene, image in sorted(homes[several[0]])])
             raise KitError(f"{what} {several[0]!r}, which is in several scenes: write {where}")
