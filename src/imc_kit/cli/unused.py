@@ -38,7 +38,6 @@ def _reason(stage: str, option: str, config: Config) -> str:
     lacks = {
         f"--pairs.method {methods}": pairs.method not in methods.replace(",", "").split(),
         "--masks.vegetation": (stage, option) == ("masks", "min_share") and not masks.vegetation,
-        "--upright or --pairs.method matches": stage == "lowres" and not config.upright and pairs.method != "matches",
         "--add": stage == "combine" and not config.also,
         "--cameras.known": (stage, option) == ("cameras", "fixed") and not config.cameras.known,
         "a detector-free matcher": stage == "merge" and not free,

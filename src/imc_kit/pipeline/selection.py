@@ -21,8 +21,7 @@ from imc_kit.retrieval.listed import read_pairs
 from imc_kit.retrieval.nearby import nearby
 from imc_kit.runtime import deadline, faults, progress
 from imc_kit.types import Features, Float32, Float64, Pair
-from imc_kit.viewgraph import lowres
-from imc_kit.viewgraph.lowres import PairOverlap
+from imc_kit.viewgraph.lowres import PairOverlap, pair_overlap
 from imc_kit.viewgraph.orientation import assign_rotations
 
 log = logging.getLogger(__name__)
@@ -103,8 +102,7 @@ def overlaps(matching: Matching, records: Records, given: Sequence[Pair] | None 
     found = without_static(cheap, cheap.match(usable, chosen), usable, chosen)
     matching.notes += [note for note in cheap.notes if faults.happened([note])]
     keypoints = {name: without_descriptors(found.features(name)) for name in usable}
-    work = partial(lowres.pair_overlap, config=matching.config.lowres)
-    measured = each_pair(cheap, "overlaps", work, keypoints, found.matches, chosen)
+    measured = each_pair(cheap, "overlaps", pair_overlap, keypoints, found.matches, chosen)
     if len(measured) < len(chosen):
         done = f"{len(measured)} of {len(chosen)} pairs were compared at low resolution"
         matching.notes.append(f"{deadline.RAN_OUT}, {done}")
