@@ -125,7 +125,7 @@ class LightGlueMatcher(OneByOne):
         self._check(features)
         inputs = {
             "keypoints": features.keypoints + np.float32(0.5),
-            "descriptors": features.descriptors.astype(np.float32, copy=False),
+            "descriptors": features.descriptors.astype(np.float32),  # a copy, because torch warns of read-only arrays
             "image_size": np.array(features.image_size, np.float32),
         }
         if self._network.conf.add_scale_ori:
