@@ -67,10 +67,9 @@ class Positions:
 
 def locate(scene: Scene, records: Mapping[str, ImageRecord], config: PositionsConfig, notes: list[str]) -> Positions:
     """The positions of a scene's images, from EXIF or the file of positions. notes: gets one if some are missed."""
-    if not config.on:
-        return Positions()
-    geographic, found = True, {name: record.info.gps for name, record in records.items() if record.info.gps}
-    if config.file:
+    gps = {name: record.info.gps for name, record in records.items() if record.info.gps}
+    geographic, found = True, gps if config.on else {}
+    if config.on and config.file:
         geographic, found = positions.of_scene(config.file, scene)
         found = {name: position for name, position in found.items() if name in records}
     if not found and (config.pairs == "on" or config.adjust):
