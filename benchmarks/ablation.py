@@ -43,9 +43,9 @@ from imc_kit.config import Config, preset
 from imc_kit.data import scenes
 from imc_kit.errors import KitError
 from imc_kit.pipeline.run import solve
-from imc_kit.synthetic.turntable import write_turntable
+from rendered.turntable import write_turntable
 
-SHARED_STAGES = ("inspect", "upright", "masks", "detect", "pairs", "match")
+SHARED_STAGES = ("inspect", "upright", "detect", "pairs", "match")
 """The stages whose results all rows share."""
 
 Change = Callable[[Config], Config]
@@ -102,7 +102,6 @@ ROWS: dict[str, Change] = {
     "refinement of all": switched("refinement", max_median_error=9.0, min_images=1),
     "OPENCV from the start": chain(switched("cameras", model="OPENCV"), switched("refinement", on=False)),
     "without the turntable": switched("turntable", on=False),
-    "without matches that move less than 2 px": switched("verification", min_motion=2.0),
     "exact nearest neighbours": switched("matcher", cells=None),
     "all pairs matched": switched("pairs", method="exhaustive"),
 }

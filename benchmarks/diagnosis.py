@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
 
-from imc_kit.colmap import database
+from imc_kit.colmap import database, database_reading
 from imc_kit.data.images import probe
 from imc_kit.types import Mask, Pose, Scene
+from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
 
 RIGHT = 4.0
 """Pixels."""
@@ -96,7 +96,7 @@ def read_pairs(run: Path, scene: Scene) -> Pairs:
     pairs: Pairs = {}
     for first, second in database.match_counts(folder / "database.db"):
         if first in number and second in number:
-            matches, verified = database.read_pair(folder / "database.db", first, second)
+            matches, verified = database_reading.read_pair(folder / "database.db", first, second)
             pairs[number[first], number[second]] = (matches.first, matches.second), verified
     return pairs
 

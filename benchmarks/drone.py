@@ -2,7 +2,7 @@
 
     python benchmarks/drone.py
 
-It renders a flight (`imc_kit.synthetic.drone`), solves it by the command `imc-kit solve`, and compares the centres in
+It renders a flight (`rendered.drone`), solves it by the command `imc-kit solve`, and compares the centres in
 the model's files, in metres east, north and up of the origin that the kit states, with the true ones. Options that it
 does not know go to `imc-kit solve`.
 """
@@ -22,8 +22,8 @@ from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.geodesy import geographic
 from imc_kit.colmap.model_files import read_model
 from imc_kit.colmap.steps import PositionsConfig, georeference
-from imc_kit.synthetic.drone import ORIGIN, write_flight
 from imc_kit.types import Float64, Model, Pose
+from rendered.drone import ORIGIN, write_flight
 
 DRAWS = 20
 """Further draws of GPS noise: how well a model is aligned depends on it more than on the model."""

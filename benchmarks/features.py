@@ -34,10 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from precision import table as precision_table
-from precision import views
 from threadpoolctl import threadpool_limits
-from untrained import random_where_missing
 
 from imc_kit.config import CHEAP
 from imc_kit.data import images
@@ -55,6 +52,9 @@ from imc_kit.runtime.meter import Meter
 from imc_kit.synthetic import plaza
 from imc_kit.types import Features
 from imc_kit.viewgraph import lowres
+from precision import table as precision_table
+from precision import views
+from untrained import random_where_missing
 
 PACKAGES = ("numpy", "numba", "opencv-python-headless", "opencv-python", "torch", "kornia", "timm")
 VARIANTS = ("model", "descriptor")

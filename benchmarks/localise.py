@@ -25,13 +25,13 @@ from typing import TypeAlias
 
 import numpy as np
 import pycolmap
-from true_geometry import scene_with_poses
 
 from imc_kit import localise, preset, solve
 from imc_kit.config import Config
 from imc_kit.data import scenes
 from imc_kit.errors import KitError
 from imc_kit.types import Float64, Scene
+from true_geometry import scene_with_poses
 
 SHARE = 1 / 3
 """Of the images of a scene that are withheld."""

@@ -15,7 +15,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
 
 from imc_kit.data import images
 from imc_kit.detectors import DETECTORS, DetectorConfig, extract
@@ -25,6 +24,7 @@ from imc_kit.errors import KitError
 from imc_kit.matchers import MATCHERS, DetectorFreeConfig, MatcherConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features, Pose
+from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
 
 ANGLES, APART = (15.0, 30.0, 45.0), 90.0
 """Degrees between optical axes."""
@@ -85,7 +85,7 @@ def table(chosen: Sequence[View], detectors: Iterable[str], keypoints: int, long
             yield f"| {label} | left out: {error} |" + " |" * (2 * len(COLUMNS) - 1)
             continue
         paths = sorted({path for view in chosen for path in view.paths})
-        features = {path: extract(detector, [images.load(path, config.load_side)])[0] for path in paths}
+        features = {path: extract(detector, [images.load(path, config.long_side)])[0] for path in paths}
         mean = np.mean([len(one) for one in features.values()])
         for name, matcher in _matchers():
             if not matcher.accepts(config.kind):

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
-from true_geometry import Camera, distances, scene_with_poses
 
 from imc_kit.config import fingerprint
 from imc_kit.data import images
@@ -42,6 +41,7 @@ from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescript
 from imc_kit.retrieval.aggregates import VladConfig
 from imc_kit.retrieval.networks import ClipConfig, DinoConfig, ResNetConfig
 from imc_kit.types import Features, Float32, Float64, Pose, Scene
+from true_geometry import Camera, distances, scene_with_poses
 
 NEAR, FARTHEST = 30.0, 60.0
 """Maximum degrees between overlapping cameras: without looking at matches, and with enough matches."""

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from compare import _facts, _markdown
 
+from compare import _facts, _markdown
 from imc_kit.errors import KitError
 from imc_kit.synthetic import plaza
 

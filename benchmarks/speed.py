@@ -26,11 +26,10 @@ import cv2
 import numpy as np
 import pycolmap
 import torch
-from compare import _facts, _markdown
 from kornia import feature
 from numpy.typing import NDArray
-from untrained import random_where_missing
 
+from compare import _facts, _markdown
 from imc_kit.colmap import cameras, database, verification
 from imc_kit.config import preset
 from imc_kit.data import images, scenes
@@ -49,6 +48,7 @@ from imc_kit.runtime import weights
 from imc_kit.runtime.executors import workers
 from imc_kit.runtime.torch_utils import device
 from imc_kit.types import Features, Scene
+from untrained import random_where_missing
 
 RATIO = 0.8
 REPEATS = 3
@@ -103,7 +103,7 @@ def sift(scene: Scene, _: torch.device) -> list[list[str]]:
     config = preset("sift").detector
     assert isinstance(config, SiftConfig)
     detector = config.create()
-    photos = [images.load(scene.path(name), config.load_side).pixels for name in scene.images]
+    photos = [images.load(scene.path(name), config.long_side).pixels for name in scene.images]
 
     def found_by_opencv(pixels: NDArray[np.uint8]) -> tuple[Any, Any]:
         options = {"contrastThreshold": config.contrast_threshold, "edgeThreshold": config.edge_threshold}

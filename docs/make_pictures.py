@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from imc_kit import viz
-from imc_kit.colmap import database, verification
+from imc_kit.colmap import database, database_reading, verification
 from imc_kit.colmap.mapping import read_models
 from imc_kit.config import preset
 from imc_kit.data import images
@@ -49,7 +49,7 @@ def main() -> None:
         first, second = (images.load(root / "scene/test/plaza/images" / name) for name in pair)
         features = extract(preset("sift").detector.create(), [first])[0]
         save(viz.draw_keypoints(first, features, most=800), "keypoints")
-        save(viz.draw_matches(first, second, *database.read_pair(found, *pair)), "matches")
+        save(viz.draw_matches(first, second, *database_reading.read_pair(found, *pair)), "matches")
         names = list(database.keypoint_counts(found))
         truth = score(root / "scene/truth.csv", root / "out/submission.csv").scenes["plaza"]
         photograph(viz.draw_matrix(names, matches, inliers), "matrix", (560, 480), root)

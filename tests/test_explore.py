@@ -160,7 +160,7 @@ def test_usable_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_views_hold_what_the_detector_finds(scene: Scene, views: dict[str, ImageView]) -> None:
     assert list(views) == list(scene.images)
-    (expected,) = extract(SIFT.create(), [images.load(scene.path("b.png"), SIFT.load_side)])
+    (expected,) = extract(SIFT.create(), [images.load(scene.path("b.png"), SIFT.long_side)])
     np.testing.assert_array_equal(views["b.png"].features.keypoints, expected.keypoints)
     assert views["b.png"].photo.size == (400, 300)
     assert str(views["b.png"]).startswith(f"{len(expected):,} keypoints in ")

@@ -148,7 +148,7 @@ def _place_case(number: int, at: Place) -> str:
                 command.out.parent.mkdir(parents=True)
             case "inside the photos":
                 photos = copied(scene / "test" / NAME / "images", at.folder / "photos")
-                command = Command(photos, photos / "out", ["--masks.vegetation", "--masks.pictures"])
+                command = Command(photos, photos / "out", ["--masks.vegetation"])
                 expect(command.run() == 0, "exit status")
                 copied(photos / "out/scenes", photos / "out/pictures")
                 expect(command.run() == 0, "exit status")

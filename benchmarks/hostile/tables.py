@@ -19,7 +19,7 @@ from hostile.images import encoded, hostile_file
 from imc_kit import metric
 from imc_kit.data import images, masks, scenes, submission
 from imc_kit.errors import KitError
-from imc_kit.retrieval.pairs import read_pairs
+from imc_kit.retrieval.listed import read_pairs
 
 IMAGES = tuple(f"{number}.jpg" for number in range(6))
 POSE = ("rotation_matrix", "translation_vector")

@@ -41,7 +41,6 @@ from imc_kit.retrieval.networks import DinoConfig
 from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.runtime import versions, weights
 from imc_kit.runtime.registry import NamedConfig
-from imc_kit.viewgraph.lowres import LowResConfig
 from imc_kit.viewgraph.static import StaticConfig
 from imc_kit.viewgraph.two_view import VerificationConfig
 
@@ -111,7 +110,6 @@ class Config:
     """Features and matches from files, instead of those of `detector` and `matcher`."""
     upright: bool = False
     """Estimate each photo's 90° rotation from low-resolution matches and detect features on the upright image."""
-    lowres: LowResConfig = field(default_factory=LowResConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
     pairs: PairsConfig = field(default_factory=lambda: PairsConfig("matches", exhaustive_up_to=30))
     positions: PositionsConfig = field(default_factory=PositionsConfig)

@@ -46,6 +46,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
     return KitError(f"unknown {kind} {name!r}: {hint}known are {', '.join(some) or 'none'}")
 
 
+def hint(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, if one is near."""
+    nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.4)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
 def require(valid: bool, option: str, wanted: str, value: object) -> None:
     """Raise `KitError` unless `valid`. Every configuration rejects values through this function.
 

@@ -136,7 +136,7 @@ def view(scene: Scene, name: str, detector: DetectorConfig, mask: MaskConfig | N
     Raises `KitError` when the photo cannot be read or the detector cannot run.
     """
     ready = loaded(detector)
-    photo = images.load(scene.path(name), detector.load_side)
+    photo = images.load(scene.path(name), detector.long_side)
     allowed = None if mask is None else masks.mask(photo, name, mask)
     started = time.perf_counter()
     (features,) = extract(ready, [photo], [allowed])

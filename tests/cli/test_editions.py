@@ -11,6 +11,7 @@ import pytest
 from imc_kit.cli.main import main
 from imc_kit.data import images
 from imc_kit.data.tables import POSE_COLUMNS, read_table
+from jpegs import as_jpeg
 
 PHOTOS = 5
 SCENE = "herzjesu_P8"
@@ -25,7 +26,7 @@ def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     truth = truth[truth["scene"] == SCENE].head(PHOTOS)
     truth = truth.assign(name=[Path(path).name for path in truth["image_path"]])
     for path, name in zip(truth["image_path"], truth["name"], strict=True):
-        (folder / name).write_bytes(images.as_jpeg(images.load(shared / "scenes" / path, 480).pixels))
+        (folder / name).write_bytes(as_jpeg(images.load(shared / "scenes" / path, 480).pixels))
     return folder, truth
 
 

@@ -26,7 +26,6 @@ def notes(*arguments: str, base: str = "sift") -> list[str]:
         (["--pairs.window", "5"], "--pairs.window has no effect without --pairs.method sequential"),
         (["--pairs.min-similarity", "0.1"], "--pairs.min-similarity has no effect without --pairs.method similar"),
         (["--masks.min-share", "0.5"], "--masks.min-share has no effect without --masks.vegetation"),
-        (["--masks.pictures"], "--masks.pictures has no effect without masks"),
         (["--combine.radius", "3"], "--combine.radius has no effect without --add"),
         (["--merging.no-on", "--merging.min-links", "9"], "--merging.min-links has no effect without --merging.on"),
         (
@@ -48,13 +47,13 @@ def test_an_option_without_effect_is_named(arguments: list[str], said: str) -> N
 
 
 def test_options_with_an_effect_are_not_named() -> None:
-    assert notes("--pairs.method", "sequential", "--pairs.window", "5", "--pairs.loop") == []
-    assert notes("--masks.vegetation", "--masks.pictures", "--masks.min-share", "0.5", "--pairs.k", "9") == []
+    assert notes("--pairs.method", "sequential", "--pairs.window", "5") == []
+    assert notes("--masks.vegetation", "--masks.min-share", "0.5", "--pairs.k", "9") == []
     assert notes("--descriptors", "vlad", "--detector", "orb", "--detector.max-keypoints", "99", base="small") == []
     assert notes(*FEATURES, "--detector", "orb", "--matcher.ratio", "0.9", "--pairs.k", "9") == []
     assert notes("--imported.pairs", "p.txt") == []
     assert notes(*FEATURES, "--add", "orb+nearest", "--masks.vegetation") == []
     for base in ("sift", "baseline", "ensemble", "small"):
         assert unused(preset(base), preset(base)) == []
-    changed = replace(Config(), masks=replace(Config().masks, folder=Path("masks"), pictures=True))
+    changed = replace(Config(), masks=replace(Config().masks, folder=Path("masks")))
     assert unused(changed, Config()) == []

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
-from imc_kit.colmap.cameras import CameraConfig, ImageEntry, add_queries, cameras_of
+from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
+from imc_kit.colmap.query_database import add_queries
 from imc_kit.errors import KitError
 
 SIZE = (80, 60)

@@ -18,15 +18,10 @@ import pytest
 from PIL import Image
 
 from imc_kit.colmap.cameras import CAMERA_MODELS, CameraConfig, ImageEntry, change_camera_model
-from imc_kit.colmap.database import (
-    keep_best_connected,
-    keypoint_counts,
-    match_counts,
-    read_pair,
-    replace_matches,
-    write_database,
-)
+from imc_kit.colmap.database import keypoint_counts, match_counts, write_database
+from imc_kit.colmap.database_edits import keep_best_connected, replace_matches
 from imc_kit.colmap.database_files import features_of, keep, kept, move, near, workplace
+from imc_kit.colmap.database_reading import read_pair
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches
 
@@ -386,7 +381,8 @@ from itertools import combinations, product
 from pathlib import Path
 import numpy as np
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry
-from imc_kit.colmap.database import delete_pairs, replace_matches, write_database
+from imc_kit.colmap.database import delete_pairs, write_database
+from imc_kit.colmap.database_edits import replace_matches
 from imc_kit.colmap.verification import verify
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches

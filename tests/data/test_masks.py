@@ -264,7 +264,7 @@ def test_an_invalid_option_is_refused():
         MaskConfig(min_share=float("nan"))
 
 
-# ---- with detectors, and as pictures ----
+# ---- with detectors ----
 
 
 def test_no_keypoints_on_the_plants(tmp_path):
@@ -279,20 +279,6 @@ def test_no_keypoints_on_the_plants(tmp_path):
     assert (everywhere.keypoints[:, 0] > 164).any()
     assert len(masked) > 20
     assert masked.keypoints[:, 0].max() < 161
-
-
-def test_overlay_colours_only_masked_pixels():
-    pixels = RNG.integers(0, 256, (40, 60, 3)).astype(np.uint8)
-    allowed = np.ones((4, 6), bool)
-    allowed[1, 2] = False
-    before = pixels.copy()
-    shown = masks.overlay(pixels, allowed)
-    changed = np.zeros((40, 60), bool)
-    changed[10:20, 20:30] = True
-    np.testing.assert_array_equal(shown[~changed], pixels[~changed])
-    np.testing.assert_allclose(shown[changed], 0.35 * pixels[changed] + 0.65 * np.array([204, 121, 167]), atol=0.51)
-    np.testing.assert_array_equal(masks.overlay(pixels, None), pixels)
-    np.testing.assert_array_equal(pixels, before)
 
 
 def test_a_fern_is_masked_and_a_fountain_of_sandstone_is_not(shared):

@@ -15,8 +15,8 @@ from imc_kit.data import images, positions
 from imc_kit.data.gps import from_exif
 from imc_kit.data.positions import of_scene, read_positions
 from imc_kit.errors import KitError
-from imc_kit.synthetic.drone import gps_exif
 from imc_kit.types import Scene
+from rendered.drone import gps_exif
 
 ZURICH: dict[int, Any] = {
     1: "N", 2: (47.0, 22.0, 35.4), 3: "E", 4: (8.0, 32.0, 52.08), 5: b"\x00", 6: 440.5,

@@ -8,9 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from imc_kit.data.images import Photo, load
+from imc_kit.data.images import Photo
 from imc_kit.detectors import DETECTORS, DetectorConfig, extract, strongest
 from imc_kit.errors import KitError
 from imc_kit.types import Features
@@ -167,7 +166,7 @@ INVALID = {
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_values_that_make_no_sense_are_refused(name):
-    for_all = [("max_keypoints", 0), ("max_keypoints", NAN), ("long_side", 0), ("border", -1), ("tiles", 0)]
+    for_all = [("max_keypoints", 0), ("max_keypoints", NAN), ("long_side", 0), ("border", -1)]
     for option, value in [*for_all, *INVALID[name].items()]:
         with pytest.raises(KitError, match=f"{option} of detector '{name}' must be .*, not {value!r}"):
             DETECTORS[name](**{option: value})
@@ -188,60 +187,10 @@ def test_unknown_detector_names_the_nearest():
         DETECTORS["akase"]
 
 
-@pytest.mark.parametrize("size", [(97, 61), (60, 97), (97, 97), (7, 5), (2, 40)])
-@pytest.mark.parametrize("tiles", [2, 3, 5])
-def test_tiles_find_every_pixel_once(size, tiles):
-    (whole,) = extract(Everywhere(max_keypoints=10**6), [photo(*size)])
-    (features,) = extract(Everywhere(max_keypoints=10**6, tiles=tiles, long_side=None), [photo(*size)])
-    assert len(features) == len(whole) == size[0] * size[1]
-    assert places(features) == places(whole)
-    assert features.image_size == size
-    assert (np.diff(features.scores) <= 0).all()
-
-
-def test_what_belongs_to_a_keypoint_stays_with_it_in_tiles():
-    (features,) = extract(Everywhere(max_keypoints=10**6, tiles=2, long_side=None), [photo(40, 40)])
-    size, shift = 22, 18  # 40 pixels are 1.875 sides of a tile, rounded up
-    for (x, y), score, (u, v) in zip(features.keypoints, features.scores, features.descriptors, strict=True):
-        assert u == (x if x < 20 else x - shift)
-        assert v == (y if y < 20 else y - shift)
-        assert score == size * v + u
-    np.testing.assert_array_equal(features.scales, 3)
-    np.testing.assert_array_equal(features.orientations, 3)
-
-
-@pytest.mark.parametrize("tiles", [1, 2, 3, 4])
-@pytest.mark.parametrize("long_side", [30, 101, 640])
-def test_no_tile_is_larger_than_the_detector_wants(tmp_path, tiles, long_side):
-    detector = Everywhere(tiles=tiles, long_side=long_side, max_keypoints=3)
-    seen = []
-    detector.detect = lambda images, masks: (
-        seen.extend(images),
-        [Features.empty((i.shape[1], i.shape[0]), 2) for i in images],
-    )[1]
-    for size in ((2000, 1500), (1237, 1999), (long_side + 1, 20), (long_side, long_side), (17, 16)):
-        Image.new("RGB", size).save(tmp_path / "image.png")
-        loaded = load(tmp_path / "image.png", detector.config.load_side)
-        seen.clear()
-        (nothing,) = extract(detector, [loaded])
-        assert nothing.image_size == size
-        assert max(max(image.shape[:2]) for image in seen) <= long_side
-        assert len({image.shape for image in seen}) == 1
-        assert len(seen) == (1 if max(size) <= long_side else tiles**2)
-        if max(size) > 1.5 * tiles * long_side:
-            assert max(seen[0].shape[:2]) >= long_side - tiles
-
-
-def test_all_of_a_photograph_is_loaded_when_nothing_limits_it():
-    assert FakeConfig(tiles=3, long_side=None).load_side is None
-    assert FakeConfig(tiles=1, long_side=777).load_side == 777
-    assert FakeConfig(tiles=2, long_side=800).load_side == 1500
-
-
-def test_mask_border_and_budget_hold_in_tiles():
+def test_mask_border_and_budget_hold():
     mask = np.zeros((30, 40), bool)
     mask[12:22, 15:36] = True
-    options = {"tiles": 2, "long_side": None, "border": 6}
+    options = {"long_side": None, "border": 6}
     (everything,) = extract(Everywhere(max_keypoints=10**6, **options), [photo(40, 30)], [mask])
     assert places(everything) == {(x, y) for x in range(15, 34) for y in range(12, 22)}
     (few,) = extract(Everywhere(max_keypoints=7, **options), [photo(40, 30)], [mask])
@@ -249,41 +198,3 @@ def test_mask_border_and_budget_hold_in_tiles():
     (nothing,) = extract(Everywhere(**options), [photo(40, 30)], [np.zeros((1, 1), bool)])
     assert len(nothing) == 0
     assert nothing.image_size == (40, 30)
-
-
-def test_tiles_of_shrunk_photographs_give_places_in_the_original():
-    detector = Everywhere(max_keypoints=10**6, tiles=2, long_side=20)
-    assert detector.config.load_side == 37
-    (features,) = extract(detector, [photo(74, 60, shrunk_to=(37, 30))])
-    assert places(features) == {(2 * x + 0.5, 2 * y + 0.5) for x in range(37) for y in range(30)}
-    assert features.image_size == (74, 60)
-
-
-def test_what_two_tiles_find_at_the_line_between_them_is_found_once():
-    class AtTheLine(Everywhere):
-        """In each tile two keypoints where it meets the others, a fraction of a pixel on its own side."""
-
-        def _detect(self, image, mask):
-            rows, columns = np.nonzero(mask)
-            corner = np.array([(0.4 if columns[0] == 0 else -0.4), (0.4 if rows[0] == 0 else -0.4)])
-            inner = np.array([columns.max() if columns[0] == 0 else columns.min(),
-                              rows.max() if rows[0] == 0 else rows.min()])  # fmt: skip
-            points = np.stack([inner + corner, inner - 3 * corner]).astype(np.float32)
-            size = image.shape[1], image.shape[0]
-            return Features(points, np.array([columns[0] + 2 * rows[0] + 5, 1], np.float32), points, size)
-
-    (features,) = extract(AtTheLine(tiles=2, long_side=None), [photo(40, 40)])
-    # Of the four within a pixel of the middle one is left, of the four farther from it all.
-    assert len(features) == 5
-    assert features.scores.tolist() == [features.scores[0], 1, 1, 1, 1]
-    assert features.scores[0] > 5
-
-
-def test_tiles_of_a_photograph_are_batches_of_their_detector():
-    detector = Everywhere(tiles=2, long_side=None)
-    calls = []
-    inner = detector.detect
-    detector.detect = lambda images, masks: (calls.append(len(images)), inner(images, masks))[1]
-    found = extract(detector, [photo(9, 9), photo(5, 6)], [None, np.ones((2, 2), bool)])
-    assert calls == [8]
-    assert [len(features) for features in found] == [81, 30]

@@ -13,6 +13,7 @@ import pytest
 from imc_kit.data import images, scenes
 from imc_kit.kaggle import rehearse
 from imc_kit.kaggle.rehearse import Report
+from jpegs import as_jpeg
 from kits import write_kit
 from stages import job
 
@@ -29,7 +30,7 @@ def competition(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
     folder = root / "test" / scene.name / "images"
     folder.mkdir(parents=True)
     for name in scene.images[:PHOTOS]:
-        (folder / name).write_bytes(images.as_jpeg(images.load(scene.path(name), 448).pixels))
+        (folder / name).write_bytes(as_jpeg(images.load(scene.path(name), 448).pixels))
     for table in ("sample_submission.csv", "truth.csv"):
         header, *rows = (shared / "scenes" / table).read_text("utf-8").splitlines(keepends=True)
         kept = [

@@ -197,21 +197,6 @@ def test_the_network_is_told_what_kornia_tells_it(monkeypatch, make, kind):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("adaptive", [False, True])
-def test_a_batch_is_as_one_by_one(make, adaptive):
-    options = {} if adaptive else {"depth_confidence": None, "width_confidence": None}
-    matcher, _ = make("sift", **options)
-    pairs = [pair("sift", counts, seed) for seed, counts in enumerate([(30, 40), (20, 40), (30, 40), (0, 5), (30, 40)])]
-    expected = [matcher.match(first, second) for first, second in pairs]
-    assert [len(one) > 0 for one in expected] == [True, True, True, False, True]
-    for found, one in zip(matcher.match_batch(pairs), expected, strict=True):
-        same(found, one.indices, one.scores)
-    if not adaptive:  # as on a GPU
-        for found, i in zip(matcher._match([pairs[i] for i in (0, 2, 4)]), (0, 2, 4), strict=True):
-            same(found, expected[i].indices, expected[i].scores)
-    assert matcher.match_batch([]) == []
-
-
 def test_the_same_from_many_threads(make):
     matcher, _ = make("aliked")
     pairs = [pair("aliked", (20 + seed, 30), seed) for seed in range(6)]

@@ -14,7 +14,7 @@ import pytest
 from imc_kit import matchers
 from imc_kit.config import feature_pipeline
 from imc_kit.errors import KitError
-from imc_kit.matchers import nearest
+from imc_kit.matchers import inverted_index, nearest, nearest_gpu
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features
 
@@ -224,9 +224,9 @@ def test_torch_gives_what_numpy_gives(monkeypatch, kind):
     else:
         first, second = (FLOATS[kind](one).astype(np.float32) for one in (first, second))
     expected = match(first, second, ratio=0.9)
-    monkeypatch.setattr(nearest, "_torch_with_gpu", lambda wanted: torch)
+    monkeypatch.setattr(nearest_gpu, "torch_with_gpu", lambda wanted: torch)
     monkeypatch.setattr(torch, "tensor", lambda values, dtype, device, make=torch.tensor: make(values, dtype=dtype))
-    monkeypatch.setattr(nearest, "_GPU_BLOCK", 100_000)
+    monkeypatch.setattr(nearest_gpu, "_GPU_BLOCK", 100_000)
     found = match(first, second, ratio=0.9, device="cuda")
     assert len(found) > 100 or kind == "one"
     np.testing.assert_array_equal(found.indices, expected.indices)
@@ -236,7 +236,7 @@ def test_torch_gives_what_numpy_gives(monkeypatch, kind):
 def test_features_go_to_the_gpu_once(monkeypatch):
     torch = pytest.importorskip("torch")
     went = []
-    monkeypatch.setattr(nearest, "_torch_with_gpu", lambda wanted: torch)
+    monkeypatch.setattr(nearest_gpu, "torch_with_gpu", lambda wanted: torch)
 
     def place(values, dtype, device, make=torch.tensor):
         went.append(device)
@@ -348,7 +348,7 @@ def test_in_cells_nearly_all_matches_are_the_same():
 @pytest.mark.parametrize("ratio", [None, 0.8])
 def test_as_many_cells_as_are_looked_up_change_nothing(ratio):
     first, second = clustered_pair(600)
-    exact, found = (match(first, second, ratio=ratio, cells=cells) for cells in (None, nearest._PROBES))
+    exact, found = (match(first, second, ratio=ratio, cells=cells) for cells in (None, inverted_index.PROBES))
     assert pairs(found) == pairs(exact)
     np.testing.assert_allclose(found.scores, exact.scores, atol=1e-6)
 
@@ -358,8 +358,8 @@ def test_as_many_cells_as_are_looked_up_change_nothing(ratio):
 )
 def test_fewer_descriptors_are_divided_among_fewer_cells(monkeypatch, count, made):
     numbers = []
-    real = nearest._inverted_index
-    monkeypatch.setattr(nearest, "_inverted_index", lambda points, cells: numbers.append(cells) or real(points, cells))
+    real = inverted_index.build
+    monkeypatch.setattr(inverted_index, "build", lambda points, cells: numbers.append(cells) or real(points, cells))
     match(unit(np.random.default_rng(0).normal(size=(count, 8))), np.ones((3, 8), np.float32), cells=64)
     assert numbers == made
 
@@ -383,10 +383,8 @@ def test_a_batch_gives_what_single_pairs_give():
 
 def test_cells_are_made_once_for_an_image(monkeypatch):
     made = []
-    real = nearest._inverted_index
-    monkeypatch.setattr(
-        nearest, "_inverted_index", lambda points, count: made.append(len(points)) or real(points, count)
-    )
+    real = inverted_index.build
+    monkeypatch.setattr(inverted_index, "build", lambda points, count: made.append(len(points)) or real(points, count))
     first, second = (described(unit(np.random.default_rng(0).normal(size=(count, 8)))) for count in (2100, 2200))
     matcher = NearestConfig(ratio=0.8, cells=64).create()
     found = [matcher.match(first, second), *matcher.match_batch([(first, second), (first, first)])]

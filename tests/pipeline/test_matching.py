@@ -18,7 +18,7 @@ from PIL import Image
 
 from imc_kit.cli.main import main
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint, preset
-from imc_kit.data import images, tables
+from imc_kit.data import tables
 from imc_kit.data.images import Photo
 from imc_kit.data.store import Store
 from imc_kit.detectors import extract
@@ -29,7 +29,7 @@ from imc_kit.errors import KitError
 from imc_kit.matchers import DetectorFreeConfig
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
-from imc_kit.pipeline import matching
+from imc_kit.pipeline import selection, static
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, inspect
 from imc_kit.pipeline.run import solve
@@ -65,7 +65,7 @@ def matched(
 ) -> tuple[MatchedFeatures, dict[str, ImageRecord], list[tuple[str, str]]]:
     stages = Matching(scene, store, config, pool)
     records = stages.detect(inspect(scene, config.masks, pool)[0])
-    pairs = stages.select(records, None)
+    pairs = selection.select(stages, records, None)
     return stages.match(records, pairs), records, pairs
 
 
@@ -205,7 +205,7 @@ def test_photos_on_their_side_are_matched_upright(rendered: tuple[Path, dict[str
         np.testing.assert_allclose(relative, as_stored(name) @ as_stored(first).T, atol=0.05)
 
 
-def test_masks_are_honoured_and_shown(photos: Path, tmp_path: Path, pool: Executor) -> None:
+def test_masks_are_honoured(photos: Path, tmp_path: Path, pool: Executor) -> None:
     masks, store, scene = tmp_path / "masks", Store(tmp_path / "store"), some(photos, 4)
     masks.mkdir()
     left = np.zeros((24, 32), np.uint8)
@@ -213,13 +213,9 @@ def test_masks_are_honoured_and_shown(photos: Path, tmp_path: Path, pool: Execut
     masked, _, _, free = scene.images
     for name in scene.images[:3]:
         cv2.imwrite(str(masks / f"{name}.png"), left)
-    config = replace(SIMPLE, masks=replace(SIMPLE.masks, folder=masks, pictures=True))
+    config = replace(SIMPLE, masks=replace(SIMPLE.masks, folder=masks))
     match_scene(scene, tmp_path / "out", store, config, pool)
-    shown = tmp_path / "out/masks"
-    assert sorted(path.name for path in shown.iterdir()) == [f"{name}.jpg" for name in scene.images[:3]]
-    picture = images.load(shown / f"{masked}.jpg").pixels.astype(int)
-    assert np.abs(picture[:, 180:].mean((0, 1)) - (180, 120, 150)).max() < 60  # purple
-    name_of_table = fingerprint(SIFT, replace(config.masks, pictures=False))
+    name_of_table = fingerprint(SIFT, config.masks)
     table = store.features(name_of_table)
     records, _ = inspect(scene, config.masks, pool)
     assert table[records[masked].key].keypoints[:, 0].max() < 160 < table[records[free].key].keypoints[:, 0].max()
@@ -262,7 +258,7 @@ def test_low_resolution_matching_holds_no_descriptors(
 
     class Counting(ThreadPoolExecutor):
         def map(self, function: Any, *values: Any, **options: Any) -> Any:
-            if getattr(function, "func", None) is matching._in_time and function.args[0] is not matching.examine:
+            if getattr(function, "func", None) is static._in_time and function.args[0] is not static.examine:
                 handed.append(len(values[0]))
                 assert all(features.descriptors.size == 0 for features in (*values[0], *values[1]))
             return super().map(function, *values, **options)
@@ -272,8 +268,8 @@ def test_low_resolution_matching_holds_no_descriptors(
     with Counting(2) as pool:
         records, _ = inspect(scene, SIMPLE.masks, pool)
         for at_once in (1024, 3):
-            monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", at_once)
-            found.append(Matching(scene, Store(tmp_path), SIMPLE, pool)._low_resolution_overlaps(records))
+            monkeypatch.setattr(static, "_PAIRS_AT_ONCE", at_once)
+            found.append(selection.overlaps(Matching(scene, Store(tmp_path), SIMPLE, pool), records))
     assert handed == [10, 3, 3, 3, 1]
     assert found[0] == found[1]
     assert list(found[0]) == list(itertools.combinations(scene.images, 2))
@@ -288,7 +284,7 @@ def test_fewer_pairs_are_selected(photos: Path, store: Store, pool: Executor, me
     pairs = PairsConfig(method, exhaustive_up_to=0, k=4, window=2, min_per_image=2)
     stages = Matching(some(photos, 10), store, replace(SIMPLE, pairs=pairs), pool)
     records = stages.detect(inspect(stages.scene, SIMPLE.masks, pool)[0])
-    selected = stages.select(records, None)
+    selected = selection.select(stages, records, None)
     assert 10 <= len(selected) <= 4 * 10
     assert {name for pair in selected for name in pair} == set(records)
 
@@ -300,8 +296,8 @@ def test_pairs_from_a_file_or_from_the_caller(photos: Path, tmp_path: Path, stor
     config = replace(SIMPLE, pairs=PairsConfig("file", file=tmp_path / "pairs.txt"))
     stages = Matching(scene, store, config, pool)
     records, _ = inspect(scene, SIMPLE.masks, pool)
-    assert stages.select(records, None) == listed
-    assert stages.select(records, [listed[1], (scene.images[0], "unreadable.jpg")]) == [listed[1]]
+    assert selection.select(stages, records, None) == listed
+    assert selection.select(stages, records, [listed[1], (scene.images[0], "unreadable.jpg")]) == [listed[1]]
     with pytest.raises(KitError, match="there is no file"):
         solve(photos, tmp_path / "out", replace(SIMPLE, pairs=PairsConfig("file", file=tmp_path / "none.txt")))
 
@@ -333,7 +329,7 @@ def test_global_descriptors_are_kept_in_the_store(photos: Path, tmp_path: Path, 
     records, _ = inspect(scene, SIMPLE.masks, pool)
     selections = []
     for _ in range(2):
-        selections.append(Matching(scene, store, replace(SIMPLE, pairs=pairs), pool).select(records, None))
+        selections.append(selection.select(Matching(scene, store, replace(SIMPLE, pairs=pairs), pool), records, None))
         assert sum(Colour.seen) == VIEWS
     assert selections[0] == selections[1]
     assert VIEWS * 3 // 2 <= len(selections[0]) <= 3 * VIEWS
@@ -347,12 +343,14 @@ def test_with_a_time_limit_pairs_are_ordered_by_the_matches_of_the_quick_answer(
     records, _ = inspect(scene, SIMPLE.masks, pool)
     names = list(records)
     limited = Matching(scene, store, config, pool, time.monotonic() + 1000)
-    before = limited.select(records, None)
+    before = selection.select(limited, records, None)
     assert all(names.index(second) - names.index(first) == 1 for first, second in before[: len(names) - 1])
     quick = Matching(scene, store, CHEAP, pool)
     found = quick.match(quick.detect(records), before)
-    after = limited.select(records, None)
-    assert sorted(after) == sorted(before) == sorted(Matching(scene, store, config, pool).select(records, None))
+    after = selection.select(limited, records, None)
+    assert (
+        sorted(after) == sorted(before) == sorted(selection.select(Matching(scene, store, config, pool), records, None))
+    )
     count = {pair: len(found.matches(*pair)) for pair in after}
     best = {name: max(count[pair] for pair in after if name in pair) for name in names}
     for first, second in after[: len(names) // 2]:
@@ -367,9 +365,9 @@ def test_features_are_described_only_when_there_is_time(
     records = stages.detect(inspect(scene, SIMPLE.masks, pool)[0])
     first, second, *_ = records
     monkeypatch.setattr(deadline.time, "monotonic", lambda: 0.0)
-    assert stages.similarity(records, 1.0)(first, second) is None
-    alike = stages.similarity(records, 100.0)(first, second)
-    assert alike == stages.similarity(records)(first, second)
+    assert selection.similarity(stages, records, 1.0)(first, second) is None
+    alike = selection.similarity(stages, records, 100.0)(first, second)
+    assert alike == selection.similarity(stages, records)(first, second)
     assert alike is not None
     assert -1 <= alike <= 1
 

@@ -17,6 +17,7 @@ from imc_kit.data.masks import MaskConfig
 from imc_kit.pipeline.records import gone, inspect, stored_mirrored
 from imc_kit.runtime import faults
 from imc_kit.types import Scene
+from jpegs import as_jpeg
 from small_tasks import noise
 
 NAMES = ("a.png", "b.png", "c.png")
@@ -25,7 +26,7 @@ NAMES = ("a.png", "b.png", "c.png")
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     for seed, name in enumerate(NAMES):
-        (tmp_path / name).write_bytes(images.as_jpeg(noise(seed)))
+        (tmp_path / name).write_bytes(as_jpeg(noise(seed)))
     return Scene("s", tmp_path, NAMES)
 
 

@@ -24,10 +24,10 @@ from imc_kit.pipeline.records import inspect
 from imc_kit.pipeline.run import solve
 from imc_kit.pipeline.scene import match_scene
 from imc_kit.retrieval.pairs import PairsConfig
-from imc_kit.synthetic.drone import ORIGIN, flight, gps_exif, write_flight
 from imc_kit.synthetic.plaza import orbit
 from imc_kit.types import Scene
 from point_scenes import ALL, FIRST, MAPPING_ALONE, ONE_RUN, solve_scene, write_photographs
+from rendered.drone import ORIGIN, flight, gps_exif, write_flight
 
 ONE_ALONE = replace(MAPPING_ALONE, mapping=ONE_RUN.mapping)
 
@@ -165,14 +165,14 @@ def test_gps_in_exif_is_in_metres_around_the_middle(tmp_path: Path, executor: Ex
     Image.new("RGB", (32, 24)).save(tmp_path / "without.jpg")
     (scene,) = scenes.load(tmp_path).scenes
     records, _ = inspect(scene, Config().masks, executor)
-    found = locate(scene, records, PositionsConfig())
+    found = locate(scene, records, PositionsConfig(), [])
     assert list(found.metres) == list(scene.images[:-1])
     apart = np.array(list(found.metres.values())) - true[:-1]
     np.testing.assert_allclose(apart, np.broadcast_to(apart[0], apart.shape), atol=0.01)
     assert found.origin is not None
     np.testing.assert_allclose(geographic(np.zeros((1, 3)), found.origin)[0], found.origin, atol=1e-9)
     assert found.origin == pytest.approx((ORIGIN[0], ORIGIN[1], 500), abs=2)
-    assert locate(scene, records, PositionsConfig(on=False)).metres == {}
+    assert locate(scene, records, PositionsConfig(on=False), []).metres == {}
 
 
 @pytest.mark.slow

@@ -115,19 +115,6 @@ def test_optional_steps_can_be_left_out_and_a_result_may_stay_unwritten(
     assert result.notes == ["cannot write result.json: No space left on device"]
 
 
-def test_a_damaged_photo_costs_no_more_than_the_picture_of_its_mask(
-    store: Store, executor: Executor, tmp_path: Path
-) -> None:
-    folder = write_photographs(tmp_path / "mixed")
-    damaged = folder / "03.png"
-    damaged.write_bytes(damaged.read_bytes()[:-30])  # its header is whole
-    (scene,) = scenes.load(folder).scenes
-    config = replace(ONE_ALONE, masks=replace(ONE_ALONE.masks, vegetation=True, pictures=True))
-    result = solve_scene(scene, tmp_path / "a", store, config, executor)
-    assert list(result.placements) == list(scene.images)
-    assert any("no picture of the mask of 03.png: " in note for note in result.notes)
-
-
 def test_pairs_that_were_left_out_come_back(
     scene: Scene,
     store: Store,

@@ -15,6 +15,7 @@ import pytest
 from imc_kit.config import CHEAP
 from imc_kit.data.store import Store
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
+from imc_kit.pipeline.static import without_static
 from imc_kit.types import Features, Matches, Scene
 from imc_kit.viewgraph.static import StaticConfig
 
@@ -51,7 +52,7 @@ def matching(tmp_path: Path, pool: Executor, **options: Any) -> Matching:
 
 def test_matches_on_a_date_are_left_out_with_a_note(tmp_path: Path, pool: Executor) -> None:
     stages = matching(tmp_path, pool)
-    left = stages.without_static(photographed(), dict.fromkeys(NAMES), PAIRS)  # type: ignore[arg-type]
+    left = without_static(stages, photographed(), dict.fromkeys(NAMES), PAIRS)  # type: ignore[arg-type]
     for pair in PAIRS:
         kept = left.matches(*pair).indices[:, 0]
         assert (kept >= STILL).all()
@@ -66,5 +67,5 @@ def test_it_can_be_switched_off_and_needs_time(tmp_path: Path, pool: Executor) -
     off.config = replace(off.config, static=StaticConfig(on=False))
     found = photographed()
     for stages in (off, late):
-        assert stages.without_static(found, dict.fromkeys(NAMES), PAIRS) is found  # type: ignore[arg-type]
+        assert without_static(stages, found, dict.fromkeys(NAMES), PAIRS) is found  # type: ignore[arg-type]
         assert stages.notes == []

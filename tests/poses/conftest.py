@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from imc_kit.synthetic.plaza import Camera
-from imc_kit.synthetic.turntable import circle_of_views, render_turntable
 from imc_kit.types import Pixels
+from rendered.turntable import circle_of_views, render_turntable
 
 
 @pytest.fixture(scope="session")

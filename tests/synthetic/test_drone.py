@@ -10,7 +10,7 @@ import pytest
 from imc_kit.colmap.geodesy import geographic
 from imc_kit.data import images, scenes
 from imc_kit.errors import KitError
-from imc_kit.synthetic.drone import ORIGIN, flight, write_flight
+from rendered.drone import ORIGIN, flight, write_flight
 
 
 def test_the_cameras_look_down_and_overlap() -> None:

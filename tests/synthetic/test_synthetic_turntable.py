@@ -11,7 +11,7 @@ from imc_kit.data import images, scenes
 from imc_kit.errors import KitError
 from imc_kit.metric import score
 from imc_kit.synthetic.plaza import Camera
-from imc_kit.synthetic.turntable import circle_of_views, distance_to_jug, render_jug, render_turntable, write_turntable
+from rendered.turntable import circle_of_views, distance_to_jug, render_jug, render_turntable, write_turntable
 
 CAMERA = Camera.centred((64, 48), 96.0)
 WALL = np.zeros((3, 48, 64), np.float32)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import combinations
 
-import cv2
 import numpy as np
 import pytest
 
-from imc_kit.data import images
-from imc_kit.detectors import extract
-from imc_kit.detectors.sift import SiftConfig
-from imc_kit.errors import KitError
-from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features, Matches
-from imc_kit.viewgraph.lowres import LowResConfig, PairOverlap, pair_overlap
-from imc_kit.viewgraph.orientation import assign_rotations
+from imc_kit.viewgraph import lowres
+from imc_kit.viewgraph.lowres import PairOverlap, pair_overlap
 from rotations import rotate_points
 
 RNG = np.random.default_rng(0)
@@ -73,13 +66,12 @@ def test_inliers_and_turn_of_a_known_pair(turn, scale):
     assert pair_overlap(first, second, found) == view
 
 
-def test_the_limit_on_errors_is_a_share_of_the_longer_side():
+def test_the_limit_on_errors_is_a_share_of_the_longer_side(monkeypatch):
     first, second, found, right = two_views(300, 0, noise=4)
-    tight, wide = (
-        pair_overlap(first, second, found, LowResConfig(max_error=error)).inliers for error in (0.0005, 0.05)
-    )
-    assert tight < 0.5 * right
-    assert wide == right
+    monkeypatch.setattr(lowres, "_MAX_ERROR", 0.5)
+    assert pair_overlap(first, second, found).inliers < 0.5 * right
+    monkeypatch.setattr(lowres, "_MAX_ERROR", 50.0)
+    assert pair_overlap(first, second, found).inliers == right
 
 
 def test_pairs_with_nothing_in_common_have_no_say():
@@ -90,7 +82,7 @@ def test_pairs_with_nothing_in_common_have_no_say():
         assert view.weight == 0
 
 
-def test_weight_is_the_lead_over_the_next_best():
+def test_weight_is_the_lead_over_the_next_best(monkeypatch):
     first, second, found, right = two_views(200, 0, 1)
     third = np.arange(len(second)) % 3 == 0
     second = dataclasses.replace(second, orientations=np.where(third, second.orientations + 90, second.orientations))
@@ -98,7 +90,8 @@ def test_weight_is_the_lead_over_the_next_best():
     assert view.inliers == right
     assert view.rotation_quarters == 1
     assert view.weight == pytest.approx(right / 3, abs=2)
-    assert pair_overlap(first, second, found, LowResConfig(min_inliers=right + 1)) == PairOverlap(right, 1, 0)
+    monkeypatch.setattr(lowres, "_MIN_INLIERS", right + 1)
+    assert pair_overlap(first, second, found) == PairOverlap(right, 1, 0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 30])
@@ -111,47 +104,3 @@ def test_degenerate_matches(count):
         view = pair_overlap(one_place, other, matches(np.arange(count)))
         assert 0 <= view.inliers <= count
         assert view.rotation_quarters == 0
-
-
-def test_features_without_orientations_are_refused():
-    first, second, found, _ = two_views(20, 0)
-    with pytest.raises(ValueError, match="orientations"):
-        pair_overlap(dataclasses.replace(first, orientations=None), second, found)
-
-
-@pytest.mark.parametrize("options", [{"max_error": 0}, {"max_error": 1}, {"min_inliers": -1}, {"trials": 0}])
-def test_senseless_options_are_refused(options):
-    with pytest.raises(KitError, match=f"{next(iter(options))} of low-resolution matching"):
-        LowResConfig(**options)
-
-
-def rotations_found(paths, side=480):
-    detector = SiftConfig(max_keypoints=512, long_side=side).create()
-    matcher = NearestConfig(ratio=0.8).create()
-    found = {path.name: extract(detector, [images.load(path, side)])[0] for path in paths}
-    relative = {}
-    for a, b in combinations(found, 2):
-        view = pair_overlap(found[a], found[b], matcher.match(found[a], found[b]))
-        relative[a, b] = (view.rotation_quarters, view.weight)
-    return assign_rotations(list(found), relative)
-
-
-def test_rotated_photos_are_found_and_others_left_alone(shared):
-    """The same photos, once as they were taken and once rotated; by how much is read off their pixels."""
-    folder = shared / "scenes" / "test"
-    plain, rotated = (
-        sorted((folder / scene / "images").iterdir())[3:8] for scene in ("fountain_P11", "fountain_P11_rotated")
-    )
-    assert set(rotations_found(plain).values()) == {0}
-
-    undone = []
-    for upright, other in zip(plain, rotated, strict=True):
-        pixels = [cv2.resize(images.load(path, 256).pixels, (64, 64)).astype(int) for path in (upright, other)]
-        errors = [np.abs(np.rot90(pixels[1], -quarters) - pixels[0]).mean() for quarters in range(4)]
-        assert sorted(errors)[0] < 0.3 * sorted(errors)[1]
-        undone.append(int(np.argmin(errors)))
-    assert len(set(undone)) > 2
-    found = list(rotations_found(rotated).values())
-    left = {(a - b) % 4 for a, b in zip(undone, found, strict=True)}
-    assert len(left) == 1  # the same way up, whichever that is
-    assert found.count(0) == max(undone.count(quarters) for quarters in range(4))

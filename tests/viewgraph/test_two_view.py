@@ -68,12 +68,8 @@ def test_points_in_one_place_do_no_harm() -> None:
     assert inliers.shape == (50,)
 
 
-def test_verification_demands_more_inliers_than_chance_gives_and_motion() -> None:
+def test_verification_demands_more_inliers_than_chance_gives() -> None:
     first, second, _ = views(200)
     assert VerificationConfig().verify(first, second)[1].all()
     for demand in (VerificationConfig(min_inliers=201), VerificationConfig(chance=0.96)):
         assert not demand.verify(first, second)[1].any()
-    second[:50] = first[:50] + 1
-    moved = VerificationConfig(min_motion=2.0).verify(first, second)[1]
-    assert not moved[:50].any()
-    assert moved[50:].mean() > 0.95

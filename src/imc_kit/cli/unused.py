@@ -10,7 +10,7 @@ from imc_kit.matchers import DetectorFreeConfig
 _METHODS = {
     "exhaustive_up_to": "similar, matches or sequential", "descriptors": "similar", "k": "similar or matches",
     "min_similarity": "similar", "min_matches": "matches", "min_per_image": "similar or matches",
-    "max_pairs": "similar or matches", "window": "sequential", "quadratic": "sequential", "loop": "sequential",
+    "window": "sequential",
 }  # fmt: skip
 """The methods of pair selection that use an option."""
 
@@ -38,8 +38,6 @@ def _reason(stage: str, option: str, config: Config) -> str:
     lacks = {
         f"--pairs.method {methods}": pairs.method not in methods.replace(",", "").split(),
         "--masks.vegetation": (stage, option) == ("masks", "min_share") and not masks.vegetation,
-        "masks": (stage, option) == ("masks", "pictures") and not masks.vegetation and masks.folder is None,
-        "--upright or --pairs.method matches": stage == "lowres" and not config.upright and pairs.method != "matches",
         "--add": stage == "combine" and not config.also,
         "--cameras.known": (stage, option) == ("cameras", "fixed") and not config.cameras.known,
         "a detector-free matcher": stage == "merge" and not free,

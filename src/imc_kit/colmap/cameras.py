@@ -2,16 +2,13 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from imc_kit.data.images import may_have_exif
 from imc_kit.errors import KitError, require, unknown_name
-from imc_kit.types import Float64
 
 log = logging.getLogger(__name__)
 
@@ -127,45 +124,6 @@ def _estimated(images: Sequence[ImageEntry], config: CameraConfig, notes: list[s
         for name, those in refused.items()
     ]
     return found
-
-
-def add_queries(
-    model: Any,
-    images: Sequence[ImageEntry],
-    queries: Sequence[ImageEntry],
-    keypoints: Mapping[str, Float64],
-    config: CameraConfig,
-) -> None:
-    """Add images without poses to a `pycolmap.Reconstruction`.
-
-    images: of the model. keypoints: of the queries by name, in COLMAP's coordinates, [N, 2].
-
-    A query that would have shared the intrinsics of images of the model still does. If bundle adjustment gave these
-    images different intrinsics, the query gets its own, and their median focal length is a first guess.
-    """
-    import pycolmap
-
-    keyed, _ = cameras_of([*images, *queries], config)
-    camera_of = {image.name: image.camera_id for image in model.images.values()}
-    known: dict[Any, set[int]] = {}
-    for image, (key, _) in zip(images, keyed, strict=False):
-        known.setdefault(key, set()).add(camera_of[image.name])
-    for query, (key, camera) in zip(queries, keyed[len(images) :], strict=True):
-        alike = {tuple(np.round(model.cameras[number].params, 6)): number for number in sorted(known.get(key, ()))}
-        if len(alike) != 1:
-            if alike:
-                focals = [model.cameras[number].mean_focal_length() for number in alike.values()]
-                for place in camera.focal_length_idxs():
-                    camera.params[place] = np.median(focals)
-                camera.has_prior_focal_length = True
-            camera.camera_id = max(model.cameras) + 1
-            model.add_camera_with_trivial_rig(camera)
-            known[key] = {camera.camera_id}
-            alike = {(): camera.camera_id}
-        (number,) = alike.values()
-        points = [pycolmap.Point2D(xy=xy) for xy in keypoints[query.name]]
-        of_camera = {"camera_id": number, "points2D": points}
-        model.add_image_with_trivial_frame(pycolmap.Image(name=query.name, image_id=max(model.images) + 1, **of_camera))
 
 
 def _exif(path: Path) -> tuple[str | None, float | None]:

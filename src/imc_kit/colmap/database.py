@@ -1,8 +1,8 @@
-"""Write and read COLMAP databases of features and matches. Only here half a pixel is added to keypoints."""
+"""Write COLMAP databases of features and matches, and count what they hold. Only here half a pixel is added."""
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
 from imc_kit.colmap.database_files import near, write_ahead_log
-from imc_kit.colmap.rotation import stored_camera
-from imc_kit.data.images import ImageInfo
 from imc_kit.errors import KitError
-from imc_kit.types import Correspondences, Features, Float32, Float64, Mask, Matches, Pair
+from imc_kit.types import Features, Float64, Matches, Pair
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ def write_database(
     seen: set[tuple[int, int]] = set()
     keyed, notes = cameras_of(images, config)
     with writing(path) as database:
-        cameras = _Cameras(database)
+        cameras = Cameras(database)
         for image, (key, camera) in zip(images, keyed, strict=True):
             image_id = cameras.write_image(image.name, key, camera)
             keypoints = features(image.name).keypoints
@@ -67,40 +65,11 @@ def write_database(
                     f"matches of {first!r} and {second!r} name keypoints that do not exist "
                     f"(they have {first_count} and {second_count}): the matches belong to other features"
                 )
-            database.write_matches(first_id, second_id, _rows(pair))
+            database.write_matches(first_id, second_id, best_first(pair))
     return notes
 
 
-def write_with_queries(path: Path, model: Any, verified: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
-    """Write a new database of a `pycolmap.Reconstruction`, whose images without poses are queries, with its ids.
-
-    verified: the database of the model's scene; its verified matches between the model's images are copied.
-    matches: of the queries, as for `write_database`.
-
-    Raises `KitError` when a database cannot be read or written.
-    """
-    with writing(path) as database, _reading(verified) as known:
-        for camera in model.cameras.values():
-            database.write_camera(camera, use_camera_id=True)
-        for rig in model.rigs.values():
-            database.write_rig(rig, use_rig_id=True)
-        for frame in model.frames.values():
-            database.write_frame(frame, use_frame_id=True)
-        for image in model.images.values():
-            database.write_image(image, use_image_id=True)
-            keypoints = np.array([point.xy for point in image.points2D], np.float32).reshape(-1, 2)
-            database.write_keypoints(image.image_id, keypoints)
-        ids = {image.name: image.image_id for image in model.images.values()}
-        new = {number: ids[name] for name, number in _ids(known).items() if name in ids}
-        for pair in id_pair_counts(known, verified=True):
-            if new.keys() >= {*pair}:
-                geometry = known.read_two_view_geometry(*pair)
-                database.write_two_view_geometry(*(new[number] for number in pair), geometry)
-        for first, second, rows in matches:
-            database.write_matches(ids[first], ids[second], _rows(rows))
-
-
-class _Cameras:
+class Cameras:
     """Writes images into an open database, with the cameras, rigs and frames that they need."""
 
     def __init__(self, opened: Any) -> None:
@@ -142,47 +111,8 @@ def writing(path: Path) -> Iterator[Any]:
         raise KitError(f"cannot write the COLMAP database {path}: {error}{hint}") from error
 
 
-def write_stored(
-    path: Path, upright: Path, infos: Mapping[str, ImageInfo], descriptors: Callable[[str], NDArray[np.uint8] | None]
-) -> None:
-    """Write a new database that describes images as they are stored, from one that describes them upright.
-
-    infos: how each image is turned upright. descriptors: SIFT's of an image by name, [N, 128], if there are any.
-    """
-    import pycolmap
-
-    with _reading(upright) as old, writing(path) as new:
-        cameras, new_id = _Cameras(new), dict[int, int]()
-        for image in sorted(old.read_all_images(), key=lambda image: image.image_id):
-            info, camera = infos[image.name], old.read_camera(image.camera_id)
-            key = image.camera_id, info.rotation_quarters, info.mirrored
-            image_id = cameras.write_image(image.name, key, stored_camera(camera, info))
-            new_id[image.image_id] = image_id
-            keypoints = old.read_keypoints(image.image_id)[:, :2]
-            if info.rotation_quarters or info.mirrored:
-                keypoints = info.to_stored(keypoints - HALF_PIXEL) + HALF_PIXEL
-            new.write_keypoints(image_id, keypoints)
-            if (given := descriptors(image.name)) is not None:
-                sift = pycolmap.FeatureExtractorType.SIFT
-                new.write_descriptors(image_id, pycolmap.FeatureDescriptors(type=sift, data=given))
-        upright_from_stored = {image.image_id: _affine(infos[image.name]) for image in old.read_all_images()}
-        for first, second in id_pair_counts(old, verified=False):
-            new.write_matches(new_id[first], new_id[second], old.read_matches(first, second))
-        for first, second in id_pair_counts(old, verified=True):
-            geometry = old.read_two_view_geometry(first, second)
-            geometry.F = upright_from_stored[second].T @ geometry.F @ upright_from_stored[first]
-            new.write_two_view_geometry(new_id[first], new_id[second], geometry)
-
-
-def _affine(info: ImageInfo) -> Float64:
-    """The matrix [3, 3] that maps COLMAP's places in the stored image to those in the upright one."""
-    corners = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
-    origin, right, down = (info.to_upright(corners - HALF_PIXEL) + HALF_PIXEL).astype(np.float64)
-    return np.vstack([np.stack([right - origin, down - origin, origin], 1), [0, 0, 1]])
-
-
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
+def reading(path: Path) -> Iterator[Any]:
     """Open a database to read it. Raises `KitError` when it cannot be read."""
     import pycolmap
 
@@ -217,56 +147,6 @@ def delete_pairs(
         raise KitError(f"cannot write the COLMAP database {path}: {error}") from error
 
 
-def keep_best_connected(path: Path, most: int) -> None:
-    """Keep the verified matches of at most `most` keypoints of each image: those in the most pairs."""
-    with writing(path) as database:
-        degrees = {image.image_id: _none_of(database, image) for image in database.read_all_images()}
-        for pair in id_pair_counts(database, verified=True):  # read twice: all matches may not fit in memory
-            matches = database.read_two_view_geometry(*pair).inlier_matches
-            for image, indices in zip(pair, matches.T, strict=True):
-                degrees[image][indices] += 1  # an index occurs once in a pair
-        kept = {image: np.zeros(len(degree), np.bool_) for image, degree in degrees.items()}
-        for image, degree in degrees.items():
-            kept[image][np.argsort(-degree, kind="stable")[:most]] = True
-        _keep(database, kept)
-
-
-def keep_first(path: Path, counts: Mapping[str, int]) -> None:
-    """Keep the verified matches of the first keypoints of each image, as many as `counts` says by its name."""
-    with writing(path) as database:
-        images = database.read_all_images()
-        kept = {image.image_id: _none_of(database, image) < 0 for image in images}
-        for image in images:
-            kept[image.image_id][: counts[image.name]] = True
-        _keep(database, kept)
-
-
-def _none_of(opened: Any, image: Any) -> NDArray[np.int32]:
-    """A zero for each keypoint of an image."""
-    return np.zeros(opened.num_keypoints_for_image(image.image_id), np.int32)
-
-
-def _keep(opened: Any, kept: Mapping[int, Mask]) -> None:
-    """Keep the verified matches whose keypoints are both marked, by image id."""
-    for first, second in id_pair_counts(opened, verified=True):
-        geometry = opened.read_two_view_geometry(first, second)
-        matches = geometry.inlier_matches
-        both = kept[first][matches[:, 0]] & kept[second][matches[:, 1]]
-        if not both.all():
-            geometry.inlier_matches = matches[both]
-            opened.update_two_view_geometry(first, second, geometry)
-
-
-def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> None:
-    """Replace the unverified matches of these pairs of image names in a database."""
-    new = list(matches)
-    delete_pairs(path, "matches", [(first, second) for first, second, _ in new])
-    with writing(path) as database:
-        ids = _ids(database)
-        for first, second, pair in new:
-            database.write_matches(ids[first], ids[second], _rows(pair))
-
-
 def recent_keypoints(opened: Any) -> Callable[[int], Float64]:
     """A cached reader of an open database's keypoints by image id: [N, 2] in COLMAP's coordinates."""
     return lru_cache(_RECENT)(lambda image: np.asarray(opened.read_keypoints(image)[:, :2], np.float64))
@@ -275,14 +155,14 @@ def recent_keypoints(opened: Any) -> Callable[[int], Float64]:
 def camera_ids(path: Path, names: Iterable[str]) -> tuple[int, ...]:
     """The ids of the cameras of these images of a database, each once."""
     wanted = set(names)
-    with _reading(path) as database:
+    with reading(path) as database:
         return tuple(sorted({image.camera_id for image in database.read_all_images() if image.name in wanted}))
 
 
 def keypoint_counts(path: Path) -> dict[str, int]:
     """The number of keypoints of each image of a database."""
-    with _reading(path) as database:
-        return {name: database.num_keypoints_for_image(number) for name, number in _ids(database).items()}
+    with reading(path) as database:
+        return {name: database.num_keypoints_for_image(number) for name, number in image_ids(database).items()}
 
 
 def match_counts(path: Path) -> dict[Pair, int]:
@@ -292,8 +172,8 @@ def match_counts(path: Path) -> dict[Pair, int]:
 
 def pair_counts(path: Path, *, verified: bool) -> dict[Pair, int]:
     """The number of verified matches, or of all matches, of each pair of image names in a database, without zeros."""
-    with _reading(path) as database:
-        names = {number: name for name, number in _ids(database).items()}
+    with reading(path) as database:
+        names = {number: name for name, number in image_ids(database).items()}
         return {(names[a], names[b]): count for (a, b), count in id_pair_counts(database, verified=verified).items()}
 
 
@@ -305,54 +185,12 @@ def id_pair_counts(opened: Any, *, verified: bool) -> dict[tuple[int, int], int]
     return {pycolmap.pair_id_to_image_pair(pair): n for pair, n in zip(pair_ids, counts, strict=True) if n}
 
 
-def cameras_by_image(path: Path) -> dict[str, Any]:
-    """The `pycolmap.Camera` of each image of a database."""
-    with _reading(path) as database:
-        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
-        return {image.name: cameras[image.camera_id] for image in database.read_all_images()}
-
-
-def read_keypoints(path: Path) -> Iterator[tuple[str, Float32]]:
-    """The keypoints [N, 2] of each image of a database by name, where the centre of the top-left pixel is (0, 0)."""
-    with _reading(path) as database:
-        for name, number in _ids(database).items():
-            yield name, np.asarray(database.read_keypoints(number)[:, :2] - HALF_PIXEL, np.float32)
-
-
-def read_matches(path: Path) -> Iterator[tuple[str, str, Matches]]:
-    """The matches of each pair of image names in a database, with scores that fall from 1 in their order."""
-    with _reading(path) as database:
-        names = {number: name for name, number in _ids(database).items()}
-        for first, second in id_pair_counts(database, verified=False):
-            indices = database.read_matches(first, second).astype(np.int32)
-            scores = np.linspace(1, 0, len(indices), endpoint=False, dtype=np.float32)
-            yield names[first], names[second], Matches(indices, scores)
-
-
-def read_pair(path: Path, first: str, second: str) -> tuple[Correspondences, Mask]:
-    """The matches of two images of a database, all with score 1, and which of them passed verification, bool [K].
-
-    There are none for a pair that was not matched. Raises `KitError` for an image that is not in the database.
-    """
-    with _reading(path) as database:
-        ids = _ids(database)
-        for name in (first, second):
-            if name not in ids:
-                raise KitError(f"there is no image {name!r} in the COLMAP database {path}")
-        points = [database.read_keypoints(ids[name])[:, :2] - HALF_PIXEL for name in (first, second)]
-        matches = database.read_matches(ids[first], ids[second])
-        verified = set(map(tuple, database.read_two_view_geometry(ids[first], ids[second]).inlier_matches.tolist()))
-    inliers = np.array([tuple(match) in verified for match in matches.tolist()], np.bool_)
-    found = [np.asarray(keypoints[matches[:, side]], np.float32) for side, keypoints in enumerate(points)]
-    return Correspondences(found[0], found[1], np.ones(len(matches), np.float32)), inliers
-
-
-def _ids(opened: Any) -> dict[str, int]:
+def image_ids(opened: Any) -> dict[str, int]:
     """The image ids of an open database by name."""
     return {image.name: image.image_id for image in opened.read_all_images()}
 
 
-def _rows(matches: Matches) -> NDArray[np.uint32]:
+def best_first(matches: Matches) -> NDArray[np.uint32]:
     """One-to-one matches for pycolmap, uint32 [K, 2], best first. RANSAC's draws depend on this order."""
     kept = matches.one_to_one()
     return kept.indices[np.argsort(-kept.scores, kind="stable")].astype(np.uint32)

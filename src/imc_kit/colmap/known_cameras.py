@@ -13,7 +13,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from math import inf
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,7 +24,7 @@ from imc_kit.data.images import ImageInfo
 from imc_kit.data.listing import exists, few, is_file, is_folder
 from imc_kit.data.scenes import SPLITS
 from imc_kit.data.text import content_lines, read_text
-from imc_kit.errors import KitError
+from imc_kit.errors import KitError, hint
 from imc_kit.types import Scene
 
 _FORM = "[IMAGE or FOLDER/] MODEL [WIDTH HEIGHT] PARAMS"
@@ -104,9 +103,7 @@ def check(known: str, scenes: Sequence[Scene], root: Path) -> None:
     possible = {place for scene in scenes for image in scene.images for place in _places(scene.name, image)}
     roots = [root, *(root / split for split in SPLITS), *(scene.root for scene in scenes)]
     if unfit := [name for name in named if name not in possible and not _lies_in(roots, name)]:
-        nearest = get_close_matches(unfit[0], sorted(possible), n=1, cutoff=0.4)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise KitError(f"{known} has cameras that fit no image: {few(unfit)}{hint}")
+        raise KitError(f"{known} has cameras that fit no image: {few(unfit)}{hint(unfit[0], possible)}")
 
 
 def of_scene(known: str, scene: Scene, infos: Mapping[str, ImageInfo]) -> tuple[dict[str, KnownCamera], list[str]]:

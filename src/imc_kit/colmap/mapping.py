@@ -9,7 +9,8 @@ from typing import Literal
 
 from imc_kit.colmap.cameras import largest_distortion
 from imc_kit.colmap.child import Workplace
-from imc_kit.colmap.database import delete_pairs, keep_best_connected, keep_first
+from imc_kit.colmap.database import delete_pairs
+from imc_kit.colmap.database_edits import keep_best_connected, keep_first
 from imc_kit.colmap.model_files import read_models
 from imc_kit.colmap.options import NOTHING_KNOWN, Known, Value, mapper_options
 from imc_kit.colmap.verification import inlier_counts

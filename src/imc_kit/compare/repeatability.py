@@ -259,7 +259,7 @@ def measure(
 
     photo: as `images.load(path, config.load_side)` returns it. number: its number, which selects the warps.
 
-    The config's limits on size and keypoints replace the detector's, which uses no tiles and no border here. Raises
+    The config's limits on size and keypoints replace the detector's, which uses no border here. Raises
     `KitError` when the feature pipeline lacks a package or a weight file.
     """
     config = config or RepeatabilityConfig()
@@ -272,7 +272,7 @@ def measure(
         scores: list[tuple[float | None, float | None]] = [(None, None)] * len(tried)
     else:
         most = min(feature_pipeline.detector.max_keypoints, config.max_keypoints)
-        detector = loaded(replace(feature_pipeline.detector, max_keypoints=most, tiles=1, border=0))
+        detector = loaded(replace(feature_pipeline.detector, max_keypoints=most, border=0))
         plain, *others = extract(detector, pictures, [None, *(visible(size, warp) for warp in tried)])
         matcher = loaded(feature_pipeline.matcher, feature_pipeline.detector.kind)
         matched = matcher.match_batch([(plain, other) for other in others])

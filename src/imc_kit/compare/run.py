@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from imc_kit import metric
-from imc_kit.colmap import database, database_files, verification
+from imc_kit.colmap import database, database_files, database_reading, verification
 from imc_kit.compare.page import SHARES, SamePairs, write_comparison
 from imc_kit.compare.repeatability import CHANGES, Measured, RepeatabilityConfig, Repeated, mean, measure
 from imc_kit.compare.rows import Row, by_change, of_seeds, summarize, verdicts
@@ -273,7 +273,7 @@ def _same_pairs(task: Task, solved: Mapping[str, Mapping[str, results.SceneResul
             quarters = solved[name][scene.name].rotation_quarters
             try:
                 photos = [images.load(scene.path(image), _PICTURE, quarters.get(image, 0)) for image in pair]
-                matches, inliers = database.read_pair(path, *pair)
+                matches, inliers = database_reading.read_pair(path, *pair)
             except KitError as error:
                 log.warning("%s: no picture of a pair: %s", scene.name, error)
                 continue

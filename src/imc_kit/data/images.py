@@ -11,19 +11,19 @@ import errno
 import hashlib
 import io
 import logging
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import JpegImagePlugin, TiffImagePlugin
 from PIL.ImageFile import ImageFile
 
 from imc_kit.data.decoding import MAX_PIXELS, decode, opened, refused
-from imc_kit.data.gps import Position, from_exif
+from imc_kit.data.exif import orientation_and_position
+from imc_kit.data.gps import Position
 from imc_kit.errors import KitError
 from imc_kit.types import Float32, Float64, Pixels
 
@@ -32,7 +32,6 @@ MIN_SIDE = 16
 F = TypeVar("F", Float32, Float64)
 logger = logging.getLogger(__name__)
 
-_ORIENTATION, _GPS = 0x0112, 0x8825
 _ROTATIONS = (0, False), (0, True), (2, False), (2, True), (3, True), (1, False), (1, True), (3, False)
 _UPRIGHT = dict(enumerate(_ROTATIONS, 1))
 """(clockwise 90° rotations, mirrored) by EXIF orientation. Mirroring, left to right, comes first."""
@@ -173,13 +172,6 @@ def load(
     return Photo(pixels, info.size, info.rotation_quarters, info.mirrored)
 
 
-def as_jpeg(pixels: Pixels, quality: int = 90) -> bytes:
-    """Encode uint8 RGB pixels [h, w, 3] as a JPEG file."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "jpeg", quality=quality)
-    return file.getvalue()
-
-
 def probe(path: Path | str, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Read the header of an image without decoding it.
 
@@ -228,7 +220,7 @@ def _open(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile, Imag
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise refused(f"{width} × {height} pixels are too few: each side must have at least {MIN_SIDE}")
-    orientation, gps = _exif(image, file)
+    orientation, gps = orientation_and_position(image, file)
     rotation_quarters, mirrored = _UPRIGHT.get(orientation, (0, False))
     if rotation_quarters % 2 and not _is_made_upright_by_pillow(image):
         width, height = height, width
@@ -238,40 +230,6 @@ def _open(file: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile, Imag
 def _is_made_upright_by_pillow(image: ImageFile) -> bool:
     """Whether Pillow itself applies the EXIF orientation to the pixels and the size. It does so for TIFF only."""
     return isinstance(image, TiffImagePlugin.TiffImageFile)
-
-
-def _exif(image: ImageFile, file: BinaryIO) -> tuple[Any, Position | None]:
-    """The EXIF orientation, 1 to 8, None, or an invalid value from the file; and the position.
-
-    Damaged EXIF is no reason to lose the image.
-    """
-    orientation: Any = None
-    gps: Position | None = None
-    exif = Image.Exif()
-    with suppress(Exception):  # many kinds
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            orientation = image.tag_v2.get(_ORIENTATION)  # not that in its XMP, which Pillow does not apply
-            exif = image.getexif()
-        else:
-            png = isinstance(image, PngImagePlugin.PngImageFile)
-            exif.load(_png_exif(file) if png else image.info.get("exif", b""))
-            orientation = exif.get(_ORIENTATION)
-        gps = from_exif(exif.get_ifd(_GPS)) if _GPS in exif else None
-    return orientation, gps
-
-
-def _png_exif(file: BinaryIO) -> bytes:
-    """The eXIf chunk of a PNG. If it follows the pixels, Pillow finds it only by decoding them."""
-    position = file.tell()
-    file.seek(8)
-    block = b""
-    while len(head := file.read(8)) == 8 and not block:
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"eXIf":
-            block = file.read(length)
-        file.seek(length + 4, io.SEEK_CUR)
-    file.seek(position)
-    return block
 
 
 def fitting(size: tuple[int, int], long_side: int | None) -> tuple[int, int]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import combinations, islice
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from imc_kit.errors import KitError, printable
 
@@ -76,35 +75,27 @@ class Listing:
 
     def _same(self) -> str:
         """The places, as in `images, images_2`, that hold the same photos, perhaps at several sizes."""
-        places: defaultdict[str, list[str]] = defaultdict(list)
+        of_stem: defaultdict[str, list[str]] = defaultdict(list)
         for name in self.images:
-            places[PurePosixPath(name).stem].append(name)
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for names in places.values():
-            if len(names) > 1:
-                groups.setdefault(tuple(map(_place, names)), names[:_GROUPS])
+            of_stem[PurePosixPath(name).stem].append(name)
+        groups = {tuple(map(_place, names)): names[:_GROUPS] for names in of_stem.values() if len(names) > 1}
         found = []
         for names in islice(groups.values(), _GROUPS):
-            small = {name: _small(self.folder / name) for name in names}
-            alike = {name for pair in combinations(names, 2) if _are_alike(*map(small.get, pair)) for name in pair}
-            found += [", ".join(dict.fromkeys(map(_place, sorted(alike))))] if alike else []
+            pairs = [pair for pair in combinations(names, 2) if _are_alike(*(self.folder / name for name in pair))]
+            alike = sorted({name for pair in pairs for name in pair})
+            found += [", ".join(dict.fromkeys(map(_place, alike)))] if alike else []
         return few(found)
 
 
-def _small(path: Path) -> Any:
-    """The pixels of an image at 32 pixels, int [h, w, 3]; None if it cannot be read."""
+def _are_alike(first: Path, second: Path) -> bool:
+    """Whether two images show the same at 32 pixels. False if one cannot be read."""
     from imc_kit.data import images  # with OpenCV, which loads when first used
 
     try:
-        return images.load(path, 32).pixels.astype(int)
+        one, other = (images.load(path, 32).pixels.astype(int) for path in (first, second))
     except KitError:
-        return None
-
-
-def _are_alike(first: Any, second: Any) -> bool:
-    return (
-        first is not None and second is not None and first.shape == second.shape and abs(first - second).mean() < _ALIKE
-    )
+        return False
+    return one.shape == other.shape and bool(abs(one - other).mean() < _ALIKE)
 
 
 def _top(name: str) -> str:

@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".webp")
 _SUFFIXES = (*_LOSSLESS, *sorted(IMAGE_SUFFIXES.difference(_LOSSLESS)))
 _NAMES = "IMG.jpg.png, IMG.png, IMG_mask.png or IMG.mask.png"
-_MASKED_COLOUR = np.array([204, 121, 167], np.float32)
-"""Reddish purple from Okabe and Ito's palette for colour-blind readers. It is rare in photos."""
 _BLACK = 1 / 16
 """Pixels up to this fraction of a mask's brightest value are black, because black in a JPEG is not exactly 0."""
 
@@ -55,8 +53,6 @@ class MaskConfig:
     """Mask green plants by their colour."""
     min_share: float = 0.2
     """Ignore the vegetation mask if less than this fraction of the image, or of what `folder` allows, would remain."""
-    pictures: bool = False
-    """Save every masked photo, with its mask in purple, in the scene's folder `masks`."""
 
     def __post_init__(self) -> None:
         require(0 <= self.min_share <= 1, "min_share of the masks", "in 0 … 1", self.min_share)
@@ -167,15 +163,6 @@ def vegetation(pixels: Pixels) -> Mask:
     plants = cv2.morphologyEx(green, cv2.MORPH_OPEN, _disc(_OPEN_RADIUS))
     plants = cv2.morphologyEx(plants, cv2.MORPH_CLOSE, _disc(_CLOSE_RADIUS))
     return np.asarray(plants, np.bool_)
-
-
-def overlay(pixels: Pixels, allowed: Mask | None) -> Pixels:
-    """Copy a photo's pixels and colour those purple where keypoints are not allowed."""
-    shown = pixels.copy()
-    if allowed is not None:
-        masked = ~stretched(allowed, pixels.shape[:2])
-        shown[masked] = np.rint(0.35 * pixels[masked] + 0.65 * _MASKED_COLOUR)
-    return shown
 
 
 def stretched(values: Mask, shape: tuple[int, ...]) -> Mask:

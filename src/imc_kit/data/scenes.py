@@ -16,17 +16,15 @@ The table of the test split is `sample_submission.csv`. In 2025 the column `scen
 treats a dataset as a scene.
 """
 
-import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeAlias
 
 from imc_kit.data.listing import IMAGE_SUFFIXES, exists, few, find_images, fits_table, is_folder
+from imc_kit.data.names import chosen_images, match_names
 from imc_kit.data.tables import POSE_COLUMNS, read_table
-from imc_kit.data.text import content_lines
 from imc_kit.errors import KitError, unknown_name
 from imc_kit.types import Scene
 
@@ -97,26 +95,7 @@ class Task:
 
         Raises `KitError` for a path that is no image of the task, with the nearest one, or that several scenes have.
         """
-        listed = isinstance(images, Path | str)
-        names = [line for _, line in content_lines(images)] if isinstance(images, Path | str) else list(images)
-        what = f"{images} names" if listed else "the images have"
-        if not names:
-            raise KitError(f"{what} no image: give at least one")
-        homes: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-        for scene in self.scenes:
-            for image in scene.images:
-                path = (scene.root / image).relative_to(self.root).as_posix()
-                for name in (image, f"{scene.name}/{image}", path):
-                    homes[name].add((scene.name, image))
-        names = [name.removeprefix("./") for name in names]
-        if unknown := [name for name in names if name not in homes]:
-            nearest = get_close_matches(unknown[0], sorted(homes), n=1, cutoff=0.4)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise KitError(f"{what} {len(unknown)} images that do not exist in {self.root}: {few(unknown)}{hint}")
-        if several := [name for name in names if len(homes[name]) > 1]:
-            where = few([f"{scene}/{image}" for scene, image in sorted(homes[several[0]])])
-            raise KitError(f"{what} {several[0]!r}, which is in several scenes: write {where}")
-        chosen = {home for name in names for home in homes[name]}
+        chosen = chosen_images(self.scenes, self.root, images)
         scenes = [
             replace(scene, images=tuple(image for image in scene.images if (scene.name, image) in chosen))
             for scene in self.scenes
@@ -313,31 +292,3 @@ def _read_categories(path: Path, notes: list[str]) -> dict[str, tuple[str, ...]]
         return {}
     pairs = zip(table["scene"], table["categories"], strict=True)
     return {scene: tuple(filter(None, map(str.strip, text.split(";")))) for scene, text in pairs}
-
-
-def match_names(wanted: Sequence[str], present: Sequence[str]) -> dict[str, str]:
-    """Find the file in `present` that each wanted name refers to; names without a file are left out.
-
-    A name refers to the file of that name. Failing that, it refers to the only file that differs in case and Unicode
-    form, or else in the suffix too, if no other wanted name refers to that file.
-    """
-    files = set(present)
-    found = {name: name for name in wanted if name in files}
-    for form in (_folded_case, _without_suffix):
-        alike: defaultdict[str, list[str]] = defaultdict(list)
-        for file in files.difference(found.values()):
-            alike[form(file)].append(file)
-        near = {name: alike[form(name)] for name in wanted if name not in found}
-        only = {name: candidates[0] for name, candidates in near.items() if len(candidates) == 1}
-        claims = Counter(only.values())
-        found |= {name: file for name, file in only.items() if claims[file] == 1}
-    return found
-
-
-def _folded_case(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _without_suffix(name: str) -> str:
-    path = PurePosixPath(_folded_case(name))
-    return str(path.with_suffix("")) if path.suffix in IMAGE_SUFFIXES else str(path)

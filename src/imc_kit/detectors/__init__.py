@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imc_kit.data.images import Photo
-from imc_kit.detectors.tiles import cut_tiles, join_tiles, length_in_tiles
 from imc_kit.runtime.registry import NamedConfig, Registry
 from imc_kit.types import Features, Float32, Mask, Pixels
 
@@ -52,26 +51,17 @@ class DetectorConfig(NamedConfig):
     default is COLMAP's for SIFT."""
     border: int = 0
     """Drop keypoints closer than this to the image edge, in pixels of the original image."""
-    tiles: int = 1
-    """Cut images larger than `long_side` into this many overlapping tiles along each side, and detect in each tile at
-    `long_side`. This finds finer detail but takes tiles² times the time and memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.max_keypoints >= 1, "max_keypoints", "at least 1")
         self._require(self.long_side is None or self.long_side >= 1, "long_side", "at least 1 pixel, or None")
         self._require(self.border >= 0, "border", "at least 0 pixels")
-        self._require(self.tiles >= 1, "tiles", "at least 1")
 
     @property
     def kind(self) -> str:
         """The kind of descriptors: matchers accept or refuse it. Override it if it is not the detector's name."""
         return self.name
-
-    @property
-    def load_side(self) -> int | None:
-        """Maximum longer side, in pixels, of the photos that `extract` expects; None for the full size."""
-        return None if self.long_side is None else int(self.long_side * length_in_tiles(self.tiles))
 
     def weight_files(self) -> tuple[str, ...]:
         """The weight files that it needs from the usual places, by name in the manifest `weights.toml`."""
@@ -158,22 +148,14 @@ def _unique(points: Float32) -> NDArray[np.intp]:
 def extract(detector: Detector, photos: Sequence[Photo], masks: Sequence[Mask | None] | None = None) -> list[Features]:
     """Detect the features of photos: strongest first, in pixels of the originals, at most one per position.
 
-    photos: as loaded by `images.load(path, detector.config.load_side)`.
+    photos: as loaded by `images.load(path, detector.config.long_side)`.
     masks: for each photo bool [H, W] of any size, stretched over the photo; True allows keypoints, None allows all.
     Raises `ValueError` for a mask of another type or shape.
     """
     masks = [None] * len(photos) if masks is None else masks
-    config = detector.config
-    cut = [
-        cut_tiles(photo.pixels, _allowed(photo, config.border, mask), config.tiles, config.long_side)
-        for photo, mask in zip(photos, masks, strict=True)
-    ]
-    every_tile = [tile for of_photo in cut for tile in of_photo]
-    found = iter(detector.detect([tile.pixels for tile in every_tile], [tile.mask for tile in every_tile]))
-    return [
-        in_original(join_tiles(tiles, [next(found) for _ in tiles], config.tiles, config.max_keypoints), photo)
-        for tiles, photo in zip(cut, photos, strict=True)
-    ]
+    allowed = [_allowed(photo, detector.config.border, mask) for photo, mask in zip(photos, masks, strict=True)]
+    found = detector.detect([photo.pixels for photo in photos], allowed)
+    return [in_original(features, photo) for features, photo in zip(found, photos, strict=True)]
 
 
 def _allowed(photo: Photo, border: int, mask: Mask | None) -> Mask | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.colmap import database, database_files
+from imc_kit.colmap import database, database_files, database_reading
 from imc_kit.data import hloc as hloc_files
 from imc_kit.data.colmap_database import SIFT_SCALE
 from imc_kit.data.store import Table
@@ -21,14 +21,14 @@ def hloc(scene: SceneModel, folder: Path) -> str:
     solved = _Solved(scene)
     counts = database.keypoint_counts(solved.path)
     hloc_files.write_features(folder / "features.h5", solved.features())
-    hloc_files.write_matches(folder, counts, database.read_matches(solved.path))
+    hloc_files.write_matches(folder, counts, database_reading.read_matches(solved.path))
     return solved.remark(solved.keys)
 
 
 def colmap_database(scene: SceneModel, folder: Path) -> str:
     """database.db, with which COLMAP can go on. It has descriptors if they are SIFT's: COLMAP has no others."""
     solved = _Solved(scene)
-    database.write_stored(folder / "database.db", solved.path, solved.infos, solved.sift)
+    database_reading.write_stored(folder / "database.db", solved.path, solved.infos, solved.sift)
     return solved.remark(solved.keys and solved.kind == "sift")
 
 
@@ -43,7 +43,7 @@ class _Solved:
         self.path = scene.folder.parents[1] / database_files.NAME
         if not database_files.is_whole(self.path):
             raise KitError(f"there is no {self.path}, or it has changed since it was written: run imc-kit solve again")
-        cameras = database.cameras_by_image(self.path)
+        cameras = database_reading.cameras_by_image(self.path)
         self.infos = {name: scene.record(name, camera).info for name, camera in cameras.items()}
         found = database_files.features_of(self.path)
         self.kind: str = found.get("kind", "")
@@ -54,7 +54,7 @@ class _Solved:
 
     def features(self) -> Iterator[tuple[str, Features]]:
         """The features of each image as it is stored: the store's, else those of the database without descriptors."""
-        for name, keypoints in database.read_keypoints(self.path):
+        for name, keypoints in database_reading.read_keypoints(self.path):
             info = self.infos[name]
             columns = keypoints, np.ones(len(keypoints), np.float32), np.empty((len(keypoints), 0), np.float32)
             found = self._table[self.keys[name]] if name in self.keys else Features(*columns, info.size)

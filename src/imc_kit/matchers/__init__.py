@@ -24,9 +24,6 @@ from imc_kit.types import Correspondences, Features, Float32, Matches
 class Matcher(Protocol):
     """Matches the features of two images. Several threads may call it at once."""
 
-    @property
-    def config(self) -> "MatcherConfig": ...
-
     def match(self, first: Features, second: Features) -> Matches:
         """Match two images. Matches are sorted by the index in the first image; each feature is in at most one."""
 
@@ -44,13 +41,10 @@ class OneByOne:
 class DetectorFreeMatcher(Protocol):
     """Finds corresponding points in two images without keypoints. Several threads may call it at once."""
 
-    @property
-    def config(self) -> "DetectorFreeConfig": ...
-
     def match_images(self, first: Photo, second: Photo) -> Correspondences:
         """Find corresponding points, in pixels of the original images.
 
-        first, second: the results of `images.load(path, matcher.config.long_side)`.
+        first, second: the results of `images.load(path, config.long_side)`.
         """
 
     def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:

@@ -7,8 +7,7 @@ into its range, does not change the result.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from imc_kit.errors import KitError
-from imc_kit.matchers import MatcherConfig, register
+from imc_kit.matchers import MatcherConfig, OneByOne, register
 from imc_kit.runtime import weights
 from imc_kit.runtime.torch_utils import Device, Tensor, device, fill, on_device, read_state
 from imc_kit.types import Features, Float32, Matches
@@ -30,8 +29,6 @@ _UNUSED = re.compile(r"log_assignment\.\d+\.r|extractor\.model\.net\..+")
 and XFeat itself in LighterGlue's file."""
 _REGISTERED: dict[str, dict[str, Any]] = {}
 """The options of kornia's LightGlue for each kind that `register_network` added."""
-_GPU_BATCH = 2**25
-"""Keypoint pairs per pass on a GPU, summed over the image pairs: eight times 2048 × 2048. It limits memory."""
 
 
 def register_network(kind: str, **options: Any) -> None:
@@ -98,7 +95,7 @@ class LightGlueConfig(MatcherConfig):
         return LightGlueMatcher(self, kind)
 
 
-class LightGlueMatcher:
+class LightGlueMatcher(OneByOne):
     """See `Matcher`."""
 
     def __init__(self, config: LightGlueConfig, kind: str) -> None:
@@ -113,58 +110,30 @@ class LightGlueMatcher:
 
     def match(self, first: Features, second: Features) -> Matches:
         """See `Matcher.match`. Raises `KitError` for features that the network was not made for."""
-        return self._match([(first, second)])[0]
-
-    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """See `Matcher.match_batch`.
-
-        On a GPU, pairs with equal numbers of keypoints go through the network together, unless it may stop early or
-        drop keypoints: then one pair's result would depend on the others.
-        """
-        conf = self._network.conf
-        alone = self._device.type == "cpu" or conf.depth_confidence > 0 or conf.width_confidence > 0
-        of_size = defaultdict(list)
-        for i, (first, second) in enumerate(pairs):
-            of_size[len(first), len(second)].append(i)
-        matches: dict[int, Matches] = {}
-        for (m, n), same in of_size.items():
-            batch = 1 if alone else max(1, _GPU_BATCH // max(1, m * n))
-            for start in range(0, len(same), batch):
-                chunk = same[start : start + batch]
-                matches.update(zip(chunk, self._match([pairs[i] for i in chunk]), strict=True))
-        return [matches[i] for i in range(len(pairs))]
-
-    def _match(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
-        """Match pairs that all have the same numbers of keypoints."""
         import torch
 
-        images = {f"image{side}": self._inputs([pair[side] for pair in pairs]) for side in (0, 1)}
+        images = {f"image{side}": self._inputs(features) for side, features in enumerate((first, second))}
         # cuDNN plans attention anew for every number of keypoints, which takes several times as long as all else.
         torch.backends.cuda.enable_cudnn_sdp(False)  # until the run ends: see `executors.one_thread`
         with torch.inference_mode():
             found = self._network(images)
-        return [
-            Matches(indices.cpu().numpy().astype(np.int32), scores.float().cpu().numpy())
-            for indices, scores in zip(found["matches"], found["scores"], strict=True)
-        ]
+        indices, scores = found["matches"][0], found["scores"][0]
+        return Matches(indices.cpu().numpy().astype(np.int32), scores.float().cpu().numpy())
 
-    def _inputs(self, images: Sequence[Features]) -> dict[str, Tensor]:
-        """The network's inputs for one side of the pairs, [B, N, …]."""
-        for features in images:
-            self._check(features)
+    def _inputs(self, features: Features) -> dict[str, Tensor]:
+        """The network's inputs for one image, [1, N, …]."""
+        self._check(features)
         inputs = {
-            "keypoints": np.stack([features.keypoints for features in images]) + np.float32(0.5),
-            "descriptors": np.stack([features.descriptors for features in images]).astype(np.float32, copy=False),
-            "image_size": np.array([features.image_size for features in images], np.float32),
+            "keypoints": features.keypoints + np.float32(0.5),
+            "descriptors": features.descriptors.astype(np.float32),  # a copy, because torch warns of read-only arrays
+            "image_size": np.array(features.image_size, np.float32),
         }
         if self._network.conf.add_scale_ori:
-            frames = [_frames(features, self.kind) for features in images]
-            inputs["scales"], inputs["oris"] = np.stack(frames, 1)
+            inputs["scales"], inputs["oris"] = _frames(features, self.kind)
         if self._network.conf.add_laf:
-            none = np.empty((0, 2, 2), np.float32)
-            shapes = [none if features.shapes is None else features.shapes for features in images]
-            inputs["lafs"] = np.concatenate([np.stack(shapes), inputs["keypoints"][..., None]], 3)
-        return {name: on_device(values, self._device) for name, values in inputs.items()}
+            shapes = np.empty((0, 2, 2), np.float32) if features.shapes is None else features.shapes
+            inputs["lafs"] = np.concatenate([shapes, inputs["keypoints"][..., None]], 2)
+        return {name: on_device(values[None], self._device) for name, values in inputs.items()}
 
     def _check(self, features: Features) -> None:
         conf, descriptors, needs = self._network.conf, features.descriptors, "matcher 'lightglue' needs"

@@ -12,21 +12,7 @@ from imc_kit.metric.pairs import score_2023
 from imc_kit.metric.tasks import OfScene, score_scenes
 
 __all__ = [
-    "FREE",
-    "THRESHOLDS",
-    "TRANSPARENT_THRESHOLDS",
-    "AnyScore",
-    "OfScene",
-    "SceneScore",
-    "Score",
-    "ScoredFiles",
-    "distances_of",
-    "find_truth",
-    "read_thresholds",
-    "score",
-    "score_2023",
-    "score_2025",
-    "score_centers",
-    "score_files",
-    "score_scenes",
-]
+    "FREE", "THRESHOLDS", "TRANSPARENT_THRESHOLDS", "AnyScore", "OfScene", "SceneScore", "Score", "ScoredFiles",
+    "distances_of", "find_truth", "read_thresholds", "score", "score_2023", "score_2025", "score_centers",
+    "score_files", "score_scenes",
+]  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imc_kit.colmap import database, mapping_runs, steps
+from imc_kit.colmap import database_edits, mapping_runs, steps
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping_runs import MappingResult
@@ -182,7 +182,7 @@ class Completion:
         context.notes.extend(matching.notes)
         path = context.partial / "looser.db"
         shutil.copyfile(self.verified, path)
-        database.replace_matches(path, found.strong(pairs, LOOSE_MATCHES))
+        database_edits.replace_matches(path, found.strong(pairs, LOOSE_MATCHES))
         return path
 
 

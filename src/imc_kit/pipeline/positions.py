@@ -10,7 +10,8 @@ from imc_kit.colmap.geodesy import east_north_up
 from imc_kit.colmap.steps import PositionsConfig
 from imc_kit.data import positions
 from imc_kit.pipeline.records import ImageRecord
-from imc_kit.retrieval.pairs import PairsConfig, neighbours
+from imc_kit.retrieval.nearby import neighbours
+from imc_kit.retrieval.pairs import PairsConfig
 from imc_kit.types import Float64, Scene
 
 log = logging.getLogger(__name__)
@@ -64,14 +65,15 @@ class Positions:
         return True
 
 
-def locate(scene: Scene, records: Mapping[str, ImageRecord], config: PositionsConfig) -> Positions:
-    """The positions of a scene's images, from EXIF or the file of positions."""
-    if not config.on:
-        return Positions()
-    geographic, found = True, {name: record.info.gps for name, record in records.items() if record.info.gps}
-    if config.file:
+def locate(scene: Scene, records: Mapping[str, ImageRecord], config: PositionsConfig, notes: list[str]) -> Positions:
+    """The positions of a scene's images, from EXIF or the file of positions. notes: gets one if some are missed."""
+    gps = {name: record.info.gps for name, record in records.items() if record.info.gps}
+    geographic, found = True, gps if config.on else {}
+    if config.on and config.file:
         geographic, found = positions.of_scene(config.file, scene)
         found = {name: position for name, position in found.items() if name in records}
+    if not found and (config.pairs == "on" or config.adjust):
+        notes.append("no image has a position, so --positions.pairs and --positions.adjust have no effect")
     rows, origin = np.array(list(found.values()), np.float64).reshape(-1, 3), None
     if geographic and found:
         rows, origin = east_north_up(rows)

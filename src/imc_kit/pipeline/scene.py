@@ -12,15 +12,16 @@ from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.colmap.options import Known
 from imc_kit.colmap.verification import inlier_counts, verify
 from imc_kit.config import Config, fingerprint
-from imc_kit.data import images, masks
 from imc_kit.data.store import Store
-from imc_kit.errors import KitError, said
+from imc_kit.errors import KitError
+from imc_kit.pipeline import selection
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.positions import locate
 from imc_kit.pipeline.records import ImageRecord, gone, inspect, stored_mirrored
 from imc_kit.pipeline.results import SceneResult
+from imc_kit.pipeline.static import without_static
 from imc_kit.poses import place
 from imc_kit.runtime import deadline, faults
 from imc_kit.runtime.meter import Meter
@@ -74,9 +75,7 @@ def match_scene(
         infos = {name: record.info for name, record in records.items()}
         known, notes = known_cameras.of_scene(config.cameras.known, scene, infos)
         matching.notes += notes
-        matching.positions = locate(scene, records, config.positions)
-        if not matching.positions.metres and (config.positions.pairs == "on" or config.positions.adjust):
-            matching.notes.append("no image has a position, so --positions.pairs and --positions.adjust have no effect")
+        matching.positions = locate(scene, records, config.positions, matching.notes)
         given = None if pairs is None else list(pairs(list(records)))
         identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate, known)
         earlier = Earlier(scene.name, folder, identity)
@@ -86,18 +85,15 @@ def match_scene(
     def match(records: Mapping[str, ImageRecord]) -> MatchedScene:
         if config.upright:
             with cost("upright"):
-                records = matching.upright(records)
-        if config.masks.pictures:
-            with cost("masks"):
-                matching.notes += _write_mask_pictures(records, config.masks, folder / "masks")
+                records = selection.upright(matching, records)
         with cost("detect"):
             records = matching.detect(records)
         if len(records) < fewest and deadline.ran_out(matching.notes):
             raise KitError(f"{deadline.RAN_OUT}: {len(records)} of {len(scene.images)} images have features")
         with cost("pairs"):
-            selected = matching.select(records, given)
+            selected = selection.select(matching, records, given)
         with cost("match"):
-            found = matching.without_static(matching.match(records, selected), records, selected)
+            found = without_static(matching, matching.match(records, selected), records, selected)
         matching.notes += earlier.told(warned)
         return MatchedScene(scene, folder, until, matching, records, known, selected, found, earlier, separate, cost)
 
@@ -150,7 +146,7 @@ class MatchedScene:
                 verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
             )
             context.notes.extend(best.notes)
-        similarity = self.matching.similarity(self.records, until)
+        similarity = selection.similarity(self.matching, self.records, until)
         with cost("complete"):
             store, positions = self.matching.store, self.matching.positions
             completion = Completion(context, best.database, self.records, positions, similarity, store, executor)
@@ -225,18 +221,3 @@ def _reserving(need: tuple[float, float], scene: Scene, until: float) -> float:
     """
     seconds, share = need
     return deadline.reserved(until, seconds * len(scene.images), share)
-
-
-def _write_mask_pictures(records: Mapping[str, ImageRecord], config: masks.MaskConfig, folder: Path) -> list[str]:
-    """Save a small picture of every masked photo with its mask, for inspection; returns a note about each failure."""
-    notes = []
-    for name, record in records.items():
-        path = folder / f"{name}.jpg"
-        try:
-            photo = record.load(masks.LONG_SIDE)
-            if (allowed := record.allowed(photo, name, config)) is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(images.as_jpeg(masks.overlay(photo.pixels, allowed)))
-        except (KitError, OSError) as error:
-            notes.append(f"no picture of the mask of {name}: {said(error)}")
-    return notes

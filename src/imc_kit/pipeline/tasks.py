@@ -135,7 +135,7 @@ def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRe
     detector = loaded(config)
 
     def load(item: NamedRecord) -> tuple[Photo, Mask | None]:
-        photo = item[1].load(config.load_side)
+        photo = item[1].load(config.long_side)
         return photo, item[1].allowed(photo, item[0], masking)
 
     def detect(photos: Sequence[tuple[Photo, Mask | None]]) -> list[Features]:

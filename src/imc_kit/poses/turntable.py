@@ -123,16 +123,12 @@ def cycle(distance: Float64, tries: int = 100, seed: int = 0, until: float = inf
     when the tour leaps back from one end to the other, and for fewer than eight views. Start and direction are
     arbitrary.
 
-    Deterministic, unless `until` (`runtime.deadline`) ends the search. Raises ValueError for distances that are not
-    [N, N], finite, symmetric and at least 0.
+    Deterministic, unless `until` (`runtime.deadline`) ends the search.
+
+    distance: finite, symmetric and at least 0.
     """
-    apart = np.asarray(distance, np.float64)
-    if apart.ndim != 2 or apart.shape[0] != apart.shape[1]:
-        raise ValueError(f"distances must be [N, N], not {list(apart.shape)}")
-    if not (np.isfinite(apart).all() and (apart >= 0).all() and np.allclose(apart, apart.T)):
-        raise ValueError("distances must be finite, symmetric and at least 0")
-    tour = _shortest_tour(apart, tries, seed, until)
-    return tour.astype(np.int32), _confidence(apart[np.ix_(tour, tour)])
+    tour = _shortest_tour(distance, tries, seed, until)
+    return tour.astype(np.int32), _confidence(distance[np.ix_(tour, tour)])
 
 
 def circle(order: Sequence[str]) -> dict[str, Pose]:

@@ -11,18 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from imc_kit.colmap import database, database_files, steps
-from imc_kit.colmap.cameras import ImageEntry, add_queries
+from imc_kit.colmap import database_files, database_reading, query_database, steps
+from imc_kit.colmap.cameras import ImageEntry
 from imc_kit.colmap.child import Workplace
+from imc_kit.colmap.database import HALF_PIXEL
 from imc_kit.colmap.model_files import read_model
+from imc_kit.colmap.query_database import add_queries
 from imc_kit.colmap.rotation import rotated
 from imc_kit.config import Config, cheap
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.export.model import SceneModel
+from imc_kit.pipeline import selection
 from imc_kit.pipeline.completion import LOOSE_MATCHES
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, inspect
+from imc_kit.pipeline.static import without_static
 from imc_kit.runtime.executors import cores
 from imc_kit.types import Pair, Pose, Scene
 
@@ -108,7 +112,7 @@ class _Search:
         }
         asked = {f"{QUERIES}/{name}": record for name, record in asked.items() if name not in answers}
         if self.config.upright and asked:
-            asked = self.matching.upright_like(asked, known)
+            asked = selection.upright_like(self.matching, asked, known)
         if len(self.matching.detect(known)) < len(known):
             raise KitError(f"no keypoints of some images of {self.finished.name}: {self.matching.notes[-1]}")
         usable = self.matching.detect({_own(name): record for name, record in asked.items()})  # masks have these names
@@ -147,16 +151,16 @@ class _Search:
             raise KitError(f"{self.finished.name} has an image {taken[0]}: rename its folder, or the query")
         records = {**known, **asked}
         pairs = self._pairs(known, asked)
-        found = self.matching.without_static(self.matching.match(records, pairs), records, pairs)
+        found = without_static(self.matching, self.matching.match(records, pairs), records, pairs)
         self._check_features(found, known, verified)
         entries = [ImageEntry(name, it.path, it.info.size, it.info.exif_turn) for name, it in records.items()]
-        keypoints = {name: (found.features(name).keypoints + database.HALF_PIXEL).astype(np.float64) for name in asked}
+        keypoints = {name: (found.features(name).keypoints + HALF_PIXEL).astype(np.float64) for name in asked}
         add_queries(self.model, entries[: len(known)], entries[len(known) :], keypoints, self.config.cameras)
         upright = work / "upright"
         upright.mkdir()
         self.model.write(upright)
         path = work / "queries.db"
-        database.write_with_queries(path, self.model, verified, found.strong(pairs, LOOSE_MATCHES))
+        query_database.write_with_queries(path, self.model, verified, found.strong(pairs, LOOSE_MATCHES))
         at = Workplace(work / "localised", self.out / "colmap.log", self.config.threads or cores(), self.config.seed)
         localisation = replace(self.config.localisation, time_limit=_TIME_LIMIT)
         model = steps.localise(path, read_model(upright), localisation, at, fixed=True)
@@ -172,7 +176,7 @@ class _Search:
 
     def _pairs(self, known: Records, asked: Records) -> list[Pair]:
         """Each query with the most similar images of the model, and with the most similar of the other queries."""
-        similarity = self.matching.similarity({**known, **asked})
+        similarity = selection.similarity(self.matching, {**known, **asked})
         pairs = []
         for number, name in enumerate(asked):
             for others in (list(known), list(asked)[number + 1 :]):
@@ -184,7 +188,7 @@ class _Search:
 
     def _check_features(self, found: MatchedFeatures, known: Records, verified: Path) -> None:
         """Raise `KitError` if the features of the images are not those of the run."""
-        before = dict(database.read_keypoints(verified))
+        before = dict(database_reading.read_keypoints(verified))
         for name, record in known.items():
             now = found.features(name).keypoints
             if now.shape != before[name].shape or not np.allclose(now, before[name], atol=1e-2):

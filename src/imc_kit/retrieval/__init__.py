@@ -21,9 +21,6 @@ from imc_kit.types import Features, Float32, Pixels
 class Network(Protocol):
     """Describes images by their pixels. Several threads may call it at once."""
 
-    @property
-    def config(self) -> "NetworkDescriptorConfig": ...
-
     def describe(self, images: Sequence[Pixels]) -> Float32:
         """Compute a vector of length 1 for each image, [N, D].
 
@@ -33,9 +30,6 @@ class Network(Protocol):
 
 class Aggregate(Protocol):
     """Describes the images of one scene by their local features."""
-
-    @property
-    def config(self) -> "AggregateConfig": ...
 
     def describe(self, images: Sequence[str], features: Callable[[str], Features]) -> Float32:
         """Compute a vector for each image, [N, D]: of length 1, or 0 if the image has no features.

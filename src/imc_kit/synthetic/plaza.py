@@ -27,12 +27,6 @@ DISTANCES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The score's thresholds for the plaza, in metres: those of most scenes of the 2024 competition."""
 
 
-_Size = tuple[int, int]
-_Rng = np.random.Generator
-_Poses = Mapping[str, Pose]
-_Photos = Callable[[], Sequence[Pixels]]
-
-
 def vector(*values: float) -> Float32:
     return np.array(values, np.float32)
 
@@ -101,7 +95,7 @@ class Texture:
         return np.array(cv2.split(sampled), np.float32).reshape(3, -1)[:, :count]
 
 
-def noise(rng: _Rng, shape: tuple[int, int], coarsest: float, finest: float = 2.0) -> Float32:
+def noise(rng: np.random.Generator, shape: tuple[int, int], coarsest: float, finest: float = 2.0) -> Float32:
     """Noise [h, w] of zero mean and unit deviation: octaves with wavelengths of `coarsest` down to `finest` pixels."""
     height, width = shape
     total = np.zeros(shape, np.float32)
@@ -121,7 +115,7 @@ def _rgb(code: str) -> Float32:
     return vector(*bytes.fromhex(code))
 
 
-def _paint_motifs(rng: _Rng, image: Pixels, texel: float, per_square_metre: float) -> None:
+def _paint_motifs(rng: np.random.Generator, image: Pixels, texel: float, per_square_metre: float) -> None:
     """Paint rings, polygons, stars and letters, no two alike, so that detectors find points to match."""
     height, width = image.shape[:2]
     for _ in range(round(per_square_metre * height * width * texel**2)):
@@ -146,7 +140,11 @@ def _paint_motifs(rng: _Rng, image: Pixels, texel: float, per_square_metre: floa
 
 
 def paint(
-    rng: _Rng, size: tuple[float, float], colours: tuple[str, str], motifs: float = 12.0, texel: float = _TEXEL
+    rng: np.random.Generator,
+    size: tuple[float, float],
+    colours: tuple[str, str],
+    motifs: float = 12.0,
+    texel: float = _TEXEL,
 ) -> Pixels:
     """A weathered sheet of `size` = (width, height) metres in two colours "rrggbb", with `motifs` per square metre."""
     shape = max(4, round(size[1] / texel)), max(4, round(size[0] / texel))
@@ -542,7 +540,7 @@ def _painted(seed: int) -> tuple[Solid, ...]:
     return (Ground((0, 0, -1), (14, 14, 1), texture=Texture.of(_paved(rng, 7.0, 0.007), 0.007)), *painted)
 
 
-def _paved(rng: _Rng, half: float, texel: float) -> Pixels:
+def _paved(rng: np.random.Generator, half: float, texel: float) -> Pixels:
     """The ground: a stone disc of 5.2 m radius, with a star and rings, in a meadow that ends in one colour."""
     stones = paint(rng, (2 * half, 2 * half), ("cfc6b4", "aaa08e"), 5.0, texel).astype(np.float32)
     axis = np.linspace(-half, half, len(stones), dtype=np.float32)
@@ -576,16 +574,15 @@ def write_layout(
     root: Path | str,
     name: str,
     category: str,
-    poses: _Poses,
-    size: _Size,
-    photos: _Photos,
+    poses: Mapping[str, Pose],
+    size: tuple[int, int],
+    photos: Callable[[], Sequence[Pixels]],
     thresholds: Sequence[float],
-    exif: Mapping[str, bytes] | None = None,
 ) -> dict[str, Pose]:
     """Write one scene in the layout of the 2024 competition; returns the true poses by `image_path`, in the same order.
 
     poses: true poses by file name. photos: renders the photos, in the same order and of `size` = (width, height).
-    thresholds: the score's distances, in metres. exif: blocks to write into photos, by file name.
+    thresholds: the score's distances, in metres.
 
     Writes under `root`: `test/<name>/images/*`, `test/categories.csv`, `sample_submission.csv`, the true
     world-to-camera poses in `truth.csv`, and `thresholds.json`. Raises `KitError` when one of them cannot be written,
@@ -606,7 +603,7 @@ def write_layout(
         (root / "test" / name / "images").mkdir(parents=True, exist_ok=True)
         for path, photo in zip(paths, photos(), strict=True):
             jpeg = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-            (root / path).write_bytes(_with_exif(jpeg.tobytes(), (exif or {}).get(Path(path).name, b"")))
+            (root / path).write_bytes(jpeg.tobytes())
         (root / "thresholds.json").write_text(json.dumps({name: thresholds}) + "\n", encoding="utf-8")
     except OSError as error:
         raise KitError(f"cannot write the scene to {root}: {error.strerror or error}") from error
@@ -614,9 +611,3 @@ def write_layout(
     write_table(root / "sample_submission.csv", columns, rows(dict.fromkeys(paths, Pose.identity())))
     write_table(root / "truth.csv", columns, rows(paths))
     return paths
-
-
-def _with_exif(jpeg: bytes, block: bytes) -> bytes:
-    """A JPEG file with a block of EXIF, which starts with "Exif", behind its first marker."""
-    segment = b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block if block else b""
-    return jpeg[:2] + segment + jpeg[2:]

@@ -8,36 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imc_kit.errors import require
 from imc_kit.types import Features, Float32, Matches
 from imc_kit.viewgraph.two_view import fundamental
 
 _SIDE = 1000
-"""Keypoints are scaled to this longer side, in pixels, so that `max_error` means the same in all images. The value is
+"""Keypoints are scaled to this longer side, in pixels, so that `_MAX_ERROR` means the same in all images. The value is
 arbitrary."""
 _CONFIDENCE = 0.999
 """RANSAC's confidence, below the 0.9999 of `fundamental`: a rough count of inliers is enough."""
-
-
-@dataclass(frozen=True)
-class LowResConfig:
-    """Thresholds for low-resolution matches. Raises `KitError` when a value makes no sense."""
-
-    max_error: float = 0.003
-    """Maximum distance of a match from its epipolar line, as a fraction of the image's longer side: 2.4 of 800
-    pixels."""
-    min_inliers: int = 12
-    """Pairs with fewer inliers do not vote on rotations: unrelated images have up to 11 by chance."""
-    trials: int = 1000
-    """Maximum number of RANSAC trials."""
-
-    def __post_init__(self) -> None:
-        for option, valid, wanted in (
-            ("max_error", 0 < self.max_error < 1, "more than 0 and less than 1"),
-            ("min_inliers", self.min_inliers >= 0, "at least 0"),
-            ("trials", self.trials >= 1, "at least 1"),
-        ):
-            require(valid, f"{option} of low-resolution matching", wanted, getattr(self, option))
+_TRIALS = 1000
+"""Maximum number of RANSAC trials, for the same reason half of `VerificationConfig.max_trials`."""
+_MAX_ERROR = 3.0
+"""Maximum distance of a match from its epipolar line, in these pixels: 2.4 of 800."""
+_MIN_INLIERS = 12
+"""Pairs with fewer inliers do not vote on rotations: unrelated images have up to 11 by chance."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +38,23 @@ class PairOverlap:
     weight: float
 
 
-def pair_overlap(
-    first: Features, second: Features, matches: Matches, config: LowResConfig | None = None
-) -> PairOverlap:
+def pair_overlap(first: Features, second: Features, matches: Matches) -> PairOverlap:
     """Measure the overlap and the relative rotation of two images from their matches. Deterministic.
 
-    Raises ValueError for features without orientations.
+    The features need orientations.
     """
-    config = config or LowResConfig()
     if not len(matches):  # an image without features may lack orientations
         return PairOverlap(0, 0, 0.0)
-    if first.orientations is None or second.orientations is None:
-        raise ValueError("low-resolution matching needs features with orientations, such as SIFT")
+    assert first.orientations is not None
+    assert second.orientations is not None
     a, b = matches.indices.T
-    limit = _SIDE * config.max_error
-    _, inliers = fundamental(_scaled(first)[a], _scaled(second)[b], limit, confidence=_CONFIDENCE, trials=config.trials)
+    points = _scaled(first)[a], _scaled(second)[b]
+    _, inliers = fundamental(*points, _MAX_ERROR, confidence=_CONFIDENCE, trials=_TRIALS)
     count = int(inliers.sum())
     degrees = (first.orientations[a] - second.orientations[b])[inliers]
     votes = np.bincount(np.rint(degrees / 90).astype(int) % 4, minlength=4)
     next_best, best = np.sort(votes)[-2:]
-    weight = float(best - next_best) if count >= config.min_inliers else 0.0
+    weight = float(best - next_best) if count >= _MIN_INLIERS else 0.0
     return PairOverlap(count, int(votes.argmax()), weight)
 
 

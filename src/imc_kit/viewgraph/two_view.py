@@ -26,9 +26,6 @@ class VerificationConfig:
     """Drop pairs with fewer agreeing matches."""
     chance: float = 0.03
     """Required inliers: max(min_inliers, 10 + chance × matches). Fewer may agree by chance."""
-    min_motion: float = 0.0
-    """Ignore matches that move by fewer pixels: they show a watermark, or a background that moves with the camera. 0
-    keeps all."""
     max_trials: int = 2000
     """Maximum number of RANSAC trials. COLMAP's 10,000 take several times longer, spent on pairs that do not
     overlap."""
@@ -40,7 +37,6 @@ class VerificationConfig:
             ("max_error", self.max_error > 0, "more than 0"),
             ("min_inliers", self.min_inliers > 0, "at least 1"),
             ("chance", 0 <= self.chance < 1, "at least 0 and less than 1"),
-            ("min_motion", self.min_motion >= 0, "at least 0"),
             ("max_trials", self.max_trials > 0, "at least 1"),
             ("time_limit", self.time_limit > 0, "more than 0"),
         ):
@@ -55,9 +51,7 @@ class VerificationConfig:
         `max(min_inliers, 10 + chance · K)` matches agree. Then the mask is all False.
         estimate: the matrix of some points, and which agree with it; `fundamental` by default.
         """
-        agree = np.linalg.norm(first - second, axis=1) >= self.min_motion
-        matrix, inliers = (estimate or fundamental)(first[agree], second[agree], self.max_error, trials=self.max_trials)
-        agree[agree] = inliers
+        matrix, agree = (estimate or fundamental)(first, second, self.max_error, trials=self.max_trials)
         enough = agree.sum() >= max(self.min_inliers, _BY_CHANCE + self.chance * len(agree))
         return matrix, agree & enough
 

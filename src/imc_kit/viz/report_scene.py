@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 from PIL import Image
 
-from imc_kit.colmap import database
+from imc_kit.colmap import database_reading
 from imc_kit.data import images
 from imc_kit.errors import KitError
 from imc_kit.types import Pair
@@ -188,7 +188,7 @@ def _pair_picture(scene: SceneRun, first: str, second: str) -> str:
     except KitError as error:
         log.warning("%s: no picture of a pair: %s", scene.name, error)
         return ""
-    figure = draw_matches(one, other, *database.read_pair(scene.matched.path, first, second), most=80)
+    figure = draw_matches(one, other, *database_reading.read_pair(scene.matched.path, first, second), most=80)
     return figure_uri(figure)
 
 

@@ -117,12 +117,20 @@ def write_flight(
     def photos() -> list[Pixels]:
         return render_scene(fields(*map(float, ground), seed), Camera.centred(size), small)
 
-    exif = _noisy_gps(poses, noise, seed)
-    return write_layout(root, "flight", "drone", poses, size, photos, DISTANCES, exif)
+    paths = write_layout(root, "flight", "drone", poses, size, photos, DISTANCES)
+    for path, block in zip(paths, _noisy_gps(poses, noise, seed), strict=True):
+        photo = Path(root) / path
+        photo.write_bytes(_with_exif(photo.read_bytes(), block))
+    return paths
 
 
-def _noisy_gps(poses: Mapping[str, Pose], noise: float, seed: int) -> dict[str, bytes]:
+def _noisy_gps(poses: Mapping[str, Pose], noise: float, seed: int) -> list[bytes]:
     rng = np.random.default_rng([seed, 1])  # not the flight's own numbers
     centers = np.array([pose.center for pose in poses.values()])
     places = geographic(centers + rng.normal(0, noise, centers.shape), ORIGIN)
-    return {name: gps_exif(*map(float, place)) for name, place in zip(poses, places, strict=True)}
+    return [gps_exif(*map(float, place)) for place in places]
+
+
+def _with_exif(jpeg: bytes, block: bytes) -> bytes:
+    """A JPEG file with a block of EXIF, which starts with "Exif", behind its first marker."""
+    return jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]

@@ -1,0 +1,1 @@
+"""Rendered scenes of the benchmarks and the tests."""
