@@ -40,7 +40,7 @@ def competition(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
 def test_runs(name: str, tmp_path: Path, competition: Path, notebook_python: Path) -> None:
     kit = write_kit(tmp_path / "kit")
     task = scenes.load(competition)
-    inputs = rehearse.attached_inputs(kit, task, "nested", tmp_path / "sample_submission.csv")
+    inputs = rehearse.attached_inputs(kit, task, tmp_path / "sample_submission.csv")
     report = Report()
     rehearse.run_notebook(
         job(tmp_path, NOTEBOOKS / f"{name}.ipynb", notebook_python, inputs),
