@@ -18,7 +18,7 @@ from imc_kit import metric
 from imc_kit.colmap import database, database_files, verification
 from imc_kit.compare.page import SHARES, SamePairs, write_comparison
 from imc_kit.compare.repeatability import CHANGES, Measured, RepeatabilityConfig, mean, measure
-from imc_kit.compare.rows import Row, by_change, of_seeds, summarize, verdicts
+from imc_kit.compare.rows import Row, by_change, summarize, verdicts
 from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, pipeline_names, preset
 from imc_kit.data import atomic, images, tables
 from imc_kit.data.scenes import Task, load
@@ -26,6 +26,7 @@ from imc_kit.errors import KitError, require, said, unknown_name
 from imc_kit.pipeline import results
 from imc_kit.pipeline import run as pipeline_run
 from imc_kit.pipeline.out_folder import scene_folder
+from imc_kit.runtime import folders
 from imc_kit.runtime.executors import workers
 from imc_kit.types import Scene
 from imc_kit.viz.palette import package
@@ -34,7 +35,7 @@ from imc_kit.viz.report_scene import pair_uri
 log = logging.getLogger(__name__)
 
 _PRINTED = {
-    "configuration": "{}", "images": "{}", "registered": "{}", "mAA": "{:.3f}", "mAA_spread": "{:.3f}",
+    "configuration": "{}", "images": "{}", "registered": "{}", "mAA": "{:.3f}",
     "keypoints": "{:.0f}", "verified_pairs": "{}", "inliers_median": "{:.0f}", "repeatability": "{:.3f}",
     "matching_accuracy": "{:.3f}", "matching_score": "{:.3f}", "seconds": "{:.1f}",
 }  # fmt: skip
@@ -58,24 +59,14 @@ class Comparison:
         """One row for each configuration.
 
         Images, registered images, verified pairs and seconds are sums over its scenes, and means over the seeds. All
-        other columns are means over the scenes where they are known. With several seeds, `mAA_spread` is the highest
-        minus the lowest mean over the scenes.
+        other columns are means over the scenes where they are known.
         """
-        table = _frame(summarize(self.rows)).drop(columns=["scene", "seed"])
-        means = [of_seeds(self.rows, name) for name in table["configuration"]]
-        if any(len(one) > 1 for one in means):
-            spread = [one[-1] - one[0] if one else None for one in means]
-            table.insert(list(table).index("mAA") + 1, "mAA_spread", spread)
-        return table
+        return _frame(summarize(self.rows)).drop(columns=["scene", "seed"])
 
     def __str__(self) -> str:
-        """The columns of the summary that fit a terminal."""
+        """The columns of the summary that fit a terminal, and with several seeds which differences count."""
         table = self.summary
-        shown = {
-            name.replace("_", " "): table[name].map(form.format, "ignore")
-            for name, form in _PRINTED.items()
-            if name in table
-        }
+        shown = {name.replace("_", " "): table[name].map(form.format, "ignore") for name, form in _PRINTED.items()}
         return "\n".join([pd.DataFrame(shown).to_string(index=False, na_rep="–"), *verdicts(self.rows)])
 
 
@@ -136,11 +127,8 @@ def compare(
     if truth is not None:
         tables.read_table(truth, tables.POSE_COLUMNS)
     tried = repeatability or RepeatabilityConfig()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KitError(f"cannot make the folder {out}: {error.strerror}; choose another one") from error
     require(seeds >= 1, "seeds of a comparison", "at least 1", seeds)
+    folders.make(out)
     rows: list[Row] = []
     solved: dict[str, Mapping[str, results.SceneResult]] = {}
     seeded = ((extra, name, config) for extra in range(seeds) for name, config in configs.items())

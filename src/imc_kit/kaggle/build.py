@@ -22,6 +22,7 @@ from imc_kit.errors import KitError, require
 from imc_kit.kaggle import install, wheels
 from imc_kit.kaggle.checkout import CHECKOUT, commit
 from imc_kit.kaggle.wheels import Packed
+from imc_kit.pipeline.results import write_json
 from imc_kit.runtime import weights
 from imc_kit.runtime.console import printing
 from imc_kit.runtime.download import fetch
@@ -166,14 +167,14 @@ def _write_kit(kit: Path, packed: Sequence[Packed], config: Config, options: Bui
         "images": images,
         "files": _file_entries(kit, packed),
     }
-    _write_json(kit / "manifest.json", manifest)
+    write_json(kit / "manifest.json", manifest)
     metadata = {
         "id": f"{options.owner}/{options.slug}",
         "title": options.slug,
         "subtitle": "Wheels and weights of imc_kit, to solve image matching challenges offline",
         "licenses": [{"name": "other"}],
     }
-    _write_json(kit / "dataset-metadata.json", metadata)
+    write_json(kit / "dataset-metadata.json", metadata)
 
 
 def _file_entries(kit: Path, packed: Sequence[Packed]) -> list[dict[str, Any]]:
@@ -216,11 +217,7 @@ def _write_kernel(kernel: Path, options: Build) -> None:
         "competition_sources": [options.competition],
     }
     settings = json.loads((CHECKOUT / "wheels" / _KERNEL_FILE).read_text("utf-8"))
-    _write_json(kernel / _KERNEL_FILE, metadata | settings)
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1), "utf-8")
+    write_json(kernel / _KERNEL_FILE, metadata | settings)
 
 
 def _replace(target: Path, new: Path) -> None:

@@ -183,18 +183,10 @@ def _forward(log: BinaryIO) -> None:
 
 
 def _kill_family(parent: int) -> None:
-    """Kill a process and its descendants. Stop all of them first, so that none starts another."""
-    halted: set[int] = set()
-    while members := set(_family(parent)) - halted:
-        _signal(members, signal.SIGSTOP)
-        halted |= members
-    _signal(halted, signal.SIGKILL)
-
-
-def _signal(processes: set[int], number: int) -> None:
-    for process in processes:
+    """Kill a process and its descendants."""
+    for process in _family(parent):
         with suppress(ProcessLookupError):
-            os.kill(process, number)
+            os.kill(process, signal.SIGKILL)
 
 
 def _family(parent: int) -> list[int]:

@@ -118,7 +118,10 @@ def rehearse(options: Rehearsal) -> Report:
     path = kit.absolute().parent / "kernel" / "submission.ipynb"
     if not path.is_file():
         raise KitError(f"there is no {path}: build the kit again, which puts the notebook there")
-    task = _load_task(options)
+    task = scenes.load(options.competition)
+    if task.layout == "folder":
+        raise KitError(f"{task.root} is not a competition's data: give its root, which has a folder test with scenes")
+    task = task.only(*options.scenes) if options.scenes else task
     version = options.python or (PYTHON if PYTHON in manifest["pythons"] else manifest["pythons"][0])
     interpreter = environments.find_python(version)
     torch = environments.which_torch(options.torch, manifest, version)
@@ -141,14 +144,6 @@ def rehearse(options: Rehearsal) -> Report:
         job = notebook.Job(path, inputs, environment, stage, results, limits, seconds)
         run_notebook(job, task, report)
     return report
-
-
-def _load_task(options: Rehearsal) -> scenes.Task:
-    root = options.competition
-    task = scenes.load(root)
-    if task.layout == "folder":
-        raise KitError(f"{root} is not a competition's data: give its root, which has a folder test with scenes")
-    return task.only(*options.scenes) if options.scenes else task
 
 
 def run_notebook(job: notebook.Job, task: scenes.Task | None, report: Report) -> None:

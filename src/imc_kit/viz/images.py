@@ -93,7 +93,7 @@ def draw_matches(
 
 
 def draw_mask(photo: Photo, mask: Mask) -> Any:
-    """Draw the photo with its masked part tinted and outlined.
+    """Draw the photo with its masked part tinted.
 
     mask: bool [H, W] at any resolution, False where keypoints are not allowed.
     """
@@ -101,15 +101,10 @@ def draw_mask(photo: Photo, mask: Mask) -> Any:
         raise ValueError(f"a mask is [H, W], not {mask.shape}")
     figure, axes = _canvas(photo.size)
     axes.imshow(photo.pixels, extent=_extent(photo), aspect="auto")
-    width, height = photo.size
     shade = np.zeros((*mask.shape, 4))
     shade[~mask] = package("matplotlib.colors").to_rgba(MASKED, 0.55)
     if mask.size:
         axes.imshow(shade, extent=_extent(photo), aspect="auto", interpolation="nearest", gid="mask")
-    if mask.any() and not mask.all() and min(mask.shape) > 1:
-        sides = zip(mask.shape, (height, width), strict=True)
-        rows, columns = ((np.arange(n) + 0.5) * side / n - 0.5 for n, side in sides)
-        axes.contour(columns, rows, mask, levels=[0.5], colors="white", linewidths=1.2)
     share = float(mask.mean()) if mask.size else 0.0
     _add_legend(axes, [(f"{1 - share:.0%} masked", MASKED), (f"{share:.0%} left for keypoints", None)])
     return figure

@@ -166,7 +166,8 @@ PICTURE = 512
 
 def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
     """Pictures of image pairs with their matches. The captions state inliers and the angle between the views."""
-    assert scene.matched.path is not None and scene.photos is not None  # the callers check
+    assert scene.matched.path is not None  # the callers check
+    assert scene.photos is not None
     figures = []
     for first, second in pairs:
         both = scene.matched.matches, scene.matched.inliers
