@@ -71,8 +71,11 @@ def _fault(version: str, paths: tuple[Path, ...]) -> str:
     if version != _VERSION:
         return f"it has imc_kit {_VERSION}, and this machine {version}"
     for path in paths:
-        if not os.access(path, os.R_OK):
-            return f"it cannot see {path}"
+        try:
+            if not path.is_dir():
+                path.open("rb").close()
+        except OSError as error:
+            return f"it cannot see {path} ({error.strerror})"
     return "" if os.access(paths[0].parent, os.W_OK) else f"it cannot write to {paths[0].parent}"
 
 
