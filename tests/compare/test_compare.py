@@ -177,9 +177,9 @@ def test_an_unreadable_photo_costs_only_itself(data: Path, tmp_path: Path) -> No
     scene = load(data).only("plaza").scenes[0]
     shutil.copytree(scene.root, tmp_path / "photos")
     broken = replace(scene, root=tmp_path / "photos")
-    whole = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, quick("orb+nearest"), QUICK, None)
+    whole = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, quick("orb+nearest"), QUICK)
     (tmp_path / "photos" / scene.images[2]).write_bytes(b"GIF89a")  # one of the two that are measured
-    some = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, quick("orb+nearest"), QUICK, None)
+    some = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, quick("orb+nearest"), QUICK)
     assert list(some.repeated) == list(whole.repeated) == list(CHANGES)
     assert some.repeated != whole.repeated
     assert "repeatability is measured without a photo" in some.remarks[0]

@@ -6,7 +6,6 @@ and writes the results as a table, a JSON file and a page.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,6 @@ def compare(
     scenes: Sequence[str] | None = None,
     seeds: int = 1,
     repeatability: RepeatabilityConfig | None = None,
-    executor: Executor | None = None,
 ) -> Comparison:
     """Run each configuration on each scene, and write `out`/compare.csv, compare.json and compare.html.
 
@@ -106,7 +104,6 @@ def compare(
     seeds: how many random seeds each configuration runs with. The first is its own; those after it, S, are solved in
         `out`/NAME-seed-S.
     repeatability: which warped images the features are measured on.
-    executor: as for `solve`.
 
     A configuration that cannot run is one row that says why, and so is a scene that fails. Raises `KitError` when there
     is no configuration, when the input, the truth or the thresholds cannot be read, when plotly is missing, and when
@@ -137,7 +134,7 @@ def compare(
         log.info("%s%s (run %d of %d)", name, f", seed {config.seed}" if seeds > 1 else "", number, len(runs))
         place = out / (f"{name}-seed-{config.seed}" if extra else name)
         try:
-            run = pipeline_run.solve(task, place, config, executor=executor)
+            run = pipeline_run.solve(task, place, config)
         except Exception as error:  # of any kind: the others can still be compared
             log.error("%s cannot run: %s", name, said(error), exc_info=not isinstance(error, KitError))
             rows.append(Row(name, None, remarks=(f"could not run: {said(error)}",), seed=config.seed))
@@ -150,7 +147,7 @@ def compare(
             folder = scene_folder(run.submission.parent / "scenes", scene.name)
             row = _row(name, run, scene, scored.get(scene.name), folder, config.seed)
             measured = scene.name in run.scenes and not extra  # the features are the same for every seed
-            rows.append(_with_repeatability(row, scene, config, tried, executor) if measured else row)
+            rows.append(_with_repeatability(row, scene, config, tried) if measured else row)
     rows.sort(key=lambda row: list(configs).index(row.configuration))
     comparison = Comparison(tuple(rows), out)
     _write(comparison, task, configs, tried)
@@ -184,15 +181,13 @@ def _row(name: str, run: results.Run, scene: Scene, scored: metric.OfScene | Non
     )
 
 
-def _with_repeatability(
-    row: Row, scene: Scene, config: Config, tried: RepeatabilityConfig, executor: Executor | None
-) -> Row:
+def _with_repeatability(row: Row, scene: Scene, config: Config, tried: RepeatabilityConfig) -> Row:
     """The row with the measures of the configuration's first feature pipeline."""
     count = min(tried.photos, len(scene.images))
     chosen = np.linspace(0, len(scene.images) - 1, 2 * count + 1).round().astype(int)[1::2]
     paths = [scene.path(scene.images[number]) for number in chosen]
     try:
-        with workers(executor, config.threads) as pool:
+        with workers(None, config.threads) as pool:
             pipelines = [config.feature_pipelines[0]] * count
             photos = [*pool.map(_measure, pipelines, paths, range(count), [tried] * count)]
     except Exception as error:  # the scene is solved anyway

@@ -4,7 +4,6 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +64,6 @@ def localise(
     *,
     scenes: Sequence[str] = (),
     threads: int | None = None,
-    executor: Executor | None = None,
 ) -> Localised:
     """Find the poses of new photos in the scenes of a run. The run stays as it is.
 
@@ -73,7 +71,7 @@ def localise(
     out: a new folder. It gets poses.csv, and COLMAP's models with the new photos, whose names begin with `queries/`.
         Poses are those of the photos as stored, in the world of the scene's model, as in the submission.
     scenes: try these; by default all that are finished.
-    threads: as in `Config`; by default the run's. executor: runs detection and matching.
+    threads: as in `Config`; by default the run's.
 
     Each photo is matched with its most similar images of the model, with the configuration of the run. RANSAC finds its
     pose from the 3D points that they see. Then its pose, its intrinsics, unless it shares those of the scene, and the
@@ -99,7 +97,7 @@ def localise(
     found: defaultdict[str, list[Answer]] = defaultdict(list)
     folders.make(out, empty=True)
     try:
-        with TemporaryDirectory(prefix="imc-kit-") as work, child.loading(), workers(executor, config.threads) as pool:
+        with TemporaryDirectory(prefix="imc-kit-") as work, child.loading(), workers(None, config.threads) as pool:
             store = Store(Path(work, "store"), run / "store")
             for number, model in enumerate(models):
                 (folder := Path(work, str(number))).mkdir()
