@@ -27,8 +27,8 @@ def export(run: Path, form: str, out: Path, scenes: Sequence[str] = (), number: 
     form: one of `FORMATS`, or `KAGGLE`, which writes `out`/submission.csv from the files of the models.
     scenes: names; by default all scenes that have models. number: of the model, 0 for the largest.
 
-    Raises `KitError` when a name is unknown, when there is no model to export, when `out` exists, and when a photo that
-    the format needs is gone or has changed. Then `out` is not left behind.
+    Raises `KitError` when a name is unknown, when there is no model to export, when `out` is not empty, and when a
+    photo that the format needs is gone or has changed. Then `out` is not left behind.
     """
     if form not in (known := [*FORMATS, KAGGLE]):
         raise unknown_name("format", form, known)
