@@ -27,8 +27,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from ablation import run
 
+from ablation import run
 from imc_kit.config import preset
 from imc_kit.data import scenes
 from imc_kit.errors import KitError

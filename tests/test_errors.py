@@ -8,6 +8,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
+from tqdm import tqdm
 
 from imc_kit.cli.terminal import PrintableFormatter, escaping
 from imc_kit.errors import KitError, printable, require, said, unknown_name
@@ -62,3 +63,12 @@ def test_control_characters_do_not_reach_messages_or_logs() -> None:
         print(hostile, file=sys.stderr)
     assert out.getvalue() == err.getvalue() == f"{escaped}\n"
     assert e(f"<{hostile}>") == f"&lt;{escaped}&gt;"
+
+
+def test_a_progress_bar_is_drawn_over_the_last_one() -> None:
+    with redirect_stderr(io.StringIO()) as err, escaping():
+        for _ in tqdm(range(2), desc="a\x1b[2J", mininterval=0):
+            pass
+    assert err.getvalue().count("\r") >= 2
+    assert "\\r" not in err.getvalue()
+    assert r"a\x1b[2J" in err.getvalue()

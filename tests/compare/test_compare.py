@@ -154,13 +154,12 @@ def test_the_files_and_the_print_have_the_rows(compared: Comparison, data: Path)
     assert printed[3].split()[:3] == ["orb+lightglue", "–", "–"]
 
 
-def test_the_same_call_again_measures_only_what_is_lost(
+def test_the_same_call_again_solves_nothing_again(
     compared: Comparison, data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out = tmp_path / "again"
     shutil.copytree(compared.out, out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
-    (out / "orb+nearest/scenes/plaza/repeatability.json").write_text("{")  # cut off
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
@@ -169,21 +168,18 @@ def test_the_same_call_again_measures_only_what_is_lost(
     again = run(data, out)
     assert len(before) == 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    for one, earlier in zip(again.rows, compared.rows, strict=True):
-        if (one.configuration, one.scene) == ("orb+nearest", "plaza"):
-            remark = "repeatability is not known: RuntimeError: out of memory"
-            assert one == replace(earlier, repeated={}, remarks=(*earlier.remarks, remark))
-        else:
-            assert one == earlier
+    remark = "repeatability is not known: RuntimeError: out of memory"
+    one, earlier = (row(comparison, "sift", "plaza") for comparison in (again, compared))
+    assert one == replace(earlier, repeated={}, remarks=(*earlier.remarks, remark))
 
 
 def test_an_unreadable_photo_costs_only_itself(data: Path, tmp_path: Path) -> None:
     scene = load(data).only("plaza").scenes[0]
     shutil.copytree(scene.root, tmp_path / "photos")
     broken = replace(scene, root=tmp_path / "photos")
-    whole = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, tmp_path, quick("orb+nearest"), QUICK, None)
+    whole = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, quick("orb+nearest"), QUICK)
     (tmp_path / "photos" / scene.images[2]).write_bytes(b"GIF89a")  # one of the two that are measured
-    some = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, tmp_path, quick("orb+nearest"), QUICK, None)
+    some = compare_run._with_repeatability(Row("orb", "plaza", 7), broken, quick("orb+nearest"), QUICK)
     assert list(some.repeated) == list(whole.repeated) == list(CHANGES)
     assert some.repeated != whole.repeated
     assert "repeatability is measured without a photo" in some.remarks[0]
@@ -295,7 +291,6 @@ def test_several_seeds_with_equal_budgets(data: Path, tmp_path: Path, capsys: py
     options = ["--set", "detector.max_keypoints=400", "detector.long-side=320", "--threads", "1", "--seeds", "2"]
     assert main([*command, *options, "--truth", str(data / "truth.csv")]) == 0
     said = capsys.readouterr().out
-    assert "mAA spread" in said
     assert " over seeds" in said.splitlines()[-2]
     told = json.loads((out / "compare.json").read_text())
     assert [(row["configuration"], row["seed"]) for row in told["rows"]] == [

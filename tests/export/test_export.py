@@ -220,7 +220,7 @@ def test_wrong_names(run: MadeRun, tmp_path: Path, form: str, scenes: list[str],
 
 
 def test_what_is_in_the_way_stays(run: MadeRun, tmp_path: Path) -> None:
-    for out, message in ((tmp_path, "File exists"), (tmp_path / "file", "File exists")):
+    for out, message in ((tmp_path, "is not empty"), (tmp_path / "file", "File exists")):
         (tmp_path / "file").touch()
         with pytest.raises(KitError, match=message):
             export(run.folder, "ply", out)

@@ -365,7 +365,7 @@ def test_dask_is_not_installed(
 
 def test_another_version(dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dask.has(1)
-    monkeypatch.setattr(dask_executor, "_version", lambda: "0.0.7")
+    monkeypatch.setattr(dask_executor, "_VERSION", "0.0.7")
     with pytest.raises(KitError, match=r"the worker tcp://\S+ cannot take part: it has imc_kit .*, and .* 0\.0\.7"):
         enter(dask, tmp_path)
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from imc_kit.cli.main import main
-from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.config import plain, preset
 from imc_kit.data import images
 from imc_kit.errors import KitError
 from imc_kit.pipeline.results import content_digest, read_content
-from imc_kit.viz.report import nearest_preset, write_report
+from imc_kit.viz.report import write_report
 from pages import HOSTILE  # type: ignore[import-not-found]
 from reports import Page, copy, said
 
@@ -44,6 +41,7 @@ def test_the_numbers_are_the_runs(solved: Path, page: Page) -> None:
     assert f"{counts['registered']} of 10 images registered" in page.text
     assert f"{counts['points']:,}" in page.text
     assert re.search(r"mAA [01]\.\d{3}", page.text)
+    assert '"max_keypoints": 2048' in page.text  # of its configuration
 
 
 def test_names_are_no_markup(report: Path, page: Page, tmp_path: Path) -> None:
@@ -102,14 +100,3 @@ def test_rotated_photos_are_shown_as_they_were_matched(
     assert rotations.count(2) >= len(content["placements"])
     assert rotations.count(0) > 0  # the other scene's
     assert set(rotations) == {0, 2}
-
-
-def test_a_configuration_is_a_preset_and_what_differs_from_it() -> None:
-    def told(name: str, changes: dict[str, Any]) -> tuple[str, list[str]]:
-        return nearest_preset(json.loads(json.dumps(preset(name, changes), default=plain)))
-
-    for name in ("sift", "small", "aliked", "ensemble"):
-        assert told(name, {}) == (name, [])
-    assert told("sift", {"detector.max_keypoints": 5000}) == ("sift", ["detector.max_keypoints 5000"])
-    assert told("aliked", {"seed": 3, "enough": 0.5}) == ("aliked", ["enough 0.5", "seed 3"])
-    assert told("sift", {"mapping": (MappingConfig("global"),)})[0] == "sift"

@@ -12,15 +12,6 @@ from imc_kit.config import Config, override
 from imc_kit.errors import KitError
 
 
-def _refusal(config: Config) -> str:
-    """Why a configuration cannot run; empty if it can."""
-    try:
-        config.check()
-    except KitError as error:
-        return str(error)
-    return ""
-
-
 @dataclass(frozen=True)
 class Compare(Command):
     """Run several configurations and show accuracy, features, matches and time side by side.
@@ -56,7 +47,12 @@ class Compare(Command):
         from imc_kit.data.scenes import load
 
         configs = {name: self._changed(config) for name, config in configurations(self.presets).items()}
-        refused = [f"{name}: {why}" for name, config in configs.items() if (why := _refusal(config))]
+        refused = []
+        for name, config in configs.items():
+            try:
+                config.check()
+            except KitError as error:
+                refused.append(f"{name}: {error}")
         if refused:
             raise KitError(f"nothing was compared, because of {'; '.join(refused)}")
         comparison = compare(

@@ -17,7 +17,7 @@ class Export(Command):
     """colmap-text, ply, nerfstudio, undistorted (for splatting and MVS), upright (copies of the photos and their
     model), opensfm, hloc or colmap-database (features and matches), or kaggle (a submission)."""
     out: Folder
-    """A new folder. Each scene gets a folder in it."""
+    """A new or empty folder. Each scene gets a folder in it."""
     scenes: Names = ()
     """Only these scenes."""
     model: int = 0

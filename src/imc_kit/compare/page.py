@@ -4,19 +4,21 @@ Each configuration has the same colour in all figures, chosen by its order in th
 """
 
 import html
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imc_kit.compare.repeatability import CHANGES
 from imc_kit.compare.rows import Row, of_seeds, summarize, verdicts
-from imc_kit.config import Config
+from imc_kit.config import Config, plain
 from imc_kit.data import atomic
 from imc_kit.errors import unknown_name
-from imc_kit.viz.page import cell, e, facts, number_cell, page, plot, table
+from imc_kit.viz.advice import Advice
+from imc_kit.viz.page import cell, e, facts, number_cell, page, picture, plot, table
 from imc_kit.viz.palette import CATEGORIES, LEGEND, SERIES, package, styled
-from imc_kit.viz.report import options_of
+from imc_kit.viz.report_scene import advice_html
 from imc_kit.viz.scores import draw_seconds
 
 
@@ -187,9 +189,7 @@ def write_comparison(
 def _body(rows: Sequence[Row], title: str, about: str, configs: Mapping[str, Config], pairs: SamePairs) -> str:
     means, scenes, seeds = summarize(rows), _scenes(rows), len({row.seed for row in rows})
     known = {name: metric for name, metric in METRICS.items() if any(metric.value(row) is not None for row in means)}
-    remarks = [
-        f"<li><p><strong>{e(row.configuration)}</strong>: {e(text)}</p></li>" for row in means for text in row.remarks
-    ]
+    remarks = [Advice(f"{row.configuration}: {text}", "") for row in means for text in row.remarks]
     sums = dots = spread = ""
     if seeds > 1:
         spread = f" Numbers are means over {seeds} seeds; below mAA and time are the lowest and the highest."
@@ -204,7 +204,7 @@ def _body(rows: Sequence[Row], title: str, about: str, configs: Mapping[str, Con
     }
     parts = [
         f'<h1>Configurations compared on {e(title)}</h1><p class="soft">{e(about)}</p>{facts(numbers)}',
-        f'<ul class="advice">{"".join(remarks)}</ul>' if remarks else "",
+        advice_html(remarks),
         f'<h2>Results</h2><p class="soft">Pairs are those that passed verification.{sums}{spread}</p>',
         _table("Configurations", means, rows, known),
     ]
@@ -224,10 +224,7 @@ def _body(rows: Sequence[Row], title: str, about: str, configs: Mapping[str, Con
         by_scene = summarize(rows, by_scene=True)
         parts.append(f"<h2>Scene by scene</h2>{_table('Configurations by scene', by_scene, rows, known)}")
     for pair, pictures in pairs.items():
-        inside = "".join(
-            f'<figure><img src="{uri}" alt="{e(label)}"><figcaption>{e(label)}</figcaption></figure>'
-            for label, uri in pictures.items()
-        )
+        inside = "".join(picture(uri, label) for label, uri in pictures.items())
         said = f'<p class="soft">{e(_PAIR)}</p>'
         parts.append(f'<h2>The same pair, {e(pair)}</h2>{said}<div class="pair">{inside}</div>')
     if configs:
@@ -243,7 +240,7 @@ def _figures(figures: Iterable[tuple[str, Any, str]]) -> str:
 
 def _settings(configs: Mapping[str, Config]) -> str:
     """A table of the options whose values differ, and of the `_BUDGET`."""
-    options = {name: options_of(config) for name, config in configs.items()}
+    options = {name: dict(_flat(json.loads(json.dumps(one, default=plain)))) for name, one in configs.items()}
     every = dict.fromkeys(key for own in options.values() for key in own)
     shown = [key for key in every if key in _BUDGET or len({str(own.get(key, "–")) for own in options.values()}) > 1]
     rows = [
@@ -251,6 +248,15 @@ def _settings(configs: Mapping[str, Config]) -> str:
         for key in shown
     ]
     return f'<div class="wide">{table("Settings that differ", ["Option", *options], rows)}</div>'
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All options of a nested configuration, by dotted name."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inside:
+        yield from _flat(one, f"{name}.{key}".lstrip("."))
+    if not isinstance(value, dict | list):
+        yield name, value
 
 
 def _table(caption: str, means: Sequence[Row], rows: Sequence[Row], known: dict[str, Metric]) -> str:

@@ -4,11 +4,8 @@
 and writes the results as a table, a JSON file and a page.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,27 +16,25 @@ import pandas as pd
 from imc_kit import metric
 from imc_kit.colmap import database, database_files, database_reading, verification
 from imc_kit.compare.page import SHARES, SamePairs, write_comparison
-from imc_kit.compare.repeatability import CHANGES, Measured, RepeatabilityConfig, Repeated, mean, measure
-from imc_kit.compare.rows import Row, by_change, of_seeds, summarize, verdicts
-from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, fingerprint, pipeline_names, preset
+from imc_kit.compare.repeatability import CHANGES, Measured, RepeatabilityConfig, mean, measure
+from imc_kit.compare.rows import Row, by_change, summarize, verdicts
+from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, pipeline_names, preset
 from imc_kit.data import atomic, images, tables
 from imc_kit.data.scenes import Task, load
 from imc_kit.errors import KitError, require, said, unknown_name
 from imc_kit.pipeline import results
 from imc_kit.pipeline import run as pipeline_run
 from imc_kit.pipeline.out_folder import scene_folder
+from imc_kit.runtime import folders
 from imc_kit.runtime.executors import workers
 from imc_kit.types import Scene
-from imc_kit.viz.images import draw_matches, figure_uri
 from imc_kit.viz.palette import package
+from imc_kit.viz.report_scene import pair_uri
 
 log = logging.getLogger(__name__)
 
-_PICTURE = 512
-"""Longer side of a photo in the pictures of pairs, in pixels: about the width at which a laptop shows it."""
-
 _PRINTED = {
-    "configuration": "{}", "images": "{}", "registered": "{}", "mAA": "{:.3f}", "mAA_spread": "{:.3f}",
+    "configuration": "{}", "images": "{}", "registered": "{}", "mAA": "{:.3f}",
     "keypoints": "{:.0f}", "verified_pairs": "{}", "inliers_median": "{:.0f}", "repeatability": "{:.3f}",
     "matching_accuracy": "{:.3f}", "matching_score": "{:.3f}", "seconds": "{:.1f}",
 }  # fmt: skip
@@ -63,24 +58,14 @@ class Comparison:
         """One row for each configuration.
 
         Images, registered images, verified pairs and seconds are sums over its scenes, and means over the seeds. All
-        other columns are means over the scenes where they are known. With several seeds, `mAA_spread` is the highest
-        minus the lowest mean over the scenes.
+        other columns are means over the scenes where they are known.
         """
-        table = _frame(summarize(self.rows)).drop(columns=["scene", "seed"])
-        means = [of_seeds(self.rows, name) for name in table["configuration"]]
-        if any(len(one) > 1 for one in means):
-            spread = [one[-1] - one[0] if one else None for one in means]
-            table.insert(list(table).index("mAA") + 1, "mAA_spread", spread)
-        return table
+        return _frame(summarize(self.rows)).drop(columns=["scene", "seed"])
 
     def __str__(self) -> str:
-        """The columns of the summary that fit a terminal."""
+        """The columns of the summary that fit a terminal, and with several seeds which differences count."""
         table = self.summary
-        shown = {
-            name.replace("_", " "): table[name].map(form.format, "ignore")
-            for name, form in _PRINTED.items()
-            if name in table
-        }
+        shown = {name.replace("_", " "): table[name].map(form.format, "ignore") for name, form in _PRINTED.items()}
         return "\n".join([pd.DataFrame(shown).to_string(index=False, na_rep="–"), *verdicts(self.rows)])
 
 
@@ -89,16 +74,12 @@ def configurations(names: Iterable[str]) -> dict[str, Config]:
 
     Raises `KitError` with the nearest name for an unknown one.
     """
-    return {name: _configuration(name) for name in names}
-
-
-def _configuration(name: str) -> Config:
-    if name in PRESETS:
-        return preset(name)
-    if "+" not in name:
-        raise unknown_name("configuration", name, [*PRESETS, *pipeline_names()])
-    one = feature_pipeline(name)
-    return replace(preset("sift"), detector=one.detector, matcher=one.matcher)
+    found = {}
+    for name in names:
+        if name not in PRESETS and "+" not in name:
+            raise unknown_name("configuration", name, [*PRESETS, *pipeline_names()])
+        found[name] = PRESETS.get(name) or replace(preset("sift"), **vars(feature_pipeline(name)))
+    return found
 
 
 def compare(
@@ -111,7 +92,6 @@ def compare(
     scenes: Sequence[str] | None = None,
     seeds: int = 1,
     repeatability: RepeatabilityConfig | None = None,
-    executor: Executor | None = None,
 ) -> Comparison:
     """Run each configuration on each scene, and write `out`/compare.csv, compare.json and compare.html.
 
@@ -124,7 +104,6 @@ def compare(
     seeds: how many random seeds each configuration runs with. The first is its own; those after it, S, are solved in
         `out`/NAME-seed-S.
     repeatability: which warped images the features are measured on.
-    executor: as for `solve`.
 
     A configuration that cannot run is one row that says why, and so is a scene that fails. Raises `KitError` when there
     is no configuration, when the input, the truth or the thresholds cannot be read, when plotly is missing, and when
@@ -145,11 +124,8 @@ def compare(
     if truth is not None:
         tables.read_table(truth, tables.POSE_COLUMNS)
     tried = repeatability or RepeatabilityConfig()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KitError(f"cannot make the folder {out}: {error.strerror}; choose another one") from error
     require(seeds >= 1, "seeds of a comparison", "at least 1", seeds)
+    folders.make(out)
     rows: list[Row] = []
     solved: dict[str, Mapping[str, results.SceneResult]] = {}
     seeded = ((extra, name, config) for extra in range(seeds) for name, config in configs.items())
@@ -158,7 +134,7 @@ def compare(
         log.info("%s%s (run %d of %d)", name, f", seed {config.seed}" if seeds > 1 else "", number, len(runs))
         place = out / (f"{name}-seed-{config.seed}" if extra else name)
         try:
-            run = pipeline_run.solve(task, place, config, executor=executor)
+            run = pipeline_run.solve(task, place, config)
         except Exception as error:  # of any kind: the others can still be compared
             log.error("%s cannot run: %s", name, said(error), exc_info=not isinstance(error, KitError))
             rows.append(Row(name, None, remarks=(f"could not run: {said(error)}",), seed=config.seed))
@@ -169,9 +145,9 @@ def compare(
         scored = {} if truth is None else metric.score_scenes(task.layout, names, truth, run.submission, distances)
         for scene in task.scenes:
             folder = scene_folder(run.submission.parent / "scenes", scene.name)
-            row = replace(_row(name, run, scene, scored.get(scene.name), folder), seed=config.seed)
+            row = _row(name, run, scene, scored.get(scene.name), folder, config.seed)
             measured = scene.name in run.scenes and not extra  # the features are the same for every seed
-            rows.append(_with_repeatability(row, scene, folder, config, tried, executor) if measured else row)
+            rows.append(_with_repeatability(row, scene, config, tried) if measured else row)
     rows.sort(key=lambda row: list(configs).index(row.configuration))
     comparison = Comparison(tuple(rows), out)
     _write(comparison, task, configs, tried)
@@ -185,54 +161,41 @@ def compare(
 # ---- one row ----
 
 
-def _row(name: str, run: results.Run, scene: Scene, scored: metric.OfScene | None, folder: Path) -> Row:
+def _row(name: str, run: results.Run, scene: Scene, scored: metric.OfScene | None, folder: Path, seed: int) -> Row:
     """The row of one scene, from the run and the scene's folder, without the measures on warped images."""
-    row = Row(name, scene.name, len(scene.images), accuracy=scored.accuracy if scored else None)
+    row = Row(name, scene.name, len(scene.images), accuracy=scored.accuracy if scored else None, seed=seed)
     if scene.name not in run.scenes:
         return replace(row, remarks=(f"could not be solved: {run.failed[scene.name]}",))
-    result = run.scenes[scene.name]
-    known = (found := folder / database_files.NAME).exists()
-    keypoints = database.keypoint_counts(found).values() if known else ()
-    inliers = list(verification.inlier_counts(found).values()) if known else []
-    median = float(np.median(inliers)) if inliers else None
-    row = replace(row, keypoints=mean(keypoints), inliers_mean=mean(inliers), inliers_median=median)
-    registered, verified = (result.counts[key] for key in ("registered", "verified pairs"))
-    row = replace(row, registered=registered, verified_pairs=verified)
-    return replace(row, seconds=result.seconds, remarks=tuple(result.notes))
+    result, path = run.scenes[scene.name], folder / database_files.NAME
+    known = path.exists()
+    inliers = [*verification.inlier_counts(path).values()] if known else []
+    return replace(
+        row,
+        registered=result.counts["registered"],
+        keypoints=mean(database.keypoint_counts(path).values()) if known else None,
+        verified_pairs=result.counts["verified pairs"],
+        inliers_mean=mean(inliers),
+        inliers_median=float(np.median(inliers)) if inliers else None,
+        seconds=result.seconds,
+        remarks=tuple(result.notes),
+    )
 
 
-def _with_repeatability(
-    row: Row, scene: Scene, folder: Path, config: Config, tried: RepeatabilityConfig, executor: Executor | None
-) -> Row:
-    """The row with the measures of the configuration's first feature pipeline, computed now or by an earlier call."""
-    one = config.feature_pipelines[0]
+def _with_repeatability(row: Row, scene: Scene, config: Config, tried: RepeatabilityConfig) -> Row:
+    """The row with the measures of the configuration's first feature pipeline."""
     count = min(tried.photos, len(scene.images))
     chosen = np.linspace(0, len(scene.images) - 1, 2 * count + 1).round().astype(int)[1::2]
     paths = [scene.path(scene.images[number]) for number in chosen]
-    path = folder / "repeatability.json"
-    lost: list[str] = []
     try:
-        identity = fingerprint(one, tried, [_digest(path) for path in paths])
-        found = _read(path, identity)
-        if found is None:
-            with workers(executor, config.threads) as pool:
-                jobs = ([one] * count, paths, range(count), [tried] * count)
-                photos = list(pool.map(_measure, *jobs))
-            found = [warp for photo in photos if not isinstance(photo, str) for warp in photo]
-            lost = [f"repeatability is measured without a photo: {photo}" for photo in photos if isinstance(photo, str)]
-            views = [{"change": change, **asdict(one)} for change, one in found]
-            if not lost:
-                results.write_json(path, {"identity": identity, "views": views})
+        with workers(None, config.threads) as pool:
+            pipelines = [config.feature_pipelines[0]] * count
+            photos = [*pool.map(_measure, pipelines, paths, range(count), [tried] * count)]
     except Exception as error:  # the scene is solved anyway
         log.warning("%s: repeatability is not known: %s", scene.name, error, exc_info=not isinstance(error, KitError))
         return replace(row, remarks=(*row.remarks, f"repeatability is not known: {said(error)}"))
+    found = [warp for photo in photos if not isinstance(photo, str) for warp in photo]
+    lost = (f"repeatability is measured without a photo: {photo}" for photo in photos if isinstance(photo, str))
     return replace(row, repeated=by_change(found), remarks=(*row.remarks, *lost))
-
-
-def _digest(path: Path) -> str:
-    with suppress(KitError):
-        return images.digest(path)
-    return ""
 
 
 def _measure(one: FeaturePipeline, path: Path, number: int, tried: RepeatabilityConfig) -> Measured | str:
@@ -242,15 +205,6 @@ def _measure(one: FeaturePipeline, path: Path, number: int, tried: Repeatability
     except KitError as error:
         return str(error)
     return measure(one, photo, number, tried)
-
-
-def _read(path: Path, identity: str) -> Measured | None:
-    """The measures of an earlier call with the same identity; None if there was none."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(path.read_text("utf-8"))
-        if content["identity"] == identity:
-            return [(view.pop("change"), Repeated(**view)) for view in content["views"]]
-    return None
 
 
 # ---- the same pair ----
@@ -270,16 +224,10 @@ def _same_pairs(task: Task, solved: Mapping[str, Mapping[str, results.SceneResul
             continue
         pair = sorted(counts, key=lambda pair: (counts[pair], pair))[len(counts) // 2]
         for name, path in found.items():
-            quarters = solved[name][scene.name].rotation_quarters
-            try:
-                photos = [images.load(scene.path(image), _PICTURE, quarters.get(image, 0)) for image in pair]
-                matches, inliers = database_reading.read_pair(path, *pair)
-            except KitError as error:
-                log.warning("%s: no picture of a pair: %s", scene.name, error)
-                continue
+            matches, inliers = database_reading.read_pair(path, *pair)
             label = f"{name}: {inliers.sum()} of {len(matches)} matches are inliers"
             pictures = shown.setdefault(f"{scene.name}: {' and '.join(pair)}", {})
-            pictures[label] = figure_uri(draw_matches(photos[0], photos[1], matches, inliers, most=80))
+            pictures[label] = pair_uri(scene, solved[name][scene.name].rotation_quarters, path, pair)
     return shown
 
 

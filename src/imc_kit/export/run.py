@@ -14,6 +14,7 @@ from imc_kit.export.formats import FORMATS
 from imc_kit.export.model import SceneModel
 from imc_kit.metric.tables import aligned
 from imc_kit.pipeline import run_files
+from imc_kit.runtime import folders
 from imc_kit.types import Placement
 
 KAGGLE = "kaggle"
@@ -26,8 +27,8 @@ def export(run: Path, form: str, out: Path, scenes: Sequence[str] = (), number: 
     form: one of `FORMATS`, or `KAGGLE`, which writes `out`/submission.csv from the files of the models.
     scenes: names; by default all scenes that have models. number: of the model, 0 for the largest.
 
-    Raises `KitError` when a name is unknown, when there is no model to export, when `out` exists, and when a photo that
-    the format needs is gone or has changed. Then `out` is not left behind.
+    Raises `KitError` when a name is unknown, when there is no model to export, when `out` is not empty, and when a
+    photo that the format needs is gone or has changed. Then `out` is not left behind.
     """
     if form not in (known := [*FORMATS, KAGGLE]):
         raise unknown_name("format", form, known)
@@ -47,10 +48,7 @@ def export(run: Path, form: str, out: Path, scenes: Sequence[str] = (), number: 
     if not found:
         why = f"{rows[0][0]} is {rows[0][3]}" if rows else "no scene was solved"
         raise KitError(f"{run} has no models to export: {why}")
-    try:
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise KitError(f"cannot make the folder {out} ({error.strerror}): choose another --out") from error
+    folders.make(out, empty=True)
     try:
         if form == KAGGLE:
             _submit(task, found, out)
@@ -93,9 +91,8 @@ def _submit(task: Task | None, scenes: Sequence[SceneModel], out: Path) -> None:
         raise KitError("the input of the run is gone, so the rows of a submission are unknown: move it back")
     task, placements = task.only(*(scene.name for scene in scenes)), {}
     for scene in scenes:
-        folders = sorted(scene.folder.parent.iterdir(), key=lambda path: int(path.name))
-        folders = folders if task.predicts_scene else [scene.folder]
-        poses = [model_files.read_model(folder).poses for folder in folders]
+        every = sorted(scene.folder.parent.iterdir(), key=lambda path: int(path.name))
+        poses = [model_files.read_model(one).poses for one in (every if task.predicts_scene else [scene.folder])]
         largest_last = [*enumerate(poses)][::-1]
         placed = {name: Placement(pose, model) for model, named in largest_last for name, pose in named.items()}
         placements[scene.name] = placed

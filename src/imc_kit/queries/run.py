@@ -4,7 +4,6 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from imc_kit.export.run import find_model
 from imc_kit.metric.tables import aligned
 from imc_kit.pipeline import run_files
 from imc_kit.queries.scene import Answer, localise_in
-from imc_kit.runtime import progress
+from imc_kit.runtime import folders, progress
 from imc_kit.runtime.executors import workers
 from imc_kit.types import Scene
 
@@ -65,7 +64,6 @@ def localise(
     *,
     scenes: Sequence[str] = (),
     threads: int | None = None,
-    executor: Executor | None = None,
 ) -> Localised:
     """Find the poses of new photos in the scenes of a run. The run stays as it is.
 
@@ -73,7 +71,7 @@ def localise(
     out: a new folder. It gets poses.csv, and COLMAP's models with the new photos, whose names begin with `queries/`.
         Poses are those of the photos as stored, in the world of the scene's model, as in the submission.
     scenes: try these; by default all that are finished.
-    threads: as in `Config`; by default the run's. executor: runs detection and matching.
+    threads: as in `Config`; by default the run's.
 
     Each photo is matched with its most similar images of the model, with the configuration of the run. RANSAC finds its
     pose from the 3D points that they see. Then its pose, its intrinsics, unless it shares those of the scene, and the
@@ -97,9 +95,9 @@ def localise(
     config.check()
     answers = {name: Answer("", reason=reason) for name, reason in unusable.items()}
     found: defaultdict[str, list[Answer]] = defaultdict(list)
-    _make_empty(out)
+    folders.make(out, empty=True)
     try:
-        with TemporaryDirectory(prefix="imc-kit-") as work, child.loading(), workers(executor, config.threads) as pool:
+        with TemporaryDirectory(prefix="imc-kit-") as work, child.loading(), workers(None, config.threads) as pool:
             store = Store(Path(work, "store"), run / "store")
             for number, model in enumerate(models):
                 (folder := Path(work, str(number))).mkdir()
@@ -128,7 +126,7 @@ def localise(
 def _photos(given: Sequence[Path | str], out: Path, max_pixels: int) -> tuple[Scene, dict[str, str]]:
     """The photos in these files and folders as a scene, and why others cannot be used.
 
-    Raises `KitError` if there are none, or if a file is not an image.
+    Raises `KitError` if there are none.
     """
     paths: list[Path] = []
     for path in map(Path, given):
@@ -138,16 +136,17 @@ def _photos(given: Sequence[Path | str], out: Path, max_pixels: int) -> tuple[Sc
             for note in listing.notes():
                 log.warning(note)
         elif is_file(path):
-            images.probe(path, max_pixels)
             paths.append(path)
         else:
             raise KitError(f"there is no file or folder {path}: give photos to localise")
     if not paths:
         raise KitError(f"there are no photos to localise in {', '.join(map(str, given))}")
-    root = Path(given[0] if len(given) == 1 and is_folder(given[0]) else os.path.commonpath([*_folders(paths)]))
+    paths = [path.absolute() for path in paths]
+    alone = len(given) == 1 and is_folder(given[0])
+    root = Path(given[0] if alone else os.path.commonpath([path.parent for path in paths])).absolute()
     names, unusable = [], {}
     for path in dict.fromkeys(paths):
-        name = path.absolute().relative_to(root.absolute()).as_posix()
+        name = path.relative_to(root).as_posix()
         try:
             images.probe(path, max_pixels)
             names.append(name)
@@ -155,11 +154,7 @@ def _photos(given: Sequence[Path | str], out: Path, max_pixels: int) -> tuple[Sc
             unusable[name] = str(error)
     if not names:
         raise KitError(f"none of the {len(unusable)} photos can be used: {next(iter(unusable.values()))}")
-    return Scene("queries", root.absolute(), tuple(names)), unusable
-
-
-def _folders(paths: Sequence[Path]) -> set[Path]:
-    return {path.absolute().parent for path in paths}
+    return Scene("queries", root, tuple(names)), unusable
 
 
 def _models(run: Path, content: Mapping[str, Any], scenes: Sequence[str]) -> list[SceneModel]:
@@ -205,16 +200,6 @@ def _models_of(run: Path, content: Mapping[str, Any], name: str, task: Task | No
     if models[0].photos is None:
         return "its photos are not where they were: move them back, or solve it again"
     return models
-
-
-def _make_empty(out: Path) -> None:
-    """Make a folder. Raises `KitError` if it is not empty."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise KitError(f"{out} is not empty: choose another --out")
-    except OSError as error:
-        raise KitError(f"cannot make the folder {out} ({error.strerror}): choose another --out") from error
 
 
 def _row(name: str, answer: Answer) -> dict[str, str]:

@@ -9,17 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, partial
-from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from imc_kit.errors import KitError, said
+from imc_kit.runtime import versions
 from imc_kit.runtime.executors import one_thread, workers
 
 T = TypeVar("T")
+_VERSION = " ".join(versions.KIT) or "of no version"  # a checkout that is not installed has none
 
 CONNECT = 10.0
 """Seconds to wait for the scheduler, and for a first worker. Shorter than Dask's 30, so that a typo shows soon."""
@@ -32,7 +33,7 @@ def connected(address: str, out: Path, inputs: Iterable[Path] = (), threads: int
     """The executor of the Dask cluster at `address`, such as tcp://host:8786 or the path of its scheduler file.
 
     out: the run's folder, which every worker must be able to write to.
-    inputs: files and folders that every worker must see unchanged.
+    inputs: files and folders that every worker must be able to read.
     threads: for the work that stays on this machine (default: one per core).
 
     Raises `KitError` when Dask is not installed, when there is no scheduler or worker, or when a worker is unfit; the
@@ -53,72 +54,44 @@ def connected(address: str, out: Path, inputs: Iterable[Path] = (), threads: int
         except TimeoutError as error:
             start = f"start one (dask worker {client.scheduler_info()['address']})"
             raise KitError(f"the cluster at {address} has no worker: {start}") from error
-        for worker, fault in client.run(_fault, required, on_error="return").items():
+        for worker, fault in client.run(_fault, *required, on_error="return").items():
             if fault:
                 raise _unfit(worker, said(fault) if isinstance(fault, Exception) else fault)
         with ClusterExecutor(client, required, here) as executor:
             yield executor
 
 
-class _Requirements(NamedTuple):
-    """What a worker must have in common with this machine.
-
-    version: of imc_kit.
-    probe: an empty file in the run's folder, with a unique name.
-    sizes: the inputs and the probe, with their sizes in bytes; 0 for folders.
-    """
-
-    version: str
-    probe: Path
-    sizes: tuple[tuple[Path, int], ...]
-
-
 @cache
-def _fault(required: _Requirements) -> str:
-    """Why this process is unfit, or an empty string. The first call also prepares it for work."""
+def _fault(version: str, paths: tuple[Path, ...]) -> str:
+    """Why this process is unfit, or an empty string. The first call also prepares it for work.
+
+    version: of imc_kit on the machine that asks. paths: a new file in the run's folder, and the inputs.
+    """
     one_thread()
-    if (version := _version()) != required.version:
-        return f"it has imc_kit {version}, and this machine {required.version}"
-    for path, size in required.sizes:
+    if version != _VERSION:
+        return f"it has imc_kit {_VERSION}, and this machine {version}"
+    for path in paths:
         try:
-            if size != _size(path):
-                return f"it sees a different {path}"
+            if not path.is_dir():
+                path.open("rb").close()
         except OSError as error:
             return f"it cannot see {path} ({error.strerror})"
-    return "" if os.access(required.probe.parent, os.W_OK) else f"it cannot write to {required.probe.parent}"
+    return "" if os.access(paths[0].parent, os.W_OK) else f"it cannot write to {paths[0].parent}"
 
 
 @contextmanager
-def _requirements(out: Path, inputs: Iterable[Path]) -> Iterator[_Requirements]:
+def _requirements(out: Path, inputs: Iterable[Path]) -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """The arguments of `_fault`. The inputs that this machine cannot read are left out."""
     probe = out.absolute() / f".cluster-{uuid4().hex}"
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe.touch()
     except OSError as error:
         raise KitError(f"cannot write to the folder {out}: {error.strerror}; choose another one") from error
-    sizes = [(probe, 0)]
-    for path in inputs:
-        with suppress(OSError):  # an input that this machine cannot read is not a worker's fault
-            sizes.append((path.absolute(), _size(path)))
     try:
-        yield _Requirements(_version(), probe, tuple(sizes))
+        yield _VERSION, (probe, *(path.absolute() for path in inputs if os.access(path, os.R_OK)))
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _size(path: Path) -> int:
-    """The size of a readable file in bytes; 0 for a folder."""
-    if path.is_dir():
-        return 0
-    with path.open("rb") as file:
-        return file.seek(0, os.SEEK_END)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("imc-kit")
-    except metadata.PackageNotFoundError:  # it runs from a checkout that is not installed
-        return "of no version"
 
 
 def _unfit(worker: str, fault: str) -> KitError:
@@ -126,9 +99,9 @@ def _unfit(worker: str, fault: str) -> KitError:
     return KitError(f"the worker {worker} cannot take part: {fault}; {need}")
 
 
-def _run_chunk(required: _Requirements, call: Callable[[], T]) -> T:
+def _run_chunk(required: tuple[str, tuple[Path, ...]], call: Callable[[], T]) -> T:
     """Check the worker, then process a chunk in it."""
-    if fault := _fault(required):
+    if fault := _fault(*required):
         from distributed import get_worker
 
         raise _unfit(get_worker().address, fault)
@@ -138,7 +111,7 @@ def _run_chunk(required: _Requirements, call: Callable[[], T]) -> T:
 class ClusterExecutor(Executor):
     """`submit` runs a call on the cluster. `map` runs calls here: it serves many small calls with array arguments."""
 
-    def __init__(self, client: Any, required: _Requirements, here: Executor) -> None:
+    def __init__(self, client: Any, required: tuple[str, tuple[Path, ...]], here: Executor) -> None:
         self._client, self._required, self._here = client, required, here
         self._waiting: set[Any] = set()
         self._ended = threading.Event()

@@ -12,7 +12,7 @@ from typing import Any
 from imc_kit.errors import printable
 from imc_kit.viz.palette import package
 
-__all__ = ["cell", "e", "facts", "number_cell", "page", "plot", "table"]
+__all__ = ["cell", "e", "facts", "number_cell", "page", "picture", "plot", "table"]
 
 _MOVES = {
     "left": "Rotate left", "right": "Rotate right", "above": "From above", "nearer": "Nearer", "farther": "Farther",
@@ -36,6 +36,12 @@ def page(title: str, body: str) -> str:
 def facts(values: Mapping[str, str]) -> str:
     """A list of key figures. values: text by name."""
     return f'<dl class="facts">{"".join(f"<div><dt>{e(k)}</dt><dd>{e(v)}</dd></div>" for k, v in values.items())}</dl>'
+
+
+def picture(uri: str, said: str) -> str:
+    """A picture with its caption; the caption alone if `uri` is empty."""
+    image = f'<img src="{uri}" alt="{e(said)}">' if uri else ""
+    return f"<figure>{image}<figcaption>{e(said)}</figcaption></figure>"
 
 
 def plot(figure: Any, label: str, kind: str, said: str, *, movable: bool = False) -> str:

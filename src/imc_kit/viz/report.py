@@ -1,11 +1,10 @@
 """The report of a run: one HTML file that needs no network, no server and no other file."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from imc_kit.config import PRESETS, Config, plain
 from imc_kit.data import atomic
 from imc_kit.errors import KitError, said
 from imc_kit.runtime.progress import duration
@@ -16,17 +15,10 @@ from imc_kit.viz.run_folder import RunFolder, measure, read_run
 from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
 
 AnyPath = Path | str
-_DISTANCES = "The share of cameras within each distance of the truth."
-_MEAN = f"{_DISTANCES} The mAA is the mean over the distances."
-_ACCURACY = {
-    "2023": f"{_DISTANCES} The mAA next to a name is their mean, as in 2024. The mAA in the table is the one of 2023, "
-    "which compares relative poses of image pairs.",
-    "2024": _MEAN,
-    "2025": f"{_DISTANCES} Each line is a true scene and its assigned model. The mAA next to it is the one of 2024; "
-    "the score in the table is the one of 2025: the harmonic mean of a dataset's mAA and clustering score.",
-    "folder": _MEAN,
-}
-"""The caption of the accuracy figure, by layout."""
+_ACCURACY = (
+    "The share of cameras within each distance of the truth. The mAA is the mean over the distances, as in 2024: the "
+    "scores of 2023 and 2025, in the table, have other definitions."
+)
 
 
 def write_report(
@@ -61,8 +53,7 @@ def _page(run: RunFolder) -> str:
     config = content.get("config", {})
     made = " and ".join(config[part]["name"] for part in ("detector", "matcher") if "name" in config.get(part, {}))
     version, cores = content.get("versions", {}).get("imc-kit", ""), content.get("machine", {}).get("cores")
-    name, changed = nearest_preset(config)
-    details = json.dumps({key: content.get(key) for key in ("versions", "machine")}, indent=1)
+    details = json.dumps({key: content.get(key) for key in ("config", "versions", "machine")}, indent=1)
     body = [
         f"<h1>Report on {e(input_name)}</h1>",
         f'<p class="soft">{e(content["input"])}, layout {e(run.layout)}; {e(made)}; imc-kit {e(version)} on '
@@ -74,37 +65,9 @@ def _page(run: RunFolder) -> str:
         *(f"<h2>{e(title)}</h2>{plot(figure, title, '', said)}" for title, figure, said in _charts(run)),
         "<h2>Scene by scene</h2>",
         *(scene_part(number, scene) for number, scene in enumerate(run.scenes, 1)),
-        f"<h2>How it was made</h2><p>Preset {e(name)}, {'with' if changed else 'as it is'}</p>",
-        f"<ul>{''.join(f'<li><code>{e(option)}</code></li>' for option in changed)}</ul>" if changed else "",
-        f"<details><summary>Versions; run.json has all options</summary><pre>{e(details)}</pre></details>",
+        f"<details><summary><h2>Options, versions and machine</h2></summary><pre>{e(details)}</pre></details>",
     ]
     return page(f"{input_name}: imc-kit report", "".join(body))
-
-
-def nearest_preset(config: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The preset that differs in the fewest options from a configuration of run.json, and these options."""
-    ours = dict(_flat(config))
-    presets = {name: options_of(one) for name, one in PRESETS.items()}
-    changed = {
-        name: [f"{key} {value}" for key, value in ours.items() if value != options.get(key)]
-        + [f"no {key}" for key in options if key not in ours]
-        for name, options in presets.items()
-    }
-    return min(changed.items(), key=lambda item: len(item[1]))
-
-
-def options_of(config: Config) -> dict[str, Any]:
-    """All options of a configuration, with the values of run.json, by dotted name."""
-    return dict(_flat(json.loads(json.dumps(config, default=plain))))
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """All options of a nested configuration, by dotted name."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inside:
-        yield from _flat(one, f"{name}.{key}".lstrip("."))
-    if not isinstance(value, dict | list):
-        yield name, value
 
 
 def _charts(run: RunFolder) -> list[tuple[str, Any, str]]:
@@ -116,7 +79,7 @@ def _charts(run: RunFolder) -> list[tuple[str, Any, str]]:
     }
     memory = {scene.name: scene.memory for scene in run.scenes if scene.memory}
     seconds = {scene.name: scene.seconds for scene in run.scenes}
-    charts = [("Accuracy", draw_accuracy(scores), _ACCURACY[run.layout])] if scores and run.mean is not None else []
+    charts = [("Accuracy", draw_accuracy(scores), _ACCURACY)] if scores and run.mean is not None else []
     charts.append(("Time by stage", draw_seconds(seconds), ""))
     return [*charts, ("Memory by stage", draw_memory(memory), "")] if memory else charts
 

@@ -1,8 +1,9 @@
 """The report's section on one scene: its models, its pairs, its images."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -10,11 +11,11 @@ from PIL import Image
 from imc_kit.colmap import database_reading
 from imc_kit.data import images
 from imc_kit.errors import KitError
-from imc_kit.types import Pair
+from imc_kit.types import Pair, Scene
 from imc_kit.viz.advice import Advice
 from imc_kit.viz.images import data_uri, draw_matches, figure_uri
 from imc_kit.viz.model import draw_model
-from imc_kit.viz.page import cell, e, number_cell, plot, table
+from imc_kit.viz.page import cell, e, number_cell, picture, plot, table
 from imc_kit.viz.pairs import draw_graph, draw_matrix
 from imc_kit.viz.run_folder import SceneRun, measure
 from imc_kit.viz.space import match_names
@@ -131,9 +132,9 @@ def _image_table(scene: SceneRun) -> str:
         if keypoints and name not in keypoints:
             state = "unreadable"
         count, other = max(partners[name], default=(0, ""))
-        picture = thumb(scene, name)
+        small = thumb(scene, name)
         cells = [
-            cell(f'<img class="thumb" src="{picture}" alt="">' if picture else "", None),
+            cell(f'<img class="thumb" src="{small}" alt="">' if small else "", None),
             cell(name_html(name), name),
             cell(f'<span class="{"bad" if name in out else "good"}">{state}</span>', state),
             *map(number_cell, (keypoints.get(name), len(partners[name]), sum(count for count, _ in partners[name]))),
@@ -165,6 +166,8 @@ PICTURE = 512
 
 def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
     """Pictures of image pairs with their matches. The captions state inliers and the angle between the views."""
+    assert scene.matched.path is not None  # the callers check
+    assert scene.photos is not None
     figures = []
     for first, second in pairs:
         both = scene.matched.matches, scene.matched.inliers
@@ -174,34 +177,28 @@ def pair_pictures(scene: SceneRun, pairs: Sequence[Pair]) -> str:
         if poses:
             angle = np.degrees(np.arccos(np.clip(poses[first].rotation[2] @ poses[second].rotation[2], -1, 1)))
             said += f"; in the model their viewing directions differ by {angle:.0f}°"
-        picture = _pair_picture(scene, first, second)
-        image = f'<img src="{picture}" alt="{e(f"Matches between {first} and {second}, drawn as lines")}">'
-        figures.append(f"<figure>{image if picture else ''}<figcaption>{e(said)}</figcaption></figure>")
+        uri = pair_uri(scene.photos, scene.rotation_quarters, scene.matched.path, (first, second))
+        figures.append(picture(uri, said))
     return f'<div class="pair">{"".join(figures)}</div>'
 
 
-def _pair_picture(scene: SceneRun, first: str, second: str) -> str:
-    """The picture as a data URI; empty when a photo can no longer be read."""
-    assert scene.matched.path is not None  # the caller checks
+def pair_uri(photos: Scene, quarters: Mapping[str, int], path: Path, pair: Pair) -> str:
+    """The picture of a pair with its matches as a data URI; empty when a photo can no longer be read.
+
+    quarters: see `SceneResult.rotation_quarters`. path: of the scene's database.
+    """
     try:
-        one, other = (_photo(scene, name, PICTURE) for name in (first, second))
+        one, other = (images.load(photos.path(name), PICTURE, quarters.get(name, 0)) for name in pair)
     except KitError as error:
-        log.warning("%s: no picture of a pair: %s", scene.name, error)
+        log.warning("%s: no picture of a pair: %s", photos.name, error)
         return ""
-    figure = draw_matches(one, other, *database_reading.read_pair(scene.matched.path, first, second), most=80)
-    return figure_uri(figure)
+    return figure_uri(draw_matches(one, other, *database_reading.read_pair(path, *pair), most=80))
 
 
 def thumb(scene: SceneRun, name: str) -> str:
     """A thumbnail as a data URI; empty when the photo can no longer be read."""
     with suppress(KitError):
         if scene.photos is not None:
-            picture = Image.fromarray(_photo(scene, name, THUMB).pixels)
-            return data_uri(lambda file: picture.save(file, "WEBP", quality=60))
+            pixels = images.load(scene.photos.path(name), THUMB, scene.rotation_quarters.get(name, 0)).pixels
+            return data_uri(lambda file: Image.fromarray(pixels).save(file, "WEBP", quality=60))
     return ""
-
-
-def _photo(scene: SceneRun, name: str, long_side: int) -> images.Photo:
-    """A photo, rotated as it was for matching."""
-    assert scene.photos is not None  # the callers check
-    return images.load(scene.photos.path(name), long_side, scene.rotation_quarters.get(name, 0))
