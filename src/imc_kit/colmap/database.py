@@ -100,6 +100,23 @@ def write_with_queries(path: Path, model: Any, verified: Path, matches: Iterable
             database.write_matches(ids[first], ids[second], _rows(rows))
 
 
+def write_part(path: Path, whole: Path, images: Sequence[ImageEntry], config: CameraConfig) -> None:
+    """Write a new database of some images of another, with their ids, keypoints and matches, verified or not.
+
+    These images alone determine which of them share intrinsics.
+    """
+    with writing(path) as database, _reading(whole) as known:
+        ids, cameras = _ids(known), _Cameras(database)
+        for image, (key, camera) in zip(images, cameras_of(images, config)[0], strict=True):
+            number = cameras.write_image(image.name, key, camera, ids[image.name])
+            database.write_keypoints(number, known.read_keypoints(number))
+        kept = {ids[image.name] for image in images}
+        for pair in filter(kept.issuperset, id_pair_counts(known, verified=False)):
+            database.write_matches(*pair, known.read_matches(*pair))
+        for pair in filter(kept.issuperset, id_pair_counts(known, verified=True)):
+            database.write_two_view_geometry(*pair, known.read_two_view_geometry(*pair))
+
+
 class _Cameras:
     """Writes images into an open database, with the cameras, rigs and frames that they need."""
 
@@ -107,8 +124,11 @@ class _Cameras:
         self._opened = opened
         self._written: dict[Any, tuple[int, int]] = {}
 
-    def write_image(self, name: str, key: Any, camera: Any) -> int:
-        """Write an image, and its camera unless that of this key is there; returns the image's id."""
+    def write_image(self, name: str, key: Any, camera: Any, image_id: int | None = None) -> int:
+        """Write an image, and its camera unless that of this key is there; returns the image's id.
+
+        image_id: the id that it gets; None for a new one.
+        """
         import pycolmap
 
         if key not in self._written:
@@ -117,8 +137,8 @@ class _Cameras:
             rig.add_ref_sensor(camera.sensor_id)
             self._written[key] = camera.camera_id, self._opened.write_rig(rig)
         camera_id, rig_id = self._written[key]
-        entry = pycolmap.Image(name=name, camera_id=camera_id)
-        entry.image_id = self._opened.write_image(entry)
+        entry = pycolmap.Image(name=name, camera_id=camera_id, **({"image_id": image_id} if image_id else {}))
+        entry.image_id = self._opened.write_image(entry, use_image_id=image_id is not None)
         frame = pycolmap.Frame()
         frame.rig_id = rig_id
         frame.add_data_id(entry.data_id)
