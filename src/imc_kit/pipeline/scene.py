@@ -140,7 +140,7 @@ class MatchedScene:
     def _reconstruct(self, executor: Executor, partial: Path, until: float, alone: bool) -> SceneResult:
         scene, config, cost = self.scene, self.matching.config, self.cost
         until = _reserving(_AFTER_COMPLETION, scene, until)
-        context = SceneContext(scene, config, self.folder, partial, until, self.matching.notes)
+        context = SceneContext(scene, config, self.folder, partial, until, self.matching.notes, separate=self.separate)
         with cost("verify"):
             verified = self._verify(context, executor)
             inliers = inlier_counts(verified)
