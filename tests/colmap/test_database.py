@@ -19,7 +19,7 @@ from PIL import Image
 
 from imc_kit.colmap.cameras import CAMERA_MODELS, CameraConfig, ImageEntry, change_camera_model
 from imc_kit.colmap.database import keypoint_counts, match_counts, write_database
-from imc_kit.colmap.database_edits import keep_best_connected, replace_matches
+from imc_kit.colmap.database_edits import keep_best_connected, replace_matches, write_part
 from imc_kit.colmap.database_files import features_of, keep, kept, move, near, workplace
 from imc_kit.colmap.database_reading import read_pair
 from imc_kit.errors import KitError
@@ -595,3 +595,33 @@ def test_two_focal_lengths_are_kept_or_become_their_mean() -> None:
     camera.params = [900, 920, 500, 400]
     assert with_camera_model(camera, "OPENCV").params.tolist() == [900, 920, 500, 400, 0, 0, 0, 0]
     assert with_camera_model(camera, "RADIAL").params.tolist() == [910, 500, 400, 0, 0]
+
+
+def test_a_part_has_the_same_ids_and_matches_but_its_own_cameras(tmp_path: Path) -> None:
+    """In the whole, most sizes occur once, so no images share intrinsics; in the part, two of three are of one size."""
+    sizes = {"a.jpg": (80, 60), "b.jpg": (81, 60), "c.jpg": (90, 60), "d.jpg": (80, 60), "e.jpg": (91, 60)}
+    entries = [entry(tmp_path, name, size) for name, size in sizes.items()]
+    given = [("a.jpg", "b.jpg", matches((0, 1))), ("a.jpg", "d.jpg", matches((2, 3), (1, 0))),
+             ("b.jpg", "d.jpg", matches((1, 1))), ("c.jpg", "d.jpg", matches((0, 0)))]  # fmt: skip
+    with written(tmp_path, entries, given) as whole:
+        ids = {image.name: image.image_id for image in whole.read_all_images()}
+        geometry = pycolmap.TwoViewGeometry(inlier_matches=np.array([[2, 3]], np.uint32))
+        for other in "bd":
+            whole.write_two_view_geometry(ids["a.jpg"], ids[f"{other}.jpg"], geometry)
+        keypoints = {name: whole.read_keypoints(number) for name, number in ids.items()}
+        assert whole.num_cameras() == 5
+    path = tmp_path / "part.db"
+    write_part(path, tmp_path / "database.db", [entries[3], entries[0], entries[4]], CameraConfig())
+    with pycolmap.Database.open(path) as part:
+        images = {image.name: image for image in part.read_all_images()}
+        assert {name: image.image_id for name, image in images.items()} == {
+            name: ids[name] for name in ("a.jpg", "d.jpg", "e.jpg")
+        }
+        assert images["a.jpg"].camera_id == images["d.jpg"].camera_id != images["e.jpg"].camera_id
+        assert part.num_cameras() == part.num_rigs() == 2
+        for name, image in images.items():
+            np.testing.assert_array_equal(part.read_keypoints(image.image_id), keypoints[name])
+        pair = ids["a.jpg"], ids["d.jpg"]
+        assert part.num_matched_image_pairs() == part.num_verified_image_pairs() == 1
+        assert part.read_matches(*pair).tolist() == [[1, 0], [2, 3]]
+        assert part.read_two_view_geometry(*pair).inlier_matches.tolist() == [[2, 3]]

@@ -83,8 +83,9 @@ MAPPING_ALONE = without(CONFIG, "merging", "localisation", "subpixel", "refineme
 
 
 def solve_scene(
-    scene: Scene, folder: Path, store: Store, config: Config, executor: Executor, until: float = inf, fewest: int = 0
-) -> SceneResult:
+    scene: Scene, folder: Path, store: Store, config: Config, executor: Executor, until: float = inf, fewest: int = 0,
+    separate: bool = False,
+) -> SceneResult:  # fmt: skip
     """Both halves of a scene, one after the other."""
-    matched = match_scene(scene, folder, store, config, executor, until=until, fewest=fewest)
+    matched = match_scene(scene, folder, store, config, executor, until=until, fewest=fewest, separate=separate)
     return matched if isinstance(matched, SceneResult) else matched.reconstruct(executor, until)

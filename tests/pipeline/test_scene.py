@@ -14,7 +14,9 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from children import inject
 from imc_kit.colmap import child, database_files, mapping, mapping_runs
@@ -26,8 +28,9 @@ from imc_kit.pipeline import earlier
 from imc_kit.pipeline import scene as scene_stages
 from imc_kit.pipeline.scene import match_scene
 from imc_kit.runtime import deadline
+from imc_kit.synthetic.plaza import orbit
 from imc_kit.types import Scene
-from point_scenes import ALL, CONFIG, FIRST, MAPPING_ALONE, ONE_RUN, solve_scene, without, write_photographs
+from point_scenes import ALL, CONFIG, FIRST, MAPPING_ALONE, ONE_RUN, SECOND, solve_scene, without, write_photographs
 
 ONE_ALONE = replace(MAPPING_ALONE, mapping=ONE_RUN.mapping)
 
@@ -94,6 +97,27 @@ def test_a_scene_is_finished_once_whatever_earlier_runs_have_left(
     for until in (inf, time.monotonic() - 1):  # read back, hurry or not
         assert solve_scene(scene, tmp_path, store, ONE_RUN, executor, until).seconds == whole.seconds
     assert jobs == {}
+
+
+def test_each_place_of_a_folder_is_solved_by_itself(
+    scene: Scene, store: Store, executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in 2025: both places are mapped and completed, and the photo that matches neither well is an outlier."""
+    steps: list[str] = []
+    real = child.run
+    monkeypatch.setattr(child, "run", lambda job, *rest: (steps.append(job["job"]), real(job, *rest))[1])
+    result = solve_scene(scene, tmp_path, store, ONE_RUN, executor, separate=True)
+    assert steps == ["incremental", "align", "refine", "incremental", "align"]  # eight photos are too few to refine
+    assert [len(model.poses) for model in result.models] == [FIRST, SECOND]
+    assert result.notes == []
+    for place, (start, count) in enumerate([(0, FIRST), (FIRST, SECOND)]):
+        names = list(scene.images[start : start + count])
+        assert [result.placements[name].model for name in names] == [place] * count
+        true = [pose.center for pose in orbit(ALL, seed=place)[start : start + count]]
+        apart = [cdist(centers, centers) for centers in (true, [result.placements[name].pose.center for name in names])]
+        np.testing.assert_allclose(*(one / one.mean() for one in apart), atol=0.02)
+    assert result.placements[scene.images[-1]].model is None
+    assert solve_scene(scene, tmp_path, store, ONE_RUN, executor, separate=True).seconds == result.seconds  # read back
 
 
 def test_optional_steps_can_be_left_out_and_a_result_may_stay_unwritten(

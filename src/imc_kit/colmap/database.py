@@ -76,8 +76,11 @@ class Cameras:
         self._opened = opened
         self._written: dict[Any, tuple[int, int]] = {}
 
-    def write_image(self, name: str, key: Any, camera: Any) -> int:
-        """Write an image, and its camera unless that of this key is there; returns the image's id."""
+    def write_image(self, name: str, key: Any, camera: Any, image_id: int | None = None) -> int:
+        """Write an image, and its camera unless that of this key is there; returns the image's id.
+
+        image_id: the id that it gets; None for a new one.
+        """
         import pycolmap
 
         if key not in self._written:
@@ -86,8 +89,8 @@ class Cameras:
             rig.add_ref_sensor(camera.sensor_id)
             self._written[key] = camera.camera_id, self._opened.write_rig(rig)
         camera_id, rig_id = self._written[key]
-        entry = pycolmap.Image(name=name, camera_id=camera_id)
-        entry.image_id = self._opened.write_image(entry)
+        entry = pycolmap.Image(name=name, camera_id=camera_id, **({"image_id": image_id} if image_id else {}))
+        entry.image_id = self._opened.write_image(entry, use_image_id=image_id is not None)
         frame = pycolmap.Frame()
         frame.rig_id = rig_id
         frame.add_data_id(entry.data_id)

@@ -1,13 +1,14 @@
-"""Change the matches of COLMAP databases."""
+"""Change the matches of COLMAP databases, and take parts of them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imc_kit.colmap.database import best_first, delete_pairs, id_pair_counts, image_ids, writing
+from imc_kit.colmap.cameras import CameraConfig, ImageEntry, cameras_of
+from imc_kit.colmap.database import Cameras, best_first, delete_pairs, id_pair_counts, image_ids, reading, writing
 from imc_kit.types import Mask, Matches
 
 
@@ -59,3 +60,20 @@ def replace_matches(path: Path, matches: Iterable[tuple[str, str, Matches]]) -> 
         ids = image_ids(database)
         for first, second, pair in new:
             database.write_matches(ids[first], ids[second], best_first(pair))
+
+
+def write_part(path: Path, whole: Path, images: Sequence[ImageEntry], config: CameraConfig) -> None:
+    """Write a new database of some images of another, with their ids, keypoints and matches, verified or not.
+
+    These images alone determine which of them share intrinsics.
+    """
+    with writing(path) as database, reading(whole) as known:
+        ids, cameras = image_ids(known), Cameras(database)
+        for image, (key, camera) in zip(images, cameras_of(images, config)[0], strict=True):
+            number = cameras.write_image(image.name, key, camera, ids[image.name])
+            database.write_keypoints(number, known.read_keypoints(number))
+        kept = {ids[image.name] for image in images}
+        for pair in filter(kept.issuperset, id_pair_counts(known, verified=False)):
+            database.write_matches(*pair, known.read_matches(*pair))
+        for pair in filter(kept.issuperset, id_pair_counts(known, verified=True)):
+            database.write_two_view_geometry(*pair, known.read_two_view_geometry(*pair))

@@ -1,8 +1,9 @@
 """Turn the models of the best mapping run into the final models of a scene.
 
 The steps re-add left-out pairs, merge models, localise images, align the keypoints of the first model and refine it,
-and align models to the positions of photos. A failed turntable scene gets poses on a circle. Each step is optional: if
-it fails, a note says so, the models stay unchanged, and the next run tries again.
+and align models to the positions of photos. If each model is a scene of its own, the steps change all of them, and an
+image stays in its model. A failed turntable scene gets poses on a circle. Each step is optional: if it fails, a note
+says so, the models stay unchanged, and the next run tries again.
 """
 
 import logging
@@ -58,6 +59,8 @@ class SceneContext:
     notes: list[str] = field(default_factory=list)
     known: Known = field(default_factory=Known)
     """The cameras that the user knows."""
+    separate: bool = False
+    """Whether each model is a scene of its own (2025)."""
 
     def workplace(self, folder: str = "") -> Workplace:
         """A workplace for COLMAP's jobs, in a subfolder of `partial`."""
@@ -106,49 +109,59 @@ class Completion:
         if not models:
             return models
         if config.readding.on and best.left_out:
-            models = optional("the re-adding of pairs", models, self._readd, models, best.left_out)
+            models = self._each("the re-adding of pairs", self._readd, models, best.left_out)
         if config.merging.on and len(models) > 1:
             models = optional("the merging of models", models, self._merge, models)
-        missing = [name for name in self.records if name not in models[0].poses]
+        posed = {name for model in self._leading(models) for name in model.poses}  # they stay where they are
+        missing = [name for name in self.records if name not in posed]
         if config.localisation.on and missing:
-            models = optional("the localisation of further images", models, self._localise, models, missing)
+            models = self._each("the localisation of further images", self._localise, models, missing)
         if config.subpixel.on:
-            models = optional("the sub-pixel alignment of keypoints", models, self._align, models)
+            models = self._each("the sub-pixel alignment of keypoints", self._align, models)
         if config.refinement.on and config.cameras.model == CameraConfig.model:  # the user names no other one
-            models = optional("the refinement of the model", models, self._refine, models)
+            models = self._each("the refinement of the model", self._refine, models)
         if optional("the check for parallax", False, without_parallax, self.verified, models[0]):
             self.context.notes.append(NO_PARALLAX)
         if self.positions.metres and (config.positions.file or len(self.positions.metres) >= _POSITIONS):
             models = optional("the alignment to positions", models, self._georeference, models)
         return models
 
-    def _readd(self, models: list[Model], left_out: Collection[Pair]) -> list[Model]:
-        """Bundle-adjust the first model with those left-out pairs that agree with it."""
-        job = self._job("readded", self.context.config.readding)
-        return [steps.readd(self.verified, models[0], left_out, *job), *models[1:]]
+    def _leading(self, models: Sequence[Model]) -> Sequence[Model]:
+        """The models whose poses count: the first, or all."""
+        return models if self.context.separate else models[:1]
+
+    def _each(self, what: str, step: Callable[..., Model], models: list[Model], *arguments: Any) -> list[Model]:
+        """The models after an optional step of those that count. The step gets a suffix for its folder, too."""
+        changed = [
+            self.context.optional(what, model, step, model, f"-{number}" if number else "", *arguments)
+            for number, model in enumerate(self._leading(models))
+        ]
+        return [*changed, *models[len(changed) :]]
+
+    def _readd(self, model: Model, suffix: str, left_out: Collection[Pair]) -> Model:
+        """Bundle-adjust a model with those left-out pairs that agree with it."""
+        return steps.readd(self.verified, model, left_out, *self._job("readded" + suffix, self.context.config.readding))
 
     def _merge(self, models: list[Model]) -> list[Model]:
         """Merge the models that share enough of the scene."""
         return steps.merge_models(self.verified, models, *self._job("merged", self.context.config.merging))
 
-    def _localise(self, models: list[Model], missing: Sequence[str]) -> list[Model]:
-        """Localise missing images in the first model, also with looser matches."""
-        looser = self._with_loose_matches(models[0], missing)
-        job = self._job("localised", self.context.config.localisation)
-        return [steps.localise(looser, models[0], *job), *models[1:]]
+    def _localise(self, model: Model, suffix: str, missing: Sequence[str]) -> Model:
+        """Localise missing images in a model, also with looser matches."""
+        looser = self._with_loose_matches(model, missing)
+        return steps.localise(looser, model, *self._job("localised" + suffix, self.context.config.localisation))
 
-    def _align(self, models: list[Model]) -> list[Model]:
-        """Align the keypoints of the first model."""
-        job = self._job("aligned", self.context.config.subpixel)
+    def _align(self, model: Model, suffix: str) -> Model:
+        """Align the keypoints of a model."""
         photos = {name: (record.path, record.info.extra_quarters) for name, record in self.records.items()}
-        return [steps.align_keypoints(models[0], photos, *job), *models[1:]]
+        return steps.align_keypoints(model, photos, *self._job("aligned" + suffix, self.context.config.subpixel))
 
-    def _refine(self, models: list[Model]) -> list[Model]:
-        """Bundle-adjust the first model with a fuller camera model."""
+    def _refine(self, model: Model, suffix: str) -> Model:
+        """Bundle-adjust a model with a fuller camera model."""
         config, infos = self.context.config.refinement, [record.info for record in self.records.values()]
         if len({(info.size, info.exif_turn) for info in infos}) > len({info.size for info in infos}):
             config = replace(config, camera_model="RADIAL")  # the same for an image that is turned or mirrored
-        return [steps.refine(models[0], *self._job("refined", config)), *models[1:]]
+        return steps.refine(model, *self._job("refined" + suffix, config))
 
     def _georeference(self, models: list[Model]) -> list[Model]:
         """Align the models to the positions of their images."""

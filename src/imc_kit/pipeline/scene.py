@@ -1,12 +1,21 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
-from imc_kit.colmap import cameras, database, database_files, known_cameras, mapping_runs, model_files, rotation
+from imc_kit.colmap import (
+    cameras,
+    database,
+    database_edits,
+    database_files,
+    known_cameras,
+    mapping_runs,
+    model_files,
+    rotation,
+)
 from imc_kit.colmap.known_cameras import KnownCamera
 from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.colmap.options import Known
@@ -23,10 +32,11 @@ from imc_kit.pipeline.records import ImageRecord, gone, inspect, stored_mirrored
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.pipeline.static import without_static
 from imc_kit.poses import place
-from imc_kit.runtime import deadline, faults
+from imc_kit.runtime import deadline, faults, progress
 from imc_kit.runtime.meter import Meter
 from imc_kit.runtime.warned import collecting
 from imc_kit.types import Model, Pair, Placement, Scene
+from imc_kit.viewgraph.groups import groups
 
 _AFTER_MATCHING = 2.0, 0.4
 """With a time limit, each step reserves time for the steps after it: seconds per image, but at most a share of the time
@@ -40,6 +50,8 @@ _AFTER_COMPLETION = 0.05, 0.04
 
 PairSelection = Callable[[Sequence[str]], Sequence[Pair]]
 """Chooses which pairs of a scene's images to match."""
+Similarity = Callable[[str, str], float | None]
+"""How alike two images look, by name (`selection.similarity`)."""
 
 
 def match_scene(
@@ -133,24 +145,17 @@ class MatchedScene:
     def _reconstruct(self, executor: Executor, partial: Path, until: float, alone: bool) -> SceneResult:
         scene, config, cost = self.scene, self.matching.config, self.cost
         until = _reserving(_AFTER_COMPLETION, scene, until)
-        context = SceneContext(scene, config, self.folder, partial, until, self.matching.notes)
+        context = SceneContext(scene, config, self.folder, partial, until, self.matching.notes, separate=self.separate)
         with cost("verify"):
             verified = self._verify(context, executor)
             inliers = inlier_counts(verified)
-        known = Known(database.camera_ids(verified, self.known), config.cameras.fixed)
-        context = replace(context, known=known)
-        with cost("map"):
-            at = context.workplace()
-            policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, until)
-            best = mapping_runs.map_best(
-                verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
-            )
-            context.notes.extend(best.notes)
         similarity = selection.similarity(self.matching, self.records, until)
-        with cost("complete"):
-            store, positions = self.matching.store, self.matching.positions
-            completion = Completion(context, best.database, self.records, positions, similarity, store, executor)
-            models = completion.complete(best)
+        models = [
+            model
+            for place, database_of_place in self._places(context, verified, inliers)
+            for model in self._models(place, database_of_place, similarity, executor, alone)
+        ]
+        models.sort(key=lambda model: -len(model.poses))
         with cost("place"):
             if not models:
                 why = "the images share too few matches" if is_final(context.notes) else "the notes before this say why"
@@ -160,7 +165,7 @@ class MatchedScene:
             models, stored = self._as_stored(models, context)
             models = model_files.gather(models, self.folder / "models")
             placed = place(scene.images, models, inliers, separate=self.separate, similarity=similarity)
-            circle = on_turntable(context, self.records, models)
+            circle = {} if self.separate else on_turntable(context, self.records, models)
             placed |= {name: Placement(pose, None) for name, pose in circle.items()}
             for name, record in self.records.items():
                 pose = placed[name].pose.rotated(-record.info.stored_quarters)
@@ -183,6 +188,56 @@ class MatchedScene:
         self.earlier.replace(result)
         return result
 
+    def _places(
+        self, context: SceneContext, verified: Path, inliers: Mapping[Pair, int]
+    ) -> Iterator[tuple[SceneContext, Path]]:
+        """The places of a folder, and the database of each one's verified matches; only one unless `separate`."""
+        names = list(self.records)
+        found = groups(names, inliers) if self.separate else [names]
+        if sum(map(len, found)) == len(names) and len(found) <= 1:
+            yield replace(context, known=self._known(verified)), verified
+            return
+        left = sum(map(len, found))
+        for number, own in enumerate(found):
+            until = deadline.portion(context.until, len(own) / left)
+            left -= len(own)
+            scene, folder = replace(context.scene, images=tuple(own)), context.partial / f"place-{number}"
+            folder.mkdir()
+            path = folder / "database.db"
+            database_edits.write_part(path, verified, self._entries(own), context.config.cameras)
+            with progress.titled(f"place {number + 1} of {len(found)}, {len(own)} images"):
+                yield replace(context, scene=scene, partial=folder, until=until, known=self._known(path)), path
+
+    def _models(
+        self, context: SceneContext, verified: Path, similarity: Similarity, executor: Executor, alone: bool
+    ) -> list[Model]:
+        """The finished models of one place. verified: the database of its verified matches."""
+        config, scene, cost = context.config, context.scene, self.cost
+        with cost("map"):
+            policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, context.until)
+            best = mapping_runs.map_best(
+                verified, scene, config.mapping, policy, context.workplace(), end, alone, config.cameras,
+                self.found.first,
+            )  # fmt: skip
+            context.notes.extend(best.notes)
+        with cost("complete"):
+            store, positions = self.matching.store, self.matching.positions
+            records = {name: record for name, record in self.records.items() if name in scene.images}
+            completion = Completion(context, best.database, records, positions, similarity, store, executor)
+            return completion.complete(best)
+
+    def _known(self, path: Path) -> Known:
+        return Known(database.camera_ids(path, self.known), self.matching.config.cameras.fixed)
+
+    def _entries(self, names: Iterable[str]) -> list[cameras.ImageEntry]:
+        """Images as `colmap.database` takes them."""
+        entries = []
+        for name in names:
+            record = self.records[name]
+            known = self.known[name].upright(record.info) if name in self.known else None
+            entries.append(cameras.ImageEntry(name, record.path, record.info.size, record.info.exif_turn, known))
+        return entries
+
     def _as_stored(self, models: list[Model], context: SceneContext) -> tuple[list[Model], dict[str, int]]:
         """The models with files that describe the images as stored, and their rotations (`SceneResult`)."""
         stored = {name: count for name, record in self.records.items() if (count := record.info.stored_quarters)}
@@ -199,12 +254,10 @@ class MatchedScene:
         if is_final(context.notes) and (kept := database_files.kept(self.folder, identity)):
             return database_files.near(kept, context.partial)
         made = context.partial / "database.db"
-        entries = []
-        for name, record in self.records.items():
-            known = self.known[name].upright(record.info) if name in self.known else None
-            entries.append(cameras.ImageEntry(name, record.path, record.info.size, record.info.exif_turn, known))
         matches = self.found.strong(self.pairs, context.config.min_matches)
-        notes = database.write_database(made, entries, self.found.features, matches, context.config.cameras)
+        notes = database.write_database(
+            made, self._entries(self.records), self.found.features, matches, context.config.cameras
+        )
         context.notes.extend(notes)
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
         context.notes.extend(gone(self.records))
