@@ -82,12 +82,12 @@ def correspondence_graph(reconstruction: Any, matches: Mapping[IdPair, Indices])
 
 def adjust(
     reconstruction: Any, graph: Any, per_image: bool, threads: int, seed: int, known: Known = NOTHING_KNOWN,
-    fixed: Collection[int] = (),
+    fixed: Collection[int] = (), tolerance: float = 0.0,
 ) -> None:  # fmt: skip
     """Complete and merge tracks, bundle-adjust, and drop points and images that do not fit, in place.
 
     per_image: whether intrinsics are per image; then points must fit better. known: cameras that the user knows.
-    fixed: ids of images that keep their poses and intrinsics.
+    fixed: ids of images that keep their poses and intrinsics. tolerance: see `solver`.
     """
     max_error, min_angle = _PER_IMAGE_LIMITS if per_image else _SHARED_LIMITS
     distortion = largest_distortion(reconstruction.cameras[number] for number in known.ids)
@@ -98,7 +98,7 @@ def adjust(
         changed = triangulator.complete_all_tracks(options) + triangulator.merge_all_tracks(options)
         if number == 0:  # it adds many wrong points, which the first adjustment reveals
             changed += triangulator.retriangulate(options)
-        solve(reconstruction, solver(threads, _ITERATIONS, robust=number == 0), known.constant, fixed)
+        solve(reconstruction, solver(threads, _ITERATIONS, robust=number == 0, tolerance=tolerance), known.constant, fixed)
         changed += observations.filter_observations_with_negative_depth()
         changed += observations.filter_all_points3D(max_error, min_angle)
         changed += len(observations.filter_frames(*FOCAL_RANGE, distortion, MIN_OBSERVATIONS))

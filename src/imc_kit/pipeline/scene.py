@@ -1,5 +1,6 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from math import inf
 from pathlib import Path
 
 from imc_kit.colmap import cameras, database, database_files, known_cameras, mapping_runs, model_files, rotation
+from imc_kit.colmap.child import LargeScenes
 from imc_kit.colmap.known_cameras import KnownCamera
 from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.colmap.options import Known
@@ -36,6 +38,8 @@ _AFTER_MAPPING = 0.3, 0.2
 _AFTER_COMPLETION = 0.05, 0.04
 """For placing and writing, which have no deadline."""
 
+_PARTS = "parts"
+"""The folder of the finished partitions of a large scene, until its result is final."""
 
 PairSelection = Callable[[Sequence[str]], Sequence[Pair]]
 """Chooses which pairs of a scene's images to match."""
@@ -144,8 +148,9 @@ class MatchedScene:
         known = Known(database.camera_ids(verified, self.known), config.cameras.fixed)
         context = replace(context, known=known)
         with cost("map"):
-            at = context.workplace()
             policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, until)
+            large = LargeScenes(self.folder / _PARTS, executor, end)
+            at = replace(context.workplace(), large=large)
             best = mapping_runs.map_best(
                 verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
             )
@@ -185,6 +190,8 @@ class MatchedScene:
         }
         result = SceneResult(placed, models, counts, cost.seconds, context.notes, cost.memory, quarters, stored)
         self.earlier.replace(result)
+        if is_final(context.notes):
+            shutil.rmtree(large.folder, ignore_errors=True)
         return result
 
     def _as_stored(self, models: list[Model], context: SceneContext) -> tuple[list[Model], dict[str, int]]:
