@@ -98,7 +98,8 @@ def adjust(
         changed = triangulator.complete_all_tracks(options) + triangulator.merge_all_tracks(options)
         if number == 0:  # it adds many wrong points, which the first adjustment reveals
             changed += triangulator.retriangulate(options)
-        solve(reconstruction, solver(threads, _ITERATIONS, robust=number == 0, tolerance=tolerance), known.constant, fixed)
+        how = solver(threads, _ITERATIONS, robust=number == 0, tolerance=tolerance)
+        solve(reconstruction, how, known.constant, fixed)
         changed += observations.filter_observations_with_negative_depth()
         changed += observations.filter_all_points3D(max_error, min_angle)
         changed += len(observations.filter_frames(*FOCAL_RANGE, distortion, MIN_OBSERVATIONS))

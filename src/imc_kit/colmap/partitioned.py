@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,7 +35,7 @@ class MappingJob:
     arguments: Mapping[str, Any]
 
     def run(self, at: Workplace, cancelled: Event | None = None, **arguments: Any) -> None:
-        at.run(self.name, self.what, self.time_limit, cancelled, **self.arguments | arguments)
+        at.run(self.name, self.what, self.time_limit, cancelled, **{**self.arguments, **arguments})
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ _SHIFT = 1e-3
 _SLACK = 0.1
 """A cut may be this share of the images away from where both sides have the planned number, if it is cheaper there.
 With more, partitions are smaller than they could be."""
+_LEAST = 6
+"""A partition is extended by at least this many images: two neighbours of a small one share three each."""
 _FEW = 16
 """Fewer images are cut with a dense eigenvalue solver: the sparse one needs more than two."""
 
@@ -24,8 +26,8 @@ def partitions(inliers: Mapping[Pair, int], most: int, overlap: float) -> list[l
     """Cut the images of a view graph into partitions that share images with their neighbours.
 
     inliers: the number of verified matches of each pair, at least 1. most: the maximum size of a partition before it is
-    extended (at least 1). overlap: each is extended by at most this share of its own size with images of others, ring
-    by ring, the best connected first.
+    extended (at least 1). overlap: each is extended by at most this share of its own size, but by six, with images of
+    others, ring by ring, the best connected first; 0: by none.
 
     Returns the names of each partition's images, sorted; every image is in at least one. A graph of at most `most`
     images is one partition. Separate components are only put together where they fit into one partition.
@@ -40,7 +42,9 @@ def partitions(inliers: Mapping[Pair, int], most: int, overlap: float) -> list[l
     for (first, second), weight in zip(pairs.tolist(), weights.tolist(), strict=True):
         neighbours[first][second] = neighbours[second][first] = weight
     pieces = _cut(set(neighbours), neighbours, pairs, weights, most)
-    extended = [_extended(piece, neighbours, int(overlap * len(piece))) for piece in pieces]
+    extended = [
+        _extended(piece, neighbours, max(_LEAST, int(overlap * len(piece))) if overlap else 0) for piece in pieces
+    ]
     return [sorted(names[index] for index in piece) for piece in extended]
 
 
