@@ -17,7 +17,7 @@ from imc_kit.colmap.model_files import read_models
 from imc_kit.colmap.options import NOTHING_KNOWN, Known, Value, mapper_options
 from imc_kit.colmap.partitioned import MappingJob, map_partitions
 from imc_kit.colmap.verification import inlier_counts
-from imc_kit.errors import KitError, require
+from imc_kit.errors import KitError, require, said
 from imc_kit.runtime import deadline
 from imc_kit.types import Model, Pair
 from imc_kit.viewgraph.partitions import partitions
@@ -134,10 +134,12 @@ def map_scene(
         depends_on = digest_of(verified), asdict(replace(config, time_limit=inf)), first
         try:
             return map_partitions(parts, job, depends_on, at, at.large, cancelled or threading.Event())
-        except KitError as error:
+        except (KitError, OSError) as error:
             if (cancelled and cancelled.is_set()) or not deadline.left(at.large.until):
                 raise
-            log.warning("%s in %d partitions failed (%s): the scene is mapped as a whole", what, len(parts), error)
+            log.warning(
+                "%s in %d partitions failed (%s): the scene is mapped as a whole", what, len(parts), said(error)
+            )
     job.run(at, cancelled)
     return read_models(at.folder)
 

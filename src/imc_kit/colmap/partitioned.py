@@ -61,10 +61,12 @@ def map_partitions(
     """
     large.folder.mkdir(parents=True, exist_ok=True)
     folders = [large.folder / _digest([identity, at.seed, asdict(at.known), part]) for part in parts]
+    # Other machines may see this folder only, and must not open one SQLite database: each opens a copy.
+    shared = shutil.copyfile(job.arguments["database"], large.folder / f"{_digest([identity])}.db")
     missing = [(folder, part) for folder, part in zip(folders, parts, strict=True) if not folder.is_dir()]
     at_once = max(1, min(len(missing), width(large.executor)))
     place = replace(at, threads=max(1, at.threads // at_once), large=None)
-    chunks = [(job, part, folder, place, large.until, _Cancelled(cancelled)) for folder, part in missing]
+    chunks = [(job, shared, part, folder, place, large.until, _Cancelled(cancelled)) for folder, part in missing]
     fan_out(large.executor, _map_partition, chunks, "mapping", "partition", len(missing))
     models = [[str(model.folder) for model in read_models(folder)] for folder in folders]
     seconds = min(job.time_limit, deadline.left(large.until))
@@ -75,16 +77,16 @@ def map_partitions(
 
 
 def _map_partition(
-    job: MappingJob, part: Sequence[str], folder: Path, at: Workplace, until: float, cancelled: _Cancelled
-) -> Done:
+    job: MappingJob, database: Path, part: Sequence[str], folder: Path, at: Workplace, until: float,
+    cancelled: _Cancelled,
+) -> Done:  # fmt: skip
     """Map some images of a scene; their models go to `folder`, which exists only when they are complete."""
     unfinished = folder.with_name(f"{folder.name}-{uuid4().hex[:8]}")
     with TemporaryDirectory(prefix="imc-kit-") as local:
-        # Several machines must not open one SQLite database.
-        database = shutil.copyfile(job.arguments["database"], Path(local) / "database.db")
+        copy = shutil.copyfile(database, Path(local) / "database.db")
         job = replace(job, time_limit=min(job.time_limit, deadline.left(until)))
-        log = folder.with_suffix(".log")
-        job.run(replace(at, folder=unfinished, log=log), cancelled.event, database=database, names=part)
+        at = replace(at, folder=unfinished, log=folder.with_suffix(".log"))
+        job.run(at, cancelled.event, database=copy, names=part)
     with suppress(OSError):  # another worker was faster
         unfinished.rename(folder)
     return 1, []
