@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=10, help="similar images that each image is paired with; default: 10")
     parser.add_argument("--threads", type=int, help="default: one per core")
     parser.add_argument("--without-mapping", action="store_true", help="stop after verification")
-    parser.add_argument("--partition", type=int, help="maximum images per partition; 0: never partition")
+    parser.add_argument("--partition", type=int, help="images per partition; 0: map as a whole")
     parser.add_argument("--synthetic", action="store_true", help="measure mapping alone, without photos")
     parser.add_argument("--views", type=Path, help="folder for the views; default: a temporary one")
     parser.add_argument("--out", type=Path, help="also save the table in this file")

@@ -83,7 +83,7 @@ def test_a_stopped_run_maps_only_what_is_missing(row: Synthetic, at: Workplace) 
 
 
 def test_small_scenes_are_mapped_as_a_whole(row: Synthetic, at: Workplace) -> None:
-    model = mapped(row, at, replace(CONFIG, partition=COUNT))
+    model = mapped(row, at, replace(CONFIG, partition=COUNT // 2))
     assert at.large
     assert not at.large.folder.exists()
     whole = mapped(row, replace(at, large=None))

@@ -32,6 +32,9 @@ same poses."""
 ROUGH = 1e-3
 """The tolerance of those before the last, which drop points in between: more precise ones take longer for the same
 poses."""
+_DIRECT = 300
+"""Maximum number of images of a rough bundle adjustment with a direct solver (COLMAP: 1000). With an iterative one, a
+rough adjustment takes half the time for the same poses, and a precise one takes longer (docs/benchmarks.md)."""
 _ITERATIONS = 50
 """Maximum solver iterations per round."""
 
@@ -90,8 +93,7 @@ def adjust(
     fixed: ids of images that keep their poses and intrinsics. tolerance: see `solver`.
     """
     max_error, min_angle = _PER_IMAGE_LIMITS if per_image else _SHARED_LIMITS
-    distortion = largest_distortion(reconstruction.cameras[number] for number in known.ids)
-    options = pycolmap.IncrementalTriangulatorOptions(random_seed=seed, max_extra_param=distortion)
+    options = triangulation(reconstruction, seed, known)
     for number in range(ROUNDS):
         observations = pycolmap.ObservationManager(reconstruction, graph)
         triangulator = pycolmap.IncrementalTriangulator(graph, reconstruction, observations)
@@ -102,9 +104,15 @@ def adjust(
         solve(reconstruction, how, known.constant, fixed)
         changed += observations.filter_observations_with_negative_depth()
         changed += observations.filter_all_points3D(max_error, min_angle)
-        changed += len(observations.filter_frames(*FOCAL_RANGE, distortion, MIN_OBSERVATIONS))
+        changed += len(observations.filter_frames(*FOCAL_RANGE, options.max_extra_param, MIN_OBSERVATIONS))
         if number > 0 and changed <= LITTLE * reconstruction.compute_num_observations():
             break
+
+
+def triangulation(reconstruction: Any, seed: int, known: Known) -> Any:
+    """Options of triangulation that believe the distortion of known cameras."""
+    distortion = largest_distortion(reconstruction.cameras[number] for number in known.ids)
+    return pycolmap.IncrementalTriangulatorOptions(random_seed=seed, max_extra_param=distortion)
 
 
 def solver(threads: int, iterations: int, robust: bool, tolerance: float = 0.0) -> Any:
@@ -118,6 +126,8 @@ def solver(threads: int, iterations: int, robust: bool, tolerance: float = 0.0) 
     options.ceres.solver_options.num_threads = threads
     options.ceres.solver_options.max_num_iterations = iterations
     options.ceres.solver_options.function_tolerance = tolerance
+    if tolerance >= ROUGH:
+        options.ceres.max_num_images_direct_sparse_cpu_solver = _DIRECT
     if robust:
         options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     return options

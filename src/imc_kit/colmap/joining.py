@@ -8,7 +8,15 @@ from typing import Any
 
 import pycolmap
 
-from imc_kit.colmap.bundle_adjustment import ROUGH, adjust, correspondence_graph
+from imc_kit.colmap.bundle_adjustment import (
+    ROUGH,
+    TOLERANCE,
+    adjust,
+    correspondence_graph,
+    solve,
+    solver,
+    triangulation,
+)
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.mapping import intrinsics_are_per_image
 from imc_kit.colmap.merging import find_similarity, united
@@ -18,6 +26,8 @@ from imc_kit.colmap.support import Evidence, read_evidence
 
 _SHARED = 3
 """Models that share fewer images are not joined: two images and their few points may both be wrong."""
+_ITERATIONS = 50
+"""Maximum solver iterations of the last bundle adjustment."""
 _NO_EVIDENCE = Evidence({}, {})
 """Partitions share images and thus keypoints, which link their points: no matches are needed."""
 
@@ -32,7 +42,14 @@ def join_job(
 
     Raises ValueError when the largest models of two partitions share images but fit no similarity.
     """
+    with pycolmap.Database.open(database) as opened:
+        cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
+        evidence = read_evidence(opened, sorted(id_pair_counts(opened, verified=True)))
+    cameras = Known(**known)
+    per_image = intrinsics_are_per_image(Path(database), cameras)
     models = [pycolmap.Reconstruction(folder) for folders in parts for folder in folders]
+    for model in models:
+        _triangulate(model, correspondence_graph(model, evidence.matches), seed, cameras)
     starts = [sum(map(len, parts[:number])) for number, folders in enumerate(parts) if folders]
     images = [set(model.reg_image_ids()) for model in models]
     groups = _groups(models, images, seed)
@@ -40,10 +57,6 @@ def join_job(
     for first, second in combinations(starts, 2):
         if home[first] != home[second] and (shared := len(images[first] & images[second])) >= _SHARED:
             raise ValueError(f"two partitions share {shared} images, but their models do not fit together")
-    with pycolmap.Database.open(database) as opened:
-        cache = pycolmap.DatabaseCache.create(opened, pycolmap.DatabaseCacheOptions(load_all_images=True))
-        evidence = read_evidence(opened, sorted(id_pair_counts(opened, verified=True)))
-    per_image = intrinsics_are_per_image(Path(database), Known(**known))
     joined: list[Any] = []
     for group in groups:
         lead, *others = group
@@ -51,11 +64,20 @@ def join_job(
             continue  # it adds nothing
         model = united(models[lead], [(models[number], group[number]) for number in others], cache)
         graph = correspondence_graph(model, evidence.matches)
-        adjust(model, graph, per_image, threads, seed, Known(**known), tolerance=ROUGH)
+        adjust(model, graph, per_image, threads, seed, cameras, tolerance=ROUGH)
+        solve(model, solver(threads, _ITERATIONS, robust=False, tolerance=TOLERANCE), cameras.constant)
         joined.append(model)
     for number, model in enumerate(sorted(joined, key=lambda model: -model.num_reg_images())):
         (Path(output) / str(number)).mkdir()
         model.write(Path(output) / str(number))
+
+
+def _triangulate(model: Any, graph: Any, seed: int, known: Known) -> None:
+    """Triangulate all matches, in place: a partition comes with the few longest tracks of each image."""
+    triangulator = pycolmap.IncrementalTriangulator(graph, model, pycolmap.ObservationManager(model, graph))
+    options = triangulation(model, seed, known)
+    for image_id in sorted(model.reg_image_ids()):
+        triangulator.triangulate_image(options, image_id)
 
 
 def _groups(models: Sequence[Any], images: Sequence[set[int]], seed: int) -> list[dict[int, Any]]:

@@ -48,6 +48,9 @@ _GLOBAL: dict[str, Value] = {
 the time: retriangulation restores the other tracks. A dense solver for few images saves another fifth."""
 
 
+_GLOBAL_PARTITION: dict[str, Value] = {"mapper.skip_retriangulation": True}
+"""Joining triangulates the tracks that positioning left out, once for all partitions: in a partition that takes up to
+six sevenths of the time (docs/benchmarks.md)."""
 _OVERLAP = 0.25
 """Images that a partition shares with its neighbours, as a share of its own."""
 
@@ -62,9 +65,9 @@ class MappingConfig:
     """Any option of `pycolmap.IncrementalPipelineOptions` or `GlobalPipelineOptions`, by dotted name."""
     time_limit: float = 1800.0
     """Maximum seconds per scene, or for each partition of a large scene and for joining them."""
-    partition: int = 300
-    """Map a scene with more images in overlapping partitions of about this many images, and join their models: the time
-    of one mapping run grows faster than the number of images. 0 maps every scene as a whole."""
+    partition: int = 150
+    """Map a scene of more than twice as many images in overlapping partitions of about this many, and join their
+    models: the time of one mapping run grows faster than the number of images. 0 maps every scene as a whole."""
     min_model_size: int = 3
     """Drop models with fewer images, except the first. COLMAP's own 10 loses small groups of images."""
     min_strength: float = 0.0
@@ -131,22 +134,25 @@ def map_scene(
     arguments = {"database": database, "images": images, "options": options, "constant": at.known.constant}
     job = MappingJob(config.mapper, what, config.time_limit, arguments)
     if at.large and len(parts := _partitions(database, config)) > 1:
-        depends_on = digest_of(verified), asdict(replace(config, time_limit=inf)), first
+        options = options | (_GLOBAL_PARTITION if config.mapper == "global" else {}) | dict(config.options)
+        depends_on = digest_of(verified), asdict(replace(config, time_limit=inf)), options, first
+        of_part = replace(job, arguments={**arguments, "options": options})
         try:
-            return map_partitions(parts, job, depends_on, at, at.large, cancelled or threading.Event())
+            return map_partitions(parts, of_part, depends_on, at, at.large, cancelled or threading.Event())
         except (KitError, OSError) as error:
             if (cancelled and cancelled.is_set()) or not deadline.left(at.large.until):
                 raise
-            log.warning(
-                "%s in %d partitions failed (%s): the scene is mapped as a whole", what, len(parts), said(error)
-            )
+            failed = f"{what} in {len(parts)} partitions failed ({said(error)})"
+            log.warning("%s: the scene is mapped as a whole", failed)
     job.run(at, cancelled)
     return read_models(at.folder)
 
 
 def _partitions(database: Path, config: MappingConfig) -> list[list[str]]:
     """The partitions in which a scene is mapped; fewer than two if as a whole."""
-    return partitions(inlier_counts(database), config.partition, _OVERLAP) if config.partition else []
+    inliers = inlier_counts(database) if config.partition else {}
+    few = len({name for pair in inliers for name in pair}) <= 2 * config.partition
+    return [] if few else partitions(inliers, config.partition, _OVERLAP)
 
 
 def intrinsics_are_per_image(database: Path, known: Known = NOTHING_KNOWN) -> bool:
