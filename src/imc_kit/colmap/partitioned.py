@@ -25,7 +25,7 @@ from imc_kit.types import Model
 
 @dataclass(frozen=True)
 class MappingJob:
-    """A mapping run of a database, whole or of some of its images: a job in `jobs.JOBS` and its arguments."""
+    """A mapping run of a database: a job in `jobs.JOBS` and its arguments."""
 
     name: str
     what: str
@@ -38,14 +38,18 @@ class MappingJob:
         at.run(self.name, self.what, self.time_limit, cancelled, **{**self.arguments, **arguments})
 
 
-@dataclass(frozen=True)
-class _Cancelled:
-    """An event that is known in this process only: on another machine a partition is mapped to its end."""
+class _Stop(Event):
+    """Also set when another event is. In another process it is an event that nobody sets: a partition there ends."""
 
-    event: Event | None = None
+    def __init__(self, other: Event) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._other.is_set()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Cancelled, ()
+        return Event, ()
 
 
 def map_partitions(
@@ -53,8 +57,8 @@ def map_partitions(
 ) -> list[Model]:
     """Map each partition of a scene's images, unless an earlier run did, and join their models.
 
-    parts: the names of each partition's images. job: maps the whole scene; its database may be reduced. identity: what
-    its result depends on, for JSON, such as the digest of the database.
+    parts: the names of each partition's images. job: maps the images of its database. identity: what its result depends
+    on, for JSON, such as the digest of the database.
 
     Returns the models, largest first, with their files in subfolders 0, 1, … of the workplace. Raises `KitError` when a
     partition or the joining fails, or when time runs out.
@@ -66,8 +70,12 @@ def map_partitions(
     missing = [(folder, part) for folder, part in zip(folders, parts, strict=True) if not folder.is_dir()]
     at_once = max(1, min(len(missing), width(large.executor)))
     place = replace(at, threads=max(1, at.threads // at_once), large=None)
-    chunks = [(job, shared, part, folder, place, large.until, _Cancelled(cancelled)) for folder, part in missing]
-    fan_out(large.executor, _map_partition, chunks, "mapping", "partition", len(missing))
+    stop = _Stop(cancelled)
+    chunks = [(job, shared, part, folder, place, large.until, stop) for folder, part in missing]
+    try:
+        fan_out(large.executor, _map_partition, chunks, "mapping", "partition", len(missing))
+    finally:
+        stop.set()  # if one has failed, the others need not end
     models = [[str(model.folder) for model in read_models(folder)] for folder in folders]
     seconds = min(job.time_limit, deadline.left(large.until))
     known, database = asdict(at.known), job.arguments["database"]
@@ -77,16 +85,15 @@ def map_partitions(
 
 
 def _map_partition(
-    job: MappingJob, database: Path, part: Sequence[str], folder: Path, at: Workplace, until: float,
-    cancelled: _Cancelled,
-) -> Done:  # fmt: skip
+    job: MappingJob, database: Path, part: Sequence[str], folder: Path, at: Workplace, until: float, stop: Event
+) -> Done:
     """Map some images of a scene; their models go to `folder`, which exists only when they are complete."""
     unfinished = folder.with_name(f"{folder.name}-{uuid4().hex[:8]}")
     with TemporaryDirectory(prefix="imc-kit-") as local:
         copy = shutil.copyfile(database, Path(local) / "database.db")
         job = replace(job, time_limit=min(job.time_limit, deadline.left(until)))
         at = replace(at, folder=unfinished, log=folder.with_suffix(".log"))
-        job.run(at, cancelled.event, database=copy, names=part)
+        job.run(at, stop, database=copy, names=part)
     with suppress(OSError):  # another worker was faster
         unfinished.rename(folder)
     return 1, []
