@@ -50,7 +50,7 @@ the time: retriangulation restores the other tracks. A dense solver for few imag
 
 _GLOBAL_PARTITION: dict[str, Value] = {"mapper.skip_retriangulation": True}
 """Joining triangulates the tracks that positioning left out, once for all partitions: in a partition that takes up to
-six sevenths of the time (docs/benchmarks.md)."""
+85 % of the time (docs/benchmarks.md)."""
 _OVERLAP = 0.25
 """Images that a partition shares with its neighbours, as a share of its own."""
 
