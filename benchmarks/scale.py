@@ -1,11 +1,15 @@
 """Time and memory by number of images: the kit on rendered views of one place, with pairs by retrieval.
 
     python benchmarks/scale.py [--sizes 50 100 200 400 800] [--preset sift] [--keypoints 1000] [--long-side 640] [-k 10]
-                               [--threads N] [--without-mapping] [--views FOLDER] [--out FILE]
+                               [--threads N] [--without-mapping] [--views FOLDER] [--partition N] [--synthetic]
+                               [--out FILE]
 
 The views go once round the rendered plaza; smaller sizes take every second view, every fourth, and so on. They are
 rendered first (`--views` keeps them in a folder and reuses views that are there). Each size is solved in its own
 process, with one mapping run or up to verification. Each image is paired with its K most similar images by VLAD.
+
+With `--synthetic`, mapping and refinement alone are measured, on databases of drone flights that are written directly
+(`synthetic_flight`): CPU seconds by job, and errors against the true cameras.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +28,8 @@ from typing import Any
 import cv2
 
 from compare import _facts, _markdown
+from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.colmap.mapping_runs import DEFAULT_RUNS
 from imc_kit.errors import KitError
 from imc_kit.synthetic import plaza
 
@@ -43,20 +50,34 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=10, help="similar images that each image is paired with; default: 10")
     parser.add_argument("--threads", type=int, help="default: one per core")
     parser.add_argument("--without-mapping", action="store_true", help="stop after verification")
+    parser.add_argument("--partition", type=int, help="images per partition; 0: map as a whole")
+    parser.add_argument("--synthetic", action="store_true", help="measure mapping alone, without photos")
     parser.add_argument("--views", type=Path, help="folder for the views; default: a temporary one")
     parser.add_argument("--out", type=Path, help="also save the table in this file")
     arguments = parser.parse_args()
     sizes = sorted(set(arguments.sizes))
+    names = "preset", "keypoints", "long_side", "k", "threads", "partition"
+    given = {name: getattr(arguments, name) for name in names}
     text = "".join(f"- {name}: {value}\n" for name, value in _facts().items())
     print(text)
     rows = []
+    if arguments.synthetic:
+        for size in sizes:
+            rows.append(run({"flight": size, **given}))
+            print(json.dumps(rows[-1]), flush=True)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        finish(arguments.out, text, _markdown(columns, [[str(row.get(name, "")) for name in columns] for row in rows]))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         views = render_views(arguments.views or Path(scratch) / "views", sizes[-1], arguments.long_side)
         for size in sizes:
             job = {
                 "views": [str(views[number * len(views) // size]) for number in range(size)],
                 "folder": str(Path(scratch) / str(size)),
-                **{name: getattr(arguments, name) for name in ("preset", "keypoints", "long_side", "k", "threads")},
+                **{
+                    name: getattr(arguments, name)
+                    for name in ("preset", "keypoints", "long_side", "k", "threads", "partition")
+                },
                 "mapping": not arguments.without_mapping,
             }
             rows.append(run(job))
@@ -74,10 +95,14 @@ def main() -> None:
         "MB",
         "MB of COLMAP",
     ]
-    text += f"\n{_markdown(header, [line(row, used) for row in rows])}\n\n{REMARKS}\n"
+    finish(arguments.out, text, f"{_markdown(header, [line(row, used) for row in rows])}\n\n{REMARKS}")
+
+
+def finish(out: Path | None, facts: str, table: str) -> None:
+    text = f"{facts}\n{table}\n"
     print(text)
-    if arguments.out:
-        arguments.out.write_text(text, "utf-8")
+    if out:
+        out.write_text(text, "utf-8")
 
 
 def render_views(folder: Path, count: int, long_side: int) -> list[Path]:
@@ -101,7 +126,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """The answer of a worker process to its job, or its error."""
     done = subprocess.run([sys.executable, __file__, "--worker", json.dumps(job)], stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        return {"images": len(job["views"]), "error": f"exit status {done.returncode}"}
+        return {"images": job.get("flight") or len(job["views"]), "error": f"exit status {done.returncode}"}
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -123,6 +148,64 @@ def line(row: dict[str, Any], stages: list[str]) -> list[str]:
     ]
 
 
+def mapping_run(job: dict[str, Any]) -> tuple[MappingConfig]:
+    """The first mapping run."""
+    given = {} if job["partition"] is None else {"partition": job["partition"]}
+    return (replace(DEFAULT_RUNS[0], **given),)
+
+
+def flight_worker(job: dict[str, Any]) -> dict[str, Any]:
+    """Map a synthetic flight and refine its model; CPU seconds of this process and its children by job, one a time."""
+    import resource
+
+    import numpy as np
+    import pycolmap
+
+    import synthetic_flight
+    from imc_kit.colmap import child, mapping, steps
+
+    used: Counter[str] = Counter()
+    last = 0.0
+
+    def take(what: str) -> None:
+        nonlocal last
+        times = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        now = sum(time.ru_utime + time.ru_stime for time in times)
+        used[what] += now - last
+        last = now
+
+    def counted(self: Any, name: str, *arguments: Any, **options: Any) -> None:
+        take("kit")
+        run_job(self, name, *arguments, **options)
+        take(name)
+
+    run_job = child.Workplace.run
+    child._FORKS = False  # the kernel then tells what each child used when it ends
+    child.Workplace.run = counted
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as pool:
+        folder = Path(scratch)
+        truth = synthetic_flight.write(folder / "flight.db", job["flight"], job["k"])
+        take("writing")
+        at = child.Workplace(folder / "models", folder / "log.txt", job["threads"] or 1)
+        large = child.LargeScenes(folder / "parts", pool)
+        (photos := folder / "photos").mkdir()
+        (config,) = mapping_run(job)
+        mapped = mapping.map_scene(folder / "flight.db", photos, config, replace(at, large=large))[0]
+        refined = steps.refine(mapped, steps.RefinementConfig(), replace(at, folder=folder / "refined"))
+        take("kit")
+        row: dict[str, Any] = {"images": job["flight"], "registered": len(refined.poses)}
+        for title, model in (("mapped", mapped), ("refined", refined)):
+            found, true = (np.array([poses[name].center for name in model.poses]) for poses in (model.poses, truth))
+            errors = np.linalg.norm(pycolmap.estimate_sim3d(found, true) * found - true, axis=1)
+            scores = [(errors <= distance).sum() / len(truth) for distance in plaza.DISTANCES]
+            row |= {f"mAA {title}": round(float(np.mean(scores)), 4), f"cm {title}": round(100 * np.median(errors), 1)}
+        largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        del used["writing"]
+        return row | {name: round(seconds, 1) for name, seconds in used.items()} | {
+            "CPU s": round(sum(used.values()), 1), "MB": round(largest * 1024 / MB)
+        }  # fmt: skip
+
+
 def worker(job: dict[str, Any]) -> dict[str, Any]:
     """Solve the views of one job in this process. Linux only."""
     import resource
@@ -141,7 +224,7 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
     config = replace(
         config,
         pairs=PairsConfig("similar", exhaustive_up_to=0, k=job["k"]),
-        mapping=config.mapping[:1] if job["mapping"] else (),
+        mapping=mapping_run(job) if job["mapping"] else (),
         turntable=replace(config.turntable, on=False),
         threads=job["threads"],
     )
@@ -169,7 +252,8 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     try:
         if sys.argv[1:2] == ["--worker"]:
-            print(json.dumps(worker(json.loads(sys.argv[2]))))
+            job = json.loads(sys.argv[2])
+            print(json.dumps(flight_worker(job) if "flight" in job else worker(job)))
         else:
             main()
     except KitError as error:

@@ -27,10 +27,10 @@ from imc_kit.retrieval.pairs import PairsConfig
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
-SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in ("compare", "features", "retrieval"))]
+SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in ("ablation", "compare", "features", "retrieval"))]
 ELSEWHERE = {
     *("--only", "--case", "--inputs"),
-    *("--time-limits", "--rows", "--sizes", "--without-mapping", "--exhaustive"),
+    *("--time-limits", "--rows", "--sizes", "--synthetic", "--without-mapping", "--exhaustive"),
     *("--strict", "--dir-mode", "--accelerator", "--scheduler-file", "--protocol", "--user"),
     *("--workspace_path", "--output_path", "--import_path", "--image_path", "--database_path"),
     *("--image-folder", "--data", "--colmap-path", "--noise"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import imc_kit
 
 DOCUMENT = Path(__file__).parents[1] / "docs/architecture.md"
-MOST = 2400
+MOST = 2500
 """Lines of code in these modules, without blank lines, comments and docstrings."""
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 
 from imc_kit.cli.main import main
+from imc_kit.colmap.child import LargeScenes, Workplace
+from imc_kit.colmap.mapping import MappingConfig, map_scene
 from imc_kit.data import scenes, submission, tables
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
@@ -32,6 +34,7 @@ from imc_kit.runtime.executors import cores, fan_out, width
 from imc_kit.synthetic.plaza import write_scene
 from imc_kit.types import Features
 from point_scenes import ALL, FIRST, MAPPING_ALONE, ONE_RUN, Points, PointsConfig, write_photographs
+from synthetic_models import errors, synthesize, unmatch
 
 HERE = Path(__file__).parent
 HELPERS = HERE.parent / "helpers"
@@ -43,6 +46,15 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 """
 """Hides folders of this name from a worker, as if it ran on another machine."""
+
+MORTAL = """
+import os, signal, sys
+def hook(event, arguments):
+    if event == "os.rename" and "parts" in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+"""
+"""Kills a worker that renames a finished partition."""
 
 
 def eventually(true: Callable[[], Any], seconds: float = 60) -> None:
@@ -213,6 +225,27 @@ def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
     assert len(tables.read_table(tmp_path / "out/submission.csv")) == views
     features, _, pairs = contents(tmp_path / "out")
     assert (len(features), len(pairs)) == (views, views * (views - 1) // 2)
+
+
+def test_a_worker_killed_while_it_maps_a_partition(dask: Cluster, tmp_path: Path) -> None:
+    """It dies when its partition is mapped, just before it says so: the other worker maps all of them."""
+    row = synthesize(tmp_path / "scene", 14, points=150)
+    for one in row.ids:
+        unmatch(row, [one], [other for other in row.ids if other > one + 4])
+    preload = tmp_path / "preload.py"
+    preload.write_text(MORTAL)
+    dask.has(1)
+    victim = dask.worker("--preload", str(preload))
+    with connected(dask.address, tmp_path / "out") as executor:
+        eventually(lambda: executor.width == 2)
+        large = LargeScenes(tmp_path / "parts", executor)
+        at = Workplace(tmp_path / "models", tmp_path / "log.txt", threads=1, large=large)
+        (model,) = map_scene(row.database, tmp_path, MappingConfig("global", partition=6), at)
+    victim.wait()
+    folders = [path for path in (tmp_path / "parts").iterdir() if path.is_dir()]
+    assert len(folders) == 3 + 1  # the victim's was never renamed
+    assert model.poses.keys() == row.poses.keys()
+    assert errors(model.poses, row.poses) < (2e-3, 0.1)
 
 
 def test_a_chunk_that_kills_its_workers_costs_its_scene_alone(dask: Cluster, tmp_path: Path) -> None:

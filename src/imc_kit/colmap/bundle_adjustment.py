@@ -32,6 +32,9 @@ same poses."""
 ROUGH = 1e-3
 """The tolerance of those before the last, which drop points in between: more precise ones take longer for the same
 poses."""
+_DIRECT = 300
+"""Maximum number of images of a rough bundle adjustment with a direct solver (COLMAP: 1000). With an iterative one, a
+rough adjustment takes half the time for the same poses, and a precise one takes longer (docs/benchmarks.md)."""
 _ITERATIONS = 50
 """Maximum solver iterations per round."""
 
@@ -82,28 +85,34 @@ def correspondence_graph(reconstruction: Any, matches: Mapping[IdPair, Indices])
 
 def adjust(
     reconstruction: Any, graph: Any, per_image: bool, threads: int, seed: int, known: Known = NOTHING_KNOWN,
-    fixed: Collection[int] = (),
+    fixed: Collection[int] = (), tolerance: float = 0.0,
 ) -> None:  # fmt: skip
     """Complete and merge tracks, bundle-adjust, and drop points and images that do not fit, in place.
 
     per_image: whether intrinsics are per image; then points must fit better. known: cameras that the user knows.
-    fixed: ids of images that keep their poses and intrinsics.
+    fixed: ids of images that keep their poses and intrinsics. tolerance: see `solver`.
     """
     max_error, min_angle = _PER_IMAGE_LIMITS if per_image else _SHARED_LIMITS
-    distortion = largest_distortion(reconstruction.cameras[number] for number in known.ids)
-    options = pycolmap.IncrementalTriangulatorOptions(random_seed=seed, max_extra_param=distortion)
+    options = triangulation(reconstruction, seed, known)
     for number in range(ROUNDS):
         observations = pycolmap.ObservationManager(reconstruction, graph)
         triangulator = pycolmap.IncrementalTriangulator(graph, reconstruction, observations)
         changed = triangulator.complete_all_tracks(options) + triangulator.merge_all_tracks(options)
         if number == 0:  # it adds many wrong points, which the first adjustment reveals
             changed += triangulator.retriangulate(options)
-        solve(reconstruction, solver(threads, _ITERATIONS, robust=number == 0), known.constant, fixed)
+        how = solver(threads, _ITERATIONS, robust=number == 0, tolerance=tolerance)
+        solve(reconstruction, how, known.constant, fixed)
         changed += observations.filter_observations_with_negative_depth()
         changed += observations.filter_all_points3D(max_error, min_angle)
-        changed += len(observations.filter_frames(*FOCAL_RANGE, distortion, MIN_OBSERVATIONS))
+        changed += len(observations.filter_frames(*FOCAL_RANGE, options.max_extra_param, MIN_OBSERVATIONS))
         if number > 0 and changed <= LITTLE * reconstruction.compute_num_observations():
             break
+
+
+def triangulation(reconstruction: Any, seed: int, known: Known) -> Any:
+    """Options of triangulation that believe the distortion of known cameras."""
+    distortion = largest_distortion(reconstruction.cameras[number] for number in known.ids)
+    return pycolmap.IncrementalTriangulatorOptions(random_seed=seed, max_extra_param=distortion)
 
 
 def solver(threads: int, iterations: int, robust: bool, tolerance: float = 0.0) -> Any:
@@ -117,6 +126,8 @@ def solver(threads: int, iterations: int, robust: bool, tolerance: float = 0.0) 
     options.ceres.solver_options.num_threads = threads
     options.ceres.solver_options.max_num_iterations = iterations
     options.ceres.solver_options.function_tolerance = tolerance
+    if tolerance >= ROUGH:
+        options.ceres.max_num_images_direct_sparse_cpu_solver = _DIRECT
     if robust:
         options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
     return options

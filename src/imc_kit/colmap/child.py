@@ -15,9 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,8 @@ class Workplace:
     seed: int = 0
     known: Known = field(default_factory=Known)
     """The cameras that the user knows."""
+    large: "LargeScenes | None" = None
+    """Where large scenes are mapped in partitions. None: they are mapped as a whole."""
 
     def run(
         self, job: str, what: str, time_limit: float, cancelled: threading.Event | None = None, **arguments: Any
@@ -92,6 +96,18 @@ class Workplace:
         self.folder.mkdir(parents=True)
         full_job = {"job": job, "output": self.folder, "threads": self.threads, "seed": self.seed, **arguments}
         run(full_job, what, self.log, time_limit, cancelled)
+
+
+@dataclass(frozen=True)
+class LargeScenes:
+    """What mapping a large scene in partitions (`partitioned`) needs besides a `Workplace`."""
+
+    folder: Path
+    """Keeps the finished partitions, from which a later run resumes. All machines of `executor` must see it."""
+    executor: Executor
+    """Maps the partitions: threads that wait for child processes of this machine, or a cluster."""
+    until: float = inf
+    """The deadline of all partitions together (`runtime.deadline`)."""
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def keep(path: Path, folder: Path, identity: str, features: Mapping[str, Any]) -
     features: where the store has the features of its images, for `features_of`.
     """
     discard(folder)
-    known = {"identity": identity, "digest": _digest(path), "features": features}
+    known = {"identity": identity, "digest": digest_of(path), "features": features}
     moved = move(path, folder / NAME)
     with atomic.writing(folder / _NOTE) as file:
         file.write(json.dumps(known))
@@ -69,7 +69,7 @@ def is_whole(path: Path) -> bool:
     """Whether a database by `keep` has the content that it was moved with, and no log of changes beside it."""
     logs = [path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "journal")]
     written = not any(log.exists() and log.stat().st_size for log in logs)
-    return written and path.exists() and _known(path).get("digest") == _digest(path)
+    return written and path.exists() and _known(path).get("digest") == digest_of(path)
 
 
 def _known(path: Path) -> Mapping[str, Any]:
@@ -80,8 +80,8 @@ def _known(path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _digest(path: Path) -> str:
-    """A hash of a database without the counters in its header, which change when it is opened to read it.
+def digest_of(path: Path) -> str:
+    """A hash of a closed database without the counters in its header, which change when it is opened to read it.
 
     See sqlite.org/fileformat.html: the change counter, version-valid-for and the version of SQLite.
     """

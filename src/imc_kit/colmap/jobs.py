@@ -30,11 +30,12 @@ LOOK_UP = 0.01
 
 def _map(
     mapper: str, database: str, images: str, output: str, options: Mapping[str, Any], threads: int, seed: int,
-    constant: Sequence[int] = (),
+    constant: Sequence[int] = (), names: Sequence[str] = (),
 ) -> None:  # fmt: skip
+    """A mapping run. names: of the images to map; all if empty."""
     import pycolmap
 
-    full = mapper_options(mapper, options, num_threads=threads, random_seed=seed)
+    full = mapper_options(mapper, options, num_threads=threads, random_seed=seed, image_names=list(names))
     if mapper == "incremental":
         full.constant_cameras = set(constant)
         pycolmap.incremental_mapping(database, images, output, full)
@@ -59,6 +60,7 @@ def _other(module: str, work: str, **arguments: Any) -> None:
 JOBS: dict[str, Callable[..., None]] = {
     "incremental": partial(_map, "incremental"),
     "global": partial(_map, "global"),
+    "join": partial(_other, "joining", "join_job"),
     "recalibrate": partial(_other, "recalibration", "recalibrate_job"),
     "rotate": partial(_other, "rotation", "rotate_job"),
     "undistort": partial(_other, "undistortion", "undistort_job"),
@@ -76,7 +78,7 @@ def main() -> None:
     if sys.argv[1:] == ["one"]:
         _do(**json.loads(sys.stdin.readline())[1])
         return
-    for module in ("readding", "merging", "localisation", "subpixel", "refinement", "georeference"):
+    for module in ("joining", "readding", "merging", "localisation", "subpixel", "refinement", "georeference"):
         import_module(f"imc_kit.colmap.{module}")  # with pycolmap: half a second here, and nothing in a fork
     life, ours = os.pipe()  # forks read `life`, which closes however this process ends
     numbers: dict[int, int] = {}

@@ -1,9 +1,11 @@
-"""One mapping run: sparse reconstruction of a verified database in a child process."""
+"""One mapping run: sparse reconstruction of a verified database in child processes."""
 
+import logging
 import shutil
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +13,18 @@ from imc_kit.colmap.cameras import largest_distortion
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.database import delete_pairs
 from imc_kit.colmap.database_edits import keep_best_connected, keep_first
+from imc_kit.colmap.database_files import digest_of
 from imc_kit.colmap.model_files import read_models
 from imc_kit.colmap.options import NOTHING_KNOWN, Known, Value, mapper_options
+from imc_kit.colmap.partitioned import MappingJob, map_partitions
 from imc_kit.colmap.verification import inlier_counts
-from imc_kit.errors import require
+from imc_kit.errors import KitError, require, said
+from imc_kit.runtime import deadline
 from imc_kit.types import Model, Pair
+from imc_kit.viewgraph.partitions import partitions
 from imc_kit.viewgraph.strengths import strengths
+
+log = logging.getLogger(__name__)
 
 _INCREMENTAL: dict[str, Value] = {
     "ba_global_frames_ratio": 1.3,
@@ -41,6 +49,13 @@ _GLOBAL: dict[str, Value] = {
 the time: retriangulation restores the other tracks. A dense solver for few images saves another fifth."""
 
 
+_GLOBAL_PARTITION: dict[str, Value] = {"mapper.skip_retriangulation": True}
+"""Joining triangulates the tracks that positioning left out, once for all partitions: in a partition that takes up to
+85 % of the time (docs/benchmarks.md)."""
+_OVERLAP = 0.25
+"""Images that a partition shares with its neighbours, as a share of its own."""
+
+
 @dataclass(frozen=True)
 class MappingConfig:
     """One mapping run. Raises `KitError` when a value makes no sense."""
@@ -50,7 +65,10 @@ class MappingConfig:
     options: Mapping[str, Value] = field(default_factory=dict)
     """Any option of `pycolmap.IncrementalPipelineOptions` or `GlobalPipelineOptions`, by dotted name."""
     time_limit: float = 1800.0
-    """Maximum seconds per scene."""
+    """Maximum seconds per scene, or for each partition of a large scene and for joining them."""
+    partition: int = 150
+    """Map a scene of more than twice as many images in overlapping partitions of about this many, and join their
+    models: the time of one mapping run grows faster than the number of images. 0 maps every scene as a whole."""
     min_model_size: int = 3
     """Drop models with fewer images, except the first. COLMAP's own 10 loses small groups of images."""
     min_strength: float = 0.0
@@ -73,6 +91,7 @@ class MappingConfig:
             ("min_strength", 0 <= self.min_strength <= 1, "in 0 … 1"),
             ("max_keypoints", self.max_keypoints is None or self.max_keypoints >= 1, "at least 1, or None"),
             ("min_model_size", self.min_model_size >= 1, "at least 1"),
+            ("partition", self.partition >= 0, "at least 0"),
             ("time_limit", self.time_limit > 0, "more than 0 seconds"),
         ):
             require(valid, f"{option} of a mapping run", wanted, getattr(self, option))
@@ -99,7 +118,7 @@ def map_scene(
     the same database and seed give the same models. With several, they may differ, because floating-point sums are
     added in another order.
     """
-    per_image = config.by_cameras and intrinsics_are_per_image(database, at.known)
+    verified, per_image = database, config.by_cameras and intrinsics_are_per_image(database, at.known)
     if per_image:
         config = replace(config, max_keypoints=None)
     if config.min_strength or config.max_keypoints or config.first_only:
@@ -113,12 +132,28 @@ def map_scene(
     options = {"min_model_size": config.min_model_size, **defaults, **config.options}
     some = (" on strong pairs" if config.min_strength else "") + (" of the first features" if config.first_only else "")
     what = f"COLMAP's {config.mapper} mapping{some}"
-    constant = at.known.constant
-    at.run(
-        config.mapper, what, config.time_limit, cancelled, database=database, images=images, options=options,
-        constant=constant,
-    )  # fmt: skip
+    arguments = {"database": database, "images": images, "options": options, "constant": at.known.constant}
+    job = MappingJob(config.mapper, what, config.time_limit, arguments)
+    if at.large and len(parts := _partitions(database, config)) > 1:
+        options = options | (_GLOBAL_PARTITION if config.mapper == "global" else {}) | dict(config.options)
+        depends_on = digest_of(verified), asdict(replace(config, time_limit=inf)), options, first
+        of_part = replace(job, arguments={**arguments, "options": options})
+        try:
+            return map_partitions(parts, of_part, depends_on, at, at.large, cancelled or threading.Event())
+        except (KitError, OSError) as error:
+            if (cancelled and cancelled.is_set()) or not deadline.left(at.large.until):
+                raise
+            failed = f"{what} in {len(parts)} partitions failed ({said(error)})"
+            log.warning("%s: the scene is mapped as a whole", failed)
+    job.run(at, cancelled)
     return read_models(at.folder)
+
+
+def _partitions(database: Path, config: MappingConfig) -> list[list[str]]:
+    """The partitions in which a scene is mapped; fewer than two if as a whole."""
+    inliers = inlier_counts(database) if config.partition else {}
+    few = len({name for pair in inliers for name in pair}) <= 2 * config.partition
+    return [] if few else partitions(inliers, config.partition, _OVERLAP)
 
 
 def intrinsics_are_per_image(database: Path, known: Known = NOTHING_KNOWN) -> bool:

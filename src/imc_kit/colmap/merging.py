@@ -98,7 +98,7 @@ class _Merger:
         similarity = find_similarity(other, lead, self.evidence, self.config, self.seed)
         if similarity is None:
             return None
-        merged = _united(lead, other, similarity, self.cache)
+        merged = united(lead, [(other, similarity)], self.cache)
         observations, images = merged.compute_num_observations(), set(merged.reg_image_ids())
         graph = correspondence_graph(merged, self.evidence.matches)
         adjust(merged, graph, self.per_image, self.threads, self.seed, self.known)
@@ -189,33 +189,42 @@ def _fits(similarity: Any, links: Links, source: Any, target: Any, max_error: fl
     return fits
 
 
-def _united(lead: Any, other: Any, similarity: Any, cache: Any) -> Any:
-    """The lead with the additional images, points and observations of the other model, moved by `similarity`."""
+def united(lead: Any, others: Sequence[tuple[Any, Any]], cache: Any) -> Any:
+    """The lead with the additional images, points and observations of other models.
+
+    others: each with the similarity (`pycolmap.Sim3d`) that moves it to the lead. The first that has an image poses it.
+    """
     united = pycolmap.Reconstruction(lead)
     load_all(united, cache)
-    cameras = {lead.images[i].camera_id for i in lead.reg_image_ids()}
-    for image_id in sorted(set(other.reg_image_ids()) - set(lead.reg_image_ids())):
-        image = other.images[image_id]
-        if image.camera_id not in cameras:
-            united.cameras[image.camera_id].params = other.cameras[image.camera_id].params
-        frame = united.frames[united.images[image_id].frame_id]
-        frame.set_cam_from_world(image.camera_id, similarity.transform_camera_world(image.cam_from_world()))
-        united.register_frame(frame.frame_id)
+    posed = set(lead.reg_image_ids())
+    cameras = {lead.images[i].camera_id for i in posed}
+    for other, similarity in others:
+        added = sorted(set(other.reg_image_ids()) - posed)
+        for image_id in added:
+            image = other.images[image_id]
+            if image.camera_id not in cameras:
+                united.cameras[image.camera_id].params = other.cameras[image.camera_id].params
+            frame = united.frames[united.images[image_id].frame_id]
+            frame.set_cam_from_world(image.camera_id, similarity.transform_camera_world(image.cam_from_world()))
+            united.register_frame(frame.frame_id)
+        posed.update(added)
+        cameras |= {other.images[i].camera_id for i in added}
     united.tear_down()
     point_of = {i: observed(united.images[i]) for i in united.reg_image_ids()}
-    for _, point in sorted(other.points3D.items()):
-        elements = [(element.image_id, element.point2D_idx) for element in point.track.elements]
-        homes = Counter(int(point_of[image][index]) for image, index in elements if point_of[image][index] >= 0)
-        free = [(image, index) for image, index in elements if point_of[image][index] < 0]
-        if homes:  # the lead has this point: add the images that lack it
-            home = homes.most_common(1)[0][0]
-            present = {element.image_id for element in united.points3D[home].track.elements}
-            free = [(image, index) for image, index in free if image not in present]
-            for element in free:
-                united.add_observation(home, pycolmap.TrackElement(*element))
-        elif len(free) >= 2:
-            track = pycolmap.Track([pycolmap.TrackElement(*element) for element in free])
-            home = united.add_point3D(similarity * point.xyz, track, point.color)
-        for image, index in free:
-            point_of[image][index] = home
+    for other, similarity in others:
+        for _, point in sorted(other.points3D.items()):
+            elements = [(element.image_id, element.point2D_idx) for element in point.track.elements]
+            homes = Counter(int(point_of[image][index]) for image, index in elements if point_of[image][index] >= 0)
+            free = [(image, index) for image, index in elements if point_of[image][index] < 0]
+            if homes:  # the lead has this point: add the images that lack it
+                home = homes.most_common(1)[0][0]
+                present = {element.image_id for element in united.points3D[home].track.elements}
+                free = [(image, index) for image, index in free if image not in present]
+                for element in free:
+                    united.add_observation(home, pycolmap.TrackElement(*element))
+            elif len(free) >= 2:
+                track = pycolmap.Track([pycolmap.TrackElement(*element) for element in free])
+                home = united.add_point3D(similarity * point.xyz, track, point.color)
+            for image, index in free:
+                point_of[image][index] = home
     return united

@@ -29,7 +29,7 @@ _FOLDERS = "scenes", "quick"
 _WRITTEN = {*_FILES, *_FOLDERS, "report.html"}
 """What a run writes in `out`, besides the store."""
 _SCENE_FILES = "result.json", "colmap*.log", database_files.FILES
-_SCENE_FOLDERS = "models", "partial"
+_SCENE_FOLDERS = "models", "partial", "parts"
 _LONGEST = 130
 """Bytes that paths in a scene's folder and in the store may add to them. The longest is a partial file of the store,
 with about 110."""

@@ -1,5 +1,6 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from imc_kit.colmap import (
     model_files,
     rotation,
 )
+from imc_kit.colmap.child import LargeScenes
 from imc_kit.colmap.known_cameras import KnownCamera
 from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.colmap.options import Known
@@ -47,6 +49,8 @@ _AFTER_MAPPING = 0.3, 0.2
 _AFTER_COMPLETION = 0.05, 0.04
 """For placing and writing, which have no deadline."""
 
+_PARTS = "parts"
+"""The folder of the finished partitions of a large scene, until its result is final."""
 
 PairSelection = Callable[[Sequence[str]], Sequence[Pair]]
 """Chooses which pairs of a scene's images to match."""
@@ -186,6 +190,8 @@ class MatchedScene:
         }
         result = SceneResult(placed, models, counts, cost.seconds, context.notes, cost.memory, quarters, stored)
         self.earlier.replace(result)
+        if is_final(context.notes):
+            shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
         return result
 
     def _places(
@@ -215,10 +221,10 @@ class MatchedScene:
         config, scene, cost = context.config, context.scene, self.cost
         with cost("map"):
             policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, context.until)
+            at = replace(context.workplace(), large=LargeScenes(self.folder / _PARTS, executor, end))
             best = mapping_runs.map_best(
-                verified, scene, config.mapping, policy, context.workplace(), end, alone, config.cameras,
-                self.found.first,
-            )  # fmt: skip
+                verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
+            )
             context.notes.extend(best.notes)
         with cost("complete"):
             store, positions = self.matching.store, self.matching.positions

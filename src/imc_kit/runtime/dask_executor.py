@@ -1,7 +1,8 @@
-"""Detection and matching on several machines: a Dask cluster as the executor of `solve(executor=…)`.
+"""Detection, matching and partitions of large scenes on several machines: a Dask cluster as `solve(executor=…)`.
 
-A chunk of work names its input and writes its results to the store. So all machines need a shared disk, and if a worker
-dies, another repeats its chunk. Calls with arrays as arguments stay on this machine, and so does COLMAP.
+A chunk of work names its input and writes its results to a shared folder. So all machines need a shared disk, and if a
+worker dies, another repeats its chunk. Calls with arrays as arguments stay on this machine, and so do all other jobs of
+COLMAP.
 """
 
 import os
