@@ -164,14 +164,9 @@ def report(mixtures: Mapping[str, Sequence[str]], truth: Path, submission: Path)
             within = inside[inside["scene_submitted"] == one.clusters[place]]
             single = posed[(posed["dataset"] == place) & (posed["scene_submitted"] == scores[place].clusters[place])]
             foreign = sum(within["scene"] != place)
-            places_images = (
-                str(sum(images["scene"] == place)),
-                str(len(single)),
-                str(len(within) - foreign),
-                str(foreign),
-            )
+            counted = (str(sum(images["scene"] == place)), str(len(single)), str(len(within) - foreign), str(foreign))
             details.append(
-                (name, place, *places_images,
+                (name, place, *counted,
                  f"{scores[place].scenes[place].score:.3f}", f"{one.scenes[place].score:.3f}")
             )  # fmt: skip
     columns = "dataset", "places", "images", "registered", "strays", "score", "alone", "mAA", "alone", "clustering"

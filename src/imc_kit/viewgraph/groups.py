@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from imc_kit.types import Pair
 
 LINK = 30
-"""Verified matches that join two images: so many COLMAP's mapper needs to add an image to a model. Pairs of different
-places have up to about 25."""
+"""Verified matches that join two images: COLMAP's mapper needs as many to add an image to a model. A place whose parts
+are joined by fewer is divided, as `chair34` (docs/benchmarks.md)."""
 CHANCE = 15
-"""Verified matches that a pair of different places may have: `VerificationConfig.min_inliers`."""
+"""Verified matches that may be chance: `VerificationConfig.min_inliers`."""
 SMALLEST = 3
 """Images of a group. Two have no score: a similarity fits their centres anyway."""
 
