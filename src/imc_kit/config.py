@@ -17,6 +17,7 @@ from imc_kit.colmap.steps import (
     LocalisationConfig,
     MergingConfig,
     PositionsConfig,
+    PrincipalPointsConfig,
     ReaddingConfig,
     RefinementConfig,
     SubpixelConfig,
@@ -127,6 +128,7 @@ class Config:
     readding: ReaddingConfig = field(default_factory=ReaddingConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
+    principal_points: PrincipalPointsConfig = field(default_factory=PrincipalPointsConfig)
     subpixel: SubpixelConfig = field(default_factory=SubpixelConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     turntable: TurntableConfig = field(default_factory=TurntableConfig)
@@ -209,6 +211,7 @@ CHEAP = Config(
     mapping=(MappingConfig(),),
     pairs=PairsConfig(exhaustive_up_to=60, k=20),
     localisation=LocalisationConfig(on=False),
+    principal_points=PrincipalPointsConfig(on=False),
     subpixel=SubpixelConfig(on=False),
     refinement=RefinementConfig(on=False),
 )

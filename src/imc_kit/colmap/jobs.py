@@ -57,6 +57,11 @@ def _other(module: str, work: str, **arguments: Any) -> None:
     getattr(import_module(f"imc_kit.colmap.{module}"), work)(**arguments)
 
 
+_STEPS = (
+    *("joining", "readding", "merging", "localisation", "principal_points"),
+    *("subpixel", "refinement", "georeference"),
+)
+"""The modules of the steps after mapping."""
 JOBS: dict[str, Callable[..., None]] = {
     "incremental": partial(_map, "incremental"),
     "global": partial(_map, "global"),
@@ -67,6 +72,7 @@ JOBS: dict[str, Callable[..., None]] = {
     "readd": partial(_step, "readding", "readd_job", "ReaddingConfig"),
     "merge": partial(_step, "merging", "merge_job", "MergingConfig"),
     "localise": partial(_step, "localisation", "localise_job", "LocalisationConfig"),
+    "find principal points": partial(_step, "principal_points", "principal_points_job", "PrincipalPointsConfig"),
     "align": partial(_step, "subpixel", "subpixel_job", "SubpixelConfig"),
     "refine": partial(_step, "refinement", "refine_job", "RefinementConfig"),
     "georeference": partial(_step, "georeference", "georeference_job", "PositionsConfig"),
@@ -78,7 +84,17 @@ def main() -> None:
     if sys.argv[1:] == ["one"]:
         _do(**json.loads(sys.stdin.readline())[1])
         return
-    for module in ("joining", "readding", "merging", "localisation", "subpixel", "refinement", "georeference"):
+    steps = (
+        "joining",
+        "readding",
+        "merging",
+        "localisation",
+        "principal_points",
+        "subpixel",
+        "refinement",
+        "georeference",
+    )
+    for module in _STEPS:
         import_module(f"imc_kit.colmap.{module}")  # with pycolmap: half a second here, and nothing in a fork
     life, ours = os.pipe()  # forks read `life`, which closes however this process ends
     numbers: dict[int, int] = {}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from imc_kit.colmap.bundle_adjustment import ROUGH, TOLERANCE, solve, solver
+from imc_kit.colmap.bundle_adjustment import ROUGH, TOLERANCE, off_centre, solve, solver
 from imc_kit.colmap.cameras import change_camera_model
 from imc_kit.colmap.options import Known
 from imc_kit.colmap.steps import REFUSED, RefinementConfig
@@ -25,14 +25,16 @@ for temple_sparse16 (0.18, where the truth is 0.004); flat scenes from above rea
 def refine_job(model: str, output: str, config: RefinementConfig, known: Known, threads: int, seed: int) -> None:
     """Refine the simple cameras that enough images share, if the model is precise; otherwise write nothing.
 
-    Cameras that the user knows keep their camera model.
+    A model with estimated principal points is refined even if no camera gets a fuller model. Cameras that the user
+    knows keep their camera model.
     """
     reconstruction = pycolmap.Reconstruction(model)
     errors = [point.error for point in reconstruction.points3D.values() if point.error >= 0]
     used = Counter(reconstruction.images[number].camera_id for number in reconstruction.reg_image_ids())
     shared = [reconstruction.cameras[number] for number, count in used.items() if count >= config.min_images]
     simple = [camera for camera in shared if camera.model.name in _SIMPLE and camera.camera_id not in known.ids]
-    if not simple or not errors or np.median(errors) > config.max_median_error:
+    cropped = off_centre(reconstruction, known)
+    if not errors or np.median(errors) > config.max_median_error or not (simple or cropped):
         return
     tolerances = [ROUGH] * (len(config.max_errors) - 1) + [TOLERANCE]
     for camera_model in dict.fromkeys([config.camera_model, "RADIAL"]):
@@ -41,7 +43,7 @@ def refine_job(model: str, output: str, config: RefinementConfig, known: Known, 
             change_camera_model(refined.cameras[camera.camera_id], camera_model)
         for max_error, tolerance in zip(config.max_errors, tolerances, strict=True):
             pycolmap.ObservationManager(refined).filter_all_points3D(max_error, _MIN_ANGLE)
-            solve(refined, solver(threads, config.max_iterations, robust=True, tolerance=tolerance), known.constant)
+            solve(refined, solver(threads, config.max_iterations, True, tolerance, cropped), known.constant)
         if all(_determined(refined.cameras[camera.camera_id], camera) for camera in simple):
             refined.write(output)
             return

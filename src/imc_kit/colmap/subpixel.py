@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pycolmap
 
-from imc_kit.colmap.bundle_adjustment import ROUGH, TOLERANCE, solve, solver
+from imc_kit.colmap.bundle_adjustment import ROUGH, TOLERANCE, off_centre, precise_observations, solve, solver
 from imc_kit.colmap.options import Known
 from imc_kit.colmap.patches import Grey, align, observations
 from imc_kit.colmap.steps import SubpixelConfig
@@ -19,11 +19,9 @@ from imc_kit.types import Float64
 
 _MIN_ANGLE = 1.5
 """Degrees. Points with a smaller triangulation angle are dropped, as in COLMAP's mapper."""
-_PRECISE = 0.25
-"""Pixels. The gain is in the number of observations of 3D points with at most this mean reprojection error."""
 _GAIN = 1.1
-"""The least gain, as a factor. On seven open scenes it is 1.2 to 2.4. Bundle adjustment alone also brings some gain, so
-this cannot tell whether the alignment itself was right: `_ALIGNED` does."""
+"""The least gain in `precise_observations`, as a factor. On seven open scenes it is 1.2 to 2.4. Bundle adjustment alone
+also brings some gain, so this cannot tell whether the alignment itself was right: `_ALIGNED` does."""
 _ALIGNED = 0.5
 """The least share of keypoints that can be aligned; else the photos tell too little. On seven open and six hard
 scenes it is 0.82 to 0.97."""
@@ -58,8 +56,10 @@ def subpixel_job(
         pixels = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
         return pixels, np.array(pixels.shape[::-1]) / photo.size
 
+    free_principal_points = off_centre(before, known)
+
     def adjust(reconstruction: Any, tolerance: float) -> None:
-        options = solver(threads, config.max_iterations, robust=True, tolerance=tolerance)
+        options = solver(threads, config.max_iterations, True, tolerance, free_principal_points)
         solve(reconstruction, options, known.constant, unmoved)
 
     cv2.setNumThreads(1)
@@ -87,11 +87,5 @@ def subpixel_job(
             pycolmap.ObservationManager(after).filter_all_points3D(max_error, _MIN_ANGLE)
         adjust(after, TOLERANCE)
     before.update_point_3d_errors()
-    if _precise(after, points) > _GAIN * _precise(before, points):
+    if precise_observations(after, points) > _GAIN * precise_observations(before, points):
         after.write(output)
-
-
-def _precise(reconstruction: Any, points: Collection[int]) -> int:
-    """The number of observations of those of the 3D points whose mean reprojection error is small."""
-    left = (reconstruction.points3D[number] for number in points if number in reconstruction.points3D)
-    return sum(point.track.length() for point in left if point.error <= _PRECISE)

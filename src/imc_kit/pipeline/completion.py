@@ -1,9 +1,9 @@
 """Turn the models of the best mapping run into the final models of a scene.
 
-The steps re-add left-out pairs, merge models, localise images, align the keypoints of the first model and refine it,
-and align models to the positions of photos. If each model is a scene of its own, the steps change all of them, and an
-image stays in its model. A failed turntable scene gets poses on a circle. Each step is optional: if it fails, a note
-says so, the models stay unchanged, and the next run tries again.
+The steps re-add left-out pairs, merge models, localise images, estimate principal points, align the keypoints of the
+first model and refine it, and align models to the positions of photos. If each model is a scene of its own, the steps
+change all of them, and an image stays in its model. A failed turntable scene gets poses on a circle. Each step is
+optional: if it fails, a note says so, the models stay unchanged, and the next run tries again.
 """
 
 import logging
@@ -41,6 +41,7 @@ _LOOSE_PAIRS = 20
 time of this matching, and adds less similar images."""
 _POSITIONS = 3
 """Fewer positions in EXIF, which nobody asked to use, are not worth a note."""
+CROPPED = "photos are cropped off-centre: their principal points are estimated"
 _LOOSE_TIME = 0.5
 """Share of the time left for this matching; the other half is for localisation."""
 
@@ -116,6 +117,8 @@ class Completion:
         missing = [name for name in self.records if name not in posed]
         if config.localisation.on and missing:
             models = self._each("the localisation of further images", self._localise, models, missing)
+        if config.principal_points.on:
+            models = self._each("the estimation of principal points", self._find_principal_points, models)
         if config.subpixel.on:
             models = self._each("the sub-pixel alignment of keypoints", self._align, models)
         if config.refinement.on and config.cameras.model == CameraConfig.model:  # the user names no other one
@@ -150,6 +153,14 @@ class Completion:
         """Localise missing images in a model, also with looser matches."""
         looser = self._with_loose_matches(model, missing)
         return steps.localise(looser, model, *self._job("localised" + suffix, self.context.config.localisation))
+
+    def _find_principal_points(self, model: Model, suffix: str) -> Model:
+        """Estimate the principal points of a model with several cameras."""
+        job = self._job("principal points" + suffix, self.context.config.principal_points)
+        found = steps.find_principal_points(self.verified, model, *job)
+        if found is not model:
+            self.context.notes.append(CROPPED)
+        return found
 
     def _align(self, model: Model, suffix: str) -> Model:
         """Align the keypoints of a model."""
