@@ -84,16 +84,6 @@ def main() -> None:
     if sys.argv[1:] == ["one"]:
         _do(**json.loads(sys.stdin.readline())[1])
         return
-    steps = (
-        "joining",
-        "readding",
-        "merging",
-        "localisation",
-        "principal_points",
-        "subpixel",
-        "refinement",
-        "georeference",
-    )
     for module in _STEPS:
         import_module(f"imc_kit.colmap.{module}")  # with pycolmap: half a second here, and nothing in a fork
     life, ours = os.pipe()  # forks read `life`, which closes however this process ends

@@ -41,15 +41,15 @@ class MappingJob:
 class _Stop(Event):
     """Also set when another event is. In another process it is an event that nobody sets: a partition there ends."""
 
-    def __init__(self, other: Event) -> None:
+    def __init__(self, other: Event | None = None) -> None:
         super().__init__()
         self._other = other
 
     def is_set(self) -> bool:
-        return super().is_set() or self._other.is_set()
+        return super().is_set() or (self._other is not None and self._other.is_set())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Event, ()
+        return _Stop, ()  # not Event: a cluster's scheduler may pickle again what it has unpickled
 
 
 def map_partitions(
