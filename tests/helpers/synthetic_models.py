@@ -30,15 +30,17 @@ class Synthetic:
         return {self.scene.images[image_id].name for image_id in ids}
 
 
-def synthesize(folder: Path, images: int, points: int = 600, seed: int = 1, **options: Any) -> Synthetic:
-    """A scene with all pairs matched; keypoints are off by half a pixel, and a fifth of the raw matches is wrong."""
+def synthesize(
+    folder: Path, images: int, points: int = 600, seed: int = 1, noise: float = 0.5, **options: Any
+) -> Synthetic:
+    """A scene with all pairs matched; keypoints are off by `noise` pixels, and a fifth of the raw matches is wrong."""
     pycolmap.set_random_seed(seed)
     folder.mkdir(exist_ok=True)
     defaults = {"num_rigs": 1, "num_frames_per_rig": images, "num_points3D": points, "num_points2D_without_point3D": 50}
     wanted = pycolmap.SyntheticDatasetOptions(**{"inlier_match_ratio": 0.8, **defaults, **options})
     with pycolmap.Database.open(folder / "database.db") as database:
         scene = pycolmap.synthesize_dataset(wanted, database)
-        pycolmap.synthesize_noise(pycolmap.SyntheticNoiseOptions(point2D_stddev=0.5), scene, database)
+        pycolmap.synthesize_noise(pycolmap.SyntheticNoiseOptions(point2D_stddev=noise), scene, database)
     poses = {}
     for image in scene.images.values():
         matrix = image.cam_from_world().matrix()
