@@ -54,7 +54,7 @@ import sys
 import pandas as pd
 
 import imc_kit
-from imc_kit import kaggle
+from imc_kit import explore, kaggle
 
 logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
 session = kaggle.attach()
@@ -76,6 +76,13 @@ run = imc_kit.solve(task, out=Path.cwd(), config=config, score=SCORE)
 
 # %%
 print(run)
+
+# %% [markdown]
+# The view graph of the scene with the smallest share of registered photos: a dot is a photo, a line is a pair with
+# verified matches. Crosses are photos without a pose.
+
+# %%
+explore.worst_scene(run)
 
 # %% [markdown]
 # The submission's first rows.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from imc_kit import kaggle, metric
+from imc_kit import metric, viz
 from imc_kit.colmap import database, database_files, verification
 from imc_kit.data import images, masks, scenes
 from imc_kit.data.images import Photo
@@ -22,9 +22,10 @@ from imc_kit.data.masks import MaskConfig
 from imc_kit.data.scenes import Task
 from imc_kit.detectors import DetectorConfig, extract
 from imc_kit.errors import KitError
+from imc_kit.kaggle import input_root
 from imc_kit.matchers import MatcherConfig, check_accepts
 from imc_kit.pipeline.out_folder import scene_folder
-from imc_kit.pipeline.results import SceneResult
+from imc_kit.pipeline.results import Run, SceneResult
 from imc_kit.pipeline.tasks import loaded
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig
 from imc_kit.runtime import weights
@@ -35,6 +36,8 @@ from imc_kit.viewgraph.two_view import VerificationConfig
 
 ENOUGH = 15
 """Mapping uses pairs with at least this many inliers: the default of `VerificationConfig.min_inliers`."""
+_MAX_DEPTH = 4
+"""Search for an attached competition this many levels below Kaggle's input root. Kaggle mounts it 1 to 3 deep."""
 
 Counts = dict[Pair, int]
 Neighbour = tuple[str, Photo, float]
@@ -207,6 +210,27 @@ def score(task: Task, submission: Path | str) -> metric.AnyScore:
     return metric.score_files(truth(task)["truth"], submission, scenes=names).result
 
 
+def worst_scene(run: Run) -> Any:
+    """The view graph of the scene with the smallest share of registered photos, or a sentence on why there is none."""
+    share = {
+        name: result.counts["registered"] / max(1, result.counts["images"])
+        for name, result in run.scenes.items()
+        if result.placements
+    }
+    if not share:
+        return "no scene was solved"
+    name = min(share, key=lambda name: share[name])
+    placements = run.scenes[name].placements
+    try:
+        _, inliers = scene_counts(run.submission.parent, name)
+        models = {image: placement.model for image, placement in placements.items()}
+        return viz.draw_graph(list(placements), inliers, models).update_layout(
+            title=f"{name}, {share[name]:.0%} registered"
+        )
+    except KitError as error:
+        return f"{name} cannot be drawn: {error}"
+
+
 def largest_model(result: SceneResult) -> Model:
     """The largest model of a solved scene; an empty one if it has none."""
     return result.models[0] if result.models else Model(Path(), {})
@@ -242,11 +266,14 @@ def _matched(views: Views, pairs: Iterable[Pair], matchers: Iterable[MatcherConf
 
 def _attached() -> Path | None:
     """The folder of the attached competition, or the folder of photos that IMC_KIT_INPUT names."""
-    root = weights.input_root()
-    found = kaggle.folders_with(root, kaggle.COMPETITION_FILE)
-    if len(found) > 1:
-        raise KitError(f"several competitions are attached: {', '.join(map(str, found))}; set INPUT to one of them")
-    return found[0] if found else root if os.environ.get("IMC_KIT_INPUT") else None
+    root = input_root()
+    for depth in range(_MAX_DEPTH + 1):
+        found = sorted(path.parent for path in root.glob("*/" * depth + "sample_submission.csv"))
+        if len(found) > 1:
+            raise KitError(f"several competitions are attached: {', '.join(map(str, found))}; set INPUT to one of them")
+        if found:
+            return found[0]
+    return root if os.environ.get("IMC_KIT_INPUT") else None
 
 
 @cache

@@ -157,11 +157,13 @@ def test_check_names_each_flaw(tmp_path, capsys):
     assert main(["weights", "check"]) == 1
     assert "no known weight file in" in capsys.readouterr().err
     good, loose = put(tmp_path / "one/toy.pth"), put(tmp_path / "one/loose.pth", b"unpinned")
-    put(tmp_path / "one/mine.PTH", b"retrained")
+    mine = put(tmp_path / "one/mine.PTH", b"retrained")
+    put(tmp_path / "one/notes.txt", b"notes")
     assert main(["weights", "check", str(tmp_path / "one")]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{good} is right",
         f"{loose} has a known name, but its SHA-256 is not known",
+        f"{mine} is no published file, by its name or by its content",
     ]
     cut, page = put(tmp_path / "weights/kept.pth", OTHER[:3]), put(tmp_path / "kaggle/a/loose.pth", b"<html>")
     assert main(["weights", "check"]) == 1
@@ -172,6 +174,25 @@ def test_check_names_each_flaw(tmp_path, capsys):
     ]
     assert f"{good} is right" in said.out
     assert main(["weights", "check", str(tmp_path / "one")]) == 0
+
+
+def test_check_knows_files_by_their_content(tmp_path, capsys):
+    """Renamed by a browser, without a suffix, deep in an attached data set, and with the name of another file."""
+    copy, bare = put(tmp_path / "one/toy (1).pth"), put(tmp_path / "one/blob", OTHER)
+    deep, swapped = put(tmp_path / "kaggle/a/b/model.PT", OTHER), put(tmp_path / "two/kept.pth")
+    assert main(["weights", "check"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{bare} is kept.pth under another name: to use it, mv {bare} {tmp_path / 'one/kept.pth'}",
+        f"{copy} is toy.pth under another name: to use it, mv '{copy}' {tmp_path / 'one/toy.pth'}",
+        f"{deep} is kept.pth under another name: to use it, mv {deep} {tmp_path / 'kaggle/a/b/kept.pth'}",
+    ]
+    assert main(["weights", "check", str(tmp_path / "two")]) == 1  # what is looked for by this name is another file
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out == f"{swapped} is toy.pth under another name: to use it, mv {swapped} {tmp_path / 'two/toy.pth'}\n"
+    put(tmp_path / "one/toy.pth")
+    assert main(["weights", "check"]) == 0
+    assert f"{copy} is toy.pth under another name\n" in capsys.readouterr().out
 
 
 def test_check_says_what_presets_lack(tmp_path, capsys, monkeypatch):
@@ -192,13 +213,13 @@ def test_check_says_what_presets_lack(tmp_path, capsys, monkeypatch):
         assert main(["weights", "check", "--preset", name]) == status
         assert re.findall(r"^preset (\w+)", capsys.readouterr().out, re.MULTILINE) == [name]
     folder = tmp_path / "my files"
-    put(folder / "toy.pth")
+    put(folder / "renamed", CONTENT)
     assert main(["weights", "check", str(folder), "--preset", "mine"]) == 1
     said = f"preset mine lacks loose.pth: imc-kit weights get --preset mine --to '{folder}'"
     assert capsys.readouterr().out.splitlines()[-1] == said
     put(folder / "loose.pth", b"unpinned")
-    assert main(["weights", "check", str(folder), "--preset", "mine"]) == 0
-    assert "preset mine has all its weight files" in capsys.readouterr().out
+    assert main(["weights", "check", str(folder), "--preset", "mine"]) == 1  # not found by that name yet
+    assert "preset mine has all its weight files, once renamed" in capsys.readouterr().out
     assert main(["weights", "check", "--preset", "mien"]) == 2
     assert "did you mean 'mine'" in capsys.readouterr().err
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import imc_kit
-from imc_kit.kaggle import environments
+from imc_kit.kaggle import environments, rehearse
+from imc_kit.kaggle.inside import Job
 from imc_kit.kaggle.limits import Limits
-from imc_kit.kaggle.notebook import Job
 
 
 def layered_python(folder: Path) -> Path:
@@ -29,4 +29,4 @@ def job(folder: Path, notebook: Path, python: Path, inputs: Mapping[str, Path], 
     stage, results = folder / "stage", folder / "results"
     stage.mkdir(exist_ok=True)
     results.mkdir()
-    return Job(notebook, dict(inputs), python, stage, results, Limits(**limits), 1800.0)
+    return Job(notebook, dict(inputs), python, stage, results, Limits(**limits), 1800.0, rehearse.can_isolate())

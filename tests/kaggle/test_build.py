@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -325,3 +326,30 @@ def environment_with_pip(interpreter: Path, folder: Path) -> Path:
     """A new environment with its interpreter's own pip, as the one of these tests may be too old for it."""
     subprocess.run([interpreter, "-m", "venv", folder], check=True)
     return folder / "bin" / "python"
+
+
+def test_upload_without_kaggles_command(options: build.Build, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    which = shutil.which
+    monkeypatch.setattr(build.shutil, "which", lambda name: None if name == "kaggle" else which(name))
+    with pytest.raises(KitError, match="--upload needs Kaggle's command"):
+        dataclasses.replace(options, upload=True).run()
+    assert (options.out / "manifest.json").is_file()
+
+
+def test_upload_runs_the_commands(
+    options: build.Build, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new dataset is created; an existing one gets a new version."""
+    log = tmp_path / "log"
+    fake = tmp_path / "bin" / "kaggle"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\n[ "$2" = status ] && exit $(cat {tmp_path}/status)\necho "$@" >> {log}\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/usr/local/bin:/usr/bin:/bin")
+    for status, verb in ((1, "create"), (0, "version")):
+        (tmp_path / "status").write_text(str(status))
+        log.unlink(missing_ok=True)
+        dataclasses.replace(options, upload=True).run()
+        first, second = log.read_text().splitlines()
+        assert first.startswith(f"datasets {verb} -p {options.out} --dir-mode zip")
+        assert second.startswith(f"kernels push -p {options.out.parent / 'kernel'}")

@@ -72,7 +72,13 @@ def test_a_package_without_a_hash_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_rehearsal_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "~")
+    monkeypatch.setenv("PYENV_ROOT", "~nobody-of-this-name/pyenv")
+    assert environments.find_python(OWN)
+
+
 def test_find_python() -> None:
     assert Path(environments.find_python(OWN)) == Path(sys.executable)
-    with pytest.raises(KitError, match=r"there is no python3\.1 in PATH"):
+    with pytest.raises(KitError, match=r"there is no Python 3\.1 on this machine"):
         environments.find_python("3.1")

@@ -44,7 +44,7 @@ def executed(notebook: Path, folder: Path, competition: Path, python: Path, with
     """The text of the executed notebook."""
     kit = write_kit(folder / "kit")
     task = scenes.load(competition)
-    inputs = rehearse.attached_inputs(kit, task, folder / "sample_submission.csv")
+    inputs = rehearse.attached_inputs(kit, task, "nested", folder / "sample_submission.csv")
     report = Report()
     rehearse.run_notebook(job(folder, notebook, python, inputs), task if with_submission else None, report)
     assert report.problems == []

@@ -19,7 +19,7 @@ import pytest
 
 from imc_kit.data import scenes, submission
 from imc_kit.errors import KitError
-from imc_kit.kaggle import environments, notebook, rehearse
+from imc_kit.kaggle import environments, inside, rehearse
 from imc_kit.kaggle.limits import NOTEBOOK_HOURS, Limits
 from imc_kit.kaggle.rehearse import Report
 from kits import OWN, flip, write_competition, write_kit
@@ -40,8 +40,9 @@ class Stage:
         self.kit = write_kit(folder / "kit")
 
     def run(self, *cells: str, **limits: float) -> Report:
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         path = self.folder / "notebook.ipynb"
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
+        nbformat.write(notebook, path)
         inputs = {"datasets/someone/kit": self.kit, "competitions/x": self.competition}
         report = Report()
         rehearse.run_notebook(
@@ -55,15 +56,26 @@ def stage(tmp_path: Path, notebook_python: Path) -> Stage:
     return Stage(tmp_path, notebook_python)
 
 
-def test_passes(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
-    report = stage.run("import os; print(os.getcwd(), len(os.sched_getaffinity(0)))", WRITE, cores=1)
-    assert f"{stage.folder}/stage/kaggle/working 1\n" in capfd.readouterr().out  # the notebook's log
+@pytest.fixture(params=[True, False], ids=["namespaces", "none"])
+def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """With namespaces if the system has them, and as on a system without."""
+    if not request.param:
+        monkeypatch.setattr(rehearse, "can_isolate", lambda: False)
+    return rehearse.can_isolate()
+
+
+def test_passes(stage: Stage, isolation: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    report = stage.run("import os; print(os.getcwd())", WRITE, "# install.py")
+    assert f"{stage.folder}/stage/kaggle/working\n" in capfd.readouterr().out  # the notebook's log
     assert report.problems == []
     assert str(report).endswith("\nPASS")
-    assert "valid: 2 rows" in report.facts["submission"]
+    facts = dict(report.facts)
+    assert "valid: 2 rows" in facts["submission"]
+    assert facts["install"].endswith(" s")
+    assert facts["network"].startswith("none: a namespace" if isolation else "blocked in Python only")
 
 
-def test_network_calls_and_writing_into_inputs_are_found(stage: Stage) -> None:
+def test_network_calls_and_writing_into_inputs_are_found(stage: Stage, isolation: bool) -> None:
     careless = "from urllib.request import urlopen\ntry:\n    urlopen('http://pypi.org/x')\nexcept OSError: pass"
     library = stage.kit / "careless.py"
     library.write_text("import socket\n\ndef phone_home():\n    socket.create_connection(('192.0.2.1', 80))\n")
@@ -73,9 +85,9 @@ def test_network_calls_and_writing_into_inputs_are_found(stage: Stage) -> None:
     child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {script!r}])"
     write = "open(os.environ['IMC_KIT_INPUT'] + '/competitions/x/new.csv', 'w').write('x')"
     report = stage.run(careless, called, child, WRITE, write)
-    *calls, written = report.problems
-    assert len(calls) == 3
-    assert "wrote into its inputs" in written
+    assert len(report.problems) == 4
+    *calls, written = [*report.problems[1:], report.problems[0]] if isolation else report.problems
+    assert ("Read-only file system" if isolation else "wrote into its inputs") in written
     assert "called the network (pypi.org), which Kaggle does not have" in calls[0]
     assert ":3 in <module>" in calls[0]
     assert f"{library}:4 in phone_home called the network (192.0.2.1)" in calls[1]
@@ -83,9 +95,25 @@ def test_network_calls_and_writing_into_inputs_are_found(stage: Stage) -> None:
     assert str(report).endswith("\nFAIL")
 
 
-def test_a_damaged_weight_file_ends_the_notebook(stage: Stage) -> None:
+def test_errors_are_told_in_their_own_words(stage: Stage) -> None:
+    """Of a folder that cannot be written, of a full one, and of a damaged weight file, which ends the notebook."""
     flip(stage.kit / "weights" / "toy.pth")
-    report = stage.run("from imc_kit import kaggle; kaggle.attach()")
+    try_to_write = """
+import os
+from pathlib import Path
+from imc_kit import kaggle
+for folder in (os.environ["IMC_KIT_INPUT"] + "/competitions/x", os.getcwd()):
+    try:
+        kaggle._check_writable(Path(folder))
+    except Exception as error:
+        print(error)
+"""
+    report = stage.run("open('big', 'wb').write(bytes(4_500_000))", try_to_write, "kaggle.attach()", disk=0.005)
+    executed = nbformat.read(stage.folder / "results" / "executed.ipynb", 4)
+    read_only, full = executed.cells[1].outputs[0].text.splitlines()
+    if rehearse.can_isolate():
+        assert "competitions/x cannot be written (Read-only file system): free some space" in read_only
+        assert "/working cannot be written (No space left on device): free some space" in full
     ended, missing = report.problems
     assert ended.startswith("the notebook ended with an error: KitError: ")
     assert ended.endswith("toy.pth is damaged: its SHA-256 differs, so the kit is not used: upload it again")
@@ -108,7 +136,7 @@ def test_limits_end_a_process_and_its_children(
     limited = dataclasses.replace(limited, time_limit=seconds)
     limited.working.mkdir(parents=True)
     process = subprocess.Popen([sys.executable, "-c", f"{code}\nimport time; time.sleep(60)"], cwd=limited.working)
-    outcome = notebook._watch(process, limited, time.monotonic(), io.BytesIO(b"halfway"))
+    outcome = inside._watch(process, limited, time.monotonic(), io.BytesIO(b"halfway"))
     assert capfd.readouterr().out == "halfway"  # the log is forwarded while the process runs
     assert outcome.problem.startswith("did not end: it was stopped ")
     assert said in outcome.problem
@@ -165,20 +193,21 @@ Rehearsed = Callable[..., Staged]
 
 @pytest.fixture
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rehearsed:
-    """Rehearses a kit without an environment and without running its notebook."""
+    """Rehearses a kit without an environment and without running its notebook, with flat mounts."""
     found: list[Staged] = []
 
-    def run_notebook(job: notebook.Job, asked: scenes.Task, report: Report) -> None:
+    def run_notebook(job: inside.Job, asked: scenes.Task, report: Report) -> None:
         for name, source in job.inputs.items():
-            notebook.link(source, job.input_root / name)
-        root = job.input_root / "competitions/rehearsal"
+            inside.place(source.absolute(), job.input_root / name, mount=False)
+        root = job.input_root / "rehearsal"
         flaws = submission.check(root / "sample_submission.csv", asked.columns, asked.keys)
-        inputs = {name.rpartition("/")[0] for name in job.inputs}
+        inputs = {path.name for path in job.input_root.iterdir()}
         found.append(Staged(inputs, scenes.load(root), asked, job.time_limit, flaws))
 
     def run(competition: Path, *only: str, **options: Any) -> Staged:
         out = tmp_path / "out"
-        rehearse.rehearse(rehearse.Rehearsal(kit, competition, only, python=OWN, out=out, **options))
+        flat = rehearse.Rehearsal(kit, competition, only, python=OWN, mount="flat", out=out, **options)
+        rehearse.rehearse(flat)
         return found.pop()
 
     kit = write_kit(tmp_path / "kit")
@@ -194,7 +223,7 @@ def test_some_scenes_of_a_competition(staged: Rehearsed, shared: Path) -> None:
     task = scenes.load(shared / "scenes")
     limits = Limits(images=64)
     inputs, found, asked, seconds, flaws = staged(shared / "scenes", "door12", "fern20", limits=limits)
-    assert inputs == {"datasets/someone/imc-kit", "competitions/rehearsal"}
+    assert inputs == {"imc-kit", "rehearsal"}
     assert {scene.name: len(scene.images) for scene in found.scenes} == {"door12": 12, "fern20": 20}
     assert len(found.rows) == 32
     assert seconds == 0.5 * NOTEBOOK_HOURS * 3600
@@ -255,11 +284,12 @@ def test_a_valid_submission_of_guesses_does_not_pass(
 ) -> None:
     task = scenes.load(write_competition(tmp_path / "competition"))
     (tmp_path / "working").mkdir()
+    (tmp_path / "outcome.json").write_text(json.dumps(dataclasses.asdict(inside.Outcome())))
     (tmp_path / "working" / "submission.csv").write_bytes((task.root / "sample_submission.csv").read_bytes())
     run = {"scenes": {"a": {"counts": {"images": 9, "registered": registered}}}, "failed": failed}
     (tmp_path / "working" / "run.json").write_text(json.dumps(run))
     report = Report()
-    report.judge(notebook.Outcome(), tmp_path, task)
+    report.judge(tmp_path, task)
     assert report.problems == problems
     assert dict(report.facts)["poses"] == f"{registered} of 9 images registered; scenes solved: 1"
 

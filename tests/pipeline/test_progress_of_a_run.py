@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from imc_kit.kaggle.notebook import _RUNNER
+from imc_kit.kaggle import inside
 from stages import layered_python
 
 RUN = """
@@ -61,7 +61,7 @@ def executed(folder: Path, python: Path, notebook: bool) -> str:
     command = [str(python), "-c", code]
     if notebook:
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder / "run.ipynb")
-        command = [str(python), "-c", _RUNNER, "run.ipynb", "executed.ipynb", ".", "2"]
+        command = [str(python), "-c", inside._RUNNER, "run.ipynb", "executed.ipynb", "."]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if not notebook:

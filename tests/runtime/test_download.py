@@ -133,7 +133,7 @@ def test_an_interrupted_download_is_continued_or_starts_again(site, tmp_path, re
         site.content = CONTENT[::-1]
     assert fetch(weight, tmp_path).read_bytes() == site.content
     assert site.asked == [None, f"bytes={got}-" if kind == "pinned" else None]
-    assert holds(tmp_path, "toy.pth")
+    assert holds(tmp_path, "toy.pth", *([weights.PINS] if kind == "loose" else []))
 
 
 @pytest.mark.parametrize("rest", [CONTENT + b"more", b"?" * 1000])
@@ -201,6 +201,30 @@ def test_a_full_disk_and_a_folder_that_is_a_file_are_refused(site, pinned, loose
         with refused("cannot write toy.pth into"):
             fetch(weight, tmp_path / "file")
     assert len(site.asked) == 1
+
+
+def test_the_first_download_pins_an_unpinned_file(site, loose, tmp_path):
+    other = replace(loose, name="other.pth")
+    path = fetch(loose, tmp_path)
+    site.content = CONTENT[::-1]
+    fetch(other, tmp_path)
+    assert weights.read_pins(tmp_path) == {
+        "toy.pth": hashlib.sha256(CONTENT).hexdigest(),
+        "other.pth": hashlib.sha256(CONTENT[::-1]).hexdigest(),
+    }
+    assert holds(tmp_path, "toy.pth", "other.pth", weights.PINS)
+    path.unlink()
+    with refused(r"its SHA-256 is not \w{64}; to accept it, delete its line in \S+pins\.toml"):
+        fetch(loose, tmp_path)
+    site.content = CONTENT
+    assert fetch(loose, tmp_path).read_bytes() == CONTENT
+
+
+def test_an_unpinned_file_that_was_put_there_is_pinned_as_it_is(site, loose, tmp_path):
+    (tmp_path / "toy.pth").write_bytes(b"by hand")
+    fetch(loose, tmp_path)
+    assert site.asked == []
+    assert weights.read_pins(tmp_path) == {"toy.pth": hashlib.sha256(b"by hand").hexdigest()}
 
 
 def test_an_unpinned_file_of_unknown_length_is_refused(site, loose, tmp_path):

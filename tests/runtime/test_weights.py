@@ -191,12 +191,26 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     assert len(read) == 2
 
 
-def test_an_unpinned_file_may_have_any_content_that_can_be_weights(tmp_path):
-    path = put(tmp_path / "one" / LOOSE.name, b"any")
+def test_an_unpinned_file_must_match_its_pin(tmp_path):
+    path = put(tmp_path / "one" / LOOSE.name)
     assert weights.find(LOOSE.name) == path
+    (tmp_path / "one" / weights.PINS).write_text(f'"other.pth" = "0"\n"loose.pth" = "{TOY.sha256}"\n')
+    assert weights.find(LOOSE.name) == path
+    put(path, CONTENT + b"?")
+    with pytest.raises(KitError, match=r"its SHA-256 is not the one in pins\.toml"):
+        weights.find(LOOSE.name)
     for content in (b"<!DOCTYPE html>", b""):
         with pytest.raises(KitError, match=r"is (a web page|empty)"):
             weights.find(LOOSE.name, put(tmp_path / "elsewhere" / LOOSE.name, content))
+
+
+@pytest.mark.parametrize("content", [b"loose.pth = ", b"\xff\xfe"])
+def test_pins_that_cannot_be_read_are_named(tmp_path, content):
+    put(tmp_path / "one" / LOOSE.name)
+    pins = put(tmp_path / "one" / weights.PINS, content)
+    with pytest.raises(KitError, match="delete it") as caught:
+        weights.find(LOOSE.name)
+    assert str(pins) in str(caught.value)
 
 
 def test_broken_file_does_not_hide_a_good_one(tmp_path, caplog):
@@ -218,7 +232,7 @@ def test_unreadable_file_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = put(tmp_path / "one" / NAME)
-    monkeypatch.setattr(weights, "other_content", fail)
+    monkeypatch.setattr(hashlib, "file_digest", fail)
     with pytest.raises(KitError, match="cannot be read") as caught:
         weights.find(NAME)
     assert str(path) in str(caught.value)

@@ -90,28 +90,38 @@ class Check(Command):
         """The exit status: 1 when a file differs from the published one, there is none, or `preset` lacks one."""
         if self.folder is not None and not self.folder.is_dir():
             raise KitError(f"{self.folder} is not a folder: give one that holds weight files")
+        wanted = {name: preset(name).weight_files() for name in ([self.preset] if self.preset else PRESETS)}
         folders = weights.places() if self.folder is None else [self.folder]
+        known = weights.manifest().values()
+        renamed = {path: weight.name for weight, path in weights.renamed(folders)}
         right, flawed = set(), False
-        for weight, path in weights.present(folders, weights.manifest().values()):
-            if flaw := weights.flaw_of(path, weight):
-                flawed = True
-                print(f"imc-kit: {path} {flaw}", file=sys.stderr)
-            else:
+        for weight, path in weights.present(folders, known):
+            flaw = weights.flaw_of(path, weight)
+            flawed |= flaw is not None
+            if flaw is None:
                 right.add(weight.name)
-                unknown = weight.sha256 == weights.UNPINNED
-                print(f"{path} has a known name, but its SHA-256 is not known" if unknown else f"{path} is right")
-        if not (right or flawed or self.preset):
+                sure = weights.expected_sha256(weight, path.parent) is not None
+                print(f"{path} is right" if sure else f"{path} has a known name, but its SHA-256 is not known")
+            elif path not in renamed:
+                print(f"imc-kit: {path} {flaw}", file=sys.stderr)
+        for path, name in renamed.items():
+            todo = f": to use it, {shlex.join(['mv', str(path), str(path.with_name(name))])}"
+            print(f"{path} is {name} under another name{'' if name in right else todo}")
+        names = {name for weight in known for name in weight.names}
+        for path in sorted(self.folder.iterdir()) if self.folder is not None else []:
+            if path.suffix.lower() in weights.SUFFIXES and path.name not in names and path not in renamed:
+                print(f"{path} is no published file, by its name or by its content")
+        if not (right or flawed or renamed or self.preset):
             print(f"imc-kit: no known weight file in {', '.join(map(str, folders))}", file=sys.stderr)
         target = f" --to {shlex.quote(str(self.folder))}" if self.folder else ""
-        lacking = {}
-        for name in [self.preset] if self.preset else PRESETS:
-            files = preset(name).weight_files()
-            lacking[name] = ", ".join(file for file in files if file not in right)
+        lacking = {name: set(files).difference(right, renamed.values()) for name, files in wanted.items()}
+        for name, files in wanted.items():
             if lacking[name]:
-                print(f"preset {name} lacks {lacking[name]}: imc-kit weights get --preset {name}{target}")
+                named = ", ".join(file for file in files if file in lacking[name])
+                print(f"preset {name} lacks {named}: imc-kit weights get --preset {name}{target}")
             elif files or self.preset:
-                print(f"preset {name} has all its weight files")
-        enough = not lacking[self.preset] if self.preset else right
+                print(f"preset {name} has all its weight files{'' if right.issuperset(files) else ', once renamed'}")
+        enough = right.issuperset(wanted[self.preset]) if self.preset else right or renamed
         return 0 if enough and not flawed else 1
 
 

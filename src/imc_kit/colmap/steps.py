@@ -142,9 +142,9 @@ class PrincipalPointsConfig(StepConfig):
     what = "estimation of principal points"
     positive = "min_gain", "max_offset"
 
-    min_gain: float = 1.1
+    min_gain: float = 1.07
     """Minimum number of observations that agree to a quarter of a pixel with free principal points, as a factor of that
-    with centred ones. For scenes of cropped photos it is 1.12 to 1.9, for others 0.95 to 1.05."""
+    with centred ones. For scenes of cropped photos it is 1.10 to 1.9, for others 0.95 to 1.05."""
     max_offset: float = 0.25
     """Maximum distance of a principal point from the centre, as a share of the image's side: that of a photo of which
     one half was cut off."""

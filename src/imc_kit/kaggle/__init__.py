@@ -12,12 +12,11 @@ from typing import Any, Literal
 from imc_kit.errors import KitError
 from imc_kit.kaggle.install import PYTHON, InstallError, read_manifest, verify
 from imc_kit.runtime import malloc
-from imc_kit.runtime.weights import input_root
 
 RunType = Literal["interactive", "batch", "rerun", "local"]
 """An open session; "Save & Run All"; the scoring of a submission on the hidden images; not on Kaggle."""
 
-KIT_FILE, COMPETITION_FILE = "imc_kit.lock", "sample_submission.csv"
+_KIT_FILE, _COMPETITION_FILE = "imc_kit.lock", "sample_submission.csv"
 """The files that identify a kit and a competition."""
 _DEEPEST = 4
 """Folder levels to search below the input root. Kaggle mounts datasets/OWNER/SLUG, and a folder that was zipped as a
@@ -57,16 +56,21 @@ def attach(root: Path | None = None, competition: str | None = None) -> Session:
     working folder cannot be written.
     """
     root = input_root() if root is None else root
-    kit = _find(root, KIT_FILE, "kit", "add the dataset that build_dataset.py made", "remove all but one")
+    kit = _find(root, _KIT_FILE, "kit", "add the dataset that build_dataset.py made", "remove all but one")
     what = f"competition called {competition}" if competition else "competition"
     add, choose = "add the competition's data as an input", "name one: attach(competition=…)"
-    data = _find(root, COMPETITION_FILE, what, add, choose, competition)
+    data = _find(root, _COMPETITION_FILE, what, add, choose, competition)
     manifest = manifest_of(kit, verified="weights/")
     _check_writable(Path.cwd())
     malloc.tune()
     others = os.environ.get("IMC_KIT_WEIGHTS")
     os.environ["IMC_KIT_WEIGHTS"] = os.pathsep.join([str(kit / "weights"), *([others] if others else [])])
     return Session(kit, manifest["version"], manifest["commit"], manifest["preset"], data, run_type())
+
+
+def input_root() -> Path:
+    """The folder of attached inputs: `/kaggle/input`, or IMC_KIT_INPUT if set, as in a rehearsal."""
+    return Path(os.environ.get("IMC_KIT_INPUT", "/kaggle/input"))
 
 
 def run_type() -> RunType:
@@ -82,7 +86,7 @@ def _find(root: Path, file: str, what: str, add: str, choose: str, name: str | N
 
     what: its name in messages. add, choose: the advice if there is none, or more than one.
     """
-    found = [folder for folder in folders_with(root, file) if name in (None, folder.name)]
+    found = [folder for folder in _folders_with(root, file) if name in (None, folder.name)]
     if not found:
         names = ", ".join(sorted(entry.name for entry in root.iterdir())) if root.is_dir() else ""
         holds = f"{root} holds {names or 'nothing'}" if root.is_dir() else f"there is no folder {root}"
@@ -100,14 +104,14 @@ def manifest_of(kit: Path, verified: str | None = None) -> dict[str, Any]:
         raise KitError(str(problem)) from problem
 
 
-def folders_with(root: Path, file: str) -> list[Path]:
+def _folders_with(root: Path, file: str) -> list[Path]:
     """The folders below `root` that hold `file`. Folders inside a kit or a competition are skipped: they are large."""
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
         if file in files:
             found.append(Path(folder))
         depth = len(Path(folder).relative_to(root).parts)
-        inside = not {KIT_FILE, COMPETITION_FILE}.isdisjoint(files)
+        inside = not {_KIT_FILE, _COMPETITION_FILE}.isdisjoint(files)
         folders[:] = [] if inside or depth == _DEEPEST else sorted(folders)
     return found
 

@@ -6,6 +6,7 @@ This needs a checkout of the project, because the kit contains this package and 
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,10 +23,10 @@ from imc_kit.errors import KitError, require
 from imc_kit.kaggle import install, wheels
 from imc_kit.kaggle.checkout import CHECKOUT, commit
 from imc_kit.kaggle.wheels import Packed
-from imc_kit.pipeline.results import write_json
 from imc_kit.runtime import weights
 from imc_kit.runtime.console import printing
 from imc_kit.runtime.download import fetch
+from imc_kit.runtime.python import environment
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._/-]+")
 """Kaggle strips other characters from the names of files."""
@@ -58,6 +59,8 @@ class Build:
     """Include weight files that must not be redistributed, because the dataset will stay private."""
     lock: bool = False
     """First resolve the versions again with uv and write wheels/kaggle-VERSION.lock."""
+    upload: bool = False
+    """Run the kaggle commands instead of printing them."""
 
     def __post_init__(self) -> None:
         for name, shape in (("owner", r"[A-Za-z0-9_-]+"), ("slug", r"[a-z0-9-]{6,50}"), ("competition", r"[a-z0-9-]+")):
@@ -95,7 +98,7 @@ class Build:
         sizes = (f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB of {part}" for part, files in parts)
         print(f"{self.out}: {', '.join(sizes)}")
         print(f'rehearse it: imc-kit rehearse "{self.out}" --competition DIR')
-        _print_commands(self)
+        _upload(self)
         return 0
 
     def _check(self) -> None:
@@ -167,14 +170,14 @@ def _write_kit(kit: Path, packed: Sequence[Packed], config: Config, options: Bui
         "images": images,
         "files": _file_entries(kit, packed),
     }
-    write_json(kit / "manifest.json", manifest)
+    _write_json(kit / "manifest.json", manifest)
     metadata = {
         "id": f"{options.owner}/{options.slug}",
         "title": options.slug,
         "subtitle": "Wheels and weights of imc_kit, to solve image matching challenges offline",
         "licenses": [{"name": "other"}],
     }
-    write_json(kit / "dataset-metadata.json", metadata)
+    _write_json(kit / "dataset-metadata.json", metadata)
 
 
 def _file_entries(kit: Path, packed: Sequence[Packed]) -> list[dict[str, Any]]:
@@ -217,7 +220,11 @@ def _write_kernel(kernel: Path, options: Build) -> None:
         "competition_sources": [options.competition],
     }
     settings = json.loads((CHECKOUT / "wheels" / _KERNEL_FILE).read_text("utf-8"))
-    write_json(kernel / _KERNEL_FILE, metadata | settings)
+    _write_json(kernel / _KERNEL_FILE, metadata | settings)
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1), "utf-8")
 
 
 def _replace(target: Path, new: Path) -> None:
@@ -227,12 +234,24 @@ def _replace(target: Path, new: Path) -> None:
     new.rename(target)
 
 
-def _print_commands(options: Build) -> None:
-    """Print the commands that upload the kit and push the notebook."""
-    create = f"kaggle datasets create -p {options.out} --dir-mode zip"
-    print(f"upload it:   {create}")
-    print(f"  (a later version: {create.replace('create', 'version', 1)} -m {commit()})")
-    print(f"then run:    kaggle kernels push -p {options.kernel} --accelerator NvidiaTeslaT4")
+def _upload(options: Build) -> None:
+    """Print the commands that upload the kit and push the notebook, or run them. Raises `KitError` if one fails."""
+    create = ["kaggle", "datasets", "create", "-p", str(options.out), "--dir-mode", "zip"]
+    update = ["kaggle", "datasets", "version", *create[3:], "-m", commit()]
+    push = ["kaggle", "kernels", "push", "-p", str(options.kernel), "--accelerator", "NvidiaTeslaT4"]
+    if not options.upload:
+        print(f"upload it:   {' '.join(create)}")
+        print(f"  (a later version: {' '.join(update)})")
+        print(f"then run:    {' '.join(push)}")
+        return
+    if shutil.which("kaggle") is None:
+        raise KitError("--upload needs Kaggle's command: pip install kaggle, and put your token where it tells you to")
+    name = f"{options.owner}/{options.slug}"
+    status = subprocess.run(["kaggle", "datasets", "status", name], capture_output=True, env=environment())
+    for command in (create if status.returncode else update, push):
+        print(" ".join(command), flush=True)
+        if subprocess.run(command, env=environment()).returncode != 0:
+            raise KitError(f"{' '.join(command[:3])} failed (see above); the kit is ready in {options.out}")
 
 
 def main() -> int:

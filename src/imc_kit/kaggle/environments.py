@@ -5,6 +5,7 @@ The base is made once and kept. Each rehearsal gets a fresh environment, as each
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from imc_kit.errors import KitError
 from imc_kit.kaggle import guard, install
 from imc_kit.kaggle.checkout import run
+from imc_kit.runtime.weights import expanded
 
 Torch = Literal["auto", "install", "borrow", "none"]
 
@@ -28,13 +30,17 @@ _FAILED = "no environment to rehearse in"
 
 
 def find_python(version: str) -> Path:
-    """This interpreter or one in PATH, of this version. Raises `KitError` if none runs."""
+    """An interpreter of this version, from the search path, pyenv or uv. Raises `KitError` if none runs."""
+    pyenv = expanded(Path(os.environ.get("PYENV_ROOT") or "~/.pyenv", "versions"))
+    uv = expanded("~/.local/share/uv/python")
+    found = [*pyenv.glob(f"{version}.*/bin/python")] if pyenv else []
+    found += uv.glob(f"cpython-{version}.*/bin/python{version}") if uv else []
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    for candidate in filter(None, (sys.executable, shutil.which(f"python{version}"))):
+    for candidate in filter(None, (sys.executable, shutil.which(f"python{version}"), *sorted(map(str, found)))):
         asked = subprocess.run([candidate, "-I", "-c", code], capture_output=True, text=True)
         if asked.returncode == 0 and asked.stdout.strip() == version:  # a shim of pyenv may fail
             return Path(candidate)
-    raise KitError(f"there is no python{version} in PATH: install it, for example with uv, or give --python")
+    raise KitError(f"there is no Python {version} on this machine: install it, for example with uv, or give --python")
 
 
 def which_torch(asked: Torch, manifest: Mapping[str, Any], version: str) -> Torch:

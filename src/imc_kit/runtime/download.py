@@ -11,7 +11,9 @@ import requests
 
 from imc_kit.errors import KitError
 from imc_kit.runtime import progress
-from imc_kit.runtime.weights import UNPINNED, Weight, expanded, flaw_of, other_content
+from imc_kit.runtime.weights import PINS, UNPINNED, Weight, expanded, expected_sha256, flaw_of, other_content, read_pins
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT = (10, 60)
 """Seconds to wait for a connection, and for the next piece of a file."""
@@ -23,7 +25,8 @@ def fetch(weight: Weight, folder: Path) -> Path:
     """Download `weight` to `folder` unless it is there with the right content, and return its path.
 
     The file gets its name only when it is complete and its SHA-256 is correct. An interrupted download leaves
-    NAME.partial, and the next one continues it. The download of an unpinned file restarts.
+    NAME.partial, and the next one continues it. The download of an unpinned file restarts, and its SHA-256 is written
+    to `PINS` in `folder`.
 
     Raises `KitError` when the network, the file or disk space is missing, or when the content is wrong.
     """
@@ -32,6 +35,8 @@ def fetch(weight: Weight, folder: Path) -> Path:
     try:
         if not path.is_file() or flaw_of(path, weight) is not None:
             _retrieve(weight, path)
+        if expected_sha256(weight, folder) is None:
+            _pin(weight, path)
     except requests.HTTPError as error:
         todo = f"try again later, or put a copy from elsewhere into {folder}"
         raise KitError(f"cannot download {weight.name}: {error}; {todo}") from error
@@ -44,7 +49,7 @@ def fetch(weight: Weight, folder: Path) -> Path:
 
 
 def _retrieve(weight: Weight, path: Path) -> None:
-    expected = None if weight.sha256 == UNPINNED else weight.sha256
+    expected = expected_sha256(weight, path.parent)
     if expected is None:
         path.unlink(missing_ok=True)  # pooch would keep it, because there is no SHA-256 to compare it with
     said = pooch.get_logger()
@@ -54,8 +59,9 @@ def _retrieve(weight: Weight, path: Path) -> None:
     try:
         pooch.retrieve(weight.url, expected, weight.name, path.parent, downloader=downloader)
     except ValueError as error:  # pooch has deleted the file
+        hint = f"; to accept it, delete its line in {path.with_name(PINS)}" if weight.sha256 == UNPINNED else ""
         what = f"the file from {weight.url} is not the expected {weight.name}"
-        raise KitError(f"{what}, so it was deleted: its SHA-256 is not {expected}") from error
+        raise KitError(f"{what}, so it was deleted: its SHA-256 is not {expected}{hint}") from error
     finally:
         said.setLevel(level)
 
@@ -84,3 +90,13 @@ def _download(weight: Weight, rest: Path, url: str, output: str, _: object, *, p
         rest.unlink()
         raise KitError(f"the file from {url} {flaw}, so it was not kept as {weight.name}")
     rest.replace(output)
+
+
+def _pin(weight: Weight, path: Path) -> None:
+    pins = {**read_pins(path.parent), weight.name: pooch.file_hash(path)}
+    lines = ["# The SHA-256, at the first download, of files whose publisher states none."]
+    lines += [f'"{name}" = "{digest}"' for name, digest in sorted(pins.items())]
+    partial_pins = path.with_name(f"{PINS}.partial")
+    partial_pins.write_text("\n".join(lines) + "\n", "utf-8")
+    partial_pins.replace(path.with_name(PINS))
+    logger.info("the SHA-256 of %s is not published: from now on it must be %s", weight.name, pins[weight.name])

@@ -1,21 +1,25 @@
 """Find the weight files of networks. This module never goes online: `download` does, on request."""
 
+import hashlib
 import logging
 import os
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.runtime import versions
 
 logger = logging.getLogger(__name__)
 
 UNPINNED = "unpinned"
-"""The SHA-256 of a file whose publisher states none: its content is not compared."""
+SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+PINS = "pins.toml"
+"""The file, in the folder of downloads, with the SHA-256 of unpinned files at their first download, by name."""
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -106,7 +110,7 @@ def places() -> list[Path]:
         named.append(_CHECKOUT / "weights")
     cache_home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     torch_home = os.environ.get("TORCH_HOME") or f"{cache_home}/torch"
-    return [place for place in (*named, input_root(), expanded(f"{torch_home}/hub/checkpoints")) if place]
+    return [place for place in (*named, _attached(), expanded(f"{torch_home}/hub/checkpoints")) if place]
 
 
 def expanded(folder: Path | str) -> Path | None:
@@ -117,8 +121,8 @@ def expanded(folder: Path | str) -> Path | None:
         return None
 
 
-def input_root() -> Path:
-    """The folder of attached inputs: `/kaggle/input`, or IMC_KIT_INPUT if set, as in a rehearsal."""
+def _attached() -> Path:
+    """The folder of attached inputs, as in `kaggle.input_root`, which this lower layer must not import."""
     return Path(os.environ.get("IMC_KIT_INPUT", "/kaggle/input"))
 
 
@@ -128,7 +132,7 @@ def download_folder() -> Path:
     Raises `KitError` if there is none.
     """
     for place in places():
-        if place != input_root():
+        if place != _attached():
             return place
     raise KitError("there is no home folder for weight files: name a folder in IMC_KIT_WEIGHTS")
 
@@ -137,11 +141,34 @@ def present(folders: Iterable[Path], wanted: Iterable[Weight]) -> Iterator[tuple
     """The files in `folders`, in that order, that have the name of a wanted file. Does not read their content."""
     by_name = {name: weight for weight in wanted for name in weight.names}
     for folder in folders:
-        if folder == input_root():  # attached data sets may lie at any depth
-            paths = sorted(Path(at, name) for at, _, names in os.walk(folder) for name in names if name in by_name)
+        if folder == _attached():  # attached data sets may lie at any depth
+            paths = [path for path in _files(folder) if path.name in by_name]
         else:
             paths = [folder / name for name in by_name]
         yield from ((by_name[path.name], path) for path in paths if path.is_file())
+
+
+def renamed(folders: Iterable[Path]) -> Iterator[tuple[Weight, Path]]:
+    """The files in `folders` that have the content of a published file, but not its name.
+
+    Reads every file with a suffix of weights or the size of a published file, if it has another name.
+    """
+    by_content = {weight.sha256: weight for weight in manifest().values()}
+    sizes = {weight.bytes for weight in manifest().values()} - {0}
+    for path in (path for folder in folders for path in _files(folder)):
+        with suppress(OSError):  # what cannot be read is not recognised
+            status = path.stat()
+            if path.is_file() and (path.suffix.lower() in SUFFIXES or status.st_size in sizes):
+                weight = by_content.get(_sha256(path, status.st_size, status.st_mtime_ns))
+                if weight and path.name not in weight.names:
+                    yield weight, path
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder; of that of attached inputs, where data sets may lie at any depth, also the subfolders'."""
+    levels = os.walk(folder)
+    wanted = levels if folder == _attached() else islice(levels, 1)
+    return sorted(Path(at) / name for at, _, names in wanted for name in names)
 
 
 def usable(folders: Iterable[Path], weight: Weight) -> Path | None:
@@ -155,7 +182,7 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
     A file whose name is not a published one is only checked by `other_content`.
     """
     try:
-        size = path.stat().st_size
+        status = path.stat()
         if flaw := other_content(path):
             return flaw
         if path.name not in weight.names:
@@ -163,13 +190,16 @@ def flaw_of(path: Path, weight: Weight) -> str | None:
                 return f"is not the published file: it has the name of another one, {other}"
             logger.info("using %s for %s; its content is not checked, because it has another name", path, weight.name)
             return None
-        if weight.bytes and size != weight.bytes:
-            kind = "cut off, or another file" if size < weight.bytes else "not the published file"
-            return f"has {size:,} of {weight.bytes:,} bytes: it is {kind}"
-        if weight.sha256 in (UNPINNED, versions.of_file(path)):
+        if weight.bytes and status.st_size != weight.bytes:
+            kind = "cut off, or another file" if status.st_size < weight.bytes else "not the published file"
+            return f"has {status.st_size:,} of {weight.bytes:,} bytes: it is {kind}"
+        expected = expected_sha256(weight, path.parent)
+        if expected is None or _sha256(path, status.st_size, status.st_mtime_ns) == expected:
             return None
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+    if weight.sha256 == UNPINNED:
+        return f"is not the file that was first downloaded: its SHA-256 is not the one in {PINS}"
     return "is not the published file: its SHA-256 differs"
 
 
@@ -185,3 +215,26 @@ def other_content(path: Path) -> str | None:
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself"
     return None
+
+
+def expected_sha256(weight: Weight, folder: Path) -> str | None:
+    """The SHA-256 that a file in `folder` must have; None if it is unpinned and was not downloaded there."""
+    return read_pins(folder).get(weight.name) if weight.sha256 == UNPINNED else weight.sha256
+
+
+def read_pins(folder: Path) -> dict[str, str]:
+    """The SHA-256, by name, of unpinned files at their first download into `folder`."""
+    path = folder / PINS
+    try:
+        return {name: str(digest) for name, digest in tomllib.loads(path.read_text("utf-8")).items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise KitError(f"cannot read {path}: {error}; delete it to trust the files in its folder again") from error
+
+
+@cache
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    """The SHA-256 of a file, read once per process unless its size or modification time changes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,27 +1,31 @@
-"""Runs a notebook within the limits of a job and records how it ended."""
+"""The inner process of a rehearsal: runs one notebook within the limits of a job and records how it ended.
+
+`rehearse` starts it as a separate process, in Linux namespaces if the system allows it. Then there is no network,
+inputs are mounted read-only, and the working folder is a file system of limited size. Without namespaces, inputs are
+links, and the size of the working folder is checked regularly.
+"""
 
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
+from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired, check_call
 from typing import BinaryIO
 
 from imc_kit.kaggle import guard
 from imc_kit.kaggle.limits import GB, Limits
 
 _RUNNER = """
-import os, sys, nbclient, nbformat
-source, target, folder, cores = sys.argv[1:]
-if hasattr(os, "sched_setaffinity"):  # Linux has it
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+import sys, nbclient, nbformat
+source, target, folder = sys.argv[1:]
 notebook = nbformat.read(source, 4)
 class Client(nbclient.NotebookClient):
     def output(self, outs, msg, display_id, cell_index):
@@ -33,7 +37,7 @@ try:
 finally:
     nbformat.write(notebook, target)
 """
-"""Executes a notebook on some cores and prints what its cells print."""
+"""Executes a notebook and prints what its cells print."""
 _LARGEST_KEPT = 200_000_000
 """Bytes. Larger files in the working folder are not copied to the results, to keep these small."""
 _POLL_SECONDS = 0.5
@@ -46,9 +50,9 @@ class Job:
 
     inputs: files and folders to attach, by path below the input root.
     python: the interpreter of a fresh environment that has Jupyter.
-    stage: a folder for temporary files. results: an empty folder for `executed.ipynb`, the log and the content of the
-        working folder.
-    time_limit: seconds.
+    stage: a folder for temporary files. results: an empty folder for `executed.ipynb`, `outcome.json`, the log and the
+        content of the working folder.
+    time_limit: seconds. isolated: whether this process runs in its own namespaces.
     """
 
     notebook: Path
@@ -58,6 +62,7 @@ class Job:
     results: Path
     limits: Limits
     time_limit: float
+    isolated: bool
 
     @property
     def working(self) -> Path:
@@ -76,7 +81,6 @@ class Outcome:
 
     problem: the last line of the notebook's error, or why it was stopped; empty on success.
     memory, disk: the peak in bytes. calls: the host that was called, by the line of code that called the network.
-    wrote: whether files in the inputs have changed.
     """
 
     problem: str = ""
@@ -84,32 +88,27 @@ class Outcome:
     memory: int = 0
     disk: int = 0
     calls: dict[str, str] = field(default_factory=dict)
-    wrote: bool = False
 
 
-def run(job: Job) -> Outcome:
-    """Run the notebook, print its log meanwhile, and copy its working folder to the results.
-
-    There is no network for its Python code (see `guard`). Inputs are links: whether they have changed is only checked
-    afterwards.
-    """
+def run(job: Job) -> None:
+    """Prepare inputs and limits, run the notebook, copy its working folder to the results, and write outcome.json."""
     for folder in (job.input_root, job.working, job.stage / "home", job.stage / "tmp"):
         folder.mkdir(parents=True)
     for name, source in job.inputs.items():
-        link(source, job.input_root / name)
-    inputs = _listing(job.inputs.values())
+        place(source.absolute(), job.input_root / name, mount=job.isolated)
+    if job.isolated:
+        _loopback_up()
+        _mount("-t", "tmpfs", "-o", f"size={job.limits.disk * GB:.0f},mode=755", "tmpfs", str(job.working))
+    if hasattr(os, "sched_setaffinity"):  # Linux has it
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: job.limits.cores]))
     log, calls = job.results / "notebook.log", job.stage / "calls.jsonl"
     calls.touch()
     variables = _variables(job) | {guard.LOG: str(calls)}
-    arguments = job.notebook, job.results / "executed.ipynb", job.working, job.limits.cores
-    command = [str(job.python), "-c", _RUNNER, *map(str, arguments)]
     started = time.monotonic()
     with log.open("wb") as output, log.open("rb") as written:
-        process = Popen(command, stdin=DEVNULL, stdout=output, stderr=STDOUT, env=variables, cwd=job.working)
-        try:
-            outcome = _watch(process, job, started, written)
-        finally:
-            _kill_family(process.pid)
+        command = map(str, (job.python, "-c", _RUNNER, job.notebook, job.results / "executed.ipynb", job.working))
+        process = Popen([*command], stdin=DEVNULL, stdout=output, stderr=STDOUT, env=variables, cwd=job.working)
+        outcome = _watch(process, job, started, written)
         _forward(written)
     outcome.seconds = round(time.monotonic() - started, 1)
     if not outcome.problem and process.returncode != 0:
@@ -118,9 +117,8 @@ def run(job: Job) -> Outcome:
         outcome.problem = f"ended with an error: {said[-1] if said else f'exit status {process.returncode}'}"
     for call in map(json.loads, calls.read_text("utf-8").splitlines()):
         outcome.calls.setdefault(call["caller"], call["target"])
-    outcome.wrote = _listing(job.inputs.values()) != inputs
     shutil.copytree(job.working, job.results / "working", ignore=_not_kept)
-    return outcome
+    (job.results / "outcome.json").write_text(json.dumps(asdict(outcome)), "utf-8")
 
 
 def _variables(job: Job) -> dict[str, str]:
@@ -138,16 +136,33 @@ def _variables(job: Job) -> dict[str, str]:
     }
 
 
-def link(source: Path, target: Path) -> None:
-    """Make a file or folder available at `target`."""
+def place(source: Path, target: Path, *, mount: bool) -> None:
+    """Make `source` available at `target`: mounted read-only, or as a link."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(source.absolute())
+    if not mount:
+        target.symlink_to(source)
+        return
+    if source.is_dir():
+        target.mkdir(exist_ok=True)
+    else:
+        target.touch()
+    _mount("--bind", str(source), str(target))
+    _mount("-o", "remount,bind,ro", str(target))
 
 
-def _listing(inputs: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and modification time (ns) of every file in the inputs."""
-    paths = (path for source in inputs for path in ([source] if source.is_file() else sorted(source.rglob("*"))))
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+def _mount(*arguments: str) -> None:
+    check_call(["mount", *arguments])
+
+
+def _loopback_up() -> None:
+    """Do `ip link set lo up`: in a new network namespace even the loopback device is down, and Jupyter needs it."""
+    import fcntl  # does not exist on Windows
+
+    up, get_flags, set_flags = 1, 0x8913, 0x8914  # IFF_UP, SIOCGIFFLAGS, SIOCSIFFLAGS of Linux
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        request = fcntl.ioctl(probe, get_flags, struct.pack("16sH14x", b"lo", 0))
+        (flags,) = struct.unpack_from("H", request, 16)
+        fcntl.ioctl(probe, set_flags, struct.pack("16sH14x", b"lo", flags | up))
 
 
 def _watch(process: Popen[bytes], job: Job, started: float, log: BinaryIO) -> Outcome:
@@ -162,7 +177,7 @@ def _watch(process: Popen[bytes], job: Job, started: float, log: BinaryIO) -> Ou
             return outcome
         _forward(log)
         memory = sum(map(_memory, _family(process.pid)))
-        disk = sum(path.lstat().st_size for path in job.working.rglob("*") if path.is_file())
+        disk = _size(job.working)
         outcome.memory, outcome.disk = max(outcome.memory, memory), max(outcome.disk, disk)
         checks = (
             (time.monotonic() - started > job.time_limit, f"at the time limit of {job.time_limit:.0f} s"),
@@ -183,10 +198,28 @@ def _forward(log: BinaryIO) -> None:
 
 
 def _kill_family(parent: int) -> None:
-    """Kill a process and its descendants."""
-    for process in _family(parent):
+    """Kill a process and its descendants. Stop all of them first, so that none starts another."""
+    halted: set[int] = set()
+    while members := set(_family(parent)) - halted:
+        _signal(members, signal.SIGSTOP)
+        halted |= members
+    _signal(halted, signal.SIGKILL)
+
+
+def _signal(processes: set[int], number: int) -> None:
+    for process in processes:
         with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, number)
+
+
+def _size(folder: Path) -> int:
+    """The bytes of the files in a folder, whose content may vanish meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def _family(parent: int) -> list[int]:
