@@ -90,7 +90,7 @@ def test_the_help_of_a_stage_is_that_of_what_is_chosen(capsys: pytest.CaptureFix
 
 def test_the_whole_help_has_no_internals(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(capsys, "solve", "--help-all")
-    stages = {entry.name for entry in fields(Config) if is_dataclass(getattr(Config(), entry.name))}
+    stages = {entry.name.replace("_", "-") for entry in fields(Config) if is_dataclass(getattr(Config(), entry.name))}
     assert {option[2:].split(".")[0] for option in options_in(text) if "." in option} == {*stages, "mapping"}
     assert "KitError" not in text
 
