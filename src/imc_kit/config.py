@@ -347,7 +347,8 @@ def _with(target: Any, names: list[str], value: Any, option: str) -> Any:
     (first, *rest), options = names, _options(target)
     if first not in options:
         before = option.split(".")[: -len(names)]
-        raise unknown_name("option", option, [".".join([*before, name]) for name in options])
+        known = [".".join([*before, name]) for name in options]
+        raise unknown_name("option", option, known, wrong=".".join([*before, first]))
     if rest:
         value = _with(options[first], rest, value, option)
     else:

@@ -36,11 +36,14 @@ class KitError(Exception):
         super().__init__(shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 153]} … {shown[-150:]}")
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> KitError:
-    """A `KitError` for a name that is not in `known`. It suggests the nearest known name and lists the others."""
+def unknown_name(kind: str, name: str, known: Iterable[str], wrong: str | None = None) -> KitError:
+    """A `KitError` for a name that is not in `known`. It suggests the nearest known name and lists the others.
+
+    wrong: the beginning of the name that is compared with the known ones; None: all of it.
+    """
     names = sorted(known)
     folded = {one.casefold(): one for one in names}
-    nearest = [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, n=_FEW, cutoff=0.4)]
+    nearest = [folded[one] for one in difflib.get_close_matches((wrong or name).casefold(), folded, n=_FEW, cutoff=0.4)]
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     some = names if len(names) <= _ALL else [*(nearest or names[:_FEW]), f"{len(names)} in all"]
     return KitError(f"unknown {kind} {name!r}: {hint}known are {', '.join(some) or 'none'}")
