@@ -15,10 +15,17 @@ from imc_kit.viz.run_folder import RunFolder, measure, read_run
 from imc_kit.viz.scores import draw_accuracy, draw_memory, draw_seconds
 
 AnyPath = Path | str
-_ACCURACY = (
-    "The share of cameras within each distance of the truth. The mAA is the mean over the distances, as in 2024: the "
-    "scores of 2023 and 2025, in the table, have other definitions."
-)
+_DISTANCES = "The share of cameras within each distance of the truth."
+_MEAN = f"{_DISTANCES} The mAA is the mean over the distances."
+_ACCURACY = {
+    "2023": f"{_DISTANCES} The mAA next to a name is their mean, as in 2024. The mAA in the table is the one of 2023, "
+    "which compares relative poses of image pairs.",
+    "2024": _MEAN,
+    "2025": f"{_DISTANCES} Each line is a true scene and its assigned model. The mAA next to it is the one of 2024; "
+    "the score in the table is the one of 2025: the harmonic mean of a dataset's mAA and clustering score.",
+    "folder": _MEAN,
+}
+"""The caption of the accuracy figure, by layout."""
 
 
 def write_report(
@@ -79,7 +86,7 @@ def _charts(run: RunFolder) -> list[tuple[str, Any, str]]:
     }
     memory = {scene.name: scene.memory for scene in run.scenes if scene.memory}
     seconds = {scene.name: scene.seconds for scene in run.scenes}
-    charts = [("Accuracy", draw_accuracy(scores), _ACCURACY)] if scores and run.mean is not None else []
+    charts = [("Accuracy", draw_accuracy(scores), _ACCURACY[run.layout])] if scores and run.mean is not None else []
     charts.append(("Time by stage", draw_seconds(seconds), ""))
     return [*charts, ("Memory by stage", draw_memory(memory), "")] if memory else charts
 
