@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numba
 import numpy as np
 
 from imc_kit.runtime import numba_cache
-from imc_kit.runtime.numba_cache import compiled
+from imc_kit.runtime.numba_cache import _Announcement, compiled
 
 SOURCE = """
 def total(values, rounds):
@@ -108,6 +109,24 @@ def test_without_numba_configurations_are_refused_before_the_work_starts():
     assert len(lines) == 3
     for line in lines:
         assert line.startswith("KitError numba, which compiles SIFT and the matching, cannot be loaded with NumPy")
+
+
+def test_compiling_is_announced_once_and_only_for_the_kit(caplog):
+    caplog.set_level(logging.INFO)
+    announcement = _Announcement()
+    numba.core.event.register("numba:compile", announcement)
+    try:
+        numba.njit(lambda x: x + 1)(1)
+        assert not announcement.said
+        for _ in range(2):
+            ours = function()
+            ours.__module__ = "imc_kit.detectors.any"
+            compiled(ours)(np.ones(3), 1)
+    finally:
+        numba.core.event.unregister("numba:compile", announcement)
+    assert announcement.said
+    said = [record.message for record in caplog.records if record.name == "imc_kit.runtime.numba_cache"]
+    assert 1 <= len(said) <= 2  # the module's own listener may announce it too
 
 
 def test_other_threads_run_meanwhile():

@@ -4,6 +4,7 @@ Compiling takes some seconds, once. The result is cached next to the source, in 
 writable, or in the folder that NUMBA_CACHE_DIR names. Without any of them, each process compiles.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,9 +18,12 @@ from imc_kit.runtime.weights import expanded
 
 try:
     import numba
+    from numba.core import event
 except ImportError as error:  # it is missing, or was built for another NumPy
     what = f"numba, which compiles SIFT and the matching, cannot be loaded with NumPy {np.__version__}"
     raise KitError(f'{what}: {error} (pip install "numba>=0.60,<0.69")') from error
+
+log = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -58,3 +62,21 @@ def _cached_here(source: str) -> bool:
         return False
     has_home = "XDG_CACHE_HOME" in os.environ or expanded("~") is not None
     return Path(".numba_config.yaml").exists() or not (has_home or os.access(Path(source).parent, os.W_OK))
+
+
+class _Announcement(event.Listener):
+    """Logs once why the first run waits."""
+
+    said = False
+
+    def on_start(self, what: event.Event) -> None:
+        function = getattr(what.data["dispatcher"], "py_func", None)
+        if not self.said and str(getattr(function, "__module__", "")).startswith("imc_kit."):
+            self.said = True
+            log.info("compiling SIFT and matching (about ten seconds, once after installation)")
+
+    def on_end(self, _: event.Event) -> None:
+        pass
+
+
+event.register("numba:compile", _Announcement())
