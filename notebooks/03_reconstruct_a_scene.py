@@ -84,7 +84,8 @@ viz.draw_graph(names, inliers, {name: placement.model for name, placement in res
 # ## The model
 #
 # The figure shows the points in their colours, and each camera as a pyramid with a tick on its upper side. Hover for a
-# name, drag to rotate, scroll to zoom.
+# name, drag to rotate, scroll to zoom. The bar below shows the scale. It has no unit unless the true poses are known,
+# because photos alone do not distinguish a doll's house from a house.
 
 # %%
 viz.draw_model(explore.largest_model(result))

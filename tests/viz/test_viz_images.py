@@ -14,7 +14,7 @@ from matplotlib.text import Text
 from imc_kit.data.images import Photo
 from imc_kit.types import Correspondences, Features
 from imc_kit.viz import draw_keypoints, draw_mask, draw_matches, draw_neighbours
-from imc_kit.viz.images import shortened
+from imc_kit.viz.images import shortened, spread
 from imc_kit.viz.palette import INLIER, MASKED, OUTLIER
 
 RNG = np.random.default_rng(0)
@@ -122,14 +122,33 @@ class TestMatches:
         assert "10 outliers" in said(figure)
         assert "drawn" not in said(figure)
 
-    def test_of_many_a_sample_is_drawn(self) -> None:
-        good = np.arange(1000) < 900
-        figure = draw_matches(photo(), photo(), matches(1000), good, most=200)
-        inliers, outliers = (len(part(figure, name).get_segments()) for name in ("inliers", "outliers"))
-        assert inliers + outliers == 200
-        assert 0.8 < inliers / 200 < 1
-        assert "900 inliers" in said(figure)
-        assert "200 drawn" in said(figure)
+    @pytest.mark.parametrize(
+        ("inliers", "outliers", "drawn"), [(900, 100, (18, 2)), (999, 1, (19, 1)), (1, 999, (1, 19))]
+    )
+    def test_of_many_some_of_both_kinds_are_drawn(self, inliers: int, outliers: int, drawn: tuple[int, int]) -> None:
+        good = np.arange(inliers + outliers) < inliers
+        figure = draw_matches(photo(), photo(), matches(len(good)), good, most=20)
+        assert tuple(len(part(figure, name).get_segments()) for name in ("inliers", "outliers")) == drawn
+        assert "20 drawn" in said(figure)
+
+    def test_those_drawn_come_from_everywhere(self) -> None:
+        # 10,000 in one corner, better than the 15 elsewhere: all of the 15 are drawn.
+        corner = RNG.uniform(0, 5, (10000, 2))
+        others = np.stack(np.meshgrid([5, 25, 45, 65], [15, 25, 35, 55]), axis=-1).reshape(-1, 2)[1:]
+        points = np.concatenate([corner, others]).astype(np.float32)
+        scores = np.concatenate([np.full(10000, 9), np.ones(len(others))]).astype(np.float32)
+        figure = draw_matches(photo(), photo(), Correspondences(points, points, scores), most=40)
+        starts = np.array(part(figure, "inliers").get_segments())[:, 0] - 0.5
+        assert len(starts) == 40
+        assert all((np.abs(starts - place).max(axis=1) < 1e-3).any() for place in others)
+
+    def test_the_best_of_each_cell_come_first(self) -> None:
+        points = RNG.uniform(0, 79, (500, 2)).astype(np.float32)
+        scores = RNG.permutation(500).astype(np.float32)
+        cells = [tuple(cell) for cell in ((points + 0.5) // 10).astype(int)]
+        best = {cell: max(s for s, own in zip(scores, cells, strict=True) if own == cell) for cell in cells}
+        chosen = spread(points, scores, len(best), (80, 80))
+        assert sorted(scores[chosen]) == sorted(best.values())
 
     @pytest.mark.parametrize("count", [0, 1])
     def test_none_and_one_and_no_verification(self, count: int) -> None:

@@ -44,6 +44,13 @@ class TestModel:
         centers = np.stack([cameras.x, cameras.y, cameras.z], axis=1)
         expected = np.linalg.norm(ring(8)[0] - ring(8)[3])
         assert np.linalg.norm(centers[0] - centers[3]) == pytest.approx(expected, rel=1e-5)
+        bar = trace(figure, "scale")
+        assert bar.text[1] == "2 (unit of the model)"
+        ends = np.stack([bar.x, bar.y, bar.z], axis=1)
+        assert np.linalg.norm(ends[2] - ends[0]) == pytest.approx(2, rel=1e-5)
+        for axis, places in zip("xyz", ends.T, strict=True):
+            low, high = figure.layout.scene[f"{axis}axis"].range
+            assert ((low <= places) & (places <= high)).all()
         assert not any(one.name.startswith("true") for one in figure.data)
 
     def test_frusta_show_what_the_cameras_see(self) -> None:
@@ -89,9 +96,10 @@ class TestModel:
         assert true.marker.color == TRUTH
         assert list(found.hovertext)[4] == "4.jpg<br>3 (unit of the truth) from the truth"
         assert np.isnan(trace(figure, "errors").x).sum() == 9
+        assert "unit of the truth" in trace(figure, "scale").text[1]
 
     @pytest.mark.parametrize("stretch", [[3, 1, 1], [1, 3, 1], [1, 1, 3]])
-    def test_everything_is_in_view_and_fills_it(self, stretch: list[int]) -> None:
+    def test_everything_is_in_view_and_fills_it_whatever_the_shape_of_the_view(self, stretch: list[int]) -> None:
         points = RNG.uniform([-2, -2, 1], 2, (200, 3))
         figure = draw_model(centers_model(ring(8) * stretch, points=points * stretch))
         scene = figure.layout.scene
@@ -102,10 +110,18 @@ class TestModel:
         places = places[np.isfinite(places).all(axis=1)]
         # plotly's own: the box of the axes is scaled to the aspect ratio about the origin, the camera sees 45 degrees.
         places = (places - ranges.mean(axis=1)) / np.ptp(ranges, axis=1) * ratio
-        eye = np.array([scene.camera.eye[axis] for axis in "xyz"])
-        camera = Camera.centred((1000, 1000), 500 / np.tan(np.radians(22.5)))
-        off = np.linalg.norm(camera.project(look_at(eye, np.zeros(3)), places) / 500 - 1, axis=1)
-        assert 0.75 < off.max() < 1
+        center, eye = (np.array([scene.camera[part][axis] for axis in "xyz"]) for part in ("center", "eye"))
+        eye -= center
+        distances = dict(figure.layout.meta["distances"])
+        assert np.linalg.norm(eye) == pytest.approx(distances[1.5])
+        for aspect, distance in distances.items():
+            camera = Camera.centred((int(1000 * aspect), 1000), 500 / np.tan(np.radians(22.5)))
+            pixels = camera.project(look_at(center + distance * eye / np.linalg.norm(eye), center), places)
+            off = pixels / [500 * aspect, 500] - 1
+            assert (np.abs(off) < 1).all(), aspect
+            assert np.abs(off).max() > 0.75, aspect
+            if stretch[2] > 1 and aspect > 1:  # there is little room both above and below
+                assert min(-off[:, 1].min(), off[:, 1].max()) > 0.65
 
     def test_a_truth_of_other_images_is_left_out(self) -> None:
         score = score_centers(ring(5), ring(5), [0.1], names=[f"x{n}" for n in range(5)])

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from imc_kit.viz.space import frustum_size
+from imc_kit.viz.space import frustum_size, round_length
 
 
 def test_frusta_are_as_large_as_cameras_are_apart() -> None:
@@ -24,3 +24,8 @@ def test_thousands_of_cameras_take_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5e6
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1.0, 1), (1.9, 1), (2.0, 2), (0.07, 0.05), (999, 500)])
+def test_round_lengths(length: float, expected: float) -> None:
+    assert round_length(length) == pytest.approx(expected)

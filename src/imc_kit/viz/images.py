@@ -18,6 +18,10 @@ from imc_kit.data.images import Photo
 from imc_kit.types import Correspondences, Features, Float32, Mask
 from imc_kit.viz.palette import INLIER, MASKED, OUTLIER, QUERY, SCORES, package
 
+Indices = NDArray[np.intp]
+
+_CELLS = 8
+"""Rows and columns of the grid that spreads the drawn matches over a photo: of 120, about two per cell."""
 _GAP = 0.02
 """The gap between two photos side by side, as a fraction of their height."""
 
@@ -57,12 +61,13 @@ def draw_matches(
     """Draw matches between two photos, which are shown side by side at the same height. Better matches are more opaque.
 
     inliers: bool [K], True for matches that passed verification; None if unknown.
-    most: draw at most this many matches, a random sample.
+    most: draw at most this many matches: inliers and outliers in proportion, spread over the first photo, the best of
+        each part first.
     """
     if inliers is not None and inliers.shape != (len(matches),):
         raise ValueError(f"inliers must be bool [{len(matches)}], not {inliers.dtype} {inliers.shape}")
     good = np.ones(len(matches), np.bool_) if inliers is None else inliers.astype(np.bool_)
-    chosen = np.sort(np.random.default_rng(0).permutation(len(matches))[:most])
+    chosen = _choose(matches, good, most, first.size)
     height = max(first.size[1], second.size[1])
     scales = [height / photo.size[1] for photo in (first, second)]
     widths = [scale * photo.size[0] for scale, photo in zip(scales, (first, second), strict=True)]
@@ -93,7 +98,7 @@ def draw_matches(
 
 
 def draw_mask(photo: Photo, mask: Mask) -> Any:
-    """Draw the photo with its masked part tinted.
+    """Draw the photo with its masked part tinted and outlined.
 
     mask: bool [H, W] at any resolution, False where keypoints are not allowed.
     """
@@ -101,10 +106,15 @@ def draw_mask(photo: Photo, mask: Mask) -> Any:
         raise ValueError(f"a mask is [H, W], not {mask.shape}")
     figure, axes = _canvas(photo.size)
     axes.imshow(photo.pixels, extent=_extent(photo), aspect="auto")
+    width, height = photo.size
     shade = np.zeros((*mask.shape, 4))
     shade[~mask] = package("matplotlib.colors").to_rgba(MASKED, 0.55)
     if mask.size:
         axes.imshow(shade, extent=_extent(photo), aspect="auto", interpolation="nearest", gid="mask")
+    if mask.any() and not mask.all() and min(mask.shape) > 1:
+        sides = zip(mask.shape, (height, width), strict=True)
+        rows, columns = ((np.arange(n) + 0.5) * side / n - 0.5 for n, side in sides)
+        axes.contour(columns, rows, mask, levels=[0.5], colors="white", linewidths=1.2)
     share = float(mask.mean()) if mask.size else 0.0
     _add_legend(axes, [(f"{1 - share:.0%} masked", MASKED), (f"{share:.0%} left for keypoints", None)])
     return figure
@@ -135,6 +145,32 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else "…" + name[1 - most :]
 
 
+def spread(points: Float32, scores: Float32, most: int, size: tuple[int, int]) -> Indices:
+    """Indices of at most `most` points [K, 2], spread over an image of `size` = (width, height).
+
+    The best point of each grid cell comes first, then the second best, and so on; each round is sorted by score.
+    """
+    cells = np.clip((points + 0.5) * _CELLS / np.maximum(size, 1), 0, _CELLS - 1).astype(np.intp)
+    cell = cells[:, 0] * _CELLS + cells[:, 1]
+    by_cell = np.lexsort((-scores, cell))
+    starts = np.searchsorted(cell[by_cell], cell[by_cell])
+    rounds = np.empty(len(points), np.intp)
+    rounds[by_cell] = np.arange(len(points)) - starts
+    return np.lexsort((-scores, rounds))[:most]
+
+
+def _choose(matches: Correspondences, good: Mask, most: int, size: tuple[int, int]) -> Indices:
+    """Indices of the matches to draw: inliers and outliers in proportion, and at least one of each if there is one."""
+    inside, outside = np.flatnonzero(good), np.flatnonzero(~good)
+    if len(matches) <= most:
+        return np.arange(len(matches))
+    wanted = round(most * len(inside) / len(matches))
+    wanted = min(max(wanted, min(len(inside), 1)), most - min(len(outside), 1))
+    chosen = ((rows, spread(matches.first[rows], matches.scores[rows], count, size))
+              for rows, count in ((inside, wanted), (outside, most - wanted)))  # fmt: skip
+    return np.concatenate([rows[best] for rows, best in chosen])
+
+
 def _opacity(scores: Float32) -> NDArray[np.float64]:
     """0.25 for the lowest score, 0.95 for the highest; 0.8 if all are equal."""
     if not len(scores) or scores.max() == scores.min():
@@ -163,10 +199,15 @@ def _extent(photo: Photo) -> tuple[float, float, float, float]:
 
 def _add_legend(axes: Any, lines: Sequence[tuple[str, str | None]]) -> None:
     """Add a dark box in the lower left corner, readable on any photo. lines: (text, colour of its dot or None)."""
-    dot = package("matplotlib.lines").Line2D
-    dots = [dot([], [], marker="o" if colour else "", color=colour or "none", ls="", label=t) for t, colour in lines]
-    box = axes.legend(handles=dots, loc="lower left", ncols=len(dots), labelcolor="white", handlelength=1)
-    box.get_frame().set(facecolor="black", edgecolor="none", alpha=0.75)
+    box = package("matplotlib.offsetbox")
+    parts = []
+    for text, colour in lines:
+        dot = [box.TextArea("●", textprops={"color": colour, "fontsize": 11})] if colour else []
+        parts.append(box.HPacker(children=[*dot, box.TextArea(text, textprops={"color": "white"})], sep=4, pad=0))
+    packed = box.HPacker(children=parts, sep=12, pad=0)
+    anchored = box.AnchoredOffsetbox("lower left", child=packed, pad=0.5, borderpad=0.4, frameon=True)
+    anchored.patch.set(facecolor="black", alpha=0.75, linewidth=0, boxstyle="round,pad=0,rounding_size=0.3")
+    axes.add_artist(anchored)
 
 
 def _count(count: int, one: str, ending: str = "s") -> str:
@@ -191,10 +232,10 @@ def gallery(figures: Mapping[str, Any], *, width: int = 340) -> Gallery:
     """Show matplotlib figures side by side in a notebook. figures: by caption. width: of each, in page pixels."""
     parts = []
     for caption, figure in figures.items():
-        text = html.escape(caption)
-        source = figure_uri(
-            figure, dpi=_SHARPNESS * width / figure.get_figwidth(), facecolor="white", transparent=False
-        )
+        file, text = io.BytesIO(), html.escape(caption)
+        dpi = _SHARPNESS * width / figure.get_figwidth()
+        figure.savefig(file, format="jpeg", dpi=dpi, facecolor="white", pil_kwargs={"quality": 85})
+        source = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
         parts.append(
             f'<figure style="margin:0;width:{width}px;max-width:100%">'
             f'<img src="{source}" alt="{text}" style="width:100%;height:auto;margin:0">'
@@ -203,10 +244,9 @@ def gallery(figures: Mapping[str, Any], *, width: int = 340) -> Gallery:
     return Gallery(f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{"".join(parts)}</div>')
 
 
-def figure_uri(figure: Any, **look: Any) -> str:
-    """A matplotlib figure as the data URI of a WebP picture, for a page. look: for `savefig`."""
-    look = {"transparent": True, "pil_kwargs": {"quality": 72}} | look
-    return data_uri(lambda file: figure.savefig(file, format="webp", **look))
+def figure_uri(figure: Any) -> str:
+    """A matplotlib figure as the data URI of a WebP picture, for a page."""
+    return data_uri(lambda file: figure.savefig(file, format="webp", transparent=True, pil_kwargs={"quality": 72}))
 
 
 def data_uri(save: Callable[[io.BytesIO], None]) -> str:

@@ -47,10 +47,13 @@
       const figure = JSON.parse(plot.parentElement.querySelector("script").textContent);
       for (const [path, value] of Object.entries(themed(figure.layout))) put(figure.layout, path, value);
       if (plot.view) figure.layout.scene.camera = plot.view;
-      else if (figure.layout.scene) {  // it fits a square: step back in a narrow view; the legend takes 44 pixels
-        const narrowness = (plot.clientHeight - 44) / plot.clientWidth;
-        const { camera } = figure.layout.scene;
-        camera.eye = along({ x: 0, y: 0, z: 0 }, camera.eye, Math.max(1, narrowness));
+      else if (figure.layout.scene) {  // choose the distance for this aspect ratio; the legend takes 44 pixels
+        const fits = figure.layout.meta.distances;
+        const aspect = plot.clientWidth / (plot.clientHeight - 44);
+        const [, distance] = fits.findLast(([least]) => least <= aspect) ?? fits[0];
+        const { center, eye } = figure.layout.scene.camera;
+        const length = Math.hypot(eye.x - center.x, eye.y - center.y, eye.z - center.z);
+        figure.layout.scene.camera.eye = along(center, eye, distance / length);
       }
       if (narrow.matches && figure.layout.legend?.y < 0) {  // a legend below the figure: one name per line
         const lines = 20 * figure.data.length;

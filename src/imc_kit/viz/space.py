@@ -1,4 +1,4 @@
-"""Geometry of the 3D view: its up direction, its viewpoint, the size of its cameras."""
+"""Geometry of the 3D view: its frame, its up direction, its viewpoint, the size of its cameras."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,8 @@ from scipy.spatial import KDTree
 from imc_kit.metric import SceneScore
 from imc_kit.types import Float64
 
+_ASPECTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Aspect ratios of the view, width / height, from a phone to a wide window."""
 _FIELD_OF_VIEW = np.pi / 4
 """Vertical field of view of plotly's camera, in radians."""
 
@@ -38,13 +40,22 @@ def eye(axes: Float64) -> Float64:
     return np.asarray(eye / np.linalg.norm(eye), np.float64)
 
 
-def distance(points: Float64, eye: Float64) -> float:
-    """How far from the origin a square view in direction `eye` shows all points [K, 3], with a margin of 8 %."""
+def view(points: Float64, eye: Float64) -> tuple[Float64, dict[float, float]]:
+    """The target [3] that centres all points [K, 3] when seen from direction `eye`, and the viewpoint's distance.
+
+    The distance, with a margin of 8 %, is given for each width / height of the view.
+    """
     if not len(points):
-        return 1.0
-    towards = points @ eye
-    aside = np.linalg.norm(points - towards[:, None] * eye, axis=1)
-    return 1.08 * float((towards + aside / np.tan(_FIELD_OF_VIEW / 2)).max())
+        return np.zeros(3), dict.fromkeys(_ASPECTS, 1.0)
+    right = np.cross([0, 0, 1], eye)
+    right /= np.linalg.norm(right)
+    up = np.cross(eye, right)
+    slope, near = np.tan(_FIELD_OF_VIEW / 2), points @ eye
+    # A camera at distance t sees a point at height h if h ≤ slope · (t - near), and likewise below.
+    above, below = ((near + side * (points @ up) / slope).max() for side in (1, -1))
+    tall = (above + below) / 2
+    wide = {aspect: (near + np.abs(points @ right) / (slope * aspect)).max() for aspect in _ASPECTS}
+    return up * slope * (above - below) / 2, {aspect: 1.08 * float(max(tall, far)) for aspect, far in wide.items()}
 
 
 def not_far(points: Float64, centers: Float64) -> NDArray[np.bool_]:
@@ -66,6 +77,12 @@ def frustum_size(centers: Float64) -> float:
     extent = float(np.linalg.norm(np.ptp(centers, axis=0))) or 1.0
     nearest = KDTree(centers).query(centers, k=2)[0][:, 1]
     return float(np.clip(0.6 * np.median(nearest), 0.03 * extent, 0.12 * extent))
+
+
+def round_length(length: float) -> float:
+    """The largest of 1, 2 or 5 × a power of ten that does not exceed `length`."""
+    power = 10.0 ** np.floor(np.log10(length))
+    return float(max(base for base in (1, 2, 5) if base * power <= length * (1 + 1e-9)) * power)
 
 
 def frusta(centers: Float64, axes: Float64, frames: Sequence[tuple[float, float]], size: float) -> Float64:
