@@ -21,7 +21,7 @@ def groups(images: Iterable[str], inliers: Mapping[Pair, int]) -> list[list[str]
 
     A pair with `LINK` matches joins its images. Then two groups become one, the most closely linked first, if the
     images of the smaller one have enough matches with the other on average. Each pair counts with its matches beyond
-    `CHANCE`, so many weak pairs do not add up to a strong one.
+    `CHANCE`: pairs that chance explains do not add up, however many there are.
     """
     order = {image: number for number, image in enumerate(images)}
     group = {image: {image} for image in order}
