@@ -1,6 +1,6 @@
 """Map a large scene in overlapping partitions, on all cores or machines, and join their models (`joining`).
 
-The time of bundle adjustment grows faster than the number of images, so many small models cost less than a large one.
+Bundle adjustment of twice as many images takes more than twice as long, so several small models cost less than one.
 Each partition's models are kept under a digest of all that they depend on, so that a stopped run resumes.
 """
 

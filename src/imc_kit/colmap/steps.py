@@ -142,12 +142,13 @@ class PrincipalPointsConfig(StepConfig):
     what = "estimation of principal points"
     positive = "min_gain", "max_offset"
 
-    min_gain: float = 1.07
+    min_gain: float = 1.15
     """Minimum number of observations that agree to a quarter of a pixel with free principal points, as a factor of that
-    with centred ones. For scenes of cropped photos it is 1.10 to 1.9, for others 0.95 to 1.05."""
+    with centred ones. For scenes of cropped photos it is 1.2 to 1.9. For others it is 0.95 to 1.05, and 1.10 for
+    reichstag10, which gets no better (docs/benchmarks.md)."""
     max_offset: float = 0.25
-    """Maximum distance of a principal point from the centre, as a share of the image's side: that of a photo of which
-    one half was cut off."""
+    """Maximum distance of a principal point from the centre, as a share of the image's side. At 0.25, half of the photo
+    was cut off at one side."""
 
 
 @dataclass(frozen=True)

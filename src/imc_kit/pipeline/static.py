@@ -1,4 +1,4 @@
-"""Leave out matches on what stands still while the scene moves, and the work on each matched pair of a scene."""
+"""Leave out matches on what stands still while the scene moves, such as watermarks and backgrounds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
