@@ -32,7 +32,8 @@ def photo(shared):
 
 @pytest.mark.parametrize(("contrast", "edge"), [(0.0133, 30.0), (0.02, 10.0), (0.06, 5.0)])
 def test_keypoints_are_opencvs(photo, contrast, edge):
-    ours = detect(photo.pixels, contrast_threshold=contrast, edge_threshold=edge, max_keypoints=100_000, root=False)
+    options = {"contrast_threshold": contrast, "edge_threshold": edge, "max_keypoints": 100_000, "min_keypoints": 0}
+    ours = detect(photo.pixels, **options, root=False)
     places, scales, angles, responses, descriptors = by_opencv(
         photo.pixels, contrastThreshold=contrast, edgeThreshold=edge
     )
@@ -78,6 +79,28 @@ def test_the_limit_and_a_mask_that_allows_all_change_nothing_else():
         assert len(some) == min(most, len(whole))
         for name, column in some.columns().items():
             np.testing.assert_array_equal(column, whole.columns()[name][:most])
+
+
+def test_hardly_any_texture_gets_the_strongest_of_the_weak_keypoints():
+    strong = texture(3)
+    weak = (128 + 0.02 * (strong - 128.0)).round().astype(np.uint8)  # some five grey values
+    assert len(detect(weak, min_keypoints=0)) < 20
+    for fewest, most in ((300, 8192), (8192, 300)):
+        found = detect(weak, min_keypoints=fewest, max_keypoints=most)
+        assert len(found) == 300
+        places, _, _, responses, _ = by_opencv(weak, contrastThreshold=0.001, edgeThreshold=10.0)
+        apart, nearest = cKDTree(places).query(found.keypoints)
+        assert (apart < 0.02).mean() > 0.97
+        kept = np.sort(np.unique(responses))[::-1][: len(found)]
+        assert np.isin(responses[nearest], kept).mean() > 0.9
+    half = np.zeros(weak.shape[:2], bool)
+    half[:, :200] = True
+    masked = detect(weak, half, min_keypoints=300)
+    assert len(masked) == 300
+    assert masked.keypoints[:, 0].max() < 200
+    as_before = detect(strong, max_keypoints=300, min_keypoints=0).columns()
+    for name, column in detect(strong, max_keypoints=300, min_keypoints=300).columns().items():
+        np.testing.assert_array_equal(column, as_before[name])
 
 
 def test_descriptors_are_root_sift_unless_told_otherwise():

@@ -118,9 +118,14 @@ class ImageDetector(ABC, Generic[C]):
         ]
 
 
-def describe_strongest(detector: Detector, found: Candidates, mask: Mask | None, size: tuple[int, int]) -> Features:
-    """Describe the strongest candidates within the mask, in one image of `size` (width, height)."""
-    kept = strongest(found.points, found.scores, mask, detector.config.max_keypoints)
+def describe_strongest(
+    detector: Detector, found: Candidates, mask: Mask | None, size: tuple[int, int], limit: int | None = None
+) -> Features:
+    """Describe the strongest candidates within the mask, in one image of `size` (width, height).
+
+    limit: their maximum number; by default the detector's `max_keypoints`.
+    """
+    kept = strongest(found.points, found.scores, mask, limit or detector.config.max_keypoints)
     if not len(kept):
         return Features.empty(size, detector.dimension, np.uint8 if detector.config.binary else np.float32)
     return Features(found.points[kept], found.scores[kept], image_size=size, **found.describe(kept))

@@ -21,6 +21,9 @@ _LAYERS = 3
 """Layers per octave in which keypoints are searched (Lowe 2004)."""
 _IMAGE_BLUR = 0.5
 """Assumed blur (sigma) of the given image, in its pixels (Lowe 2004)."""
+_WEAKEST = 0.001
+"""The contrast down to which an image with few keypoints is searched. Chosen on rendered scenes of hardly any texture:
+docs/benchmarks.md."""
 _CHUNK = 128
 """Neighbouring keypoints that get orientations and then descriptors together: their surroundings are still in the
 processor's cache for the second step. It affects the speed only."""
@@ -35,6 +38,9 @@ class SiftConfig(DetectorConfig):
 
     contrast_threshold: float = 0.02
     """Drop keypoints with a lower contrast; 0.02 is COLMAP's peak threshold of 0.0067 times three layers per octave."""
+    min_keypoints: int = 2000
+    """If an image has fewer keypoints, add weaker ones up to this number, the strongest first, down to a twentieth of
+    COLMAP's threshold. They are what there is to match where there is hardly any texture."""
     edge_threshold: float = 10.0
     """Drop keypoints with a larger ratio of principal curvatures: they lie on an edge. The default is COLMAP's."""
     double_up_to: int | None = None
@@ -49,6 +55,7 @@ class SiftConfig(DetectorConfig):
         super().__post_init__()
         self._require(self.double_up_to is None or self.double_up_to >= 0, "double_up_to", "at least 0, or None")
         self._require(self.contrast_threshold >= 0, "contrast_threshold", "at least 0")
+        self._require(self.min_keypoints >= 0, "min_keypoints", "at least 0")
         self._require(self.edge_threshold > 0, "edge_threshold", "larger than 0")
 
     def create(self) -> "SiftDetector":
@@ -70,16 +77,21 @@ class SiftDetector:
     def detect(self, images: Sequence[Pixels], masks: Sequence[Mask | None]) -> list[Features]:
         """See `Detector.detect`."""
         space = _ScaleSpace(self._compiled)
-        return [
-            describe_strongest(self, self._find(image, space), mask, (image.shape[1], image.shape[0]))
-            for image, mask in zip(images, masks, strict=True)
-        ]
+        return [self._detect(image, mask, space) for image, mask in zip(images, masks, strict=True)]
 
-    def _find(self, image: Pixels, space: "_ScaleSpace") -> Candidates:
+    def _detect(self, image: Pixels, mask: Mask | None, space: "_ScaleSpace") -> Features:
         doubled = self.config.double_up_to is None or max(image.shape[:2]) <= self.config.double_up_to
         octaves = space.octaves(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), doubled)
+        size, contrast = (image.shape[1], image.shape[0]), self.config.contrast_threshold
+        features = describe_strongest(self, self._find(octaves, doubled, contrast), mask, size)
+        enough = min(self.config.min_keypoints, self.config.max_keypoints)
+        if len(features) >= enough or contrast <= _WEAKEST:
+            return features
+        return describe_strongest(self, self._find(octaves, doubled, _WEAKEST), mask, size, enough)
+
+    def _find(self, octaves: list[Float32], doubled: bool, contrast: float) -> Candidates:
         # Floats, because numba would compile everything again for integers.
-        thresholds = float(self.config.contrast_threshold), float(self.config.edge_threshold)
+        thresholds = float(contrast), float(self.config.edge_threshold)
         found = [self._compiled.extrema(octave, *thresholds) for octave in octaves]
         keypoints = np.concatenate([np.empty((0, 4), np.float32), *found])
         octave_of = np.repeat(np.arange(len(found)), np.array([len(some) for some in found], int))
