@@ -41,6 +41,7 @@ def _map(
         pycolmap.incremental_mapping(database, images, output, full)
         return
     pycolmap.global_mapping(database, images, output, full)
+    import_module("imc_kit.colmap.connected").divide(Path(output), full.min_model_size)
     if constant:  # the global mapper has no such option
         import_module("imc_kit.colmap.bundle_adjustment").hold(database, output, constant, threads)
 

@@ -67,6 +67,14 @@ def read_cameras(folder: Path) -> dict[str, Any]:
         return {name: cameras[number] for name, _, number, _ in _images(files["images.bin"])}
 
 
+def read_points_seen(folder: Path) -> dict[str, NDArray[np.int64]]:
+    """The ids of the 3D points that each image of a COLMAP sparse model sees, by name. Raises `KitError` as
+    `read_model` does."""
+    with _opened(folder, ("images.bin",)) as files:
+        points = ((name, keypoints["point"]) for name, _, _, keypoints in _images(files["images.bin"]))
+        return {name: seen[seen != -1] for name, seen in points}
+
+
 @contextmanager
 def _opened(folder: Path, names: Iterable[str]) -> Iterator[dict[str, "_File"]]:
     """Open files of a model. Raises `KitError` for errors that damaged files cause."""
