@@ -20,8 +20,9 @@ from imc_kit.colmap.cameras import CameraConfig, ImageEntry
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.database import write_database
 from imc_kit.colmap.mapping import MappingConfig, map_scene
+from imc_kit.colmap.mapping_runs import MappingRun
 from imc_kit.colmap.model_files import gather, read_model, read_models
-from imc_kit.colmap.support import support
+from imc_kit.colmap.support import judge
 from imc_kit.colmap.verification import inlier_counts, verify
 from imc_kit.errors import KitError
 from imc_kit.types import Features, Matches, Model, Pose
@@ -292,7 +293,7 @@ def moved(model: Model, image: str, folder: Path, degrees: float) -> Model:
 
 
 def share(database: Path, model: Model, pairs: Sequence[tuple[str, str]]) -> float:
-    return support(database, model, pairs)[0]
+    return judge(database, model, pairs).support
 
 
 def test_support_is_the_share_of_matches_that_agree(truth: Truth, database: Path, tmp_path: Path) -> None:
@@ -308,6 +309,12 @@ def test_support_is_the_share_of_matches_that_agree(truth: Truth, database: Path
     expected += share(database, wrong, others) * sum(inliers[pair] for pair in others)
     assert share(database, wrong, list(inliers)) == pytest.approx(expected / sum(inliers.values()))
     assert share(database, model, []) == share(database, model, [("1.jpg", "absent.jpg")]) == 0
+
+    run = MappingRun([wrong], judge(database, wrong, list(inliers)))
+    assert run.registered == 7
+    (credible,) = run.credible_models()
+    assert credible.poses.keys() == read_model(wrong.folder).poses.keys() == wrong.poses.keys() - {"1.jpg"}
+    assert share(database, credible, list(inliers)) > 0.99
 
 
 def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from imc_kit.colmap import mapping_runs
 from imc_kit.colmap.child import ColmapError, Workplace
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.mapping_runs import MappingResult, RunPolicy, map_best
+from imc_kit.colmap.support import Judgement
 from imc_kit.runtime.faults import RETRIED
 from imc_kit.types import Model, Pair, Pose, Scene
 
@@ -63,8 +64,8 @@ def outcome(
 ) -> tuple[int | None, int, list[str]]:
     """Which run was kept, how many ended, and the notes.
 
-    results: for each run the number of images, the support to 2 pixels and precisely, and perhaps observations; or None
-    for no model, or an error. seconds: that each takes, unless it is cancelled.
+    results: for each run the number of images, the support to 2 pixels and precisely, and perhaps observations and the
+    number of contradicted images; or None for no model, or an error. seconds: that each takes, unless it is cancelled.
     """
     ended: list[int] = []
 
@@ -81,12 +82,12 @@ def outcome(
         poses = {name: Pose.identity() for name in SCENE.images[: result[0]]}
         return [Model(Path(str(number)), poses, observations=result[3] if len(result) > 3 else 0)]
 
-    def support(database: Path, model: Model, pairs: list[Pair], max_errors: Sequence[float]) -> list[float]:
+    def judge(database: Path, model: Model, pairs: list[Pair]) -> Judgement:
         assert pairs == [("a", "b"), ("b", "c")]  # (a, c) is weak
         result = results[int(model.folder.name)]
-        return [float(result[1] if max_error == 2 else result[2]) for max_error in max_errors]
+        return Judgement(*result[1:3], frozenset(SCENE.images[: result[4]] if len(result) > 4 else ()))
 
-    monkeypatch.setattr(mapping_runs, "support", support)
+    monkeypatch.setattr(mapping_runs, "judge", judge)
     best = run(monkeypatch, made, runs, policy, threads)
     kept = int(best.models[0].folder.name) if best.models else None
     assert best.left_out == ({("a", "c")} if kept is not None and runs[kept].min_strength else frozenset())
@@ -106,6 +107,7 @@ def outcome(
         ([(10, 0.8, 0.6), (10, 0.77, 0.9), (10, 0.83, 0.5)], 2, 3),  # precise, but collapsed
         ([(7, 0.99, 0.9), (7, 0.98, 0.9), (10, 0.98, 0.5)], 2, 3),  # images count first
         ([(10, 0.8, 0.5), (4, 1.0, 0.9), (9, 1.0, 0.9)], 0, 3),
+        ([(10, 0.95, 0.5, 0, 2), (9, 0.95, 0.5), (4, 0.95, 0.5)], 1, 3),  # two of ten poses are contradicted
         ([None, (3, 0.5, 0.5), None], 1, 3),
         ([None, None, None], None, 3),
         ([ColmapError("crashed"), (10, 0.95, 0.5)], 1, 2),
@@ -249,7 +251,7 @@ def limits(
         now += used
         return [Model(Path("0"), {"a": Pose.identity()})]
 
-    monkeypatch.setattr(mapping_runs, "support", lambda *_: [0.5, 0.5])
+    monkeypatch.setattr(mapping_runs, "judge", lambda *_: Judgement(0.5, 0.5))
     monkeypatch.setattr(mapping_runs.deadline.time, "monotonic", lambda: now)
     found = run(monkeypatch, made, runs, until=now + seconds)
     assert bool(found.models) == bool(given)
@@ -308,7 +310,7 @@ def test_a_full_disk_costs_one_run(monkeypatch: pytest.MonkeyPatch, error: Excep
             raise error
         return [Model(Path("1"), {"a": Pose.identity()})]
 
-    monkeypatch.setattr(mapping_runs, "support", lambda *_: [0.5, 0.5])
+    monkeypatch.setattr(mapping_runs, "judge", lambda *_: Judgement(0.5, 0.5))
     found = run(monkeypatch, made)
     assert [len(model.poses) for model in found.models] == [1]
     assert found.notes == [f"{type(error).__name__}: {error}; {RETRIED}"] * 2

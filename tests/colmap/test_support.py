@@ -8,7 +8,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap.support import agreement, epipolar_errors, read_evidence, support
+from imc_kit.colmap.support import Judgement, agreement, epipolar_errors, judge, read_evidence
 from imc_kit.colmap.verification import inlier_counts
 from synthetic_models import part, shuffle, synthesize
 
@@ -26,9 +26,8 @@ def test_it_is_the_share_of_matches_near_their_epipolar_lines(tmp_path: Path) ->
     errors = np.concatenate([epipolar_errors(found, evidence, pair) for pair in inside])
     assert 0 < (errors <= 0.25).sum() < (errors <= 2).sum() < len(errors)
     assert agreement(found, evidence, evidence.matches) == ((errors <= 2).sum(), len(errors))
-    assert support(synthetic.database, model, pairs, (0.25, 2.0)) == pytest.approx(
-        [np.mean(errors <= 0.25), np.mean(errors <= 2)]
-    )
+    found = judge(synthetic.database, model, pairs)
+    assert (found.precision, found.support) == pytest.approx((np.mean(errors <= 0.25), np.mean(errors <= 2)))
 
 
 def test_pairs_outside_the_model_do_not_count(tmp_path: Path) -> None:
@@ -36,4 +35,19 @@ def test_pairs_outside_the_model_do_not_count(tmp_path: Path) -> None:
     model = part(synthetic.scene, synthetic.ids[:2], tmp_path / "model")
     inside, outside = sorted(synthetic.names(synthetic.ids[:2])), sorted(synthetic.names(synthetic.ids[2:]))
     for pairs in ([(inside[0], outside[0]), (outside[0], outside[1])], [(inside[0], "absent.jpg")], []):
-        assert support(synthetic.database, model, pairs) == [0]
+        assert judge(synthetic.database, model, pairs) == Judgement()
+
+
+def test_poses_that_their_own_matches_contradict_are_named(tmp_path: Path) -> None:
+    synthetic = synthesize(tmp_path / "scene", 8, 100)
+    model = part(synthetic.scene, synthetic.ids, tmp_path / "model")
+    pairs = list(inlier_counts(synthetic.database))
+    assert judge(synthetic.database, model, pairs).contradicted == frozenset()
+    moved = pycolmap.Reconstruction(model.folder)
+    for number in synthetic.ids[:2]:
+        frame = moved.images[number].frame
+        frame.rig_from_world = pycolmap.Rigid3d(pycolmap.Rotation3d([0, 0, 1, 0]), [1, 2, 3])
+    moved.write(model.folder)
+    found = judge(synthetic.database, model, pairs)
+    assert found.contradicted == synthetic.names(synthetic.ids[:2])
+    assert 0.4 < found.support < 0.7  # 15 of 28 pairs

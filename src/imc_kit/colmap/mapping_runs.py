@@ -19,8 +19,10 @@ from threading import Event
 from imc_kit.colmap import mapping, recalibration
 from imc_kit.colmap.cameras import CameraConfig, plausible
 from imc_kit.colmap.child import Workplace
+from imc_kit.colmap.connected import only
 from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.colmap.support import AGREE, support
+from imc_kit.colmap.model_files import read_model
+from imc_kit.colmap.support import Judgement, judge
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError, said
 from imc_kit.runtime import deadline, faults, progress
@@ -37,8 +39,6 @@ two, and the others are made only if its model is not good enough. Each wins on 
 REFERENCE_STRENGTH = 0.7
 """Pairs at least this strong (`viewgraph.strengths`) are the reference pairs: their matches judge a model. A lower
 limit may let in pairs of repeated structures, which support a collapsed model."""
-PRECISE = 0.25
-"""Pixels. Better poses bring more matches this close to their epipolar lines."""
 MARGIN = 0.02
 """Smaller differences in the share of agreeing matches do not count. Of two models with equally many images, one that
 is worse by more than this is a collapsed, duplicate-structure model."""
@@ -60,6 +60,8 @@ IN_TURN = 0.8
 IN_A_HURRY = 0.5
 """Seconds per image. With less time left, runs are sequential, each with all threads: in parallel none would end in
 time."""
+SMALLEST = 3
+"""A model from which so few images remain keeps its contradicted poses: there is no better one."""
 _NAMED = 5
 """Maximum number of pairs named in a note."""
 
@@ -91,10 +93,8 @@ class MappingRun:
 
     models: Sequence[Model] = ()
     """Largest first."""
-    support: float = 0.0
-    """The share of the reference matches that agree with the largest model within `AGREE` pixels."""
-    precision: float = 0.0
-    """The same within `PRECISE` pixels."""
+    judgement: Judgement = field(default_factory=Judgement)
+    """How well the largest model agrees with the reference matches."""
     left_out: Sequence[Pair] = ()
     """The pairs that the run did not use."""
     first_only: bool = False
@@ -102,7 +102,21 @@ class MappingRun:
 
     @property
     def registered(self) -> int:
-        return len(self.models[0].poses) if self.models else 0
+        """The number of images of the largest model, less those whose poses their matches contradict."""
+        return len(self.models[0].poses) - len(self.judgement.contradicted) if self.models else 0
+
+    @property
+    def support(self) -> float:
+        return self.judgement.support
+
+    def credible_models(self) -> list[Model]:
+        """The models, without the contradicted poses: later steps may find better ones for these images."""
+        models = [*self.models]
+        if models and self.judgement.contradicted and self.registered >= SMALLEST:
+            folder = models[0].folder
+            only(folder, models[0].poses.keys() - self.judgement.contradicted).write(folder)
+            models[0] = read_model(folder)
+        return models
 
     @property
     def observations(self) -> int:
@@ -118,7 +132,7 @@ class MappingRun:
         for ours, theirs, margin in (
             (self.registered, other.registered, 0),
             (self.support, other.support, MARGIN),
-            (self.precision, other.precision, MARGIN),
+            (self.judgement.precision, other.judgement.precision, MARGIN),
         ):
             if abs(ours - theirs) > margin:
                 return ours > theirs
@@ -131,7 +145,7 @@ class MappingRun:
         return (
             self.registered >= other.registered
             and abs(self.support - other.support) <= MARGIN
-            and min(self.precision, other.precision) >= SHARP
+            and min(self.judgement.precision, other.judgement.precision) >= SHARP
         )
 
 
@@ -192,7 +206,7 @@ def map_best(
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
     notes += session.left_out_note()
-    return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
+    return MappingResult(session.best.credible_models(), frozenset(session.best.left_out), notes, session.database)
 
 
 def _map(
@@ -324,8 +338,8 @@ class _Session:
         if config.mapper == "incremental" and incomplete and not deadline.left(ending):
             stopped = f"{deadline.STOPPED} of {runtime:.0f} s"
             self.notes.append(f"COLMAP's incremental mapping {stopped}; its model so far is used")
-        agreeing, precise = support(self.database, models[0], self.reference_pairs, (AGREE, PRECISE))
-        run = MappingRun(models, agreeing, precise, left_out, config.first_only)
+        judgement = judge(self.database, models[0], self.reference_pairs)
+        run = MappingRun(models, judgement, left_out, config.first_only)
         if self.policy.trusts(run, len(self.scene.images)):
             for event in self.cancelled[number + 1 :]:
                 event.set()
