@@ -310,11 +310,7 @@ def test_support_is_the_share_of_matches_that_agree(truth: Truth, database: Path
     assert share(database, wrong, list(inliers)) == pytest.approx(expected / sum(inliers.values()))
     assert share(database, model, []) == share(database, model, [("1.jpg", "absent.jpg")]) == 0
 
-    run = MappingRun([wrong], judge(database, wrong, list(inliers)))
-    assert run.registered == 7
-    (credible,) = run.credible_models()
-    assert credible.poses.keys() == read_model(wrong.folder).poses.keys() == wrong.poses.keys() - {"1.jpg"}
-    assert share(database, credible, list(inliers)) > 0.99
+    assert MappingRun([wrong], judge(database, wrong, list(inliers))).registered == 7
 
 
 def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_path: Path) -> None:

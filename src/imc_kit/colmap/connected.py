@@ -1,11 +1,11 @@
-"""Take images out of models: divide the global mapper's models where hardly any points hold them together.
+"""Divide the global mapper's models where hardly any points hold them together.
 
 COLMAP's global mapper gives a pose to every image of the view graph, even to one that sees no point of the model. So a
 model of all images may consist of parts whose position, scale and orientation to each other nothing determines. The
 incremental mapper makes no such models: it registers an image by the points that it sees.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +52,18 @@ def divide(folder: Path, min_model_size: int) -> None:
     divided = {model: parts(read_points_seen(model)) for model in models}
     if all(len(found) == 1 for found in divided.values()):
         return
+    import pycolmap
+
     kept: list[Any] = []
     for model, found in divided.items():
         for number, part in enumerate(found):
             if number and len(part) < min_model_size:
                 continue
-            kept.append(only(model, part))
+            reconstruction = pycolmap.Reconstruction(model)
+            for image in [*reconstruction.images.values()]:
+                if image.has_pose and image.name not in part:
+                    reconstruction.deregister_frame(image.frame_id)
+            kept.append(reconstruction)
     for number, reconstruction in enumerate(sorted(kept, key=lambda model: -model.num_reg_images())):
         (folder / str(number)).mkdir(exist_ok=True)
         reconstruction.write(folder / str(number))
-
-
-def only(folder: Path, images: Collection[str]) -> Any:
-    """The `pycolmap.Reconstruction` in a folder, with the poses of these images alone."""
-    import pycolmap
-
-    reconstruction = pycolmap.Reconstruction(folder)
-    for image in [*reconstruction.images.values()]:
-        if image.has_pose and image.name not in images:
-            reconstruction.deregister_frame(image.frame_id)
-    return reconstruction

@@ -19,9 +19,7 @@ from threading import Event
 from imc_kit.colmap import mapping, recalibration
 from imc_kit.colmap.cameras import CameraConfig, plausible
 from imc_kit.colmap.child import Workplace
-from imc_kit.colmap.connected import only
 from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.colmap.model_files import read_model
 from imc_kit.colmap.support import Judgement, judge
 from imc_kit.colmap.verification import inlier_counts
 from imc_kit.errors import KitError, said
@@ -60,8 +58,6 @@ IN_TURN = 0.8
 IN_A_HURRY = 0.5
 """Seconds per image. With less time left, runs are sequential, each with all threads: in parallel none would end in
 time."""
-SMALLEST = 3
-"""A model from which so few images remain keeps its contradicted poses: there is no better one."""
 _NAMED = 5
 """Maximum number of pairs named in a note."""
 
@@ -102,21 +98,15 @@ class MappingRun:
 
     @property
     def registered(self) -> int:
-        """The number of images of the largest model, less those whose poses their matches contradict."""
+        """The number of images of the largest model, without those whose poses their own matches contradict.
+
+        They stay in the model, because later steps correct some of them.
+        """
         return len(self.models[0].poses) - len(self.judgement.contradicted) if self.models else 0
 
     @property
     def support(self) -> float:
         return self.judgement.support
-
-    def credible_models(self) -> list[Model]:
-        """The models, without the contradicted poses: later steps may find better ones for these images."""
-        models = [*self.models]
-        if models and self.judgement.contradicted and self.registered >= SMALLEST:
-            folder = models[0].folder
-            only(folder, models[0].poses.keys() - self.judgement.contradicted).write(folder)
-            models[0] = read_model(folder)
-        return models
 
     @property
     def observations(self) -> int:
@@ -206,7 +196,7 @@ def map_best(
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
     notes += session.left_out_note()
-    return MappingResult(session.best.credible_models(), frozenset(session.best.left_out), notes, session.database)
+    return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
 
 
 def _map(
