@@ -22,7 +22,7 @@ PRECISE = 0.25
 """Pixels. Better poses bring more matches this close to their epipolar lines."""
 CONTRADICTED = 0.4
 """A smaller share of agreeing matches says that the pose of an image is wrong. In finished models of the open and hard
-scenes it is at most 0.30 for the six poses that nothing held, and at least 0.49 for all others (docs/benchmarks.md)."""
+scenes it is at most 0.30 for the six poses that nothing held, and at least 0.42 for all others (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, eq=False)
