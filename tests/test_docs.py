@@ -27,7 +27,7 @@ from imc_kit.retrieval.pairs import PairsConfig
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
-BENCHMARKS = "ablation", "classes", "compare", "features", "retrieval"
+BENCHMARKS = "ablation", "choice", "classes", "compare", "features", "retrieval"
 SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in BENCHMARKS)]
 ELSEWHERE = {
     *("--only", "--case", "--inputs"),
