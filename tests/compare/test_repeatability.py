@@ -17,7 +17,7 @@ from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.matchers import PhotoMatcherConfig, View
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.synthetic.plaza import noise
 from imc_kit.types import Correspondences, Features, Matches
@@ -41,7 +41,7 @@ def textured(size: tuple[int, int] = (240, 180), seed: int = 0) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class SamePlaceConfig(DetectorFreeConfig):
+class SamePlaceConfig(PhotoMatcherConfig):
     """Matches every place of one image to the same place of the other."""
 
     name: ClassVar[str] = "same place"
@@ -49,8 +49,8 @@ class SamePlaceConfig(DetectorFreeConfig):
     def create(self) -> SamePlaceConfig:  # type: ignore[override]
         return self
 
-    def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
-        some = [points(0, 500, first.size) for first, _ in pairs]
+    def match_batch(self, pairs: Sequence[tuple[View, View]]) -> list[Correspondences]:
+        some = [points(0, 500, first.photo.size) for first, _ in pairs]
         return [Correspondences(one, one, np.ones(len(one), np.float32)) for one in some]
 
 

@@ -19,14 +19,13 @@ from PIL import Image
 from imc_kit.cli.main import main
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint, preset
 from imc_kit.data import tables
-from imc_kit.data.images import Photo
 from imc_kit.data.store import Store
 from imc_kit.detectors import extract
 from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.matchers import OneByOne, PhotoMatcherConfig, View
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline import selection, static
@@ -73,8 +72,8 @@ def matched(
 
 
 @dataclass(frozen=True)
-class PointsConfig(DetectorFreeConfig):
-    """A detector-free matcher for tests: SIFT, matched, without telling which keypoints they were."""
+class PointsConfig(PhotoMatcherConfig):
+    """A photo matcher for tests: SIFT, matched, without telling which keypoints they were."""
 
     name: ClassVar[str] = "points"
 
@@ -82,19 +81,16 @@ class PointsConfig(DetectorFreeConfig):
         return Points(self)
 
 
-class Points:
+class Points(OneByOne):
     def __init__(self, config: PointsConfig) -> None:
         self.config = config
 
-    def match_images(self, first: Photo, second: Photo) -> Correspondences:
-        assert max(first.pixels.shape) <= self.config.long_side
-        a, b = extract(SIFT.create(), [first, second])
+    def match(self, first: View, second: View) -> Correspondences:
+        assert max(first.photo.pixels.shape) <= self.config.long_side
+        a, b = extract(SIFT.create(), [first.photo, second.photo])
         found = NearestConfig(ratio=0.8).create().match(a, b)
         i, j = found.indices.T
         return Correspondences(a.keypoints[i], b.keypoints[j], found.scores)
-
-    def match_batch(self, pairs: Any) -> list[Correspondences]:
-        return [self.match_images(*pair) for pair in pairs]
 
 
 def test_feature_pipelines_are_joined(photos: Path, store: Store, pool: Executor) -> None:
@@ -136,7 +132,7 @@ def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--matcher", "loftr"], "choose detector 'none'"),
+        (["--detector", "none"], "loftr can"),
         (["--add", "sift"], "aliked+lightglue"),
         (["--add", "sift+neerest"], "did you mean 'nearest'"),
         (["--descriptors", "dino"], "did you mean 'dinov2'"),

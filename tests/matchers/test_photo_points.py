@@ -1,4 +1,4 @@
-"""Merging what detector-free matchers found, against loops that follow the description."""
+"""Merging what photo matchers found, against loops that follow the description."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
-from imc_kit.matchers import detector_free
-from imc_kit.matchers.detector_free import MergeConfig, merge
+from imc_kit.matchers import photo_points
+from imc_kit.matchers.photo_points import MergeConfig, merge
 from imc_kit.types import Correspondences, Features
 
 SIZES = {"a": (1024, 768), "b": (768, 1024), "c": (512, 512), "nobody": (100, 100)}
+NONE = {name: Features.empty(size, 0) for name, size in SIZES.items()}
 
 
 def points(rng, size, count):
@@ -74,7 +75,7 @@ def clusters_by_loops(xy, scores, radius):
 def test_clusters_are_those_of_loops(radius):
     rng = np.random.default_rng(int(radius))
     xy, scores = points(rng, (640, 480), 250), rng.uniform(0.2, 1, 250).astype(np.float32)
-    keypoints, strengths, numbers = detector_free._cluster(xy, scores, radius)
+    keypoints, strengths, numbers = photo_points._cluster(xy, scores, radius)
     expected, totals, owners = clusters_by_loops(xy, scores, radius)
     np.testing.assert_allclose(keypoints, expected, atol=1e-4)
     np.testing.assert_allclose(strengths, totals, rtol=1e-5)
@@ -84,7 +85,7 @@ def test_clusters_are_those_of_loops(radius):
 
 def test_matches_join_the_keypoints_of_their_points():
     pairs = scene()
-    features, matches = merge(pairs, SIZES)
+    features, matches = merge(pairs, NONE)
     assert list(features) == list(SIZES)
     assert list(matches) == list(pairs)
     for image, size in SIZES.items():
@@ -119,14 +120,14 @@ def test_matches_join_the_keypoints_of_their_points():
 
 def test_the_order_of_pairs_and_points_makes_no_difference():
     pairs = scene(1)
-    features, matches = merge(pairs, SIZES)
+    features, matches = merge(pairs, NONE)
     rng = np.random.default_rng(0)
     for names in permutations(pairs):
         shuffled = {}
         for name in names:
             one, order = pairs[name], rng.permutation(120)
             shuffled[name] = Correspondences(one.first[order], one.second[order], one.scores[order])
-        others, found = merge(shuffled, SIZES)
+        others, found = merge(shuffled, NONE)
         for image in SIZES:
             np.testing.assert_array_equal(others[image].keypoints, features[image].keypoints)
             np.testing.assert_array_equal(others[image].scores, features[image].scores)
@@ -147,25 +148,25 @@ def test_three_images_share_a_keypoint_where_their_points_meet():
         ("b", "c"): Correspondences(one(200.5, 300), one(40, 50), score),
         ("a", "c"): Correspondences(one(100, 100.5), one(40, 50.25), score),
     }
-    features, matches = merge(pairs, SIZES, MergeConfig(1.0))
+    features, matches = merge(pairs, NONE, MergeConfig(1.0))
     assert [len(one) for one in features.values()] == [1, 1, 1, 0]
     np.testing.assert_allclose(features["a"].keypoints, [[100, 100.25]])
     np.testing.assert_allclose(features["b"].keypoints, [[200.25, 300]])
     assert all(one.indices.tolist() == [[0, 0]] for one in matches.values())
-    features, _ = merge(pairs, SIZES, MergeConfig(0.1))
+    features, _ = merge(pairs, NONE, MergeConfig(0.1))
     assert [len(one) for one in features.values()] == [2, 2, 2, 0]
 
 
 def test_nothing_and_scores_of_no_weight():
     assert merge({}, {}) == ({}, {})
     none = np.empty((0, 2), np.float32)
-    features, matches = merge({("a", "b"): Correspondences(none, none, none[:, 0])}, SIZES)
+    features, matches = merge({("a", "b"): Correspondences(none, none, none[:, 0])}, NONE)
     assert [len(one) for one in features.values()] == [0, 0, 0, 0]
     assert len(matches["a", "b"]) == 0
     xy = np.array([[3, 3], [3.5, 3], [9, 9]], np.float32)
     for score in (0, -1):
         found = Correspondences(xy, xy, np.full(3, score, np.float32))
-        features, matches = merge({("a", "b"): found}, SIZES)
+        features, matches = merge({("a", "b"): found}, NONE)
         np.testing.assert_allclose(features["a"].keypoints, [[3.25, 3], [9, 9]], atol=1e-4)
         assert matches["a", "b"].indices.tolist() == [[0, 0], [1, 1]]
 
@@ -173,12 +174,12 @@ def test_nothing_and_scores_of_no_weight():
 def test_the_edges_of_the_image_stay_inside():
     corners = np.array([[-0.5, -0.5], [1023.5, 767.5]], np.float32)
     others = np.array([[-0.5, 1023.5], [767.5, -0.5]], np.float32)
-    features, _ = merge({("a", "b"): Correspondences(corners, others, np.ones(2, np.float32))}, SIZES)
+    features, _ = merge({("a", "b"): Correspondences(corners, others, np.ones(2, np.float32))}, NONE)
     np.testing.assert_array_equal(np.sort(features["a"].keypoints, 0), corners)
 
 
 def test_features_without_descriptors_are_stored(tmp_path):
-    features, _ = merge(scene(), SIZES)
+    features, _ = merge(scene(), NONE)
     Store(tmp_path).features("x").put(features)
     table = Store(tmp_path).features("x")
     for image, one in features.items():
@@ -193,7 +194,7 @@ def test_very_many_points_at_nearly_the_same_place():
     rng = np.random.default_rng(0)
     xy = (rng.uniform(0, 3, (200_000, 2)) + 500).astype(np.float32)
     started = time.process_time()
-    keypoints, strengths, numbers = detector_free._cluster(xy, np.ones(200_000, np.float32), 2.0)
+    keypoints, strengths, numbers = photo_points._cluster(xy, np.ones(200_000, np.float32), 2.0)
     assert time.process_time() - started < 10
     assert len(keypoints) == 5  # the middle of the square, and its corners
     assert strengths.sum() == 200_000
