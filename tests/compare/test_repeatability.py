@@ -255,7 +255,7 @@ class TestMeasure:
         config = replace(STILL, max_keypoints=1)
         assert r.measure(one, photo, 0, STILL) == r.measure(other, photo, 0, config)
 
-    def test_a_detector_free_matcher_has_no_keypoints_to_repeat(self) -> None:
+    def test_a_matcher_that_takes_photos_has_no_keypoints_to_repeat(self) -> None:
         feature_pipeline = FeaturePipeline(NoDetectorConfig(), SamePlaceConfig())
         photo = Photo(textured(), (240, 180), 0, False)
         assert [one for _, one in r.measure(feature_pipeline, photo, 0, STILL)] == [r.Repeated(None, 1.0, None)] * 4

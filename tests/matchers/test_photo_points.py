@@ -171,6 +171,33 @@ def test_nothing_and_scores_of_no_weight():
         assert matches["a", "b"].indices.tolist() == [[0, 0], [1, 1]]
 
 
+def test_points_close_to_a_given_keypoint_become_it():
+    """Each end of a correspondence on its own; the others become further keypoints, as without given ones."""
+    keypoints = np.array([[100, 100], [300, 300], [100.5, 100], [900, 700]], np.float32)
+    known = Features(keypoints, np.array([4, 3, 2, 1], np.float32), np.ones((4, 8), np.float32), SIZES["a"])
+    given = NONE | {"a": known}
+    ends = np.array([[100.1, 100], [299.2, 300], [300.5, 300], [302, 300], [500, 500], [900, 700.9]], np.float32)
+    others = np.array([[10, 10], [20, 20], [30, 30], [40, 40], [50, 50], [60, 60]], np.float32)
+    found = Correspondences(ends, others, np.array([0.9, 0.5, 0.6, 0.7, 0.8, 0.4], np.float32))
+    features, matches = merge({("a", "b"): found}, given)
+    np.testing.assert_array_equal(features["a"].keypoints, [*keypoints, [500, 500], [302, 300]])
+    np.testing.assert_allclose(features["a"].scores, [4, 3, 2, 1, 0.8, 0.7])
+    assert features["a"].descriptors.shape == (6, 0)
+    found = matches["a", "b"]
+    pairs = {tuple(ends): score for ends, score in zip(found.indices.tolist(), found.scores.tolist(), strict=True)}
+    rows = {tuple(xy): row for row, xy in enumerate(features["b"].keypoints.tolist())}
+    partner = {0: (10, 10), 1: (30, 30), 3: (60, 60), 4: (50, 50), 5: (40, 40)}  # of two at keypoint 1, the better one
+    assert {(one, rows[other]) for one, other in partner.items()} == set(pairs)
+    assert pairs[1, rows[30, 30]] == pytest.approx(0.6)
+    exact, _ = merge(
+        {("a", "b"): Correspondences(keypoints[:2], others[:2], found.scores[:2])}, given, MergeConfig(snap=0)
+    )
+    np.testing.assert_array_equal(exact["a"].keypoints, keypoints)
+    nothing, none = merge({}, given)
+    np.testing.assert_array_equal(nothing["a"].keypoints, keypoints)
+    assert none == {}
+
+
 def test_the_edges_of_the_image_stay_inside():
     corners = np.array([[-0.5, -0.5], [1023.5, 767.5]], np.float32)
     others = np.array([[-0.5, 1023.5], [767.5, -0.5]], np.float32)
@@ -205,3 +232,9 @@ def test_very_many_points_at_nearly_the_same_place():
 def test_a_radius_that_makes_no_sense_is_refused(radius):
     with pytest.raises(KitError, match="radius of merging must be larger than 0"):
         MergeConfig(radius)
+
+
+@pytest.mark.parametrize("snap", [-1.0, float("nan"), float("inf")])
+def test_a_distance_that_makes_no_sense_is_refused(snap):
+    with pytest.raises(KitError, match="snap of merging must be at least 0"):
+        MergeConfig(snap=snap)

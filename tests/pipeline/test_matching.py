@@ -121,6 +121,44 @@ def test_a_matcher_without_detector_solves_a_scene(photos: Path, tmp_path: Path)
     assert {path.name for path in (tmp_path / "store").iterdir()} == {"correspondences", "features"}
 
 
+@dataclass(frozen=True)
+class GivenConfig(PhotoMatcherConfig):
+    """For tests: nearest neighbours of the given features, as points, and one point that is no keypoint."""
+
+    name: ClassVar[str] = "given"
+
+    def create(self) -> Given:
+        return Given()
+
+
+class Given(OneByOne):
+    def match(self, first: View, second: View) -> Correspondences:
+        found = NearestConfig(ratio=0.8).create().match(first.features, second.features)
+        ends = [view.features.keypoints[rows] for view, rows in zip((first, second), found.indices.T, strict=True)]
+        ends = [np.concatenate([points, [[1.5, 1.5]]]).astype(np.float32) for points in ends]
+        return Correspondences(*ends, np.append(found.scores, np.float32(0)))
+
+
+def test_a_matcher_may_take_photos_and_keypoints(photos: Path, store: Store, pool: Executor) -> None:
+    """Its matches are between the detector's keypoints, so they join those of another matcher of the same detector."""
+    scene, exhaustive = some(photos, 3), replace(SIMPLE, pairs=PairsConfig("exhaustive"))
+    nearest, records, pairs = matched(scene, store, exhaustive, pool)
+    given, _, _ = matched(scene, store, replace(exhaustive, matcher=GivenConfig()), pool)
+    both, _, _ = matched(scene, store, replace(exhaustive, also=(FeaturePipeline(SIFT, GivenConfig()),)), pool)
+    for name in records:
+        keypoints = nearest.features(name).keypoints
+        for found in (given, both):
+            np.testing.assert_array_equal(found.features(name).keypoints, [*keypoints, [1.5, 1.5]])
+    for pair in pairs:
+        old = {tuple(row) for row in nearest.matches(*pair).indices.tolist()}
+        assert len(old) > 20
+        for found in (given, both):
+            new = {tuple(row) for row in found.matches(*pair).indices.tolist()} - old
+            assert new == {tuple(len(nearest.features(name)) for name in pair)}
+    stages = Matching(scene, store, replace(exhaustive, matcher=GivenConfig()), pool)
+    assert stages.stored(records) == {}  # the store lacks the further keypoints
+
+
 def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors: nearest can"):
         solve(photos, tmp_path / "out", replace(SIMPLE, detector=OrbConfig(), matcher=LightGlueConfig()))
