@@ -65,8 +65,8 @@ SCENE = 50
 """Number of images for VLAD, which learns its vocabulary once for all images of a scene."""
 LOW_RESOLUTION = CHEAP.detector
 """The detector of low-resolution matching."""
-SLOW = {"dedode G": "two minutes and 5 GB for each image"}
-"""Detectors that are not timed, with the reason."""
+SLOW = {"dedode G": "two minutes and 5 GB for each image", "roma, 864 pixels": "it needs romatch and a GPU"}
+"""What is not timed, with the reason."""
 LEAST_SECONDS = 0.2
 """A call is repeated until this time has passed, because processor time is counted in milliseconds."""
 SECONDS = 15.0

@@ -30,6 +30,7 @@ FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
 BENCHMARKS = "ablation", "classes", "compare", "features", "retrieval"
 SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in BENCHMARKS)]
 ELSEWHERE = {
+    "--no-deps",
     *("--only", "--case", "--inputs"),
     *("--time-limits", "--rows", "--sizes", "--synthetic", "--without-mapping", "--exhaustive"),
     *("--strict", "--dir-mode", "--accelerator", "--scheduler-file", "--protocol", "--user"),

@@ -64,7 +64,7 @@ def merge(
         points = np.concatenate([np.empty((0, 2), np.float32), *((one.first, one.second)[side] for one, side in found)])
         scores = np.concatenate([np.empty(0, np.float32), *(one.scores for one, _ in found)])
         size = known.image_size
-        owners = _nearest(points, known.keypoints, scaled_radius(config.snap, size))
+        owners = nearest_within(points, known.keypoints, scaled_radius(config.snap, size))
         new = owners < 0
         further, sums, clusters = _cluster(points[new], scores[new], scaled_radius(config.radius, size))
         owners[new] = len(known) + clusters
@@ -79,7 +79,7 @@ def merge(
     return features, matches
 
 
-def _nearest(points: Float32, keypoints: Float32, radius: float) -> Int32:
+def nearest_within(points: Float32, keypoints: Float32, radius: float) -> Int32:
     """The index of the keypoint nearest to each point [N], if it is within the radius; otherwise −1."""
     from scipy.spatial import cKDTree  # loads slowly
 
