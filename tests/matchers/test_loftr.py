@@ -161,7 +161,7 @@ def test_registry():
     assert matchers.MATCHERS["loftr"] is LoftrConfig
     matchers.check_accepts(LoftrConfig(), NoDetectorConfig().kind)
     matchers.check_accepts(LoftrConfig(), "sift")
-    with pytest.raises(KitError, match=r"'nearest' cannot match images .*: loftr can"):
+    with pytest.raises(KitError, match=r"'nearest' cannot match images .*: loftr, roma can"):
         matchers.check_accepts(NearestConfig(), NoDetectorConfig().kind)
 
 

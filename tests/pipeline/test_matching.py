@@ -162,7 +162,7 @@ def test_a_matcher_may_take_photos_and_keypoints(photos: Path, store: Store, poo
 def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors: nearest can"):
         solve(photos, tmp_path / "out", replace(SIMPLE, detector=OrbConfig(), matcher=LightGlueConfig()))
-    with pytest.raises(KitError, match=r"'nearest' cannot match .*loftr can"):
+    with pytest.raises(KitError, match=r"'nearest' cannot match .*loftr, roma can"):
         solve(photos, tmp_path / "out", replace(SIMPLE, also=(FeaturePipeline(NoDetectorConfig(), NearestConfig()),)))
     assert not (tmp_path / "out/store").exists()
 
@@ -170,7 +170,7 @@ def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--detector", "none"], "loftr can"),
+        (["--detector", "none"], "loftr, roma can"),
         (["--add", "sift"], "aliked+lightglue"),
         (["--add", "sift+neerest"], "did you mean 'nearest'"),
         (["--descriptors", "dino"], "did you mean 'dinov2'"),

@@ -130,8 +130,10 @@ register = MATCHERS.register
 def check_accepts(matcher: AnyMatcherConfig, kind: str) -> None:
     """Raise `KitError`, with the names of suitable matchers, unless `matcher` accepts descriptors of this kind."""
     if not matcher.accepts(kind):
-        suitable = sorted(name for name, config in MATCHERS.items() if config().accepts(kind))
-        what = "images without keypoints (detector 'none')" if kind == NoDetectorConfig.kind else f"{kind} descriptors"
+        free = kind == NoDetectorConfig.kind
+        wanted = PhotoMatcherConfig if free else MatcherConfig
+        suitable = sorted(name for name, one in MATCHERS.items() if issubclass(one, wanted) and one().accepts(kind))
+        what = "images without keypoints (detector 'none')" if free else f"{kind} descriptors"
         raise KitError(f"matcher {matcher.name!r} cannot match {what}: {', '.join(suitable)} can")
 
 
