@@ -43,7 +43,7 @@ from imc_kit.data.masks import vegetation
 from imc_kit.detectors import DETECTORS, extract
 from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import MATCHERS, DetectorFreeConfig
+from imc_kit.matchers import MATCHERS, PhotoMatcherConfig, View
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.retrieval import DESCRIPTORS, AggregateConfig, NetworkDescriptorConfig
@@ -65,8 +65,8 @@ SCENE = 50
 """Number of images for VLAD, which learns its vocabulary once for all images of a scene."""
 LOW_RESOLUTION = CHEAP.detector
 """The detector of low-resolution matching."""
-SLOW = {"dedode G": "two minutes and 5 GB for each image"}
-"""Detectors that are not timed, with the reason."""
+SLOW = {"dedode G": "two minutes and 5 GB for each image", "roma, 864 pixels": "it needs romatch and a GPU"}
+"""What is not timed, with the reason."""
 LEAST_SECONDS = 0.2
 """A call is repeated until this time has passed, because processor time is counted in milliseconds."""
 SECONDS = 15.0
@@ -207,12 +207,13 @@ def _detectors(photos: Sequence[Photo], arguments: argparse.Namespace) -> Iterat
 
 def _matchers(paths: Sequence[Path], known: Known) -> Iterator[Row]:
     for config in (config_class() for config_class in MATCHERS.values()):
-        if isinstance(config, DetectorFreeConfig):
+        if isinstance(config, PhotoMatcherConfig):
             photos = [images.load(path, config.long_side) for path in paths]
+            views = [View(photo, Features.empty(photo.size, 0)) for photo in photos]
 
-            def prepare(config=config, photos=photos) -> Callable[[], Any]:
+            def prepare(config=config, views=views) -> Callable[[], Any]:
                 matcher = config.create()
-                return lambda: matcher.match_images(*photos)
+                return lambda: matcher.match(*views)
 
             yield Row(f"{config.name}, {config.long_side} pixels", prepare, lambda found: str(len(found.first)))
             continue

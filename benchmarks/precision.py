@@ -21,7 +21,7 @@ from imc_kit.detectors import DETECTORS, DetectorConfig, extract
 from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import MATCHERS, DetectorFreeConfig, MatcherConfig
+from imc_kit.matchers import MATCHERS, MatcherConfig, PhotoMatcherConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.types import Features, Pose
 from true_geometry import Camera, Points, distances, likeliest_camera, scene_with_poses
@@ -132,5 +132,5 @@ def _detectors(names: Iterable[str], keypoints: int, long_side: int) -> Iterator
 def _matchers() -> Iterator[tuple[str, MatcherConfig]]:
     yield "nearest, ratio 0.8", NearestConfig(ratio=0.8)
     for name, config_class in MATCHERS.items():
-        if not issubclass(config_class, DetectorFreeConfig):
+        if not issubclass(config_class, PhotoMatcherConfig):
             yield name, config_class()

@@ -30,6 +30,7 @@ FEATURES = (ROOT / "docs/features.md").read_text("utf-8")
 BENCHMARKS = "ablation", "choice", "classes", "compare", "features", "retrieval"
 SCRIPTS = ["build_dataset.py", *(f"benchmarks/{name}.py" for name in BENCHMARKS)]
 ELSEWHERE = {
+    "--no-deps",
     *("--only", "--case", "--inputs"),
     *("--time-limits", "--rows", "--sizes", "--synthetic", "--without-mapping", "--exhaustive"),
     *("--strict", "--dir-mode", "--accelerator", "--scheduler-file", "--protocol", "--user"),
@@ -125,9 +126,10 @@ def test_the_commands_in_the_text_are_understood(path: Path) -> None:
 
 def test_the_python_in_the_text_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     solved: list[Config] = []
+    monkeypatch.setattr(MATCHERS, "_known", dict(MATCHERS))
     monkeypatch.setattr(imc_kit, "solve", lambda photos, out, config: solved.append(config), raising=False)
     for code in re.findall(r"```python\n(.+?)```", FEATURES, re.DOTALL):
-        exec(code, {})
+        exec(code, {"__name__": "__main__"})
     assert solved
     for config in solved:
         config.weight_files()  # raises where a matcher does not go with its detector

@@ -26,16 +26,17 @@ from imc_kit.data.decoding import MAX_PIXELS
 from imc_kit.data.masks import MaskConfig
 from imc_kit.detectors import DETECTORS, DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
+from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.detectors.superpoint import SuperPointConfig
 from imc_kit.detectors.xfeat import XFeatConfig
 from imc_kit.errors import KitError, require, unknown_name
-from imc_kit.matchers import MATCHERS, AnyMatcherConfig, DetectorFreeConfig, check_accepts
+from imc_kit.matchers import MATCHERS, AnyMatcherConfig, PhotoMatcherConfig, check_accepts
 from imc_kit.matchers.combine import CombineConfig
-from imc_kit.matchers.detector_free import MergeConfig
 from imc_kit.matchers.imported import ImportedConfig, ImportedFeatures, ImportedMatches
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
+from imc_kit.matchers.photo_points import MergeConfig
 from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.retrieval import DESCRIPTORS
 from imc_kit.retrieval.networks import DinoConfig
@@ -68,7 +69,7 @@ def _options(target: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FeaturePipeline:
-    """One way to get matches: a detector with a matcher, or detector `none` with a detector-free matcher."""
+    """One way to get matches: a detector with a matcher, or detector `none` with one that takes photos."""
 
     detector: DetectorConfig
     matcher: AnyMatcherConfig
@@ -76,17 +77,17 @@ class FeaturePipeline:
     def check(self) -> None:
         """Raise KitError if the two are incompatible, or if something that they need is missing."""
         check_accepts(self.matcher, self.detector.kind)
-        if isinstance(self.matcher, DetectorFreeConfig):
-            self.matcher.create()
-            return
-        if not isinstance(self.detector, ImportedFeatures):
+        given = NoDetectorConfig if isinstance(self.matcher, PhotoMatcherConfig) else ImportedFeatures
+        if not isinstance(self.detector, (given, ImportedFeatures)):
             self.detector.create()
-        if not isinstance(self.matcher, ImportedMatches):
+        if isinstance(self.matcher, PhotoMatcherConfig):
+            self.matcher.create()
+        elif not isinstance(self.matcher, ImportedMatches):
             self.matcher.create(self.detector.kind)
 
     def looser(self) -> Self:
-        """The same with a less strict matcher; a detector-free matcher stays as it is."""
-        return self if isinstance(self.matcher, DetectorFreeConfig) else replace(self, matcher=self.matcher.looser())
+        """The same with a less strict matcher; one that takes photos stays as it is."""
+        return self if isinstance(self.matcher, PhotoMatcherConfig) else replace(self, matcher=self.matcher.looser())
 
     def weight_files(self) -> tuple[str, ...]:
         """The weight files that it needs; see `Config.weight_files`."""
@@ -165,7 +166,12 @@ class Config:
     @property
     def sparse(self) -> list[FeaturePipeline]:
         """The feature pipelines that have a detector."""
-        return [one for one in self.feature_pipelines if not isinstance(one.matcher, DetectorFreeConfig)]
+        return [one for one in self.feature_pipelines if not isinstance(one.detector, NoDetectorConfig)]
+
+    @property
+    def matches_photos(self) -> bool:
+        """Whether a matcher takes photos: the further keypoints that it finds depend on the pairs."""
+        return any(isinstance(one.matcher, PhotoMatcherConfig) for one in self.feature_pipelines)
 
     def looser(self) -> Self:
         """The same with less strict matchers."""
@@ -183,10 +189,6 @@ class Config:
     def check(self) -> None:
         """Raise KitError, before any work, if anything is missing or incompatible in any stage."""
         self.imported.check()
-        if self.imported.has_features and isinstance(self.feature_pipelines[0].matcher, DetectorFreeConfig):
-            raise KitError(
-                f"matcher {self.matcher.name!r} takes no imported features: give their matches, or another one"
-            )
         if self.imported.pairs and self.pairs.file:
             raise KitError("--imported.pairs and --pairs.file are both lists of pairs: give one of them")
         try:

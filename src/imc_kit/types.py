@@ -4,7 +4,7 @@ Coordinates: keypoints are float32 (x, y) in pixels of the original, upright ima
 pixel at (0, 0). Poses are world-to-camera: x_cam = R · x_world + t, centre C = −Rᵀt.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -113,6 +113,10 @@ class Features:
         names = ("keypoints", "scores", "descriptors", "scales", "orientations", "shapes")
         return {name: values for name in names if (values := getattr(self, name)) is not None}
 
+    def without_descriptors(self) -> Self:
+        """The same features in a twentieth of the memory."""
+        return replace(self, descriptors=np.empty((len(self), 0), np.uint8))
+
     @classmethod
     def empty(cls, image_size: tuple[int, int], dimension: int, dtype: Any = np.float32) -> Self:
         """No features, with descriptors [0, dimension] of `dtype`."""
@@ -169,7 +173,7 @@ def one_to_one_rows(indices: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.i
 
 @dataclass(frozen=True, eq=False)
 class Correspondences:
-    """Corresponding points of two images, from a detector-free matcher.
+    """Corresponding points of two images, from a photo matcher.
 
     first, second: float32 [K, 2], (x, y) in pixels of each original, upright image.
     scores: float32 [K], larger is better.

@@ -86,7 +86,7 @@ def test_shares_by_kind_of_change() -> None:
     assert list(bars(draw_changes(ROWS, "matching_score"))["&lt;b&gt;orb"].x) == [0.3]
 
 
-def test_a_detector_free_matcher_has_a_matching_accuracy_only() -> None:
+def test_a_matcher_that_takes_photos_has_a_matching_accuracy_only() -> None:
     assert written(draw_metric([SIFT, DETECTOR_FREE], "repeatability")) == ["0.350", "not known"]
     assert list(bars(draw_changes([SIFT, DETECTOR_FREE]))) == ["sift"]
     assert list(bars(draw_changes([SIFT, DETECTOR_FREE], "matching_accuracy"))) == ["sift", "free"]

@@ -17,7 +17,7 @@ from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.matchers import PhotoMatcherConfig, View
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.synthetic.plaza import noise
 from imc_kit.types import Correspondences, Features, Matches
@@ -41,7 +41,7 @@ def textured(size: tuple[int, int] = (240, 180), seed: int = 0) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class SamePlaceConfig(DetectorFreeConfig):
+class SamePlaceConfig(PhotoMatcherConfig):
     """Matches every place of one image to the same place of the other."""
 
     name: ClassVar[str] = "same place"
@@ -49,8 +49,8 @@ class SamePlaceConfig(DetectorFreeConfig):
     def create(self) -> SamePlaceConfig:  # type: ignore[override]
         return self
 
-    def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
-        some = [points(0, 500, first.size) for first, _ in pairs]
+    def match_batch(self, pairs: Sequence[tuple[View, View]]) -> list[Correspondences]:
+        some = [points(0, 500, first.photo.size) for first, _ in pairs]
         return [Correspondences(one, one, np.ones(len(one), np.float32)) for one in some]
 
 
@@ -255,7 +255,7 @@ class TestMeasure:
         config = replace(STILL, max_keypoints=1)
         assert r.measure(one, photo, 0, STILL) == r.measure(other, photo, 0, config)
 
-    def test_a_detector_free_matcher_has_no_keypoints_to_repeat(self) -> None:
+    def test_a_matcher_that_takes_photos_has_no_keypoints_to_repeat(self) -> None:
         feature_pipeline = FeaturePipeline(NoDetectorConfig(), SamePlaceConfig())
         photo = Photo(textured(), (240, 180), 0, False)
         assert [one for _, one in r.measure(feature_pipeline, photo, 0, STILL)] == [r.Repeated(None, 1.0, None)] * 4

@@ -14,9 +14,11 @@ from imc_kit import matchers
 from imc_kit.data.images import Photo
 from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError
+from imc_kit.matchers import View
 from imc_kit.matchers.loftr import LoftrConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.runtime import weights
+from imc_kit.types import Features
 
 torch = pytest.importorskip("torch")
 kornia = pytest.importorskip("kornia.feature")
@@ -56,10 +58,11 @@ def matcher(file):
     return LoftrConfig(threshold=0.0, weights=file, device="cpu").create()
 
 
-def photo(seed, width=96, height=72, zoom=1):
+def view(seed, width=96, height=72, zoom=1):
     rng = np.random.default_rng(seed)
     pixels = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-    return Photo(pixels, (zoom * width, zoom * height), 0, False)
+    size = zoom * width, zoom * height
+    return View(Photo(pixels, size, 0, False), Features.empty(size, 0))
 
 
 def same(found, expected, atol=5e-3):
@@ -75,11 +78,13 @@ def test_it_finds_what_kornia_finds(monkeypatch, state, matcher, sizes):
     config = copy.deepcopy(kornia.loftr.loftr.default_cfg)
     config["match_coarse"]["thr"] = 0.0
     network = kornia.LoFTR("outdoor", config)
-    photos = [photo(seed, *size) for seed, size in enumerate(sizes)]
+    views = [view(seed, *size) for seed, size in enumerate(sizes)]
     with torch.inference_mode():
-        images = [torch.from_numpy(cv2.cvtColor(one.pixels, cv2.COLOR_RGB2GRAY))[None, None] / 255 for one in photos]
+        images = [
+            torch.from_numpy(cv2.cvtColor(one.photo.pixels, cv2.COLOR_RGB2GRAY))[None, None] / 255 for one in views
+        ]
         found = network(dict(zip(("image0", "image1"), images, strict=True)))
-    matches = matcher.match_images(*photos)
+    matches = matcher.match(*views)
     assert len(matches) > 5
     assert np.abs(matches.second % 8 - 7.5).max() > 1  # not all are on the grid
     np.testing.assert_allclose(matches.first, found["keypoints0"] - 0.5, atol=1e-3)
@@ -88,8 +93,8 @@ def test_it_finds_what_kornia_finds(monkeypatch, state, matcher, sizes):
 
 
 def test_points_are_in_pixels_of_the_originals(matcher):
-    small = matcher.match_images(photo(0), photo(1))
-    large = matcher.match_images(photo(0, zoom=3), photo(1, zoom=5))
+    small = matcher.match(view(0), view(1))
+    large = matcher.match(view(0, zoom=3), view(1, zoom=5))
     np.testing.assert_allclose(large.first, 3 * (small.first + 0.5) - 0.5, atol=1e-3)
     np.testing.assert_allclose(large.second, 5 * (small.second + 0.5) - 0.5, atol=1e-3)
     assert (small.first % 8 == 7.5).all()
@@ -97,9 +102,9 @@ def test_points_are_in_pixels_of_the_originals(matcher):
 
 
 def test_a_batch_is_as_one_by_one_and_sees_each_image_once(monkeypatch, matcher):
-    photos = [photo(0), photo(1, 72, 96), photo(2)]
-    pairs = [(photos[i], photos[j]) for i, j in ((0, 1), (0, 2), (1, 2), (2, 0), (1, 1))]
-    expected = [matcher.match_images(*pair) for pair in pairs]
+    views = [view(0), view(1, 72, 96), view(2)]
+    pairs = [(views[i], views[j]) for i, j in ((0, 1), (0, 2), (1, 2), (2, 0), (1, 1))]
+    expected = [matcher.match(*pair) for pair in pairs]
     seen = []
     inner = matcher._network.extract_features
     monkeypatch.setattr(matcher._network, "extract_features", lambda image: seen.append(image) or inner(image))
@@ -111,17 +116,17 @@ def test_a_batch_is_as_one_by_one_and_sees_each_image_once(monkeypatch, matcher)
 
 
 def test_the_same_from_many_threads(matcher):
-    pairs = [(photo(seed), photo(seed + 1, 72, 88)) for seed in range(4)]
-    expected = [matcher.match_images(*pair) for pair in pairs]
+    pairs = [(view(seed), view(seed + 1, 72, 88)) for seed in range(4)]
+    expected = [matcher.match(*pair) for pair in pairs]
     with ThreadPoolExecutor(4) as pool:
-        for found, one in zip(pool.map(lambda pair: matcher.match_images(*pair), pairs), expected, strict=True):
+        for found, one in zip(pool.map(lambda pair: matcher.match(*pair), pairs), expected, strict=True):
             same(found, one)
 
 
 def test_threshold_drops_the_lower_scores(file, matcher):
-    everything = matcher.match_images(photo(0), photo(1))
+    everything = matcher.match(view(0), view(1))
     limit = float(np.median(everything.scores))
-    some = LoftrConfig(threshold=limit, weights=file, device="cpu").create().match_images(photo(0), photo(1))
+    some = LoftrConfig(threshold=limit, weights=file, device="cpu").create().match(view(0), view(1))
     kept = everything.scores > limit
     assert 0 < len(some) < len(everything)
     np.testing.assert_allclose(some.first, everything.first[kept])
@@ -130,9 +135,9 @@ def test_threshold_drops_the_lower_scores(file, matcher):
 
 def test_tiny_images_have_no_points(matcher):
     for size in ((16, 16), (1, 300), (17, 33), (1, 1)):
-        tiny = photo(0, *size)
-        for pair in ((tiny, photo(1)), (photo(1), tiny), (tiny, tiny)):
-            assert len(matcher.match_images(*pair)) == 0
+        tiny = view(0, *size)
+        for pair in ((tiny, view(1)), (view(1), tiny), (tiny, tiny)):
+            assert len(matcher.match(*pair)) == 0
 
 
 def test_files_that_do_not_fit_are_refused(monkeypatch, state, tmp_path):
@@ -155,9 +160,8 @@ def test_files_that_do_not_fit_are_refused(monkeypatch, state, tmp_path):
 def test_registry():
     assert matchers.MATCHERS["loftr"] is LoftrConfig
     matchers.check_accepts(LoftrConfig(), NoDetectorConfig().kind)
-    with pytest.raises(KitError, match=r"'loftr' cannot match sift descriptors: .*nearest.* choose detector 'none'"):
-        matchers.check_accepts(LoftrConfig(), "sift")
-    with pytest.raises(KitError, match=r"'nearest' cannot match images .*: loftr can"):
+    matchers.check_accepts(LoftrConfig(), "sift")
+    with pytest.raises(KitError, match=r"'nearest' cannot match images .*: loftr, roma can"):
         matchers.check_accepts(NearestConfig(), NoDetectorConfig().kind)
 
 
@@ -167,8 +171,8 @@ def test_a_gpu_gives_what_the_cpu_gives(file, matcher, monkeypatch):
             LoftrConfig(weights=file, device="cuda").create()
         return
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # else products there have ten bits
-    on_gpu = LoftrConfig(threshold=0.0, weights=file, device="cuda").create().match_images(photo(0), photo(1))
-    same(on_gpu, matcher.match_images(photo(0), photo(1)), atol=0.5)
+    on_gpu = LoftrConfig(threshold=0.0, weights=file, device="cuda").create().match(view(0), view(1))
+    same(on_gpu, matcher.match(view(0), view(1)), atol=0.5)
 
 
 def test_invalid_options_are_refused():

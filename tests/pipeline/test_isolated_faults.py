@@ -20,7 +20,7 @@ from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Store, pair_key
 from imc_kit.detectors import DetectorConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig, MatcherConfig
+from imc_kit.matchers import MatcherConfig, PhotoMatcherConfig
 from imc_kit.pipeline.completion import SceneContext
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.pipeline.tasks import Tasks
@@ -65,8 +65,8 @@ class Fragile:
         return np.ones((len(images), 3), np.float32)
 
     def match_batch(self, pairs: Sequence[Any]) -> list[Any]:
-        if isinstance(self.config, DetectorFreeConfig):
-            self._refuse(pairs, lambda pair: [photo.pixels[0, 0, 0] for photo in pair])
+        if isinstance(self.config, PhotoMatcherConfig):
+            self._refuse(pairs, lambda pair: [view.photo.pixels[0, 0, 0] for view in pair])
             nothing = np.empty((0, 2), np.float32)
             return [Correspondences(nothing, nothing, nothing[:, 0]) for _ in pairs]
         self._refuse(pairs, lambda pair: [len(features) for features in pair])
@@ -92,7 +92,7 @@ class FragileMatcherConfig(MatcherConfig):
 
 
 @dataclass(frozen=True)
-class FragileDetectorFreeConfig(DetectorFreeConfig):
+class FragilePhotoMatcherConfig(PhotoMatcherConfig):
     name: ClassVar[str] = "fragile"
     error: int = 0
 
@@ -156,7 +156,7 @@ def test_a_bad_pair_costs_only_itself(
         matches, correspondences = store.matches("m"), store.correspondences("c")
         noted = [
             tasks.match(pairs, features, matches, FragileMatcherConfig(error=error), "kind"),
-            tasks.match_images(pairs, correspondences, FragileDetectorFreeConfig(error=error)),
+            tasks.match_photos(pairs, None, correspondences, FragilePhotoMatcherConfig(error=error)),
         ]
     for table, notes in zip((matches, correspondences), noted, strict=True):
         missing = table.missing(pair_key(*(records[name].key for name in pair)) for pair in pairs)
@@ -171,7 +171,7 @@ def test_a_photo_that_vanishes_costs_its_pairs_only(tmp_path: Path, records: dic
     records["0.png"].path.unlink()
     table, pairs = Store(tmp_path / "store").correspondences("c"), [(NAMES[0], NAMES[1]), (NAMES[1], NAMES[2])]
     with ThreadPoolExecutor(1) as pool:
-        (note,) = Tasks(records, pool).match_images(pairs, table, FragileDetectorFreeConfig())
+        (note,) = Tasks(records, pool).match_photos(pairs, None, table, FragilePhotoMatcherConfig())
     assert table.missing(["0-1", "1-2"]) == ["0-1"]
     assert "1 of 2 pairs failed" in note
     assert "0.png" in note

@@ -19,14 +19,13 @@ from PIL import Image
 from imc_kit.cli.main import main
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint, preset
 from imc_kit.data import tables
-from imc_kit.data.images import Photo
 from imc_kit.data.store import Store
 from imc_kit.detectors import extract
 from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.detectors.opencv import OrbConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.matchers import OneByOne, PhotoMatcherConfig, View
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline import selection, static
@@ -73,8 +72,8 @@ def matched(
 
 
 @dataclass(frozen=True)
-class PointsConfig(DetectorFreeConfig):
-    """A detector-free matcher for tests: SIFT, matched, without telling which keypoints they were."""
+class PointsConfig(PhotoMatcherConfig):
+    """A photo matcher for tests: SIFT, matched, without telling which keypoints they were."""
 
     name: ClassVar[str] = "points"
 
@@ -82,19 +81,16 @@ class PointsConfig(DetectorFreeConfig):
         return Points(self)
 
 
-class Points:
+class Points(OneByOne):
     def __init__(self, config: PointsConfig) -> None:
         self.config = config
 
-    def match_images(self, first: Photo, second: Photo) -> Correspondences:
-        assert max(first.pixels.shape) <= self.config.long_side
-        a, b = extract(SIFT.create(), [first, second])
+    def match(self, first: View, second: View) -> Correspondences:
+        assert max(first.photo.pixels.shape) <= self.config.long_side
+        a, b = extract(SIFT.create(), [first.photo, second.photo])
         found = NearestConfig(ratio=0.8).create().match(a, b)
         i, j = found.indices.T
         return Correspondences(a.keypoints[i], b.keypoints[j], found.scores)
-
-    def match_batch(self, pairs: Any) -> list[Correspondences]:
-        return [self.match_images(*pair) for pair in pairs]
 
 
 def test_feature_pipelines_are_joined(photos: Path, store: Store, pool: Executor) -> None:
@@ -125,10 +121,48 @@ def test_a_matcher_without_detector_solves_a_scene(photos: Path, tmp_path: Path)
     assert {path.name for path in (tmp_path / "store").iterdir()} == {"correspondences", "features"}
 
 
+@dataclass(frozen=True)
+class GivenConfig(PhotoMatcherConfig):
+    """For tests: nearest neighbours of the given features, as points, and one point that is no keypoint."""
+
+    name: ClassVar[str] = "given"
+
+    def create(self) -> Given:
+        return Given()
+
+
+class Given(OneByOne):
+    def match(self, first: View, second: View) -> Correspondences:
+        found = NearestConfig(ratio=0.8).create().match(first.features, second.features)
+        ends = [view.features.keypoints[rows] for view, rows in zip((first, second), found.indices.T, strict=True)]
+        ends = [np.concatenate([points, [[1.5, 1.5]]]).astype(np.float32) for points in ends]
+        return Correspondences(*ends, np.append(found.scores, np.float32(0)))
+
+
+def test_a_matcher_may_take_photos_and_keypoints(photos: Path, store: Store, pool: Executor) -> None:
+    """Its matches are between the detector's keypoints, so they join those of another matcher of the same detector."""
+    scene, exhaustive = some(photos, 3), replace(SIMPLE, pairs=PairsConfig("exhaustive"))
+    nearest, records, pairs = matched(scene, store, exhaustive, pool)
+    given, _, _ = matched(scene, store, replace(exhaustive, matcher=GivenConfig()), pool)
+    both, _, _ = matched(scene, store, replace(exhaustive, also=(FeaturePipeline(SIFT, GivenConfig()),)), pool)
+    for name in records:
+        keypoints = nearest.features(name).keypoints
+        for found in (given, both):
+            np.testing.assert_array_equal(found.features(name).keypoints, [*keypoints, [1.5, 1.5]])
+    for pair in pairs:
+        old = {tuple(row) for row in nearest.matches(*pair).indices.tolist()}
+        assert len(old) > 20
+        for found in (given, both):
+            new = {tuple(row) for row in found.matches(*pair).indices.tolist()} - old
+            assert new == {tuple(len(nearest.features(name)) for name in pair)}
+    stages = Matching(scene, store, replace(exhaustive, matcher=GivenConfig()), pool)
+    assert stages.stored(records) == {}  # the store lacks the further keypoints
+
+
 def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors: nearest can"):
         solve(photos, tmp_path / "out", replace(SIMPLE, detector=OrbConfig(), matcher=LightGlueConfig()))
-    with pytest.raises(KitError, match=r"'nearest' cannot match .*loftr can"):
+    with pytest.raises(KitError, match=r"'nearest' cannot match .*loftr, roma can"):
         solve(photos, tmp_path / "out", replace(SIMPLE, also=(FeaturePipeline(NoDetectorConfig(), NearestConfig()),)))
     assert not (tmp_path / "out/store").exists()
 
@@ -136,7 +170,7 @@ def test_wrong_combinations_are_refused_with_the_right_ones(photos: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--matcher", "loftr"], "choose detector 'none'"),
+        (["--detector", "none"], "loftr, roma can"),
         (["--add", "sift"], "aliked+lightglue"),
         (["--add", "sift+neerest"], "did you mean 'nearest'"),
         (["--descriptors", "dino"], "did you mean 'dinov2'"),

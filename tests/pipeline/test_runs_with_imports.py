@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import h5py
@@ -20,7 +20,10 @@ from imc_kit import metric
 from imc_kit.config import Config, preset
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
+from imc_kit.matchers import OneByOne, PhotoMatcherConfig, View
+from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline.run import Run, solve
+from imc_kit.types import Correspondences
 from small_tasks import VIEWS
 from turned_photos import stored, stored_points, write_turned
 
@@ -215,10 +218,24 @@ def test_options_that_make_no_sense_are_refused(
         solve(given.root, tmp_path / "out", config)
 
 
-def test_a_detector_free_matcher_cannot_use_features(given: Given) -> None:
-    from imc_kit.config import feature_pipeline
+@dataclass(frozen=True)
+class OfGivenConfig(PhotoMatcherConfig):
+    """For tests: nearest neighbours of the given features, as points."""
 
-    free = feature_pipeline("none+loftr")
-    config = Config(free.detector, free.matcher, imported=given.config(False).imported)
-    with pytest.raises(KitError, match="matcher 'loftr' takes no imported features"):
-        config.check()
+    name: ClassVar[str] = "of given"
+
+    def create(self) -> OfGiven:
+        return OfGiven()
+
+
+class OfGiven(OneByOne):
+    def match(self, first: View, second: View) -> Correspondences:
+        found = NearestConfig(ratio=0.8).create().match(first.features, second.features)
+        ends = (view.features.keypoints[rows] for view, rows in zip((first, second), found.indices.T, strict=True))
+        return Correspondences(*ends, found.scores)
+
+
+def test_a_matcher_that_takes_photos_uses_imported_features(given: Given, tmp_path: Path) -> None:
+    config = replace(given.config(False), matcher=OfGivenConfig())
+    run = solve(given.root, tmp_path / "out", config)
+    assert maa(given.root, run) >= 0.9

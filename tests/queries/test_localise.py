@@ -255,10 +255,10 @@ def test_no_run_no_photos_and_no_empty_folder(solved: Solved, tmp_path: Path) ->
         localise(solved.out, solved.queries, tmp_path / "full")
 
 
-def test_a_detector_free_matcher(solved: Solved, tmp_path: Path) -> None:
+def test_a_matcher_that_takes_photos(solved: Solved, tmp_path: Path) -> None:
     changed = solved.copy(tmp_path)
     config = json.loads((changed.out / "run.json").read_text("utf-8"))["config"]
     matcher = {"name": "loftr"}
     changed.change(config=config | {"detector": {"name": "none"}, "matcher": matcher})
-    with pytest.raises(KitError, match="detector-free matcher"):
+    with pytest.raises(KitError, match="a matcher that takes photos"):
         localise(changed.out, changed.queries, tmp_path / "new")

@@ -127,9 +127,9 @@ def test_looser_matchers_have_lower_thresholds() -> None:
     assert NearestConfig(ratio=0.8, min_score=0.1).looser() == NearestConfig(ratio=0.9)
     assert NearestConfig(ratio=None).looser() == NearestConfig(ratio=None)
     assert LightGlueConfig(filter_threshold=0.1).looser() == LightGlueConfig(filter_threshold=0.05)
-    detector_free = FeaturePipeline(NoDetectorConfig(), LoftrConfig())
-    config = Config(also=(FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.2)), detector_free))
+    of_photos = FeaturePipeline(NoDetectorConfig(), LoftrConfig())
+    config = Config(also=(FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.2)), of_photos))
     loose = config.looser()
     assert loose.matcher == config.matcher.looser() != config.matcher
-    assert loose.also == (FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.1)), detector_free)
+    assert loose.also == (FeaturePipeline(Config().detector, LightGlueConfig(filter_threshold=0.1)), of_photos)
     assert loose.detector == config.detector

@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from imc_kit.config import PRESETS, Config, FeaturePipeline, preset
+from imc_kit.config import PRESETS, FeaturePipeline, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.keynet import KeyNetConfig
 from imc_kit.detectors.opencv import OrbConfig
-from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
-from imc_kit.matchers import MATCHERS, DetectorFreeConfig
+from imc_kit.matchers import MATCHERS, PhotoMatcherConfig
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.loftr import LoftrConfig
 from imc_kit.matchers.nearest import NearestConfig
@@ -49,7 +48,7 @@ def readers() -> Iterator[tuple[str, tuple[str, ...], Callable[[], object]]]:
         for kind in sorted({*(detector.kind for detector in detectors), "doghardnet"}):
             if config.accepts(kind):
                 create = (
-                    config.create if isinstance(config, DetectorFreeConfig) else lambda c=config, k=kind: c.create(k)
+                    config.create if isinstance(config, PhotoMatcherConfig) else lambda c=config, k=kind: c.create(k)
                 )
                 yield config.name, config.weight_files(kind), create
     for config in (config for kind in DESCRIPTORS.values() for config in variants(kind)):
@@ -135,5 +134,3 @@ def test_a_whole_configuration() -> None:
 def test_a_wrong_combination_is_refused() -> None:
     with pytest.raises(KitError, match="'lightglue' cannot match orb descriptors"):
         FeaturePipeline(OrbConfig(), LightGlueConfig()).weight_files()
-    with pytest.raises(KitError, match="it matches images"):
-        Config(also=(FeaturePipeline(SiftConfig(), LoftrConfig()),)).weight_files()

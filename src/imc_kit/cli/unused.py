@@ -5,7 +5,6 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from imc_kit.config import Config
-from imc_kit.matchers import DetectorFreeConfig
 
 _METHODS = {
     "exhaustive_up_to": "similar, matches or sequential", "descriptors": "similar", "k": "similar or matches",
@@ -34,13 +33,12 @@ def _reason(stage: str, option: str, config: Config) -> str:
         return "with imported pairs"
     methods = _METHODS.get(option, pairs.method) if stage == "pairs" else pairs.method
     methods = "similar or matches" if (stage, option) in (("positions", "pairs"), ("positions", "k")) else methods
-    free = any(isinstance(one.matcher, DetectorFreeConfig) for one in config.feature_pipelines)
     lacks = {
         f"--pairs.method {methods}": pairs.method not in methods.replace(",", "").split(),
         "--masks.vegetation": (stage, option) == ("masks", "min_share") and not masks.vegetation,
         "--add": stage == "combine" and not config.also,
         "--cameras.known": (stage, option) == ("cameras", "fixed") and not config.cameras.known,
-        "a detector-free matcher": stage == "merge" and not free,
+        "a matcher that takes photos": stage == "merge" and not config.matches_photos,
         f"--{stage}.on": option != "on" and not getattr(getattr(config, stage), "on", True),
     }
     return next((f"without {need}" for need, lacking in lacks.items() if lacking), "")

@@ -20,7 +20,7 @@ from imc_kit.config import FeaturePipeline
 from imc_kit.data.images import Photo
 from imc_kit.detectors import extract
 from imc_kit.errors import require
-from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.matchers import PhotoMatcherConfig, View
 from imc_kit.pipeline.tasks import loaded
 from imc_kit.types import Features, Float32, Float64, Mask, Matches, Pixels
 
@@ -99,11 +99,11 @@ class Repeated:
     """The measures of one image pair, or their mean over several pairs. All values are in 0 … 1.
 
     repeatability: share of the keypoints visible in both images that have a keypoint of the other image within
-        epsilon. None for a detector-free matcher.
+        epsilon. None for a matcher that takes photos.
     matching_accuracy: share of the matches that are correct: the homography maps the first point to within epsilon of
         the second. Its mean is the mean matching accuracy of Dusmanu et al. 0 without matches.
     matching_score: share of the keypoints visible in both images that have a correct match; the mean of both images.
-        None for a detector-free matcher.
+        None for a matcher that takes photos.
     """
 
     repeatability: float | None
@@ -266,8 +266,9 @@ def measure(
     size = plain_size(photo.size, config.long_side)
     tried = warps(size, config, number)
     pictures = [Photo(warped(photo.pixels, size, warp), size, 0, False) for warp in (None, *tried)]
-    if isinstance(feature_pipeline.matcher, DetectorFreeConfig):
-        found = loaded(feature_pipeline.matcher).match_batch([(pictures[0], p) for p in pictures[1:]])
+    if isinstance(feature_pipeline.matcher, PhotoMatcherConfig):
+        first, *rest = (View(picture, Features.empty(size, 0)) for picture in pictures)
+        found = loaded(feature_pipeline.matcher).match_batch([(first, other) for other in rest])
         ends = [(one.first, one.second) for one in found]
         scores: list[tuple[float | None, float | None]] = [(None, None)] * len(tried)
     else:

@@ -134,6 +134,11 @@ class Photo:
         scale = np.array(self.pixels.shape[1::-1]) / self.size
         return ((points + 0.5) / scale - 0.5).astype(np.float32)
 
+    def from_original(self, points: Float32) -> Float32:
+        """The inverse of `to_original`."""
+        scale = np.array(self.pixels.shape[1::-1]) / self.size
+        return ((points + 0.5) * scale - 0.5).astype(np.float32)
+
 
 def load(
     path: Path | str, long_side: int | None = None, extra_quarters: int = 0, max_pixels: int = MAX_PIXELS

@@ -176,7 +176,7 @@ class Store:
         return self._table("matches", fingerprint, "matches")
 
     def correspondences(self, fingerprint: str) -> Table[Correspondences]:
-        """Correspondences by `pair_key`. fingerprint: of the detector-free matcher's configuration."""
+        """Correspondences by `pair_key`. fingerprint: of the configuration of the photo matcher and its detector."""
         return self._table("correspondences", fingerprint, "correspondences")
 
     def _table(self, name: str, fingerprint: str, kind: str) -> Table[Any]:

@@ -1,4 +1,4 @@
-"""No detector, for detector-free matchers."""
+"""No detector, for matchers that take photos."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,10 +10,10 @@ from imc_kit.errors import KitError
 @register
 @dataclass(frozen=True)
 class NoDetectorConfig(DetectorConfig):
-    """No detector: a detector-free matcher such as LoFTR finds the points itself."""
+    """No detector: a matcher such as LoFTR finds the points itself."""
 
     name: ClassVar[str] = "none"
     kind: ClassVar[str] = "photographs"
 
     def create(self) -> Detector:
-        raise KitError("detector 'none' detects nothing: choose a detector-free matcher with it, such as loftr")
+        raise KitError("detector 'none' detects nothing: choose a matcher that takes photos with it, such as loftr")

@@ -1,9 +1,9 @@
 """What all matchers share, and `MATCHERS`, which holds them by name.
 
-A matcher takes the features of two images and finds those that show the same point. A detector-free matcher takes the
-images themselves; `detector_free.merge` turns its correspondences into features and matches.
+A matcher takes the features of two images and finds those that show the same point. A photo matcher takes the photos
+too, and may find points that are no keypoints: `photo_points.merge` makes features and matches of its correspondences.
 
-To add a matcher, write one file or one notebook cell: a subclass of `MatcherConfig` or `DetectorFreeConfig`, decorated
+To add a matcher, write one file or one notebook cell: a subclass of `MatcherConfig` or `PhotoMatcherConfig`, decorated
 with `register`, and the class that its `create` returns.
 """
 
@@ -31,27 +31,39 @@ class Matcher(Protocol):
         """The result of `match` for each pair. May be faster than single calls."""
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """A photo, at most `PhotoMatcherConfig.long_side` pixels long, and the features of its feature pipeline's detector.
+
+    With the detector `none` there are no features.
+    """
+
+    photo: Photo
+    features: Features
+
+
+class PhotoMatcher(Protocol):
+    """Finds corresponding points in two photos. Several threads may call it at once."""
+
+    def match(self, first: View, second: View) -> Correspondences:
+        """Find corresponding points, in pixels of the original images.
+
+        A point that is one of the view's keypoints, or close to one, will be this keypoint. All others will be further
+        keypoints (`photo_points.merge`). So a matcher may match the given keypoints, find points of its own, or both.
+        """
+
+    def match_batch(self, pairs: Sequence[tuple[View, View]]) -> list[Correspondences]:
+        """The result of `match` for each pair.
+
+        A matcher may reuse what it computed for an image, so pairs that share a `View` should be consecutive.
+        """
+
+
 class OneByOne:
     """A `match_batch` for matchers that gain nothing from batches."""
 
-    def match_batch(self: Matcher, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+    def match_batch(self: Any, pairs: Sequence[tuple[Any, Any]]) -> list[Any]:
         return [self.match(first, second) for first, second in pairs]
-
-
-class DetectorFreeMatcher(Protocol):
-    """Finds corresponding points in two images without keypoints. Several threads may call it at once."""
-
-    def match_images(self, first: Photo, second: Photo) -> Correspondences:
-        """Find corresponding points, in pixels of the original images.
-
-        first, second: the results of `images.load(path, config.long_side)`.
-        """
-
-    def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
-        """The result of `match_images` for each pair.
-
-        A matcher may reuse what it computed for an image, so pairs that share a `Photo` object should be consecutive.
-        """
 
 
 @dataclass(frozen=True)
@@ -89,23 +101,23 @@ class MatcherConfig(_Config):
 
 
 @dataclass(frozen=True)
-class DetectorFreeConfig(_Config):
-    """The options of a detector-free matcher."""
+class PhotoMatcherConfig(_Config):
+    """The options of a matcher that takes photos."""
 
     long_side: int = 840
     """Shrink images to at most this many pixels on their longer side before matching. The default is the size of
     LoFTR's outdoor training images; halving it quarters the number of points."""
 
     def accepts(self, kind: str) -> bool:
-        """Whether the detector is `none`: a detector-free matcher takes no descriptors."""
-        return kind == NoDetectorConfig.kind
+        """Whether it can use the keypoints of a detector of this kind. The default takes any, and detector `none`."""
+        return True
 
-    def create(self) -> "DetectorFreeMatcher":
+    def create(self) -> "PhotoMatcher":
         """Create the matcher. Raises `KitError` when something that it needs is missing."""
         raise NotImplementedError  # each subclass has its own
 
 
-AnyMatcherConfig = MatcherConfig | DetectorFreeConfig
+AnyMatcherConfig = MatcherConfig | PhotoMatcherConfig
 
 MATCHERS: Registry[type[AnyMatcherConfig]] = Registry("matcher", "imc_kit.matchers")
 """The configuration class of each matcher, by name. They come from the modules of this package, from modules that other
@@ -118,10 +130,11 @@ register = MATCHERS.register
 def check_accepts(matcher: AnyMatcherConfig, kind: str) -> None:
     """Raise `KitError`, with the names of suitable matchers, unless `matcher` accepts descriptors of this kind."""
     if not matcher.accepts(kind):
-        suitable = sorted(name for name, config in MATCHERS.items() if config().accepts(kind))
-        what = "images without keypoints (detector 'none')" if kind == NoDetectorConfig.kind else f"{kind} descriptors"
-        hint = "; it matches images: choose detector 'none'" if isinstance(matcher, DetectorFreeConfig) else ""
-        raise KitError(f"matcher {matcher.name!r} cannot match {what}: {', '.join(suitable)} can{hint}")
+        free = kind == NoDetectorConfig.kind
+        wanted = PhotoMatcherConfig if free else MatcherConfig
+        suitable = sorted(name for name, one in MATCHERS.items() if issubclass(one, wanted) and one().accepts(kind))
+        what = "images without keypoints (detector 'none')" if free else f"{kind} descriptors"
+        raise KitError(f"matcher {matcher.name!r} cannot match {what}: {', '.join(suitable)} can")
 
 
 def scaled_radius(radius: float, size: tuple[int, int]) -> float:

@@ -1,6 +1,6 @@
 """Join the results of several feature pipelines: the features of each image and the matches of each pair.
 
-A feature pipeline is a detector with a matcher, or a detector-free matcher. Joined features have no descriptors,
+A feature pipeline is a detector with a matcher, or a photo matcher alone. Joined features have no descriptors,
 because they are already matched.
 """
 

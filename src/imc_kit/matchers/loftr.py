@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from imc_kit.data.images import Photo
-from imc_kit.matchers import DetectorFreeConfig, register
+from imc_kit.matchers import PhotoMatcherConfig, View, register
 from imc_kit.runtime import weights
 from imc_kit.runtime.torch_utils import Device, device, fill, on_device, read_state
 from imc_kit.types import Correspondences
@@ -28,8 +28,8 @@ so keeping fewer costs time if the pairs of a batch share images."""
 
 @register
 @dataclass(frozen=True)
-class LoftrConfig(DetectorFreeConfig):
-    """LoFTR, trained on outdoor images. The score is the network's, in 0 … 1."""
+class LoftrConfig(PhotoMatcherConfig):
+    """LoFTR, trained on outdoor images: it needs no keypoints. The score is the network's, in 0 … 1."""
 
     name: ClassVar[str] = "loftr"
 
@@ -54,7 +54,7 @@ class LoftrConfig(DetectorFreeConfig):
 
 
 class LoftrMatcher:
-    """See `DetectorFreeMatcher`."""
+    """See `PhotoMatcher`."""
 
     def __init__(self, config: LoftrConfig) -> None:
         """Raises `KitError` when torch, kornia, the weight file or the requested GPU is missing."""
@@ -62,15 +62,16 @@ class LoftrMatcher:
         self._device = device(config.device, "matcher 'loftr'")
         self._network = _load(config).to(self._device)
 
-    def match_images(self, first: Photo, second: Photo) -> Correspondences:
-        """See `DetectorFreeMatcher.match_images`."""
+    def match(self, first: View, second: View) -> Correspondences:
+        """See `PhotoMatcher.match`."""
         return self.match_batch([(first, second)])[0]
 
-    def match_batch(self, pairs: Sequence[tuple[Photo, Photo]]) -> list[Correspondences]:
-        """See `DetectorFreeMatcher.match_batch`. Reuses the feature maps of the last 16 images."""
-        photos = {id(photo): photo for pair in pairs for photo in pair}
+    def match_batch(self, pairs: Sequence[tuple[View, View]]) -> list[Correspondences]:
+        """See `PhotoMatcher.match_batch`. Reuses the feature maps of the last 16 images."""
+        photos = {id(view.photo): view.photo for pair in pairs for view in pair}
         maps = lru_cache(_CACHED)(lambda number: self._maps(photos[number]))
-        return [self._match(first, second, maps(id(first)), maps(id(second))) for first, second in pairs]
+        both = [(first.photo, second.photo) for first, second in pairs]
+        return [self._match(first, second, maps(id(first)), maps(id(second))) for first, second in both]
 
     def _maps(self, photo: Photo) -> Any:
         """The network's feature maps of one image."""

@@ -193,8 +193,8 @@ class Completion:
         Each is matched with the most similar images of the model.
         """
         context = self.context
-        if len(context.config.sparse) < len(context.config.feature_pipelines):
-            return self.verified  # a detector-free matcher's keypoints depend on the pairs
+        if context.config.matches_photos:
+            return self.verified  # further keypoints depend on the pairs
         pairs: list[Pair] = []
         for name in missing:
             candidates = sorted(model.poses, key=lambda other: -(self.similarity(name, other) or 0.0))

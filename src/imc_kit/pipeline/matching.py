@@ -9,10 +9,11 @@ from typing import Any
 
 from imc_kit.config import Config, FeaturePipeline, fingerprint
 from imc_kit.data.store import Store, Table, pair_key
-from imc_kit.matchers import DetectorFreeConfig
+from imc_kit.detectors.none import NoDetectorConfig
+from imc_kit.matchers import PhotoMatcherConfig
 from imc_kit.matchers.combine import join_features, join_matches
-from imc_kit.matchers.detector_free import merge
 from imc_kit.matchers.imported import ImportedFeatures, ImportedMatches
+from imc_kit.matchers.photo_points import merge
 from imc_kit.pipeline.imported import Imported
 from imc_kit.pipeline.positions import Positions
 from imc_kit.pipeline.records import ImageRecord
@@ -90,10 +91,10 @@ class Matching:
     def stored(self, records: Records) -> dict[str, Any]:
         """Where the store has the features of these images: the table, their kind, and their keys by image name.
 
-        Empty if they were joined from several feature pipelines, or come from a detector-free matcher.
+        Empty if they were joined from several feature pipelines, or with points of a photo matcher.
         """
         pipeline, *others = self.config.feature_pipelines
-        if others or not self.config.sparse:
+        if others or self.config.matches_photos:
             return {}
         keys = {name: record.key for name, record in self.keyed(pipeline, records).items()}
         return {"table": self.features(pipeline).folder.name, "kind": pipeline.detector.kind, "keys": keys}
@@ -113,8 +114,8 @@ class Matching:
         return self.store.features(fingerprint(pipeline.detector, self.config.masks))
 
     def _match(self, pipeline: FeaturePipeline, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
-        if isinstance(pipeline.matcher, DetectorFreeConfig):
-            return self._match_images(pipeline.matcher, records, pairs)
+        if isinstance(pipeline.matcher, PhotoMatcherConfig):
+            return self._match_photos(pipeline, pipeline.matcher, records, pairs)
         detector, matcher = pipeline.detector, pipeline.matcher
         features, records = self.features(pipeline), self.keyed(pipeline, records)
         matches = self.store.matches(fingerprint(detector, matcher, self.config.masks))
@@ -129,11 +130,20 @@ class Matching:
 
         return MatchedFeatures(lambda name: features[records[name].key], matches_of)
 
-    def _match_images(self, matcher: DetectorFreeConfig, records: Records, pairs: Sequence[Pair]) -> MatchedFeatures:
-        table = self.store.correspondences(fingerprint(matcher))
-        self.notes += self.tasks(records).match_images(pairs, table, matcher)
+    def _match_photos(
+        self, pipeline: FeaturePipeline, matcher: PhotoMatcherConfig, records: Records, pairs: Sequence[Pair]
+    ) -> MatchedFeatures:
+        if isinstance(pipeline.detector, NoDetectorConfig):
+            given, table = None, self.store.correspondences(fingerprint(matcher))
+        else:
+            given, records = self.features(pipeline), self.keyed(pipeline, records)
+            table = self.store.correspondences(fingerprint(pipeline.detector, matcher, self.config.masks))
+        self.notes += self.tasks(records).match_photos(pairs, given, table, matcher)
         keys = {(first, second): pair_key(records[first].key, records[second].key) for first, second in pairs}
         found = {pair: table[key] for pair, key in keys.items() if key in table}
-        sizes = {name: record.info.size for name, record in records.items()}
-        features, matches = merge(found, sizes, self.config.merge)
+        known = {
+            name: given[record.key].without_descriptors() if given is not None else Features.empty(record.info.size, 0)
+            for name, record in records.items()
+        }
+        features, matches = merge(found, known, self.config.merge)
         return MatchedFeatures(features.__getitem__, lambda a, b: matches.get((a, b), Matches.empty()))

@@ -13,7 +13,7 @@ from imc_kit.data.imported import aliases
 from imc_kit.data.store import pair_key
 from imc_kit.pipeline.matching import Matching
 from imc_kit.pipeline.records import ImageRecord
-from imc_kit.pipeline.static import each_pair, without_descriptors, without_static
+from imc_kit.pipeline.static import each_pair, without_static
 from imc_kit.pipeline.tasks import Records
 from imc_kit.retrieval import AggregateConfig, DescriptorConfig, NetworkDescriptorConfig, pairs
 from imc_kit.retrieval.aggregates import VladConfig
@@ -101,7 +101,7 @@ def overlaps(matching: Matching, records: Records, given: Sequence[Pair] | None 
     chosen = _selected(cheap, usable) if given is None else [pair for pair in given if usable.keys() >= {*pair}]
     found = without_static(cheap, cheap.match(usable, chosen), usable, chosen)
     matching.notes += [note for note in cheap.notes if faults.happened([note])]
-    keypoints = {name: without_descriptors(found.features(name)) for name in usable}
+    keypoints = {name: found.features(name).without_descriptors() for name in usable}
     measured = each_pair(cheap, "overlaps", pair_overlap, keypoints, found.matches, chosen)
     if len(measured) < len(chosen):
         done = f"{len(measured)} of {len(chosen)} pairs were compared at low resolution"

@@ -1,7 +1,6 @@
 """Leave out matches on what stands still while the scene moves, such as watermarks and backgrounds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,7 +24,7 @@ def without_static(
     """The same without matches on watermarks, date stamps and backgrounds that do not move with the scene."""
     if not matching.config.static.on:
         return found
-    keypoints = {name: without_descriptors(found.features(name)) for name in records}
+    keypoints = {name: found.features(name).without_descriptors() for name in records}
     examined = partial(each_pair, matching, "static overlays", examine, keypoints, found.matches)
     static = static_keypoints(keypoints, found.matches, pairs, examined)
     if not (shares := [mask.mean() for mask in static.values() if mask.any()]):
@@ -67,11 +66,6 @@ def each_pair(
                 bar.update()
                 found |= {pair: result} if result is not None else {}
     return found
-
-
-def without_descriptors(features: Features) -> Features:
-    """The same features in a twentieth of the memory."""
-    return replace(features, descriptors=np.empty((len(features), 0), np.uint8))
 
 
 def _in_time(work: Callable[..., T], until: float, *arguments: Any) -> T | None:

@@ -25,7 +25,7 @@ from imc_kit.data.images import Photo
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Table, pair_key
 from imc_kit.detectors import DetectorConfig, extract
-from imc_kit.matchers import DetectorFreeConfig, MatcherConfig
+from imc_kit.matchers import MatcherConfig, PhotoMatcherConfig, View
 from imc_kit.pipeline.chunks import BLOCK, PAIRS_PER_CHUNK, batches, by_blocks, image_chunks, pair_chunks
 from imc_kit.pipeline.records import ImageRecord
 from imc_kit.retrieval import NetworkDescriptorConfig
@@ -84,12 +84,16 @@ class Tasks:
         finally:
             _recent.clear()
 
-    def match_images(
-        self, pairs: Sequence[Pair], table: Table[Correspondences], config: DetectorFreeConfig
+    def match_photos(
+        self,
+        pairs: Sequence[Pair],
+        features: Table[Features] | None,
+        table: Table[Correspondences],
+        config: PhotoMatcherConfig,
     ) -> list[str]:
-        """Match the photos of every pair with a detector-free matcher."""
+        """Match the photos of every pair. features: those of the photos; None for the detector `none`."""
         chunks = self._pair_chunks(pairs, table, BLOCK * BLOCK)
-        return self._fill(table, partial(_match_images, config), chunks, config.name, "pair")
+        return self._fill(table, partial(_match_photos, features, config), chunks, config.name, "pair")
 
     def _missing_images(self, table: Table[Any]) -> list[NamedRecord]:
         """The images missing from the table; one image per content."""
@@ -149,7 +153,7 @@ def _detect(config: DetectorConfig, masking: MaskConfig, chunk: Sequence[NamedRe
 
 def _describe(config: NetworkDescriptorConfig, chunk: Sequence[NamedRecord], until: float) -> Done[Float32]:
     network = loaded(config)
-    photos, unread = _load_photos((record for _, record in chunk), config.long_side)
+    photos, unread = _each(lambda record: record.load(config.long_side), {record.key: record for _, record in chunk})
     rows, failed = _together(lambda some: network.describe([photo.pixels for photo in some]), photos)
     return rows, len(chunk), _notes(f"{config.name} descriptor", chunk, unread | failed)
 
@@ -168,9 +172,15 @@ def _match(
     return _match_until(loaded(config, kind), of_key, unread, chunk, until)
 
 
-def _match_images(config: DetectorFreeConfig, chunk: Sequence[RecordPair], until: float) -> Done[Correspondences]:
-    photos, unread = _load_photos((record for pair in chunk for record in pair), config.long_side)
-    return _match_until(loaded(config), photos, unread, chunk, until)
+def _match_photos(
+    features: Table[Features] | None, config: PhotoMatcherConfig, chunk: Sequence[RecordPair], until: float
+) -> Done[Correspondences]:
+    def view(record: ImageRecord) -> View:
+        photo = record.load(config.long_side)
+        return View(photo, features[record.key] if features is not None else Features.empty(photo.size, 0))
+
+    views, unread = _each(view, {record.key: record for pair in chunk for record in pair})
+    return _match_until(loaded(config), views, unread, chunk, until)
 
 
 def _match_until(
@@ -178,7 +188,7 @@ def _match_until(
 ) -> Done[Any]:
     """Match the pairs until time runs out; the notes say why each of the others failed.
 
-    images: the features or photos by key. unread: why others could not be read.
+    images: the features or views by key. unread: why others could not be read.
     """
     pairs = {pair_key(first.key, second.key): (first.key, second.key) for first, second in chunk}
     found: dict[str, Any] = {}
@@ -222,11 +232,6 @@ def _reason(error: Exception) -> str:
     """Why an item failed, in one line. The log has the rest, if it has debug messages."""
     log.debug("an item failed", exc_info=error)
     return faults.told(error)
-
-
-def _load_photos(records: Iterable[ImageRecord], long_side: int) -> tuple[dict[str, Photo], dict[str, str]]:
-    """Decode each image once; returns the photos by key, and why others failed."""
-    return _each(lambda record: record.load(long_side), {record.key: record for record in records})
 
 
 def _in_memory(table: Table[Features], key: str) -> Features:

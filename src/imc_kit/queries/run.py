@@ -85,10 +85,10 @@ def localise(
     content = run_files.read_run_json(run)
     config = replace(restored(content.get("config")), time_limit=None)
     config = replace(config, threads=threads or config.threads)
-    if len(config.sparse) < len(config.feature_pipelines):
+    if config.matches_photos:
         raise KitError(
-            "the run used a detector-free matcher, whose keypoints depend on the pairs: solve the new photos together "
-            "with the scene, or solve the scene with other matchers"
+            "the run used a matcher that takes photos, such as loftr, whose keypoints depend on the pairs: solve the "
+            "new photos together with the scene, or solve the scene with other matchers"
         )
     asked, unusable = _photos([queries] if isinstance(queries, (str, Path)) else queries, out, config.max_pixels)
     models = _models(run, content, scenes)

@@ -1,7 +1,8 @@
-"""Turn the correspondences of detector-free matchers into the features and matches that later stages need.
+"""Turn the correspondences of photo matchers into the features and matches that later stages need.
 
-A detector-free matcher finds new points for every pair of images. A track through three images needs common points, so
-nearby points of one image become one keypoint, whichever pairs they come from.
+A photo matcher may find new points for every pair of images. A track through three images needs common points. So
+points close to a keypoint of the image become this keypoint, and of the others, nearby ones become one further
+keypoint, whichever pairs they come from.
 """
 
 from collections import defaultdict
@@ -25,28 +26,31 @@ _MIN_WEIGHT = 1e-6
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """How points of detector-free matchers become keypoints. Raises `KitError` for an invalid value."""
+    """How points of photo matchers become keypoints. Raises `KitError` for an invalid value."""
 
     radius: float = 2.0
     """Points at most this far from the centre of a cluster become one keypoint. In pixels of an image whose longer side
     has 1024 pixels."""
+    snap: float = 1.0
+    """Points at most this far from a keypoint of the detector become this keypoint. In the same pixels; the default is
+    hloc's for LoFTR. With 0, only points that are keypoints do."""
 
     def __post_init__(self) -> None:
+        require(0 <= self.snap < float("inf"), "snap of merging", "at least 0 pixels", self.snap)
         require(0 < self.radius < float("inf"), "radius of merging", "larger than 0 pixels", self.radius)
 
 
 def merge(
-    correspondences: Mapping[Pair, Correspondences],
-    sizes: Mapping[str, tuple[int, int]],
-    config: MergeConfig | None = None,
+    correspondences: Mapping[Pair, Correspondences], given: Mapping[str, Features], config: MergeConfig | None = None
 ) -> tuple[dict[str, Features], dict[Pair, Matches]]:
     """Compute the features of each image and the matches of each pair from the correspondences of a scene.
 
-    sizes: (width, height) of every image, in pixels.
+    given: the features of every image that the matcher was given, if only empty ones.
 
-    A keypoint is the mean of its points, weighted by their scores, and its score is the sum of their scores. The
-    keypoints of an image are sorted by score, best first, and have no descriptors ([N, 0]). Of matches that share a
-    keypoint, the one with the best score stays. The result does not depend on the order of the pairs.
+    The keypoints of an image are the given ones, as they are, then the further ones, best first; they have no
+    descriptors ([N, 0]). A further keypoint is the mean of its points, weighted by their scores, and its score is the
+    sum of their scores. Of matches that share a keypoint, the one with the best score stays. The result does not depend
+    on the order of the pairs.
     """
     config = config or MergeConfig()
     sides: dict[str, list[tuple[Pair, int]]] = defaultdict(list)
@@ -55,12 +59,17 @@ def merge(
             sides[pair[side]].append((pair, side))
     features: dict[str, Features] = {}
     keypoint_of: dict[tuple[Pair, int], Int32] = {}
-    for image, size in sizes.items():
+    for image, known in given.items():
         found = [(correspondences[pair], side) for pair, side in sides[image]]
         points = np.concatenate([np.empty((0, 2), np.float32), *((one.first, one.second)[side] for one, side in found)])
         scores = np.concatenate([np.empty(0, np.float32), *(one.scores for one, _ in found)])
-        keypoints, sums, owners = _cluster(points, scores, scaled_radius(config.radius, size))
-        features[image] = Features(keypoints, sums, np.empty((len(keypoints), 0), np.uint8), size)
+        size = known.image_size
+        owners = nearest_within(points, known.keypoints, scaled_radius(config.snap, size))
+        new = owners < 0
+        further, sums, clusters = _cluster(points[new], scores[new], scaled_radius(config.radius, size))
+        owners[new] = len(known) + clusters
+        keypoints, strengths = np.concatenate([known.keypoints, further]), np.concatenate([known.scores, sums])
+        features[image] = Features(keypoints, strengths, np.empty((len(keypoints), 0), np.uint8), size)
         ends = np.cumsum([len(one) for one, _ in found])
         keypoint_of |= zip(sides[image], np.split(owners, ends[:-1]), strict=bool(found))
     matches = {
@@ -68,6 +77,16 @@ def merge(
         for pair, one in correspondences.items()
     }
     return features, matches
+
+
+def nearest_within(points: Float32, keypoints: Float32, radius: float) -> Int32:
+    """The index of the keypoint nearest to each point [N], if it is within the radius; otherwise −1."""
+    from scipy.spatial import cKDTree  # loads slowly
+
+    if not len(keypoints):
+        return np.full(len(points), -1, np.int32)
+    distances, rows = cKDTree(keypoints).query(points)
+    return np.where(distances <= radius, rows, -1).astype(np.int32)
 
 
 def _cluster(points: Float32, scores: Float32, radius: float) -> tuple[Float32, Float32, Int32]:
