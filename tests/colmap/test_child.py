@@ -243,7 +243,7 @@ def test_it_is_loaded_once_and_ends_with_the_last_that_uses_it(anew: None, tmp_p
 
 def test_the_time_limit(tmp_path: Path, pycolmap_that: Stand) -> None:
     pycolmap_that("import signal; signal.signal(15, signal.SIG_IGN)\nwhile True: pass")
-    assert "time limit of 1 s" in run(tmp_path, 1)
+    assert "time limit of 2 s" in run(tmp_path, 2)
 
 
 def test_cancelled_by_another_thread(tmp_path: Path, pycolmap_that: Stand) -> None:
