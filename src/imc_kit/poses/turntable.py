@@ -208,7 +208,7 @@ def _confidence(apart: Float64) -> float:
     if around[-1] == 0 or np.ptp(apart[near]) == 0:
         return 0.0
     # Spearman's correlation: that of the ranks. scipy.stats has it too, but takes a second to load.
-    ranks = (pd.Series(values[near]).rank() for values in (apart, steps))
-    grows = float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.stack([pd.Series(values[near]).rank() for values in (apart, steps)])
+    grows = float(np.corrcoef(ranks)[0, 1])
     # The shortest tour through random distances reaches 0.5. A gap is one or a few steps longer than all others.
     return max(0.0, 2 * grows - 1) * float(np.quantile(around, 0.9) / around[-1])
