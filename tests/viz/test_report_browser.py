@@ -189,4 +189,5 @@ def test_a_real_scene_in_a_browser(browser: Browser, shared: Path, tmp_path: Pat
     page = write_report(tmp_path / "out")
     look(browser, page, "phone", [len(scene.models) for scene in run.scenes.values()])
     assert page.stat().st_size < 3e6  # half of it is plotly
+    browser.run(TOGGLE, 0)
     assert len(browser.run(COLUMNS)) == 2
