@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from imc_kit.colmap import child
 
 # A shell's background jobs, and with them their children, ignore Ctrl-C; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -17,6 +21,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules with many slow tests come first, so that the workers of pytest-xdist end at about the same time."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """All that is loaded by now stays, so the garbage collector, which takes a second for it, need not look again."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def colmap_loaded() -> Iterator[None]:
+    """COLMAP's process is started once, not for every run."""
+    with child.loading():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def rows(title: str) -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def options() -> set[str]:
     """All options of the kit's commands and scripts, places in lists written as 0."""
-    parts = [f"{detector}+{matcher}" for detector in DETECTORS for matcher in MATCHERS]
+    parts = [f"{detector}+nearest" for detector in DETECTORS] + [f"sift+{matcher}" for matcher in MATCHERS]
     said = io.StringIO()
     for arguments in (
         ["solve", "--add", *parts, "--descriptors", *DESCRIPTORS, "--help-all"],

@@ -10,7 +10,6 @@ from imc_kit.errors import KitError
 from random_networks import SUPERPOINT, create_from, superpoint_state
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 THEIR_NAMES = {
     **{f"conv{i + 1}{half}": f"encoder.conv_blocks.{i}.conv_{half}" for i in range(4) for half in "ab"},
@@ -21,6 +20,7 @@ THEIR_NAMES = {
 
 def theirs(state, grey, **options):
     """What transformers finds in grey uint8 [h, w]: points [N, 2], scores, descriptors."""
+    transformers = pytest.importorskip("transformers")
     config = transformers.SuperPointConfig(border_removal_distance=0, **options)
     network = transformers.SuperPointForKeypointDetection(config).eval()
     network.load_state_dict({f"{THEIR_NAMES[key[:6]]}{key[6:]}": value for key, value in state.items()})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from imc_kit.pipeline.results import SceneResult
 from imc_kit.pipeline.scene import match_scene
 from imc_kit.poses.turntable import TurntableConfig
 from imc_kit.synthetic.plaza import Camera, orbit
-from imc_kit.types import Features, Scene
+from imc_kit.types import Features, Float32, Float64, Pose, Scene
 
 FIRST, SECOND = 10, 8
 ALL = FIRST + SECOND + 1
@@ -50,6 +51,14 @@ class PointsConfig(DetectorConfig):
         return Points(self)
 
 
+@cache
+def place(seed: int) -> tuple[Float64, Float32, list[Pose]]:
+    """The points [POINTS, 3] of a place, their descriptors [POINTS, 16], and the pose of each photo."""
+    random = np.random.default_rng(seed)
+    points = random.uniform([-1.5, -1.5, 0], [1.5, 1.5, 3], (POINTS, 3))
+    return points, random.normal(size=(POINTS, Points.dimension)).astype(np.float32), orbit(ALL, seed)
+
+
 class Points:
     dimension = 16
 
@@ -60,12 +69,8 @@ class Points:
         return [self.seen(int(image[0, 0, 0])) for image in images]
 
     def seen(self, number: int) -> Features:
-        place = int(FIRST <= number < FIRST + SECOND)
-        random = np.random.default_rng(place)
-        points = random.uniform([-1.5, -1.5, 0], [1.5, 1.5, 3], (POINTS, 3))
-        descriptors = random.normal(size=(POINTS, self.dimension)).astype(np.float32)
-        pose = orbit(ALL, seed=place)[number]
-        keypoints = Camera.centred(SIZE).project(pose, points)
+        points, descriptors, poses = place(int(FIRST <= number < FIRST + SECOND))
+        keypoints = Camera.centred(SIZE).project(poses[number], points)
         keypoints += np.random.default_rng(number).normal(0, 0.3, keypoints.shape)
         shown = ((keypoints >= 0) & (keypoints <= np.subtract(SIZE, 1))).all(1)
         shown[FEW if number == ALL - 1 else POINTS :] = False

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,7 @@ def test_without_a_checkout(options: build.Build, tmp_path: Path, monkeypatch: p
         options.run()
 
 
+@cache
 def interpreters() -> dict[str, Path]:
     """The interpreters on this machine for the Pythons of Kaggle's images; this one's if there is none."""
     found = {}
@@ -296,13 +298,13 @@ def test_size_of_a_real_kit(real: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("python", "interpreter"), [max(interpreters().items())], ids=[max(interpreters())])
-def test_a_real_kit_installs(python: str, interpreter: Path, real: Path, tmp_path: Path) -> None:
+def test_a_real_kit_installs(real: Path, tmp_path: Path) -> None:
     """Into an environment with the numpy of Kaggle's image, which does not change.
 
     kornia imports torch, whose builds for Kaggle's image take gigabytes. So this test imports kornia's compiled part
     and only checks that the rest is installed (docs/kaggle.md says what was tried with torch).
     """
+    python, interpreter = max(interpreters().items())
     numpy = wheels.image(python)["numpy"]
     own = environment_with_pip(interpreter, tmp_path / "environment")
     subprocess.run([own, "-m", "pip", "install", "-q", "--no-compile", f"numpy=={numpy}"], check=True)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from imc_kit.colmap import child
 from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render_scene, write_layout
 from imc_kit.types import Pixels, Pose
 from once import once
 from small_tasks import VIEWS
-
-
-@pytest.fixture(scope="session", autouse=True)
-def colmap_loaded() -> Iterator[None]:
-    """COLMAP's process is started once, not for every run."""
-    with child.loading():
-        yield
 
 
 @pytest.fixture(scope="session")

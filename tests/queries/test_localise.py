@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from PIL import Image
 
 import imc_kit
 from imc_kit.cli.main import main
-from imc_kit.colmap import child
 from imc_kit.colmap.model_files import read_model
 from imc_kit.config import Config
 from imc_kit.data.tables import parse_pose, read_table
@@ -69,7 +68,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def solved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Solved]:
+def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
     root = tmp_path_factory.mktemp("localise")
     made = Solved(root / "photos", root / "out", root / "queries", {})
     made.photos.mkdir()
@@ -87,9 +86,8 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Solved]:
     cv2.imwrite(str(made.queries / "noise.png"), noise(1))
     (made.queries / "broken.jpg").write_bytes(b"no image")
     shutil.copy(made.photos / "00.png", made.queries / "copy.png")
-    with child.loading():
-        imc_kit.solve(made.photos, made.out, CONFIG)
-        yield made
+    imc_kit.solve(made.photos, made.out, CONFIG)
+    return made
 
 
 @pytest.fixture(scope="module")

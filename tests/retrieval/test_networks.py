@@ -14,9 +14,7 @@ from imc_kit.retrieval.networks import ClipConfig, DinoConfig, ResNetConfig
 from imc_kit.runtime import weights
 
 torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
 safetensors = pytest.importorskip("safetensors.torch")
-transformers = pytest.importorskip("transformers")
 
 SMALL = {
     "vit_small_patch14_dinov2.lvd142m": {"embed_dim": 24, "depth": 2, "num_heads": 2},
@@ -32,18 +30,24 @@ CASES = [
     (ClipConfig, {"side": 64}),
     (ResNetConfig, {"side": 64}),
 ]
-LARGE = timm.create_model
+
+
+@pytest.fixture(scope="module")
+def timm():
+    """timm, imported here because it takes seconds in each worker of pytest-xdist."""
+    return pytest.importorskip("timm")
 
 
 @pytest.fixture(autouse=True)
-def offline_and_small(monkeypatch, tmp_path):
+def offline_and_small(monkeypatch, tmp_path, timm):
     """No network, and timm makes small variants of all networks. Files are found in `tmp_path` by their names."""
+    large = timm.create_model
 
     def refuse(*_, **__):
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(timm, "create_model", lambda name, **options: LARGE(name, **SMALL[name], **options))
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: large(name, **SMALL[name], **options))
     monkeypatch.setattr(weights, "find", lambda name, explicit=None: (explicit or tmp_path) / name)
 
 
@@ -60,6 +64,8 @@ def file_of(config) -> tuple[str, str]:
 
 def published(config) -> dict:
     """Random weights in the layout of the published file, classifier and all."""
+    import timm
+
     torch.manual_seed(0)
     network = timm.create_model(file_of(config)[1])  # of its published size of images and number of classes
     state = {name: torch.randn_like(value.float()) * 0.2 for name, value in network.state_dict().items()}
@@ -92,6 +98,8 @@ def photos() -> list[np.ndarray]:
 
 def inputs(network, images, side):
     """As timm's own preprocessing makes them, told not to crop."""
+    import timm
+
     transform = timm.data.create_transform(
         (3, side, side),
         interpolation="bicubic",
@@ -108,7 +116,7 @@ def unit(values):
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES)
-def test_a_published_file_gives_what_timm_gives(tmp_path, kind, options):
+def test_a_published_file_gives_what_timm_gives(timm, tmp_path, kind, options):
     config = kind(**options)
     file, name = file_of(config)
     save(published(config), tmp_path / file)
@@ -176,6 +184,7 @@ def stir(network) -> None:
 
 @pytest.mark.parametrize("registers", [False, True])
 def test_dinov2_is_what_transformers_gives(tmp_path, registers):
+    transformers = pytest.importorskip("transformers")
     options = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 518, "patch_size": 14}
     if registers:
         other = transformers.Dinov2WithRegistersConfig(**options, num_register_tokens=4)
@@ -192,6 +201,7 @@ def test_dinov2_is_what_transformers_gives(tmp_path, registers):
 
 
 def test_clip_is_what_transformers_gives(tmp_path):
+    transformers = pytest.importorskip("transformers")
     theirs = transformers.CLIPVisionModel(
         transformers.CLIPVisionConfig(
             hidden_size=24, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, patch_size=16

@@ -54,3 +54,11 @@ def report(solved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_report(solved / "out", folder / "report.html", **more)
 
     return once(tmp_path_factory, "report", make) / "report.html"
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of pairs take half of a report's time; test_report.py looks at them."""
+    from imc_kit.viz import report_scene
+
+    monkeypatch.setattr(report_scene, "pair_uri", lambda *_: "")

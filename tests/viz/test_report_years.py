@@ -21,7 +21,7 @@ from imc_kit.types import Pose
 from imc_kit.viz.report import write_report
 from reports import Page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_pictures")]
 VIEWS = 6
 FAST = preset("small", {"threads": 1})
 DISTANCES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0]

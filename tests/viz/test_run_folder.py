@@ -25,6 +25,7 @@ from imc_kit.viz.report import write_report
 from imc_kit.viz.run_folder import read_run
 from reports import copy, said
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 COLUMNS = ("image_path", "dataset", "scene", *POSE_COLUMNS)
 
 
