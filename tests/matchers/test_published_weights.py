@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from imc_kit.data.images import load
 from imc_kit.detectors import DETECTORS, extract
+from imc_kit.matchers import lightglue as lightglue_module
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from random_networks import quick_random
@@ -139,9 +140,10 @@ def test_a_detector_uses_every_tensor_of_its_file(state, detector, file):
 
 
 @pytest.mark.parametrize("file", LIGHTGLUE_FILES)
-def test_lightglue_uses_every_tensor_of_its_file(state, lightglue, file):
+def test_lightglue_uses_every_tensor_of_its_file(shared, state, file):
     published = dict(state(file))
-    loaded = lightglue(LIGHTGLUE_FILES[file][1])._network.state_dict()
+    config = LightGlueConfig(weights=shared / "weights", device="cpu")
+    loaded = lightglue_module._load(config, LIGHTGLUE_FILES[file][1]).state_dict()
     if file == "disk_lightglue.pth":
         for layer in range(9):
             assert published.pop(f"log_assignment.{layer}.r") == 1
