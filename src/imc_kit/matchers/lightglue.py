@@ -169,10 +169,10 @@ class LightGlueMatcher:
     def _positions(self, features: Features) -> Float32:
         """What the network is told of each keypoint's place [N, 2], scale and orientation [N, 4], or shape [N, 6]."""
         conf, size = self._forward.conf, features.image_size
-        middle = np.array(size, np.float32) / 2
+        middle = np.array(size) / 2
 
         def place(points: Float32) -> Float32:
-            return (points - middle) / np.float32(max(size) / 2)
+            return ((points - middle) / (max(size) / 2)).astype(np.float32)
 
         parts = [place(features.keypoints)]
         if conf.add_scale_ori:
