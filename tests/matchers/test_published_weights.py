@@ -202,6 +202,19 @@ def test_kornia_matches_the_same(monkeypatch, state, matched, features, file):
     np.testing.assert_allclose(ours.scores, theirs["scores"][0].numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("file", LIGHTGLUE_FILES)
+def test_pairs_in_one_pass_are_as_one_by_one(monkeypatch, lightglue, features, file):
+    """As on a GPU. An image matched with itself stops earlier than the pair does."""
+    detector, kind = LIGHTGLUE_FILES[file]
+    matcher, (first, second) = lightglue(kind), features(detector)
+    pairs = [(first, second), (first, first), (second, first)]
+    alone = matcher.match_batch(pairs)
+    monkeypatch.setattr(matcher, "batch", 3)
+    for found, one in zip(matcher.match_batch(pairs), alone, strict=True):
+        np.testing.assert_array_equal(found.indices, one.indices)
+        np.testing.assert_allclose(found.scores, one.scores, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("file", "by_nearest", "by_lightglue"),
     [
