@@ -2,11 +2,13 @@
 
     python benchmarks/speed.py ROOT [--scene castle_P19] [--images 8] [--device auto] [--out FILE]
     python benchmarks/speed.py ROOT --exhaustive liberty135 [--keypoints 2048] [--out FILE]
+    python benchmarks/speed.py ROOT --lightglue [--keypoints 2048] [--out FILE]
 
 The first command compares SIFT with OpenCV's, one image per core. It compares ALIKED, mutual nearest neighbours with a
 ratio test and, on a GPU, LightGlue with a plain loop over kornia's modules, on the same device with all of torch's
 threads. The second command matches and verifies all pairs of a scene, compared with COLMAP's match_exhaustive on its
-own SIFT features, with the same maximum of keypoints. ROOT has a competition's layout.
+own SIFT features, with the same maximum of keypoints. The third command compares LightGlue on the CPU with kornia's
+module for ALIKED, DISK and XFeat, in CPU seconds of one thread. ROOT has a competition's layout.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,11 @@ from imc_kit.config import preset
 from imc_kit.data import images, scenes
 from imc_kit.data.masks import MaskConfig
 from imc_kit.data.store import Store, pair_key
-from imc_kit.detectors import DetectorConfig
+from imc_kit.detectors import DETECTORS, DetectorConfig
 from imc_kit.detectors.aliked import AlikedConfig
 from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError, unknown_name
-from imc_kit.matchers import Matcher
+from imc_kit.matchers import Matcher, lightglue
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.pipeline.records import inspect
@@ -52,6 +54,10 @@ from untrained import random_where_missing
 
 RATIO = 0.8
 REPEATS = 3
+LIGHTGLUE_DETECTORS = "aliked", "disk", "xfeat"
+LIGHTGLUE_SCENES = "castle_P19", "temple_sparse16", "fountain_P11"
+LIGHTGLUE_IMAGES = 4
+"""All six pairs of these images are matched: easy and hard ones."""
 
 
 def main() -> None:
@@ -61,7 +67,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8, help="use the first N images; default: 8")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     parser.add_argument("--exhaustive", metavar="SCENE", help="compare with COLMAP on all pairs of this scene")
-    parser.add_argument("--keypoints", type=int, default=2048, help="with --exhaustive; default: 2048")
+    parser.add_argument("--lightglue", action="store_true", help="compare LightGlue on the CPU with kornia's module")
+    parser.add_argument("--keypoints", type=int, default=2048, help="with the last two; default: 2048")
     parser.add_argument("--out", type=Path, help="also save the table in this file")
     arguments = parser.parse_args()
     known = {scene.name: scene for scene in scenes.load(arguments.root).scenes}
@@ -69,7 +76,11 @@ def main() -> None:
     if name not in known:
         raise unknown_name("scene", name, known)
     facts = "\n".join(f"- {fact}: {value}" for fact, value in _facts().items())
-    if arguments.exhaustive:
+    if arguments.lightglue:
+        torch.set_num_threads(1)
+        every = product(LIGHTGLUE_DETECTORS, LIGHTGLUE_SCENES)
+        rows = [row for name, scene in every for row in light_glue_on_cpu(known[scene], name, arguments.keypoints)]
+    elif arguments.exhaustive:
         rows = exhaustive(known[name], arguments.keypoints)
     else:
         where = device(arguments.device, "benchmark")
@@ -83,14 +94,14 @@ def main() -> None:
         arguments.out.write_text(text, "utf-8")
 
 
-def best(*calls: Callable[[], Any]) -> list[tuple[float, Any]]:
+def best(*calls: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> list[tuple[float, Any]]:
     """The shortest time of each call in seconds, and its result. The calls take turns."""
     found = [(float("inf"), None)] * len(calls)
     for _ in range(REPEATS):
         for number, call in enumerate(calls):
-            started = time.perf_counter()
+            started = clock()
             given = call()
-            found[number] = min(found[number], (time.perf_counter() - started, given), key=lambda one: one[0])
+            found[number] = min(found[number], (clock() - started, given), key=lambda one: one[0])
     return found
 
 
@@ -208,27 +219,47 @@ def matching(scene: Scene, where: torch.device) -> list[list[str]]:
 def light_glue(scene: Scene, where: torch.device) -> list[list[str]]:
     """Seconds per pair of ALIKED features in memory; with random weights if the file of LightGlue is not found."""
     features = features_of(scene, AlikedConfig(device=where.type))
-    pairs = list(combinations(features, 2))
+    config = LightGlueConfig(device=where.type)
     with tempfile.TemporaryDirectory() as folder, random_where_missing(Path(folder)) as random:
-        matcher = LightGlueConfig(device=where.type).create("aliked")
-    options = {name: value for name, value in feature.LightGlue.features["aliked"].items() if name != "weights"}
-    theirs = feature.LightGlue(None, **options)
-    theirs.load_state_dict(matcher._network.state_dict())
-    theirs.eval().to(where)
-
-    def plain() -> list[Any]:
-        with torch.inference_mode():
-            return [theirs({"image0": inputs(a), "image1": inputs(b)})["matches"][0].cpu().numpy() for a, b in pairs]
-
-    def inputs(one: Features) -> dict[str, torch.Tensor]:
-        values = (one.keypoints, one.descriptors.astype(np.float32), np.array(one.image_size, np.float32))
-        names = ("keypoints", "descriptors", "image_size")
-        return {name: torch.tensor(value)[None].to(where) for name, value in zip(names, values, strict=True)}
-
-    (ours, _), (loop, _) = best(partial(matched, matcher, pairs), plain)
+        matcher, theirs = config.create("aliked"), lightglue._load(config, "aliked").to(where)
+    pairs = list(combinations(features, 2))
+    (ours, _), (loop, _) = best(partial(matched, matcher, pairs), partial(by_kornia, theirs, pairs, where))
     size = int(np.mean([len(one) for one in features]))
     said = "random weights" if random else ""
     return [row(f"LightGlue, aliked, {size} keypoints, per pair", ours / len(pairs), loop / len(pairs), said)]
+
+
+def light_glue_on_cpu(scene: Scene, name: str, keypoints: int) -> list[list[str]]:
+    """CPU seconds of one thread per pair, and how many matches are the same."""
+    some = replace(scene, images=scene.images[:LIGHTGLUE_IMAGES])
+    detector = DETECTORS[name](max_keypoints=keypoints, device="cpu")
+    config = LightGlueConfig(device="cpu")
+    matcher, theirs = config.create(detector.kind), lightglue._load(config, detector.kind)
+    features = features_of(some, detector)
+
+    def kit() -> list[NDArray[Any]]:
+        forgotten = [replace(one) for one in features]  # what the matcher keeps for an image is made again
+        return [one.indices for one in matcher.match_batch(list(combinations(forgotten, 2)))]
+
+    plain = partial(by_kornia, theirs, list(combinations(features, 2)), torch.device("cpu"))
+    (ours, mine), (loop, other) = best(kit, plain, clock=time.process_time)
+    sets = [[set(map(tuple, found.tolist())) for found in one] for one in (mine, other)]
+    count, different = sum(map(len, sets[1])), sum(len(a ^ b) for a, b in zip(*sets, strict=True))
+    size = int(np.mean([len(one) for one in features]))
+    what = f"LightGlue, {name}, {scene.name}, {size} keypoints, per pair"
+    return [row(what, ours / len(mine), loop / len(mine), f"{different} of {count} matches differ")]
+
+
+def by_kornia(network: Any, pairs: Sequence[tuple[Features, Features]], where: torch.device) -> list[NDArray[Any]]:
+    """The matches of each pair by kornia's LightGlue in a plain loop."""
+
+    def inputs(one: Features) -> dict[str, torch.Tensor]:
+        values = (one.keypoints + 0.5, one.descriptors.astype(np.float32), np.array(one.image_size))
+        names = ("keypoints", "descriptors", "image_size")
+        return {name: torch.tensor(value)[None].float().to(where) for name, value in zip(names, values, strict=True)}
+
+    with torch.inference_mode():
+        return [network({"image0": inputs(a), "image1": inputs(b)})["matches"][0].cpu().numpy() for a, b in pairs]
 
 
 def exhaustive(scene: Scene, keypoints: int) -> list[list[str]]:

@@ -18,6 +18,7 @@ from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers import lightglue
 from imc_kit.matchers.lightglue import LightGlueConfig
+from imc_kit.matchers.lightglue_forward import Forward
 from imc_kit.runtime import weights
 from imc_kit.types import Features
 
@@ -54,9 +55,12 @@ def publish(monkeypatch, name, state, folder):
 
 @pytest.fixture
 def make(monkeypatch, tmp_path):
-    """A matcher with a random network, and what was in its file. Networks have two layers, or the published number."""
+    """A matcher with a random network, and what was in its file. Networks have two layers, or the published number.
 
-    def make(kind, *, layers=2, seed=0, **options):
+    decided: it is certain of about half of the keypoints. Otherwise it is certain of none, so it never stops early.
+    """
+
+    def make(kind, *, layers=2, seed=0, decided=False, **options):
         published = kornia.LightGlue.features[kind]
         monkeypatch.setitem(
             kornia.LightGlue.features, kind, {**published, "n_layers": layers or published.get("n_layers", 9)}
@@ -65,6 +69,8 @@ def make(monkeypatch, tmp_path):
         network = kornia.LightGlue(None, **{k: v for k, v in kornia.LightGlue.features[kind].items() if k != "weights"})
         state = network.state_dict()
         del state["confidence_thresholds"]
+        if decided:
+            state |= {key: 20 * value for key, value in state.items() if "token_confidence" in key}
         if kind in FIRST_RELEASE:
             state = {re.sub(r"transformers\.(\d+)\.(self|cross)_attn", r"\2_attn.\1", k): v for k, v in state.items()}
             state |= {f"log_assignment.{layer}.r": torch.ones(1) for layer in range(len(network.log_assignment))}
@@ -174,27 +180,120 @@ def test_it_matches_as_kornia_does_with_the_same_file(monkeypatch, make, kind):
 @pytest.mark.parametrize("kind", ["aliked", "xfeat"])
 def test_a_whole_network_of_the_published_depth(monkeypatch, make, kind):
     matcher, state = make(kind, layers=None, depth_confidence=None, width_confidence=None)
-    assert len(matcher._network.transformers) == (6 if kind == "xfeat" else 9)
+    assert matcher._forward.conf.n_layers == (6 if kind == "xfeat" else 9)
     first, second = pair(kind, (30, 40))
     options = {"filter_threshold": 0.0, "depth_confidence": -1, "width_confidence": -1}
     same(matcher.match(first, second), *by_kornia(monkeypatch, kind, state, first, second, **options))
 
 
-@pytest.mark.parametrize("kind", ["aliked", *FRAMED])
+@pytest.mark.parametrize("kind", ["aliked", *FRAMED, *SHAPED])
 def test_the_network_is_told_what_kornia_tells_it(monkeypatch, make, kind):
     """A random network hardly reacts to scales and orientations, so what goes into it is compared too."""
     told = []
-    inner = kornia.LightGlue.forward
-    monkeypatch.setattr(kornia.LightGlue, "forward", lambda self, data: told.append(data) or inner(self, data))
+    encoding = kornia.lightglue.LearnableFourierPositionalEncoding
+    inner = encoding.forward
+    monkeypatch.setattr(encoding, "forward", lambda self, x: told.append(x[0].numpy()) or inner(self, x))
     matcher, state = make(kind)
-    first, second = pair(kind)
-    matcher.match(first, second)
-    by_kornia(monkeypatch, kind, state, first, second)
-    for image in ("image0", "image1"):
-        ours, theirs = (data[image] for data in told)
-        np.testing.assert_allclose(ours["keypoints"] - 0.5, theirs["keypoints"], atol=1e-3)
-        for name in ("descriptors", "image_size", *(("scales", "oris") if kind in FRAMED else ())):
-            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-4)
+    images = pair(kind)
+    by_kornia(monkeypatch, kind, state, *images)
+    assert len(told) == 2
+    for one, theirs in zip(images, told, strict=True):
+        np.testing.assert_allclose(matcher._positions(one), theirs, atol=2e-4)
+
+
+def mixed_pairs(kind="aliked"):
+    """Pairs of several sizes, some of which share an image, and some without keypoints."""
+    pairs = [pair(kind, counts, seed) for seed, counts in enumerate([(70, 60), (20, 90), (1, 5), (60, 60), (33, 0)])]
+    return [*pairs, (pairs[0][0], pairs[3][1]), (Features.empty((10, 10), DIMENSIONS[kind]),) * 2]
+
+
+@pytest.mark.parametrize("kind", ["aliked", "xfeat"])
+def test_pairs_in_one_pass_are_as_one_by_one(make, kind):
+    """As on a GPU: each pair drops keypoints and stops as it would alone."""
+    options = {"layers": 4, "decided": True, "depth_confidence": 0.5, "width_confidence": 0.5}
+    matcher, _ = make(kind, **options)
+    matcher.batch = 6
+    layers = record_counts(matcher)
+    together = matcher.match_batch(mixed_pairs(kind))
+    alone = [make(kind, **options)[0].match(*one) for one in mixed_pairs(kind)]
+    for found, one in zip(together, alone, strict=True):
+        same(found, one.indices, one.scores, atol=1e-5)
+    assert sum(map(len, alone)) > 0
+    if kind == "xfeat":  # which always runs all layers
+        assert len(set(map(sum, layers))) > 1  # keypoints were dropped
+    else:
+        assert len(layers) < 4  # all pairs stopped early
+    assert matcher.match_batch([]) == []
+
+
+def record_counts(matcher):
+    """The number of keypoints of each image in each layer that runs."""
+    ran = []
+    inner = matcher._forward._attend_across
+
+    def attend(number, states, counts):
+        ran.append(list(counts))
+        return inner(number, states, counts)
+
+    matcher._forward._attend_across = attend
+    return ran
+
+
+def test_an_image_goes_through_the_first_self_attention_once(make):
+    matcher, _ = make("aliked")
+    first, second = pair("aliked")
+    seen = []
+    inner = matcher._forward.encode
+    matcher._forward.encode = lambda *inputs: seen.append(inputs) or inner(*inputs)
+    for _ in range(2):
+        matcher.match_batch([(first, second), (second, first)])
+    assert len(seen) == 2
+    del first, second
+    assert not matcher._encoded  # forgotten with the features
+
+
+@pytest.mark.parametrize(("depth", "width"), [(-1, 1e-6), (-1, 0.5), (0.5, 0.5), (0.6, 0.4)])
+def test_keypoints_are_dropped_as_kornia_drops_them(monkeypatch, make, depth, width):
+    """Down to none at all."""
+    off = {"depth_confidence": None if depth < 0 else depth, "width_confidence": width}
+    matcher, state = make("aliked", layers=3, decided=True, **off)
+    options = {"filter_threshold": 0.0, "depth_confidence": depth, "width_confidence": width}
+    images = pair("aliked")
+    same(matcher.match(*images), *by_kornia(monkeypatch, "aliked", state, *images, **options))
+
+
+def test_half_precision_gives_about_the_same(make):
+    """As on a GPU, but on the CPU."""
+    matcher, _ = make("aliked")
+    expected = matcher.match_batch(mixed_pairs())
+    network = lightglue._load(matcher.config, "aliked")
+    matcher._forward, matcher.batch = Forward(network, torch.device("cpu"), half=True), 16
+    for one, other in zip(expected, matcher.match_batch(mixed_pairs()), strict=True):
+        both = {tuple(x) for x in one.indices.tolist()} & {tuple(x) for x in other.indices.tolist()}
+        assert len(both) >= 0.8 * len(one)
+
+
+def test_smaller_batches_if_memory_runs_out(make, caplog):
+    matcher, _ = make("aliked")
+    pairs = mixed_pairs()
+    expected = matcher.match_batch(pairs)
+    inner, sizes = matcher._forward.match, []
+
+    def match(encoded):
+        sizes.append(len(encoded))
+        if len(encoded) > 2:
+            raise RuntimeError("CUDA out of memory")
+        return inner(encoded)
+
+    matcher._forward.match, matcher.batch = match, 16
+    for found, one in zip(matcher.match_batch(pairs), expected, strict=True):
+        same(found, one.indices, one.scores, atol=1e-5)
+    assert matcher.batch == 3
+    assert sizes == [5, 3, 3, 1, 1]
+    assert "not enough memory for 7 pairs at once; continuing with 3" in caplog.text
+    matcher._forward.match = lambda _: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        matcher.match_batch(pairs)
 
 
 def test_the_same_from_many_threads(make):
@@ -297,15 +396,19 @@ def test_half_precision_of_descriptors(make):
 
 def test_adaptive_options_reach_the_network_unless_it_was_not_trained_for_them(make):
     def of(kind, **options):
-        conf = make(kind, **options)[0]._network.conf
+        conf = make(kind, **options)[0]._forward.conf
         return conf.depth_confidence, conf.width_confidence
 
     assert of("aliked") == (0.95, 0.99)
     assert of("aliked", depth_confidence=0.5, width_confidence=None) == (0.5, -1)
     assert of("doghardnet") == (-1, -1)
     assert of("xfeat") == (-1, 0.99)
-    conf = make("aliked")[0]._network.conf
-    assert (conf.mp, conf.flash) == (False, False)  # on a CPU
+
+
+def test_fused_attention_stays_allowed(make):
+    """kornia would switch it off in the whole process, on CPUs too, where it takes half the time."""
+    make("aliked")
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_sift_is_described_as_colmap_does(shared):

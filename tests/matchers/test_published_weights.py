@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from imc_kit.data.images import load
 from imc_kit.detectors import DETECTORS, extract
+from imc_kit.matchers import lightglue as lightglue_module
 from imc_kit.matchers.lightglue import LightGlueConfig
 from imc_kit.matchers.nearest import NearestConfig
 from random_networks import quick_random
@@ -139,9 +140,10 @@ def test_a_detector_uses_every_tensor_of_its_file(state, detector, file):
 
 
 @pytest.mark.parametrize("file", LIGHTGLUE_FILES)
-def test_lightglue_uses_every_tensor_of_its_file(state, lightglue, file):
+def test_lightglue_uses_every_tensor_of_its_file(shared, state, file):
     published = dict(state(file))
-    loaded = lightglue(LIGHTGLUE_FILES[file][1])._network.state_dict()
+    config = LightGlueConfig(weights=shared / "weights", device="cpu")
+    loaded = lightglue_module._load(config, LIGHTGLUE_FILES[file][1]).state_dict()
     if file == "disk_lightglue.pth":
         for layer in range(9):
             assert published.pop(f"log_assignment.{layer}.r") == 1
@@ -198,6 +200,19 @@ def test_kornia_matches_the_same(monkeypatch, state, matched, features, file):
     assert len(ours) > 60
     np.testing.assert_array_equal(ours.indices, theirs["matches"][0].numpy())
     np.testing.assert_allclose(ours.scores, theirs["scores"][0].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("file", LIGHTGLUE_FILES)
+def test_pairs_in_one_pass_are_as_one_by_one(monkeypatch, lightglue, features, file):
+    """As on a GPU. An image matched with itself stops earlier than the pair does."""
+    detector, kind = LIGHTGLUE_FILES[file]
+    matcher, (first, second) = lightglue(kind), features(detector)
+    pairs = [(first, second), (first, first), (second, first)]
+    alone = matcher.match_batch(pairs)
+    monkeypatch.setattr(matcher, "batch", 3)
+    for found, one in zip(matcher.match_batch(pairs), alone, strict=True):
+        np.testing.assert_array_equal(found.indices, one.indices)
+        np.testing.assert_allclose(found.scores, one.scores, atol=1e-4)
 
 
 @pytest.mark.parametrize(

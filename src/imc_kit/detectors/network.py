@@ -21,7 +21,7 @@ from imc_kit.data.images import Photo
 from imc_kit.detectors import Candidates, DetectorConfig, describe_strongest, in_original
 from imc_kit.errors import KitError
 from imc_kit.runtime import weights
-from imc_kit.runtime.torch_utils import Device, Tensor, device, fill, on_device, read_state
+from imc_kit.runtime.torch_utils import Device, Tensor, device, fill, on_device, read_state, unless_out_of_memory
 from imc_kit.types import Features, Mask, Pixels
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 _SMALLEST_SIDE = 64
 """If memory runs out, images are not shrunk below this longer side, in pixels. At this size a network already needs
 only about a hundredth of the memory of its default size, so shrinking further does not help."""
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-"""Words in torch's out-of-memory errors: on a GPU, on Windows, on Linux, and from cuDNN and cuBLAS."""
 
 
 @dataclass(frozen=True)
@@ -122,17 +120,8 @@ class NetworkDetector(ABC, Generic[C]):
         return [features[i] for i in range(len(images))]
 
     def _detect_if_possible(self, images: list[Pixels], masks: list[Mask | None]) -> list[Features] | None:
-        """The result of `_detect`, or None if memory runs out. In that case its memory is freed."""
-        import torch
-
-        try:
-            return self._detect(images, masks)
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
-                raise
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+        """The result of `_detect`, or None if memory runs out."""
+        return unless_out_of_memory(lambda: self._detect(images, masks), self._device)
 
     def _detect_smaller(self, image: Pixels, mask: Mask | None) -> Features:
         """Detect in an image that does not fit into memory: halve its pixels until it fits."""

@@ -1,24 +1,28 @@
 """LightGlue (Lindenberger et al. 2023) through kornia: a network that matches the features of two images jointly.
 
-There is one network for each kind of descriptors. `register_network` adds one.
-
-The network uses only relative positions, scales and orientations. So adding half a pixel to positions, to bring them
-into its range, does not change the result.
+There is one network for each kind of descriptors. `register_network` adds one. The network uses only relative
+positions, scales and orientations, so half a pixel makes no difference.
 """
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from imc_kit.errors import KitError
-from imc_kit.matchers import MatcherConfig, OneByOne, register
+from imc_kit.matchers import MatcherConfig, register
+from imc_kit.matchers.lightglue_forward import Encoded, Forward
 from imc_kit.runtime import weights
-from imc_kit.runtime.torch_utils import Device, Tensor, device, fill, on_device, read_state
+from imc_kit.runtime.torch_utils import Device, Tensor, device, fill, on_device, read_state, unless_out_of_memory
 from imc_kit.types import Features, Float32, Matches
+
+logger = logging.getLogger(__name__)
 
 _KINDS = ("aliked", "dedodeb", "dedodeg", "disk", "doghardnet", "sift", "superpoint")
 _OTHER_FILES = {"keynet_affnet_hardnet": "keynet_affnet_hardnet_lightlue.pth", "xfeat": "xfeat-lighterglue.pt"}
@@ -95,8 +99,12 @@ class LightGlueConfig(MatcherConfig):
         return LightGlueMatcher(self, kind)
 
 
-class LightGlueMatcher(OneByOne):
-    """See `Matcher`."""
+class LightGlueMatcher:
+    """See `Matcher`. A `Features` object goes to the GPU, and through the first self-attention, only once."""
+
+    gpu_batch: ClassVar[int] = 16
+    """Pairs per pass on a GPU, where one pair leaves most of the GPU idle. A pair of 2 × 2048 keypoints takes about
+    100 MB. On a CPU, one at a time is as fast."""
 
     def __init__(self, config: LightGlueConfig, kind: str) -> None:
         """Raises `KitError` when there is no network for the kind, or when torch, kornia, the weight file or the
@@ -106,37 +114,76 @@ class LightGlueMatcher(OneByOne):
         self.config = config
         self.kind = kind
         self._device = device(config.device, "matcher 'lightglue'")
-        self._network = _load(config, kind, self._device)
+        on_gpu = self._device.type == "cuda"
+        self._forward = Forward(_load(config, kind), self._device, half=config.half and on_gpu)
+        self._encoded: WeakKeyDictionary[Features, Encoded] = WeakKeyDictionary()
+        self.batch = self.gpu_batch if on_gpu else 1
 
     def match(self, first: Features, second: Features) -> Matches:
         """See `Matcher.match`. Raises `KitError` for features that the network was not made for."""
+        return self.match_batch([(first, second)])[0]
+
+    def match_batch(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """See `Matcher.match_batch`. On a GPU, several pairs go through the network together.
+
+        If memory runs out, tries smaller batches, with a warning in the log.
+        """
+        found: list[Matches] = []
+        while len(found) < len(pairs):
+            chunk = pairs[len(found) : len(found) + self.batch]
+            if len(chunk) == 1:
+                found += self._match(chunk)
+            elif (matched := unless_out_of_memory(partial(self._match, chunk), self._device)) is not None:
+                found += matched
+            else:
+                self.batch = len(chunk) // 2
+                logger.warning(
+                    "matcher 'lightglue': not enough memory for %d pairs at once; continuing with %d",
+                    len(chunk), self.batch,
+                )  # fmt: skip
+        return found
+
+    def _match(self, pairs: Sequence[tuple[Features, Features]]) -> list[Matches]:
+        """Match pairs in one pass."""
         import torch
 
-        images = {f"image{side}": self._inputs(features) for side, features in enumerate((first, second))}
         # cuDNN plans attention anew for every number of keypoints, which takes several times as long as all else.
         torch.backends.cuda.enable_cudnn_sdp(False)  # until the run ends: see `executors.one_thread`
+        some = [pair for pair in pairs if all(map(len, pair))]
         with torch.inference_mode():
-            found = self._network(images)
-        indices, scores = found["matches"][0], found["scores"][0]
-        return Matches(indices.cpu().numpy().astype(np.int32), scores.float().cpu().numpy())
+            encoded = [(self._encode(first), self._encode(second)) for first, second in some]
+            found = iter(self._forward.match(encoded) if encoded else [])
+        return [_as_matches(*next(found)) if all(map(len, pair)) else Matches.empty() for pair in pairs]
 
-    def _inputs(self, features: Features) -> dict[str, Tensor]:
-        """The network's inputs for one image, [1, N, …]."""
-        self._check(features)
-        inputs = {
-            "keypoints": features.keypoints + np.float32(0.5),
-            "descriptors": features.descriptors.astype(np.float32),  # a copy, because torch warns of read-only arrays
-            "image_size": np.array(features.image_size, np.float32),
-        }
-        if self._network.conf.add_scale_ori:
-            inputs["scales"], inputs["oris"] = _frames(features, self.kind)
-        if self._network.conf.add_laf:
-            shapes = np.empty((0, 2, 2), np.float32) if features.shapes is None else features.shapes
-            inputs["lafs"] = np.concatenate([shapes, inputs["keypoints"][..., None]], 2)
-        return {name: on_device(values[None], self._device) for name, values in inputs.items()}
+    def _encode(self, features: Features) -> Encoded:
+        """The network's first steps, for one image."""
+        known = self._encoded.get(features)
+        if known is None:
+            self._check(features)
+            # A copy, because torch warns of read-only arrays.
+            inputs = self._positions(features), features.descriptors.astype(np.float32)
+            known = self._forward.encode(*(on_device(values, self._device) for values in inputs))
+            self._encoded[features] = known
+        return known
+
+    def _positions(self, features: Features) -> Float32:
+        """What the network is told of each keypoint's place [N, 2], scale and orientation [N, 4], or shape [N, 6]."""
+        conf, size = self._forward.conf, features.image_size
+        middle = np.array(size) / 2
+
+        def place(points: Float32) -> Float32:
+            return ((points - middle) / (max(size) / 2)).astype(np.float32)
+
+        parts = [place(features.keypoints)]
+        if conf.add_scale_ori:
+            scales, orientations = _frames(features, self.kind)
+            parts += [np.stack([scales * conf.scale_coef, orientations], 1)]
+        if conf.add_laf and features.shapes is not None:
+            parts += [place(features.keypoints + features.shapes[..., axis]) for axis in (0, 1)]
+        return np.concatenate(parts, 1).astype(np.float32, copy=False)
 
     def _check(self, features: Features) -> None:
-        conf, descriptors, needs = self._network.conf, features.descriptors, "matcher 'lightglue' needs"
+        conf, descriptors, needs = self._forward.conf, features.descriptors, "matcher 'lightglue' needs"
         if descriptors.dtype == np.uint8 or descriptors.shape[1] != conf.input_dim:
             raise KitError(
                 f"{needs} {conf.input_dim} numbers for each {self.kind} descriptor,"
@@ -146,6 +193,10 @@ class LightGlueMatcher(OneByOne):
             raise KitError(f"{needs} the scale and the orientation of each {self.kind} keypoint")
         if conf.add_laf and len(features) and features.shapes is None:
             raise KitError(f"{needs} the affine shape of each {self.kind} keypoint")
+
+
+def _as_matches(indices: Tensor, scores: Tensor) -> Matches:
+    return Matches(indices.int().cpu().numpy(), scores.cpu().numpy())
 
 
 def _frames(features: Features, kind: str) -> Float32:
@@ -159,23 +210,24 @@ def _frames(features: Features, kind: str) -> Float32:
     return np.stack([6 * features.scales, -orientations % (2 * np.pi)]).astype(np.float32)
 
 
-def _load(config: LightGlueConfig, kind: str, where: Any) -> Any:
+def _load(config: LightGlueConfig, kind: str) -> Any:
+    """kornia's module with the published weights."""
     from kornia import feature
 
     path = _path(config, kind)
     options = {option: value for option, value in _network_options()[kind].items() if option != "weights"}
-    half = config.half and where.type == "cuda"
     for option in ("depth_confidence", "width_confidence"):
         wanted = getattr(config, option)
         options[option] = (
             -1 if wanted is None or options.get(option) == -1 else wanted
         )  # −1: off, or not trained for it
     light_glue: Any = feature.LightGlue
-    network = light_glue(None, **options | {"filter_threshold": config.filter_threshold, "mp": half, "flash": half})
+    # Without flash, kornia would forbid torch's fused attention in the whole process, even on a CPU.
+    network = light_glue(None, **options | {"filter_threshold": config.filter_threshold, "flash": True})
     # The published files lack this constant and nothing else.
     state = {"confidence_thresholds": network.confidence_thresholds, **_renamed(read_state(path))}
     fill(network, state, path, f"the LightGlue for {kind} of the installed kornia")
-    return network.to(where)
+    return network
 
 
 def _path(config: LightGlueConfig, kind: str) -> Path:

@@ -62,9 +62,9 @@ def pair_chunks(pairs: Sequence[Pair], most: int, executor: Executor, until: flo
     return [part for chunk in _cut(pairs, sizes) for part in _with_few_images(chunk)]
 
 
-def batches(items: Sequence[T], until: float) -> Iterator[list[T]]:
-    """All items in one batch; with a time limit, one item per batch until time runs out."""
-    for batch in _cut(items, repeat(max(1, len(items)) if until == inf else 1)):
+def batches(items: Sequence[T], until: float, limited: int) -> Iterator[list[T]]:
+    """All items in one batch; with a time limit, at most `limited` items per batch until time runs out."""
+    for batch in _cut(items, repeat(max(1, len(items)) if until == inf else limited)):
         if deadline.left(until):
             yield batch
 

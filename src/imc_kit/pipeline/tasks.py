@@ -193,7 +193,8 @@ def _match_until(
     pairs = {pair_key(first.key, second.key): (first.key, second.key) for first, second in chunk}
     found: dict[str, Any] = {}
     failed = {key: unread[one] for key, pair in pairs.items() for one in pair if one in unread}
-    for batch in batches([key for key in pairs if key not in failed], until):
+    at_once = getattr(matcher, "batch", 1)  # of LightGlue on a GPU, where a few pairs take as long as one
+    for batch in batches([key for key in pairs if key not in failed], until, at_once):
         of_pair = {key: (images[pairs[key][0]], images[pairs[key][1]]) for key in batch}
         more, others = _together(matcher.match_batch, of_pair)
         found, failed = found | more, failed | others

@@ -6,11 +6,11 @@ With several GPUs, threads are assigned to them in rotation, and a thread's netw
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from imc_kit.errors import KitError, said
 
@@ -23,6 +23,9 @@ else:
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where a network runs; auto uses a GPU if there is one."""
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+"""Words in torch's out-of-memory errors: on a GPU, on Windows, on Linux, and from cuDNN and cuBLAS."""
+T = TypeVar("T")
 _thread_numbers = count()
 _thread = threading.local()
 
@@ -64,6 +67,20 @@ def on_device(values: NDArray[Any], where: torch.device) -> torch.Tensor:
 
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor
+
+
+def unless_out_of_memory(call: Callable[[], T], where: torch.device) -> T | None:
+    """The result of `call()`, or None if memory runs out. In that case the memory that it used is freed."""
+    import torch
+
+    try:
+        return call()
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+    if where.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 def read_state(path: Path) -> dict[str, Any]:
