@@ -173,6 +173,9 @@ def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fix
     """
     if reconstruction.num_reg_images() < 2:
         return
+    most = options.ceres.max_num_images_direct_sparse_cpu_solver
+    if most < reconstruction.num_reg_images() and covisible_pairs(reconstruction) <= most * (most - 1) / 2:
+        options.ceres.max_num_images_direct_sparse_cpu_solver = reconstruction.num_reg_images()
     config = posed_config(reconstruction, constant)
     for image_id in set(fixed).intersection(reconstruction.reg_image_ids()):
         image = reconstruction.images[image_id]
@@ -182,6 +185,17 @@ def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fix
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, reconstruction).solve()
     reconstruction.update_point_3d_errors()
+
+
+def covisible_pairs(reconstruction: Any) -> int:
+    """The number of pairs of images that see a common point: the blocks that a direct solver has to fill."""
+    from scipy.sparse import coo_array
+
+    seen = [
+        (e.image_id, row) for row, point in enumerate(reconstruction.points3D.values()) for e in point.track.elements
+    ]
+    matrix = coo_array((np.ones(len(seen), np.int32), np.array(seen, np.int64).reshape(-1, 2).T)).tocsr()
+    return int((matrix @ matrix.T).nnz - reconstruction.num_reg_images()) // 2
 
 
 def hold(database: str, models: str, constant: Collection[int], threads: int) -> None:
