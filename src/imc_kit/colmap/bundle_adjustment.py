@@ -177,7 +177,7 @@ def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fix
     if reconstruction.num_reg_images() < 2:
         return
     most = options.ceres.max_num_images_direct_sparse_cpu_solver
-    if most < reconstruction.num_reg_images() and covisible_pairs(reconstruction) <= most * (most - 1) / 2:
+    if _DIRECT < most < reconstruction.num_reg_images() and covisible_pairs(reconstruction) <= most * (most - 1) / 2:
         options.ceres.max_num_images_direct_sparse_cpu_solver = reconstruction.num_reg_images()
     config = posed_config(reconstruction, constant)
     for image_id in set(fixed).intersection(reconstruction.reg_image_ids()):
@@ -194,11 +194,12 @@ def covisible_pairs(reconstruction: Any) -> int:
     """The number of pairs of images that see a common point: the blocks that a direct solver has to fill."""
     from scipy.sparse import coo_array
 
-    seen = [
-        (e.image_id, row) for row, point in enumerate(reconstruction.points3D.values()) for e in point.track.elements
-    ]
-    matrix = coo_array((np.ones(len(seen), np.int32), np.array(seen, np.int64).reshape(-1, 2).T)).tocsr()
-    return int((matrix @ matrix.T).nnz - reconstruction.num_reg_images()) // 2
+    tracks = [point.track.elements for point in reconstruction.points3D.values()]
+    seen = np.array([(one.image_id, row) for row, track in enumerate(tracks) for one in track]).reshape(-1, 2).T
+    shape = max(reconstruction.images, default=0) + 1, len(tracks)
+    sees = coo_array((np.ones(seen.shape[1], np.int32), seen.astype(np.int64)), shape).tocsr()
+    both = sees @ sees.T
+    return int(both.nnz - np.count_nonzero(both.diagonal())) // 2
 
 
 def hold(database: str, models: str, constant: Collection[int], threads: int) -> None:
