@@ -91,9 +91,10 @@ def test_observed_and_counts_of_pairs(synthetic: Synthetic) -> None:
 def test_images_that_see_few_others_are_adjusted_by_a_direct_solver(
     synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are: COLMAP's limit is a number of images that all see each other."""
-    monkeypatch.setattr(bundle_adjustment, "_DIRECT", 3)
+    """Also above COLMAP's limit, which is right for images that all see each other."""
     model, images = synthetic.scene, len(synthetic.ids)
+    monkeypatch.setattr(bundle_adjustment, "_DIRECT", 3)
+    monkeypatch.setattr(bundle_adjustment, "_SPARSE", (images, 2))
 
     def direct() -> int:
         options = solver(1, 1, robust=False)
@@ -114,6 +115,8 @@ def test_images_that_see_few_others_are_adjusted_by_a_direct_solver(
             model.add_point3D(place, track)
     assert covisible_pairs(model) == images - 1
     assert direct() == images
+    monkeypatch.setattr(bundle_adjustment, "_SPARSE", (images - 1, 2))
+    assert direct() == 5
     for number in list(model.points3D):
         model.delete_point3D(number)
     assert covisible_pairs(model) == 0

@@ -36,6 +36,10 @@ poses."""
 _DIRECT = 300
 """Maximum number of images of a rough bundle adjustment with a direct solver (COLMAP: 1000). With an iterative one, a
 rough adjustment takes half the time for the same poses, and a precise one takes longer (docs/benchmarks.md)."""
+_SPARSE = 4000, 80
+"""Maximum number of images of a precise bundle adjustment with a direct solver (COLMAP: 1000), if on average each sees
+points in common with at most so many others. For 800 images of a flight (63 others) an iterative one takes four times
+as long; but if all see each other, a direct one's time grows with the cube of their number."""
 _ITERATIONS = 50
 """Maximum solver iterations per round."""
 _CENTRED = 1e-6
@@ -176,9 +180,9 @@ def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fix
     """
     if reconstruction.num_reg_images() < 2:
         return
-    most = options.ceres.max_num_images_direct_sparse_cpu_solver
-    if _DIRECT < most < reconstruction.num_reg_images() and covisible_pairs(reconstruction) <= most * (most - 1) / 2:
-        options.ceres.max_num_images_direct_sparse_cpu_solver = reconstruction.num_reg_images()
+    images, most = reconstruction.num_reg_images(), options.ceres.max_num_images_direct_sparse_cpu_solver
+    if _DIRECT < most < images <= _SPARSE[0] and covisible_pairs(reconstruction) <= _SPARSE[1] / 2 * images:
+        options.ceres.max_num_images_direct_sparse_cpu_solver = images
     config = posed_config(reconstruction, constant)
     for image_id in set(fixed).intersection(reconstruction.reg_image_ids()):
         image = reconstruction.images[image_id]
@@ -191,7 +195,7 @@ def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fix
 
 
 def covisible_pairs(reconstruction: Any) -> int:
-    """The number of pairs of images that see a common point: the blocks that a direct solver has to fill."""
+    """The number of pairs of images that see a common point."""
     from scipy.sparse import coo_array
 
     tracks = [point.track.elements for point in reconstruction.points3D.values()]
