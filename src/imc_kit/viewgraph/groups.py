@@ -65,5 +65,5 @@ def groups(images: Iterable[str], inliers: Mapping[Pair, int]) -> list[list[str]
         for other in links[large]:
             if other in changed or len(members[other]) > size:
                 heappush(closest, entry(large, other))
-    large = [sorted(one, key=order.__getitem__) for one in members if len(one) >= SMALLEST]
-    return sorted(large, key=lambda one: (-len(one), order[one[0]]))
+    places = [sorted(one, key=order.__getitem__) for one in members if len(one) >= SMALLEST]
+    return sorted(places, key=lambda one: (-len(one), order[one[0]]))
