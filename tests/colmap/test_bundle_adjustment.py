@@ -10,15 +10,7 @@ import pycolmap
 import pytest
 
 from imc_kit.colmap import bundle_adjustment
-from imc_kit.colmap.bundle_adjustment import (
-    TOLERANCE,
-    adjust,
-    correspondence_graph,
-    covisible_pairs,
-    observed,
-    solve,
-    solver,
-)
+from imc_kit.colmap.bundle_adjustment import TOLERANCE, adjust, correspondence_graph, observed
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.model_files import read_model
 from imc_kit.colmap.support import Evidence, read_evidence
@@ -86,40 +78,6 @@ def test_observed_and_counts_of_pairs(synthetic: Synthetic) -> None:
         assert (1, 2) not in id_pair_counts(database, verified=True)
         assert (1, 2) in id_pair_counts(database, verified=False)
         assert len(id_pair_counts(database, verified=True)) == 8 * 7 // 2 - 1
-
-
-def test_images_that_see_few_others_are_adjusted_by_a_direct_solver(
-    synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also above COLMAP's limit, which is right for images that all see each other."""
-    model, images = synthetic.scene, len(synthetic.ids)
-    monkeypatch.setattr(bundle_adjustment, "_DIRECT", 3)
-    monkeypatch.setattr(bundle_adjustment, "_SPARSE", (images, 2))
-
-    def direct() -> int:
-        options = solver(1, 1, robust=False)
-        options.ceres.max_num_images_direct_dense_cpu_solver, limit = 3, 5
-        options.ceres.max_num_images_direct_sparse_cpu_solver = limit
-        solve(model, options)
-        return int(options.ceres.max_num_images_direct_sparse_cpu_solver)
-
-    assert covisible_pairs(model) == images * (images - 1) // 2
-    assert direct() == 5
-    for number, point in list(model.points3D.items()):  # each is left to two neighbours
-        first = synthetic.ids[number % (images - 1)]
-        seen = [(one.image_id, one.point2D_idx) for one in point.track.elements if one.image_id - first in (0, 1)]
-        place = point.xyz.copy()
-        model.delete_point3D(number)
-        if len(seen) == 2:
-            track = pycolmap.Track([pycolmap.TrackElement(*one) for one in seen])
-            model.add_point3D(place, track)
-    assert covisible_pairs(model) == images - 1
-    assert direct() == images
-    monkeypatch.setattr(bundle_adjustment, "_SPARSE", (images - 1, 2))
-    assert direct() == 5
-    for number in list(model.points3D):
-        model.delete_point3D(number)
-    assert covisible_pairs(model) == 0
 
 
 @pytest.mark.parametrize(("direct", "expected"), [(300, 0.0), (5, TOLERANCE)])

@@ -36,10 +36,6 @@ poses."""
 _DIRECT = 300
 """Maximum number of images of a rough bundle adjustment with a direct solver (COLMAP: 1000). With an iterative one, a
 rough adjustment takes half the time for the same poses, and a precise one takes longer (docs/benchmarks.md)."""
-_SPARSE = 4000, 80
-"""Maximum number of images of a precise bundle adjustment with a direct solver (COLMAP: 1000), if on average each sees
-points in common with at most so many others. For 800 images of a flight (63 others) an iterative one takes four times
-as long; but if all see each other, a direct one's time grows with the cube of their number."""
 _ITERATIONS = 50
 """Maximum solver iterations per round."""
 _CENTRED = 1e-6
@@ -180,9 +176,6 @@ def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fix
     """
     if reconstruction.num_reg_images() < 2:
         return
-    images, most = reconstruction.num_reg_images(), options.ceres.max_num_images_direct_sparse_cpu_solver
-    if _DIRECT < most < images <= _SPARSE[0] and covisible_pairs(reconstruction) <= _SPARSE[1] / 2 * images:
-        options.ceres.max_num_images_direct_sparse_cpu_solver = images
     config = posed_config(reconstruction, constant)
     for image_id in set(fixed).intersection(reconstruction.reg_image_ids()):
         image = reconstruction.images[image_id]
@@ -192,18 +185,6 @@ def solve(reconstruction: Any, options: Any, constant: Collection[int] = (), fix
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, reconstruction).solve()
     reconstruction.update_point_3d_errors()
-
-
-def covisible_pairs(reconstruction: Any) -> int:
-    """The number of pairs of images that see a common point."""
-    from scipy.sparse import coo_array
-
-    tracks = [point.track.elements for point in reconstruction.points3D.values()]
-    seen = np.array([(one.image_id, row) for row, track in enumerate(tracks) for one in track]).reshape(-1, 2).T
-    shape = max(reconstruction.images, default=0) + 1, len(tracks)
-    sees = coo_array((np.ones(seen.shape[1], np.int32), seen.astype(np.int64)), shape).tocsr()
-    both = sees @ sees.T
-    return int(both.nnz - np.count_nonzero(both.diagonal())) // 2
 
 
 def hold(database: str, models: str, constant: Collection[int], threads: int) -> None:
