@@ -1,15 +1,16 @@
 """Time and memory by number of images: the kit on rendered views of one place, with pairs by retrieval.
 
     python benchmarks/scale.py [--sizes 50 100 200 400 800] [--preset sift] [--keypoints 1000] [--long-side 640] [-k 10]
-                               [--threads N] [--without-mapping] [--views FOLDER] [--partition N] [--synthetic]
-                               [--out FILE]
+                               [--threads N] [--without-mapping] [--views FOLDER] [--partition N] [--out FILE]
+                               [--synthetic [--seeds 0 1 2] [--whole-up-to 800]]
 
 The views go once round the rendered plaza; smaller sizes take every second view, every fourth, and so on. They are
 rendered first (`--views` keeps them in a folder and reuses views that are there). Each size is solved in its own
 process, with one mapping run or up to verification. Each image is paired with its K most similar images by VLAD.
 
 With `--synthetic`, mapping and refinement alone are measured, on databases of drone flights that are written directly
-(`synthetic_flight`): CPU seconds by job, and errors against the true cameras.
+(`synthetic_flight`), one for each seed: CPU seconds by job, and errors against the true cameras. Flights of at most
+`--whole-up-to` images are mapped as a whole, too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -39,6 +41,9 @@ REMARKS = """\
 s: the whole run, without starting Python, followed by the seconds of each stage. MB at start: memory before the first
 stage. MB: peak resident memory of the kit's process, with its stage. MB of COLMAP: peak of the largest process that the
 kit started; the kernel counts it as at least what the starting process held."""
+FLIGHT_REMARKS = """\
+Means over the seeds. CPU s: of all processes, and its factor to the size before; then by job, without writing the
+database. cm: median error of the camera centres. MB: the largest process of any seed."""
 
 
 def main() -> None:
@@ -52,6 +57,10 @@ def main() -> None:
     parser.add_argument("--without-mapping", action="store_true", help="stop after verification")
     parser.add_argument("--partition", type=int, help="images per partition; 0: map as a whole")
     parser.add_argument("--synthetic", action="store_true", help="measure mapping alone, without photos")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of synthetic flights; default: 0")
+    parser.add_argument(
+        "--whole-up-to", type=int, default=0, help="also map synthetic flights up to this size as a whole"
+    )
     parser.add_argument("--views", type=Path, help="folder for the views; default: a temporary one")
     parser.add_argument("--out", type=Path, help="also save the table in this file")
     arguments = parser.parse_args()
@@ -63,10 +72,12 @@ def main() -> None:
     rows = []
     if arguments.synthetic:
         for size in sizes:
-            rows.append(run({"flight": size, **given}))
-            print(json.dumps(rows[-1]), flush=True)
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        finish(arguments.out, text, _markdown(columns, [[str(row.get(name, "")) for name in columns] for row in rows]))
+            for whole in (False, True) if size <= arguments.whole_up_to else (False,):
+                for seed in arguments.seeds:
+                    job = {"flight": size, **given, "seed": seed} | ({"partition": 0} if whole else {})
+                    rows.append({"whole": whole} | run(job))
+                    print(json.dumps(rows[-1]), flush=True)
+        finish(arguments.out, text, f"{flights_table(rows)}\n\n{FLIGHT_REMARKS}")
         return
     with tempfile.TemporaryDirectory() as scratch:
         views = render_views(arguments.views or Path(scratch) / "views", sizes[-1], arguments.long_side)
@@ -74,10 +85,7 @@ def main() -> None:
             job = {
                 "views": [str(views[number * len(views) // size]) for number in range(size)],
                 "folder": str(Path(scratch) / str(size)),
-                **{
-                    name: getattr(arguments, name)
-                    for name in ("preset", "keypoints", "long_side", "k", "threads", "partition")
-                },
+                **given,
                 "mapping": not arguments.without_mapping,
             }
             rows.append(run(job))
@@ -96,6 +104,27 @@ def main() -> None:
         "MB of COLMAP",
     ]
     finish(arguments.out, text, f"{_markdown(header, [line(row, used) for row in rows])}\n\n{REMARKS}")
+
+
+def flights_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of synthetic flights, averaged over the seeds."""
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in ("whole", "images", "seed")))
+    last: dict[bool, float] = {}
+    lines = []
+    for whole, size in dict.fromkeys((row["whole"], row["images"]) for row in rows):
+        same = [row for row in rows if (row["whole"], row["images"]) == (whole, size)]
+        cells = []
+        for name in columns:
+            values = [row[name] for row in same if name in row]
+            if name == "error" or not values:
+                cells.append("; ".join(map(str, values)))
+                continue
+            value = max(values) if name == "MB" else sum(values) / len(values)
+            factor = f" ({value / last[whole]:.2f})" if name == "CPU s" and whole in last else ""
+            last |= {whole: value} if name == "CPU s" else {}
+            cells.append(f"{value:.4g}{factor}")
+        lines.append([str(size), "as a whole" if whole else "in partitions", str(len(same)), *cells])
+    return _markdown(["images", "mapped", "flights", *columns], lines)
 
 
 def finish(out: Path | None, facts: str, table: str) -> None:
@@ -155,7 +184,7 @@ def mapping_run(job: dict[str, Any]) -> tuple[MappingConfig]:
 
 
 def flight_worker(job: dict[str, Any]) -> dict[str, Any]:
-    """Map a synthetic flight and refine its model; CPU seconds of this process and its children by job, one a time."""
+    """Map a synthetic flight and refine its model: seconds, and CPU seconds of this process and its children by job."""
     import resource
 
     import numpy as np
@@ -163,14 +192,15 @@ def flight_worker(job: dict[str, Any]) -> dict[str, Any]:
 
     import synthetic_flight
     from imc_kit.colmap import child, mapping, steps
+    from imc_kit.runtime.executors import cores
 
     used: Counter[str] = Counter()
     last = 0.0
 
     def take(what: str) -> None:
         nonlocal last
-        times = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        now = sum(time.ru_utime + time.ru_stime for time in times)
+        both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        now = sum(one.ru_utime + one.ru_stime for one in both)
         used[what] += now - last
         last = now
 
@@ -182,18 +212,21 @@ def flight_worker(job: dict[str, Any]) -> dict[str, Any]:
     run_job = child.Workplace.run
     child._FORKS = False  # the kernel then tells what each child used when it ends
     child.Workplace.run = counted
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as pool:
+    threads = job["threads"] or cores()
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(threads) as pool:
         folder = Path(scratch)
-        truth = synthetic_flight.write(folder / "flight.db", job["flight"], job["k"])
+        truth = synthetic_flight.write(folder / "flight.db", job["flight"], job["k"], job["seed"])
         take("writing")
-        at = child.Workplace(folder / "models", folder / "log.txt", job["threads"] or 1)
+        started = time.monotonic()
+        at = child.Workplace(folder / "models", folder / "log.txt", threads)
         large = child.LargeScenes(folder / "parts", pool)
         (photos := folder / "photos").mkdir()
         (config,) = mapping_run(job)
         mapped = mapping.map_scene(folder / "flight.db", photos, config, replace(at, large=large))[0]
         refined = steps.refine(mapped, steps.RefinementConfig(), replace(at, folder=folder / "refined"))
         take("kit")
-        row: dict[str, Any] = {"images": job["flight"], "registered": len(refined.poses)}
+        seconds = round(time.monotonic() - started, 1)
+        row: dict[str, Any] = {"images": job["flight"], "seed": job["seed"], "registered": len(refined.poses)}
         for title, model in (("mapped", mapped), ("refined", refined)):
             found, true = (np.array([poses[name].center for name in model.poses]) for poses in (model.poses, truth))
             errors = np.linalg.norm(pycolmap.estimate_sim3d(found, true) * found - true, axis=1)
@@ -201,9 +234,8 @@ def flight_worker(job: dict[str, Any]) -> dict[str, Any]:
             row |= {f"mAA {title}": round(float(np.mean(scores)), 4), f"cm {title}": round(100 * np.median(errors), 1)}
         largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         del used["writing"]
-        return row | {name: round(seconds, 1) for name, seconds in used.items()} | {
-            "CPU s": round(sum(used.values()), 1), "MB": round(largest * 1024 / MB)
-        }  # fmt: skip
+        jobs = {name: round(taken, 1) for name, taken in used.items()}
+        return row | {"s": seconds, "CPU s": round(sum(used.values()), 1)} | jobs | {"MB": round(largest * 1024 / MB)}
 
 
 def worker(job: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from scipy.spatial import KDTree
 
 from imc_kit.colmap import database
 from imc_kit.colmap.cameras import CameraConfig, ImageEntry
-from imc_kit.synthetic import drone
 from imc_kit.synthetic.plaza import Camera
 from imc_kit.types import Features, Matches, Pose
+from rendered import drone
 
 SIZE = 640, 480
 AREA = 18.0

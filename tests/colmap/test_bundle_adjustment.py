@@ -9,7 +9,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap.bundle_adjustment import adjust, correspondence_graph, observed
+from imc_kit.colmap import bundle_adjustment
+from imc_kit.colmap.bundle_adjustment import TOLERANCE, adjust, correspondence_graph, observed
 from imc_kit.colmap.database import id_pair_counts
 from imc_kit.colmap.model_files import read_model
 from imc_kit.colmap.support import Evidence, read_evidence
@@ -77,3 +78,18 @@ def test_observed_and_counts_of_pairs(synthetic: Synthetic) -> None:
         assert (1, 2) not in id_pair_counts(database, verified=True)
         assert (1, 2) in id_pair_counts(database, verified=False)
         assert len(id_pair_counts(database, verified=True)) == 8 * 7 // 2 - 1
+
+
+@pytest.mark.parametrize(("direct", "expected"), [(300, 0.0), (5, TOLERANCE)])
+def test_large_models_are_adjusted_to_a_tolerance(
+    synthetic: Synthetic, monkeypatch: pytest.MonkeyPatch, direct: int, expected: float
+) -> None:
+    """COLMAP's own of 0 would not end in time."""
+    used = []
+    monkeypatch.setattr(bundle_adjustment, "_DIRECT", direct)
+    monkeypatch.setattr(
+        bundle_adjustment, "solve", lambda _, how, *__: used.append(how.ceres.solver_options.function_tolerance)
+    )
+    graph = correspondence_graph(synthetic.scene, evidence(synthetic).matches)
+    adjust(synthetic.scene, graph, per_image=False, threads=1, seed=0)
+    assert set(used) == {expected}

@@ -42,6 +42,37 @@ def test_strays_and_pairs_of_strays_are_in_no_group() -> None:
     assert groups([*FIRST, *SECOND, *"pqrs"], STRONG | strays) == [[*FIRST, "p"], SECOND]
 
 
+def merged_one_by_one(names: list[str], inliers: dict[Pair, int]) -> list[list[str]]:
+    """The definition: after each merge, every group is compared with every other again."""
+    parts = [{name} for name in names]
+
+    def closeness(one: set[str], other: set[str]) -> float:
+        between = [count for pair, count in inliers.items() if len({*pair} & one) == len({*pair} & other) == 1]
+        return sum(max(0, count - CHANCE) for count in between) / min(len(one), len(other))
+
+    for pair in [pair for pair, count in inliers.items() if count >= LINK]:
+        one, other = (next(part for part in parts if name in part) for name in pair)
+        if one is not other:
+            parts.remove(other)
+            one |= other
+    while len(parts) > 1:
+        one, other = max(combinations(parts, 2), key=lambda both: closeness(*both))
+        if closeness(one, other) < LINK - CHANCE:
+            break
+        parts.remove(other)
+        one |= other
+    return [sorted(part) for part in parts if len(part) >= 3]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_are_merged_as_if_all_were_compared_each_time(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [f"{number:02}" for number in range(24)]
+    pairs = [pair for pair in combinations(names, 2) if rng.random() < 0.15]
+    inliers = {pair: int(count) for pair, count in zip(pairs, rng.integers(10, LINK + 4, len(pairs)), strict=True)}
+    assert sorted(groups(names, inliers)) == sorted(merged_one_by_one(names, inliers))
+
+
 def test_small_folders() -> None:
     assert groups([], {}) == []
     assert groups(["a"], {}) == []

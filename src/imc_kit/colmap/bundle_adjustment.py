@@ -117,9 +117,12 @@ def adjust(
     """Complete and merge tracks, bundle-adjust, and drop points and images that do not fit, in place.
 
     per_image: whether intrinsics are per image; then points must fit better. known: cameras that the user knows.
-    fixed: ids of images that keep their poses and intrinsics. tolerance, free_principal_points: see `solver`.
+    fixed: ids of images that keep their poses and intrinsics. tolerance, free_principal_points: see `solver`; models of
+        more than `_DIRECT` images have a tolerance of `TOLERANCE` at least, to end in time.
     """
     max_error, min_angle = _PER_IMAGE_LIMITS if per_image else _SHARED_LIMITS
+    if reconstruction.num_reg_images() > _DIRECT:
+        tolerance = max(tolerance, TOLERANCE)
     options = triangulation(reconstruction, seed, known)
     for number in range(ROUNDS):
         observations = pycolmap.ObservationManager(reconstruction, graph)

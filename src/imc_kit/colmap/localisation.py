@@ -105,18 +105,21 @@ class Search:
         """Give poses and observations to the images that can be localised, and return their ids."""
         gained: list[int] = []
         tried: dict[int, int] = {}
+        pairs = {image_id: self.correspondences(image_id) for image_id in sorted(self.matches.keys() - self.points)}
+        sees = {image_id: _keypoints(found) for image_id, found in pairs.items()}
         while time.monotonic() < deadline:
-            waiting = {}
-            for image_id in sorted(self.matches.keys() - self.points.keys()):
-                pairs = self.correspondences(image_id)
-                if len(pairs) >= max(self.config.min_inliers, _MORE * tried.get(image_id, 0)):
-                    waiting[image_id] = pairs
+            enough = {image_id: max(self.config.min_inliers, _MORE * tried.get(image_id, 0)) for image_id in pairs}
+            waiting = [image_id for image_id, found in pairs.items() if len(found) >= enough[image_id]]
             if not waiting:
                 break
-            best = max(waiting, key=lambda image_id: len(np.unique(waiting[image_id][:, 0])))
-            tried[best] = len(waiting[best])
-            if self.localise(best, waiting[best]):
+            best = max(waiting, key=sees.__getitem__)
+            tried[best] = len(pairs[best])
+            if changed := self.localise(best, pairs[best]):
                 gained.append(best)
+                del pairs[best]
+                for image_id in set().union(*(self.matches[number] for number in changed)) & pairs.keys():
+                    pairs[image_id] = self.correspondences(image_id)
+                    sees[image_id] = _keypoints(pairs[image_id])
         return gained
 
     def correspondences(self, image_id: int) -> NDArray[np.int64]:
@@ -128,8 +131,11 @@ class Search:
                 rows.append(np.stack([matches[:, 0], points], 1)[points >= 0].astype(np.int64))
         return np.column_stack(np.unique(np.concatenate(rows), axis=0, return_counts=True))
 
-    def localise(self, image_id: int, pairs: NDArray[np.int64]) -> bool:
-        """Estimate an image's pose from its 2D–3D correspondences and add it; returns whether that succeeded."""
+    def localise(self, image_id: int, pairs: NDArray[np.int64]) -> set[int]:
+        """Estimate an image's pose from its 2D–3D correspondences and add it.
+
+        Returns the images whose observations changed, this one included; none if that failed.
+        """
         image = self.reconstruction.images[image_id]
         camera = pycolmap.Camera(self.reconstruction.cameras[image.camera_id].todict())
         answer = self._estimate_pose(image, camera, pairs)
@@ -139,7 +145,7 @@ class Search:
         found = len(inliers) >= needed and (image.camera_id in self.cameras or not bad_camera(camera))
         print(f"{image.name}: {len(inliers)} of {len(pairs)} points fit: {'localised' if found else 'not localised'}")
         if not found:
-            return False
+            return set()
         if image.camera_id not in self.cameras:
             self.reconstruction.cameras[image.camera_id].params = camera.params
             self.cameras.add(image.camera_id)
@@ -147,8 +153,7 @@ class Search:
         self.reconstruction.register_frame(image.frame_id)
         for index, point in inliers[:, :2].tolist():
             self.reconstruction.add_observation(point, pycolmap.TrackElement(image_id, index))
-        self._triangulate(image_id)
-        return True
+        return self._triangulate(image_id)
 
     def _estimate_pose(self, image: Any, camera: Any, pairs: NDArray[np.int64]) -> Any:
         """Estimate an image's pose and inliers, or None if that fails. Sets unknown intrinsics in `camera`."""
@@ -169,12 +174,18 @@ class Search:
             refinement,
         )
 
-    def _triangulate(self, image_id: int) -> None:
-        """Triangulate 3D points that a new image sees together with posed images."""
+    def _triangulate(self, image_id: int) -> set[int]:
+        """Triangulate 3D points that a new image sees together with posed images; returns all these images."""
         own = replace(self.raw, matches={pair: m for pair, m in self.raw.matches.items() if image_id in pair})
         guided = guided_matches(self.reconstruction, own, self.config.max_match_error)
         graph = correspondence_graph(self.reconstruction, guided)
         triangulator = pycolmap.IncrementalTriangulator(graph, self.reconstruction)
         triangulator.triangulate_image(pycolmap.IncrementalTriangulatorOptions(random_seed=self.seed), image_id)
-        for changed in {image_id, *(other for pair in guided for other in pair)}:
-            self.points[changed] = observed(self.reconstruction.images[changed])
+        changed = {image_id, *(other for pair in guided for other in pair)}
+        self.points |= {number: observed(self.reconstruction.images[number]) for number in changed}
+        return changed
+
+
+def _keypoints(pairs: NDArray[np.int64]) -> int:
+    """The number of keypoints with 2D–3D correspondences."""
+    return len(np.unique(pairs[:, 0]))

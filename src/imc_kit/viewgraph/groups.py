@@ -1,7 +1,7 @@
 """The places in a folder: groups of images that verified matches join, beyond what chance explains."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heappush
 
 from imc_kit.types import Pair
 
@@ -24,26 +24,46 @@ def groups(images: Iterable[str], inliers: Mapping[Pair, int]) -> list[list[str]
     `CHANCE`: pairs that chance explains do not add up, however many there are.
     """
     order = {image: number for number, image in enumerate(images)}
-    group = {image: {image} for image in order}
-    between: defaultdict[frozenset[int], int] = defaultdict(int)
+    members = [{image} for image in order]
+    home = dict(order)
+    """The number of each image's group."""
+    for (first, second), count in inliers.items():
+        if count >= LINK and home[first] != home[second]:
+            small, large = sorted((home[first], home[second]), key=lambda number: len(members[number]))
+            home.update(dict.fromkeys(members[small], large))
+            members[large] |= members[small]
+            members[small] = set()
+    links: list[dict[int, tuple[int, int]]] = [{} for _ in members]
+    """By group and other group: matches beyond chance, and the position of the first pair, which decides ties."""
 
-    def join(first: set[str], second: set[str]) -> None:
-        first |= second
-        group.update(dict.fromkeys(second, first))
+    def link(one: int, other: int, matches: int, position: int) -> None:
+        known, at = links[one].get(other, (0, position))
+        links[one][other] = links[other][one] = known + matches, min(at, position)
 
-    for pair, count in inliers.items():
-        if count >= LINK and group[pair[0]] is not group[pair[1]]:
-            join(*sorted((group[image] for image in pair), key=len, reverse=True))
-    while True:
-        between.clear()
-        found = {id(one): one for one in group.values()}
-        for (first, second), count in inliers.items():
-            if group[first] is not group[second]:
-                between[frozenset({id(group[first]), id(group[second])})] += max(0, count - CHANCE)
-        closeness = {both: links / min(len(found[one]) for one in both) for both, links in between.items()}
-        closest = max(closeness, key=closeness.__getitem__, default=None)
-        if closest is None or closeness[closest] < LINK - CHANCE:
-            break
-        join(*sorted((found[one] for one in closest), key=len, reverse=True))
-    large = [sorted(one, key=order.__getitem__) for one in found.values() if len(one) >= SMALLEST]
-    return sorted(large, key=lambda one: (-len(one), order[one[0]]))
+    def entry(one: int, other: int) -> tuple[float, int, int, int]:
+        matches, position = links[one][other]
+        return -matches / min(len(members[one]), len(members[other])), position, min(one, other), max(one, other)
+
+    for position, ((first, second), count) in enumerate(inliers.items()):
+        if home[first] != home[second]:
+            link(home[first], home[second], max(0, count - CHANCE), position)
+    closest = [entry(one, other) for one, others in enumerate(links) for other in others if one < other]
+    heapify(closest)
+    while closest and -closest[0][0] >= LINK - CHANCE:
+        found = heappop(closest)
+        small, large = sorted(found[2:], key=lambda number: len(members[number]))
+        if large not in links[small] or entry(small, large) != found:
+            continue  # one of them has grown
+        size = len(members[large])
+        members[large] |= members[small]
+        members[small] = set()
+        changed, links[small] = links[small], {}
+        for other, matches_and_position in changed.items():
+            del links[other][small]
+            if other != large:
+                link(large, other, *matches_and_position)
+        for other in links[large]:
+            if other in changed or len(members[other]) > size:
+                heappush(closest, entry(large, other))
+    places = [sorted(one, key=order.__getitem__) for one in members if len(one) >= SMALLEST]
+    return sorted(places, key=lambda one: (-len(one), order[one[0]]))

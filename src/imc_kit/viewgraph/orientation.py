@@ -77,6 +77,17 @@ class _Pairs:
         graph = coo_array((self.weights, (self.first, self.second)), shape=(self.count, self.count))
         return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
+    def rows(self) -> list[_Ints]:
+        """The numbers of each image's pairs."""
+        ends = np.concatenate([self.first, self.second])
+        order = np.argsort(ends, kind="stable")
+        return np.split(order % len(self.first), np.searchsorted(ends[order], np.arange(1, self.count)))
+
+    def at(self, rows: _Ints) -> _Pairs:
+        """Some of the pairs."""
+        parts = (self.first[rows], self.second[rows], self.rotation_quarters[rows], self.weights[rows])
+        return _Pairs(self.count, *parts)
+
     def among(self, members: _Ints) -> _Pairs:
         """The pairs of these images, renumbered. The images must have no pairs with others."""
         number = np.full(self.count, -1)
@@ -103,15 +114,20 @@ def _best(pairs: _Pairs) -> _Ints:
 def _joined(pairs: _Pairs, order: _Ints) -> _Ints:
     """Join groups along the pairs in this order (Kruskal); all pairs between two groups vote on their rotation."""
     rotations, groups = np.zeros(pairs.count, np.int64), np.arange(pairs.count)
-    for i, j in zip(pairs.first[order], pairs.second[order], strict=True):
+    members = [np.array([image]) for image in range(pairs.count)]
+    rows = pairs.rows()
+    for i, j in zip(pairs.first[order].tolist(), pairs.second[order].tolist(), strict=True):
         one, other = groups[i], groups[j]
         if one != other:
-            first, second = groups[pairs.first], groups[pairs.second]
+            small, large = (other, one) if len(members[other]) <= len(members[one]) else (one, other)
+            near = pairs.at(np.concatenate([rows[image] for image in members[small]]))
+            first, second = groups[near.first], groups[near.second]
             forth, back = (first == one) & (second == other), (first == other) & (second == one)
-            off = pairs.off(rotations)
-            votes = np.bincount(np.where(forth, off, -off % 4), np.where(forth | back, pairs.weights, 0), 4)
-            rotations[groups == other] += votes.argmax()
-            groups[groups == other] = one
+            off = near.off(rotations)
+            votes = np.bincount(np.where(forth, off, -off % 4), np.where(forth | back, near.weights, 0), 4)
+            rotations[members[small]] += votes.argmax() if small == other else -votes.argmax()
+            groups[members[small]] = large
+            members[large] = np.concatenate([members[large], members[small]])
     return rotations % 4
 
 

@@ -27,10 +27,9 @@ def strengths(inliers: Mapping[Pair, int]) -> dict[Pair, float]:
         small, large = sorted((group[first], group[second]), key=len)
         if small is large:
             continue
-        members = set(large)
         for image in small:
             for pair in pairs_of[image]:
-                if pair[0] in members or pair[1] in members:
+                if group[pair[0]] is large or group[pair[1]] is large:
                     result[pair] = inliers[pair] / count
         large += small
         group |= dict.fromkeys(small, large)
