@@ -16,7 +16,7 @@ from math import inf
 from pathlib import Path
 from threading import Event
 
-from imc_kit.colmap import mapping, recalibration
+from imc_kit.colmap import duplicates, mapping, recalibration
 from imc_kit.colmap.cameras import CameraConfig, plausible
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig
@@ -50,6 +50,7 @@ FITS = 0.95
 third of the photos is zoomed 1.8 times, and shares intrinsics with the others, it is 0.78 to 0.89. With other
 intrinsics these reach 0.95 to 0.997, but cereal25, whose fault are duplicate structures, 0.92: it keeps its model."""
 RECALIBRATED = "the matches contradict EXIF or shared intrinsics: focal lengths are estimated from the matches"
+EQUAL = "equal objects, or an object with equal sides, seem to be in several places"
 SHORTEST = 1.0
 """Seconds. With less time left, no step is started: starting the child process takes part of it."""
 ENDING = 0.2
@@ -175,9 +176,30 @@ def map_best(
         return MappingResult([], frozenset(), [], database)
     if first is None:
         runs = [replace(run, first_only=False) for run in runs]
+    session, notes = _fitting(database, scene, runs, policy, at, until, alone, first, cameras)
+    twice: Sequence[Pair] = ()
+    try:
+        if session.contradicted() and deadline.left(until) >= SHORTEST and (found := duplicates.distinct(database, at)):
+            place = replace(at, folder=found[0].parent)
+            with progress.titled("without pairs of equal objects"):
+                again, further = _fitting(found[0], scene, runs, policy, place, until, alone, first, cameras)
+            notes += further
+            if again.replaces(session, len(scene.images)):
+                session, twice = again, found[1]
+    except (KitError, OSError, RuntimeError) as error:
+        notes.append(said(error))
+    notes += session.left_out_note(twice)
+    return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
+
+
+def _fitting(
+    database: Path, scene: Scene, runs: Sequence[MappingConfig], policy: RunPolicy, at: Workplace, until: float,
+    alone: bool, first: Mapping[str, int] | None, cameras: CameraConfig | None,
+) -> tuple[_Session, list[str]]:  # fmt: skip
+    """`map_best` with all pairs of the database, and with other intrinsics if those in it do not fit; with notes."""
     session = _map(database, scene, runs, policy, at, until, alone, first)
     notes = session.all_notes()
-    wrong = 0 < session.best.support < FITS
+    wrong = session.contradicted()
     try:
         doubtful = deadline.left(until) >= SHORTEST and (wrong or not session.plausible())
         if doubtful and cameras:
@@ -191,8 +213,7 @@ def map_best(
                     session, notes = again, [*notes, RECALIBRATED]
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
-    notes += session.left_out_note()
-    return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
+    return session, notes
 
 
 def _map(
@@ -277,6 +298,17 @@ class _Session:
         images = len(self.scene.images)
         return self.policy.trusts(run, images) or self.policy.confirmed(self.best, self.ended, images)
 
+    def contradicted(self) -> bool:
+        """Whether too many matches disagree with the best model: it has wrong matches or wrong intrinsics."""
+        return 0 < self.best.support < FITS
+
+    def replaces(self, other: _Session, images: int) -> bool:
+        """Whether its best model, from fewer pairs, agrees better with its own reference pairs than the other's."""
+        if not (self.best.models and self.policy.complete(self.best, images)):
+            return False
+        theirs = support(self.database, other.best.models[0], self.reference_pairs)[0]
+        return self.best.support >= max(FITS, theirs + MARGIN)
+
     def plausible(self) -> bool:
         """Whether the best model has enough images, and focal lengths that cameras may have."""
         focals = [0.5 / max(frame) for model in self.best.models[:1] for frame in model.frames.values()]
@@ -295,8 +327,10 @@ class _Session:
             notes.append(f"{deadline.RAN_OUT} for {self.without_time} of {tried} mapping runs")
         return notes
 
-    def left_out_note(self) -> list[str]:
-        """A note on the pairs that the best run left out, if any."""
+    def left_out_note(self, twice: Sequence[Pair]) -> list[str]:
+        """A note on the pairs that the best run left out, if any. twice: pairs of equal objects, which it left out."""
+        if twice:
+            return [f"{EQUAL}: {len(twice)} pairs that match on them and not around them are left out"]
         if not (pairs := self.best.left_out):
             return []
         named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
