@@ -50,7 +50,7 @@ FITS = 0.95
 third of the photos is zoomed 1.8 times, and shares intrinsics with the others, it is 0.78 to 0.89. With other
 intrinsics these reach 0.95 to 0.997, but cereal25, whose fault are duplicate structures, 0.92: it keeps its model."""
 RECALIBRATED = "the matches contradict EXIF or shared intrinsics: focal lengths are estimated from the matches"
-EQUAL = "equal objects, or an object with equal sides, seem to be in several places"
+EQUAL = "equal objects, or equal sides of an object, match in photos whose surroundings do not"
 SHORTEST = 1.0
 """Seconds. With less time left, no step is started: starting the child process takes part of it."""
 ENDING = 0.2
@@ -177,18 +177,19 @@ def map_best(
     if first is None:
         runs = [replace(run, first_only=False) for run in runs]
     session, notes = _fitting(database, scene, runs, policy, at, until, alone, first, cameras)
-    twice: Sequence[Pair] = ()
     try:
-        if session.contradicted() and deadline.left(until) >= SHORTEST and (found := duplicates.distinct(database, at)):
-            place = replace(at, folder=found[0].parent)
+        found = duplicates.distinct(database, at) if session.best.models and deadline.left(until) >= SHORTEST else None
+        if found:
+            place = replace(at, folder=found.database.parent)
             with progress.titled("without pairs of equal objects"):
-                again, further = _fitting(found[0], scene, runs, policy, place, until, alone, first, cameras)
-            notes += further
+                again, _ = _fitting(found.database, scene, runs[:1], policy, place, until, alone, first, cameras)
             if again.replaces(session, len(scene.images)):
-                session, twice = again, found[1]
+                used = database if again.database == found.database else again.database
+                notes += [*again.all_notes(), f"{EQUAL}: {len(found.left_out)} pairs are left out at first"]
+                return MappingResult(list(again.best.models), frozenset(found.left_out), notes, used)
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
-    notes += session.left_out_note(twice)
+    notes += session.left_out_note()
     return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
 
 
@@ -199,7 +200,7 @@ def _fitting(
     """`map_best` with all pairs of the database, and with other intrinsics if those in it do not fit; with notes."""
     session = _map(database, scene, runs, policy, at, until, alone, first)
     notes = session.all_notes()
-    wrong = session.contradicted()
+    wrong = 0 < session.best.support < FITS
     try:
         doubtful = deadline.left(until) >= SHORTEST and (wrong or not session.plausible())
         if doubtful and cameras:
@@ -298,16 +299,13 @@ class _Session:
         images = len(self.scene.images)
         return self.policy.trusts(run, images) or self.policy.confirmed(self.best, self.ended, images)
 
-    def contradicted(self) -> bool:
-        """Whether too many matches disagree with the best model: it has wrong matches or wrong intrinsics."""
-        return 0 < self.best.support < FITS
-
     def replaces(self, other: _Session, images: int) -> bool:
-        """Whether its best model, from fewer pairs, agrees better with its own reference pairs than the other's."""
-        if not (self.best.models and self.policy.complete(self.best, images)):
+        """Whether its best model is complete, and half as many of its reference matches disagree with it as with the
+        other's."""
+        if not self.policy.complete(self.best, images) or self.best.support < FITS:
             return False
         theirs = support(self.database, other.best.models[0], self.reference_pairs)[0]
-        return self.best.support >= max(FITS, theirs + MARGIN)
+        return 1 - self.best.support <= (1 - theirs) / 2
 
     def plausible(self) -> bool:
         """Whether the best model has enough images, and focal lengths that cameras may have."""
@@ -327,10 +325,8 @@ class _Session:
             notes.append(f"{deadline.RAN_OUT} for {self.without_time} of {tried} mapping runs")
         return notes
 
-    def left_out_note(self, twice: Sequence[Pair]) -> list[str]:
-        """A note on the pairs that the best run left out, if any. twice: pairs of equal objects, which it left out."""
-        if twice:
-            return [f"{EQUAL}: {len(twice)} pairs that match on them and not around them are left out"]
+    def left_out_note(self) -> list[str]:
+        """A note on the pairs that the best run left out, if any."""
         if not (pairs := self.best.left_out):
             return []
         named = ", ".join(" – ".join(pair) for pair in pairs[:_NAMED]) + (", …" if len(pairs) > _NAMED else "")
