@@ -27,7 +27,8 @@ def database(folder: Path, across: int) -> Path:
     views = [points + random.normal(0, 40, points.shape) for _ in range(4)]  # depth moves points between viewpoints
     ones, nothing = np.ones(len(points), np.float32), np.zeros((len(points), 1), np.uint8)
     features = {name: Features(views[int(name[1])].astype(np.float32), ones, nothing, SIZE) for name in NAMES}
-    path, pairs = folder / "database.db", []
+    path = folder / "database.db"
+    pairs: list[tuple[str, str, Matches]] = []
     for one, other in combinations(NAMES, 2):
         same, view = one[0] == other[0], one[1] == other[1]
         rows = random.permutation(len(points) if same else OBJECT)[: 180 if same else across if view else 30]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from imc_kit.types import Float64
 from imc_kit.viewgraph.missing import completeness
 
 SIZES = np.array([[800, 600], [800, 600]])
@@ -12,7 +13,7 @@ RANDOM = np.random.default_rng(0)
 POINTS = RANDOM.uniform(0, 1, (2000, 2)) * [800, 600]
 
 
-def share(first: np.ndarray, second: np.ndarray, count: int) -> float:
+def share(first: Float64, second: Float64, count: int) -> float:
     """The completeness where the first `count` keypoints match."""
     return completeness((first, second), SIZES, np.repeat(np.arange(count, dtype=np.uint32)[:, None], 2, axis=1))
 
@@ -50,5 +51,5 @@ def test_a_mixture_is_judged_by_the_motion_of_most() -> None:
 
 
 @pytest.mark.parametrize("points", [np.ones((3, 2)), np.arange(20.0).reshape(10, 2), np.eye(3, 2)])
-def test_degenerate_matches(points: np.ndarray) -> None:
+def test_degenerate_matches(points: Float64) -> None:
     assert 0 <= share(points, points, len(points)) <= 1
