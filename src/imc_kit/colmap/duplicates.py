@@ -18,11 +18,9 @@ a right pair. With 3 some of them count more than right pairs; with 6 nothing ch
 _WEAK = 0.7
 """Pairs weaker than this are left out, as those that are no reference pairs are (`mapping_runs`). With 0.3 the prints
 of three of six mugs are joined."""
-
-
 _DOUBTFUL = 0.1
 """The share of the strongest pairs' matches that must be in doubt, in pairs weaker than this when judged by what they
-lack. It is 0.13 to 0.4 in scenes with duplicates, and at most 0.04 in ten of fourteen other scenes."""
+lack. It is 0.13 to 0.4 in scenes with duplicates, and at most 0.04 in eleven of fifteen other scenes."""
 
 
 @dataclass(frozen=True)

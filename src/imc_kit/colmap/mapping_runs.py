@@ -164,6 +164,9 @@ def map_best(
     that would use the same pairs and options as an earlier one is skipped. Runs that are no longer needed are
     cancelled.
 
+    If the strongest pairs lack matches (`duplicates`), the first run is repeated without the pairs that do. Its model
+    is returned if it agrees much better with the pairs that are left.
+
     database: with verified matches.
     at: each run gets a subfolder for its models, and a log whose name ends with its number.
     until: the deadline (`runtime.deadline`). Sequential runs leave time for the next (`IN_TURN`).
@@ -182,10 +185,11 @@ def map_best(
         if found:
             place = replace(at, folder=found.database.parent)
             with progress.titled("without pairs of equal objects"):
-                again, _ = _fitting(found.database, scene, runs[:1], policy, place, until, alone, first, cameras)
+                again, further = _fitting(found.database, scene, runs[:1], policy, place, until, alone, first, cameras)
             if again.replaces(session, len(scene.images)):
                 used = database if again.database == found.database else again.database
-                notes += [*again.all_notes(), f"{EQUAL}: {len(found.left_out)} pairs are left out at first"]
+                notes = [note for note in notes if note != RECALIBRATED] + further
+                notes.append(f"{EQUAL}: {len(found.left_out)} pairs are left out at first")
                 return MappingResult(list(again.best.models), frozenset(found.left_out), notes, used)
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
