@@ -16,7 +16,7 @@ from math import inf
 from pathlib import Path
 from threading import Event
 
-from imc_kit.colmap import mapping, recalibration
+from imc_kit.colmap import duplicates, mapping, recalibration
 from imc_kit.colmap.cameras import CameraConfig, plausible
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig
@@ -48,6 +48,7 @@ FITS = 0.95
 third of the photos is zoomed 1.8 times, and shares intrinsics with the others, it is 0.78 to 0.89. With other
 intrinsics these reach 0.95 to 0.997, but cereal25, whose fault are duplicate structures, 0.92: it keeps its model."""
 RECALIBRATED = "the matches contradict EXIF or shared intrinsics: focal lengths are estimated from the matches"
+EQUAL = "equal objects, or equal sides of an object, match in photos whose surroundings do not"
 SHORTEST = 1.0
 """Seconds. With less time left, no step is started: starting the child process takes part of it."""
 ENDING = 0.2
@@ -167,6 +168,9 @@ def map_best(
     that would use the same pairs and options as an earlier one is skipped. Runs that are no longer needed are
     cancelled.
 
+    If the strongest pairs lack matches (`duplicates`), the first run is repeated without the pairs that do. Its model
+    is returned if it agrees much better with the pairs that are left.
+
     database: with verified matches.
     at: each run gets a subfolder for its models, and a log whose name ends with its number.
     until: the deadline (`runtime.deadline`). Sequential runs leave time for the next (`IN_TURN`).
@@ -179,6 +183,29 @@ def map_best(
         return MappingResult([], frozenset(), [], database)
     if first is None:
         runs = [replace(run, first_only=False) for run in runs]
+    session, notes = _fitting(database, scene, runs, policy, at, until, alone, first, cameras)
+    try:
+        found = duplicates.distinct(database, at) if session.best.models and deadline.left(until) >= SHORTEST else None
+        if found:
+            place = replace(at, folder=found.database.parent)
+            with progress.titled("without pairs of equal objects"):
+                again, further = _fitting(found.database, scene, runs[:1], policy, place, until, alone, first, cameras)
+            if again.replaces(session, len(scene.images)):
+                used = database if again.database == found.database else again.database
+                notes = [note for note in notes if note != RECALIBRATED] + further
+                notes.append(f"{EQUAL}: {len(found.left_out)} pairs are left out at first")
+                return MappingResult(list(again.best.models), frozenset(found.left_out), notes, used)
+    except (KitError, OSError, RuntimeError) as error:
+        notes.append(said(error))
+    notes += session.left_out_note()
+    return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
+
+
+def _fitting(
+    database: Path, scene: Scene, runs: Sequence[MappingConfig], policy: RunPolicy, at: Workplace, until: float,
+    alone: bool, first: Mapping[str, int] | None, cameras: CameraConfig | None,
+) -> tuple[_Session, list[str]]:  # fmt: skip
+    """`map_best` with all pairs of the database, and with other intrinsics if those in it do not fit; with notes."""
     session = _map(database, scene, runs, policy, at, until, alone, first)
     notes = session.all_notes()
     wrong = 0 < session.best.support < FITS
@@ -195,8 +222,7 @@ def map_best(
                     session, notes = again, [*notes, RECALIBRATED]
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
-    notes += session.left_out_note()
-    return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
+    return session, notes
 
 
 def _map(
@@ -280,6 +306,14 @@ class _Session:
             self.best = run
         images = len(self.scene.images)
         return self.policy.trusts(run, images) or self.policy.confirmed(self.best, self.ended, images)
+
+    def replaces(self, other: _Session, images: int) -> bool:
+        """Whether its best model is complete, and half as many of its reference matches disagree with it as with the
+        other's."""
+        if not self.policy.complete(self.best, images) or self.best.support < FITS:
+            return False
+        theirs = judge(self.database, other.best.models[0], self.reference_pairs).support
+        return 1 - self.best.support <= (1 - theirs) / 2
 
     def plausible(self) -> bool:
         """Whether the best model has enough images, and focal lengths that cameras may have."""

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from imc_kit.types import Pair
 
 
-def strengths(inliers: Mapping[Pair, int]) -> dict[Pair, float]:
+def strengths(inliers: Mapping[Pair, float]) -> dict[Pair, float]:
     """How strong each pair is compared with the path between its images in the maximum spanning tree, 0 … 1.
 
-    inliers: verified matches by pair of image names, at least 1.
+    inliers: verified matches by pair of image names, or other weights, more than 0.
 
     The strength is the pair's matches divided by those of the path's weakest link. No other path has a stronger weakest
     link; the tree's pairs have strength 1. A pair far below 1 adds little to the path. Where structures repeat, such
