@@ -352,10 +352,11 @@ def test_the_model_without_doubtful_pairs_has_to_agree_much_better(
         count = images if database == Path("other/db") else 10
         return [Model(database, {name: Pose.identity() for name in SCENE.images[:count]})]
 
-    def support(database: Path, model: Model, pairs: list[Pair], max_errors: Sequence[float] = (2.0,)) -> list[float]:
-        return [0.99 if database == Path("db") else supports[model.folder == Path("db")]] * len(max_errors)
+    def judge(database: Path, model: Model, pairs: list[Pair]) -> Judgement:
+        share = 0.99 if database == Path("db") else supports[model.folder == Path("db")]
+        return Judgement(share, share)
 
-    for name, fake in {"support": support, "inlier_counts": lambda _: INLIERS}.items():
+    for name, fake in {"judge": judge, "inlier_counts": lambda _: INLIERS}.items():
         monkeypatch.setattr(mapping_runs, name, fake)
     monkeypatch.setattr(mapping_runs.mapping, "map_scene", mapped)
     monkeypatch.setattr(mapping_runs.duplicates, "distinct", lambda *_: Distinct(Path("other/db"), [("a", "c")]))
