@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from imc_kit.colmap import mapping_runs
+from imc_kit.colmap import best_model, mapping_runs
+from imc_kit.colmap.best_model import MappingResult, map_best
 from imc_kit.colmap.child import ColmapError, Workplace
-from imc_kit.colmap.duplicates import Distinct
 from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.colmap.mapping_runs import MappingResult, RunPolicy, map_best
+from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.colmap.support import Judgement
 from imc_kit.runtime.faults import RETRIED
 from imc_kit.types import Model, Pair, Pose, Scene
@@ -51,7 +51,7 @@ def run(
 
     monkeypatch.setattr(mapping_runs.mapping, "map_scene", map_scene)
     monkeypatch.setattr(mapping_runs, "inlier_counts", lambda _: inliers)
-    monkeypatch.setattr(mapping_runs.duplicates, "distinct", lambda *_: None)
+    monkeypatch.setattr(best_model.duplicates, "distinct", lambda *_: None)
     policy = policy or RunPolicy(1.0, 0.9)
     return map_best(Path("db"), SCENE, runs, policy, Workplace(Path("out"), Path("colmap.log"), threads), **options)
 
@@ -332,36 +332,3 @@ def test_runs_of_the_first_features_alone_need_several_pipelines(monkeypatch: py
     made.clear()
     run(monkeypatch, poor, runs, first=dict.fromkeys(SCENE.images, 3))
     assert made == [False, True]
-
-
-@pytest.mark.parametrize(
-    ("images", "supports", "adopted"),
-    [
-        (10, (0.99, 0.97), True),
-        (10, (0.98, 0.97), False),  # about as many matches disagree
-        (10, (0.94, 0.5), False),  # it fits no better than a collapsed model
-        (4, (0.99, 0.5), False),
-    ],
-)
-def test_the_model_without_doubtful_pairs_has_to_agree_much_better(
-    monkeypatch: pytest.MonkeyPatch, images: int, supports: tuple[float, float], adopted: bool
-) -> None:
-    """supports: of the two models by the pairs that are left. The first model has all images."""
-
-    def mapped(database: Path, root: Path, config: MappingConfig, at: Workplace, *_: Any) -> list[Model]:
-        count = images if database == Path("other/db") else 10
-        return [Model(database, {name: Pose.identity() for name in SCENE.images[:count]})]
-
-    def judge(database: Path, model: Model, pairs: list[Pair]) -> Judgement:
-        share = 0.99 if database == Path("db") else supports[model.folder == Path("db")]
-        return Judgement(share, share)
-
-    for name, fake in {"judge": judge, "inlier_counts": lambda _: INLIERS}.items():
-        monkeypatch.setattr(mapping_runs, name, fake)
-    monkeypatch.setattr(mapping_runs.mapping, "map_scene", mapped)
-    monkeypatch.setattr(mapping_runs.duplicates, "distinct", lambda *_: Distinct(Path("other/db"), [("a", "c")]))
-    found = map_best(Path("db"), SCENE, RUNS[:1], RunPolicy(), Workplace(Path("out"), Path("colmap.log"), 1))
-    assert found.models[0].folder == Path("other/db" if adopted else "db")
-    assert found.database == Path("db")
-    assert found.left_out == ({("a", "c")} if adopted else frozenset())
-    assert len(found.notes) == adopted

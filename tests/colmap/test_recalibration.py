@@ -10,11 +10,12 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap import mapping_runs
+from imc_kit.colmap import best_model
+from imc_kit.colmap.best_model import map_best
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig, intrinsics_are_per_image
-from imc_kit.colmap.mapping_runs import RunPolicy, map_best
+from imc_kit.colmap.mapping_runs import RunPolicy
 from imc_kit.colmap.options import Known
 from imc_kit.colmap.recalibration import recalibrated
 from imc_kit.types import Scene
@@ -71,7 +72,7 @@ def test_mapping_is_repeated_where_intrinsics_do_not_fit(tmp_path: Path) -> None
     work = RunPolicy(), place(tmp_path)
     runs = (MappingConfig("global"),)
     found = map_best(path, scene, runs, *work, cameras=CameraConfig())
-    assert found.notes == [mapping_runs.RECALIBRATED]
+    assert found.notes == [best_model.RECALIBRATED]
     assert found.database != path
     centres = np.array([found.models[0].poses[name].center for name in scene.images])
     truth = np.array([pose.center for pose in ORBIT])

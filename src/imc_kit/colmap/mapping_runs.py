@@ -12,17 +12,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from math import inf
 from pathlib import Path
 from threading import Event
 
-from imc_kit.colmap import duplicates, mapping, recalibration
-from imc_kit.colmap.cameras import CameraConfig, plausible
+from imc_kit.colmap import mapping
+from imc_kit.colmap.cameras import plausible
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig
 from imc_kit.colmap.support import Judgement, judge
 from imc_kit.colmap.verification import inlier_counts
-from imc_kit.errors import KitError, said
+from imc_kit.errors import said
 from imc_kit.runtime import deadline, faults, progress
 from imc_kit.types import Model, Pair, Scene
 from imc_kit.viewgraph.strengths import strengths
@@ -43,12 +42,6 @@ is worse by more than this is a collapsed, duplicate-structure model."""
 SHARP = 0.5
 """Keypoints are precise if at least this share of the reference matches agrees within `PRECISE` pixels. Otherwise
 nothing is confirmed: another mapper, which uses more keypoints, may still do better."""
-FITS = 0.95
-"""A model with a smaller support has wrong matches or wrong intrinsics. On the open scenes the least is 0.964; where a
-third of the photos is zoomed 1.8 times, and shares intrinsics with the others, it is 0.78 to 0.89. With other
-intrinsics these reach 0.95 to 0.997, but cereal25, whose fault are duplicate structures, 0.92: it keeps its model."""
-RECALIBRATED = "the matches contradict EXIF or shared intrinsics: focal lengths are estimated from the matches"
-EQUAL = "equal objects, or equal sides of an object, match in photos whose surroundings do not"
 SHORTEST = 1.0
 """Seconds. With less time left, no step is started: starting the child process takes part of it."""
 ENDING = 0.2
@@ -140,100 +133,20 @@ class MappingRun:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class MappingResult:
-    """The models of the best mapping run, largest first, the pairs that it did not use, and a note on each failure."""
-
-    models: list[Model]
-    left_out: frozenset[Pair]
-    notes: list[str]
-    database: Path
-    """The verified matches with the intrinsics that the models were made from."""
-
-
-def map_best(
-    database: Path,
-    scene: Scene,
-    runs: Sequence[MappingConfig],
-    policy: RunPolicy,
-    at: Workplace,
-    until: float = inf,
-    alone: bool = False,
-    cameras: CameraConfig | None = None,
-    first: Mapping[str, int] | None = None,
-) -> MappingResult:
-    """Map a scene with several configurations until one model is good enough, and return the best.
+def map_runs(
+    database: Path, scene: Scene, runs: Sequence[MappingConfig], policy: RunPolicy, at: Workplace, until: float,
+    alone: bool, first: Mapping[str, int] | None,
+) -> Session:  # fmt: skip
+    """Map a scene with several configurations until one model is good enough.
 
     The first run uses all threads. If its model is not trusted, the other runs share the threads in parallel. A run
     that would use the same pairs and options as an earlier one is skipped. Runs that are no longer needed are
-    cancelled.
-
-    If the strongest pairs lack matches (`duplicates`), the first run is repeated without the pairs that do. Its model
-    is returned if it agrees much better with the pairs that are left.
-
-    database: with verified matches.
-    at: each run gets a subfolder for its models, and a log whose name ends with its number.
-    until: the deadline (`runtime.deadline`). Sequential runs leave time for the next (`IN_TURN`).
-    alone: whether no other work needs the cores. Then the second run starts with the first, also with all threads,
-        because one of them outlasts the other.
-    cameras: if no model fits, map again with intrinsics from the matches (`recalibration`), unless they are known.
-    first: as in `mapping.map_scene`; None if there is one feature pipeline.
+    cancelled. The arguments are those of `best_model.map_best`.
     """
-    if not runs:
-        return MappingResult([], frozenset(), [], database)
-    if first is None:
-        runs = [replace(run, first_only=False) for run in runs]
-    session, notes = _fitting(database, scene, runs, policy, at, until, alone, first, cameras)
-    try:
-        found = duplicates.distinct(database, at) if session.best.models and deadline.left(until) >= SHORTEST else None
-        if found:
-            place = replace(at, folder=found.database.parent)
-            with progress.titled("without pairs of equal objects"):
-                again, further = _fitting(found.database, scene, runs[:1], policy, place, until, alone, first, cameras)
-            if again.replaces(session, len(scene.images)):
-                used = database if again.database == found.database else again.database
-                notes = [note for note in notes if note != RECALIBRATED] + further
-                notes.append(f"{EQUAL}: {len(found.left_out)} pairs are left out at first")
-                return MappingResult(list(again.best.models), frozenset(found.left_out), notes, used)
-    except (KitError, OSError, RuntimeError) as error:
-        notes.append(said(error))
-    notes += session.left_out_note()
-    return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
-
-
-def _fitting(
-    database: Path, scene: Scene, runs: Sequence[MappingConfig], policy: RunPolicy, at: Workplace, until: float,
-    alone: bool, first: Mapping[str, int] | None, cameras: CameraConfig | None,
-) -> tuple[_Session, list[str]]:  # fmt: skip
-    """`map_best` with all pairs of the database, and with other intrinsics if those in it do not fit; with notes."""
-    session = _map(database, scene, runs, policy, at, until, alone, first)
-    notes = session.all_notes()
-    wrong = 0 < session.best.support < FITS
-    try:
-        doubtful = deadline.left(until) >= SHORTEST and (wrong or not session.plausible())
-        if doubtful and cameras:
-            other = recalibration.recalibrated(database, at, wrong and cameras.sharing == "exif", deadline.left(until))
-            if other is not None:
-                with progress.titled("other focal lengths"):
-                    again = _map(other, scene, runs, policy, replace(at, folder=other.parent), until, alone, first)
-                notes += again.all_notes()
-                fits = not wrong or again.best.support >= max(FITS, session.best.support + MARGIN)
-                if (fits or again.best.registered > session.best.registered) and again.best.beats(session.best):
-                    session, notes = again, [*notes, RECALIBRATED]
-    except (KitError, OSError, RuntimeError) as error:
-        notes.append(said(error))
-    return session, notes
-
-
-def _map(
-    database: Path, scene: Scene, runs: Sequence[MappingConfig], policy: RunPolicy, at: Workplace, until: float,
-    alone: bool, first: Mapping[str, int] | None,
-) -> _Session:  # fmt: skip
-    """`map_best` with the intrinsics in the database."""
     in_a_hurry = deadline.left(until) < IN_A_HURRY * len(scene.images)
     at_once = 1 if in_a_hurry else max(1, min(at.threads, len(runs) - 1))
     pool = ThreadPoolExecutor(at_once)
-    session = _Session(database, scene, runs, policy, at, until, pool, first)
+    session = Session(database, scene, runs, policy, at, until, pool, first)
     try:
         for number in session.distinct(2 if alone and at_once > 1 else 1):
             session.start(number, at.threads, others_wait=number == 0 and len(runs) > 1)
@@ -251,7 +164,7 @@ def _map(
 
 
 @dataclass(eq=False)
-class _Session:
+class Session:
     """The mapping runs of one scene: those started, those ended, and the best so far."""
 
     database: Path
@@ -306,14 +219,6 @@ class _Session:
             self.best = run
         images = len(self.scene.images)
         return self.policy.trusts(run, images) or self.policy.confirmed(self.best, self.ended, images)
-
-    def replaces(self, other: _Session, images: int) -> bool:
-        """Whether its best model is complete, and half as many of its reference matches disagree with it as with the
-        other's."""
-        if not self.policy.complete(self.best, images) or self.best.support < FITS:
-            return False
-        theirs = judge(self.database, other.best.models[0], self.reference_pairs).support
-        return 1 - self.best.support <= (1 - theirs) / 2
 
     def plausible(self) -> bool:
         """Whether the best model has enough images, and focal lengths that cameras may have."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imc_kit.colmap import database_edits, mapping_runs, steps
+from imc_kit.colmap.best_model import MappingResult
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.child import Workplace
-from imc_kit.colmap.mapping_runs import MappingResult
 from imc_kit.colmap.options import Known
 from imc_kit.colmap.parallax import NO_PARALLAX, without_parallax
 from imc_kit.config import Config

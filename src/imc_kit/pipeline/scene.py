@@ -8,12 +8,12 @@ from math import inf
 from pathlib import Path
 
 from imc_kit.colmap import (
+    best_model,
     cameras,
     database,
     database_edits,
     database_files,
     known_cameras,
-    mapping_runs,
     model_files,
     rotation,
 )
@@ -222,7 +222,7 @@ class MatchedScene:
         with cost("map"):
             policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, context.until)
             at = replace(context.workplace(), large=LargeScenes(self.folder / _PARTS, executor, end))
-            best = mapping_runs.map_best(
+            best = best_model.map_best(
                 verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
             )
             context.notes.extend(best.notes)
