@@ -14,7 +14,7 @@ from imc_kit.viewgraph.strengths import strengths
 
 _CONTRAST = 4
 """A pair counts with its matches times its completeness to this power. Equal objects can have ten times the matches of
-a right pair. With 3 some of them count more than right pairs; with 6 nothing changes (docs/benchmarks.md)."""
+a right pair. With 3 some of them count more than right pairs, and with 6 in one more scene (docs/benchmarks.md)."""
 _WEAK = 0.7
 """Pairs weaker than this are left out, as those that are no reference pairs are (`mapping_runs`). With 0.3 the prints
 of three of six mugs are joined."""
