@@ -33,6 +33,7 @@ ELSEWHERE = {
     "--no-deps",
     *("--only", "--case", "--inputs"),
     *("--time-limits", "--rows", "--sizes", "--synthetic", "--without-mapping", "--exhaustive"),
+    *("--whole-up-to", "--lightglue"),
     *("--strict", "--dir-mode", "--accelerator", "--scheduler-file", "--protocol", "--user"),
     *("--workspace_path", "--output_path", "--import_path", "--image_path", "--database_path"),
     *("--image-folder", "--data", "--colmap-path", "--noise"),

@@ -93,7 +93,8 @@ def test_matches_between_an_image_and_its_rotated_smaller_copy(name):
 @each
 def test_the_strongest_within_the_mask_are_kept_and_no_place_twice(name):
     image = texture(3)
-    everything = detect(name, image, max_keypoints=100_000)
+    options = {"min_keypoints": 0} if name == "sift" else {}  # otherwise weaker ones follow within the mask
+    everything = detect(name, image, max_keypoints=100_000, **options)
     places = {tuple(point) for point in everything.keypoints.tolist()}
     assert len(places) == len(everything) > 300
     assert (np.diff(everything.scores) <= 0).all()
@@ -101,10 +102,10 @@ def test_the_strongest_within_the_mask_are_kept_and_no_place_twice(name):
     mask[100:300, 150:350] = True
     x, y = np.rint(everything.keypoints).astype(int).T
     inside = {tuple(point) for point in everything.keypoints[mask[y, x]].tolist()}
-    masked = detect(name, image, mask, max_keypoints=100_000)
+    masked = detect(name, image, mask, max_keypoints=100_000, **options)
     assert {tuple(point) for point in masked.keypoints.tolist()} <= inside
     assert len(masked) > 0.9 * len(inside)  # ORB's pyramid makes the mask a little smaller
-    few = detect(name, image, mask, max_keypoints=40)
+    few = detect(name, image, mask, max_keypoints=40, **options)
     assert len(few) == 40
     if name != "orb":  # which gives each level of its pyramid a share
         np.testing.assert_array_equal(few.keypoints, masked.keypoints[:40])
