@@ -49,14 +49,9 @@ _GLOBAL: dict[str, Value] = {
 the time: retriangulation restores the other tracks. A dense solver for few images saves another fifth."""
 
 
-_GLOBAL_PARTITION: dict[str, Value] = {
-    "mapper.skip_retriangulation": True,
-    "mapper.ba_num_iterations": 1,
-    "mapper.bundle_adjustment.ceres.solver_options.function_tolerance": 1e-3,
-}
-"""Joining triangulates the tracks that positioning left out and bundle-adjusts all precisely, once for all partitions:
-in a partition retriangulation takes up to 85 % of the time, and bundle adjustment with COLMAP's three rounds and
-tolerance of 10⁻⁵ 1.5 times as long (docs/benchmarks.md)."""
+_GLOBAL_PARTITION: dict[str, Value] = {"mapper.skip_retriangulation": True}
+"""Joining triangulates the tracks that positioning left out, once for all partitions: in a partition that takes up to
+85 % of the time (docs/benchmarks.md)."""
 _OVERLAP = 0.25
 """Images that a partition shares with its neighbours, as a share of its own."""
 
