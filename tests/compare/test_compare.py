@@ -234,7 +234,13 @@ def test_names_are_presets_or_a_detector_with_a_matcher() -> None:
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("shift", "sift"), ("orb", "orb+roma"), ("alike+nearest", "aliked"), ("orb+nearset", "nearest")],
+    [
+        ("shift", "sift"),
+        ("orb", "orb+nearest"),
+        ("none", "none+loftr"),
+        ("alike+nearest", "aliked"),
+        ("orb+nearset", "nearest"),
+    ],
 )
 def test_an_unknown_name_gets_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(KitError, match=f"did you mean '{nearest.replace('+', '.')}'"):

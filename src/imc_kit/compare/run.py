@@ -21,6 +21,8 @@ from imc_kit.compare.rows import Row, by_change, summarize, verdicts
 from imc_kit.config import PRESETS, Config, FeaturePipeline, feature_pipeline, pipeline_names, preset
 from imc_kit.data import atomic, images, tables
 from imc_kit.data.scenes import Task, load
+from imc_kit.detectors import DETECTORS
+from imc_kit.detectors.none import NoDetectorConfig
 from imc_kit.errors import KitError, require, said, unknown_name
 from imc_kit.pipeline import results
 from imc_kit.pipeline import run as pipeline_run
@@ -76,6 +78,9 @@ def configurations(names: Iterable[str]) -> dict[str, Config]:
     """
     found = {}
     for name in names:
+        if name in DETECTORS and name not in PRESETS:
+            matcher = "loftr" if name == NoDetectorConfig.name else "nearest"
+            raise KitError(f"configuration {name!r} is a detector without a matcher: did you mean '{name}+{matcher}'?")
         if name not in PRESETS and "+" not in name:
             raise unknown_name("configuration", name, [*PRESETS, *pipeline_names()])
         found[name] = PRESETS.get(name) or replace(preset("sift"), **vars(feature_pipeline(name)))
