@@ -28,6 +28,7 @@ from imc_kit.data import scenes, submission
 from imc_kit.data.tables import POSE_COLUMNS, format_pose
 from imc_kit.errors import KitError
 from imc_kit.metric.files import read_thresholds
+from imc_kit.runtime import deadline
 from imc_kit.types import Pose
 from imc_kit.viz.run_folder import read_run
 from true_geometry import scene_with_poses
@@ -119,12 +120,13 @@ def report(root: Path, out: Path, seconds: float, limit: float) -> str:
     stages: Counter[str] = Counter()
     for scene in run.scenes:
         stages.update(scene.seconds)
-    counts = Counter("quick" if scene.quick else "full" for scene in run.scenes if scene.counts.get("registered"))
+    answered = [scene for scene in run.scenes if scene.counts.get("registered")]
+    short = sum(scene.quick or deadline.ran_out(scene.notes) for scene in answered)
     registered = sum(scene.counts.get("registered", 0) for scene in run.scenes)
     return "\n".join([
         f"{len(task.rows)} photos, {len(task.scenes)} scenes: {seconds:.0f} s of {limit:.0f} s ({seconds / limit:.1%})",
         f"submission: {'; '.join(flaws) if flaws else 'complete'}; {registered} images registered; answers: "
-        f"{counts['full']} full, {counts['quick']} quick, {len(task.scenes) - counts.total()} none",
+        f"{len(answered) - short} full, {short} cut short, {len(task.scenes) - len(answered)} none",
         "seconds by stage: " + ", ".join(f"{stage} {taken:.0f}" for stage, taken in stages.items()),
     ])  # fmt: skip
 
