@@ -1,9 +1,11 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from imc_kit.colmap import (
     model_files,
     rotation,
 )
+from imc_kit.colmap.best_model import MappingResult
 from imc_kit.colmap.child import LargeScenes
 from imc_kit.colmap.known_cameras import KnownCamera
 from imc_kit.colmap.mapping_runs import RunPolicy
@@ -40,6 +43,8 @@ from imc_kit.runtime.warned import collecting
 from imc_kit.types import Model, Pair, Placement, Scene
 from imc_kit.viewgraph.groups import groups
 
+log = logging.getLogger(__name__)
+
 _AFTER_MATCHING = 2.0, 0.4
 """With a time limit, each step reserves time for the steps after it: seconds per image, but at most a share of the time
 left. With enough time nothing is cut short. All four were chosen with time limits on the open scenes
@@ -49,6 +54,9 @@ _AFTER_MAPPING = 0.3, 0.2
 _AFTER_COMPLETION = 0.05, 0.04
 """For placing and writing, which have no deadline."""
 
+_FIRST = 0.5
+"""The share of the time for mapping that the first feature pipeline alone gets, if others may have to be used."""
+_JOINING = "the use of further feature pipelines"
 _PARTS = "parts"
 """The folder of the finished partitions of a large scene, until its result is final."""
 
@@ -85,7 +93,7 @@ def match_scene(
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, masks=config.masks.of_scene(scene.name, scene.root), time_limit=None)
     cost = Meter()
-    matching = Matching(scene, store, config, executor, _reserving(_AFTER_MATCHING, scene, until))
+    matching = Matching(scene, store, config.first_alone(), executor, _reserving(_AFTER_MATCHING, scene, until))
     with cost("inspect"):
         records, matching.notes = inspect(scene, config.masks, executor, config.max_pixels)
         infos = {name: record.info for name, record in records.items()}
@@ -111,7 +119,10 @@ def match_scene(
         with cost("match"):
             found = without_static(matching, matching.match(records, selected), records, selected)
         matching.notes += earlier.told(warned)
-        return MatchedScene(scene, folder, until, matching, records, known, selected, found, earlier, separate, cost)
+        further = config if config != config.first_alone() else None
+        return MatchedScene(
+            scene, folder, until, matching, records, known, selected, found, earlier, separate, cost, further
+        )
 
     with collecting(without="imc_kit.pipeline") as warned:  # its own warnings are notes
         return earlier.unless_fails(lambda: match(records))
@@ -122,7 +133,8 @@ class MatchedScene:
     """A matched scene; `reconstruct` does the rest.
 
     until: as given to `match_scene`. known: by image. pairs: selected for matching. earlier: what an earlier run left.
-    separate: see `match_scene`.
+    separate: see `match_scene`. further: the configuration with all feature pipelines, if this scene is only matched
+    with the first one, and the others are used if its model does not fit.
     """
 
     scene: Scene
@@ -136,6 +148,7 @@ class MatchedScene:
     earlier: Earlier
     separate: bool
     cost: Meter
+    further: Config | None = None
 
     def reconstruct(self, executor: Executor, until: float = inf, alone: bool = True) -> SceneResult:
         """Reconstruct the scene with COLMAP and pose every image; write the scene's result and return it.
@@ -154,12 +167,15 @@ class MatchedScene:
             verified = self._verify(context, executor)
             inliers = inlier_counts(verified)
         similarity = selection.similarity(self.matching, self.records, until)
+        joined = _Joined(self, context, executor) if self.further else None
         models = [
             model
             for place, database_of_place in self._places(context, verified, inliers)
-            for model in self._models(place, database_of_place, similarity, executor, alone)
+            for model in self._models(place, database_of_place, similarity, executor, alone, joined)
         ]
         models.sort(key=lambda model: -len(model.poses))
+        if joined and joined.used:
+            verified = joined.kept()
         with cost("place"):
             if not models:
                 why = "the images share too few matches" if is_final(context.notes) else "the notes before this say why"
@@ -215,22 +231,34 @@ class MatchedScene:
                 yield replace(context, scene=scene, partial=folder, until=until, known=self._known(path)), path
 
     def _models(
-        self, context: SceneContext, verified: Path, similarity: Similarity, executor: Executor, alone: bool
+        self,
+        context: SceneContext,
+        verified: Path,
+        similarity: Similarity,
+        executor: Executor,
+        alone: bool,
+        joined: "_Joined | None",
     ) -> list[Model]:
         """The finished models of one place. verified: the database of its verified matches."""
-        config, scene, cost = context.config, context.scene, self.cost
-        with cost("map"):
-            policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, context.until)
-            at = replace(context.workplace(), large=LargeScenes(self.folder / _PARTS, executor, end))
-            best = best_model.map_best(
-                verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
-            )
-            context.notes.extend(best.notes)
-        with cost("complete"):
+        best = self._mapped(context, verified, executor, alone, _FIRST if joined else 1.0)
+        if joined and not best.trusted:
+            context, best = context.optional(_JOINING, (context, best), joined.better, context, best, executor, alone)
+        context.notes.extend(best.notes)
+        with self.cost("complete"):
             store, positions = self.matching.store, self.matching.positions
-            records = {name: record for name, record in self.records.items() if name in scene.images}
-            completion = Completion(context, best.database, records, positions, similarity, store, executor)
-            return completion.complete(best)
+            records = {name: record for name, record in self.records.items() if name in context.scene.images}
+            return Completion(context, best.database, records, positions, similarity, store, executor).complete(best)
+
+    def _mapped(
+        self, context: SceneContext, verified: Path, executor: Executor, alone: bool, share: float = 1.0
+    ) -> MappingResult:
+        """The best mapping run of one place. share: of the time left for mapping."""
+        config, scene = context.config, context.scene
+        end = deadline.portion(_reserving(_AFTER_MAPPING, scene, context.until), share)
+        at = replace(context.workplace(), large=LargeScenes(self.folder / _PARTS, executor, end))
+        policy = RunPolicy(config.enough, config.trusted)
+        with self.cost("map"):
+            return best_model.map_best(verified, scene, config.mapping, policy, at, end, alone, config.cameras)
 
     def _known(self, path: Path) -> Known:
         return Known(database.camera_ids(path, self.known), self.matching.config.cameras.fixed)
@@ -256,10 +284,12 @@ class MatchedScene:
 
     def _verify(self, context: SceneContext, executor: Executor) -> Path:
         """The database of verified matches, from an earlier run if possible."""
-        identity = self.earlier.identity
-        if is_final(context.notes) and (kept := database_files.kept(self.folder, identity)):
+        if is_final(context.notes) and (kept := database_files.kept(self.folder, self._identity)):
             return database_files.near(kept, context.partial)
-        made = context.partial / "database.db"
+        return self._keep(self._verified(context.partial / "database.db", context, executor), context)
+
+    def _verified(self, made: Path, context: SceneContext, executor: Executor) -> Path:
+        """Write the database `made` of verified matches."""
         matches = self.found.strong(self.pairs, context.config.min_matches)
         notes = database.write_database(
             made, self._entries(self.records), self.found.features, matches, context.config.cameras
@@ -268,9 +298,81 @@ class MatchedScene:
         end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
         context.notes.extend(gone(self.records))
         context.notes.extend(verify(made, context.config.verification, executor, end))
-        identity = identity if is_final(context.notes) else "hurried"
+        return made
+
+    def _keep(self, made: Path, context: SceneContext) -> Path:
+        """Move the database of verified matches to the scene's folder."""
+        identity = self._identity if is_final(context.notes) else "hurried"
         kept = database_files.keep(made, self.folder, identity, self.matching.stored(self.records))
         return database_files.near(kept, context.partial)
+
+    @property
+    def _identity(self) -> str:
+        """The identity of the database: that of one with further feature pipelines is another."""
+        config = self.matching.config
+        return self.earlier.identity + (", joined" if config != config.first_alone() else "")
+
+    def joined(self, config: Config, until: float) -> "MatchedScene":
+        """The same scene, matched with all feature pipelines of `config`. Raises KitError if an image is lost."""
+        matching = Matching(self.scene, self.matching.store, config, self.matching.executor, until)
+        matching.positions = self.matching.positions
+        with self.cost("detect"):
+            records = matching.detect(self.records)
+        if len(records) < len(self.records):
+            raise KitError(f"only {len(records)} of {len(self.records)} images have features of all detectors")
+        with self.cost("match"):
+            found = without_static(matching, matching.match(records, self.pairs), records, self.pairs)
+        return replace(self, matching=matching, records=records, found=found, further=None)
+
+
+@dataclass(eq=False)
+class _Joined:
+    """A scene with all its feature pipelines, matched once a model of the first one alone does not fit.
+
+    used: whether a model of the scene comes from it.
+    """
+
+    alone: MatchedScene
+    context: SceneContext
+    executor: Executor
+    used: bool = False
+
+    def better(
+        self, context: SceneContext, best: MappingResult, executor: Executor, alone: bool
+    ) -> tuple[SceneContext, MappingResult]:
+        """The better mapping result of a place: `best`, of the first feature pipeline alone, or of all."""
+        place = replace(context, config=self._matched.matching.config, partial=context.partial / "joined")
+        place.partial.mkdir()
+        path = self._verified
+        if len(place.scene.images) < len(self.alone.scene.images):
+            path = place.partial / "database.db"
+            entries = self.alone._entries(name for name in self.alone.records if name in place.scene.images)
+            database_edits.write_part(path, self._verified, entries, place.config.cameras)
+        place = replace(place, known=self.alone._known(path))
+        with progress.titled("all features"):
+            found = self.alone._mapped(place, path, executor, alone)
+        if not found.run.beats(best.run):
+            return context, best
+        self.used = True
+        return place, found
+
+    def kept(self) -> Path:
+        """The database of all feature pipelines, moved to the scene's folder."""
+        return self._matched._keep(self._verified, self.context)
+
+    @cached_property
+    def _matched(self) -> MatchedScene:
+        assert self.alone.further  # or there would be none
+        log.info("%s: a model of the first features alone is not trusted, so all are used", self.alone.scene.name)
+        until = _reserving(_AFTER_MATCHING, self.alone.scene, self.context.until)
+        found = self.alone.joined(self.alone.further, until)
+        self.context.notes.extend(found.matching.notes)
+        return found
+
+    @cached_property
+    def _verified(self) -> Path:
+        with self.alone.cost("verify"):
+            return self._matched._verified(self.context.partial / "joined.db", self.context, self.executor)
 
 
 def _reserving(need: tuple[float, float], scene: Scene, until: float) -> float:
