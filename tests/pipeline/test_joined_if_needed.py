@@ -24,7 +24,7 @@ from point_scenes import CONFIG, FIRST, ONE_RUN, POINTS, SECOND, Points, PointsC
 
 @dataclass(frozen=True)
 class SomeConfig(PointsConfig):
-    """Sees nothing in photos from `first` to before `end`, and `of_second` points of the second place; may be broken."""
+    """Sees nothing in photos `first` to `end` - 1 and at most `of_second` points of the second place; may fail."""
 
     name: ClassVar[str] = "some"
     first: int = 0
