@@ -45,13 +45,11 @@ class Matched:
 
     def verified(self, path: Path, context: SceneContext, executor: Executor, until: float) -> Path:
         """Write the database of verified matches. until: the deadline of verification."""
-        matches = self.found.strong(self.pairs, context.config.min_matches)
-        images = self.entries(self.records)
-        context.notes.extend(
-            database.write_database(path, images, self.found.features, matches, context.config.cameras)
-        )
-        context.notes.extend(gone(self.records))
-        context.notes.extend(verify(path, context.config.verification, executor, until))
+        config, notes, images = context.config, context.notes, self.entries(self.records)
+        matches = self.found.strong(self.pairs, config.min_matches)
+        notes.extend(database.write_database(path, images, self.found.features, matches, config.cameras))
+        notes.extend(gone(self.records))
+        notes.extend(verify(path, config.verification, executor, until))
         return path
 
     def of_place(self, place: SceneContext, whole: Path) -> Path:

@@ -142,14 +142,12 @@ class MatchedScene:
 
     def _reconstruct(self, executor: Executor, partial: Path, until: float, alone: bool) -> SceneResult:
         scene, cost, matching, records = self.scene, self.cost, self.matched.matching, self.matched.records
-        until = _reserving(_AFTER_COMPLETION, scene, until)
-        context = SceneContext(
-            scene, matching.config, self.folder, partial, until, matching.notes, separate=self.separate
-        )
+        config, notes, until = matching.config, matching.notes, _reserving(_AFTER_COMPLETION, scene, until)
+        context = SceneContext(scene, config, self.folder, partial, until, notes, separate=self.separate)
         verified = self._verify(context, executor)
         inliers = inlier_counts(verified)
         similarity = selection.similarity(matching, records, until)
-        joined = self._joined(context, executor, alone) if self.config != matching.config else None
+        joined = self._joined(context, executor, alone) if self.config != config else None
         models = [
             model
             for place in self._places(context, inliers)
@@ -158,6 +156,7 @@ class MatchedScene:
         models.sort(key=lambda model: -len(model.poses))
         if joined and joined.used:
             verified = self._keep(joined.matched, joined.verified, context)
+            inliers = inlier_counts(verified)
         with cost("place"):
             if not models:
                 why = "the images share too few matches" if is_final(context.notes) else "the notes before this say why"
@@ -209,14 +208,9 @@ class MatchedScene:
                 yield replace(context, scene=scene, partial=folder, until=until)
 
     def _models(
-        self,
-        context: SceneContext,
-        verified: Path,
-        similarity: Similarity,
-        executor: Executor,
-        alone: bool,
+        self, context: SceneContext, verified: Path, similarity: Similarity, executor: Executor, alone: bool,
         joined: Joined | None,
-    ) -> list[Model]:
+    ) -> list[Model]:  # fmt: skip
         """The finished models of one place. verified: the database of the whole scene's verified matches."""
         path = self.matched.of_place(context, verified)
         context = replace(context, known=self.matched.known_in(path))
@@ -252,9 +246,7 @@ class MatchedScene:
 
     def _as_stored(self, models: list[Model], context: SceneContext) -> tuple[list[Model], dict[str, int]]:
         """The models with files that describe the images as stored, and their rotations (`SceneResult`)."""
-        stored = {
-            name: count for name, record in self.matched.records.items() if (count := record.info.stored_quarters)
-        }
+        stored = {name: n for name, record in self.matched.records.items() if (n := record.info.stored_quarters)}
         at = context.workplace("stored")
         try:
             return rotation.as_stored(models, stored, self.scene.root, at), stored
