@@ -41,10 +41,7 @@ def run(
 ) -> MappingResult:
     """`map_best` with `made` in place of COLMAP."""
 
-    def map_scene(
-        database: Path, images: Path, config: MappingConfig, at: Workplace, event: Event, first: Any
-    ) -> list[Model]:
-        assert first == options.get("first")
+    def map_scene(database: Path, images: Path, config: MappingConfig, at: Workplace, event: Event) -> list[Model]:
         number = int(at.folder.name.removeprefix("models-"))
         assert at.log.name == f"colmap-{number + 1}.log"
         return made(number, config, at.threads, event)
