@@ -94,7 +94,7 @@ def mapped(
                 models = []
             left_out = mapping.left_out(inliers, config)
             judgement = judge(database, models[0], reference) if models else MappingRun().judgement
-            made.append(MappingRun(models, judgement, left_out, config.first_only))
+            made.append(MappingRun(models, judgement, left_out))
     return made
 
 

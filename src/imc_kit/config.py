@@ -105,7 +105,7 @@ class Config:
     detector: DetectorConfig = _SIFT
     matcher: AnyMatcherConfig = _NEAREST
     also: tuple[FeaturePipeline, ...] = ()
-    """Further feature pipelines; their keypoints and matches are joined to those of the first."""
+    """Further feature pipelines; their keypoints and matches are joined to those of the first (`combine`)."""
     combine: CombineConfig = field(default_factory=CombineConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     imported: ImportedConfig = field(default_factory=ImportedConfig)
@@ -167,6 +167,10 @@ class Config:
     def sparse(self) -> list[FeaturePipeline]:
         """The feature pipelines that have a detector."""
         return [one for one in self.feature_pipelines if not isinstance(one.detector, NoDetectorConfig)]
+
+    def first_alone(self) -> Self:
+        """The configuration that each scene is mapped with first: without pipelines that are joined if needed."""
+        return replace(self, also=()) if self.combine.when == "if_needed" else self
 
     @property
     def matches_photos(self) -> bool:
@@ -234,12 +238,11 @@ _FURTHER = tuple(
 )
 
 _XFEAT = FeaturePipeline(XFeatConfig(max_keypoints=1024, long_side=1024), LightGlueConfig())
-_FIRST_ALONE = *(replace(run, first_only=True) for run in DEFAULT_RUNS), *DEFAULT_RUNS
 
 PRESETS: dict[str, Config] = {
     "sift": Config(),
     "aliked": Config(AlikedConfig(), replace(_NEAREST, device="auto"), upright=True),
-    "hybrid": Config(also=(_XFEAT,), upright=True, mapping=_FIRST_ALONE),
+    "hybrid": Config(also=(_XFEAT,), combine=CombineConfig(when="if_needed")),
     "baseline": _BASELINE,
     "ensemble": replace(_BASELINE, also=_FURTHER, upright=True),
     "small": Config(replace(_SIFT, max_keypoints=2048, long_side=800), pairs=PairsConfig(exhaustive_up_to=20, k=10)),

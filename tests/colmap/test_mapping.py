@@ -332,21 +332,6 @@ def test_weak_pairs_are_left_out_of_a_copy(truth: Truth, database: Path, tmp_pat
     assert inlier_counts(database) == inliers
 
 
-def test_a_run_of_the_first_features_uses_no_others(truth: Truth, database: Path, tmp_path: Path) -> None:
-    first = {name: 4 * len(features) // 5 for name, features in truth.features.items()}
-    first["1.jpg"] = 0
-    at = Workplace(tmp_path / "models", tmp_path / "log", 1)
-    (model,) = map_scene(database, tmp_path, MappingConfig(first_only=True), at, first=first)
-    assert set(model.poses) == set(truth.poses) - {"1.jpg"}
-    with pycolmap.Database.open(tmp_path / "models.db") as opened, pycolmap.Database.open(database) as whole:
-        names = {image.image_id: image.name for image in whole.read_all_images()}
-        for one, other in combinations(names, 2):
-            limits = [first[names[number]] for number in (one, other)]
-            before = whole.read_two_view_geometry(one, other).inlier_matches
-            kept = opened.read_two_view_geometry(one, other).inlier_matches
-            assert kept.tolist() == before[(before < limits).all(1)].tolist()
-
-
 def test_values_that_make_no_sense_are_refused() -> None:
     wrong: dict[str, tuple[Any, ...]] = {
         "min_strength": (-0.1, 1.1, math.nan),

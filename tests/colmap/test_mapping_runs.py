@@ -41,10 +41,7 @@ def run(
 ) -> MappingResult:
     """`map_best` with `made` in place of COLMAP."""
 
-    def map_scene(
-        database: Path, images: Path, config: MappingConfig, at: Workplace, event: Event, first: Any
-    ) -> list[Model]:
-        assert first == options.get("first")
+    def map_scene(database: Path, images: Path, config: MappingConfig, at: Workplace, event: Event) -> list[Model]:
         number = int(at.folder.name.removeprefix("models-"))
         assert at.log.name == f"colmap-{number + 1}.log"
         return made(number, config, at.threads, event)
@@ -316,19 +313,3 @@ def test_a_full_disk_costs_one_run(monkeypatch: pytest.MonkeyPatch, error: Excep
     found = run(monkeypatch, made)
     assert [len(model.poses) for model in found.models] == [1]
     assert found.notes == [f"{type(error).__name__}: {error}; {RETRIED}"] * 2
-
-
-def test_runs_of_the_first_features_alone_need_several_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one pipeline they are the same as the run before, and are not made."""
-    made: list[bool] = []
-
-    def poor(number: int, config: MappingConfig, threads: int, event: Event) -> list[Model]:
-        made.append(config.first_only)
-        return []
-
-    runs = MappingConfig(), MappingConfig(first_only=True)
-    run(monkeypatch, poor, runs)
-    assert made == [False]
-    made.clear()
-    run(monkeypatch, poor, runs, first=dict.fromkeys(SCENE.images, 3))
-    assert made == [False, True]

@@ -271,7 +271,7 @@ def test_a_mask_that_cannot_be_read_is_told_of_once(
     config = replace(SIMPLE, masks=replace(SIMPLE.masks, folder=folder))
     matched = match_scene(scene, tmp_path / "out", Store(tmp_path / "store"), config, pool)
     assert isinstance(matched, MatchedScene)
-    notes = matched.matching.notes
+    notes = matched.matched.matching.notes
     for name in scene.images[:2]:
         (note,) = (note for note in notes if f"{name}.png" in note)
         assert "not masked" in note

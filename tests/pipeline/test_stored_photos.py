@@ -146,7 +146,7 @@ def test_a_failed_rotation_leaves_upright_models(tmp_path: Path, monkeypatch: py
     record = ImageRecord(Path("a.jpg"), images.ImageInfo((4, 3), 1, False), "")
     scene = Scene("one", tmp_path, ("a.jpg",))
     context = SceneContext(scene, CONFIG, tmp_path, tmp_path, inf)
-    matched: Any = SimpleNamespace(records={"a.jpg": record}, scene=scene)
+    matched: Any = SimpleNamespace(matched=SimpleNamespace(records={"a.jpg": record}), scene=scene)
     models = [Model(tmp_path, {"a.jpg": Pose.identity()})]
     assert MatchedScene._as_stored(matched, models, context) == (models, {})
     (note,) = context.notes

@@ -6,7 +6,7 @@ that seem to show equal objects in different places.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -15,7 +15,7 @@ from imc_kit.colmap import duplicates, recalibration
 from imc_kit.colmap.cameras import CameraConfig
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.mapping import MappingConfig
-from imc_kit.colmap.mapping_runs import MARGIN, SHORTEST, RunPolicy, Session, map_runs
+from imc_kit.colmap.mapping_runs import MARGIN, SHORTEST, MappingRun, RunPolicy, Session, map_runs
 from imc_kit.colmap.support import judge
 from imc_kit.errors import KitError, said
 from imc_kit.runtime import deadline, progress
@@ -31,13 +31,21 @@ EQUAL = "equal objects, or equal sides of an object, match in photos whose surro
 
 @dataclass(frozen=True, eq=False)
 class MappingResult:
-    """The models of the best mapping run, largest first, the pairs that it did not use, and a note on each failure."""
+    """The best mapping run of a scene, and a note on each failure."""
 
-    models: list[Model]
+    run: MappingRun
+    trusted: bool
+    """Whether its model has enough images and agrees with enough of the reference matches."""
     left_out: frozenset[Pair]
+    """The pairs that its models were made without."""
     notes: list[str]
     database: Path
-    """The verified matches with the intrinsics that the models were made from."""
+    """The verified matches with the intrinsics that its models were made from."""
+
+    @property
+    def models(self) -> list[Model]:
+        """Its models, largest first."""
+        return list(self.run.models)
 
 
 def map_best(
@@ -49,7 +57,6 @@ def map_best(
     until: float = inf,
     alone: bool = False,
     cameras: CameraConfig | None = None,
-    first: Mapping[str, int] | None = None,
 ) -> MappingResult:
     """Map a scene with several configurations until one model is good enough, and return the best.
 
@@ -62,36 +69,33 @@ def map_best(
     alone: whether no other work needs the cores. Then the second run starts with the first, also with all threads,
         because one of them outlasts the other.
     cameras: if no model fits, map again with intrinsics from the matches (`recalibration`), unless they are known.
-    first: as in `mapping.map_scene`; None if there is one feature pipeline.
     """
     if not runs:
-        return MappingResult([], frozenset(), [], database)
-    if first is None:
-        runs = [replace(run, first_only=False) for run in runs]
-    session, notes = _fitting(database, scene, runs, policy, at, until, alone, first, cameras)
+        return MappingResult(MappingRun(), False, frozenset(), [], database)
+    session, notes = _fitting(database, scene, runs, policy, at, until, alone, cameras)
     try:
         found = duplicates.distinct(database, at) if session.best.models and deadline.left(until) >= SHORTEST else None
         if found:
             place = replace(at, folder=found.database.parent)
             with progress.titled("without pairs of equal objects"):
-                again, further = _fitting(found.database, scene, runs[:1], policy, place, until, alone, first, cameras)
+                again, further = _fitting(found.database, scene, runs[:1], policy, place, until, alone, cameras)
             if _replaces(again, session):
                 used = database if again.database == found.database else again.database
                 notes = [note for note in notes if note != RECALIBRATED] + further
                 notes.append(f"{EQUAL}: {len(found.left_out)} pairs are left out at first")
-                return MappingResult(list(again.best.models), frozenset(found.left_out), notes, used)
+                return MappingResult(again.best, again.trusted, frozenset(found.left_out), notes, used)
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
     notes += session.left_out_note()
-    return MappingResult(list(session.best.models), frozenset(session.best.left_out), notes, session.database)
+    return MappingResult(session.best, session.trusted, frozenset(session.best.left_out), notes, session.database)
 
 
 def _fitting(
     database: Path, scene: Scene, runs: Sequence[MappingConfig], policy: RunPolicy, at: Workplace, until: float,
-    alone: bool, first: Mapping[str, int] | None, cameras: CameraConfig | None,
+    alone: bool, cameras: CameraConfig | None,
 ) -> tuple[Session, list[str]]:  # fmt: skip
     """`map_best` with all pairs of the database, and with other intrinsics if those in it do not fit; with notes."""
-    session = map_runs(database, scene, runs, policy, at, until, alone, first)
+    session = map_runs(database, scene, runs, policy, at, until, alone)
     notes = session.all_notes()
     wrong = 0 < session.best.support < FITS
     try:
@@ -100,7 +104,7 @@ def _fitting(
             other = recalibration.recalibrated(database, at, wrong and cameras.sharing == "exif", deadline.left(until))
             if other is not None:
                 with progress.titled("other focal lengths"):
-                    again = map_runs(other, scene, runs, policy, replace(at, folder=other.parent), until, alone, first)
+                    again = map_runs(other, scene, runs, policy, replace(at, folder=other.parent), until, alone)
                 notes += again.all_notes()
                 fits = not wrong or again.best.support >= max(FITS, session.best.support + MARGIN)
                 if (fits or again.best.registered > session.best.registered) and again.best.beats(session.best):

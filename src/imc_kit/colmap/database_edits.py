@@ -26,16 +26,6 @@ def keep_best_connected(path: Path, most: int) -> None:
         _keep(database, kept)
 
 
-def keep_first(path: Path, counts: Mapping[str, int]) -> None:
-    """Keep the verified matches of the first keypoints of each image, as many as `counts` says by its name."""
-    with writing(path) as database:
-        images = database.read_all_images()
-        kept = {image.image_id: _none_of(database, image) < 0 for image in images}
-        for image in images:
-            kept[image.image_id][: counts[image.name]] = True
-        _keep(database, kept)
-
-
 def _none_of(opened: Any, image: Any) -> NDArray[np.int32]:
     """A zero for each keypoint of an image."""
     return np.zeros(opened.num_keypoints_for_image(image.image_id), np.int32)

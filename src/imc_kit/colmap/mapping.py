@@ -12,7 +12,7 @@ from typing import Literal
 from imc_kit.colmap.cameras import largest_distortion
 from imc_kit.colmap.child import Workplace
 from imc_kit.colmap.database import delete_pairs
-from imc_kit.colmap.database_edits import keep_best_connected, keep_first
+from imc_kit.colmap.database_edits import keep_best_connected
 from imc_kit.colmap.database_files import digest_of
 from imc_kit.colmap.model_files import read_models
 from imc_kit.colmap.options import NOTHING_KNOWN, Known, Value, mapper_options
@@ -77,9 +77,6 @@ class MappingConfig:
     max_keypoints: int | None = 2500
     """Use at most this many keypoints of each image, those in the most verified pairs. More take longer and hardly move
     the cameras. None uses all."""
-    first_only: bool = False
-    """Use only keypoints of the first feature pipeline. Those of a network are often less precise than SIFT's, but
-    join images that SIFT cannot."""
     by_cameras: bool = True
     """Adapt to the scene's cameras. With per-image intrinsics, use all keypoints, and let the incremental mapper keep
     only points with a triangulation angle of at least 3 degrees and an error of at most 2 pixels: free focal lengths
@@ -102,17 +99,11 @@ class MappingConfig:
 
 
 def map_scene(
-    database: Path,
-    images: Path,
-    config: MappingConfig,
-    at: Workplace,
-    cancelled: threading.Event | None = None,
-    first: Mapping[str, int] | None = None,
+    database: Path, images: Path, config: MappingConfig, at: Workplace, cancelled: threading.Event | None = None
 ) -> list[Model]:
     """Reconstruct a scene: the models, largest first, with their files in subfolders 0, 1, …. There may be none.
 
     database: with verified matches. images: the scene's root. cancelled: set by another thread to end the run.
-    first: for `first_only`, the number of keypoints of the first feature pipeline by image name; they come first.
 
     Raises `ColmapError` when the child process crashes, is killed, is cancelled or runs out of time. With one thread
     the same database and seed give the same models. With several, they may differ, because floating-point sums are
@@ -121,8 +112,8 @@ def map_scene(
     verified, per_image = database, config.by_cameras and intrinsics_are_per_image(database, at.known)
     if per_image:
         config = replace(config, max_keypoints=None)
-    if config.min_strength or config.max_keypoints or config.first_only:
-        database = _reduced_copy(database, at.folder.with_suffix(".db"), config, first)
+    if config.min_strength or config.max_keypoints:
+        database = _reduced_copy(database, at.folder.with_suffix(".db"), config)
     defaults = _GLOBAL
     if config.mapper == "incremental":
         by_cameras = _PER_IMAGE_INTRINSICS if per_image else _SHARED_INTRINSICS
@@ -130,13 +121,12 @@ def map_scene(
     if at.known.ids:
         defaults = defaults | _for_known(config.mapper, database, at.known)
     options = {"min_model_size": config.min_model_size, **defaults, **config.options}
-    some = (" on strong pairs" if config.min_strength else "") + (" of the first features" if config.first_only else "")
-    what = f"COLMAP's {config.mapper} mapping{some}"
+    what = f"COLMAP's {config.mapper} mapping{' on strong pairs' if config.min_strength else ''}"
     arguments = {"database": database, "images": images, "options": options, "constant": at.known.constant}
     job = MappingJob(config.mapper, what, config.time_limit, arguments)
     if at.large and len(parts := _partitions(database, config)) > 1:
         options = options | (_GLOBAL_PARTITION if config.mapper == "global" else {}) | dict(config.options)
-        depends_on = digest_of(verified), asdict(replace(config, time_limit=inf)), options, first
+        depends_on = digest_of(verified), asdict(replace(config, time_limit=inf)), options
         of_part = replace(job, arguments={**arguments, "options": options})
         try:
             return map_partitions(parts, of_part, depends_on, at, at.large, cancelled or threading.Event())
@@ -187,13 +177,11 @@ def left_out(inliers: Mapping[Pair, int], config: MappingConfig) -> list[Pair]:
     return [pair for pair, strength in strengths(inliers).items() if strength < config.min_strength]
 
 
-def _reduced_copy(database: Path, path: Path, config: MappingConfig, first: Mapping[str, int] | None) -> Path:
+def _reduced_copy(database: Path, path: Path, config: MappingConfig) -> Path:
     """Copy a verified database to `path`, without unused pairs and keypoints."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(database, path)
     delete_pairs(path, "two_view_geometries", left_out(inlier_counts(database), config))
-    if config.first_only and first is not None:
-        keep_first(path, first)
     if config.max_keypoints:
         keep_best_connected(path, config.max_keypoints)
     return path

@@ -8,7 +8,7 @@ images with about the same agreement: then pairs of repeated structures made no 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -87,8 +87,6 @@ class MappingRun:
     """How well the largest model agrees with the reference matches."""
     left_out: Sequence[Pair] = ()
     """The pairs that the run did not use."""
-    first_only: bool = False
-    """Whether it used only keypoints of the first feature pipeline."""
 
     @property
     def registered(self) -> int:
@@ -107,12 +105,7 @@ class MappingRun:
         return self.models[0].observations if self.models else 0
 
     def beats(self, other: MappingRun) -> bool:
-        """Whether it has more images or, with equally many, agrees with more matches; or else whether it is of the
-        first feature pipeline alone, or uses more keypoints.
-
-        SIFT's keypoints are the most precise: on eight of ten scenes where both agreed equally well, its own model was
-        the better one (docs/benchmarks.md).
-        """
+        """Whether it has more images or, with equally many, agrees with more matches, or else uses more keypoints."""
         for ours, theirs, margin in (
             (self.registered, other.registered, 0),
             (self.support, other.support, MARGIN),
@@ -120,8 +113,6 @@ class MappingRun:
         ):
             if abs(ours - theirs) > margin:
                 return ours > theirs
-        if self.first_only != other.first_only:
-            return self.first_only
         return self.observations > other.observations
 
     def confirms(self, other: MappingRun) -> bool:
@@ -135,7 +126,7 @@ class MappingRun:
 
 def map_runs(
     database: Path, scene: Scene, runs: Sequence[MappingConfig], policy: RunPolicy, at: Workplace, until: float,
-    alone: bool, first: Mapping[str, int] | None,
+    alone: bool,
 ) -> Session:  # fmt: skip
     """Map a scene with several configurations until one model is good enough.
 
@@ -146,7 +137,7 @@ def map_runs(
     in_a_hurry = deadline.left(until) < IN_A_HURRY * len(scene.images)
     at_once = 1 if in_a_hurry else max(1, min(at.threads, len(runs) - 1))
     pool = ThreadPoolExecutor(at_once)
-    session = Session(database, scene, runs, policy, at, until, pool, first)
+    session = Session(database, scene, runs, policy, at, until, pool)
     try:
         for number in session.distinct(2 if alone and at_once > 1 else 1):
             session.start(number, at.threads, others_wait=number == 0 and len(runs) > 1)
@@ -174,7 +165,6 @@ class Session:
     at: Workplace
     until: float
     pool: ThreadPoolExecutor
-    first: Mapping[str, int] | None = None
     started: dict[int, Future[MappingRun | None]] = field(default_factory=dict)
     ended: list[MappingRun] = field(default_factory=list)
     best: MappingRun = field(default_factory=MappingRun)
@@ -220,6 +210,10 @@ class Session:
         images = len(self.scene.images)
         return self.policy.trusts(run, images) or self.policy.confirmed(self.best, self.ended, images)
 
+    @property
+    def trusted(self) -> bool:
+        return self.policy.trusts(self.best, len(self.scene.images))
+
     def plausible(self) -> bool:
         """Whether the best model has enough images, and focal lengths that cameras may have."""
         focals = [0.5 / max(frame) for model in self.best.models[:1] for frame in model.frames.values()]
@@ -259,16 +253,16 @@ class Session:
         log = self.at.log.with_stem(f"{self.at.log.stem}-{number + 1}")
         at = replace(self.at, folder=self.at.folder / f"models-{number}", log=log, threads=threads)
         with progress.titled(f"mapping run {number + 1} of {len(self.runs)}"):
-            models = mapping.map_scene(self.database, self.scene.root, config, at, self.cancelled[number], self.first)
+            models = mapping.map_scene(self.database, self.scene.root, config, at, self.cancelled[number])
         left_out = self.left_out[number]
         if not models:
-            return MappingRun(left_out=left_out, first_only=config.first_only)
+            return MappingRun(left_out=left_out)
         incomplete = len(models[0].poses) < len(self.scene.images)
         if config.mapper == "incremental" and incomplete and not deadline.left(ending):
             stopped = f"{deadline.STOPPED} of {runtime:.0f} s"
             self.notes.append(f"COLMAP's incremental mapping {stopped}; its model so far is used")
         judgement = judge(self.database, models[0], self.reference_pairs)
-        run = MappingRun(models, judgement, left_out, config.first_only)
+        run = MappingRun(models, judgement, left_out)
         if self.policy.trusts(run, len(self.scene.images)):
             for event in self.cancelled[number + 1 :]:
                 event.set()

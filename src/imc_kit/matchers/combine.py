@@ -6,6 +6,7 @@ because they are already matched.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +22,10 @@ class CombineConfig:
     radius: float = 0.5
     """Keypoints of two feature pipelines at most this far apart become one keypoint; 0 keeps both. In pixels of an
     image whose longer side has 1024 pixels."""
+    when: Literal["always", "if_needed"] = "always"
+    """if_needed: map each scene with the first feature pipeline alone, and join the others only if that model lacks
+    images or contradicts its matches; the better model stays. In a folder of several places, the first feature
+    pipeline decides which photos belong together."""
 
     def __post_init__(self) -> None:
         require(0 <= self.radius < float("inf"), "radius of combining", "at least 0 pixels", self.radius)

@@ -1,6 +1,6 @@
 """Detect and match the features of a scene's photos, with every feature pipeline, a store and an executor."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,14 +28,10 @@ whereas the most useful pairs are matched first. Chosen with time limits on the 
 
 @dataclass(frozen=True)
 class MatchedFeatures:
-    """The features of an image by name, and the matches of a pair by names (empty if it was not matched).
-
-    first: the number of keypoints of the first feature pipeline, by image; None if there is one pipeline.
-    """
+    """The features of an image by name, and the matches of a pair by names (empty if it was not matched)."""
 
     features: Callable[[str], Features]
     matches: Callable[[str, str], Matches]
-    first: Mapping[str, int] | None = None
 
     def strong(self, pairs: Sequence[Pair], least: int) -> Iterator[tuple[str, str, Matches]]:
         """The pairs with at least `least` matches, and their matches, for `colmap.database`."""
@@ -85,8 +81,7 @@ class Matching:
             parts = [one.matches(first, second) for one in found]
             return join_matches(parts, joined[first][1], joined[second][1])
 
-        first = {name: len(rows[0]) for name, (_, rows) in joined.items()}
-        return MatchedFeatures(lambda name: joined[name][0], matches, first)
+        return MatchedFeatures(lambda name: joined[name][0], matches)
 
     def stored(self, records: Records) -> dict[str, Any]:
         """Where the store has the features of these images: the table, their kind, and their keys by image name.

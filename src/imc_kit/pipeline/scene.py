@@ -1,36 +1,29 @@
 """One scene, from its photos to a pose for each: the stages in order, and what each leaves on disk."""
 
+import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
-from imc_kit.colmap import (
-    best_model,
-    cameras,
-    database,
-    database_edits,
-    database_files,
-    known_cameras,
-    model_files,
-    rotation,
-)
+from imc_kit.colmap import best_model, database, database_files, known_cameras, model_files, rotation
+from imc_kit.colmap.best_model import MappingResult
 from imc_kit.colmap.child import LargeScenes
-from imc_kit.colmap.known_cameras import KnownCamera
 from imc_kit.colmap.mapping_runs import RunPolicy
-from imc_kit.colmap.options import Known
-from imc_kit.colmap.verification import inlier_counts, verify
+from imc_kit.colmap.verification import inlier_counts
 from imc_kit.config import Config, fingerprint
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline import selection
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
-from imc_kit.pipeline.matching import MatchedFeatures, Matching
+from imc_kit.pipeline.joined import Joined
+from imc_kit.pipeline.matched import Matched
+from imc_kit.pipeline.matching import Matching
 from imc_kit.pipeline.positions import locate
-from imc_kit.pipeline.records import ImageRecord, gone, inspect, stored_mirrored
+from imc_kit.pipeline.records import ImageRecord, inspect, stored_mirrored
 from imc_kit.pipeline.results import SceneResult
 from imc_kit.pipeline.static import without_static
 from imc_kit.poses import place
@@ -39,6 +32,8 @@ from imc_kit.runtime.meter import Meter
 from imc_kit.runtime.warned import collecting
 from imc_kit.types import Model, Pair, Placement, Scene
 from imc_kit.viewgraph.groups import groups
+
+log = logging.getLogger(__name__)
 
 _AFTER_MATCHING = 2.0, 0.4
 """With a time limit, each step reserves time for the steps after it: seconds per image, but at most a share of the time
@@ -49,6 +44,8 @@ _AFTER_MAPPING = 0.3, 0.2
 _AFTER_COMPLETION = 0.05, 0.04
 """For placing and writing, which have no deadline."""
 
+_FIRST = 0.5
+"""The share of the time for mapping that the first feature pipeline alone gets, if others may have to be used."""
 _PARTS = "parts"
 """The folder of the finished partitions of a large scene, until its result is final."""
 
@@ -85,7 +82,7 @@ def match_scene(
     folder.mkdir(parents=True, exist_ok=True)
     config = replace(config, masks=config.masks.of_scene(scene.name, scene.root), time_limit=None)
     cost = Meter()
-    matching = Matching(scene, store, config, executor, _reserving(_AFTER_MATCHING, scene, until))
+    matching = Matching(scene, store, config.first_alone(), executor, _reserving(_AFTER_MATCHING, scene, until))
     with cost("inspect"):
         records, matching.notes = inspect(scene, config.masks, executor, config.max_pixels)
         infos = {name: record.info for name, record in records.items()}
@@ -111,7 +108,8 @@ def match_scene(
         with cost("match"):
             found = without_static(matching, matching.match(records, selected), records, selected)
         matching.notes += earlier.told(warned)
-        return MatchedScene(scene, folder, until, matching, records, known, selected, found, earlier, separate, cost)
+        matched = Matched(matching, records, known, selected, found)
+        return MatchedScene(scene, folder, until, config, matched, earlier, separate, cost)
 
     with collecting(without="imc_kit.pipeline") as warned:  # its own warnings are notes
         return earlier.unless_fails(lambda: match(records))
@@ -121,18 +119,14 @@ def match_scene(
 class MatchedScene:
     """A matched scene; `reconstruct` does the rest.
 
-    until: as given to `match_scene`. known: by image. pairs: selected for matching. earlier: what an earlier run left.
-    separate: see `match_scene`.
+    until, config, separate: as given to `match_scene`. earlier: what an earlier run left.
     """
 
     scene: Scene
     folder: Path
     until: float
-    matching: Matching
-    records: Mapping[str, ImageRecord]
-    known: Mapping[str, KnownCamera]
-    pairs: Sequence[Pair]
-    found: MatchedFeatures
+    config: Config
+    matched: Matched
     earlier: Earlier
     separate: bool
     cost: Meter
@@ -147,19 +141,22 @@ class MatchedScene:
             return self.earlier.unless_fails(lambda: self._reconstruct(executor, partial, until, alone))
 
     def _reconstruct(self, executor: Executor, partial: Path, until: float, alone: bool) -> SceneResult:
-        scene, config, cost = self.scene, self.matching.config, self.cost
-        until = _reserving(_AFTER_COMPLETION, scene, until)
-        context = SceneContext(scene, config, self.folder, partial, until, self.matching.notes, separate=self.separate)
-        with cost("verify"):
-            verified = self._verify(context, executor)
-            inliers = inlier_counts(verified)
-        similarity = selection.similarity(self.matching, self.records, until)
+        scene, cost, matching, records = self.scene, self.cost, self.matched.matching, self.matched.records
+        config, notes, until = matching.config, matching.notes, _reserving(_AFTER_COMPLETION, scene, until)
+        context = SceneContext(scene, config, self.folder, partial, until, notes, separate=self.separate)
+        verified = self._verify(context, executor)
+        inliers = inlier_counts(verified)
+        similarity = selection.similarity(matching, records, until)
+        joined = self._joined(context, executor, alone) if self.config != config else None
         models = [
             model
-            for place, database_of_place in self._places(context, verified, inliers)
-            for model in self._models(place, database_of_place, similarity, executor, alone)
+            for place in self._places(context, inliers)
+            for model in self._models(place, verified, similarity, executor, alone, joined)
         ]
         models.sort(key=lambda model: -len(model.poses))
+        if joined and joined.used:
+            verified = self._keep(joined.matched, joined.verified, context)
+            inliers = inlier_counts(verified)
         with cost("place"):
             if not models:
                 why = "the images share too few matches" if is_final(context.notes) else "the notes before this say why"
@@ -169,19 +166,19 @@ class MatchedScene:
             models, stored = self._as_stored(models, context)
             models = model_files.gather(models, self.folder / "models")
             placed = place(scene.images, models, inliers, separate=self.separate, similarity=similarity)
-            circle = {} if self.separate else on_turntable(context, self.records, models)
+            circle = {} if self.separate else on_turntable(context, records, models)
             placed |= {name: Placement(pose, None) for name, pose in circle.items()}
-            for name, record in self.records.items():
+            for name, record in records.items():
                 pose = placed[name].pose.rotated(-record.info.stored_quarters)
                 placed[name] = replace(placed[name], pose=pose)
-        quarters = {name: count for name, record in self.records.items() if (count := record.info.extra_quarters)}
+        quarters = {name: count for name, record in records.items() if (count := record.info.extra_quarters)}
         if models:
-            context.notes.extend(stored_mirrored(self.records))
+            context.notes.extend(stored_mirrored(records))
         counts = {
             "images": len(scene.images),
-            "readable": len(self.records),
+            "readable": len(records),
             "rotated": len(quarters),
-            "pairs": len(self.pairs),
+            "pairs": len(self.matched.pairs),
             "matched pairs": len(database.match_counts(verified)),
             "verified pairs": len(inliers),
             "registered": sum(placement.model is not None for placement in placed.values()),
@@ -194,14 +191,12 @@ class MatchedScene:
             shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
         return result
 
-    def _places(
-        self, context: SceneContext, verified: Path, inliers: Mapping[Pair, int]
-    ) -> Iterator[tuple[SceneContext, Path]]:
-        """The places of a folder, and the database of each one's verified matches; only one unless `separate`."""
-        names = list(self.records)
+    def _places(self, context: SceneContext, inliers: Mapping[Pair, int]) -> Iterator[SceneContext]:
+        """The places of a folder; only one unless `separate`."""
+        names = list(self.matched.records)
         found = groups(names, inliers) if self.separate else [names]
         if sum(map(len, found)) == len(names) and len(found) <= 1:
-            yield replace(context, known=self._known(verified)), verified
+            yield context
             return
         left = sum(map(len, found))
         for number, own in enumerate(found):
@@ -209,44 +204,49 @@ class MatchedScene:
             left -= len(own)
             scene, folder = replace(context.scene, images=tuple(own)), context.partial / f"place-{number}"
             folder.mkdir()
-            path = folder / "database.db"
-            database_edits.write_part(path, verified, self._entries(own), context.config.cameras)
             with progress.titled(f"place {number + 1} of {len(found)}, {len(own)} images"):
-                yield replace(context, scene=scene, partial=folder, until=until, known=self._known(path)), path
+                yield replace(context, scene=scene, partial=folder, until=until)
 
     def _models(
-        self, context: SceneContext, verified: Path, similarity: Similarity, executor: Executor, alone: bool
-    ) -> list[Model]:
-        """The finished models of one place. verified: the database of its verified matches."""
-        config, scene, cost = context.config, context.scene, self.cost
-        with cost("map"):
-            policy, end = RunPolicy(config.enough, config.trusted), _reserving(_AFTER_MAPPING, scene, context.until)
-            at = replace(context.workplace(), large=LargeScenes(self.folder / _PARTS, executor, end))
-            best = best_model.map_best(
-                verified, scene, config.mapping, policy, at, end, alone, config.cameras, self.found.first
-            )
-            context.notes.extend(best.notes)
-        with cost("complete"):
-            store, positions = self.matching.store, self.matching.positions
-            records = {name: record for name, record in self.records.items() if name in scene.images}
-            completion = Completion(context, best.database, records, positions, similarity, store, executor)
-            return completion.complete(best)
+        self, context: SceneContext, verified: Path, similarity: Similarity, executor: Executor, alone: bool,
+        joined: Joined | None,
+    ) -> list[Model]:  # fmt: skip
+        """The finished models of one place. verified: the database of the whole scene's verified matches."""
+        path = self.matched.of_place(context, verified)
+        context = replace(context, known=self.matched.known_in(path))
+        best = self._map(context, path, executor, alone, _FIRST if joined else 1.0)
+        if joined and not best.trusted:
+            context, best = context.optional(joined.what, (context, best), joined.better, context, best)
+        context.notes.extend(best.notes)
+        with self.cost("complete"):
+            store, positions = self.matched.matching.store, self.matched.matching.positions
+            records = {name: record for name, record in self.matched.records.items() if name in context.scene.images}
+            return Completion(context, best.database, records, positions, similarity, store, executor).complete(best)
 
-    def _known(self, path: Path) -> Known:
-        return Known(database.camera_ids(path, self.known), self.matching.config.cameras.fixed)
+    def _map(
+        self, context: SceneContext, verified: Path, executor: Executor, alone: bool, share: float = 1.0
+    ) -> MappingResult:
+        """The best mapping run of one place. share: of the time left for mapping."""
+        config, scene = context.config, context.scene
+        end = deadline.portion(_reserving(_AFTER_MAPPING, scene, context.until), share)
+        at = replace(context.workplace(), large=LargeScenes(self.folder / _PARTS, executor, end))
+        policy = RunPolicy(config.enough, config.trusted)
+        with self.cost("map"):
+            return best_model.map_best(verified, scene, config.mapping, policy, at, end, alone, config.cameras)
 
-    def _entries(self, names: Iterable[str]) -> list[cameras.ImageEntry]:
-        """Images as `colmap.database` takes them."""
-        entries = []
-        for name in names:
-            record = self.records[name]
-            known = self.known[name].upright(record.info) if name in self.known else None
-            entries.append(cameras.ImageEntry(name, record.path, record.info.size, record.info.exif_turn, known))
-        return entries
+    def _joined(self, context: SceneContext, executor: Executor, alone: bool) -> Joined:
+        """The same scene with all feature pipelines, matched when it is asked for them."""
+        until = _reserving(_AFTER_MATCHING, self.scene, context.until)
+        return Joined(
+            context,
+            lambda: self.matched.with_all(self.config, until, self.cost),
+            lambda matched: self._verified(matched, context.partial / "joined.db", context, executor),
+            lambda place, path: self._map(place, path, executor, alone),
+        )
 
     def _as_stored(self, models: list[Model], context: SceneContext) -> tuple[list[Model], dict[str, int]]:
         """The models with files that describe the images as stored, and their rotations (`SceneResult`)."""
-        stored = {name: count for name, record in self.records.items() if (count := record.info.stored_quarters)}
+        stored = {name: n for name, record in self.matched.records.items() if (n := record.info.stored_quarters)}
         at = context.workplace("stored")
         try:
             return rotation.as_stored(models, stored, self.scene.root, at), stored
@@ -259,17 +259,19 @@ class MatchedScene:
         identity = self.earlier.identity
         if is_final(context.notes) and (kept := database_files.kept(self.folder, identity)):
             return database_files.near(kept, context.partial)
-        made = context.partial / "database.db"
-        matches = self.found.strong(self.pairs, context.config.min_matches)
-        notes = database.write_database(
-            made, self._entries(self.records), self.found.features, matches, context.config.cameras
-        )
-        context.notes.extend(notes)
-        end = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
-        context.notes.extend(gone(self.records))
-        context.notes.extend(verify(made, context.config.verification, executor, end))
-        identity = identity if is_final(context.notes) else "hurried"
-        kept = database_files.keep(made, self.folder, identity, self.matching.stored(self.records))
+        made = self._verified(self.matched, context.partial / "database.db", context, executor)
+        return self._keep(self.matched, made, context)
+
+    def _verified(self, matched: Matched, path: Path, context: SceneContext, executor: Executor) -> Path:
+        with self.cost("verify"):
+            until = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
+            return matched.verified(path, context, executor, until)
+
+    def _keep(self, matched: Matched, made: Path, context: SceneContext) -> Path:
+        """Move a database of verified matches to the scene's folder, in place of any other."""
+        identity = self.earlier.identity if is_final(context.notes) else "hurried"
+        identity += ", joined" if matched is not self.matched else ""  # it is no start for another run
+        kept = database_files.keep(made, self.folder, identity, matched.matching.stored(matched.records))
         return database_files.near(kept, context.partial)
 
 

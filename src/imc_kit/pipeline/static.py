@@ -41,7 +41,7 @@ def without_static(
         kept = ~(static[first][one] | static[second][two])
         return Matches(matches.indices[kept], matches.scores[kept])
 
-    return MatchedFeatures(found.features, moving, found.first)
+    return MatchedFeatures(found.features, moving)
 
 
 def each_pair(
