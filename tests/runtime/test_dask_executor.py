@@ -32,10 +32,11 @@ from imc_kit.pipeline.run import solve
 from imc_kit.runtime import dask_executor
 from imc_kit.runtime.dask_executor import connected
 from imc_kit.runtime.executors import cores, fan_out, width
-from imc_kit.synthetic.plaza import write_scene
 from imc_kit.types import Features
 from point_scenes import ALL, FIRST, MAPPING_ALONE, ONE_RUN, Points, PointsConfig, write_photographs
+from small_tasks import write_task
 from synthetic_models import errors, synthesize, unmatch
+from views import views
 
 HERE = Path(__file__).parent
 HELPERS = HERE.parent / "helpers"
@@ -225,10 +226,10 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
 
 
 def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
-    dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dask: Cluster, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    views = 8
-    write_scene(tmp_path / "root", views=views, size=(240, 180))
+    photos = views(tmp_path_factory, range(8))
+    write_task(tmp_path / "root", {"plaza": {f"{number}.jpg": photo for number, photo in enumerate(photos)}})
     monkeypatch.chdir(tmp_path)  # the workers have another working directory
     victim, _ = dask.has(2)
 
@@ -246,9 +247,9 @@ def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
 
     task = scenes.load(tmp_path / "root")
     assert submission.check(tmp_path / "out/submission.csv", task.columns, task.keys) == []
-    assert len(tables.read_table(tmp_path / "out/submission.csv")) == views
+    assert len(tables.read_table(tmp_path / "out/submission.csv")) == len(photos)
     features, _, pairs = contents(tmp_path / "out")
-    assert (len(features), len(pairs)) == (views, views * (views - 1) // 2)
+    assert (len(features), len(pairs)) == (8, 8 * 7 // 2)
 
 
 def test_a_worker_killed_while_it_maps_a_partition(dask: Cluster, tmp_path: Path) -> None:
