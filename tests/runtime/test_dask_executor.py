@@ -133,6 +133,8 @@ def forking() -> None:
     """Starts the process that the cluster's are forks of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (Path(dask_executor.__file__).parents[2], HELPERS, HERE))))
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # as a user's
+            patch.delenv(name)
         loaded = ["distributed.cli.dask_scheduler", "distributed.cli.dask_worker", __name__]
         get_context("forkserver").set_forkserver_preload(loaded)
         forkserver.ensure_running()
