@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+# Before any library is loaded: each would start a thread per core, though the workers of pytest-xdist keep these busy.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 from imc_kit.colmap import child
 
 # A shell's background jobs, and with them their children, ignore Ctrl-C; the tests send it.

@@ -138,12 +138,15 @@ def _backdrop(camera: Camera, seed: int) -> Float32:
     return np.asarray(np.stack([grey, 0.98 * grey, 0.94 * grey]), np.float32)
 
 
-def render_turntable(camera: Camera, poses: Sequence[Pose], seed: int = 0) -> list[Pixels]:
-    """Render a photo, uint8 [h, w, 3], for each pose, in order, on all processors; the grain differs between photos."""
+def render_turntable(camera: Camera, poses: Sequence[Pose], seed: int = 0, samples: int = 2) -> list[Pixels]:
+    """Render a photo, uint8 [h, w, 3], for each pose, in order, on all processors; the grain differs between photos.
+
+    samples: each pixel is the mean of `samples` × `samples` rays.
+    """
     wall = _backdrop(camera, seed)
 
     def photo(number: int) -> Pixels:
-        light = np.sqrt(render_jug(camera, poses[number], wall)) * 255
+        light = np.sqrt(render_jug(camera, poses[number], wall, samples)) * 255
         grain = np.random.default_rng((seed, number)).normal(0, 1.5, light.shape)
         return np.ascontiguousarray(np.moveaxis(np.clip(light + grain, 0, 255).round().astype(np.uint8), 0, 2))
 
@@ -151,16 +154,17 @@ def render_turntable(camera: Camera, poses: Sequence[Pose], seed: int = 0) -> li
 
 
 def write_turntable(
-    root: Path | str, views: int = 36, size: tuple[int, int] = (320, 240), seed: int = 0, name: str = "jug"
-) -> dict[str, Pose]:
+    root: Path | str, views: int = 36, size: tuple[int, int] = (320, 240), seed: int = 0, name: str = "jug",
+    samples: int = 2,
+) -> dict[str, Pose]:  # fmt: skip
     """Render views of the jug and write them with `plaza.write_layout`, in the category `transparent`.
 
     Returns the true poses by `image_path`; the file names do not follow the circle. size: (width, height) in pixels;
-    the focal length is 1.5 widths. Raises `KitError` as `plaza.write_layout` does.
+    the focal length is 1.5 widths. samples: as for `render_turntable`. Raises `KitError` as `plaza.write_layout` does.
     """
     camera = Camera.centred(size, 1.5 * size[0])
     circle = circle_of_views(max(views, 0), seed)
     shuffled = np.random.default_rng(seed).permutation(len(circle))
     poses = {f"{number:03}.jpg": circle[place] for number, place in enumerate(shuffled)}
-    photos = partial(render_turntable, camera, list(poses.values()), seed)
+    photos = partial(render_turntable, camera, list(poses.values()), seed, samples)
     return write_layout(root, name, "transparent", poses, size, photos, DISTANCES)

@@ -32,8 +32,9 @@ def test_every_pair_can_be_created_and_no_other(monkeypatch: pytest.MonkeyPatch)
                     monkeypatch.setattr(module, function, stub)
     for fill in ("uniform_", "normal_"):  # the values do not matter
         monkeypatch.setattr(torch.Tensor, fill, lambda tensor, *_, **__: tensor)
+    for one in (*DETECTORS.values(), *MATCHERS.values()):
+        monkeypatch.setattr(one, "create", cache(one.create))
     for detector in DETECTORS:
-        monkeypatch.setattr(DETECTORS[detector], "create", cache(DETECTORS[detector].create))
         for matcher in MATCHERS:
             if matcher == "roma" and find_spec("romatch") is None:  # it is no requirement of the kit
                 continue

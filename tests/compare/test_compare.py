@@ -23,7 +23,7 @@ from imc_kit.config import Config
 from imc_kit.data.scenes import load
 from imc_kit.data.tables import POSE_COLUMNS, format_pose
 from imc_kit.matchers.nearest import NearestConfig
-from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene
+from views import ORBIT, views
 
 VIEWS = 7
 QUICK = RepeatabilityConfig(long_side=160, max_keypoints=200, photos=2, views=1)
@@ -49,12 +49,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     for name in ("plaza", "bare", "broken"):
         (root / f"test/{name}/images").mkdir(parents=True)
-    poses = orbit(40)[:VIEWS]
     truth = []
-    for number, pixels in enumerate(render_scene(plaza(), Camera.centred((320, 240)), poses)):
+    for number, pixels in enumerate(views(tmp_path_factory, range(VIEWS))):
         path = f"test/plaza/images/{number}.png"
         Image.fromarray(pixels).save(root / path)
-        truth.append((path, "plaza", "plaza", *format_pose(poses[number])))
+        truth.append((path, "plaza", "plaza", *format_pose(ORBIT[number])))
     Image.new("RGB", (120, 90), "olive").save(root / "test/bare/images/x.jpg")
     (root / "test/broken/images/x.jpg").write_bytes(b"nothing")
     asked = [*truth, *((f"test/{name}/images/x.jpg", name, name, *truth[0][3:]) for name in ("bare", "broken"))]

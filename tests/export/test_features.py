@@ -21,11 +21,10 @@ from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.export.run import export
 from imc_kit.pipeline.run import solve
-from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene
 from turned_photos import stored_points, write_turned
+from views import ORBIT, SIZE, views
 
 TURNED = {"view_001.jpg": 6, "view_002.jpg": 8, "view_003.jpg": 3, "view_006.jpg": 2}
-SIZE = 320, 240
 COUNT = 7
 
 
@@ -42,7 +41,7 @@ class Solved:
 def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
     folder = tmp_path_factory.mktemp("solved")
     (folder / "plaza").mkdir()
-    for number, pixels in enumerate(render_scene(plaza(), Camera.centred(SIZE), orbit(24)[:COUNT])):
+    for number, pixels in enumerate(views(tmp_path_factory, range(COUNT))):
         name = f"view_{number:03}.jpg"
         write_turned(folder / "plaza" / name, pixels[..., ::-1], TURNED.get(name, 1))
     run = solve(folder / "plaza", folder / "out", preset("sift", {"detector.max_keypoints": 1500, "threads": 2}))
@@ -148,7 +147,7 @@ def test_colmap_maps_from_a_database(solved: Solved, exported: Path, tmp_path: P
         key=len,
     )
     assert {"view_001.jpg", "view_002.jpg", "view_003.jpg"} <= centres.keys()  # they are turned
-    true = {f"view_{number:03}.jpg": pose.center for number, pose in enumerate(orbit(24))}
+    true = {f"view_{number:03}.jpg": pose.center for number, pose in enumerate(ORBIT)}
     ratios = [
         np.linalg.norm(centres[a] - centres[b]) / np.linalg.norm(true[a] - true[b]) for a, b in combinations(centres, 2)
     ]

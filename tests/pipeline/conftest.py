@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render_scene, write_layout
-from imc_kit.types import Pixels, Pose
+from imc_kit.synthetic.plaza import DISTANCES, write_layout
+from imc_kit.types import Pose
 from once import once
 from small_tasks import VIEWS
+from views import ORBIT, SIZE, views
 
 
 @pytest.fixture(scope="session")
@@ -18,14 +19,11 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
     The photos are half a round, so near to each other that few are enough.
     """
-    poses = {f"view_{number:03}.jpg": pose for number, pose in enumerate(orbit(2 * VIEWS)[:VIEWS])}
-    size = (320, 240)
+    poses = {f"view_{number:03}.jpg": pose for number, pose in enumerate(ORBIT[:VIEWS])}
 
     def make(root: Path) -> None:
-        def photos() -> list[Pixels]:
-            return render_scene(plaza(), Camera.centred(size), [*poses.values()])
-
-        write_layout(root, "plaza", "synthetic", poses, size, photos, DISTANCES)
+        photos = views(tmp_path_factory, range(VIEWS))
+        write_layout(root, "plaza", "synthetic", poses, SIZE, lambda: photos, DISTANCES)
 
     return once(tmp_path_factory, "rendered", make), poses
 

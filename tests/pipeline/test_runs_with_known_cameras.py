@@ -18,7 +18,7 @@ from imc_kit.data import scenes
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline.results import SceneResult
-from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render_scene, write_layout
+from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render, write_layout
 from point_scenes import CONFIG, FIRST, solve_scene, write_photographs
 
 TRUE = "SIMPLE_RADIAL 400 300 360 200 150 0"
@@ -93,7 +93,7 @@ def test_a_fisheye_lens_of_120_degrees(tmp_path: Path, capsys: pytest.CaptureFix
     poses = {f"{number}.jpg": pose for number, pose in enumerate(orbit(24, distance=5.0, height=2.0)[:8])}
 
     def photos() -> list[np.ndarray]:
-        return render_scene(plaza(), lens, [*poses.values()])
+        return [render(plaza(), lens, pose, samples=1) for pose in poses.values()]
 
     write_layout(tmp_path / "in", "plaza", "synthetic", poses, size, photos, DISTANCES)
     known = f"OPENCV_FISHEYE {focal},{focal},240,180,0,0,0,0"

@@ -12,4 +12,4 @@ from rendered.turntable import circle_of_views, render_turntable
 @pytest.fixture(scope="session")
 def jug() -> list[Pixels]:
     """36 photos once round, in order."""
-    return render_turntable(Camera.centred((128, 96), 192.0), circle_of_views(36))
+    return render_turntable(Camera.centred((128, 96), 192.0), circle_of_views(36), samples=1)

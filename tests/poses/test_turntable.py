@@ -196,7 +196,7 @@ def test_photos_of_other_things_are_no_turntable(shared: Path, scene: str) -> No
 
 @pytest.mark.slow
 def test_a_turntable_on_which_reconstruction_fails_is_solved(tmp_path: Path) -> None:
-    write_turntable(tmp_path / "scene", views=24, size=(240, 180))
+    write_turntable(tmp_path / "scene", views=24, size=(200, 150), samples=1)
     sift = imc_kit.preset("sift", {"detector.max_keypoints": 500, "threads": 1})
     config = replace(sift, mapping=sift.mapping[:1])
     run = imc_kit.solve(tmp_path / "scene", tmp_path / "out", config)

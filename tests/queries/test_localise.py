@@ -24,13 +24,13 @@ from imc_kit.detectors.sift import SiftConfig
 from imc_kit.errors import KitError
 from imc_kit.matchers.nearest import NearestConfig
 from imc_kit.queries.run import COLUMNS, Localised, localise
-from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene
 from imc_kit.types import Pose
 from small_tasks import noise
+from views import ORBIT, views
 
 CONFIG = Config(SiftConfig(max_keypoints=1500), NearestConfig(ratio=0.8), threads=2, upright=True)
-VIEWS, USED = 24, 12
-"""Photos in a round, and how many of them are taken."""
+USED = 12
+"""Photos that are taken, half a round."""
 WITHHELD = {2: "02.png", 6: "06.png", 9: "05.png"}
 """The withheld images and their names as queries. One is called like an image of the scene."""
 TURNED = 4
@@ -73,9 +73,8 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
     made = Solved(root / "photos", root / "out", root / "queries", {})
     made.photos.mkdir()
     made.queries.mkdir()
-    poses = orbit(VIEWS)[:USED]
-    rendered = render_scene(plaza(), Camera.centred((320, 240)), poses)
-    for number, (pixels, pose) in enumerate(zip(rendered, poses, strict=True)):
+    rendered = views(tmp_path_factory, range(USED))
+    for number, (pixels, pose) in enumerate(zip(rendered, ORBIT[:USED], strict=True)):
         exif, turns = Image.Exif(), 0
         if number in (2, 6, TURNED):
             turns = 1

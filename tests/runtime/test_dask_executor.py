@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from math import inf
+from multiprocessing import forkserver, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,10 +32,11 @@ from imc_kit.pipeline.run import solve
 from imc_kit.runtime import dask_executor
 from imc_kit.runtime.dask_executor import connected
 from imc_kit.runtime.executors import cores, fan_out, width
-from imc_kit.synthetic.plaza import write_scene
 from imc_kit.types import Features
 from point_scenes import ALL, FIRST, MAPPING_ALONE, ONE_RUN, Points, PointsConfig, write_photographs
+from small_tasks import write_task
 from synthetic_models import errors, synthesize, unmatch
+from views import views
 
 HERE = Path(__file__).parent
 HELPERS = HERE.parent / "helpers"
@@ -64,28 +66,40 @@ def eventually(true: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def dask_command(folder: Path, *arguments: str) -> None:
+    """Does what `dask ARGUMENTS` does, in `folder` and in silence."""
+    from dask import config
+    from dask.cli import run_cli
+
+    config.set({"distributed.scheduler.allowed-failures": 1})  # the second death ends a task
+    os.chdir(folder)
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    sys.argv = ["dask", *arguments]
+    run_cli()
+
+
 class Cluster:
-    """A scheduler and workers without nannies, so that a killed worker is not restarted."""
+    """A scheduler and workers without nannies, so that a killed worker is not restarted.
+
+    They are forks of one process, which has loaded Dask and the kit once for all of them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "scheduler.json"
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self.environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(map(str, [Path(dask_executor.__file__).parents[2], HELPERS, HERE])),
-            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",  # the second death ends a task
-        }
+        self.workers: list[BaseProcess] = []
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0")
         eventually(lambda: self.file.exists() and self.file.read_text().rstrip().endswith("}"))  # it is complete
         self.address = json.loads(self.file.read_text())["address"]
 
-    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", what, "--scheduler-file", str(self.file), "--no-dashboard", *options]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    def _start(self, what: str, *options: str) -> BaseProcess:
+        arguments = (self.folder, what, "--scheduler-file", str(self.file), "--no-dashboard", *options)
+        process = get_context("forkserver").Process(target=dask_command, args=arguments, daemon=True)
+        process.start()
+        return process
 
-    def worker(self, *options: str) -> subprocess.Popen[bytes]:
+    def worker(self, *options: str) -> BaseProcess:
         options = ("--no-nanny", "--nthreads", "1", "--local-directory", str(self.folder), *options)
         process = self._start("worker", *options)
         self.workers.append(process)
@@ -95,27 +109,39 @@ class Cluster:
         """Start or kill workers until there are `count`; returns their process ids."""
         from distributed import Client
 
-        self.workers = [process for process in self.workers if process.poll() is None]
+        self.workers = [process for process in self.workers if process.is_alive()]
         while len(self.workers) > count:
             kill(self.workers.pop())
         while len(self.workers) < count:
             self.worker()
         with Client(self.address, set_as_default=False) as client:
             eventually(lambda: len(client.nthreads()) == count)
-        return [process.pid for process in self.workers]
+        return [process.pid or 0 for process in self.workers]
 
     def close(self) -> None:
         for process in (*self.workers, self.scheduler):
             kill(process)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: BaseProcess) -> None:
     process.kill()
-    process.wait()
+    process.join()
 
 
 @pytest.fixture(scope="module")
-def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def forking() -> None:
+    """Starts the process that the cluster's are forks of."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (Path(dask_executor.__file__).parents[2], HELPERS, HERE))))
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # as a user's
+            patch.delenv(name)
+        loaded = ["distributed.cli.dask_scheduler", "distributed.cli.dask_worker", __name__]
+        get_context("forkserver").set_forkserver_preload(loaded)
+        forkserver.ensure_running()
+
+
+@pytest.fixture(scope="module")
+def dask(forking: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made = Cluster(tmp_path_factory.mktemp("dask"))
     try:
         yield made
@@ -202,10 +228,10 @@ def test_a_worker_killed_in_the_middle_of_its_chunk(dask: Cluster, tmp_path: Pat
 
 
 def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
-    dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dask: Cluster, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    views = 8
-    write_scene(tmp_path / "root", views=views, size=(240, 180))
+    photos = views(tmp_path_factory, range(8))
+    write_task(tmp_path / "root", {"plaza": {f"{number}.jpg": photo for number, photo in enumerate(photos)}})
     monkeypatch.chdir(tmp_path)  # the workers have another working directory
     victim, _ = dask.has(2)
 
@@ -218,13 +244,14 @@ def test_a_rendered_scene_from_the_command_line_while_a_worker_is_killed(
     command = ["solve", "root", "--detector.max-keypoints", "500", "--threads", "1", "--out", "out"]
     assert main([*command, "--cluster", str(dask.file)]) == 0
     thread.join()
-    assert dask.workers[0].wait(10) == -signal.SIGKILL
+    dask.workers[0].join(10)
+    assert dask.workers[0].exitcode == -signal.SIGKILL
 
     task = scenes.load(tmp_path / "root")
     assert submission.check(tmp_path / "out/submission.csv", task.columns, task.keys) == []
-    assert len(tables.read_table(tmp_path / "out/submission.csv")) == views
+    assert len(tables.read_table(tmp_path / "out/submission.csv")) == len(photos)
     features, _, pairs = contents(tmp_path / "out")
-    assert (len(features), len(pairs)) == (views, views * (views - 1) // 2)
+    assert (len(features), len(pairs)) == (8, 8 * 7 // 2)
 
 
 def test_a_worker_killed_while_it_maps_a_partition(dask: Cluster, tmp_path: Path) -> None:
@@ -241,7 +268,7 @@ def test_a_worker_killed_while_it_maps_a_partition(dask: Cluster, tmp_path: Path
         large = LargeScenes(tmp_path / "parts", executor)
         at = Workplace(tmp_path / "models", tmp_path / "log.txt", threads=1, large=large)
         (model,) = map_scene(row.database, tmp_path, MappingConfig("global", partition=6), at)
-    victim.wait()
+    victim.join()
     folders = [path for path in (tmp_path / "parts").iterdir() if path.is_dir()]
     assert len(folders) == 3 + 1  # the victim's was never renamed
     assert model.poses.keys() == row.poses.keys()
@@ -277,7 +304,7 @@ def test_all_workers_are_gone(dask: Cluster, tmp_path: Path, monkeypatch: pytest
         assert width(executor) == cores()  # the cluster does not tell
 
 
-def test_the_scheduler_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scheduler_is_gone(forking: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_executor, "CONNECT", 2.0)
     own = Cluster(tmp_path)
     try:

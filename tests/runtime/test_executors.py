@@ -113,10 +113,12 @@ def test_libraries_use_one_thread_each_in_processes_too(method: str) -> None:
 
 
 def test_the_thread_limits_of_this_process_are_restored() -> None:
-    before = threads()
-    with ThreadPoolExecutor(2) as mine, workers(mine, None) as pool:
-        assert set(fan_out(pool, told_threads, [()], "a", "thing", 1)) == {"1"}
-    assert threads() == before
+    with threadpool_limits(2):  # the tests themselves use one
+        before = threads()
+        assert set(before[1:]) == {2}
+        with ThreadPoolExecutor(2) as mine, workers(mine, None) as pool:
+            assert set(fan_out(pool, told_threads, [()], "a", "thing", 1)) == {"1"}
+        assert threads() == before
 
 
 def test_torchs_attention_is_as_it_was_before_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:

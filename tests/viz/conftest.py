@@ -8,6 +8,7 @@ import pytest
 
 from once import once
 from pages import HOSTILE, browser
+from views import ORBIT, SIZE, views
 
 __all__ = ["browser"]
 
@@ -21,15 +22,12 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
     from imc_kit import preset, solve
-    from imc_kit.synthetic.plaza import DISTANCES, Camera, orbit, plaza, render_scene, write_layout
+    from imc_kit.synthetic.plaza import DISTANCES, write_layout
 
     def make(root: Path) -> None:
-        poses = {f"{number}.jpg": pose for number, pose in enumerate(orbit(40)[:8])}
-        size = (360, 270)
-        write_layout(
-            root / "data", "plaza", "synthetic", poses, size,
-            lambda: render_scene(plaza(), Camera.centred(size), list(poses.values())), DISTANCES,
-        )  # fmt: skip
+        poses = {f"{number}.jpg": pose for number, pose in enumerate(ORBIT[:8])}
+        photos = views(tmp_path_factory, range(len(poses)))
+        write_layout(root / "data", "plaza", "synthetic", poses, SIZE, lambda: photos, DISTANCES)
         folder = root / "data/test/plaza/images"
         Image.new("RGB", (120, 90), "olive").save(folder / HOSTILE)
         (folder / "broken.jpg").write_bytes(b"nothing")

@@ -66,15 +66,18 @@ def ink(browser: Browser, label: str) -> np.ndarray:
     return np.where((np.abs(pixels.astype(int) - paper).max(axis=2) > 24)[..., None], pixels, 0)
 
 
-def look(browser: Browser, page: Path, screen: str, models: Sequence[int]) -> None:
-    """Open it: all that it has is drawn, without a complaint or a request, and nothing sticks out.
-
-    models: how many each of the first scenes has, which are opened.
-    """
+def open_on(browser: Browser, screen: str, page: Path) -> None:
     width, height, dark = SCREENS[screen]
     browser.open(page, width, height, dark=dark)
     loaded = browser.run("return performance.getEntriesByType('navigation')[0].loadEventEnd")
     print(f"{page.stat().st_size / 1e6:.1f} MB opened in {loaded:.0f} ms ({screen})")
+
+
+def look(browser: Browser, screen: str, page: Path, models: Sequence[int]) -> None:
+    """All that the open page has is drawn, without complaints or requests since it was opened, and nothing sticks out.
+
+    models: how many each of the first scenes has, which are opened. All scenes must be closed, or there is only one.
+    """
     charts = browser.run(FIGURES, None)
     assert charts
     for label, _ in charts:
@@ -98,7 +101,7 @@ def look(browser: Browser, page: Path, screen: str, models: Sequence[int]) -> No
                 rim = np.ones(below.shape[:2], np.bool_)
                 rim[:, 2:-2] = False
                 assert not below[rim].any(), label  # all is in view
-        assert browser.run(WIDTH) == width  # nothing sticks out
+        assert browser.run(WIDTH) == SCREENS[screen][0]  # nothing sticks out
         browser.run(TOGGLE, number)
     assert browser.requests() == [page.as_uri()]
     assert browser.complaints() == []
@@ -126,9 +129,8 @@ def check_sorting(browser: Browser, index: int, head: Sequence[tuple[str, bool]]
 def test_in_a_browser(browser: Browser, report: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    look(browser, report, "laptop-dark", models=[1, 0])
+    open_on(browser, "laptop-dark", report)
     # By keyboard alone: the first stops are the link to the content and the table's buttons.
-    browser.open(report, 1280, 800)
     stops = []
     for _ in range(3):
         browser.driver.switch_to.active_element.send_keys(Keys.TAB)
@@ -149,8 +151,9 @@ def test_in_a_browser(browser: Browser, report: Path) -> None:
     accuracies = browser.run(COLUMN, 0, 5)[2]
     assert accuracies[0] > "0.5"
     assert accuracies[1] == "–"
-    # A scene opens by its summary, and its model rotates by its buttons.
     assert browser.run(TOGGLE, 0)[0] is False
+    look(browser, "laptop-dark", report, models=[1, 0])
+    # A scene opens by its summary, and its model rotates by its buttons.
     browser.run("document.querySelector('details.scene summary').focus()")
     browser.driver.switch_to.active_element.send_keys(Keys.ENTER)
     browser.run("await new Promise((r) => setTimeout(r, 300));")
@@ -187,7 +190,8 @@ def test_a_real_scene_in_a_browser(browser: Browser, shared: Path, tmp_path: Pat
         (tmp_path / "photos" / photo.name).symlink_to(photo)
     run = solve(tmp_path / "photos", tmp_path / "out", preset("sift", less))
     page = write_report(tmp_path / "out")
-    look(browser, page, "phone", [len(scene.models) for scene in run.scenes.values()])
+    open_on(browser, "phone", page)
+    look(browser, "phone", page, [len(scene.models) for scene in run.scenes.values()])
     assert page.stat().st_size < 3e6  # half of it is plotly
     browser.run(TOGGLE, 0)
     assert len(browser.run(COLUMNS)) == 2

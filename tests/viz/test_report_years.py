@@ -16,7 +16,7 @@ from imc_kit.data.submission import NO_POSE, write
 from imc_kit.data.tables import POSE_COLUMNS, format_pose
 from imc_kit.errors import KitError
 from imc_kit.pipeline.results import Run
-from imc_kit.synthetic.plaza import Camera, orbit, plaza, render_scene
+from imc_kit.synthetic.plaza import Camera, orbit, plaza, render
 from imc_kit.types import Pose
 from imc_kit.viz.report import write_report
 from reports import Page
@@ -45,7 +45,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Po
     for first, place in ((0, "north"), (3 * VIEWS, "south")):
         folder = tmp_path_factory.mktemp(place)
         poses = {f"{number}.png": pose for number, pose in enumerate(orbit(6 * VIEWS)[first:][:VIEWS])}
-        photos = render_scene(plaza(), Camera.centred((300, 225)), list(poses.values()))
+        photos = [render(plaza(), Camera.centred((300, 225)), pose, samples=1) for pose in poses.values()]
         for name, photo in zip(poses, photos, strict=True):
             Image.fromarray(photo).save(folder / name)
         found[place] = folder, poses
