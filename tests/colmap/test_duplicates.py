@@ -20,8 +20,11 @@ SIZE, OBJECT, AROUND = (1000, 800), 200, 600
 NAMES = [f"{side}{view}.jpg" for side in "ab" for view in range(4)]
 
 
-def database(folder: Path, across: int) -> Path:
-    """The database of their verified matches. across: matches of the two objects from the same viewpoint."""
+def database(folder: Path, across: int, apart: int = 180) -> Path:
+    """The database of their verified matches.
+
+    across: matches of the two objects from the same viewpoint. apart: of one object from the first and last viewpoint.
+    """
     random = np.random.default_rng(0)
     points = random.uniform(250, [750, 550], (OBJECT + AROUND, 2))
     views = [points + random.normal(0, 40, points.shape) for _ in range(4)]  # depth moves points between viewpoints
@@ -31,7 +34,8 @@ def database(folder: Path, across: int) -> Path:
     pairs: list[tuple[str, str, Matches]] = []
     for one, other in combinations(NAMES, 2):
         same, view = one[0] == other[0], one[1] == other[1]
-        rows = random.permutation(len(points) if same else OBJECT)[: 180 if same else across if view else 30]
+        own = apart if {one[1], other[1]} == {"0", "3"} else 180
+        rows = random.permutation(len(points) if same else OBJECT)[: own if same else across if view else 30]
         pairs.append((one, other, Matches(np.stack([rows, rows], 1).astype(np.int32), np.ones(len(rows), np.float32))))
     write_database(
         path, [ImageEntry(name, folder / name, SIZE) for name in NAMES], features.__getitem__, pairs, CameraConfig()
@@ -47,8 +51,7 @@ def database(folder: Path, across: int) -> Path:
 def test_pairs_of_the_two_objects_are_left_out_except_the_link(tmp_path: Path) -> None:
     path = database(tmp_path, across=170)
     before = inlier_counts(path)
-    found = distinct(path, Workplace(tmp_path / "work", tmp_path / "log"))
-    assert found is not None
+    (found,) = distinct(path, Workplace(tmp_path / "work", tmp_path / "log"))
     after = inlier_counts(found.database)
     assert set(found.left_out) == before.keys() - after.keys()
     assert {pair for pair in before if pair[0][0] == pair[1][0]} <= after.keys()
@@ -57,13 +60,23 @@ def test_pairs_of_the_two_objects_are_left_out_except_the_link(tmp_path: Path) -
     assert match_counts(found.database) == match_counts(path)
 
 
+def test_weak_pairs_that_lack_no_matches_come_back(tmp_path: Path) -> None:
+    path = database(tmp_path, across=170, apart=100)
+    few, more = distinct(path, Workplace(tmp_path / "work", tmp_path / "log"))
+    ends = {("a0.jpg", "a3.jpg"), ("b0.jpg", "b3.jpg")}
+    assert {*few.left_out} - {*more.left_out} == ends
+    assert {*more.left_out} < {*few.left_out}
+    for copy in few, more:
+        assert inlier_counts(copy.database).keys() == inlier_counts(path).keys() - {*copy.left_out}
+
+
 @pytest.mark.parametrize("across", [0, 40])
 def test_weak_pairs_are_no_reason_for_doubt(tmp_path: Path, across: int) -> None:
-    assert distinct(database(tmp_path, across), Workplace(tmp_path / "work", tmp_path / "log")) is None
+    assert distinct(database(tmp_path, across), Workplace(tmp_path / "work", tmp_path / "log")) == []
 
 
 def test_no_pairs(tmp_path: Path) -> None:
     features = Features.empty(SIZE, 1)
     path = tmp_path / "database.db"
     write_database(path, [ImageEntry("a.jpg", tmp_path / "a.jpg", SIZE)], lambda _: features, [], CameraConfig())
-    assert distinct(path, Workplace(tmp_path / "work", tmp_path / "log")) is None
+    assert distinct(path, Workplace(tmp_path / "work", tmp_path / "log")) == []

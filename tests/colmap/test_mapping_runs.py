@@ -48,7 +48,7 @@ def run(
 
     monkeypatch.setattr(mapping_runs.mapping, "map_scene", map_scene)
     monkeypatch.setattr(mapping_runs, "inlier_counts", lambda _: inliers)
-    monkeypatch.setattr(best_model.duplicates, "distinct", lambda *_: None)
+    monkeypatch.setattr(best_model.duplicates, "distinct", lambda *_: [])
     policy = policy or RunPolicy(1.0, 0.9)
     return map_best(Path("db"), SCENE, runs, policy, Workplace(Path("out"), Path("colmap.log"), threads), **options)
 

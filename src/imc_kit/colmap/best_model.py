@@ -60,8 +60,9 @@ def map_best(
 ) -> MappingResult:
     """Map a scene with several configurations until one model is good enough, and return the best.
 
-    If the strongest pairs lack matches (`duplicates`), the first run is repeated without the pairs that do. Its model
-    is returned if it agrees much better with the pairs that are left.
+    If the strongest pairs lack matches (`duplicates`), the first run is repeated without the pairs that do, and then
+    all runs with those of them that are likely. A model is returned if it agrees much better with the pairs that are
+    left.
 
     database: with verified matches.
     at: each run gets a subfolder for its models, and a log whose name ends with its number.
@@ -74,16 +75,19 @@ def map_best(
         return MappingResult(MappingRun(), False, frozenset(), [], database)
     session, notes = _fitting(database, scene, runs, policy, at, until, alone, cameras)
     try:
-        found = duplicates.distinct(database, at) if session.best.models and deadline.left(until) >= SHORTEST else None
-        if found:
+        tried = duplicates.distinct(database, at) if session.best.models and deadline.left(until) >= SHORTEST else []
+        for found, made in zip(tried, (runs[:1], runs), strict=False):
+            if deadline.left(until) < SHORTEST:
+                break
             place = replace(at, folder=found.database.parent)
             with progress.titled("without pairs of equal objects"):
-                again, further = _fitting(found.database, scene, runs[:1], policy, place, until, alone, cameras)
+                again, further = _fitting(found.database, scene, made, policy, place, until, alone, cameras)
             if _replaces(again, session):
                 used = database if again.database == found.database else again.database
                 notes = [note for note in notes if note != RECALIBRATED] + further
-                notes.append(f"{EQUAL}: {len(found.left_out)} pairs are left out at first")
-                return MappingResult(again.best, again.trusted, frozenset(found.left_out), notes, used)
+                left_out = frozenset([*found.left_out, *again.best.left_out])
+                notes.append(f"{EQUAL}: {len(left_out)} pairs are left out at first")
+                return MappingResult(again.best, again.trusted, left_out, notes, used)
     except (KitError, OSError, RuntimeError) as error:
         notes.append(said(error))
     notes += session.left_out_note()
