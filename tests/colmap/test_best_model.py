@@ -58,7 +58,7 @@ def test_the_model_without_doubtful_pairs_has_to_agree_much_better(
 
 @pytest.mark.parametrize("fitting", [1, 2, 3])
 def test_more_of_the_pairs_are_used_if_too_few_are_left(monkeypatch: pytest.MonkeyPatch, fitting: int) -> None:
-    """The first copy of the database, the second, or none has the pairs for a complete model; the second gets all runs."""
+    """The first copy of the database, the second, or none has a complete model; the second gets all runs."""
     made: list[tuple[str, str]] = []
 
     def mapped(database: Path, root: Path, config: MappingConfig, at: Workplace, *_: Any) -> list[Model]:
