@@ -16,6 +16,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 from imc_kit.colmap import child
 
+# Python's 700 looks for garbage a thousand times while the tests are collected, which is a sixth of that time.
+gc.set_threshold(20_000)
 # A shell's background jobs, and with them their children, ignore Ctrl-C; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
