@@ -49,7 +49,7 @@ _GLOBAL: dict[str, Value] = {
 the time: retriangulation restores the other tracks. A dense solver for few images saves another fifth."""
 _GLOBAL_PARTITION: dict[str, Value] = {"mapper.track_required_tracks_per_view": 25, "mapper.skip_retriangulation": True}
 """Partitions need fewer tracks than whole scenes, because joining triangulates all that were left out, once, and
-bundle-adjusts them: half the time, and joined models that differ less than those of two flights (docs/benchmarks.md)."""
+bundle-adjusts them: half the time, and no loss beyond the differences between flights (docs/benchmarks.md)."""
 _OVERLAP = 0.25
 """Images that a partition shares with its neighbours, as a share of its own."""
 
