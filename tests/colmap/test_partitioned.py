@@ -70,6 +70,20 @@ def test_the_model_is_that_of_the_whole_scene(row: Synthetic, at: Workplace, map
     assert model.reprojection_error == pytest.approx(whole.reprojection_error, rel=0.02)
 
 
+def test_partitions_use_few_tracks_unless_told_otherwise(row: Synthetic, at: Workplace) -> None:
+    """Joining triangulates the others."""
+    assert at.large
+    points = []
+    for options in ({}, {"mapper.track_required_tracks_per_view": 70}):
+        model = mapped(row, at, replace(CONFIG, options=options))
+        kept_points = [pycolmap.Reconstruction(path).num_points3D() for path in at.large.folder.glob("*/0")]
+        points.append((sum(kept_points), len(model.points)))
+        shutil.rmtree(at.large.folder)
+    (few, joined), (many, joined_many) = points
+    assert few < 0.7 * many
+    assert joined == pytest.approx(joined_many, rel=0.02)
+
+
 def test_a_stopped_run_maps_only_what_is_missing(row: Synthetic, at: Workplace) -> None:
     model, before = mapped(row, at), kept(at)
     assert at.large

@@ -47,11 +47,9 @@ _GLOBAL: dict[str, Value] = {
 }
 """Position the cameras from the 70 longest tracks of each image (COLMAP: all). The poses are the same, in a third of
 the time: retriangulation restores the other tracks. A dense solver for few images saves another fifth."""
-
-
-_GLOBAL_PARTITION: dict[str, Value] = {"mapper.skip_retriangulation": True}
-"""Joining triangulates the tracks that positioning left out, once for all partitions: in a partition that takes up to
-85 % of the time (docs/benchmarks.md)."""
+_GLOBAL_PARTITION: dict[str, Value] = {"mapper.track_required_tracks_per_view": 25, "mapper.skip_retriangulation": True}
+"""Partitions need fewer tracks than whole scenes, because joining triangulates all that were left out, once, and
+bundle-adjusts them: half the time, and no loss beyond the differences between flights (docs/benchmarks.md)."""
 _OVERLAP = 0.25
 """Images that a partition shares with its neighbours, as a share of its own."""
 
