@@ -18,13 +18,13 @@ a right pair. With 3 some of them count more than right pairs, and with 6 in one
 _WEAK = 0.7
 """Pairs weaker than this are left out, as those that are no reference pairs are (`mapping_runs`). With 0.3 the prints
 of three of six mugs are joined."""
-_PLAUSIBLE, _SOME = 0.4, 0.1
-"""Pairs that have this share of the expected matches, and this strength when judged so, are left out only at first. In
-rendered scenes of 36 photos they include half of the right pairs and hardly a wrong one; in mugs with two equal prints
-there are wrong ones among them."""
-_DOUBTFUL = 0.1
+_PLAUSIBLE = 0.4
+"""Pairs that have this share of the expected matches are left out only at first. In rendered scenes of 28 and 36 photos
+of two equal objects they include half of the right pairs, and one to three wrong ones; in mugs with two equal prints
+there are more (docs/benchmarks.md)."""
+_DOUBTFUL = 0.06
 """The share of the strongest pairs' matches that must be in doubt, in pairs weaker than this when judged by what they
-lack. It is 0.13 to 0.4 in scenes with duplicates, and at most 0.04 in eleven of fifteen other scenes."""
+lack. It is 0.09 to 0.4 in scenes with duplicates, and at most 0.04 in eleven of fifteen other scenes."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def distinct(database: Path, at: Workplace) -> list[Distinct]:
     if doubtful < _DOUBTFUL * sum(counts[pair] for pair in strong) or not strong:
         return []
     weak = [pair for pair, strength in judged.items() if strength < _WEAK]
-    weaker = [pair for pair in weak if complete[pair] < _PLAUSIBLE or judged[pair] < _SOME]
+    weaker = [pair for pair in weak if complete[pair] < _PLAUSIBLE]
     return [
         _without(database, pairs, at.folder / f"distinct-{number}" / "database.db")
         for number, pairs in enumerate([weak, weaker] if len(weaker) < len(weak) else [weak])
