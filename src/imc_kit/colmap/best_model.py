@@ -61,8 +61,8 @@ def map_best(
     """Map a scene with several configurations until one model is good enough, and return the best.
 
     If the strongest pairs lack matches (`duplicates`), the first run is repeated without the pairs that do, and then
-    all runs with those of them that are likely. A model is returned if it agrees much better with the pairs that are
-    left.
+    all runs with those of them that are likely. The first model that agrees much better with the pairs that are left is
+    returned.
 
     database: with verified matches.
     at: each run gets a subfolder for its models, and a log whose name ends with its number.
@@ -76,12 +76,14 @@ def map_best(
     session, notes = _fitting(database, scene, runs, policy, at, until, alone, cameras)
     try:
         tried = duplicates.distinct(database, at) if session.best.models and deadline.left(until) >= SHORTEST else []
-        for found, made in zip(tried, (runs[:1], runs), strict=False):
+        for number, found in enumerate(tried):
             if deadline.left(until) < SHORTEST:
                 break
+            # What the first copy lacks is pairs: other intrinsics do not help the next ones.
+            made, refocused = (runs, None) if number else (runs[:1], cameras)
             place = replace(at, folder=found.database.parent)
             with progress.titled("without pairs of equal objects"):
-                again, further = _fitting(found.database, scene, made, policy, place, until, alone, cameras)
+                again, further = _fitting(found.database, scene, made, policy, place, until, alone, refocused)
             if _replaces(again, session):
                 used = database if again.database == found.database else again.database
                 notes = [note for note in notes if note != RECALIBRATED] + further

@@ -18,10 +18,10 @@ a right pair. With 3 some of them count more than right pairs, and with 6 in one
 _WEAK = 0.7
 """Pairs weaker than this are left out, as those that are no reference pairs are (`mapping_runs`). With 0.3 the prints
 of three of six mugs are joined."""
-_PLAUSIBLE = 0.4
-"""Pairs that have this share of the expected matches are left out only at first. In rendered scenes of 28 and 36 photos
-of two equal objects they include half of the right pairs, and one to three wrong ones; in mugs with two equal prints
-there are more (docs/benchmarks.md)."""
+_PLAUSIBLE = 0.5, 0.4
+"""Pairs that have these shares of the expected matches come back if those left do not determine a model: first those
+with half. In rendered scenes of 28 to 36 photos of two equal objects they include half of the right pairs, and up to
+three wrong ones; in mugs with two equal prints there are more (docs/benchmarks.md)."""
 _DOUBTFUL = 0.06
 """The share of the strongest pairs' matches that must be in doubt, in pairs weaker than this when judged by what they
 lack. It is 0.09 to 0.4 in scenes with duplicates, and at most 0.04 in eleven of fifteen other scenes."""
@@ -40,7 +40,7 @@ def distinct(database: Path, at: Workplace) -> list[Distinct]:
 
     Each pair is judged by the matches that its viewpoints let expect (`viewgraph.missing`), and left out if others with
     more evidence join its images. So no image is cut off. The first copy has hardly a wrong pair, but may have too few
-    to determine a model; the second has more. None if hardly any of the strongest pairs lacks matches.
+    to determine a model; the next ones have more. None if hardly any of the strongest pairs lacks matches.
     """
     counts: dict[Pair, int] = {}
     complete: dict[Pair, float] = {}
@@ -63,10 +63,14 @@ def distinct(database: Path, at: Workplace) -> list[Distinct]:
     if doubtful < _DOUBTFUL * sum(counts[pair] for pair in strong) or not strong:
         return []
     weak = [pair for pair, strength in judged.items() if strength < _WEAK]
-    weaker = [pair for pair in weak if complete[pair] < _PLAUSIBLE]
+    left_out = [weak]
+    for share in _PLAUSIBLE:
+        weaker = [pair for pair in weak if complete[pair] < share]
+        if len(weaker) < len(left_out[-1]):
+            left_out.append(weaker)
     return [
         _without(database, pairs, at.folder / f"distinct-{number}" / "database.db")
-        for number, pairs in enumerate([weak, weaker] if len(weaker) < len(weak) else [weak])
+        for number, pairs in enumerate(left_out)
     ]
 
 
