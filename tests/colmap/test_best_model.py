@@ -24,6 +24,7 @@ INLIERS = {("a", "b"): 90, ("b", "c"): 50, ("a", "c"): 20}
     ("images", "supports", "adopted"),
     [
         (10, (0.99, 0.97), True),
+        (10, (1.0, 1.0), False),  # none disagree
         (10, (0.98, 0.97), False),  # about as many matches disagree
         (10, (0.94, 0.5), False),  # it fits no better than a collapsed model
         (4, (0.99, 0.5), False),

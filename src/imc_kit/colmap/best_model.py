@@ -121,9 +121,9 @@ def _fitting(
 
 
 def _replaces(again: Session, session: Session) -> bool:
-    """Whether a model without some pairs is complete, and half as many of its reference matches disagree with it as
-    with the model of all pairs."""
+    """Whether a model without some pairs is complete, and at most half as many of its reference matches disagree with
+    it as with the model of all pairs, with which some must."""
     if not again.policy.complete(again.best, len(again.scene.images)) or again.best.support < FITS:
         return False
     theirs = judge(again.database, session.best.models[0], again.reference_pairs).support
-    return 1 - again.best.support <= (1 - theirs) / 2
+    return theirs < 1 and 1 - again.best.support <= (1 - theirs) / 2
