@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from imc_kit.data.scenes import Task, load
     from imc_kit.errors import KitError
     from imc_kit.metric import score, score_2023, score_2025
+    from imc_kit.pipeline.classified import PairClassifier
     from imc_kit.pipeline.run import Run, SceneResult, solve
     from imc_kit.queries.run import localise
     from imc_kit.types import Features, Matches, Model, Placement, Pose, Scene
@@ -26,6 +27,7 @@ _HOMES = {
     "config": ("PRESETS", "Config", "preset"),
     "errors": ("KitError",),
     "metric": ("score", "score_2023", "score_2025"),
+    "pipeline.classified": ("PairClassifier",),
     "pipeline.run": ("Run", "SceneResult", "solve"),
     "data.scenes": ("Task", "load"),
     "queries.run": ("localise",),
@@ -34,8 +36,8 @@ _HOMES = {
 _MODULES = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "PRESETS", "Config", "Features", "KitError", "Matches", "Model", "Placement", "Pose", "Run", "Scene", "SceneResult",
-    "Task", "load", "localise", "preset", "score", "score_2023", "score_2025", "solve",
+    "PRESETS", "Config", "Features", "KitError", "Matches", "Model", "PairClassifier", "Placement", "Pose", "Run",
+    "Scene", "SceneResult", "Task", "load", "localise", "preset", "score", "score_2023", "score_2025", "solve",
 ]  # fmt: skip
 
 

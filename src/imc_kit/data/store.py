@@ -1,4 +1,4 @@
-"""Store features, matches, correspondences and global descriptors on disk.
+"""Store features, matches, correspondences, global descriptors and probabilities on disk.
 
 A table holds the results of one configuration, each under a key. Results arrive in chunks. A chunk is one file
 (`chunk_files`), written under a temporary name, then renamed, and never changed. So a killed run loses only unfinished
@@ -178,6 +178,10 @@ class Store:
     def correspondences(self, fingerprint: str) -> Table[Correspondences]:
         """Correspondences by `pair_key`. fingerprint: of the configuration of the photo matcher and its detector."""
         return self._table("correspondences", fingerprint, "correspondences")
+
+    def probabilities(self, fingerprint: str) -> Table[Float32]:
+        """Probabilities [1] of pairs. fingerprint: of the pair classifier."""
+        return self._table("probabilities", fingerprint, "vectors")
 
     def _table(self, name: str, fingerprint: str, kind: str) -> Table[Any]:
         below = self.below and self.below / name / fingerprint

@@ -23,6 +23,7 @@ from imc_kit.data.imported import coverage
 from imc_kit.data.scenes import Task
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
+from imc_kit.pipeline.classified import PairClassifier
 from imc_kit.pipeline.out_folder import claimed, prepare_scene, scene_folder
 from imc_kit.pipeline.results import Run, SceneResult, write_result, write_run
 from imc_kit.pipeline.scene import MatchedScene, PairSelection, match_scene
@@ -45,6 +46,7 @@ def solve(
     config: Config | None = None,
     *,
     pairs: PairSelection | None = None,
+    classifier: PairClassifier | None = None,
     executor: Executor | None = None,
     score: bool = False,
 ) -> Run:
@@ -55,6 +57,7 @@ def solve(
         and is rewritten after each scene. The same call resumes an interrupted run.
     config: the sift preset if None.
     pairs: chooses the pairs, instead of `config.pairs`.
+    classifier: leaves out verified pairs that look alike and are not the same (not in the quick answers).
     executor: runs detection and matching, for example one from `dask_executor.connected`; threads if None.
     score: also score the submission against the true poses that lie in the task's root (`metric.find_truth`).
 
@@ -89,7 +92,7 @@ def solve(
         # Matching and mapping have separate workers, so that neither waits for the other's work.
         mapping, matching = (stack.enter_context(workers(executor, config.threads)) for _ in range(2))
         for name in schedule.rounds:
-            one_round = _Round(name, answers, schedule, pairs, matching, mapping, time.monotonic())
+            one_round = _Round(name, answers, schedule, pairs, classifier, matching, mapping, time.monotonic())
             with closing(one_round.matched()) as matched:
                 for number, future in enumerate(matched):
                     one_round.finish(number, future)
@@ -178,6 +181,7 @@ class _Round:
     answers: _Answers
     schedule: Schedule
     pairs: PairSelection | None
+    classifier: PairClassifier | None
     matching: Executor
     mapping: Executor
     started: float
@@ -209,10 +213,12 @@ class _Round:
         fewest = earlier.counts["registered"] if earlier else 0
         folder = self.answers.scene_folder(self.name, scene.name)
         prepare_scene(out, folder)
+        classifier = None if self.name == QUICK else self.classifier
         with progress.titled(self._title(number)):
             return match_scene(
                 scene, folder, Store(out / "store"), config, self.matching,
-                pairs=self.pairs, separate=task.predicts_scene, until=self._deadline(number), fewest=fewest,
+                pairs=self.pairs, classifier=classifier, separate=task.predicts_scene, until=self._deadline(number),
+                fewest=fewest,
             )  # fmt: skip
 
     def finish(self, number: int, matched: Future[MatchedScene | SceneResult]) -> None:

@@ -17,6 +17,7 @@ from imc_kit.config import Config, fingerprint
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError
 from imc_kit.pipeline import selection
+from imc_kit.pipeline.classified import PairClassifier
 from imc_kit.pipeline.completion import Completion, SceneContext, on_turntable
 from imc_kit.pipeline.earlier import Earlier, is_final
 from imc_kit.pipeline.joined import Joined
@@ -63,6 +64,7 @@ def match_scene(
     executor: Executor,
     *,
     pairs: PairSelection | None = None,
+    classifier: PairClassifier | None = None,
     separate: bool = False,
     until: float = inf,
     fewest: int = 0,
@@ -72,6 +74,7 @@ def match_scene(
     folder: gets the scene's database, models, log and result.
     executor: runs detection and matching.
     pairs: chooses the pairs to match, instead of `config.pairs`.
+    classifier: leaves out verified pairs.
     separate: passed to `poses.place`.
     until: the deadline of the whole scene (see `runtime.deadline`).
     fewest: give up if time has run out and fewer images have features.
@@ -90,7 +93,8 @@ def match_scene(
         matching.notes += notes
         matching.positions = locate(scene, records, config.positions, matching.notes)
         given = None if pairs is None else list(pairs(list(records)))
-        identity = fingerprint(config, {name: record.key for name, record in records.items()}, given, separate, known)
+        digests, judge = {name: record.key for name, record in records.items()}, classifier and classifier.identity
+        identity = fingerprint(config, digests, given, separate, known, judge)
         earlier = Earlier(scene.name, folder, identity)
     if finished := earlier.final():
         return finished
@@ -109,7 +113,7 @@ def match_scene(
             found = without_static(matching, matching.match(records, selected), records, selected)
         matching.notes += earlier.told(warned)
         matched = Matched(matching, records, known, selected, found)
-        return MatchedScene(scene, folder, until, config, matched, earlier, separate, cost)
+        return MatchedScene(scene, folder, until, config, matched, earlier, separate, cost, classifier)
 
     with collecting(without="imc_kit.pipeline") as warned:  # its own warnings are notes
         return earlier.unless_fails(lambda: match(records))
@@ -119,7 +123,7 @@ def match_scene(
 class MatchedScene:
     """A matched scene; `reconstruct` does the rest.
 
-    until, config, separate: as given to `match_scene`. earlier: what an earlier run left.
+    until, config, separate, classifier: as given to `match_scene`. earlier: what an earlier run left.
     """
 
     scene: Scene
@@ -130,6 +134,7 @@ class MatchedScene:
     earlier: Earlier
     separate: bool
     cost: Meter
+    classifier: PairClassifier | None
 
     def reconstruct(self, executor: Executor, until: float = inf, alone: bool = True) -> SceneResult:
         """Reconstruct the scene with COLMAP and pose every image; write the scene's result and return it.
@@ -265,7 +270,13 @@ class MatchedScene:
     def _verified(self, matched: Matched, path: Path, context: SceneContext, executor: Executor) -> Path:
         with self.cost("verify"):
             until = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
-            return matched.verified(path, context, executor, until)
+            made = matched.verified(path, context, executor, until)
+            if self.classifier:
+                notes = self.classifier.remove_improbable(
+                    made, matched.records, matched.found, matched.matching.store, until
+                )
+                context.notes.extend(notes)
+            return made
 
     def _keep(self, matched: Matched, made: Path, context: SceneContext) -> Path:
         """Move a database of verified matches to the scene's folder, in place of any other."""
