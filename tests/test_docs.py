@@ -14,11 +14,11 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import imc_kit
-from imc_kit import viz
+from imc_kit import PairClassifier, viz
 from imc_kit.cli.main import COMMANDS, main, parse
 from imc_kit.cli.solve import Solve
 from imc_kit.compare import page
-from imc_kit.config import PRESETS, Config
+from imc_kit.config import PRESETS, Config, preset
 from imc_kit.detectors import DETECTORS
 from imc_kit.matchers import MATCHERS, check_accepts
 from imc_kit.retrieval import DESCRIPTORS
@@ -127,8 +127,12 @@ def test_the_commands_in_the_text_are_understood(path: Path) -> None:
 
 def test_the_python_in_the_text_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     solved: list[Config] = []
+
+    def solve(photos: str, out: str, config: Config | None = None, classifier: PairClassifier | None = None) -> None:
+        solved.append(config or preset("sift"))
+
     monkeypatch.setattr(MATCHERS, "_known", dict(MATCHERS))
-    monkeypatch.setattr(imc_kit, "solve", lambda photos, out, config: solved.append(config), raising=False)
+    monkeypatch.setattr(imc_kit, "solve", solve, raising=False)
     for code in re.findall(r"```python\n(.+?)```", FEATURES, re.DOTALL):
         exec(code, {"__name__": "__main__"})
     assert solved
