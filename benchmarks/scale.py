@@ -153,7 +153,8 @@ def render_views(folder: Path, count: int, long_side: int) -> list[Path]:
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """The answer of a worker process to its job, or its error."""
-    done = subprocess.run([sys.executable, __file__, "--worker", json.dumps(job)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, "--worker"]  # an argument could not hold the paths of thousands of views
+    done = subprocess.run(command, input=json.dumps(job), stdout=subprocess.PIPE, text=True)
     if done.returncode:
         return {"images": job.get("flight") or len(job["views"]), "error": f"exit status {done.returncode}"}
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -284,7 +285,7 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     try:
         if sys.argv[1:2] == ["--worker"]:
-            job = json.loads(sys.argv[2])
+            job = json.load(sys.stdin)
             print(json.dumps(flight_worker(job) if "flight" in job else worker(job)))
         else:
             main()
