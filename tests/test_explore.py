@@ -265,7 +265,9 @@ def test_judge_counts_the_good_pairs_that_are_kept() -> None:
 
 
 def test_counts_of_a_solved_scene(scene: Scene, tmp_path: Path) -> None:
-    run = imc_kit.solve(scene.root, tmp_path, imc_kit.preset("sift", {"detector.max_keypoints": 600}))
+    run = imc_kit.solve(
+        scene.root, tmp_path, imc_kit.preset("sift", {"detector.max_keypoints": 600, "subpixel.on": False})
+    )
     (name,) = run.scenes
     matches, inliers = explore.scene_counts(tmp_path, name)
     assert inliers["a.png", "b.png"] > 40

@@ -44,7 +44,11 @@ def solved(tmp_path_factory: pytest.TempPathFactory) -> Solved:
     for number, pixels in enumerate(views(tmp_path_factory, range(COUNT))):
         name = f"view_{number:03}.jpg"
         write_turned(folder / "plaza" / name, pixels[..., ::-1], TURNED.get(name, 1))
-    run = solve(folder / "plaza", folder / "out", preset("sift", {"detector.max_keypoints": 1500, "threads": 2}))
+    run = solve(
+        folder / "plaza",
+        folder / "out",
+        preset("sift", {"detector.max_keypoints": 1500, "threads": 2, "subpixel.on": False}),
+    )
     assert run.scenes["plaza"].counts["registered"] == COUNT
     known = json.loads((folder / "out/scenes/plaza/database.json").read_text())["features"]
     table = Store(folder / "out/store").features(known["table"])
@@ -86,7 +90,7 @@ def test_hloc_reads_what_is_in_the_files(solved: Solved, tmp_path: Path, capsys:
 def test_an_exported_run_can_be_imported_again(solved: Solved, tmp_path: Path) -> None:
     export(solved.out, "hloc", tmp_path / "to")
     given = {f"imported.{name}": tmp_path / f"to/plaza/{name}.h5" for name in ("features", "matches")}
-    run = solve(solved.photos, tmp_path / "out", preset("sift", {"threads": 2} | given))
+    run = solve(solved.photos, tmp_path / "out", preset("sift", {"threads": 2, "subpixel.on": False} | given))
     assert run.scenes["plaza"].counts["registered"] == COUNT
     export(tmp_path / "out", "hloc", tmp_path / "again")
     for name in solved.features:
@@ -188,7 +192,7 @@ def test_without_the_store_there_are_no_descriptors(solved: Solved, tmp_path: Pa
 
 
 def test_joined_features_have_no_descriptors(solved: Solved, tmp_path: Path) -> None:
-    config = replace(preset("sift", {"threads": 2}), also=(feature_pipeline("orb+nearest"),))
+    config = replace(preset("sift", {"threads": 2, "subpixel.on": False}), also=(feature_pipeline("orb+nearest"),))
     solve(solved.photos, tmp_path / "out", config)
     assert "without descriptors" in export(tmp_path / "out", "hloc", tmp_path / "to")
 

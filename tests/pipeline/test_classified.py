@@ -18,6 +18,7 @@ import imc_kit
 from imc_kit import PairClassifier
 from imc_kit.colmap.database import write_database
 from imc_kit.colmap.mapping import MappingConfig
+from imc_kit.colmap.steps import SubpixelConfig
 from imc_kit.colmap.verification import inlier_counts, verify
 from imc_kit.config import Config
 from imc_kit.data.images import Photo, load
@@ -35,8 +36,9 @@ from imc_kit.types import Float32, Pose, Scene
 from views import SIZE
 
 CONFIG = Config(
-    SiftConfig(max_keypoints=500), NearestConfig(ratio=0.8), pairs=PairsConfig("exhaustive"), mapping=(MappingConfig(),)
-)
+    SiftConfig(max_keypoints=500), NearestConfig(ratio=0.8), pairs=PairsConfig("exhaustive"),
+    mapping=(MappingConfig(),), subpixel=SubpixelConfig(on=False),
+)  # fmt: skip
 COUNT = 6
 SIDE = 200
 """The photos are reduced to this, so that coordinates in them differ from those in the originals."""

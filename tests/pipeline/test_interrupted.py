@@ -36,13 +36,13 @@ from imc_kit.runtime.executors import fan_out
 from imc_kit.types import Model, Placement, Pose, Scene
 from small_tasks import write_task
 
-CONFIG = preset("sift", {"detector.max_keypoints": 1000, "threads": 2})
+CONFIG = preset("sift", {"detector.max_keypoints": 1000, "threads": 2, "subpixel.on": False})
 FEW = 8
 """Photos of each scene."""
 
 
 def command(root: Path, out: Path) -> list[str]:
-    options = ["--out", str(out), "--detector.max-keypoints", "1000", "--threads", "2"]
+    options = ["--out", str(out), "--detector.max-keypoints", "1000", "--threads", "2", "--subpixel.no-on"]
     return [sys.executable, "-m", "imc_kit.cli.main", "solve", str(root), *options]
 
 

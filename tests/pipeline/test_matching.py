@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from imc_kit.cli.main import main
+from imc_kit.colmap.steps import SubpixelConfig
 from imc_kit.config import CHEAP, Config, FeaturePipeline, fingerprint, preset
 from imc_kit.data import tables
 from imc_kit.data.store import Store
@@ -40,7 +41,7 @@ from imc_kit.types import Correspondences, Float32, Pixels, Pose, Scene
 from small_tasks import VIEWS
 
 SIFT = SiftConfig(max_keypoints=1000)
-SIMPLE = Config(SIFT, NearestConfig(ratio=0.8), threads=2)
+SIMPLE = Config(SIFT, NearestConfig(ratio=0.8), threads=2, subpixel=SubpixelConfig(on=False))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from imc_kit.errors import KitError
 from imc_kit.pipeline.run import Run, solve
 from small_tasks import NO_POSE, VIEWS, noise, write_task
 
-OPTIONS = {"detector.max_keypoints": 1000, "threads": 2}
+OPTIONS = {"detector.max_keypoints": 1000, "threads": 2, "subpixel.on": False}
 FAST = preset("sift", OPTIONS)
 
 
@@ -76,7 +76,7 @@ def test_a_repeated_run_reads_back_and_a_changed_one_repeats_what_depends_on_it(
 def test_one_thread_gives_the_same_poses_again_and_with_processes(photos: Path, tmp_path: Path) -> None:
     paths = sorted(photos.iterdir())[:8]
     root = write_task(tmp_path / "task", {"half": {path.name: path for path in paths}})
-    config = preset("sift", {**OPTIONS, "threads": 1})
+    config = preset("sift", {**OPTIONS, "threads": 1, "subpixel.on": True})
     first = solve(root, tmp_path / "a", config).submission.read_bytes()
     with ProcessPoolExecutor(1, get_context("spawn")) as executor:
         second = solve(root, tmp_path / "b", config, executor=executor).submission.read_bytes()

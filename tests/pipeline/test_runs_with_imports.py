@@ -50,7 +50,7 @@ class Given:
 
     def config(self, matches: bool = True, **options: Any) -> Config:
         given = {"imported.features": self.features} | ({"imported.matches": self.matches} if matches else {})
-        return preset("sift", {"threads": 2} | given | options)
+        return preset("sift", {"threads": 2, "subpixel.on": False} | given | options)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,9 @@ def test_a_database_of_colmap(plaza: Path, photos: Path, tmp_path: Path) -> None
     with pycolmap.ostream():
         pycolmap.extract_features(path, photos, extraction_options={"num_threads": 2, "use_gpu": False})
         pycolmap.match_exhaustive(path, matching_options={"num_threads": 2, "use_gpu": False})
-    run = solve(plaza, tmp_path / "out", preset("sift", {"imported.database": path, "threads": 2}))
+    run = solve(
+        plaza, tmp_path / "out", preset("sift", {"imported.database": path, "threads": 2, "subpixel.on": False})
+    )
     assert maa(plaza, run) >= 0.9
     with pycolmap.Database.open(path) as database:
         matched = sum(n > 0 for n in database.read_num_matches()[1])

@@ -184,7 +184,12 @@ def test_in_a_browser(browser: Browser, report: Path) -> None:
 @pytest.mark.slow
 def test_a_real_scene_in_a_browser(browser: Browser, shared: Path, tmp_path: Path) -> None:
     """All figures are drawn, and the page is small."""
-    less = {"detector.max_keypoints": 800, "detector.long_side": 480, "mapping": (MappingConfig(),)}
+    less = {
+        "detector.max_keypoints": 800,
+        "detector.long_side": 480,
+        "mapping": (MappingConfig(),),
+        "subpixel.on": False,
+    }
     (tmp_path / "photos").mkdir()
     for photo in sorted((shared / "scenes/test/fountain_P11/images").iterdir())[:6]:
         (tmp_path / "photos" / photo.name).symlink_to(photo)

@@ -183,7 +183,7 @@ def test_a_run_in_its_first_scene(
 
     monkeypatch.setattr(pipeline_run, "match_scene", stopped)
     with pytest.raises(KeyboardInterrupt):
-        solve(solved / "data", tmp_path / "out", preset("small", {"time_limit": limit}))
+        solve(solved / "data", tmp_path / "out", preset("small", {"time_limit": limit, "subpixel.on": False}))
     found = read_run(tmp_path / "out")
     assert (found.scenes, found.failed, found.waiting) == ([], {}, ["plaza", "bare & co"])
     data = solved / "data"
