@@ -27,9 +27,9 @@ from imc_kit.colmap.support import Evidence, read_evidence
 
 _SHARED = 3
 """Models that share fewer images are not joined: two images and their few points may both be wrong."""
-_TRACKS = 60
+_TRACKS = 150
 """Each image has at least this many tracks, the longest ones, in all bundle adjustments but the last. With all tracks
-these take four times as long on 1600 rendered photos (docs/benchmarks.md)."""
+these take longer on 1600 rendered photos, with less some flights lose accuracy (docs/benchmarks.md)."""
 _ITERATIONS = 50
 """Maximum solver iterations of the last bundle adjustment."""
 _NO_EVIDENCE = Evidence({}, {})
