@@ -15,7 +15,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from imc_kit.colmap import joining, partitioned
+from imc_kit.colmap import partitioned
 from imc_kit.colmap.child import ColmapError, LargeScenes, Workplace, loading
 from imc_kit.colmap.mapping import MappingConfig, map_scene
 from imc_kit.errors import KitError
@@ -148,20 +148,3 @@ def test_models_that_share_images_must_fit(row: Synthetic, at: Workplace, tmp_pa
     with pytest.raises(ColmapError):
         join(row, at, first, second)
     assert "share 4 images, but their models do not fit together" in at.log.read_text()
-
-
-def test_joining_keeps_the_longest_tracks_that_each_image_needs(
-    row: Synthetic, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(joining, "_TRACKS", 30)
-    model = pycolmap.Reconstruction(row.scene)
-    before = {number: point.track.length() for number, point in model.points3D.items()}
-    seen = {number: image.num_points3D for number, image in model.images.items()}
-    joining._keep_longest_tracks(model)
-    gone = before.keys() - model.points3D.keys()
-    assert gone
-    for number, image in model.images.items():
-        assert image.num_points3D >= min(30, seen[number])
-    longest = max(before[number] for number in gone)
-    assert all(number in model.points3D for number, length in before.items() if length > longest)
-    assert {number: point.track.length() for number, point in model.points3D.items()}.items() <= before.items()

@@ -25,8 +25,8 @@ LITTLE = 0.0005
 MIN_OBSERVATIONS = 10
 """An image that observes fewer 3D points loses its pose."""
 _SHARED_LIMITS, _PER_IMAGE_LIMITS = (4.0, 1.5), (2.0, 3.0)
-"""See `point_limits`. Those for per-image intrinsics are not COLMAP's, but those of
-`mapping.MappingConfig.by_cameras`."""
+"""The maximum error in pixels and the minimum triangulation angle in degrees of a 3D point. The limits for per-image
+intrinsics are not COLMAP's, but those of `mapping.MappingConfig.by_cameras`."""
 TOLERANCE = 1e-6
 """A good tolerance for the last bundle adjustments of a scene. COLMAP's 0 takes three times as long for the
 same poses."""
@@ -120,7 +120,7 @@ def adjust(
     fixed: ids of images that keep their poses and intrinsics. tolerance, free_principal_points: see `solver`; models of
         more than `_DIRECT` images have a tolerance of `TOLERANCE` at least, to end in time.
     """
-    max_error, min_angle = point_limits(per_image)
+    max_error, min_angle = _PER_IMAGE_LIMITS if per_image else _SHARED_LIMITS
     if reconstruction.num_reg_images() > _DIRECT:
         tolerance = max(tolerance, TOLERANCE)
     options = triangulation(reconstruction, seed, known)
@@ -137,14 +137,6 @@ def adjust(
         changed += len(observations.filter_frames(*FOCAL_RANGE, options.max_extra_param, MIN_OBSERVATIONS))
         if number > 0 and changed <= LITTLE * reconstruction.compute_num_observations():
             break
-
-
-def point_limits(per_image: bool) -> tuple[float, float]:
-    """The maximum error in pixels and the minimum triangulation angle in degrees of a 3D point.
-
-    per_image: whether intrinsics are per image; then points must fit better.
-    """
-    return _PER_IMAGE_LIMITS if per_image else _SHARED_LIMITS
 
 
 def triangulation(reconstruction: Any, seed: int, known: Known) -> Any:

@@ -1,6 +1,6 @@
 """Join the models of a large scene's partitions, in COLMAP's child process (see `partitioned`)."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +13,6 @@ from imc_kit.colmap.bundle_adjustment import (
     TOLERANCE,
     adjust,
     correspondence_graph,
-    point_limits,
     solve,
     solver,
     triangulation,
@@ -27,9 +26,6 @@ from imc_kit.colmap.support import Evidence, read_evidence
 
 _SHARED = 3
 """Models that share fewer images are not joined: two images and their few points may both be wrong."""
-_TRACKS = 150
-"""Each image has at least this many tracks, the longest ones, in all bundle adjustments but the last. With all tracks
-these take longer on 1600 rendered photos, with less some flights lose accuracy (docs/benchmarks.md)."""
 _ITERATIONS = 50
 """Maximum solver iterations of the last bundle adjustment."""
 _NO_EVIDENCE = Evidence({}, {})
@@ -61,8 +57,6 @@ def join_job(
     for first, second in combinations(starts, 2):
         if home[first] != home[second] and (shared := len(images[first] & images[second])) >= _SHARED:
             raise ValueError(f"two partitions share {shared} images, but their models do not fit together")
-    for model in models:
-        _keep_longest_tracks(model)
     joined: list[Any] = []
     for group in groups:
         lead, *others = group
@@ -71,12 +65,6 @@ def join_job(
         model = united(models[lead], [(models[number], group[number]) for number in others], cache)
         graph = correspondence_graph(model, evidence.matches)
         adjust(model, graph, per_image, threads, seed, cameras, tolerance=ROUGH)
-        _triangulate(model, graph, seed, cameras)
-        observations = pycolmap.ObservationManager(model, graph)
-        triangulator = pycolmap.IncrementalTriangulator(graph, model, observations)
-        triangulator.complete_all_tracks(options := triangulation(model, seed, cameras))
-        triangulator.merge_all_tracks(options)
-        observations.filter_all_points3D(*point_limits(per_image))
         solve(model, solver(threads, _ITERATIONS, robust=False, tolerance=TOLERANCE), cameras.constant)
         joined.append(model)
     for number, model in enumerate(sorted(joined, key=lambda model: -model.num_reg_images())):
@@ -90,17 +78,6 @@ def _triangulate(model: Any, graph: Any, seed: int, known: Known) -> None:
     options = triangulation(model, seed, known)
     for image_id in sorted(model.reg_image_ids()):
         triangulator.triangulate_image(options, image_id)
-
-
-def _keep_longest_tracks(model: Any) -> None:
-    """Delete the points that no image needs to have `_TRACKS` of them, shortest tracks first."""
-    tracks = {number: {one.image_id for one in point.track.elements} for number, point in model.points3D.items()}
-    kept = Counter[int]()
-    for number in sorted(tracks, key=lambda number: (-len(tracks[number]), number)):
-        if all(kept[image] >= _TRACKS for image in tracks[number]):
-            model.delete_point3D(number)
-        else:
-            kept.update(tracks[number])
 
 
 def _groups(models: Sequence[Any], images: Sequence[set[int]], seed: int) -> list[dict[int, Any]]:
