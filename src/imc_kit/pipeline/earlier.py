@@ -1,12 +1,14 @@
 """What an earlier run left of a scene: a final result is read back, and a better one is not replaced."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from imc_kit.colmap import database_files
 from imc_kit.errors import KitError, said
 from imc_kit.pipeline.results import SceneResult, read_result, write_result
 from imc_kit.runtime import deadline, faults
@@ -87,3 +89,28 @@ class Earlier:
     def _log(self, notes: Sequence[str]) -> None:
         for note in filter(lambda note: note not in self._told, notes):
             log.warning("%s: %s", self.scene, note)
+
+
+def better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneResult], folder: Path) -> SceneResult:
+    """The full answer to a scene, from `solve`; the quick one if that has more images or `solve` fails.
+
+    quick_folder, folder: the files of the quick and of the full answer. `folder` ends up with the better answer's
+        files.
+    """
+    try:
+        full = solve()
+        if full.counts["registered"] >= quick.counts["registered"]:
+            return full
+        notes = full.notes
+    except Exception as error:  # of any kind: there is a quick answer
+        notes = [said(error)]
+        log.error("%s", notes[0], exc_info=not isinstance(error, KitError))
+    shutil.rmtree(folder / "models", ignore_errors=True)
+    database_files.discard(folder)
+    for path in (*quick_folder.glob("models"), *quick_folder.glob(database_files.FILES)):
+        path.replace(folder / path.name)
+    models = [replace(model, folder=folder / "models" / model.folder.name) for model in quick.models]
+    notes = [*quick.notes, *notes, "the quick answer is kept, because it has more images than the full one"]
+    kept = replace(quick, models=models, notes=notes)
+    write_result(folder / "result.json", "the quick answer", kept)  # a later run must not treat it as finished
+    return kept

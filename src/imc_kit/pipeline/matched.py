@@ -12,6 +12,7 @@ from imc_kit.colmap.options import Known
 from imc_kit.colmap.verification import verify
 from imc_kit.config import Config
 from imc_kit.errors import KitError
+from imc_kit.pipeline.classified import PairClassifier
 from imc_kit.pipeline.completion import SceneContext
 from imc_kit.pipeline.matching import MatchedFeatures, Matching
 from imc_kit.pipeline.records import ImageRecord, gone
@@ -22,13 +23,17 @@ from imc_kit.types import Pair
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The matches of a scene. known: cameras, by image. pairs: selected for matching. found: what matching found."""
+    """The matches of a scene. known: cameras, by image. pairs: selected for matching. found: what matching found.
+
+    classifier: leaves out verified pairs.
+    """
 
     matching: Matching
     records: Mapping[str, ImageRecord]
     known: Mapping[str, KnownCamera]
     pairs: Sequence[Pair]
     found: MatchedFeatures
+    classifier: PairClassifier | None = None
 
     def with_all(self, config: Config, until: float, cost: Meter) -> Self:
         """The same pairs, matched with all feature pipelines of `config`. Raises KitError if an image is lost."""
@@ -50,6 +55,9 @@ class Matched:
         notes.extend(database.write_database(path, images, self.found.features, matches, config.cameras))
         notes.extend(gone(self.records))
         notes.extend(verify(path, config.verification, executor, until))
+        if self.classifier:
+            store = self.matching.store
+            notes.extend(self.classifier.remove_improbable(path, self.records, self.found, store, until))
         return path
 
     def of_place(self, place: SceneContext, whole: Path) -> Path:

@@ -5,7 +5,6 @@ While COLMAP maps one scene on the CPU, the next one is matched, on the GPU or a
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from imc_kit import metric
-from imc_kit.colmap import child, database_files, known_cameras
+from imc_kit.colmap import child, known_cameras
 from imc_kit.config import Config, cheap, preset
 from imc_kit.data import atomic, masks, positions, scenes, submission
 from imc_kit.data.imported import coverage
@@ -24,8 +23,9 @@ from imc_kit.data.scenes import Task
 from imc_kit.data.store import Store
 from imc_kit.errors import KitError, said
 from imc_kit.pipeline.classified import PairClassifier
+from imc_kit.pipeline.earlier import better
 from imc_kit.pipeline.out_folder import claimed, prepare_scene, scene_folder
-from imc_kit.pipeline.results import Run, SceneResult, write_result, write_run
+from imc_kit.pipeline.results import Run, SceneResult, write_run
 from imc_kit.pipeline.scene import MatchedScene, PairSelection, match_scene
 from imc_kit.pipeline.schedule import FULL, QUICK, Schedule
 from imc_kit.runtime import deadline, progress
@@ -213,12 +213,11 @@ class _Round:
         fewest = earlier.counts["registered"] if earlier else 0
         folder = self.answers.scene_folder(self.name, scene.name)
         prepare_scene(out, folder)
-        classifier = None if self.name == QUICK else self.classifier
         with progress.titled(self._title(number)):
             return match_scene(
                 scene, folder, Store(out / "store"), config, self.matching,
-                pairs=self.pairs, classifier=classifier, separate=task.predicts_scene, until=self._deadline(number),
-                fewest=fewest,
+                pairs=self.pairs, classifier=None if self.name == QUICK else self.classifier,
+                separate=task.predicts_scene, until=self._deadline(number), fewest=fewest,
             )  # fmt: skip
 
     def finish(self, number: int, matched: Future[MatchedScene | SceneResult]) -> None:
@@ -226,7 +225,7 @@ class _Round:
         name, folder = self.schedule.scenes[number].name, self.answers.scene_folder
         answer = partial(self._reconstruct, number, matched)
         if quick := self.answers.results.get(name):
-            answer = partial(_better, quick, folder(QUICK, name), answer, folder(self.name, name))
+            answer = partial(better, quick, folder(QUICK, name), answer, folder(self.name, name))
         with progress.titled(self._title(number)):
             self.answers.record(name, answer)
         if name not in self.answers.failed:
@@ -253,28 +252,3 @@ class _Round:
     def _deadline(self, number: int) -> float:
         answered = self.schedule.scenes[number].name in self.answers.results
         return self.schedule.deadline(self.name, number, answered)
-
-
-def _better(quick: SceneResult, quick_folder: Path, solve: Callable[[], SceneResult], folder: Path) -> SceneResult:
-    """The full answer to a scene, from `solve`; the quick one if that has more images or `solve` fails.
-
-    quick_folder, folder: the files of the quick and of the full answer. `folder` ends up with the better answer's
-        files.
-    """
-    try:
-        full = solve()
-        if full.counts["registered"] >= quick.counts["registered"]:
-            return full
-        notes = full.notes
-    except Exception as error:  # of any kind: there is a quick answer
-        notes = [said(error)]
-        log.error("%s", notes[0], exc_info=not isinstance(error, KitError))
-    shutil.rmtree(folder / "models", ignore_errors=True)
-    database_files.discard(folder)
-    for path in (*quick_folder.glob("models"), *quick_folder.glob(database_files.FILES)):
-        path.replace(folder / path.name)
-    models = [replace(model, folder=folder / "models" / model.folder.name) for model in quick.models]
-    notes = [*quick.notes, *notes, "the quick answer is kept, because it has more images than the full one"]
-    kept = replace(quick, models=models, notes=notes)
-    write_result(folder / "result.json", "the quick answer", kept)  # a later run must not treat it as finished
-    return kept

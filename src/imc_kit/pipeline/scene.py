@@ -112,8 +112,8 @@ def match_scene(
         with cost("match"):
             found = without_static(matching, matching.match(records, selected), records, selected)
         matching.notes += earlier.told(warned)
-        matched = Matched(matching, records, known, selected, found)
-        return MatchedScene(scene, folder, until, config, matched, earlier, separate, cost, classifier)
+        matched = Matched(matching, records, known, selected, found, classifier)
+        return MatchedScene(scene, folder, until, config, matched, earlier, separate, cost)
 
     with collecting(without="imc_kit.pipeline") as warned:  # its own warnings are notes
         return earlier.unless_fails(lambda: match(records))
@@ -123,7 +123,7 @@ def match_scene(
 class MatchedScene:
     """A matched scene; `reconstruct` does the rest.
 
-    until, config, separate, classifier: as given to `match_scene`. earlier: what an earlier run left.
+    until, config, separate: as given to `match_scene`. earlier: what an earlier run left.
     """
 
     scene: Scene
@@ -134,7 +134,6 @@ class MatchedScene:
     earlier: Earlier
     separate: bool
     cost: Meter
-    classifier: PairClassifier | None
 
     def reconstruct(self, executor: Executor, until: float = inf, alone: bool = True) -> SceneResult:
         """Reconstruct the scene with COLMAP and pose every image; write the scene's result and return it.
@@ -270,13 +269,7 @@ class MatchedScene:
     def _verified(self, matched: Matched, path: Path, context: SceneContext, executor: Executor) -> Path:
         with self.cost("verify"):
             until = _reserving(_AFTER_VERIFICATION, self.scene, context.until)
-            made = matched.verified(path, context, executor, until)
-            if self.classifier:
-                notes = self.classifier.remove_improbable(
-                    made, matched.records, matched.found, matched.matching.store, until
-                )
-                context.notes.extend(notes)
-            return made
+            return matched.verified(path, context, executor, until)
 
     def _keep(self, matched: Matched, made: Path, context: SceneContext) -> Path:
         """Move a database of verified matches to the scene's folder, in place of any other."""
